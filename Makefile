@@ -1,0 +1,83 @@
+# 'make' alone prints what there is. V=1 shows the commands.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+LOCK   := requirements/dev.txt
+STAMP  := $(VENV)/.installed
+CODE   := operator/tokenbucket tests bench examples hack
+C_FILES = $(wildcard operator/bpf/*.[ch] tests/bpf/programs/*.c bench/*.c)
+
+OBJECT := build/tokenbucket.o
+# Where Debian keeps asm/types.h, which the kernel's own headers include.
+ASM_HEADERS := /usr/include/$(shell uname -m)-linux-gnu
+
+ifneq ($(V),1)
+.SILENT:
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt lint test test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+
+help: ## this list
+	awk -F ':[^#]*## ' '/^[a-z][a-z.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is needed (Debian 12 or 13, as root) and make .venv; nothing to do, nothing done
+	hack/install-packages.sh
+	$(MAKE) --no-print-directory $(STAMP)
+
+$(STAMP): $(LOCK) pyproject.toml
+	test -x $(PYTHON) || /usr/bin/python3 -m venv $(VENV)
+	echo "installing Python packages into $(VENV)"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement $(LOCK)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+fmt: setup ## format Python and C, and mend what the linter can mend
+	$(VENV)/bin/ruff check --fix-only --quiet $(CODE)
+	$(VENV)/bin/ruff format --quiet $(CODE)
+	$(VENV)/bin/clang-format -i $(C_FILES)
+
+lint: setup ## formats, linter, types, layers, spelling
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check $(CODE)
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	$(VENV)/bin/mypy
+	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/codespell $(CODE) operator/bpf docs *.md
+
+test: setup tokenbucket.o ## every test that this machine can run; REQUIRE=unit,bpf,netns: fail rather than skip
+	$(PYTHON) -m pytest $(ARGS)
+
+test-unit: setup ## tests that need nothing
+	$(PYTHON) -m pytest tests/unit $(ARGS)
+
+test-bpf: setup ## tests of the program under BPF_PROG_TEST_RUN (root)
+	$(PYTHON) -m pytest tests/bpf $(ARGS)
+
+test-netns: setup ## tests with namespaces, veths and traffic (root)
+	$(PYTHON) -m pytest tests/netns $(ARGS)
+
+demo: setup ## pods without a cluster, limited before your eyes (root, under 90 s)
+	$(PYTHON) examples/demo
+
+bench: setup ## what a decision costs, and how exact it is (root)
+	$(PYTHON) bench/run.py $(ARGS)
+
+tokenbucket.o: $(OBJECT) ## the program by clang, for stock tc: build/tokenbucket.o
+
+$(OBJECT): $(wildcard operator/bpf/*.[ch])
+	mkdir -p $(@D)
+	clang -O2 -g -Wall -Wextra -Werror -target bpf -I operator/bpf -I $(ASM_HEADERS) -c operator/bpf/token_bucket.c -o $@
+
+generate: setup ## docs/cli.md from the command line itself
+	$(PYTHON) hack/cli_reference.py
+
+verify: generate ## fail if something generated differs from what is committed
+	git diff --exit-code -- docs/cli.md
+
+lock: ## pin anew all that pyproject.toml asks for (network)
+	hack/lock.sh $(LOCK)
+
+clean: ## remove what was made here, .venv too
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find operator tests bench examples hack -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,124 @@
+"""What a decision costs: the data path beside an empty program and a single clock read, in one run.
+
+Each program runs in turn, many times over, and the medians are compared, because the machine's speed drifts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import statistics
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenbucket import layout
+from tokenbucket.bpf import loader, syscall
+from tokenbucket.bpf.pins import mount_bpffs, source_folder
+from tokenbucket.core import gcra
+
+PROGRAMS = ("empty", "clock_read", "data_path", "data_path_by_hash")
+SLOTS = 2048
+ROUNDS = 41
+REPEAT = 100_000
+PACKET = bytes(12) + b"\x08\x00\x45" + bytes(49)
+RATE_BITS_PER_S = 10**12
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Nanoseconds per packet over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def skb(slot: int) -> bytes:
+    """A context whose mark is the slot."""
+    context = bytearray(192)
+    struct.pack_into("=I", context, 8, slot)
+    return bytes(context)
+
+
+def of(samples: list[float]) -> Cost:
+    """Median and quartiles."""
+    low, median, high = statistics.quantiles(samples, n=4)
+    return Cost(median, low, high)
+
+
+def timed_ns(fd: int, context: bytes, repeat: int) -> float:
+    """Nanoseconds per packet by the wall clock, because the kernel's own figure is in whole nanoseconds."""
+    start = time.perf_counter_ns()
+    syscall.test_run(fd, PACKET, context, repeat)
+    return (time.perf_counter_ns() - start) / repeat
+
+
+class Bench:
+    """The programs, loaded, with every slot configured to conform."""
+
+    def __init__(self) -> None:
+        mount_bpffs()
+        self.maps = Path(f"/sys/fs/bpf/tokenbucket_bench_{os.getpid()}")
+        self.maps.mkdir()
+        source = Path(__file__).parent / "programs.c"
+        self.bpf = loader.compiled(source, source_folder(), self.maps, SLOTS)
+        self.fds = {name: self.bpf.load_func(name.encode(), 3).fd for name in PROGRAMS}
+        self._configure()
+
+    def _configure(self) -> None:
+        burst_q = gcra.bytes_time_q(10**9, RATE_BITS_PER_S)
+        value = bytes(layout.Config(bytes_scale=gcra.bytes_scale(RATE_BITS_PER_S), bytes_burst_q=burst_q))
+        config = syscall.open_pin(self.maps / "tb_config")
+        slot_of = self.bpf["slot_of_ifindex"]
+        for slot in range(1, SLOTS):
+            syscall.update(config, slot, value)
+            slot_of[ctypes.c_uint32(slot)] = ctypes.c_uint32(slot)
+        os.close(config)
+
+    def programs(self) -> dict[str, Cost]:
+        """All programs on one slot, in turn."""
+        samples: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+        for _ in range(ROUNDS):
+            for name, fd in self.fds.items():
+                samples[name].append(timed_ns(fd, skb(7), REPEAT))
+        return {name: of(values) for name, values in samples.items()}
+
+    def slots(self, counts: tuple[int, ...]) -> dict[int, Cost]:
+        """The data path on the first ``count`` slots in turn, 1,000 packets at a time."""
+        samples: dict[int, list[float]] = {count: [] for count in counts}
+        contexts = {slot: skb(slot) for slot in range(1, SLOTS)}
+        for _ in range(5):
+            for count in counts:
+                for index in range(2000):
+                    slot = 1 + index % count
+                    samples[count].append(timed_ns(self.fds["data_path"], contexts[slot], 1000))
+        return {count: of(values) for count, values in samples.items()}
+
+    def close(self) -> None:
+        """Removes the pins."""
+        shutil.rmtree(self.maps)
+
+
+def report() -> None:
+    """Prints the two tables."""
+    bench = Bench()
+    try:
+        programs = bench.programs()
+        print("ns per packet (BPF_PROG_TEST_RUN, 64-byte packet)   median   quartiles   above empty, in clock reads")
+        empty = programs["empty"].median
+        clock = programs["clock_read"].median - empty
+        for name, cost in programs.items():
+            spread = f"{cost.low:.1f}-{cost.high:.1f}"
+            print(f"  {name:50}{cost.median:6.1f}   {spread:>9}   {(cost.median - empty) / clock:.2f}")
+        print("data path by number of slots in use                 median   quartiles")
+        for count, cost in bench.slots((1, 10, 100, 1000, 2000)).items():
+            print(f"  {count:<50}{cost.median:6.1f}   {f'{cost.low:.1f}-{cost.high:.1f}':>9}")
+    finally:
+        bench.close()
+
+
+if __name__ == "__main__":
+    report()

@@ -1,0 +1,196 @@
+"""``make demo``: pods of a made-up node, limited by examples/policy.yaml. Takes about 50 seconds.
+
+What it shows: traffic before and after the limit, a rate changed by editing the file, and the limit
+holding while the agent is killed and started again. Exits 1 when a limit was missed by more than 5 %.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lab
+import plotext
+
+HERE = Path(__file__).resolve().parent
+PINS = "/sys/fs/bpf/tokenbucket_demo"
+TOKENBUCKET = [str(Path(sys.executable).parent / "tokenbucket")]
+OFFERED = "60M"
+STEP_S = 0.5
+SETTLE_S = 1.5
+TOLERANCE = 0.05
+NEW_WEB_RATE = 25_000_000
+
+
+@dataclass
+class Show:
+    """The demonstration: what runs, and what was measured."""
+
+    folder: Path
+    load: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    agent: subprocess.Popen[bytes] | None = None
+    times_s: list[float] = field(default_factory=list)
+    mbits: dict[str, list[float]] = field(default_factory=lambda: {pod.name: [] for pod in lab.PODS})
+    failed: list[str] = field(default_factory=list)
+    rates: dict[str, int] = field(default_factory=lambda: {pod.name: pod.rate_bits_per_s for pod in lab.PODS})
+
+    def start_load(self) -> None:
+        """UDP from the client to each pod, far above every limit."""
+        for pod in lab.PODS:
+            self.load.append(_popen(lab.enter(pod.netns) + ["iperf3", "-s", "-1"]))
+        time.sleep(0.5)
+        for pod in lab.PODS:
+            command = f"iperf3 -c {pod.host} -u -b {OFFERED} -l 1200 -t 80".split()
+            self.load.append(_popen(lab.enter(lab.CLIENT) + command))
+        time.sleep(1)
+
+    def start_agent(self) -> None:
+        """The agent of the node, on a folder of manifests."""
+        log = (self.folder.parent / "agent.log").open("ab")
+        command = [*TOKENBUCKET, "agent", "--manifests", str(self.folder), "--pins", PINS]
+        self.agent = subprocess.Popen(lab.enter(lab.NODE) + command, stdout=log, stderr=log)
+        self._wait_until_limited()
+
+    def _wait_until_limited(self) -> None:
+        for _ in range(100):
+            result = subprocess.run([*self._verb("status"), "-o", "json"], capture_output=True, check=False)
+            if result.returncode == 0 and result.stdout.count(b'"direction"') >= len(lab.PODS):
+                return
+            time.sleep(0.1)
+        raise RuntimeError(f"the agent limits nothing: {(self.folder.parent / 'agent.log').read_text()}")
+
+    def kill_agent(self) -> None:
+        """As a crash would."""
+        assert self.agent
+        self.agent.kill()
+        self.agent.wait()
+        self.agent = None
+
+    def measure(self, title: str, seconds: float) -> dict[str, float]:
+        """Samples throughput. Returns the mean of each pod in bit/s, after a moment to settle."""
+        print(f"\n{title}")
+        samples: dict[str, list[float]] = {pod.name: [] for pod in lab.PODS}
+        start = time.monotonic()
+        before = {pod.name: lab.received_bytes(pod) for pod in lab.PODS}
+        then = start
+        while time.monotonic() - start < seconds:
+            time.sleep(STEP_S)
+            now = time.monotonic()
+            self.times_s.append(self.times_s[-1] + now - then if self.times_s else now - then)
+            for pod in lab.PODS:
+                after = lab.received_bytes(pod)
+                rate = (after - before[pod.name]) * 8 / (now - then)
+                before[pod.name] = after
+                self.mbits[pod.name].append(rate / 1e6)
+                if now - start > SETTLE_S + STEP_S:
+                    samples[pod.name].append(rate)
+            then = now
+        return {name: sum(values) / len(values) for name, values in samples.items()}
+
+    def table(self, means: dict[str, float], *, limited: bool = True) -> None:
+        """Prints throughput per pod, and whether it is what was declared."""
+        for pod in lab.PODS:
+            mean, rate = means[pod.name], self.rates[pod.name]
+            line = f"  {pod.name:6} {pod.style:16} {mean / 1e6:7.2f} Mbit/s"
+            if limited:
+                error = mean / rate - 1
+                good = abs(error) <= TOLERANCE
+                line += f"   limit {rate / 1e6:5.1f} Mbit/s   {error:+7.2%}   {'ok' if good else 'MISSED'}"
+                if not good:
+                    self.failed.append(f"{pod.name}: {mean:.0f} bit/s instead of {rate}")
+            print(line)
+
+    def _verb(self, verb: str) -> list[str]:
+        return [*lab.enter(lab.NODE), *TOKENBUCKET, verb, "--pins", PINS]
+
+    def status(self) -> None:
+        """What the kernel says, with or without an agent."""
+        print("\n$ tokenbucket status")
+        print(subprocess.run(self._verb("status"), check=True, capture_output=True, text=True).stdout.rstrip())
+
+    def plot(self) -> None:
+        """Throughput over time."""
+        for pod in lab.PODS:
+            plotext.plot(self.times_s, self.mbits[pod.name], label=pod.name)
+        plotext.title("received by each pod, Mbit/s over seconds")
+        plotext.plotsize(100, 24)
+        plotext.theme("clear")
+        plotext.show()
+
+    def run(self) -> None:
+        """All scenes."""
+        self.start_load()
+        self.table(self.measure("No limit yet", 5), limited=False)
+        self.start_agent()
+        self.table(self.measure("tokenbucket agent --manifests DIR, with examples/policy.yaml", 7))
+        self.status()
+        policy = self.folder / "policy.yaml"
+        policy.write_text(policy.read_text().replace("bits: 10M", "bits: 25M"))
+        self.rates["web-0"] = NEW_WEB_RATE
+        self.table(self.measure("policy.yaml edited: web from 10M to 25M", 7))
+        self.kill_agent()
+        self.table(self.measure("Agent killed (-9): the kernel goes on limiting", 6))
+        self.start_agent()
+        self.table(self.measure("Agent started again: it takes over what it finds", 6))
+        self.plot()
+
+    def close(self) -> None:
+        """Ends everything that was started."""
+        processes = [*self.load, *([self.agent] if self.agent else [])]
+        for process in processes:
+            process.kill()
+            process.wait()
+        lab.destroy()
+        shutil.rmtree(PINS, ignore_errors=True)
+
+
+def _popen(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def stage() -> Iterator[Show]:
+    """The namespaces and the folder of manifests, gone at the end, however it comes."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="tokenbucket-demo-") as folder:
+        manifests = Path(folder, "manifests")
+        manifests.mkdir()
+        (manifests / "policy.yaml").write_text((HERE.parent / "policy.yaml").read_text())
+        (manifests / "pods.yaml").write_text(lab.manifests())
+        show = Show(manifests)
+        try:
+            lab.destroy()
+            lab.build()
+            yield show
+        finally:
+            show.close()
+
+
+def main() -> int:
+    """Runs the demonstration. Returns the exit status."""
+    if os.geteuid() != 0:
+        print("make demo: needs root, for network namespaces and BPF", file=sys.stderr)
+        return 2
+    try:
+        with stage() as show:
+            show.run()
+    except KeyboardInterrupt:
+        print("\nstopped; everything is cleaned up")
+        return 130
+    for failure in show.failed:
+        print(f"MISSED {failure}")
+    print("a limit was missed by more than 5 %" if show.failed else "every limit held within 5 %")
+    return 1 if show.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

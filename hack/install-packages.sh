@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs with apt what the project needs on Debian 12 or 13. Changes nothing, and needs no root, when all is there.
+set -euo pipefail
+
+packages=(
+	clang libbpf-dev gcc libc6-dev # the BPF program, and its arithmetic compiled for the host
+	iperf3 iproute2 procps         # demo, benchmarks, tests
+	python3-bpfcc python3-venv
+)
+# Any kernel's headers will do: the program uses none of the kernel's own types.
+if [ ! -e "/lib/modules/$(uname -r)/build" ]; then
+	packages+=("linux-headers-$(dpkg --print-architecture)")
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+	status=$(dpkg-query --show --showformat='${db:Status-Abbrev}' "$package" 2>/dev/null || true)
+	[ "$status" = "ii " ] || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+	exit 0
+fi
+
+echo "packages to install: ${missing[*]}"
+if [ "$(id -u)" -ne 0 ]; then
+	echo "run 'make setup' as root, or install them yourself" >&2
+	exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update --quiet=2
+apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}"

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The token bucket: the generic cell rate algorithm (ITU-T I.371, "virtual scheduling") on one word.
+ *
+ * The word, tat, is the theoretical arrival time: when the next packet would be due if all so far had
+ * come at exactly the declared rate. An idle meter's tat lies in the past, and the tokens in the bucket
+ * are the time since then, at most the burst. A packet takes cost = size / rate of it.
+ *
+ * It is the left edge of the sliding window of the Open Packet Processor's token bucket, and the three
+ * cases are that machine's: packets in the window move it by their cost; a packet right of the window
+ * (idle for longer than the burst) re-centres it first; a packet left of it comes too fast.
+ *
+ * Unit: a quantum is 1/256 ns. A cost is rounded to the nearest quantum, so a 60-byte packet at
+ * 100 Gbit/s (4.8 ns) is charged to within 0.04 %.
+ *
+ * Invariant: a word moves only when a packet is let through, by that packet's cost from base.
+ *
+ * The clock in quanta wraps every 2.28 years, so times are compared by their difference modulo 2^64: up to
+ * TB_AHEAD_MAX is ahead of the clock, all else is the past. That reads right at any uptime.
+ *
+ * Pure: the time comes in as an argument. This file also compiles for the host, see tests/bpf.
+ */
+#ifndef TB_GCRA_H
+#define TB_GCRA_H
+
+#include <linux/types.h>
+
+#define TB_QUANTA_PER_NS 256ULL
+#define TB_QUANTA_PER_S (TB_QUANTA_PER_NS * 1000000000ULL)
+/* 18 minutes: more than a packet costs. */
+#define TB_AHEAD_MAX (1ULL << 48)
+/* Above the largest super-packet that a kernel builds (512 KiB) and the segments it can have. */
+#define TB_AMOUNT_MAX (1ULL << 20)
+/*
+ * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 63 bits under an
+ * amount of TB_AMOUNT_MAX bytes and of 2^16 packets. At the other end, 1 Tbit/s and 10^9 packets/s, a scale is
+ * still exact to 10^-5.
+ */
+#define TB_BYTES_SHIFT 14
+#define TB_PACKETS_SHIFT 8
+
+/* Losing the word to another CPU this often in a row does not happen by chance below some 100 CPUs. */
+#define TB_TRIES 32
+
+enum tb_case {
+	TB_IN_WINDOW,
+	TB_IDLE,
+	TB_TOO_FAST,
+	TB_CONTENDED,
+};
+
+static __always_inline __u64 tb_min(__u64 a, __u64 b)
+{
+	return a < b ? a : b;
+}
+
+/*
+ * Time that an amount takes, rounded to the nearest quantum. A multiplication and a shift, because a 64-bit
+ * division takes up to 90 cycles on processors still in use.
+ */
+static __always_inline __u64 tb_cost(__u64 amount, __u64 scale, int shift)
+{
+	return (tb_min(amount, TB_AMOUNT_MAX) * scale + (1ULL << (shift - 1))) >> shift;
+}
+
+/* From 8 kbit/s on, the cost of TB_AMOUNT_MAX bytes is less than TB_AHEAD_MAX. */
+static __always_inline __u64 tb_bytes_cost(__u64 bytes, __u64 scale)
+{
+	return tb_cost(bytes, scale, TB_BYTES_SHIFT);
+}
+
+static __always_inline __u64 tb_packets_cost(__u64 packets, __u64 scale)
+{
+	return tb_min(tb_cost(packets, scale, TB_PACKETS_SHIFT), TB_AHEAD_MAX);
+}
+
+/* A reserve is a fraction of the rate, and so may be below 8 kbit/s. */
+static __always_inline __u64 tb_reserve_cost(__u64 bytes, __u64 scale)
+{
+	return tb_min(tb_bytes_cost(bytes, scale), TB_AHEAD_MAX);
+}
+
+/* Where the window starts for a packet at now: max(tat, now - burst), in wrapping arithmetic. */
+static __always_inline __u64 tb_base(__u64 tat, __u64 now, __u64 burst)
+{
+	if (now - tat <= burst || tat - now <= TB_AHEAD_MAX)
+		return tat;
+	return now - burst;
+}
+
+/* A packet larger than the burst passes when the bucket is full; its whole cost is charged. */
+static __always_inline int tb_conforms(__u64 base, __u64 now, __u64 cost, __u64 burst)
+{
+	return (__s64)(now - base) >= (__s64)tb_min(cost, burst);
+}
+
+/* The decision alone, nothing charged. */
+static __always_inline int tb_would_conform(__u64 tat, __u64 now, __u64 cost, __u64 burst)
+{
+	return tb_conforms(tb_base(tat, now, burst), now, cost, burst);
+}
+
+/* Charges the packet if it conforms. Safe against other CPUs. */
+static __always_inline enum tb_case tb_take(__u64 *word, __u64 now, __u64 cost, __u64 burst)
+{
+	for (int try = 0; try < TB_TRIES; try++) {
+		__u64 tat = *(volatile __u64 *)word;
+		__u64 base = tb_base(tat, now, burst);
+
+		if (!tb_conforms(base, now, cost, burst))
+			return TB_TOO_FAST;
+		if (__sync_val_compare_and_swap(word, tat, base + cost) == tat)
+			return base == tat ? TB_IN_WINDOW : TB_IDLE;
+	}
+	return TB_CONTENDED;
+}
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the program and user space share: the values of the maps, indexed by slot.
+ *
+ * A slot is the limit of one pod and direction, or of one device. It reaches the program as the
+ * filter's classid. Slot 0 belongs to nobody: it counts the packets whose filter names no slot in use.
+ *
+ * Configuration, meters and counters are apart, so that a new rate leaves the bucket and its
+ * counters as they are, and so that a cache line is either read by all CPUs or written by them.
+ *
+ * tokenbucket/layout.py mirrors this file; a test compares sizes and offsets.
+ * A change here is a new TB_LAYOUT_VERSION.
+ */
+#ifndef TB_LAYOUT_H
+#define TB_LAYOUT_H
+
+#include <linux/types.h>
+
+enum {
+	TB_LAYOUT_VERSION = 1,
+	TB_NO_SLOT = 0,
+};
+
+enum tb_flag {
+	TB_OBSERVE = 1 << 0,	  /* count what exceeds, forward it all the same */
+	TB_NODE_RESERVE = 1 << 1, /* the node's own packets may use the reserve */
+};
+
+/*
+ * Written only by user space. Times are in quanta (gcra.h): of a rate, the time that one unit takes, as a
+ * fixed-point number; of a burst, the time that it takes at the rate. A scale of 0 is a meter not in use.
+ */
+struct tb_config {
+	/* The first cache line: what each packet reads. */
+	__u64 bytes_scale; /* fraction of TB_BYTES_SHIFT bits */
+	__u64 bytes_burst_q;
+	__u64 packets_scale; /* fraction of TB_PACKETS_SHIFT bits */
+	__u64 packets_burst_q;
+	__u64 reserve_scale; /* as bytes_scale */
+	__u64 reserve_burst_q;
+	__u64 flags;
+	__u64 unused_hot;
+	/* The second: the rates as declared, for people; the program does not read them. */
+	__u64 bits_per_s;
+	__u64 packets_per_s;
+	__u64 reserve_bits_per_s;
+	__u64 unused[5];
+};
+
+/* Theoretical arrival times in quanta (gcra.h): the whole state of the meters, one cache line. */
+struct tb_meters {
+	__u64 bytes_tat;
+	__u64 packets_tat;
+	__u64 reserve_tat;
+	__u64 unused[5];
+};
+
+/* Kept per CPU. Packets are wire packets: each segment of a GSO packet counts. */
+struct tb_stats {
+	/* The first cache line: what a conforming packet touches. It was one of the first two cases. */
+	__u64 in_window_packets;
+	__u64 idle_packets;
+	__u64 conform_bytes;
+	__u64 unused_conform[5];
+	/* The second: the third case, and what became of those packets. */
+	__u64 too_fast_packets;
+	__u64 too_fast_bytes;
+	__u64 reserve_packets; /* let through within the reserve; the others are dropped, or observed */
+	__u64 reserve_bytes;
+	__u64 contended_packets; /* exceeded only because the word kept changing under the decision */
+	__u64 unmetered_packets; /* let through because the slot has no meter */
+	__u64 unmetered_bytes;
+	__u64 unused;
+};
+
+enum tb_owner_kind {
+	TB_OWNER_NONE = 0,
+	TB_OWNER_POD = 1,
+	TB_OWNER_DEVICE = 2,
+};
+
+enum tb_direction {
+	TB_INGRESS = 0,
+	TB_EGRESS = 1,
+};
+
+/*
+ * Whose slot it is. The program never reads it: it is how a restarted agent, or a command that runs
+ * without one, knows what the slots mean. Strings end in NUL.
+ */
+struct tb_owner {
+	__u8 kind;
+	__u8 direction; /* as the pod sees it; for a device, as the device sees it */
+	__u8 unused[6];
+	__u64 generation;     /* of the policy */
+	char uid[48];	      /* of the pod; for a device, the inode of its network namespace */
+	char namespace_[64];  /* of pod and policy; empty for a device */
+	char name[256];	      /* of the pod, or of the device */
+	char policy[256];     /* empty for a device */
+};
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the meters need to know of a packet. */
+#ifndef TB_PACKET_H
+#define TB_PACKET_H
+
+#include <linux/types.h>
+
+enum {
+	TB_ETH_HLEN = 14,
+	TB_ETH_P_IP = 0x0800,
+	TB_ETH_P_ARP = 0x0806,
+	TB_ETH_P_IPV6 = 0x86dd,
+	TB_IPV6_HLEN = 40,
+	TB_UDP_HLEN = 8,
+	TB_IPPROTO_HOPOPTS = 0,
+	TB_IPPROTO_TCP = 6,
+	TB_IPPROTO_ICMPV6 = 58,
+	TB_ND_FIRST = 133, /* router solicitation ... */
+	TB_ND_LAST = 137,  /* ... redirect */
+};
+
+/* 64 bits, because bcc compiles for a BPF without 32-bit arithmetic. */
+struct tb_packet {
+	__u64 wire_bytes; /* Ethernet frame without FCS, each segment's headers included */
+	__u64 segments;
+};
+
+/* One byte of the network header and behind; 0 where the packet is too short. */
+static __always_inline __u8 tb_net_byte(struct __sk_buff *skb, __u32 offset)
+{
+	__u8 byte = 0;
+
+	bpf_skb_load_bytes_relative(skb, offset, &byte, 1, BPF_HDR_START_NET);
+	return byte;
+}
+
+static __always_inline int tb_is_protocol(struct __sk_buff *skb, __u16 ethertype)
+{
+	return skb->protocol == (__u32)__builtin_bswap16(ethertype);
+}
+
+/*
+ * Bytes of headers that each segment of a GSO packet repeats. BIG TCP over IPv6 carries a jumbo payload
+ * option (hop-by-hop) that segmentation takes out again: it is not counted.
+ */
+static __always_inline __u32 tb_segment_headers(struct __sk_buff *skb)
+{
+	__u32 transport, option = 0;
+	__u8 protocol;
+
+	if (tb_is_protocol(skb, TB_ETH_P_IPV6)) {
+		protocol = tb_net_byte(skb, 6);
+		transport = TB_IPV6_HLEN;
+		if (protocol == TB_IPPROTO_HOPOPTS) {
+			protocol = tb_net_byte(skb, TB_IPV6_HLEN);
+			option = 8 * (tb_net_byte(skb, TB_IPV6_HLEN + 1) + 1);
+		}
+	} else {
+		protocol = tb_net_byte(skb, 9);
+		transport = 4 * (tb_net_byte(skb, 0) & 0xf);
+	}
+	if (protocol == TB_IPPROTO_TCP)
+		return TB_ETH_HLEN + transport + 4 * (tb_net_byte(skb, transport + option + 12) >> 4);
+	return TB_ETH_HLEN + transport + TB_UDP_HLEN;
+}
+
+/* At an egress hook wire_len is what the qdisc layer accounts, see qdisc_pkt_len_init() in net/core/dev.c. */
+static __always_inline struct tb_packet tb_leaving(struct __sk_buff *skb)
+{
+	struct tb_packet packet = { .wire_bytes = skb->wire_len, .segments = skb->gso_segs };
+
+	if (!packet.segments)
+		packet.segments = 1;
+	return packet;
+}
+
+/* At an ingress hook wire_len knows neither segments nor the Ethernet header; len knows the latter. */
+static __always_inline struct tb_packet tb_arriving(struct __sk_buff *skb)
+{
+	struct tb_packet packet = { .wire_bytes = skb->len, .segments = 1 };
+	__u64 gso_size = skb->gso_size, headers;
+
+	if (!gso_size)
+		return packet;
+	headers = tb_segment_headers(skb);
+	if (packet.wire_bytes <= headers)
+		return packet;
+	packet.segments = (packet.wire_bytes - headers + gso_size - 1) / gso_size;
+	packet.wire_bytes += (packet.segments - 1) * headers;
+	return packet;
+}
+
+/* ARP and IPv6 neighbour discovery: without them nothing else works. */
+static __always_inline int tb_is_neighbour_discovery(struct __sk_buff *skb)
+{
+	__u8 type;
+
+	if (tb_is_protocol(skb, TB_ETH_P_ARP))
+		return 1;
+	if (!tb_is_protocol(skb, TB_ETH_P_IPV6) || tb_net_byte(skb, 6) != TB_IPPROTO_ICMPV6)
+		return 0;
+	type = tb_net_byte(skb, TB_IPV6_HLEN);
+	return type >= TB_ND_FIRST && type <= TB_ND_LAST;
+}
+
+#endif

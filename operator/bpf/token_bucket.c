@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The data path: one token bucket per slot, for both clsact hooks.
+ *
+ * A packet that is let through gets TC_ACT_UNSPEC, so that other programs on the hook still run.
+ * Whatever is missing (slot, configuration) lets the packet pass and is counted: a limiter must never
+ * become an outage.
+ */
+#include "maps.h"
+#include "gcra.h"
+#include "packet.h"
+
+#ifdef TB_PIN_DIR
+#define SEC(name)
+#endif
+
+enum {
+	TB_PASS = -1, /* TC_ACT_UNSPEC */
+	TB_DROP = 2,  /* TC_ACT_SHOT */
+};
+
+/* What a packet costs on each meter of its slot; 0 on a meter that is not in use. */
+struct tb_costs {
+	__u64 bytes_q;
+	__u64 packets_q;
+};
+
+/* Charges both meters, or neither. */
+static __always_inline enum tb_case tb_charge_both(const struct tb_config *config, struct tb_meters *meters,
+						   struct tb_costs costs, __u64 now)
+{
+	enum tb_case verdict;
+
+	/* Looked at first, so that a flood that the packet meter refuses never touches the byte meter. */
+	if (!tb_would_conform(*(volatile __u64 *)&meters->packets_tat, now, costs.packets_q,
+			      config->packets_burst_q))
+		return TB_TOO_FAST;
+	verdict = tb_take(&meters->bytes_tat, now, costs.bytes_q, config->bytes_burst_q);
+	if (verdict >= TB_TOO_FAST)
+		return verdict;
+	verdict = tb_take(&meters->packets_tat, now, costs.packets_q, config->packets_burst_q);
+	if (verdict >= TB_TOO_FAST)
+		__sync_fetch_and_add(&meters->bytes_tat, -costs.bytes_q);
+	return verdict;
+}
+
+static __always_inline enum tb_case tb_charge(const struct tb_config *config, struct tb_meters *meters,
+					      struct tb_costs costs, __u64 now)
+{
+	if (!costs.packets_q)
+		return tb_take(&meters->bytes_tat, now, costs.bytes_q, config->bytes_burst_q);
+	if (!costs.bytes_q)
+		return tb_take(&meters->packets_tat, now, costs.packets_q, config->packets_burst_q);
+	return tb_charge_both(config, meters, costs, now);
+}
+
+/*
+ * A small allowance beside the bucket, for what the node itself sends (probes of the kubelet) and for
+ * neighbour discovery, which must not be lost in a flood. It is charged to the bucket all the same, so that
+ * the total stays at the rate.
+ */
+static __always_inline int tb_passes_in_reserve(struct __sk_buff *skb, const struct tb_config *config,
+						struct tb_meters *meters, struct tb_costs costs, __u64 bytes,
+						__u64 now)
+{
+	int of_the_node = (config->flags & TB_NODE_RESERVE) && !skb->ingress_ifindex;
+
+	if (!config->reserve_scale || (!of_the_node && !tb_is_neighbour_discovery(skb)))
+		return 0;
+	if (tb_take(&meters->reserve_tat, now, tb_reserve_cost(bytes, config->reserve_scale),
+		    config->reserve_burst_q) >= TB_TOO_FAST)
+		return 0;
+	__sync_fetch_and_add(&meters->bytes_tat, costs.bytes_q);
+	__sync_fetch_and_add(&meters->packets_tat, costs.packets_q);
+	return 1;
+}
+
+static __always_inline int tb_exceed(struct __sk_buff *skb, const struct tb_config *config,
+				     struct tb_meters *meters, struct tb_stats *stats, struct tb_packet packet,
+				     struct tb_costs costs, __u64 now)
+{
+	stats->too_fast_packets += packet.segments;
+	stats->too_fast_bytes += packet.wire_bytes;
+	if (tb_passes_in_reserve(skb, config, meters, costs, packet.wire_bytes, now)) {
+		stats->reserve_packets += packet.segments;
+		stats->reserve_bytes += packet.wire_bytes;
+		return TB_PASS;
+	}
+	return config->flags & TB_OBSERVE ? TB_PASS : TB_DROP;
+}
+
+static __always_inline int tb_unmetered(struct tb_packet packet)
+{
+	struct tb_stats *stats = tb_stats_of(TB_NO_SLOT);
+
+	if (stats) {
+		stats->unmetered_packets += packet.segments;
+		stats->unmetered_bytes += packet.wire_bytes;
+	}
+	return TB_PASS;
+}
+
+static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, struct tb_packet packet, __u64 now_ns)
+{
+	struct tb_config *config = tb_config_of(slot);
+	struct tb_meters *meters = tb_meters_of(slot);
+	struct tb_stats *stats = tb_stats_of(slot);
+	__u64 now = now_ns * TB_QUANTA_PER_NS;
+	struct tb_costs costs = {};
+	enum tb_case verdict;
+
+	if (!config || !meters || !stats || !(config->bytes_scale | config->packets_scale))
+		return tb_unmetered(packet);
+	if (config->bytes_scale)
+		costs.bytes_q = tb_bytes_cost(packet.wire_bytes, config->bytes_scale);
+	if (config->packets_scale)
+		costs.packets_q = tb_packets_cost(packet.segments, config->packets_scale);
+	verdict = tb_charge(config, meters, costs, now);
+	if (verdict >= TB_TOO_FAST) {
+		if (verdict == TB_CONTENDED)
+			stats->contended_packets += packet.segments;
+		return tb_exceed(skb, config, meters, stats, packet, costs, now);
+	}
+	if (verdict == TB_IDLE)
+		stats->idle_packets += packet.segments;
+	else
+		stats->in_window_packets += packet.segments;
+	stats->conform_bytes += packet.wire_bytes;
+	return TB_PASS;
+}
+
+SEC("tc/egress")
+int at_egress_hook(struct __sk_buff *skb)
+{
+	return tb_limit(skb, skb->tc_classid, tb_leaving(skb), bpf_ktime_get_ns());
+}
+
+SEC("tc/ingress")
+int at_ingress_hook(struct __sk_buff *skb)
+{
+	return tb_limit(skb, skb->tc_classid, tb_arriving(skb), bpf_ktime_get_ns());
+}
+
+#ifndef TB_PIN_DIR
+char _license[] SEC("license") = "Dual BSD/GPL";
+#endif

@@ -1,0 +1,1 @@
+"""Composition of the agent: the loop, one pass, and what feeds it."""

@@ -1,0 +1,141 @@
+"""Limits attached by hand to any interface, without pods: the use of the proof of concept."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenbucket.bpf.load import ensure_loaded
+from tokenbucket.bpf.locks import Locks
+from tokenbucket.bpf.pins import Pins
+from tokenbucket.bpf.slots import Programs, Slots
+from tokenbucket.core.bucket import Bucket
+from tokenbucket.core.hook import device_hook
+from tokenbucket.core.plan import FIRST_SLOT
+from tokenbucket.core.policy import Direction
+from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotKey, config_of
+from tokenbucket.errors import KernelError, TokenBucketError
+from tokenbucket.netlink.connection import Connection, connect
+from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.links import Link, find_link
+from tokenbucket.netlink.namespaces import Namespace, namespace_at, own_namespace, reachable_namespaces
+from tokenbucket.netlink.view import View
+
+NAMED_NAMESPACES = Path("/run/netns")
+
+
+class TakenError(TokenBucketError):
+    """The hook has a limit of ours that is not this device's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An interface of a namespace."""
+
+    namespace: Namespace
+    name: str
+
+    def key(self, direction: Direction) -> SlotKey:
+        """Identity of its limit."""
+        return SlotKey(DeviceId(self.namespace.inode, self.name), direction)
+
+
+def device(name: str, netns: str | None) -> Device:
+    """The interface of that name; ``netns`` is a name in /run/netns or a path. Raises KernelError."""
+    if netns is None:
+        return Device(own_namespace(), name)
+    return Device(namespace_at(Path(netns) if "/" in netns else NAMED_NAMESPACES / netns), name)
+
+
+def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> None:
+    """Limits an interface, or changes its limit and keeps its tokens.
+
+    Raises TakenError when a pod's limit is on that hook, KernelError, LoadError and UnsupportedError.
+    """
+    build = ensure_loaded(pins)
+    key = target.key(direction)
+    slot = Slot(Owner(key), config_of(bucket, node_reserve=False))
+    with (
+        Locks.of(pins).writing(),
+        connect(target.namespace.path) as connection,
+        Slots(pins) as slots,
+        closing(Programs(pins, build)) as programs,
+    ):
+        link = _link(connection, target.name)
+        hook = device_hook(direction)
+        in_use = slots.read()
+        index = _slot_for(key, in_use, slots.count)
+        _refuse_if_taken(Filters(connection), link, direction, index)
+        slots.write(index, slot, fresh=index not in in_use)
+        try:
+            Filters(connection).attach(link.ifindex, hook, programs.fds[hook], index)
+        except TokenBucketError:
+            if index not in in_use:
+                slots.free(index)
+            raise
+
+
+def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
+    """Lifts the limits of an interface. Returns whether there were any. Raises KernelError."""
+    keys = {target.key(direction) for direction in directions}
+    with Locks.of(pins).writing(), Slots(pins) as slots, connect(target.namespace.path) as connection:
+        mine = {index: slot for index, slot in slots.read().items() if slot.owner.key in keys}
+        link = find_link(connection, target.name)
+        for index, slot in mine.items():
+            if link:
+                Filters(connection).detach(link.ifindex, device_hook(slot.owner.key.direction))
+            slots.free(index)
+    return bool(mine)
+
+
+def detach_all(pins: Pins) -> int:
+    """Removes every filter and pin of ours on this machine. Returns the number of filters removed.
+
+    Raises LockedError while an agent runs, because it would put them back, and KernelError.
+    """
+    locks = Locks.of(pins)
+    with locks.only_agent(), locks.writing():
+        removed = sum(_detach_all_in(namespace) for namespace in reachable_namespaces())
+        pins.remove()
+    return removed
+
+
+def _detach_all_in(namespace: Namespace) -> int:
+    try:
+        with connect(namespace.path) as connection:
+            view = View(connection)
+            view.refresh()
+            ours = [each for filters in view.filters.values() for each in filters.ours]
+            for each in ours:
+                Filters(connection).detach(each.ifindex, each.hook, remove_empty_clsact=True)
+    except KernelError as error:
+        if error.errno in {errno.ENOENT, errno.EINVAL}:  # the namespace has ended meanwhile
+            return 0
+        raise
+    return len(ours)
+
+
+def _link(connection: Connection, name: str) -> Link:
+    link = find_link(connection, name)
+    if link is None:
+        raise KernelError("find interface", name, errno.ENODEV)
+    return link
+
+
+def _slot_for(key: SlotKey, in_use: dict[int, Slot], count: int) -> int:
+    for index, slot in in_use.items():
+        if slot.owner.key == key:
+            return index
+    for index in range(FIRST_SLOT, count):
+        if index not in in_use:
+            return index
+    raise TakenError(f"{key}: all {count} slots are taken")
+
+
+def _refuse_if_taken(filters: Filters, link: Link, direction: Direction, index: int) -> None:
+    for ours in filters.read(link.ifindex).ours:
+        if ours.hook is device_hook(direction) and ours.slot != index:
+            raise TakenError(f"{link.name} {direction}: has a limit already, in slot {ours.slot}; see 'tokenbucket status'")

@@ -1,0 +1,1 @@
+"""Everything that talks to bpf(2): pins, maps and the loader."""

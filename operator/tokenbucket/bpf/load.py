@@ -1,0 +1,73 @@
+"""Makes sure that this build of the program is loaded: starts the loader only if it is not.
+
+What was loaded before keeps running when the new build does not compile or is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tokenbucket.bpf.pins import DEFAULT_SLOTS, Pins, build_of, mount_bpffs, source_folder
+from tokenbucket.errors import LoadError
+
+_TIMEOUT_S = 120
+_ERROR_LINES = 8
+
+
+def ensure_loaded(pins: Pins, slots: int = DEFAULT_SLOTS, source: Path | None = None) -> str:
+    """Loads this build unless it is loaded. Returns its name.
+
+    ``slots`` is the size of the maps where there are none yet; existing ones keep their size.
+    Raises LoadError with the relevant lines of the compiler's or verifier's output.
+    """
+    source = source or source_folder()
+    build = build_of(source)
+    mount_bpffs()
+    pinned_slots = pins.check_maps()
+    if pinned_slots is not None and pins.has_build(build):
+        return build
+    _run_loader(source, pins, pinned_slots or slots)
+    if pins.check_maps() is None or not pins.has_build(build):
+        raise LoadError(f"{pins.folder}: the loader left no complete set of pins")
+    return build
+
+
+def _run_loader(source: Path, pins: Pins, slots: int) -> None:
+    command = [sys.executable, "-m", "tokenbucket.bpf.loader", str(source), str(pins.root), str(slots)]
+    package_root = str(Path(__file__).parents[2])
+    try:
+        result = subprocess.run(  # noqa: S603 - our own module
+            command,
+            cwd=package_root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LoadError(f"load {source}: no result after {_TIMEOUT_S} s") from error
+    if result.returncode != 0:
+        raise LoadError(f"load {source}: {_cause(result.returncode, result.stdout + result.stderr)}")
+
+
+def _cause(status: int, output: str) -> str:
+    if status < 0:
+        ended = f"the loader was ended by {signal.Signals(-status).name}; "
+    else:
+        ended = ""
+    return ended + digest(output)
+
+
+def digest(output: str) -> str:
+    """The lines of a compiler's or verifier's output that say what is wrong, on one line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"\berror:", line)]
+    shown = errors[:_ERROR_LINES] if errors else lines[-_ERROR_LINES:]
+    omitted = len(lines) - len(shown)
+    return " | ".join(shown) + (f" ({omitted} lines omitted)" if omitted else "")

@@ -1,0 +1,167 @@
+"""Where the kernel objects have their names, and whether they are what we think they are.
+
+::
+
+    /sys/fs/bpf/tokenbucket/v1/             v1 is the layout version of layout.h
+        maps/tb_config tb_meters tb_stats tb_owners
+        programs/<build>/at_egress_hook at_ingress_hook
+
+``<build>`` is a digest of the C source. Another build of the same layout takes over the maps, so that an
+upgrade keeps every bucket; another layout has a folder of its own.
+bcc takes whatever pin it finds without a look at its sizes, so they are checked here before it is trusted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenbucket import layout
+from tokenbucket.bpf import syscall
+from tokenbucket.errors import KernelError, LoadError
+
+BPFFS = Path("/sys/fs/bpf")
+ROOT = BPFFS / "tokenbucket"
+DEFAULT_SLOTS = 2048
+_ENOENT = 2
+_BPFFS_MAGIC = 0xCAFE4A11
+
+
+class HookProgram(enum.StrEnum):
+    """Entry points of the program: one for each kind of hook."""
+
+    AT_EGRESS_HOOK = "at_egress_hook"
+    AT_INGRESS_HOOK = "at_ingress_hook"
+
+
+@dataclass(frozen=True, slots=True)
+class MapLayout:
+    """What a map must look like to be ours."""
+
+    type: syscall.MapType
+    value_size: int
+
+
+MAPS = {
+    "tb_config": MapLayout(syscall.MapType.ARRAY, ctypes.sizeof(layout.Config)),
+    "tb_meters": MapLayout(syscall.MapType.ARRAY, ctypes.sizeof(layout.Meters)),
+    "tb_stats": MapLayout(syscall.MapType.PERCPU_ARRAY, ctypes.sizeof(layout.Stats)),
+    "tb_owners": MapLayout(syscall.MapType.ARRAY, ctypes.sizeof(layout.Owner)),
+}
+
+
+def source_folder() -> Path:
+    """Folder of the C source: in the installed package, or in the repository beside it."""
+    packaged = Path(__file__).parents[1] / "_bpf_source"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "bpf"
+
+
+def build_of(source: Path) -> str:
+    """Digest of a folder of C source: two builds are the same program exactly if it is the same."""
+    digest = hashlib.sha256()
+    for path in sorted(source.glob("*.[ch]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The folder of one layout version."""
+
+    root: Path = ROOT
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this layout version."""
+        return self.root / f"v{layout.LAYOUT_VERSION}"
+
+    @property
+    def maps(self) -> Path:
+        """Folder of the maps."""
+        return self.folder / "maps"
+
+    @property
+    def programs(self) -> Path:
+        """Folder of all builds."""
+        return self.folder / "programs"
+
+    def build(self, build: str) -> Path:
+        """Folder of one build's programs."""
+        return self.programs / build
+
+    def has_build(self, build: str) -> bool:
+        """Whether that build is loaded. Its folder is renamed into place when complete."""
+        return all((self.build(build) / name).exists() for name in HookProgram)
+
+    def remove_other_builds(self, build: str) -> None:
+        """Unpins every build but one. Programs that a filter still uses live on until it is replaced."""
+        for other in _children(self.programs):
+            if other.name != build:
+                shutil.rmtree(other)
+
+    def remove(self) -> bool:
+        """Unpins everything of ours, of every layout version. Returns whether there was anything."""
+        if not self.root.exists():
+            return False
+        shutil.rmtree(self.root)
+        return True
+
+    def check_maps(self) -> int | None:
+        """Verifies the maps that are pinned. Returns their number of slots, ``None`` when none is pinned.
+
+        Raises LoadError when a pin is not the map that this layout version says.
+        """
+        found = {name: self._map_info(name) for name in MAPS}
+        present = {name: info for name, info in found.items() if info}
+        for name, info in present.items():
+            expected = MAPS[name]
+            if (info.type, info.key_size, info.value_size) != (expected.type, 4, expected.value_size):
+                raise LoadError(f"{self.maps / name}: is not our map: {info}; run 'tokenbucket detach --all'")
+        sizes = {info.max_entries for info in present.values()}
+        if len(sizes) > 1:
+            raise LoadError(f"{self.maps}: maps differ in size: {sorted(sizes)}; run 'tokenbucket detach --all'")
+        return sizes.pop() if sizes else None
+
+    def _map_info(self, name: str) -> syscall.MapInfo | None:
+        try:
+            with opened(self.maps / name) as fd:
+                return syscall.map_info(fd, name)
+        except KernelError as error:
+            if error.errno == _ENOENT:
+                return None
+            raise
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A pinned object's file descriptor, closed at the end."""
+    fd = syscall.open_pin(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+class _StatFs(ctypes.Structure):
+    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_long * 31)]
+
+
+def mount_bpffs(path: Path = BPFFS) -> None:
+    """Mounts a bpffs where there is none, as tc and bpftool do. Raises KernelError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    info = _StatFs()
+    if libc.statfs(os.fsencode(path), ctypes.byref(info)) == 0 and info.f_type == _BPFFS_MAGIC:
+        return
+    if libc.mount(b"bpf", os.fsencode(path), b"bpf", ctypes.c_ulong(0), None) != 0:
+        raise KernelError("mount bpffs", str(path), ctypes.get_errno())

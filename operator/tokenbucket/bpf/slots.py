@@ -1,0 +1,231 @@
+"""The slots in the kernel's maps, read and written as the core's values.
+
+The order of writes makes every moment safe: a slot gets its meters and counters before its configuration,
+and its owner last; it loses its owner first. A slot without an owner is free, whatever else it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+
+from tokenbucket import layout
+from tokenbucket.bpf import syscall
+from tokenbucket.bpf.pins import MAPS, HookProgram, Pins
+from tokenbucket.core import gcra
+from tokenbucket.core.hook import Hook
+from tokenbucket.core.pod import PodId
+from tokenbucket.core.policy import Direction
+from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
+
+_DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """Theoretical arrival times in quanta: the state of a slot's buckets."""
+
+    bytes_tat: int
+    packets_tat: int
+    reserve_tat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters of a slot, summed over the CPUs. Packets are wire packets."""
+
+    in_window_packets: int = 0
+    idle_packets: int = 0
+    conform_bytes: int = 0
+    too_fast_packets: int = 0
+    too_fast_bytes: int = 0
+    reserve_packets: int = 0
+    reserve_bytes: int = 0
+    contended_packets: int = 0
+    unmetered_packets: int = 0
+    unmetered_bytes: int = 0
+
+    @property
+    def conform_packets(self) -> int:
+        """Packets that conformed, in the window or idle."""
+        return self.in_window_packets + self.idle_packets
+
+    @property
+    def exceed_packets(self) -> int:
+        """Packets that exceeded and did not pass in the reserve: dropped, or observed."""
+        return self.too_fast_packets - self.reserve_packets
+
+    @property
+    def exceed_bytes(self) -> int:
+        """Bytes that exceeded and did not pass in the reserve."""
+        return self.too_fast_bytes - self.reserve_bytes
+
+
+def monotonic_ns() -> int:
+    """The clock that the program reads (``bpf_ktime_get_ns``)."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+class Slots:
+    """The maps of one layout version, open. Use as a context manager, from one thread at a time."""
+
+    def __init__(self, pins: Pins) -> None:
+        """Opens the pinned maps. Raises KernelError (ENOENT) when nothing is loaded, LoadError when the
+        pins are not ours.
+        """
+        self.count = pins.check_maps() or 0
+        self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
+        self._cpus = _possible_cpus()
+
+    def __enter__(self) -> Slots:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the maps. The pins stay."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    def read(self) -> dict[int, Slot]:
+        """All slots in use."""
+        owners, configs = self._read_map("tb_owners"), self._read_map("tb_config")
+        stride, config_stride = MAPS["tb_owners"].value_size, MAPS["tb_config"].value_size
+        in_use = [index for index, kind in enumerate(owners[::stride]) if kind]
+        return {
+            index: Slot(
+                _owner(layout.Owner.from_buffer_copy(owners, index * stride)),
+                _config(layout.Config.from_buffer_copy(configs, index * config_stride)),
+            )
+            for index in in_use
+        }
+
+    def write(self, index: int, slot: Slot, *, fresh: bool) -> None:
+        """Writes a slot; when ``fresh``, with full buckets and zero counters, else both stay as they are."""
+        if fresh:
+            self.fill(index, monotonic_ns())
+            self._write("tb_stats", index, bytes(MAPS["tb_stats"].value_size * self._cpus))
+        self._write("tb_config", index, bytes(_config_struct(slot.config)))
+        self._write("tb_owners", index, bytes(_owner_struct(slot.owner)))
+
+    def fill(self, index: int, now_ns: int) -> None:
+        """Fills a slot's buckets as of that time of the monotonic clock."""
+        self._write("tb_meters", index, _full_meters(now_ns))
+
+    def free(self, index: int) -> None:
+        """Gives a slot back. A filter that still names it lets everything pass."""
+        self._write("tb_owners", index, bytes(MAPS["tb_owners"].value_size))
+        self._write("tb_config", index, bytes(MAPS["tb_config"].value_size))
+
+    def meters(self, index: int) -> Meters:
+        """The state of a slot's buckets."""
+        raw = layout.Meters.from_buffer_copy(self._lookup("tb_meters", index, 1))
+        return Meters(raw.bytes_tat, raw.packets_tat, raw.reserve_tat)
+
+    def stats(self, index: int) -> Stats:
+        """The counters of a slot, summed over the CPUs."""
+        size = MAPS["tb_stats"].value_size
+        raw = self._lookup("tb_stats", index, self._cpus)
+        per_cpu = [layout.Stats.from_buffer_copy(raw, cpu * size) for cpu in range(self._cpus)]
+        return Stats(**{field.name: sum(getattr(cpu, field.name) for cpu in per_cpu) for field in fields(Stats)})
+
+    def _read_map(self, name: str) -> bytes:
+        return syscall.lookup_all(self._fds[name], self.count, MAPS[name].value_size, name)
+
+    def _lookup(self, name: str, index: int, copies: int) -> bytes:
+        return syscall.lookup(self._fds[name], index, MAPS[name].value_size * copies, name)
+
+    def _write(self, name: str, index: int, value: bytes) -> None:
+        syscall.update(self._fds[name], index, value, name)
+
+
+class Programs:
+    """The programs of one build, open. Use from one thread at a time."""
+
+    def __init__(self, pins: Pins, build: str) -> None:
+        """Opens the pinned programs. Raises KernelError (ENOENT) when that build is not loaded."""
+        folder = pins.build(build)
+        self.fds: Mapping[Hook, int] = {
+            Hook.EGRESS: syscall.open_pin(folder / HookProgram.AT_EGRESS_HOOK),
+            Hook.INGRESS: syscall.open_pin(folder / HookProgram.AT_INGRESS_HOOK),
+        }
+        self.ids = {hook: syscall.program_info(fd).id for hook, fd in self.fds.items()}
+
+    def close(self) -> None:
+        """Closes the programs. The pins stay."""
+        for fd in self.fds.values():
+            os.close(fd)
+
+
+def _possible_cpus() -> int:
+    """CPUs that per-CPU values have room for. The kernel numbers them without gaps up to the last."""
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]
+    return int(last) + 1
+
+
+def _full_meters(now_ns: int) -> bytes:
+    full = gcra.never_used(now_ns)
+    return bytes(layout.Meters(bytes_tat=full, packets_tat=full, reserve_tat=full))
+
+
+def _config(raw: layout.Config) -> SlotConfig:
+    return SlotConfig(
+        bits_per_s=raw.bits_per_s,
+        bytes_burst_q=raw.bytes_burst_q,
+        packets_per_s=raw.packets_per_s,
+        packets_burst_q=raw.packets_burst_q,
+        reserve_bits_per_s=raw.reserve_bits_per_s,
+        reserve_burst_q=raw.reserve_burst_q,
+        observe=bool(raw.flags & layout.Flag.OBSERVE),
+        node_reserve=bool(raw.flags & layout.Flag.NODE_RESERVE),
+    )
+
+
+def _config_struct(config: SlotConfig) -> layout.Config:
+    return layout.Config(
+        bytes_scale=gcra.bytes_scale(config.bits_per_s),
+        bytes_burst_q=config.bytes_burst_q,
+        packets_scale=gcra.packets_scale(config.packets_per_s),
+        packets_burst_q=config.packets_burst_q,
+        reserve_scale=gcra.bytes_scale(config.reserve_bits_per_s),
+        reserve_burst_q=config.reserve_burst_q,
+        flags=config.observe * layout.Flag.OBSERVE | config.node_reserve * layout.Flag.NODE_RESERVE,
+        bits_per_s=config.bits_per_s,
+        packets_per_s=config.packets_per_s,
+        reserve_bits_per_s=config.reserve_bits_per_s,
+    )
+
+
+def _owner(raw: layout.Owner) -> Owner:
+    name, uid = raw.name.decode(errors="replace"), raw.uid.decode(errors="replace")
+    subject: Subject
+    if raw.kind == layout.OwnerKind.DEVICE:
+        subject = DeviceId(int(uid or 0), name)
+    else:
+        subject = PodId(raw.namespace_.decode(errors="replace"), name, uid)
+    key = SlotKey(subject, _DIRECTIONS[raw.direction % len(_DIRECTIONS)])
+    return Owner(key, raw.policy.decode(errors="replace"), raw.generation)
+
+
+def _owner_struct(owner: Owner) -> layout.Owner:
+    subject = owner.key.subject
+    raw = layout.Owner(
+        direction=_DIRECTIONS.index(owner.key.direction),
+        generation=owner.generation,
+        name=subject.name.encode(),
+        policy=owner.policy.encode(),
+    )
+    if isinstance(subject, DeviceId):
+        raw.kind, raw.uid = layout.OwnerKind.DEVICE, str(subject.netns_inode).encode()
+    else:
+        raw.kind, raw.uid = layout.OwnerKind.POD, subject.uid.encode()
+        raw.namespace_ = subject.namespace.encode()
+    return raw

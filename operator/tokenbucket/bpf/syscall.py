@@ -1,0 +1,198 @@
+"""The bpf(2) system call, as far as the agent needs it: pins, map elements, object info, test runs.
+
+A thin layer of ctypes over the kernel's ``union bpf_attr``; it knows nothing of this project's maps.
+Every failure is a :class:`~tokenbucket.errors.KernelError` with the errno and the object's name.
+Attribute layouts are those of ``include/uapi/linux/bpf.h``; they only ever grow.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import platform
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenbucket.errors import KernelError, UnsupportedError
+
+_SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
+_ENOENT = 2
+_NAME_BYTES = 16
+
+
+class Command(enum.IntEnum):
+    """``enum bpf_cmd``."""
+
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_TEST_RUN = 10
+    PROG_GET_FD_BY_ID = 13
+    OBJ_GET_INFO_BY_FD = 15
+    MAP_LOOKUP_BATCH = 24
+    MAP_UPDATE_BATCH = 26
+
+
+class MapType(enum.IntEnum):
+    """``enum bpf_map_type``, the types in use here."""
+
+    ARRAY = 2
+    PERCPU_ARRAY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """What the kernel says of a map. Sizes in bytes, one CPU's value for a per-CPU map."""
+
+    type: int
+    id: int
+    key_size: int
+    value_size: int
+    max_entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the kernel says of a program."""
+
+    type: int
+    id: int
+    tag: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestRun:
+    """Result of one :func:`test_run`."""
+
+    verdict: int
+    """The program's return value, signed."""
+    mean_ns: int
+    """Nanoseconds per run, over all repeats."""
+
+
+def _bpf_number() -> int:
+    machine = platform.machine()
+    if machine not in _SYSCALL_NUMBERS:
+        raise UnsupportedError(f"bpf(2): no system call number known for {machine}")
+    return _SYSCALL_NUMBERS[machine]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _bpf(command: Command, attributes: bytes, subject: str) -> tuple[int, ctypes.Array[ctypes.c_char]]:
+    """Calls bpf(2). Returns its result and the attributes as the kernel left them."""
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    result = _libc.syscall(_bpf_number(), int(command), ctypes.byref(buffer), len(attributes))
+    if result < 0:
+        raise KernelError(f"bpf {command.name}", subject, ctypes.get_errno())
+    return int(result), buffer
+
+
+def pin(fd: int, path: Path) -> None:
+    """Names an object on a bpffs. Raises KernelError, EEXIST when the path is taken."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    _bpf(Command.OBJ_PIN, struct.pack("=QII", ctypes.addressof(name), fd, 0), str(path))
+
+
+def open_pin(path: Path) -> int:
+    """Returns a file descriptor of a pinned object. Raises KernelError, ENOENT when there is none."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return _bpf(Command.OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0), str(path))[0]
+
+
+def program_by_id(program_id: int) -> int:
+    """Returns a file descriptor of a loaded program. Raises KernelError, ENOENT when it is gone."""
+    return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", program_id, 0, 0), f"program {program_id}")[0]
+
+
+def _info(fd: int, size: int, subject: str) -> bytes:
+    info = ctypes.create_string_buffer(size)
+    _bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, ctypes.addressof(info)), subject)
+    return info.raw
+
+
+def map_info(fd: int, subject: str = "map") -> MapInfo:
+    """Asks the kernel about a map."""
+    return MapInfo(*struct.unpack_from("=IIIII", _info(fd, 24, subject)))
+
+
+def program_info(fd: int, subject: str = "program") -> ProgramInfo:
+    """Asks the kernel about a program."""
+    raw = _info(fd, 64 + _NAME_BYTES, subject)
+    kind, program_id, tag = struct.unpack_from("=II8s", raw)
+    name = raw[64 : 64 + _NAME_BYTES].split(b"\0", 1)[0].decode()
+    return ProgramInfo(kind, program_id, tag.hex(), name)
+
+
+def lookup(fd: int, key: int, size: int, subject: str = "map") -> bytes:
+    """Reads one element of an array. ``size`` is what the kernel writes: all CPUs' values, in bytes."""
+    key_buffer, value = ctypes.c_uint32(key), ctypes.create_string_buffer(size)
+    _bpf(Command.MAP_LOOKUP_ELEM, _element(fd, key_buffer, value), f"{subject}[{key}]")
+    return value.raw
+
+
+def update(fd: int, key: int, value: bytes, subject: str = "map") -> None:
+    """Writes one element of an array, for a per-CPU array all CPUs' values one after the other."""
+    key_buffer, buffer = ctypes.c_uint32(key), ctypes.create_string_buffer(value, len(value))
+    _bpf(Command.MAP_UPDATE_ELEM, _element(fd, key_buffer, buffer), f"{subject}[{key}]")
+
+
+def _element(fd: int, key: ctypes.c_uint32, value: ctypes.Array[ctypes.c_char]) -> bytes:
+    return struct.pack("=I4xQQQ", fd, ctypes.addressof(key), ctypes.addressof(value), 0)
+
+
+def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> bytes:
+    """Reads a whole array in one call: ``max_entries`` values of ``size`` bytes, in order of the key."""
+    values = ctypes.create_string_buffer(max_entries * size)
+    keys = (ctypes.c_uint32 * max_entries)()
+    position = ctypes.c_uint32()
+    attributes = _batch(fd, keys, values, max_entries, out_position=ctypes.addressof(position))
+    try:
+        _bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
+    except KernelError as error:
+        if error.errno != _ENOENT:  # ENOENT says that the array ended with this batch
+            raise
+    return values.raw
+
+
+def update_many(fd: int, values: dict[int, bytes], subject: str = "map") -> None:
+    """Writes several elements of an array in one call. All values have the same length."""
+    if not values:
+        return
+    keys = (ctypes.c_uint32 * len(values))(*values)
+    joined = b"".join(values.values())
+    buffer = ctypes.create_string_buffer(joined, len(joined))
+    _bpf(Command.MAP_UPDATE_BATCH, _batch(fd, keys, buffer, len(values)), subject)
+
+
+def _batch(
+    fd: int,
+    keys: ctypes.Array[ctypes.c_uint32],
+    values: ctypes.Array[ctypes.c_char],
+    count: int,
+    out_position: int = 0,
+) -> bytes:
+    addresses = (ctypes.addressof(keys), ctypes.addressof(values))
+    return struct.pack("=QQQQIIQQ", 0, out_position, *addresses, count, fd, 0, 0)
+
+
+def test_run(fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> TestRun:
+    """Runs a program on a packet. ``context`` is a ``struct __sk_buff``, or its beginning."""
+    data = ctypes.create_string_buffer(packet, len(packet))
+    skb = ctypes.create_string_buffer(context, len(context) or 1)
+    attributes = struct.pack(
+        "=IIIIQQIIIIQQ",
+        *(fd, 0, len(packet), 0),
+        *(ctypes.addressof(data), 0, repeat, 0),
+        *(len(context), 0, ctypes.addressof(skb) if context else 0, 0),
+    )
+    _, buffer = _bpf(Command.PROG_TEST_RUN, attributes, "program")
+    verdict, mean_ns = struct.unpack_from("=4xi28xI", buffer.raw)
+    return TestRun(verdict, mean_ns)

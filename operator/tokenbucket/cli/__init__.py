@@ -1,0 +1,50 @@
+"""The command line: one module per verb. Nouns read, verbs change."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tokenbucket import __version__
+from tokenbucket.cli import agent, attach, detach, inspect, status, validate
+from tokenbucket.cli.exit_codes import ExitCode
+from tokenbucket.errors import LoadError, SpecError, TokenBucketError, UnsupportedError
+
+_VERBS = (agent, status, inspect, attach, detach, validate)
+_EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in ExitCode)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="tokenbucket", description="Limits the traffic of pods and interfaces in the kernel.", epilog=_EPILOG
+    )
+    top.add_argument("--version", action="version", version=f"tokenbucket {__version__}")
+    verbs = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for module in _VERBS:
+        module.add_parser(verbs)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except SpecError as error:
+        return _failed(error, ExitCode.INVALID)
+    except (UnsupportedError, LoadError) as error:
+        return _failed(error, ExitCode.UNSUPPORTED)
+    except TokenBucketError as error:
+        return _failed(error, ExitCode.FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, as with `| head`
+        return ExitCode.FAILED
+    except KeyboardInterrupt:
+        return ExitCode.FAILED
+
+
+def _failed(error: Exception, code: ExitCode) -> int:
+    print(f"tokenbucket: {error}", file=sys.stderr)
+    return code

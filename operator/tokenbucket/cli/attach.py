@@ -1,0 +1,60 @@
+"""``tokenbucket attach --dev IFACE``: limits any interface, no pod and no agent needed."""
+
+from __future__ import annotations
+
+import argparse
+
+from tokenbucket.agent import devices
+from tokenbucket.cli.exit_codes import ExitCode
+from tokenbucket.cli.options import need_root, pins_options
+from tokenbucket.core.bucket import Bucket, bucket_of, describe
+from tokenbucket.core.parse import parse_policy
+from tokenbucket.core.policy import Direction, ExceedAction, Mode
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    text = "limit an interface"
+    verb = verbs.add_parser(
+        "attach",
+        help=text,
+        description=f"{text}; what exceeds is dropped. Directions are as the interface sees them.",
+        parents=[pins_options()],
+    )
+    verb.add_argument("--dev", required=True, metavar="IFACE")
+    verb.add_argument("--netns", help="its network namespace: a name in /run/netns, or a path")
+    verb.add_argument("--direction", type=Direction, choices=list(Direction), required=True)
+    verb.add_argument("--rate", help="bits per second, such as 1M")
+    verb.add_argument("--burst", help="bytes, such as 64Ki (default 500 ms of the rate)")
+    verb.add_argument("--packet-rate", help="packets per second, such as 10k")
+    verb.add_argument("--packet-burst", help="packets (default 500 ms of the rate)")
+    verb.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Attaches, or changes what is attached."""
+    bucket = _bucket(options)
+    need_root()
+    target = devices.device(options.dev, options.netns)
+    devices.attach(options.pins, target, options.direction, bucket)
+    print(f"{options.dev} {options.direction}: {describe(bucket)}")
+    return ExitCode.DONE
+
+
+def _bucket(options: argparse.Namespace) -> Bucket:
+    """The options, by the rules of a policy and with its messages."""
+    rate = _given(bits=options.rate, packets=options.packet_rate)
+    burst = _given(bytes=options.burst, packets=options.packet_burst)
+    limit = _given(rate=rate or None, burst=burst or None) | {"exceedAction": ExceedAction.DROP.value}
+    document = {
+        "apiVersion": "tokenbucket.dev/v1alpha1",
+        "kind": "TokenBucketPolicy",
+        "metadata": {"name": "command-line"},
+        "spec": {"podSelector": {}, options.direction.value: limit},
+    }
+    policy = parse_policy(document)
+    return bucket_of(policy.limits[options.direction], Mode.ENFORCE, action_in_force=ExceedAction.DROP)
+
+
+def _given(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from tokenbucket.bpf.pins import BPFFS, ROOT, Pins
+from tokenbucket.cli.output import Format
+from tokenbucket.errors import UnsupportedError
+
+
+def pins_options() -> argparse.ArgumentParser:
+    """``--pins``."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--pins",
+        type=_below_bpffs,
+        default=Pins(),
+        metavar="DIR",
+        help=f"folder of the kernel objects' names (default {ROOT}); another one keeps two agents apart",
+    )
+    return parent
+
+
+def output_options() -> argparse.ArgumentParser:
+    """``-o``."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("-o", "--output", type=Format, choices=list(Format), default=Format.TABLE, metavar="FORMAT")
+    return parent
+
+
+def need_root() -> None:
+    """Raises UnsupportedError unless this is root."""
+    if os.geteuid() != 0:
+        raise UnsupportedError("needs root: BPF and traffic control are the kernel's")
+
+
+def _below_bpffs(text: str) -> Pins:
+    path = Path(text).resolve()
+    if path == BPFFS or BPFFS not in path.parents or "." in str(path):
+        raise argparse.ArgumentTypeError(f"{text}: must be below {BPFFS}, and a bpffs knows no dots in names")
+    return Pins(path)

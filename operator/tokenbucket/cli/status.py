@@ -1,0 +1,127 @@
+"""``tokenbucket status``: what is in force, read from the kernel; no agent needed."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+from typing import Any
+
+from tokenbucket import units
+from tokenbucket.agent.snapshot import InForce, snapshot, unmetered_packets
+from tokenbucket.cli.exit_codes import ExitCode
+from tokenbucket.cli.options import need_root, output_options, pins_options
+from tokenbucket.cli.output import Format, structured, table
+from tokenbucket.core import gcra
+from tokenbucket.core.pod import PodId
+from tokenbucket.errors import KernelError
+
+HEADER = ("LIMIT", "DIRECTION", "INTERFACE", "HOOK", "RATE", "BURST", "TOKENS", "CONFORMED", "EXCEEDED", "POLICY")
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    text = "show what is in force"
+    verb = verbs.add_parser("status", help=text, description=text, parents=[pins_options(), output_options()])
+    verb.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Prints all limits; nothing being loaded is an empty list."""
+    need_root()
+    limits, unmetered = _read(options)
+    if options.output is not Format.TABLE:
+        document = {"limits": [as_document(limit) for limit in limits], "unmeteredPackets": unmetered}
+        print(structured(document, options.output))
+        return ExitCode.DONE
+    if not limits:
+        print("nothing is limited")
+    else:
+        print(table(HEADER, [as_row(limit) for limit in limits]))
+    if unmetered:
+        print(f"{unmetered} packets passed unlimited: their filter named no slot in use")
+    return ExitCode.DONE
+
+
+def _read(options: argparse.Namespace) -> tuple[list[InForce], int]:
+    try:
+        return snapshot(options.pins), unmetered_packets(options.pins)
+    except KernelError as error:
+        if error.errno == errno.ENOENT:  # nothing is loaded
+            return [], 0
+        raise
+
+
+def as_row(limit: InForce) -> tuple[str, ...]:
+    """A line of the table."""
+    owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
+    tokens_bytes, tokens_packets = tokens(limit)
+    places = limit.places
+    return (
+        str(owner.key.subject),
+        owner.key.direction,
+        ",".join(place.interface for place in places) or "-",
+        ",".join(sorted({place.hook for place in places})) or "-",
+        _both(config.bits_per_s, units.format_bit_rate, config.packets_per_s, units.format_packet_rate),
+        _both(config.burst_bytes, units.format_bytes, config.burst_packets, _packets),
+        _both(config.bits_per_s and 1, lambda _: units.format_bytes(tokens_bytes), tokens_packets, _packets),
+        f"{stats.conform_packets} ({units.format_bytes(stats.conform_bytes)})",
+        f"{stats.exceed_packets} ({units.format_bytes(stats.exceed_bytes)})" + (" observed" if config.observe else ""),
+        owner.policy or "-",
+    )
+
+
+def _both(first: int, format_first: Any, second: int | None, format_second: Any) -> str:  # noqa: ANN401
+    parts = [format_first(first)] if first else []
+    parts += [format_second(second)] if second else []
+    return " ".join(parts) or "-"
+
+
+def _packets(count: int) -> str:
+    return f"{count}pkt"
+
+
+def tokens(limit: InForce) -> tuple[int, int | None]:
+    """Bytes and packets in the buckets now; negative in debt. ``None`` where packets are not metered."""
+    config, now_q = limit.slot.config, gcra.word_of(limit.now_ns)
+    size_bytes, packets = 0, None
+    if config.bits_per_s:
+        size_bytes = gcra.bytes_in(gcra.tokens_q(limit.meters.bytes_tat, now_q, config.bytes_burst_q), config.bits_per_s)
+    if config.packets_per_s:
+        time_q = gcra.tokens_q(limit.meters.packets_tat, now_q, config.packets_burst_q)
+        packets = gcra.packets_in(time_q, config.packets_per_s)
+    return size_bytes, packets
+
+
+def as_document(limit: InForce) -> dict[str, Any]:
+    """The whole state of one limit. Field names are part of the interface."""
+    owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
+    tokens_bytes, tokens_packets = tokens(limit)
+    subject = owner.key.subject
+    name = {"namespace": subject.namespace, "pod": subject.name} if isinstance(subject, PodId) else {"device": subject.name}
+    document: dict[str, Any] = {
+        **name,
+        "direction": owner.key.direction.value,
+        "policy": owner.policy,
+        "policyGeneration": owner.generation,
+        "mode": "Observe" if config.observe else "Enforce",
+        "slot": limit.index,
+        "hooks": [{"interface": place.interface, "hook": place.hook.value} for place in limit.places],
+    }
+    if config.bits_per_s:
+        document |= {"bitsPerSecond": config.bits_per_s, "burstBytes": config.burst_bytes, "tokensBytes": tokens_bytes}
+    if config.packets_per_s:
+        document |= {
+            "packetsPerSecond": config.packets_per_s,
+            "burstPackets": config.burst_packets,
+            "tokensPackets": tokens_packets,
+        }
+    counters = {
+        "conformPackets": stats.conform_packets,
+        "conformBytes": stats.conform_bytes,
+        "exceedPackets": stats.exceed_packets,
+        "exceedBytes": stats.exceed_bytes,
+        "reservePackets": stats.reserve_packets,
+        "reserveBytes": stats.reserve_bytes,
+        "contendedPackets": stats.contended_packets,
+    }
+    return document | counters

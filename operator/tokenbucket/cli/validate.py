@@ -1,0 +1,52 @@
+"""``tokenbucket validate FILE...``: what an agent would say to these documents."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tokenbucket.cli.exit_codes import ExitCode
+from tokenbucket.core.bucket import bucket_of, describe
+from tokenbucket.core.policy import Policy
+from tokenbucket.manifests.folder import Manifests, parse_text
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    text = "check files of policies and pods"
+    verb = verbs.add_parser("validate", help=text, description=f"{text}; '-' is standard input")
+    verb.add_argument("files", nargs="+", metavar="FILE")
+    verb.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Prints what each policy amounts to, and each error."""
+    invalid = False
+    for name in options.files:
+        manifests = _read(name)
+        for policy in manifests.policies:
+            print(f"TokenBucketPolicy {policy}: {in_words(policy)}")
+        for pod in manifests.pods:
+            print(f"Pod {pod.id}: ok")
+        for error in manifests.errors:
+            print(error, file=sys.stderr)
+        invalid = invalid or bool(manifests.errors)
+    return ExitCode.INVALID if invalid else ExitCode.DONE
+
+
+def in_words(policy: Policy) -> str:
+    """Its limits with every default filled in."""
+    limits = (
+        f"{direction} {describe(bucket_of(limit, policy.mode, action_in_force=limit.exceed_action))}"
+        for direction, limit in policy.limits.items()
+    )
+    return "; ".join(limits)
+
+
+def _read(name: str) -> Manifests:
+    try:
+        text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        return Manifests(errors=(f"{name}: {error.strerror}",))
+    return parse_text(text, name)

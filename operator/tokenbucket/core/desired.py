@@ -1,0 +1,125 @@
+"""Which limits should be in force on this node, and why others are not: a pure function.
+
+A pod's interfaces come from a function of its addresses, so that this module knows nothing of netlink.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from tokenbucket.core.bucket import bucket_of
+from tokenbucket.core.hook import HookPoint, host_side_hook
+from tokenbucket.core.plan import Wanted
+from tokenbucket.core.pod import Pod
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy
+from tokenbucket.core.precedence import Winners
+from tokenbucket.core.slot import Owner, Slot, SlotKey, config_of
+
+Address = IPv4Address | IPv6Address
+
+
+class Reason(enum.StrEnum):
+    """Why a limit is not in force, or not as declared. Part of the interface: see docs/operations.md."""
+
+    NO_ADDRESS = "NoAddress"
+    NO_INTERFACE = "NoInterface"
+    HOST_NETWORK = "HostNetwork"
+    ADDRESS_CONFLICT = "AddressConflict"
+    NO_FREE_SLOT = "NoFreeSlot"
+    NO_FQ = "NoFq"
+    NOT_IMPLEMENTED = "NotImplemented"
+    FOREIGN_FILTER = "ForeignFilter"
+    CONTENDED = "Contended"
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The host-side interfaces of one pod, or the reason why there are none."""
+
+    ifindexes: frozenset[int] = frozenset()
+    reason: Reason | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about one limit that its owner should know."""
+
+    key: SlotKey
+    reason: Reason
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}: {self.message}"
+
+
+@dataclass(slots=True)
+class Desired:
+    """The limits that should be in force, and what is to be said about them."""
+
+    wanted: dict[SlotKey, Wanted] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+Locate = Callable[[frozenset[Address]], Located]
+
+
+def desired(policies: Iterable[Policy], pods: Iterable[Pod], locate: Locate) -> Desired:
+    """The limits of all pods: for each pod and direction, that of the policy which wins there."""
+    winners = Winners(policies)
+    result = Desired()
+    all_pods = tuple(pods)
+    claims = Counter(address for pod in all_pods if not pod.host_network for address in pod.addresses)
+    for pod in all_pods:
+        limits = winners.of(pod)
+        if limits:
+            _add_pod(result, pod, limits, _place(pod, claims, locate))
+    return result
+
+
+def _place(pod: Pod, claims: Counter[Address], locate: Locate) -> Located:
+    if pod.host_network:
+        return Located(reason=Reason.HOST_NETWORK, message="the pod has the node's own network; it is not limited")
+    if not pod.addresses:
+        return Located(reason=Reason.NO_ADDRESS, message="the pod has no address yet, or has ended")
+    shared = sorted(str(address) for address in pod.addresses if claims[address] > 1)
+    if shared:
+        text = f"{', '.join(shared)} is claimed by more than one pod"
+        return Located(reason=Reason.ADDRESS_CONFLICT, message=text)
+    return locate(pod.addresses)
+
+
+def _add_pod(result: Desired, pod: Pod, limits: Mapping[Direction, Policy], located: Located) -> None:
+    for direction, policy in limits.items():
+        key = SlotKey(pod.id, direction)
+        if located.reason:
+            result.findings.append(Finding(key, located.reason, located.message))
+        if located.reason in {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}:
+            continue
+        slot, findings = _slot(key, policy, policy.limits[direction])
+        result.findings += findings
+        hook = host_side_hook(direction)
+        result.wanted[key] = Wanted(slot, frozenset(HookPoint(index, hook) for index in located.ifindexes))
+
+
+def _slot(key: SlotKey, policy: Policy, limit: Limit) -> tuple[Slot, list[Finding]]:
+    findings = [Finding(key, reason, message) for reason, message in _shortfalls(limit)]
+    # A packet that should have been marked must not be lost: the limit is counted, not enforced.
+    mode = Mode.OBSERVE if limit.exceed_action is ExceedAction.MARK else policy.mode
+    bucket = bucket_of(limit, mode, action_in_force=ExceedAction.DROP)
+    owner = Owner(key, policy.name, policy.generation)
+    return Slot(owner, config_of(bucket, node_reserve=True)), findings
+
+
+def _shortfalls(limit: Limit) -> Iterable[tuple[Reason, str]]:
+    """What this version does not do of what the limit says."""
+    if limit.exceed_action is ExceedAction.DELAY:
+        yield Reason.NOT_IMPLEMENTED, "Delay is not implemented yet; Drop is in force"
+    if limit.exceed_action is ExceedAction.MARK:
+        yield Reason.NOT_IMPLEMENTED, "Mark is not implemented yet; what exceeds is counted and forwarded"
+    if limit.per_peer:
+        yield Reason.NOT_IMPLEMENTED, "perPeer is not implemented yet; only the pod's own bucket is in force"

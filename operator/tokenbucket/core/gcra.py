@@ -1,0 +1,98 @@
+"""The arithmetic of ``operator/bpf/gcra.h``, for configuring a meter and for reading one.
+
+A meter's word, ``tat``, is a theoretical arrival time in quanta of 1/256 ns, counted modulo 2^64 (ITU-T
+I.371, virtual scheduling). Decisions are taken in the kernel; here is only what people and the agent ask.
+"""
+
+from __future__ import annotations
+
+import enum
+
+QUANTA_PER_NS = 256
+QUANTA_PER_S = QUANTA_PER_NS * 10**9
+AHEAD_MAX_Q = 1 << 48
+"""Up to this far from the clock a word lies ahead of it; everything else is the past."""
+BYTES_SHIFT = 14
+PACKETS_SHIFT = 8
+_WORD = 1 << 64
+
+
+class Case(enum.StrEnum):
+    """Where a packet falls in the sliding window."""
+
+    IN_WINDOW = "in the window"
+    IDLE = "idle"
+    TOO_FAST = "too fast"
+
+
+def word_of(now_ns: int) -> int:
+    """A time of the monotonic clock as a word, in quanta."""
+    return now_ns * QUANTA_PER_NS % _WORD
+
+
+def never_used(now_ns: int) -> int:
+    """A word that reads as idle for as long as can be: the bucket is full, whatever its burst."""
+    return (word_of(now_ns) + _WORD // 2) % _WORD
+
+
+def bytes_scale(bits_per_s: int) -> int:
+    """Quanta that one byte takes, as a fixed-point number; 0 for no rate."""
+    return _rounded(8 * QUANTA_PER_S << BYTES_SHIFT, bits_per_s) if bits_per_s else 0
+
+
+def packets_scale(packets_per_s: int) -> int:
+    """Quanta that one packet takes, as a fixed-point number; 0 for no rate."""
+    return _rounded(QUANTA_PER_S << PACKETS_SHIFT, packets_per_s) if packets_per_s else 0
+
+
+def bytes_cost_q(size_bytes: int, bits_per_s: int) -> int:
+    """What a packet of so many bytes is charged."""
+    return _rounded(size_bytes * bytes_scale(bits_per_s), 1 << BYTES_SHIFT)
+
+
+def packets_cost_q(packets: int, packets_per_s: int) -> int:
+    """What so many segments are charged."""
+    return _rounded(packets * packets_scale(packets_per_s), 1 << PACKETS_SHIFT)
+
+
+def bytes_time_q(size_bytes: int, bits_per_s: int) -> int:
+    """Quanta that bytes take at a rate, rounded to the nearest."""
+    return _rounded(size_bytes * 8 * QUANTA_PER_S, bits_per_s)
+
+
+def packets_time_q(packets: int, packets_per_s: int) -> int:
+    """Quanta that packets take one by one, each rounded: so many pass at once, whatever the rate."""
+    return packets * packets_cost_q(1, packets_per_s)
+
+
+def bytes_in(time_q: int, bits_per_s: int) -> int:
+    """Bytes that a rate gives in so many quanta: the inverse of :func:`bytes_time_q`."""
+    return _rounded(time_q * bits_per_s, 8 * QUANTA_PER_S)
+
+
+def packets_in(time_q: int, packets_per_s: int) -> int:
+    """Packets that a rate gives in so many quanta: the inverse of :func:`packets_time_q`."""
+    return _rounded(time_q, packets_cost_q(1, packets_per_s))
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    return (numerator + denominator // 2) // denominator
+
+
+def is_ahead(tat: int, now_q: int) -> bool:
+    """Whether a word lies ahead of the clock: the meter is in debt."""
+    return 0 < (tat - now_q) % _WORD <= AHEAD_MAX_Q
+
+
+def tokens_q(tat: int, now_q: int, burst_q: int) -> int:
+    """Tokens in the bucket as a time, in quanta; negative when the meter is in debt."""
+    if is_ahead(tat, now_q):
+        return -((tat - now_q) % _WORD)
+    return min((now_q - tat) % _WORD, burst_q)
+
+
+def case_of(tat: int, now_q: int, cost_q: int, burst_q: int) -> Case:
+    """Which case a packet of that cost would be at this moment."""
+    if tokens_q(tat, now_q, burst_q) < min(cost_q, burst_q):
+        return Case.TOO_FAST
+    return Case.IDLE if (now_q - tat) % _WORD > burst_q else Case.IN_WINDOW

@@ -1,0 +1,139 @@
+"""From documents to policies and pods. Whatever the document, the only exception is SpecError.
+
+What the API server's schema lets through is checked here again, so that a policy that was written before a
+change of the schema gets an error of its own and harms no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from tokenbucket.core.fields import Fields, subject_of
+from tokenbucket.core.parse_limit import parse_limit
+from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.policy import Direction, Limit, Mode, Policy
+from tokenbucket.core.selector import Operator, Requirement, Selector
+
+API_VERSION = "tokenbucket.dev/v1alpha1"
+POLICY, POD = "TokenBucketPolicy", "Pod"
+_ENDED = {"Succeeded", "Failed"}
+_NAMESPACE_LENGTH = 63
+_UID_LENGTH = 47
+_SET_OPERATORS = {Operator.IN, Operator.NOT_IN}
+
+
+def parse_policy(document: object) -> Policy:
+    """Reads a TokenBucketPolicy. Raises SpecError with everything that is wrong."""
+    fields = Fields()
+    top = fields.mapping(document, "", {"apiVersion", "kind", "metadata", "spec", "status"})
+    if top.get("apiVersion") != API_VERSION:
+        fields.wrong("apiVersion", top.get("apiVersion"), f"must be {API_VERSION}")
+    if top.get("kind") != POLICY:
+        fields.wrong("kind", top.get("kind"), f"must be {POLICY}")
+    metadata = fields.mapping(top.get("metadata"), "metadata")
+    spec = fields.mapping(top.get("spec"), "spec", {"podSelector", "priority", "mode", "ingress", "egress"})
+    policy = Policy(
+        namespace=_namespace(fields, metadata),
+        name=fields.name(metadata.get("name"), "metadata.name"),
+        selector=_selector(fields, spec.get("podSelector")),
+        limits=_limits(fields, spec),
+        priority=fields.integer(spec.get("priority"), "spec.priority", 0, 1000) or 0,
+        mode=fields.choice(spec.get("mode"), "spec.mode", Mode, [mode.value for mode in Mode], Mode.ENFORCE),
+        uid=fields.text(metadata.get("uid"), "metadata.uid", longest=_UID_LENGTH),
+        generation=fields.integer(metadata.get("generation"), "metadata.generation", 0, 2**63 - 1) or 0,
+        created=fields.text(metadata.get("creationTimestamp"), "metadata.creationTimestamp", longest=40),
+    )
+    fields.finish(subject_of(POLICY, document))
+    return policy
+
+
+def _namespace(fields: Fields, metadata: Mapping[str, Any]) -> str:
+    namespace = metadata.get("namespace", "default")
+    return fields.name(namespace, "metadata.namespace", _NAMESPACE_LENGTH)
+
+
+def _limits(fields: Fields, spec: Mapping[str, Any]) -> dict[Direction, Limit]:
+    given = {direction: spec[direction.value] for direction in Direction if spec.get(direction.value) is not None}
+    if not given:
+        fields.wrong("spec", None, "limits nothing; give ingress, egress or both")
+    return {direction: parse_limit(fields, value, f"spec.{direction.value}") for direction, value in given.items()}
+
+
+def _selector(fields: Fields, value: object) -> Selector:
+    path = "spec.podSelector"
+    if value is None:
+        fields.wrong(path, None, "is missing; {} selects all pods of the namespace")
+        return Selector()
+    given = fields.mapping(value, path, {"matchLabels", "matchExpressions"})
+    labels = _labels(fields, given.get("matchLabels"), f"{path}.matchLabels")
+    requirements = [Requirement(key, Operator.IN, frozenset({text})) for key, text in labels.items()]
+    for number, item in enumerate(fields.sequence(given.get("matchExpressions"), f"{path}.matchExpressions")):
+        requirements += _requirement(fields, item, f"{path}.matchExpressions[{number}]")
+    return Selector(frozenset(requirements))
+
+
+def _requirement(fields: Fields, value: object, path: str) -> list[Requirement]:
+    given = fields.mapping(value, path, {"key", "operator", "values"})
+    key = fields.text(given.get("key"), f"{path}.key", longest=317)
+    if not key:
+        fields.wrong(f"{path}.key", given.get("key"), "must name a label")
+    choices = [operator.value for operator in Operator]
+    if given.get("operator") is None:
+        fields.wrong(f"{path}.operator", None, f"is missing; it is one of {', '.join(choices)}")
+    operator = fields.choice(given.get("operator"), f"{path}.operator", Operator, choices, Operator.EXISTS)
+    items = fields.sequence(given.get("values"), f"{path}.values")
+    texts = [fields.text(item, f"{path}.values[{place}]", longest=63) for place, item in enumerate(items)]
+    if operator in _SET_OPERATORS and not items:
+        fields.wrong(f"{path}.values", given.get("values"), f"must hold at least one value with {operator}")
+    if operator not in _SET_OPERATORS and items:
+        fields.wrong(f"{path}.values", given.get("values"), f"must be empty with {operator}")
+    return [Requirement(key, operator, frozenset(texts))]
+
+
+def _labels(fields: Fields, value: object, path: str) -> dict[str, str]:
+    given = fields.mapping(value, path)
+    return {key: fields.text(text, f"{path}.{key[:64]}") for key, text in given.items()}
+
+
+def parse_pod(document: object) -> Pod:
+    """Reads a Pod, as far as limits need it. Raises SpecError with everything that is wrong."""
+    fields = Fields()
+    top = fields.mapping(document, "")
+    if top.get("kind") != POD:
+        fields.wrong("kind", top.get("kind"), f"must be {POD}")
+    metadata = fields.mapping(top.get("metadata"), "metadata")
+    spec, status = fields.mapping(top.get("spec"), "spec"), fields.mapping(top.get("status"), "status")
+    ended = status.get("phase") in _ENDED if isinstance(status.get("phase"), str) else False
+    addresses = _addresses(fields, status)
+    pod = Pod(
+        id=PodId(
+            _namespace(fields, metadata),
+            fields.name(metadata.get("name"), "metadata.name"),
+            fields.text(metadata.get("uid"), "metadata.uid", longest=_UID_LENGTH),
+        ),
+        labels=_labels(fields, metadata.get("labels"), "metadata.labels"),
+        addresses=frozenset() if ended else addresses,
+        host_network=spec.get("hostNetwork") is True,
+    )
+    fields.finish(subject_of(POD, document))
+    return pod
+
+
+def _addresses(fields: Fields, status: Mapping[str, Any]) -> frozenset[IPv4Address | IPv6Address]:
+    given = [("status.podIP", status.get("podIP"))]
+    for number, item in enumerate(fields.sequence(status.get("podIPs"), "status.podIPs")):
+        path = f"status.podIPs[{number}]"
+        given.append((f"{path}.ip", fields.mapping(item, path).get("ip")))
+    found = set()
+    for path, value in given:
+        if value in {None, ""} if isinstance(value, str | None) else False:
+            continue
+        try:
+            if not isinstance(value, str):
+                raise ValueError  # noqa: TRY301 - an integer is an address to ipaddress
+            found.add(ip_address(value))
+        except ValueError:
+            fields.wrong(path, value, "is not an IP address")
+    return frozenset(found)

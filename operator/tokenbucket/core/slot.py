@@ -1,0 +1,102 @@
+"""What a slot of the kernel's maps holds, as immutable values: whose it is, and how it is configured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tokenbucket.core import gcra
+from tokenbucket.core.bucket import Bucket
+from tokenbucket.core.pod import PodId
+from tokenbucket.core.policy import Direction
+
+RESERVE_BITS_PER_S = 10**6
+"""Upper bound of the reserve for the node's own packets; it is otherwise a tenth of the rate."""
+RESERVE_BURST_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DeviceId:
+    """An interface limited by hand. An inode of 0 is the namespace of whoever reads."""
+
+    netns_inode: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Subject = PodId | DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class SlotKey:
+    """Identity of a limit: one bucket for each subject and direction, however many interfaces it has."""
+
+    subject: Subject
+    direction: Direction
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.direction}"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose slot it is, and which policy says so."""
+
+    key: SlotKey
+    policy: str = ""
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SlotConfig:
+    """How a slot is limited. A rate of 0 is a meter not in use; bursts are times at the rate, in quanta."""
+
+    bits_per_s: int = 0
+    bytes_burst_q: int = 0
+    packets_per_s: int = 0
+    packets_burst_q: int = 0
+    reserve_bits_per_s: int = 0
+    reserve_burst_q: int = 0
+    observe: bool = False
+    node_reserve: bool = False
+
+    @property
+    def burst_bytes(self) -> int:
+        """Depth of the byte bucket."""
+        return gcra.bytes_in(self.bytes_burst_q, self.bits_per_s) if self.bits_per_s else 0
+
+    @property
+    def burst_packets(self) -> int:
+        """Depth of the packet bucket."""
+        return gcra.packets_in(self.packets_burst_q, self.packets_per_s) if self.packets_per_s else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot in use."""
+
+    owner: Owner
+    config: SlotConfig
+
+
+def config_of(bucket: Bucket, *, node_reserve: bool) -> SlotConfig:
+    """The kernel's configuration of a bucket.
+
+    ``node_reserve`` lets the node's own packets use the reserve: right for pods, wrong for a device,
+    where all that the machine sends is its own.
+    """
+    reserve = min(bucket.bits_per_s // 10, RESERVE_BITS_PER_S) if bucket.bits_per_s else RESERVE_BITS_PER_S
+    config = SlotConfig(
+        reserve_bits_per_s=reserve,
+        reserve_burst_q=gcra.bytes_time_q(RESERVE_BURST_BYTES, reserve),
+        observe=bucket.observe,
+        node_reserve=node_reserve,
+    )
+    if bucket.bits_per_s and bucket.burst_bytes:
+        burst_q = gcra.bytes_time_q(bucket.burst_bytes, bucket.bits_per_s)
+        config = replace(config, bits_per_s=bucket.bits_per_s, bytes_burst_q=burst_q)
+    if bucket.packets_per_s and bucket.burst_packets:
+        burst_q = gcra.packets_time_q(bucket.burst_packets, bucket.packets_per_s)
+        config = replace(config, packets_per_s=bucket.packets_per_s, packets_burst_q=burst_q)
+    return config

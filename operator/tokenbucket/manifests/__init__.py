@@ -1,0 +1,1 @@
+"""A folder of manifests, in place of an API server."""

@@ -1,0 +1,73 @@
+"""YAML text to plain values, from files that anybody may have written.
+
+Bounded before anything is built: size, depth, no aliases (a few hundred bytes of them can stand for
+gigabytes). Keys that come twice are errors. Timestamps stay text, as in the API.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import yaml
+
+MAX_BYTES = 4 * 1024 * 1024
+MAX_DEPTH = 32
+
+
+class DocumentError(ValueError):
+    """The text is not a list of documents that we read."""
+
+
+class _Loader(yaml.CSafeLoader):
+    """The safe loader, without timestamps, and with a look at the keys of each mapping."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise DocumentError(f"line {key.start_mark.line + 1}: key {key.value!r} comes twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def documents(text: bytes) -> list[object]:
+    """The documents of a file; empty ones are left out. Raises DocumentError."""
+    if len(text) > MAX_BYTES:
+        raise DocumentError(f"{len(text)} bytes are more than the {MAX_BYTES} that are read")
+    try:
+        _check_shape(text)
+        return [document for document in yaml.load_all(text, _Loader) if document is not None]
+    except DocumentError:
+        raise
+    except yaml.YAMLError as error:
+        raise DocumentError(f"is not YAML: {_first_line(error)}") from error
+    except (UnicodeError, ValueError, TypeError) as error:
+        raise DocumentError(f"cannot be read: {error}") from error
+
+
+def _check_shape(text: bytes) -> None:
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise DocumentError(f"{_line(event)}: aliases are not read; write the value out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise DocumentError(f"{_line(event)}: is nested more than {MAX_DEPTH} deep")
+
+
+def _line(event: yaml.Event) -> str:
+    return f"line {event.start_mark.line + 1}" if event.start_mark else "somewhere"
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1}: {problem}" if mark else str(problem)

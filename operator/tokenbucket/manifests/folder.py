@@ -1,0 +1,132 @@
+"""The policies and pods that a folder of manifests declares.
+
+A document that is wrong is reported and the others apply. A file that was right and is now wrong keeps
+what it last said for as long as this process runs: a slip of the editor does not lift a limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenbucket.core.parse import parse_pod, parse_policy
+from tokenbucket.core.pod import Pod
+from tokenbucket.core.policy import Policy
+from tokenbucket.errors import SpecError
+from tokenbucket.manifests.documents import DocumentError, documents
+
+API_GROUP = "tokenbucket.dev"
+_SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """What is declared, and what is wrong with it, one message for each document that is."""
+
+    policies: tuple[Policy, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    stamp: tuple[int, ...]
+    manifests: Manifests
+
+
+def parse_text(text: bytes, source: str) -> Manifests:
+    """Reads one file's text. Never raises: what is wrong is in ``errors``, each naming ``source``."""
+    try:
+        found = documents(text)
+    except DocumentError as error:
+        return Manifests(errors=(f"{source}: {error}",))
+    policies, pods, errors = [], [], []
+    for document in _flattened(found):
+        try:
+            kind = _kind(document)
+            if kind == "TokenBucketPolicy":
+                policies.append(parse_policy(document))
+            elif kind == "Pod":
+                pods.append(parse_pod(document))
+            else:
+                errors.append(f"{source}: kind {kind!r} is not read here; TokenBucketPolicy and Pod are")
+        except SpecError as error:
+            errors.append(f"{source}: {error}")
+    return Manifests(tuple(policies), tuple(pods), tuple(errors))
+
+
+def _flattened(found: list[object]) -> Iterator[object]:
+    """Documents, and the items of lists, as ``kubectl get -o yaml`` writes them."""
+    for document in found:
+        if isinstance(document, dict) and document.get("kind") in {"List", "PodList", "TokenBucketPolicyList"}:
+            items = document.get("items")
+            yield from items if isinstance(items, list) else [items]
+        else:
+            yield document
+
+
+def _kind(document: object) -> object:
+    return document.get("kind") if isinstance(document, dict) else None
+
+
+class Folder:
+    """A folder of manifests, read again only where a file has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: dict[Path, _Read] = {}
+
+    def read(self) -> Manifests:
+        """Everything the folder declares now. Raises OSError when the folder itself cannot be read."""
+        present = sorted(path for path in self.path.iterdir() if _is_manifest(path))
+        self._files = {path: read for path, read in self._files.items() if path in present}
+        for path in present:
+            self._refresh(path)
+        return _merged(self._files)
+
+    def _refresh(self, path: Path) -> None:
+        before = self._files.get(path)
+        stamp: tuple[int, ...] = ()
+        try:
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if before and before.stamp == stamp:
+                return
+            manifests = parse_text(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            self._files.pop(path, None)
+            return
+        except OSError as error:
+            manifests = Manifests(errors=(f"{path}: {error.strerror}",))
+        self._files[path] = _Read(stamp, _with_last_good(manifests, before))
+
+
+def _with_last_good(now: Manifests, before: _Read | None) -> Manifests:
+    """What a file says now and, while something in it is wrong, what it said before and does not say now."""
+    if before is None or not now.errors:
+        return now
+    policies = {str(policy): policy for policy in (*before.manifests.policies, *now.policies)}
+    pods = {str(pod.id): pod for pod in (*before.manifests.pods, *now.pods)}
+    return Manifests(tuple(policies.values()), tuple(pods.values()), now.errors)
+
+
+def _is_manifest(path: Path) -> bool:
+    return path.suffix in _SUFFIXES and not path.name.startswith(".")
+
+
+def _merged(files: dict[Path, _Read]) -> Manifests:
+    """All files together. Of two objects of the same name the first counts and the second is an error."""
+    policies: dict[str, Policy] = {}
+    pods: dict[str, Pod] = {}
+    errors: list[str] = []
+    for path in sorted(files):
+        manifests = files[path].manifests
+        errors += manifests.errors
+        for policy in manifests.policies:
+            if policies.setdefault(str(policy), policy) is not policy:
+                errors.append(f"{path}: TokenBucketPolicy {policy} is there already; this one is not used")
+        for pod in manifests.pods:
+            if pods.setdefault(str(pod.id), pod) is not pod:
+                errors.append(f"{path}: Pod {pod.id} is there already; this one is not used")
+    return Manifests(tuple(policies.values()), tuple(pods.values()), tuple(errors))

@@ -1,0 +1,39 @@
+"""Tells when a folder may have changed. What changed is for :mod:`tokenbucket.manifests.folder` to see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inotify_simple import INotify, flags
+
+_CHANGES = (
+    flags.CREATE
+    | flags.CLOSE_WRITE
+    | flags.MOVED_TO
+    | flags.MOVED_FROM
+    | flags.DELETE
+    | flags.ATTRIB
+    | flags.DELETE_SELF
+    | flags.MOVE_SELF
+)
+
+
+class FolderWatch:
+    """An inotify watch on one folder, to be polled by its file descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError when there is no such folder."""
+        self._inotify = INotify(nonblocking=True)
+        self._inotify.add_watch(str(path), _CHANGES)
+
+    def fileno(self) -> int:
+        """File descriptor that is readable when something has changed."""
+        return int(self._inotify.fileno())
+
+    def drain(self) -> None:
+        """Takes all events that wait."""
+        self._inotify.read(timeout=0)
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._inotify.close()

@@ -1,0 +1,48 @@
+"""IP addresses of a namespace, read from outside it: the kernel answers for any namespace that has a number."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink.connection import Connection
+from tokenbucket.netlink.messages import ADDRESS, Message, attribute, attributes
+
+Address = IPv4Address | IPv6Address
+
+_RTM_GETADDR = 22
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_TARGET_NETNSID = 1, 2, 10
+
+
+def read_addresses(connection: Connection, nsid: int | None = None) -> frozenset[Address] | None:
+    """Addresses of the namespace of this number, or of the connection's own.
+
+    Loopback and link-local addresses are left out: every namespace has them, so they find nothing.
+    ``None`` when there is no such namespace (any more). Raises KernelError.
+    """
+    target = b"" if nsid is None else attribute(_IFA_TARGET_NETNSID, struct.pack("=i", nsid))
+    subject = "addresses" if nsid is None else f"addresses of namespace {nsid}"
+    try:
+        messages = connection.dump(_RTM_GETADDR, ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + target, subject)
+    except KernelError as error:
+        if nsid is not None and error.errno == errno.EINVAL:
+            return None
+        raise
+    addresses = (_address(message) for message in messages)
+    return frozenset(address for address in addresses if address)
+
+
+def _address(message: Message) -> Address | None:
+    family = message.body[0]
+    found = attributes(message.body, ADDRESS.size)
+    # On a point-to-point link IFA_ADDRESS is the other end's.
+    raw = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS) or b""
+    if family == socket.AF_INET and len(raw) == 4:
+        return None if raw[0] == 127 or raw[:2] == b"\xa9\xfe" else IPv4Address(raw)
+    if family == socket.AF_INET6 and len(raw) == 16:
+        link_local = raw[0] == 0xFE and raw[1] & 0xC0 == 0x80
+        return None if link_local or raw == b"\0" * 15 + b"\1" else IPv6Address(raw)
+    return None

@@ -1,0 +1,159 @@
+"""A connection to rtnetlink, in this network namespace or another.
+
+The socket decides which namespace is spoken to, for as long as it lives; so another namespace is entered
+only to open it, by a thread that does nothing else and ends. No process is forked.
+
+A connection belongs to the thread that opened it. It cannot be used inside a running asyncio loop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pyroute2 import IPRoute
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink.messages import Marshal, Message, Request
+
+SOL_NETLINK = 270
+_EXT_ACK, _GET_STRICT_CHK = 11, 12
+_CLONE_NEWNET = 0x40000000
+_BUFFER_BYTES = 1 << 20
+_ATTEMPTS = 10
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def kernel_errors(operation: str, subject: str) -> Iterator[None]:
+    """Turns every failure of the kernel inside it into a KernelError."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise KernelError(operation, subject, error.code) from error
+    except OSError as error:
+        raise KernelError(operation, subject, error.errno or errno.EIO) from error
+
+
+class Connection:
+    """A socket of NETLINK_ROUTE, and pyroute2 on top of it. Close it, or use it as a context."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._route = IPRoute(use_socket=sock)
+        self._route.set_marshal(Marshal())
+        self._route.status["nlm_generator"] = False  # nlm_request looks for it, and only other classes set it
+
+    @property
+    def portid(self) -> int:
+        """What the kernel calls this socket: events that it causes bear this as their sender."""
+        return int(self._socket.getsockname()[0])
+
+    def dump(self, kind: int, body: bytes, subject: str) -> list[Message]:
+        """All answers to a dump request, taken at one moment: an interrupted dump is made again.
+
+        Raises KernelError, EINTR when it is interrupted again and again.
+        """
+        with kernel_errors("list", subject):
+            for _ in range(_ATTEMPTS):
+                try:
+                    return self._dump_once(kind, body)
+                except NetlinkDumpInterrupted:
+                    continue
+        raise KernelError("list", subject, errno.EINTR)
+
+    def _dump_once(self, kind: int, body: bytes) -> list[Message]:
+        request = Request(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
+        messages: list[Message] = self._route.nlm_request_batch([request])
+        return messages
+
+    def get(self, kind: int, body: bytes, subject: str) -> Message:
+        """The answer to a request for one object. Raises KernelError when there is no such object."""
+        with kernel_errors("get", subject):
+            # No NLM_F_ACK: pyroute2 stops at the answer and would keep the acknowledgement for ever.
+            (message,) = self._route.nlm_request(Request(kind, 0, body), kind, NLM_F_REQUEST)
+        return message  # type: ignore[no-any-return] # pyroute2 has no types
+
+    def tc(self, command: str, kind: str, ifindex: int, subject: str, **parameters: Any) -> None:  # noqa: ANN401
+        """A change by pyroute2's ``tc``. Raises KernelError."""
+        with kernel_errors(f"{command} {kind}", subject):
+            self._route.tc(command, kind, ifindex, **parameters)
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self._route.close()
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(namespace: Path | int | None = None) -> Connection:
+    """Opens a connection to the calling thread's network namespace, or to that of a path or file descriptor.
+
+    Raises KernelError when there is no such namespace, or it may not be entered.
+    """
+    if namespace is None:
+        with kernel_errors("open", "rtnetlink"):
+            return Connection(_open_socket())
+    if isinstance(namespace, int):
+        return Connection(_socket_in(namespace, f"namespace of descriptor {namespace}"))
+    with kernel_errors("open", str(namespace)):
+        descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return Connection(_socket_in(descriptor, str(namespace)))
+    finally:
+        os.close(descriptor)
+
+
+def _open_socket() -> socket.socket:
+    # pyroute2 takes no SOCK_RAW; to the kernel they are the same.
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        sock.setsockopt(SOL_NETLINK, _EXT_ACK, 1)
+        # Without it the kernel ignores IFA_TARGET_NETNSID and lists the wrong namespace's addresses.
+        sock.setsockopt(SOL_NETLINK, _GET_STRICT_CHK, 1)
+        sock.bind((0, 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _socket_in(descriptor: int, subject: str) -> socket.socket:
+    """A socket opened by a thread inside the namespace; the calling thread stays where it is."""
+    opened: list[socket.socket | OSError] = []
+
+    def enter_and_open() -> None:
+        try:
+            if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))  # noqa: TRY301 - handed over below
+            opened.append(_open_socket())
+        except OSError as error:
+            opened.append(error)
+
+    thread = threading.Thread(target=enter_and_open, name="enter-namespace")
+    thread.start()
+    thread.join()
+    (result,) = opened
+    if isinstance(result, OSError):
+        raise KernelError("enter", subject, result.errno or errno.EIO) from result
+    return result

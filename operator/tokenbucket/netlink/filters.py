@@ -1,0 +1,219 @@
+"""Our tc filter: attach it, remove it, read it, and tell it from others'.
+
+It is known by its priority, handle and name together, all fixed. Whatever else is on a hook is foreign and
+is never changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tokenbucket.core.hook import Hook
+from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.netlink.connection import Connection
+from tokenbucket.netlink.messages import TC, Message, attributes, text
+from tokenbucket.netlink.qdiscs import CLSACT, add_clsact, delete_clsact, kinds_at_clsact
+
+PRIORITY = 1
+HANDLE = 0x7462
+NAME = "tokenbucket"
+PARENTS = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}
+MAX_SLOT = 0xFFFF
+"""The kernel hands the program 16 bits of the class."""
+
+_CLASS_BASE = 0x10000
+_ETH_P_ALL = 3
+_RTM_GETTFILTER = 46
+_TCA_KIND, _TCA_OPTIONS, _TCA_CHAIN = 1, 2, 11
+_BPF = "bpf"
+_BPF_CLASSID, _BPF_NAME, _BPF_TAG, _BPF_ID = 3, 7, 10, 11
+_GONE = {errno.ENOENT, errno.ENODEV, errno.EINVAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter of ours."""
+
+    ifindex: int
+    hook: Hook
+    slot: int
+    prog_id: int
+    tag: str
+    """The kernel's digest of the program, as hexadecimal digits: the same for the same instructions."""
+    name: str = NAME
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignFilter:
+    """A filter of somebody else. ``runs_first`` says whether it sees packets before ours, where ours is."""
+
+    ifindex: int
+    hook: Hook
+    kind: str
+    priority: int
+    protocol: int
+    handle: int
+    name: str
+    prog_id: int | None
+    runs_first: bool = False
+
+    def __str__(self) -> str:
+        named = f" {self.name!r}" if self.name else ""
+        return f"{self.kind} filter{named} at priority {self.priority}, handle {self.handle:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFilters:
+    """The filters on both hooks of one interface, in the order in which they run."""
+
+    ours: tuple[Filter, ...] = ()
+    foreign: tuple[ForeignFilter, ...] = ()
+
+
+class Filters:
+    """Filters of the interfaces that a connection reaches.
+
+    Remembers what it found in clsact's place, so an object of this class is for one pass.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._kinds: dict[int, str] = {}
+
+    def attach(self, ifindex: int, hook: Hook, prog_fd: int, slot: int) -> None:
+        """Puts our filter on a hook, or replaces it there without a gap.
+
+        ``slot`` is 0 to :data:`MAX_SLOT`. Raises UnsupportedError when something foreign is in the way, and
+        KernelError.
+        """
+        if not 0 <= slot <= MAX_SLOT:
+            raise ValueError(f"slot {slot} is not between 0 and {MAX_SLOT}")
+        if not add_clsact(self._connection, ifindex):
+            self._refuse_if_in_the_way(ifindex, hook)
+        self._connection.tc(
+            "replace-filter",
+            _BPF,
+            ifindex,
+            _subject(ifindex, hook),
+            **_identity(hook),
+            fd=prog_fd,
+            name=NAME,
+            classid=_CLASS_BASE + slot,
+            direct_action=True,
+        )
+
+    def detach(self, ifindex: int, hook: Hook, *, remove_empty_clsact: bool = False) -> None:
+        """Removes our filter and no other; fine where there is none.
+
+        ``remove_empty_clsact`` then removes clsact too, if neither hook has any filter: only for leaving,
+        since nothing tells who added it. Raises KernelError.
+        """
+        if self._hook_filters(ifindex, hook).ours:
+            self._delete(ifindex, hook)
+        if remove_empty_clsact and not any(self._dump(ifindex, each) for each in Hook):
+            if self._kind_at_clsact(ifindex) == CLSACT:
+                delete_clsact(self._connection, ifindex)
+
+    def read(self, ifindex: int) -> LinkFilters:
+        """The filters on both hooks; none for an interface that is gone. Raises KernelError."""
+        ingress = self._hook_filters(ifindex, Hook.INGRESS)
+        egress = self._hook_filters(ifindex, Hook.EGRESS)
+        if _same(ingress, egress) and self._kind_at_clsact(ifindex) != CLSACT:
+            # The qdisc named ingress answers for its only hook whichever is asked for.
+            egress = LinkFilters()
+        return LinkFilters(ingress.ours + egress.ours, ingress.foreign + egress.foreign)
+
+    def _kind_at_clsact(self, ifindex: int) -> str | None:
+        if ifindex not in self._kinds:
+            self._kinds = kinds_at_clsact(self._connection)
+        return self._kinds.get(ifindex)
+
+    def _hook_filters(self, ifindex: int, hook: Hook) -> LinkFilters:
+        return _sorted(ifindex, hook, self._dump(ifindex, hook))
+
+    def _dump(self, ifindex: int, hook: Hook) -> list[Message]:
+        request = TC.pack(socket.AF_UNSPEC, ifindex, 0, PARENTS[hook], 0)
+        return self._connection.dump(_RTM_GETTFILTER, request, f"filters of {_subject(ifindex, hook)}")
+
+    def _delete(self, ifindex: int, hook: Hook) -> None:
+        try:
+            self._connection.tc("del-filter", _BPF, ifindex, _subject(ifindex, hook), **_identity(hook))
+        except KernelError as error:
+            if error.errno not in _GONE:
+                raise
+
+    def _refuse_if_in_the_way(self, ifindex: int, hook: Hook) -> None:
+        # Asked for its egress, the qdisc named ingress takes the filter, and puts it on ingress.
+        if hook is Hook.EGRESS and self._kind_at_clsact(ifindex) == "ingress":
+            raise UnsupportedError(
+                f"{_subject(ifindex, hook)}: an ingress qdisc is in the place of clsact; "
+                "remove it, or let its owner use clsact"
+            )
+        for foreign in self._hook_filters(ifindex, hook).foreign:
+            if _in_the_way(foreign):
+                raise UnsupportedError(
+                    f"{_subject(ifindex, hook)}: a foreign {foreign} is in the way; "
+                    "let its owner use a priority above 1"
+                )
+
+
+def _identity(hook: Hook) -> dict[str, int]:
+    return {"handle": HANDLE, "prio": PRIORITY, "protocol": _ETH_P_ALL, "parent": PARENTS[hook]}
+
+
+def _subject(ifindex: int, hook: Hook) -> str:
+    return f"interface {ifindex} {hook}"
+
+
+def _in_the_way(foreign: ForeignFilter) -> bool:
+    """All filters of one priority have one kind and one protocol; and a handle is taken only once."""
+    if foreign.priority != PRIORITY:
+        return False
+    return foreign.kind != _BPF or foreign.protocol != _ETH_P_ALL or foreign.handle == HANDLE
+
+
+def _same(ingress: LinkFilters, egress: LinkFilters) -> bool:
+    """Whether two hooks hold the very same filters, of which there are some."""
+
+    def content(filters: LinkFilters) -> Sequence[object]:
+        ours = [(each.slot, each.prog_id) for each in filters.ours]
+        return [ours, [(each.kind, each.priority, each.handle, each.prog_id) for each in filters.foreign]]
+
+    return bool(ingress.ours or ingress.foreign) and content(ingress) == content(egress)
+
+
+def _sorted(ifindex: int, hook: Hook, messages: Sequence[Message]) -> LinkFilters:
+    """Ours and foreign, from a dump, which has the order in which they run."""
+    parsed = [found for message in messages if (found := _parse(ifindex, hook, message.body))]
+    ours = tuple(found for found in parsed if isinstance(found, Filter))
+    first = next((place for place, found in enumerate(parsed) if isinstance(found, Filter)), 0)
+    foreign = tuple(
+        replace(found, runs_first=place < first)
+        for place, found in enumerate(parsed)
+        if isinstance(found, ForeignFilter)
+    )
+    return LinkFilters(ours, foreign)
+
+
+def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | None:
+    _, _, handle, _, info = TC.unpack_from(body)
+    found = attributes(body, TC.size)
+    chain = _number(found.get(_TCA_CHAIN)) or 0
+    if not handle or chain:  # the head of a list; or reached only from another filter
+        return None
+    kind = text(found.get(_TCA_KIND, b""))
+    options = attributes(found.get(_TCA_OPTIONS, b"")) if kind == _BPF else {}
+    name, priority, protocol = text(options.get(_BPF_NAME, b"")), info >> 16, socket.ntohs(info & 0xFFFF)
+    prog_id = _number(options.get(_BPF_ID))
+    if (kind, priority, protocol, handle, name) == (_BPF, PRIORITY, _ETH_P_ALL, HANDLE, NAME):
+        slot = (_number(options.get(_BPF_CLASSID)) or _CLASS_BASE) - _CLASS_BASE
+        return Filter(ifindex, hook, slot, prog_id or 0, options.get(_BPF_TAG, b"").hex())
+    return ForeignFilter(ifindex, hook, kind, priority, protocol, handle, name, prog_id)
+
+
+def _number(payload: bytes | None) -> int | None:
+    return None if payload is None else int(struct.unpack("=I", payload)[0])

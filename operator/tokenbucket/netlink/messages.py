@@ -1,0 +1,135 @@
+"""Messages as pyroute2 carries them, without pyroute2's decoding.
+
+pyroute2 0.9.7 would decode every attribute of every message, 0.2 ms a link; does not say that a dump was
+interrupted or ended with an error; and has wrong types for IFA_TARGET_NETNSID and for a BPF filter's program.
+These classes, put in place by its own means (``set_marshal``), keep a message as bytes and look only at what
+is asked for.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from pyroute2.netlink import NLMSG_DONE, rtnl
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+HEADER = struct.Struct("=IHHII")
+"""``struct nlmsghdr``: length in bytes, type, flags, sequence number, port of the sender."""
+LINK = struct.Struct("=BxHiII")
+"""``struct ifinfomsg``: family, type, ifindex, flags, changed flags."""
+ADDRESS = struct.Struct("=BBBBi")
+"""``struct ifaddrmsg``: family, prefix length, flags, scope, ifindex."""
+TC = struct.Struct("=BxxxiIII")
+"""``struct tcmsg``: family, ifindex, handle, parent, info (priority and protocol for a filter)."""
+
+_ATTRIBUTE = struct.Struct("=HH")
+_TYPE_MASK = 0x3FFF
+_DUMP_INTERRUPTED = 0x10
+_ALIGNMENT = 4
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute, padded."""
+    length = _ATTRIBUTE.size + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % _ALIGNMENT)
+
+
+def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """The attributes from ``offset`` on, by type; where a type occurs twice, the last."""
+    found = {}
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind & _TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
+        offset += length + -length % _ALIGNMENT
+    return found
+
+
+def text(payload: bytes) -> str:
+    """A string attribute. Bytes that are not UTF-8 become escapes: a name may hold any."""
+    return payload.split(b"\0", 1)[0].decode(errors="backslashreplace")
+
+
+class Request(dict[str, Any]):
+    """A request whose body is already encoded, in the shape that pyroute2 sends."""
+
+    def __init__(self, kind: int, flags: int, body: bytes) -> None:
+        super().__init__(header={"type": kind, "flags": flags})
+        self._body = body
+        self.data = b""
+
+    def reset(self) -> None:
+        """Nothing to do; pyroute2 asks for it."""
+
+    def encode(self) -> None:
+        """Puts the header, which pyroute2 has completed, before the body."""
+        header = self["header"]
+        length = HEADER.size + len(self._body)
+        fields = (header["type"], header["flags"], header["sequence_number"], header["pid"])
+        self.data = HEADER.pack(length, *fields) + self._body
+
+
+class Message(dict[str, Any]):
+    """A message from the kernel: ``body`` is what follows the header."""
+
+    def __init__(self, data: bytes, offset: int = 0) -> None:
+        super().__init__()
+        length, kind, flags, sequence, port = HEADER.unpack_from(data, offset)
+        self["header"] = {
+            "length": length,
+            "type": kind,
+            "flags": flags,
+            "sequence_number": sequence,
+            "pid": port,
+            "error": None,
+        }
+        self.body = data[offset + HEADER.size : offset + length]
+
+    def decode(self) -> None:
+        """Nothing to do; pyroute2 asks for it."""
+
+
+_PLAIN = {
+    rtnl.RTM_NEWLINK,
+    rtnl.RTM_NEWADDR,
+    rtnl.RTM_NEWQDISC,
+    rtnl.RTM_NEWTFILTER,
+    rtnl.RTM_GETLINK,
+    rtnl.RTM_GETADDR,
+    rtnl.RTM_GETQDISC,
+    rtnl.RTM_GETTFILTER,
+}
+
+
+class Marshal(MarshalRtnl):  # type: ignore[misc] # pyroute2 has no types
+    """Turns what the kernel sends into messages, and its bad ends of dumps into errors."""
+
+    msg_map = {**MarshalRtnl.msg_map, **dict.fromkeys(_PLAIN, Message)}  # noqa: RUF012 - pyroute2 copies it
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._interrupted: set[int] = set()
+
+    def parse_one_message(  # noqa: PLR0913 - pyroute2's signature
+        self, key: int, flags: int, sequence_number: int, data: bytes, offset: int, length: int
+    ) -> Any:  # noqa: ANN401 - a message of pyroute2 or one of ours
+        """One message. An interrupted dump is an error at its end, when nothing of it is left to come."""
+        if flags & _DUMP_INTERRUPTED:
+            self._interrupted.add(sequence_number)
+        if key != NLMSG_DONE:
+            return super().parse_one_message(key, flags, sequence_number, data, offset, length)
+        message = Message(data, offset)
+        message["header"]["error"] = self._error_at_end(sequence_number, message.body)
+        return message
+
+    def _error_at_end(self, sequence_number: int, body: bytes) -> NetlinkError | None:
+        code = struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+        if code < 0:
+            return NetlinkError(-code)
+        if sequence_number in self._interrupted:
+            self._interrupted.discard(sequence_number)
+            return NetlinkDumpInterrupted()
+        return None

@@ -1,0 +1,97 @@
+"""Watches links, addresses, qdiscs and filters: of this namespace, and of all that have a number in it.
+
+So an address that a pod gets inside its own namespace is an event here. A plain socket, to be polled by its
+file descriptor: events come in thousands, and only a few bytes of each matter.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Set
+
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink.connection import SOL_NETLINK, kernel_errors
+from tokenbucket.netlink.events import Event, EventKind, parse
+
+_ADD_MEMBERSHIP, _LISTEN_ALL_NSID = 1, 8
+_GROUPS = {"LINK": 1, "TC": 4, "IPV4_IFADDR": 5, "IPV6_IFADDR": 9, "NSID": 28}
+_SO_RCVBUFFORCE = 33
+_RCVBUF_BYTES = 16 << 20
+_DATAGRAM_BYTES = 1 << 16
+_DATAGRAMS_PER_READ = 4096
+
+
+class Monitor:
+    """A socket on which events arrive from the moment it is opened."""
+
+    def __init__(self, ignore: Set[int] = frozenset()) -> None:
+        """Opens the socket in the calling thread's namespace.
+
+        ``ignore`` holds portids whose events in this namespace are left out: those of one's own connections.
+        Raises KernelError.
+        """
+        self._ignore = ignore
+        with kernel_errors("watch", "rtnetlink"):
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            try:
+                self._subscribe()
+            except OSError:
+                self._socket.close()
+                raise
+
+    def _subscribe(self) -> None:
+        self._socket.setblocking(False)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RCVBUF_BYTES)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RCVBUF_BYTES)
+        self._socket.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
+        self._socket.bind((0, 0))
+        for group in _GROUPS.values():
+            self._socket.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        """File descriptor that is readable when there are events."""
+        return self._socket.fileno()
+
+    def read(self) -> list[Event]:
+        """The events that wait, oldest first; never blocks. An OVERFLOW says that some were lost.
+
+        Raises KernelError.
+        """
+        events: list[Event] = []
+        for _ in range(_DATAGRAMS_PER_READ):
+            try:
+                events += self._receive()
+            except BlockingIOError:
+                break
+        return events
+
+    def _receive(self) -> list[Event]:
+        try:
+            data, ancillary, flags, sender = self._socket.recvmsg(_DATAGRAM_BYTES, socket.CMSG_SPACE(4))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                return [Event(EventKind.OVERFLOW)]
+            raise KernelError("watch", "rtnetlink", error.errno or errno.EIO) from error
+        if sender[0] != 0:  # not the kernel
+            return []
+        if flags & socket.MSG_TRUNC:
+            return [Event(EventKind.OVERFLOW)]
+        nsid = _nsid(ancillary)
+        return [event for event in parse(data, nsid) if nsid is not None or event.portid not in self._ignore]
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self._socket.close()
+
+
+def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    for level, kind, payload in ancillary:
+        if (level, kind) == (SOL_NETLINK, _LISTEN_ALL_NSID):
+            return int(struct.unpack("=i", payload[:4])[0])
+    return None

@@ -1,0 +1,206 @@
+"""A picture of the host: its links, whose addresses are behind them, and the filters on them.
+
+Events make parts of it stale, and :meth:`View.refresh` reads those parts again and no others. The picture is
+never trusted further than that: a full pass begins with :meth:`View.invalidate_all`.
+
+A view belongs to the thread of its connection.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from tokenbucket.netlink.addresses import Address, read_addresses
+from tokenbucket.netlink.connection import Connection
+from tokenbucket.netlink.events import ADDRESSES, NSIDS, TRAFFIC_CONTROL, Event, EventKind
+from tokenbucket.netlink.filters import Filters, LinkFilters
+from tokenbucket.netlink.links import VETH, Link, read_link, read_links
+from tokenbucket.netlink.qdiscs import CLSACT_PARENT, read_qdiscs
+
+
+class Place(enum.Enum):
+    """Where addresses live."""
+
+    NAMESPACE = "namespace"
+    """In one namespace, reached over the links that are given."""
+    HOST = "host"
+    """On the host itself."""
+    AMBIGUOUS = "ambiguous"
+    """In more than one namespace."""
+    UNKNOWN = "unknown"
+    """Nowhere behind a link of the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where addresses live, and the host-side links that lead there."""
+
+    place: Place
+    veths: tuple[Link, ...] = ()
+    others: tuple[Link, ...] = ()
+    """Links that lead there but are no veth."""
+    nsids: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class _Stale:
+    """What is to be read again. A namespace of ``None`` is the host's own."""
+
+    everything: bool = True
+    links: set[int] = field(default_factory=set)
+    namespaces: set[int | None] = field(default_factory=set)
+    filters: set[int] = field(default_factory=set)
+
+
+class View:
+    """The picture. Empty until the first refresh."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._filter_reader = Filters(connection)
+        self._links: dict[int, Link] = {}
+        self._addresses: dict[int | None, frozenset[Address]] = {}
+        self._filters: dict[int, LinkFilters] = {}
+        self._owners: dict[Address, set[int | None]] = {}
+        self._stale = _Stale()
+
+    @property
+    def links(self) -> Mapping[int, Link]:
+        """Links of the host by index."""
+        return MappingProxyType(self._links)
+
+    @property
+    def addresses(self) -> Mapping[int | None, frozenset[Address]]:
+        """Addresses by the number of the namespace; those of the host under ``None``."""
+        return MappingProxyType(self._addresses)
+
+    @property
+    def filters(self) -> Mapping[int, LinkFilters]:
+        """Filters by index of the link, for links that have any."""
+        return MappingProxyType(self._filters)
+
+    def interfaces_of(self, *addresses: Address) -> Whereabouts:
+        """Where a pod with these addresses lives. Addresses that are nowhere count only if all are."""
+        owners: set[int | None] = set().union(*(self._owners.get(address, ()) for address in addresses))
+        if not owners:
+            return Whereabouts(Place.UNKNOWN)
+        nsids = tuple(sorted(nsid for nsid in owners if nsid is not None))
+        if len(owners) > 1:
+            return Whereabouts(Place.AMBIGUOUS, nsids=nsids)
+        if not nsids:
+            return Whereabouts(Place.HOST)
+        behind = [link for link in self._links.values() if link.nsid == nsids[0]]
+        veths = tuple(link for link in behind if link.kind == VETH)
+        return Whereabouts(Place.NAMESPACE, veths, tuple(link for link in behind if link.kind != VETH), nsids)
+
+    def invalidate_all(self) -> None:
+        """Everything is to be read again."""
+        self._stale = _Stale()
+
+    def invalidate_filters(self, ifindex: int) -> None:
+        """One link's filters are to be read again: for changes of one's own, which make no event."""
+        self._stale.filters.add(ifindex)
+
+    def note(self, event: Event) -> None:
+        """What an event says is stale is to be read again."""
+        if event.kind is EventKind.OVERFLOW:
+            self.invalidate_all()
+        elif event.kind in ADDRESSES:
+            self._stale.namespaces.add(event.nsid)
+        elif event.kind in NSIDS:
+            self._stale.namespaces.add(event.nsid)
+            self._stale.links.update(self._leading_to(event.nsid))
+        elif event.kind in TRAFFIC_CONTROL:
+            if event.nsid is None:
+                self._stale.filters.add(event.ifindex)
+        else:
+            self._note_link(event)
+
+    def _note_link(self, event: Event) -> None:
+        if event.kind is EventKind.DEL_LINK:
+            # It may have moved to another namespace; its other end is told nothing then.
+            self._stale.links.update(self._leading_to(event.nsid, event.ifindex))
+        if event.nsid is not None:
+            return
+        self._stale.links.add(event.ifindex)
+        if event.kind is EventKind.DEL_LINK or event.ifindex not in self._links:
+            self._stale.filters.add(event.ifindex)
+
+    def _leading_to(self, nsid: int | None, peer_ifindex: int | None = None) -> Iterable[int]:
+        return [
+            link.ifindex
+            for link in self._links.values()
+            if link.nsid == nsid and peer_ifindex in {None, link.peer_ifindex}
+        ]
+
+    def refresh(self) -> None:
+        """Reads again what is stale. What has vanished is simply gone.
+
+        Raises KernelError, and what could not be read is still stale.
+        """
+        self._filter_reader = Filters(self._connection)
+        if self._stale.everything:
+            self._read_everything()
+            return
+        self._refresh_links()
+        self._refresh_addresses()
+        self._refresh_filters()
+
+    def _read_everything(self) -> None:
+        self._stale = _Stale()
+        links = read_links(self._connection)
+        nsids = {link.nsid for link in links.values()} | {None}
+        addresses = {nsid: read_addresses(self._connection, nsid) for nsid in nsids}
+        with_clsact = {qdisc.ifindex for qdisc in read_qdiscs(self._connection) if qdisc.parent == CLSACT_PARENT}
+        filters = {ifindex: self._filter_reader.read(ifindex) for ifindex in with_clsact}
+        self._links = links
+        self._addresses = {nsid: found for nsid, found in addresses.items() if found is not None}
+        self._filters = {ifindex: found for ifindex, found in filters.items() if found != LinkFilters()}
+        self._owners = {}
+        for nsid, found in self._addresses.items():
+            for address in found:
+                self._owners.setdefault(address, set()).add(nsid)
+        self._stale.everything = False
+
+    def _refresh_links(self) -> None:
+        for ifindex in tuple(self._stale.links):
+            link = read_link(self._connection, ifindex)
+            before = self._links.pop(ifindex, None)
+            if link:
+                self._links[ifindex] = link
+            if link and link.nsid not in self._addresses:
+                self._stale.namespaces.add(link.nsid)
+            if before and before.nsid is not None and (link is None or link.nsid != before.nsid):
+                self._stale.namespaces.add(before.nsid)
+            self._stale.links.discard(ifindex)
+
+    def _refresh_addresses(self) -> None:
+        if not self._stale.namespaces:
+            return
+        reachable = {link.nsid for link in self._links.values()} | {None}
+        for nsid in tuple(self._stale.namespaces):
+            found = read_addresses(self._connection, nsid) if nsid in reachable else None
+            self._replace_addresses(nsid, found)
+            self._stale.namespaces.discard(nsid)
+
+    def _replace_addresses(self, nsid: int | None, found: frozenset[Address] | None) -> None:
+        before = self._addresses.pop(nsid, frozenset())
+        for address in before - (found or frozenset()):
+            self._owners[address].discard(nsid)
+            if not self._owners[address]:
+                del self._owners[address]
+        if found is not None:
+            self._addresses[nsid] = found
+            for address in found:
+                self._owners.setdefault(address, set()).add(nsid)
+
+    def _refresh_filters(self) -> None:
+        for ifindex in tuple(self._stale.filters):
+            found = self._filter_reader.read(ifindex) if ifindex in self._links else LinkFilters()
+            self._filters.pop(ifindex, None)
+            if found != LinkFilters():
+                self._filters[ifindex] = found
+            self._stale.filters.discard(ifindex)

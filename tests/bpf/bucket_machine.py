@@ -1,0 +1,72 @@
+"""The real program under BPF_PROG_TEST_RUN, with the clock in the test's hand."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from tokenbucket.bpf import syscall
+from tokenbucket.bpf.slots import Slots
+from tokenbucket.core import gcra
+from tokenbucket.core.pod import PodId
+from tokenbucket.core.policy import Direction
+from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey
+
+PASS, DROP = -1, 2
+OWNER = Owner(SlotKey(PodId("tests", "machine"), Direction.INGRESS))
+_SKB_BYTES = 192
+_OFFSETS = {"mark": 8, "ingress_ifindex": 36, "wire_len": 160, "gso_segs": 164, "gso_size": 176}
+_TSTAMP = 152
+UDP_PACKET = bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + b"\x11" + bytes(40)
+"""An Ethernet frame of 64 bytes with IPv4 and UDP."""
+
+
+def context(now_ns: int, **fields: int) -> bytes:
+    """A ``struct __sk_buff`` for a test run."""
+    skb = bytearray(_SKB_BYTES)
+    struct.pack_into("=Q", skb, _TSTAMP, now_ns)
+    for name, value in fields.items():
+        struct.pack_into("=I", skb, _OFFSETS[name], value)
+    return bytes(skb)
+
+
+def config(
+    bits_per_s: int = 0, burst_bytes: int = 0, packets_per_s: int = 0, burst_packets: int = 0, **more: int
+) -> SlotConfig:
+    """A slot's configuration from rates and bursts in plain units."""
+    return SlotConfig(
+        bits_per_s=bits_per_s,
+        bytes_burst_q=gcra.bytes_time_q(burst_bytes, bits_per_s) if bits_per_s else 0,
+        packets_per_s=packets_per_s,
+        packets_burst_q=gcra.packets_time_q(burst_packets, packets_per_s) if packets_per_s else 0,
+        **more,
+    )
+
+
+@dataclass
+class Machine:
+    """One slot of the program, and a program to run it by."""
+
+    program_fd: int
+    slots: Slots
+    index: int = 7
+    packet: bytes = field(default=UDP_PACKET)
+
+    def configure(self, config: SlotConfig, *, fresh: bool = True) -> None:
+        """Sets the slot up; ``fresh`` with a full bucket."""
+        self.slots.write(self.index, Slot(OWNER, config), fresh=fresh)
+
+    def fill(self, now_ns: int) -> None:
+        """Fills all buckets as of ``now_ns``, as a fresh slot is filled as of the real clock."""
+        self.slots.fill(self.index, now_ns)
+
+    def offer(self, now_ns: int, size_bytes: int = 0, segments: int = 0, **fields: int) -> bool:
+        """Sends one packet of that wire size at that time. Returns whether it was let through."""
+        skb = context(
+            now_ns,
+            **{"mark": self.index, "ingress_ifindex": 1, "wire_len": size_bytes, "gso_segs": segments} | fields,
+        )
+        data = self.packet[: size_bytes or len(self.packet)]
+        verdict = syscall.test_run(self.program_fd, data, skb).verdict
+        assert verdict in (PASS, DROP)
+        return verdict == PASS

@@ -1,0 +1,92 @@
+"""Reference models of the token bucket, in exact arithmetic and without wrap-around.
+
+Written from the definition of the generic cell rate algorithm, not from the program: ``Model`` takes the
+size of the quantum, so that one class gives both the decisions that the program must take (a quantum of
+1/256 ns) and the ideal ones (no quantum at all).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+QUANTUM_NS = Fraction(1, 256)
+
+
+BYTE_FRACTION_BITS, PACKET_FRACTION_BITS = 14, 8
+
+
+@dataclass
+class Meter:
+    """One bucket: ``rate`` in units (bytes or packets) per second, ``burst`` in units, times in ns."""
+
+    rate: Fraction
+    burst: int
+    quantum_ns: Fraction | None = QUANTUM_NS
+    fraction_bits: int = BYTE_FRACTION_BITS
+    tat_ns: Fraction | None = None
+
+    def time_of(self, units: int) -> Fraction:
+        """Time that a packet of so many units takes."""
+        if self.quantum_ns is None:
+            return units / self.rate * 10**9
+        return _nearest(units * self._unit_quanta()) * self.quantum_ns
+
+    def burst_time(self) -> Fraction:
+        """Depth of the bucket: of packets, the time that they take one by one."""
+        if self.fraction_bits == PACKET_FRACTION_BITS:
+            return self.burst * self.time_of(1)
+        exact = self.burst / self.rate * 10**9
+        return exact if self.quantum_ns is None else _nearest(exact / self.quantum_ns) * self.quantum_ns
+
+    def _unit_quanta(self) -> Fraction:
+        """Quanta of one unit, with the bits of fraction that the kernel holds of them."""
+        exact = 10**9 / self.rate / QUANTUM_NS
+        return Fraction(_nearest(exact * 2**self.fraction_bits), 2**self.fraction_bits)
+
+    def base(self, now_ns: int) -> Fraction:
+        """Start of the window for a packet at ``now_ns``."""
+        oldest = Fraction(now_ns) - self.burst_time()
+        return oldest if self.tat_ns is None else max(self.tat_ns, oldest)
+
+    def conforms(self, now_ns: int, units: int) -> bool:
+        """Whether the packet finds its tokens, or a full bucket."""
+        return self.base(now_ns) + min(self.time_of(units), self.burst_time()) <= now_ns
+
+    def charge(self, now_ns: int, units: int) -> None:
+        """Takes the packet's whole cost."""
+        self.tat_ns = self.base(now_ns) + self.time_of(units)
+
+
+def byte_meter(bits_per_s: int, burst_bytes: int, quantum_ns: Fraction | None = QUANTUM_NS) -> Meter:
+    """A meter of bytes, from a rate in bits."""
+    return Meter(Fraction(bits_per_s, 8), burst_bytes, quantum_ns)
+
+
+def packet_meter(packets_per_s: int, burst_packets: int) -> Meter:
+    """A meter of packets."""
+    return Meter(Fraction(packets_per_s), burst_packets, fraction_bits=PACKET_FRACTION_BITS)
+
+
+@dataclass
+class Model:
+    """The limit of a slot: a byte meter, a packet meter, or both."""
+
+    bytes: Meter | None = None
+    packets: Meter | None = None
+    admitted_bytes: int = field(default=0, init=False)
+
+    def offer(self, now_ns: int, size_bytes: int, segments: int = 1) -> bool:
+        """Decides on one packet and charges it if it is let through."""
+        demands = [(self.bytes, size_bytes), (self.packets, segments)]
+        used = [(meter, units) for meter, units in demands if meter]
+        conforms = all(meter.conforms(now_ns, units) for meter, units in used)
+        if conforms:
+            self.admitted_bytes += size_bytes
+            for meter, units in used:
+                meter.charge(now_ns, units)
+        return conforms
+
+
+def _nearest(value: Fraction) -> int:
+    return (value + Fraction(1, 2)).__floor__()

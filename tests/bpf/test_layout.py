@@ -1,0 +1,64 @@
+"""Python's structs are those of the C header."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import subprocess
+from pathlib import Path
+
+from tokenbucket import layout
+from tokenbucket.bpf.pins import source_folder
+from tokenbucket.core import gcra
+
+
+def probe(tmp_path: Path, *expressions: str) -> list[int]:
+    """Values of C expressions, from a compiler that reads the headers."""
+    lines = "\n".join(f'printf("%s%llu", "{"," if i else ""}", (unsigned long long)({e}));' for i, e in enumerate(expressions))
+    source = tmp_path / "probe.c"
+    source.write_text(
+        "#include <stdio.h>\n#include <stddef.h>\n#define __always_inline inline\n"
+        f'#include "layout.h"\n#include "gcra.h"\nint main(void) {{ {lines} return 0; }}\n'
+    )
+    subprocess.run(["gcc", "-I", str(source_folder()), "-o", str(tmp_path / "probe"), str(source)], check=True)
+    output = subprocess.run([str(tmp_path / "probe")], check=True, capture_output=True, text=True).stdout
+    return list(json.loads(f"[{output}]"))
+
+
+def test_sizes_and_offsets_are_the_headers(tmp_path: Path) -> None:
+    """Each struct has the same size, and each field the same offset and size."""
+    for name, struct in layout.STRUCTS.items():
+        fields = [field[0] for field in struct._fields_]
+        expressions = [f"sizeof(struct {name})"]
+        for field in fields:
+            expressions += [f"offsetof(struct {name}, {field})", f"sizeof(((struct {name} *)0)->{field})"]
+        expected = [ctypes.sizeof(struct)]
+        for field in fields:
+            expected += [getattr(struct, field).offset, getattr(struct, field).size]
+        assert probe(tmp_path, *expressions) == expected, name
+
+
+def test_constants_are_the_headers(tmp_path: Path) -> None:
+    """Numbers that mean something on both sides."""
+    names = {
+        "TB_LAYOUT_VERSION": layout.LAYOUT_VERSION,
+        "TB_NO_SLOT": layout.NO_SLOT,
+        "TB_OBSERVE": layout.Flag.OBSERVE,
+        "TB_NODE_RESERVE": layout.Flag.NODE_RESERVE,
+        "TB_OWNER_POD": layout.OwnerKind.POD,
+        "TB_OWNER_DEVICE": layout.OwnerKind.DEVICE,
+        "TB_QUANTA_PER_NS": gcra.QUANTA_PER_NS,
+        "TB_QUANTA_PER_S": gcra.QUANTA_PER_S,
+        "TB_BYTES_SHIFT": gcra.BYTES_SHIFT,
+        "TB_PACKETS_SHIFT": gcra.PACKETS_SHIFT,
+        "TB_AHEAD_MAX": gcra.AHEAD_MAX_Q,
+    }
+    assert probe(tmp_path, *names) == list(names.values())
+
+
+def test_what_all_cpus_write_shares_no_line_with_what_they_read() -> None:
+    """Configuration, meters and counters of a slot are a whole number of cache lines."""
+    sizes = [ctypes.sizeof(struct) for struct in (layout.Config, layout.Meters, layout.Stats)]
+    assert sizes == [128, 64, 128]
+    assert layout.Config.bits_per_s.offset == 64
+    assert layout.Stats.too_fast_packets.offset == 64

@@ -1,0 +1,155 @@
+"""What is charged, and what is never lost."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.bpf.bucket_machine import UDP_PACKET, Machine, config
+from tokenbucket.core import gcra
+from tokenbucket.errors import KernelError
+
+NOW_NS = 10**12
+RATE = 8 * 10**6
+IPV4_TCP, IPV6_TCP, IPV4_UDP, IPV6_UDP = "IPv4 TCP", "IPv6 TCP", "IPv4 UDP", "IPv6 UDP"
+
+
+def frame(kind: str, size: int) -> tuple[bytes, int]:
+    """An Ethernet frame of ``size`` bytes, and the length of its headers. TCP has 12 bytes of options."""
+    ip = {"IPv4": b"\x45" + bytes(8), "IPv6": b"\x60" + bytes(5)}[kind[:4]]
+    protocol = {"TCP": 6, "UDP": 17}[kind[5:]]
+    ip += bytes([protocol]) + bytes(10 if kind.startswith("IPv4") else 33)
+    transport = bytes(12) + b"\x80" + bytes(19) if kind.endswith("TCP") else bytes(8)
+    ethertype = b"\x08\x00" if kind.startswith("IPv4") else b"\x86\xdd"
+    headers = bytes(12) + ethertype + ip + transport
+    return headers + bytes(size - len(headers)), len(headers)
+
+
+def charged_bytes(machine: Machine) -> int:
+    """What the one packet since ``fill`` has cost, in bytes at RATE."""
+    now_q = gcra.word_of(NOW_NS)
+    burst_q = gcra.bytes_time_q(10**6, RATE)
+    left = gcra.tokens_q(machine.slots.meters(machine.index).bytes_tat, now_q, burst_q)
+    return gcra.bytes_in(burst_q - left, RATE)
+
+
+def ready(machine: Machine, packet: bytes) -> None:
+    """A full bucket of 1 MB."""
+    machine.packet = packet
+    machine.configure(config(bits_per_s=RATE, burst_bytes=10**6))
+    machine.fill(NOW_NS)
+
+
+@pytest.mark.parametrize("kind", [IPV4_TCP, IPV6_TCP, IPV4_UDP, IPV6_UDP])
+@pytest.mark.parametrize(("size", "gso_size"), [(3000, 1000), (3001, 500), (1200, 1400), (1500, 40)])
+def test_both_hooks_charge_a_super_packet_the_same(
+    machine: Machine, ingress_machine: Machine, kind: str, size: int, gso_size: int
+) -> None:
+    """The egress hook is told the wire length; the ingress hook computes it from the segments."""
+    packet, headers = frame(kind, size)
+    segments = max(1, -(-(size - headers) // gso_size))
+    wire_bytes = size + (segments - 1) * headers
+    ready(machine, packet)
+    assert machine.offer(NOW_NS, wire_bytes, segments)
+    ready(ingress_machine, packet)
+    assert ingress_machine.offer(NOW_NS, gso_segs=segments, gso_size=gso_size, wire_len=0)
+    assert charged_bytes(machine) == charged_bytes(ingress_machine) == wire_bytes
+    assert machine.slots.stats(machine.index).conform_packets == segments
+    assert ingress_machine.slots.stats(ingress_machine.index).conform_packets == segments
+
+
+def test_a_super_packet_larger_than_the_burst_passes_a_full_bucket(machine: Machine) -> None:
+    """It is charged whole: what follows waits for all of it."""
+    machine.configure(config(bits_per_s=RATE, burst_bytes=1500))
+    machine.fill(NOW_NS)
+    assert machine.offer(NOW_NS, 65_536)
+    ns_per_byte = 8 * 10**9 // RATE
+    paid_ns = NOW_NS + (65_536 - 1500) * ns_per_byte
+    assert not machine.offer(paid_ns + 63 * ns_per_byte, 64)
+    assert machine.offer(paid_ns + 64 * ns_per_byte, 64)
+
+
+ARP = bytes(12) + b"\x08\x06" + bytes(46)
+SOLICITATION = frame("IPv6 UDP", 90)[0][:20] + b"\x3a" + bytes(33) + bytes([135]) + bytes(9)
+
+
+@pytest.mark.parametrize("packet", [ARP, SOLICITATION], ids=["ARP", "ND"])
+def test_neighbour_discovery_survives_a_flood(machine: Machine, packet: bytes) -> None:
+    """It passes an empty bucket, within the reserve and no more."""
+    empty(machine, reserve_packets=3)
+    machine.packet = packet
+    assert [machine.offer(NOW_NS) for _ in range(5)] == [True] * 3 + [False] * 2
+
+
+def test_the_nodes_own_packets_pass_within_the_reserve_and_are_charged(machine: Machine) -> None:
+    """A probe of the kubelet under a flood: it passes, and the pod's bucket pays."""
+    empty(machine, reserve_packets=2, node_reserve=True)
+    before = machine.slots.meters(machine.index).bytes_tat
+    assert [machine.offer(NOW_NS, ingress_ifindex=0) for _ in range(3)] == [True, True, False]
+    assert machine.slots.meters(machine.index).bytes_tat - before == 2 * gcra.bytes_time_q(64, RATE)
+    assert machine.slots.stats(machine.index).reserve_packets == 2
+
+
+def test_forwarded_packets_have_no_part_in_the_reserve(machine: Machine) -> None:
+    """Only what the node itself sends."""
+    empty(machine, reserve_packets=2, node_reserve=True)
+    assert not machine.offer(NOW_NS, ingress_ifindex=3)
+
+
+def empty(machine: Machine, reserve_packets: int, **flags: bool) -> None:
+    """An empty bucket, and a reserve for so many packets of 64 bytes."""
+    reserve_q = gcra.bytes_time_q(64 * reserve_packets, RATE)
+    limit = config(bits_per_s=RATE, burst_bytes=64, reserve_bits_per_s=RATE, reserve_burst_q=reserve_q, **flags)
+    machine.configure(limit)
+    machine.fill(NOW_NS)
+    assert machine.offer(NOW_NS)
+
+
+def test_observe_counts_what_exceeds_and_forwards_it(machine: Machine) -> None:
+    """And charges nothing for it: the counters show what Enforce would do."""
+    machine.configure(config(packets_per_s=1, burst_packets=5, observe=True))
+    machine.fill(NOW_NS)
+    assert all(machine.offer(NOW_NS) for _ in range(20))
+    stats = machine.slots.stats(machine.index)
+    assert (stats.conform_packets, stats.exceed_packets) == (5, 15)
+
+
+@pytest.mark.parametrize("slot", [0, 9, 60_000])
+def test_a_slot_that_is_not_there_lets_all_pass_and_is_counted(machine: Machine, slot: int) -> None:
+    """Fails open, loudly: free slots, and numbers beyond the table."""
+    before = machine.slots.stats(0).unmetered_packets
+    assert all(machine.offer(NOW_NS, mark=slot) for _ in range(10))
+    assert machine.slots.stats(0).unmetered_packets - before == 10
+
+
+def test_a_new_rate_leaves_the_bucket_as_it_is(machine: Machine) -> None:
+    """An emptied bucket is not filled by a change of its configuration."""
+    machine.configure(config(packets_per_s=1, burst_packets=5))
+    machine.fill(NOW_NS)
+    assert sum(machine.offer(NOW_NS) for _ in range(10)) == 5
+    machine.configure(config(packets_per_s=2, burst_packets=50), fresh=False)
+    assert not machine.offer(NOW_NS)
+    assert machine.slots.stats(machine.index).conform_packets == 5
+
+
+def test_a_dropped_packet_changes_no_word(machine: Machine) -> None:
+    """Nothing is charged for what is dropped, on neither meter."""
+    machine.configure(config(bits_per_s=RATE, burst_bytes=6400, packets_per_s=1, burst_packets=5))
+    machine.fill(NOW_NS)
+    while machine.offer(NOW_NS):
+        pass
+    before = machine.slots.meters(machine.index)
+    assert not machine.offer(NOW_NS)
+    assert machine.slots.meters(machine.index) == before
+
+
+@pytest.mark.parametrize("length", [15, 20, 34, 54, 55])
+def test_truncated_packets_harm_nobody(machine: Machine, length: int) -> None:
+    """Headers that end early are read as far as they go; the kernel itself refuses the shortest."""
+    for ethertype in (b"\x08\x00", b"\x86\xdd", b"\x08\x06", b"\x81\x00", b"\x00\x3c"):
+        machine.packet = UDP_PACKET
+        empty(machine, reserve_packets=1)
+        machine.packet = (bytes(12) + ethertype + b"\x45" + bytes(64))[:length]
+        with contextlib.suppress(KernelError):
+            machine.offer(NOW_NS)

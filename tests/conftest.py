@@ -1,0 +1,68 @@
+"""The rungs of the test ladder: each folder here is one, and needs more of the machine than the one before.
+
+A rung that this machine cannot run is skipped, with the reason in the last lines of the run.
+``REQUIRE=bpf,netns`` makes such a reason an error before anything runs, so that a skip never passes for a
+success.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests import rungs
+
+TESTS = Path(__file__).parent
+UNIT_TIMEOUT_S = 30
+
+# No deadline: nothing is timed. The blob replays a failure on another machine.
+settings.register_profile("tokenbucket", deadline=None, print_blob=True)
+settings.load_profile("tokenbucket")
+
+
+def pytest_configure() -> None:
+    required = [name.strip() for name in os.environ.get("REQUIRE", "").split(",") if name.strip()]
+    unknown = sorted(set(required) - rungs.PROBES.keys())
+    if unknown:
+        raise pytest.UsageError(
+            f"REQUIRE: no such rung: {', '.join(unknown)}; known: {', '.join(rungs.PROBES)}"
+        )
+    missing = {name: reason for name in required if (reason := rungs.missing(name))}
+    if missing:
+        raise pytest.UsageError("; ".join(f"REQUIRE={name}: {reason}" for name, reason in missing.items()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        rung = _rung(item.path)
+        if rung == "unit":
+            item.add_marker(pytest.mark.timeout(UNIT_TIMEOUT_S))
+        reason = rungs.missing(rung)
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _rung(path: Path) -> str:
+    """The folder below tests/ that a test is in."""
+    rung = path.relative_to(TESTS).parts[0]
+    if rung not in rungs.PROBES:
+        raise pytest.UsageError(f"{path}: tests go in a rung: {', '.join(rungs.PROBES)}")
+    return rung
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = Counter(_skip(report) for report in terminalreporter.stats.get("skipped", []))
+    terminalreporter.section("skipped")
+    for (rung, reason), count in sorted(skipped.items()):
+        terminalreporter.write_line(f"{rung}: {count} skipped: {reason}")
+    if not skipped:
+        terminalreporter.write_line("nothing")
+
+
+def _skip(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str]:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return Path(report.nodeid).parts[1], reason.removeprefix("Skipped: ")

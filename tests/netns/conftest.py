@@ -1,0 +1,79 @@
+"""Fixtures of the netns rung: a node with pods, and programs to attach."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.isolation import private_namespaces
+from tests.netns import bpf_program
+from tests.netns.lab import Lab
+from tokenbucket.netlink.connection import Connection, connect
+from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.monitor import Monitor
+from tokenbucket.netlink.view import View
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _isolated() -> None:
+    private_namespaces()
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A node without pods; what is made on it is gone after the test."""
+    lab = Lab()
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    with connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def filters(connection: Connection) -> Filters:
+    return Filters(connection)
+
+
+@pytest.fixture
+def view(connection: Connection) -> View:
+    return View(connection)
+
+
+@pytest.fixture
+def monitor(lab: Lab) -> Iterator[Monitor]:
+    """A monitor opened on an empty node."""
+    monitor = Monitor()
+    yield monitor
+    monitor.close()
+
+
+@pytest.fixture
+def pass_program() -> Iterator[int]:
+    """A program without a verdict, so that filters after it run."""
+    descriptor = bpf_program.verdict_program(bpf_program.UNSPEC)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def drop_program() -> Iterator[int]:
+    """A program that drops all."""
+    descriptor = bpf_program.verdict_program(bpf_program.SHOT)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def marking_program() -> Iterator[int]:
+    """A program that copies the class of its filter into the packet's mark."""
+    descriptor = bpf_program.marking_program()
+    yield descriptor
+    os.close(descriptor)

@@ -1,0 +1,175 @@
+"""A node and its pods, made of network namespaces and veths. The node is the test process's own namespace."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BRIDGE = "cni0"
+
+
+def ip(*arguments: str, netns: str | None = None) -> str:
+    """Runs ``ip``, in a pod's namespace or in the node's. Returns what it prints."""
+    inside = ["-n", netns] if netns else []
+    return run("ip", *inside, *arguments)
+
+
+def tc(*arguments: str) -> str:
+    """Runs ``tc`` on the node."""
+    return run("tc", *arguments)
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
+    return done.stdout
+
+
+def ifindex(name: str) -> int:
+    """Index of an interface of the node."""
+    return json.loads(ip("-json", "link", "show", "dev", name))[0]["ifindex"]
+
+
+@dataclass
+class Pod:
+    """A namespace with interfaces eth0, eth1, ... whose other ends are on the node."""
+
+    name: str
+    netns: str
+    addresses: list[str]
+    veths: list[str] = field(default_factory=list)
+    """Names of the host-side interfaces."""
+
+    @property
+    def path(self) -> Path:
+        return Path("/run/netns", self.netns)
+
+    @property
+    def inode(self) -> int:
+        return os.stat(self.path).st_ino
+
+    @property
+    def veth(self) -> str:
+        """The host-side interface of eth0."""
+        return self.veths[0]
+
+    @property
+    def ifindex(self) -> int:
+        """Index of the host-side interface of eth0."""
+        return ifindex(self.veth)
+
+    @property
+    def ifindexes(self) -> set[int]:
+        return {ifindex(name) for name in self.veths}
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        """The first address."""
+        return ipaddress.ip_interface(self.addresses[0]).ip
+
+    def run(self, *command: str) -> str:
+        """Runs a command inside."""
+        return run("ip", "netns", "exec", self.netns, *command)
+
+    def popen(self, *command: str, **options) -> subprocess.Popen:
+        """Starts a command inside."""
+        return subprocess.Popen(["ip", "netns", "exec", self.netns, *command], **options)
+
+    def add_address(self, address: str, device: str = "eth0") -> None:
+        ip("address", "add", address, "dev", device, *_nodad(address), netns=self.netns)
+
+    def answers(self) -> bool:
+        """Whether the node can ping the pod's first address."""
+        command = ["ping", "-c", "1", "-W", "1", str(self.ip)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+class Lab:
+    """Makes pods on the node; forgets them all at the end, with whatever else was added to the node."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, Pod] = {}
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+
+    def pod(
+        self, name: str, addresses: list[str] = (), style: str = "ptp", interfaces: int = 1, wire: bool = True
+    ) -> Pod:
+        """A pod with these addresses on eth0, its other end routed to (``ptp``) or on a bridge (``bridge``).
+
+        ``wire=False`` leaves it without an interface.
+        """
+        pod = Pod(name, f"pod-{name}", list(addresses))
+        ip("netns", "add", pod.netns)
+        self.pods[name] = pod
+        ip("link", "set", "lo", "up", netns=pod.netns)
+        for number in range(interfaces if wire else 0):
+            self.add_interface(pod, f"eth{number}")
+        for address in pod.addresses if wire else ():
+            pod.add_address(address)
+            (self._route if style == "ptp" else self._switch)(pod, address)
+        return pod
+
+    def add_interface(self, pod: Pod, device: str) -> str:
+        """One more veth pair between a pod and the node, both ends up. Returns the host-side name."""
+        veth = f"veth-{pod.name}{len(pod.veths)}"
+        ip("link", "add", "name", veth, "type", "veth", "peer", "name", device, "netns", pod.netns)
+        ip("link", "set", veth, "up")
+        ip("link", "set", device, "up", netns=pod.netns)
+        pod.veths.append(veth)
+        return veth
+
+    def _route(self, pod: Pod, address: str) -> None:
+        interface = ipaddress.ip_interface(address)
+        bits, gateway = interface.ip.max_prefixlen, str(_gateway(address))
+        ip("address", "add", f"{gateway}/{bits}", "dev", pod.veth, *_nodad(address))
+        ip("route", "add", f"{interface.ip}/{bits}", "dev", pod.veth)
+        ip("route", "replace", "default", "via", gateway, "dev", "eth0", netns=pod.netns)
+
+    def _switch(self, pod: Pod, address: str) -> None:
+        gateway = f"{_gateway(address)}/{ipaddress.ip_interface(address).network.prefixlen}"
+        if BRIDGE not in _names():
+            ip("link", "add", "name", BRIDGE, "type", "bridge")
+            ip("link", "set", BRIDGE, "up")
+        ip("address", "replace", gateway, "dev", BRIDGE, *_nodad(address))
+        ip("link", "set", pod.veth, "master", BRIDGE)
+        ip("route", "replace", "default", "via", str(_gateway(address)), "dev", "eth0", netns=pod.netns)
+
+    def link(self, name: str, kind: str, *arguments: str) -> int:
+        """Another interface of the node, up. Returns its index."""
+        ip("link", "add", "name", name, "type", kind, *arguments)
+        ip("link", "set", name, "up")
+        return ifindex(name)
+
+    def delete(self, pod: Pod) -> None:
+        """Removes a pod, interfaces first, so that all of it is gone at the return."""
+        for veth in pod.veths:
+            if veth in _names():
+                ip("link", "delete", veth)
+        ip("netns", "delete", pod.netns)
+        del self.pods[pod.name]
+
+    def close(self) -> None:
+        """Removes all pods and all interfaces but the loopback."""
+        for pod in tuple(self.pods.values()):
+            self.delete(pod)
+        while names := _names() - {"lo"}:
+            ip("link", "delete", min(names))
+        run("ip", "address", "flush", "dev", "lo", "scope", "global")
+
+
+def _names() -> set[str]:
+    return {link["ifname"] for link in json.loads(ip("-json", "link", "show"))}
+
+
+def _gateway(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The first address of the network."""
+    return ipaddress.ip_interface(address).network[1]
+
+
+def _nodad(address: str) -> list[str]:
+    return ["nodad"] if ":" in address else []

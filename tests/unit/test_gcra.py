@@ -1,0 +1,48 @@
+"""Reading a meter's word."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenbucket.core import gcra
+
+S_Q = gcra.QUANTA_PER_S
+
+
+@given(st.integers(0, 2**64), st.integers(1, 2**62))
+def test_a_fresh_word_reads_as_a_full_bucket_at_any_uptime(now_ns: int, burst_q: int) -> None:
+    """Whatever the clock says, and whatever the burst is set to."""
+    tat, now_q = gcra.never_used(now_ns), gcra.word_of(now_ns)
+    assert gcra.tokens_q(tat, now_q, burst_q) == burst_q
+
+
+@given(st.integers(8_000, 10**12), st.integers(64, 4 * 2**30))
+def test_bytes_come_back_from_their_time(bits_per_s: int, size_bytes: int) -> None:
+    """A burst is shown as it was declared."""
+    assert gcra.bytes_in(gcra.bytes_time_q(size_bytes, bits_per_s), bits_per_s) == size_bytes
+
+
+@given(st.integers(1, 10**9), st.integers(1, 2**24))
+def test_packets_come_back_from_their_time(packets_per_s: int, packets: int) -> None:
+    """A burst is shown as it was declared."""
+    assert gcra.packets_in(gcra.packets_time_q(packets, packets_per_s), packets_per_s) == packets
+
+
+@pytest.mark.parametrize("now_q", [5 * S_Q, 3, 2**64 - 3])
+@pytest.mark.parametrize(
+    ("behind_q", "tokens_q", "case"),
+    [
+        (11 * S_Q, 10 * S_Q, gcra.Case.IDLE),
+        (10 * S_Q, 10 * S_Q, gcra.Case.IN_WINDOW),
+        (1 * S_Q, 1 * S_Q, gcra.Case.IN_WINDOW),
+        (0, 0, gcra.Case.TOO_FAST),
+        (-2 * S_Q, -2 * S_Q, gcra.Case.TOO_FAST),
+    ],
+)
+def test_the_three_cases_of_the_window(now_q: int, behind_q: int, tokens_q: int, case: gcra.Case) -> None:
+    """A word behind the clock by so much, also across the wrap."""
+    tat = (now_q - behind_q) % 2**64
+    assert gcra.tokens_q(tat, now_q, 10 * S_Q) == tokens_q
+    assert gcra.case_of(tat, now_q, 1 * S_Q, 10 * S_Q) is case

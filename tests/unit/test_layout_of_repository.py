@@ -1,0 +1,57 @@
+"""Rules of the repository that no other tool checks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import tokenbucket
+
+ROOT = Path(__file__).parents[2]
+SPDX = "SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause"
+
+
+def test_operator_is_pythons_own_module() -> None:
+    """operator/ would shadow it if it were a package, and Python's own modules would break."""
+    command = [sys.executable, "-S", "-c", "import operator; print(operator.__file__)"]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert Path(shown.strip()).parent == Path(sysconfig.get_path("stdlib"))
+
+
+def test_operator_holds_a_package_and_c_source_and_nothing_else() -> None:
+    """A module or a test beside them would be imported under the name of Python's operator."""
+    found = {path.name for path in (ROOT / "operator").iterdir()} - {"__pycache__"}
+    assert found == {"bpf", "tokenbucket"}
+    assert [str(path) for path in (ROOT / "operator").rglob("test_*.py")] == []
+
+
+@pytest.mark.parametrize("name", ["utils", "helpers", "helper", "manager", "common", "misc"])
+def test_no_module_is_named_after_nothing(name: str) -> None:
+    """Such a name says that nobody knew what the module is for."""
+    assert list((ROOT / "operator").rglob(f"{name}.py")) == []
+
+
+def test_changelog_speaks_of_this_version() -> None:
+    """A release without its own section in the changelog is a release that nobody described."""
+    versions = re.findall(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[:2] == ["Unreleased", tokenbucket.__version__]
+
+
+def test_each_c_file_says_its_licence_first() -> None:
+    """The kernel's part has another licence than the rest, so each of its files must say so."""
+    files = sorted((ROOT / "operator" / "bpf").glob("*.[ch]"))
+    assert files
+    assert [path.name for path in files if SPDX not in path.read_text().splitlines()[0]] == []
+
+
+def test_licences_are_there_in_full() -> None:
+    """Each licence that a file names is in the repository."""
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    kernel_side = (ROOT / "operator" / "bpf" / "LICENSE").read_text()
+    assert "GNU GENERAL PUBLIC LICENSE" in kernel_side
+    assert "Redistribution and use in source and binary forms" in kernel_side

@@ -1,0 +1,157 @@
+"""The plan makes the kernel what it should be, and then has nothing more to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenbucket.core.hook import Hook, HookPoint
+from tokenbucket.core.plan import (
+    Action,
+    Attach,
+    Attached,
+    Detach,
+    FreeSlot,
+    Observed,
+    Wanted,
+    WriteSlot,
+    plan,
+)
+from tokenbucket.core.pod import PodId
+from tokenbucket.core.policy import Direction
+from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
+
+SLOT_COUNT = 6
+
+
+@dataclass
+class Kernel:
+    """What a plan acts on. Refuses what would leave traffic unlimited or wrongly limited on the way."""
+
+    slots: dict[int, Slot] = field(default_factory=dict)
+    filters: dict[HookPoint, Attached] = field(default_factory=dict)
+
+    def observed(self) -> Observed:
+        """What the agent would read back."""
+        return Observed(dict(self.slots), dict(self.filters), SLOT_COUNT)
+
+    def apply(self, action: Action) -> None:
+        """Does one action."""
+        match action:
+            case WriteSlot(index, slot, fresh):
+                assert fresh == (index not in self.slots), "only a free slot gets a full bucket"
+                assert 0 < index < SLOT_COUNT
+                self.slots[index] = slot
+            case Attach(point, slot):
+                assert slot in self.slots, "a filter must find its slot written"
+                self.filters[point] = Attached(slot, current=True)
+            case Detach(point):
+                del self.filters[point]
+            case FreeSlot(index):
+                assert index not in {attached.slot for attached in self.filters.values()}
+                del self.slots[index]
+
+
+keys = st.builds(
+    SlotKey,
+    st.builds(PodId, st.just("shop"), st.sampled_from(["a", "b", "c", "d"]), st.sampled_from(["", "1"])),
+    st.sampled_from(Direction),
+)
+device_keys = st.builds(SlotKey, st.builds(DeviceId, st.just(1), st.just("eth0")), st.sampled_from(Direction))
+points = st.builds(HookPoint, st.integers(1, 6), st.sampled_from(Hook))
+configs = st.builds(SlotConfig, bits_per_s=st.sampled_from([10**6, 10**7]), bytes_burst_q=st.just(1))
+pod_slots = st.builds(Slot, st.builds(Owner, keys, st.just("web"), st.integers(0, 2)), configs)
+device_slots = st.builds(Slot, st.builds(Owner, device_keys), configs)
+kernels = st.builds(
+    Kernel,
+    st.dictionaries(st.integers(1, SLOT_COUNT - 1), st.one_of(pod_slots, pod_slots, device_slots)),
+    st.dictionaries(points, st.builds(Attached, st.integers(0, SLOT_COUNT), st.booleans())),
+)
+
+
+@st.composite
+def desires(draw: st.DrawFn) -> dict[SlotKey, Wanted]:
+    """Limits that share no hook."""
+    free = draw(st.permutations([HookPoint(index, hook) for index in range(1, 7) for hook in Hook]))
+    wanted = {}
+    for slot in draw(st.lists(pod_slots, max_size=4, unique_by=lambda slot: slot.owner.key)):
+        count = draw(st.integers(0, 2))
+        wanted[slot.owner.key] = Wanted(slot, frozenset(free[:count]))
+        free = free[count:]
+    return wanted
+
+
+def of_devices(kernel: Kernel) -> tuple[dict[int, Slot], dict[HookPoint, Attached]]:
+    """What belongs to devices: not for the plan to touch, but where a pod takes the same hook."""
+    slots = {i: slot for i, slot in kernel.slots.items() if isinstance(slot.owner.key.subject, DeviceId)}
+    return slots, {point: a for point, a in kernel.filters.items() if a.slot in slots}
+
+
+@given(kernels, desires())
+def test_planning_after_applying_yields_nothing(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
+    """Level-triggered: once is enough, from whatever state."""
+    for _ in range(2):  # a limit that found no free slot gets one that this plan gives back
+        for action in plan(desired, kernel.observed()).actions:
+            kernel.apply(action)
+    assert plan(desired, kernel.observed()).actions == ()
+
+
+@given(kernels, desires())
+def test_a_plan_puts_every_limit_with_a_slot_in_force(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
+    """Each wanted hook has our filter on the slot of its limit, and no pod's filter is anywhere else."""
+    planned = plan(desired, kernel.observed())
+    for action in planned.actions:
+        kernel.apply(action)
+    placed = {slot.owner.key: index for index, slot in kernel.slots.items()}
+    expected = {
+        point: Attached(placed[key], current=True)
+        for key, wanted in desired.items()
+        if key not in planned.without_slot
+        for point in wanted.points
+    }
+    device_slots, _ = of_devices(kernel)
+    found = {point: attached for point, attached in kernel.filters.items() if attached.slot not in device_slots}
+    assert expected == found
+
+
+@given(kernels, desires())
+def test_limits_of_devices_are_left_alone(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
+    """What somebody attached by hand stays, unless a pod's limit needs that very hook."""
+    slots_before, filters_before = of_devices(kernel)
+    wanted = {point for limit in desired.values() for point in limit.points}
+    for action in plan(desired, kernel.observed()).actions:
+        kernel.apply(action)
+    slots_after, filters_after = of_devices(kernel)
+    assert slots_before == slots_after
+    unwanted = filters_before.keys() - wanted
+    assert {point: filters_before[point] for point in unwanted} == {
+        point: attached for point, attached in filters_after.items() if point not in wanted
+    }
+
+
+@given(desires())
+def test_a_limit_keeps_its_slot_when_all_else_changes(desired: dict[SlotKey, Wanted]) -> None:
+    """Tokens and counters belong to the slot: a new configuration writes it in place."""
+    kernel = Kernel()
+    for action in plan(desired, kernel.observed()).actions:
+        kernel.apply(action)
+    before = {slot.owner.key: index for index, slot in kernel.slots.items()}
+    changed = {
+        key: Wanted(Slot(Owner(key, "other", 9), SlotConfig(bits_per_s=5)), wanted.points)
+        for key, wanted in desired.items()
+    }
+    actions = plan(changed, kernel.observed()).actions
+    assert all(isinstance(action, WriteSlot) and not action.fresh for action in actions)
+    assert {action.slot.owner.key: action.index for action in actions} == before
+
+
+def test_more_limits_than_slots_names_the_ones_left_out() -> None:
+    """They are reported, never silently unlimited."""
+    desired = {}
+    for number in range(SLOT_COUNT + 1):
+        key = SlotKey(PodId("shop", f"pod-{number}"), Direction.INGRESS)
+        desired[key] = Wanted(Slot(Owner(key), SlotConfig()), frozenset())
+    planned = plan(desired, Kernel().observed())
+    assert [str(key) for key in planned.without_slot] == ["shop/pod-5 ingress", "shop/pod-6 ingress"]
