@@ -107,7 +107,9 @@ def report() -> None:
     bench = Bench()
     try:
         programs = bench.programs()
-        print("ns per packet (BPF_PROG_TEST_RUN, 64-byte packet)   median   quartiles   above empty, in clock reads")
+        print(
+            "ns per packet (BPF_PROG_TEST_RUN, 64 bytes)          median   quartiles   above empty, clock reads"
+        )
         empty = programs["empty"].median
         clock = programs["clock_read"].median - empty
         for name, cost in programs.items():

@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(
 	clang libbpf-dev gcc libc6-dev # the BPF program, and its arithmetic compiled for the host
-	iperf3 iproute2 procps         # demo, benchmarks, tests
+	iperf3 iproute2 iputils-ping procps # demo, benchmarks, tests
 	python3-bpfcc python3-venv
 )
 # Any kernel's headers will do: the program uses none of the kernel's own types.

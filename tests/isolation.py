@@ -9,6 +9,7 @@ import ctypes
 import functools
 import os
 import subprocess
+from pathlib import Path
 
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
@@ -16,15 +17,16 @@ _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 
 @functools.cache
 def private_namespaces() -> None:
-    """Moves this process, once, to a network and a mount namespace of its own, with an empty bpffs and an
-    empty /run/netns.
+    """Moves this process, once, to a network and a mount namespace of its own, with an empty bpffs, and
+    with no names in /run/netns and no locks in /run/tokenbucket.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET))
     _check(libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
     _check(libc.mount(b"bpf", b"/sys/fs/bpf", b"bpf", ctypes.c_ulong(0), None))
-    os.makedirs("/run/netns", exist_ok=True)
-    _check(libc.mount(b"tmpfs", b"/run/netns", b"tmpfs", ctypes.c_ulong(0), None))
+    for folder in ("/run/netns", "/run/tokenbucket"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _check(libc.mount(b"tmpfs", folder.encode(), b"tmpfs", ctypes.c_ulong(0), None))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 

@@ -27,7 +27,7 @@ def _unit() -> str | None:
 
 
 def _bpf() -> str | None:
-    return _capabilities() or _tools("gcc", "clang", "ip", "tc") or _bcc() or _headers()
+    return _capabilities() or _tools("gcc", "clang", "ip", "tc", "ping", "nsenter") or _bcc() or _headers()
 
 
 def _netns() -> str | None:

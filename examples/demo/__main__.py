@@ -46,7 +46,7 @@ class Show:
     def start_load(self) -> None:
         """UDP from the client to each pod, far above every limit."""
         for pod in lab.PODS:
-            self.load.append(_popen(lab.enter(pod.netns) + ["iperf3", "-s", "-1"]))
+            self.load.append(_popen([*lab.enter(pod.netns), "iperf3", "-s", "-1"]))
         time.sleep(0.5)
         for pod in lab.PODS:
             command = f"iperf3 -c {pod.host} -u -b {OFFERED} -l 1200 -t 80".split()
@@ -115,7 +115,9 @@ class Show:
     def status(self) -> None:
         """What the kernel says, with or without an agent."""
         print("\n$ tokenbucket status")
-        print(subprocess.run(self._verb("status"), check=True, capture_output=True, text=True).stdout.rstrip())
+        print(
+            subprocess.run(self._verb("status"), check=True, capture_output=True, text=True).stdout.rstrip()
+        )
 
     def plot(self) -> None:
         """Throughput over time."""

@@ -33,8 +33,8 @@
 #define TB_AMOUNT_MAX (1ULL << 20)
 /*
  * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 63 bits under an
- * amount of TB_AMOUNT_MAX bytes and of 2^16 packets. At the other end, 1 Tbit/s and 10^9 packets/s, a scale is
- * still exact to 10^-5.
+ * amount of TB_AMOUNT_MAX bytes and of 2^16 packets. At the other end, 1 Tbit/s and 10^9 packets/s, a scale
+ * is still exact to 10^-5.
  */
 #define TB_BYTES_SHIFT 14
 #define TB_PACKETS_SHIFT 8

@@ -22,7 +22,7 @@ enum {
 };
 
 enum tb_flag {
-	TB_OBSERVE = 1 << 0,	  /* count what exceeds, forward it all the same */
+	TB_OBSERVE = 1 << 0,      /* count what exceeds, forward it all the same */
 	TB_NODE_RESERVE = 1 << 1, /* the node's own packets may use the reserve */
 };
 
@@ -92,11 +92,11 @@ struct tb_owner {
 	__u8 kind;
 	__u8 direction; /* as the pod sees it; for a device, as the device sees it */
 	__u8 unused[6];
-	__u64 generation;     /* of the policy */
-	char uid[48];	      /* of the pod; for a device, the inode of its network namespace */
-	char namespace_[64];  /* of pod and policy; empty for a device */
-	char name[256];	      /* of the pod, or of the device */
-	char policy[256];     /* empty for a device */
+	__u64 generation;    /* of the policy */
+	char uid[48];        /* of the pod; for a device, the inode of its network namespace */
+	char namespace_[64]; /* of pod and policy; empty for a device */
+	char name[256];      /* of the pod, or of the device */
+	char policy[256];    /* empty for a device */
 };
 
 #endif

@@ -22,13 +22,13 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#define TB_MAP(bcc_type, libbpf_type, value_type, name)    \
-	struct {                                           \
-		__uint(type, libbpf_type);                 \
-		__uint(max_entries, TB_SLOTS);             \
-		__type(key, __u32);                        \
-		__type(value, value_type);                 \
-		__uint(pinning, LIBBPF_PIN_BY_NAME);       \
+#define TB_MAP(bcc_type, libbpf_type, value_type, name) \
+	struct {                                        \
+		__uint(type, libbpf_type);              \
+		__uint(max_entries, TB_SLOTS);          \
+		__type(key, __u32);                     \
+		__type(value, value_type);              \
+		__uint(pinning, LIBBPF_PIN_BY_NAME);    \
 	} name SEC(".maps")
 
 #endif

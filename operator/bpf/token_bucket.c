@@ -76,8 +76,8 @@ static __always_inline int tb_passes_in_reserve(struct __sk_buff *skb, const str
 }
 
 static __always_inline int tb_exceed(struct __sk_buff *skb, const struct tb_config *config,
-				     struct tb_meters *meters, struct tb_stats *stats, struct tb_packet packet,
-				     struct tb_costs costs, __u64 now)
+				     struct tb_meters *meters, struct tb_stats *stats,
+				     struct tb_packet packet, struct tb_costs costs, __u64 now)
 {
 	stats->too_fast_packets += packet.segments;
 	stats->too_fast_bytes += packet.wire_bytes;

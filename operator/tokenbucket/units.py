@@ -26,7 +26,17 @@ _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _NOT_A_QUANTITY = "is not a quantity; write a number with a suffix, such as 100M"
 _NOT_A_DURATION = "is not a duration; write a number with a unit (us, ms, s, m, h), such as 25ms"
-_MISSPELT = {"K": "k", "m": "M", "g": "G", "t": "T", "ki": "Ki", "KI": "Ki", "mi": "Mi", "MI": "Mi", "gi": "Gi"}
+_MISSPELT = {
+    "K": "k",
+    "m": "M",
+    "g": "G",
+    "t": "T",
+    "ki": "Ki",
+    "KI": "Ki",
+    "mi": "Mi",
+    "MI": "Mi",
+    "gi": "Gi",
+}
 _BIT_RATE_UNITS = re.compile(r"(bps|bit/s|bits/s|bit|bits|b/s|B/s|pps|/s|b|B)\Z")
 
 

@@ -64,7 +64,8 @@ class Machine:
         """Sends one packet of that wire size at that time. Returns whether it was let through."""
         skb = context(
             now_ns,
-            **{"mark": self.index, "ingress_ifindex": 1, "wire_len": size_bytes, "gso_segs": segments} | fields,
+            **{"mark": self.index, "ingress_ifindex": 1, "wire_len": size_bytes, "gso_segs": segments}
+            | fields,
         )
         data = self.packet[: size_bytes or len(self.packet)]
         verdict = syscall.test_run(self.program_fd, data, skb).verdict

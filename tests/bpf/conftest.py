@@ -10,7 +10,7 @@ import pytest
 
 from tests.bpf.bucket_machine import Machine
 from tests.isolation import private_namespaces
-from tokenbucket.bpf import loader, syscall
+from tokenbucket.bpf import loader
 from tokenbucket.bpf.pins import Pins, mount_bpffs, source_folder
 from tokenbucket.bpf.slots import Slots
 

@@ -80,7 +80,9 @@ def test_cpus_do_not_multiply_the_burst(machine: Machine) -> None:
     machine.fill(LATE_NS)
     skb = context(LATE_NS, mark=machine.index, ingress_ifindex=1)
     with ThreadPoolExecutor(threads) as pool:
-        runs = [pool.submit(syscall.test_run, machine.program_fd, UDP_PACKET, skb, repeat) for _ in range(threads)]
+        runs = [
+            pool.submit(syscall.test_run, machine.program_fd, UDP_PACKET, skb, repeat) for _ in range(threads)
+        ]
         assert all(run.result() for run in runs)
     stats = machine.slots.stats(machine.index)
     assert stats.conform_packets == burst

@@ -15,7 +15,11 @@ RATES_BITS = st.one_of(
 )
 SIZES_BYTES = st.one_of(st.integers(60, 1514), st.sampled_from([60, 64, 512, 1514, 9014, 65_536]))
 GAPS_NS = st.one_of(
-    st.just(0), st.integers(0, 10), st.integers(0, 10**6), st.integers(0, 10**10), st.integers(0, 4 * 3600 * 10**9)
+    st.just(0),
+    st.integers(0, 10),
+    st.integers(0, 10**6),
+    st.integers(0, 10**10),
+    st.integers(0, 4 * 3600 * 10**9),
 )
 STARTS_NS = st.one_of(
     st.just(0),
@@ -57,7 +61,10 @@ def test_byte_meter_decides_as_the_model(
 
 @EXAMPLES
 @given(
-    st.integers(1, 10**9), st.integers(1, 10**6), STARTS_NS, arrivals(st.one_of(st.just(1), st.integers(1, 64)))
+    st.integers(1, 10**9),
+    st.integers(1, 10**6),
+    STARTS_NS,
+    arrivals(st.one_of(st.just(1), st.integers(1, 64))),
 )
 def test_packet_meter_decides_as_the_model(
     machine: Machine, rate: int, burst: int, start_ns: int, packets: list[tuple[int, int]]
@@ -75,9 +82,14 @@ def test_packet_meter_decides_as_the_model(
 
 @EXAMPLES
 @given(
-    RATES_BITS, st.integers(64, 2**22), st.integers(1, 10**7), st.integers(1, 10**4), STARTS_NS, arrivals(SIZES_BYTES)
+    RATES_BITS,
+    st.integers(64, 2**22),
+    st.integers(1, 10**7),
+    st.integers(1, 10**4),
+    STARTS_NS,
+    arrivals(SIZES_BYTES),
 )
-def test_both_meters_charge_together_or_not_at_all(  # noqa: PLR0913
+def test_both_meters_charge_together_or_not_at_all(
     machine: Machine,
     rate: int,
     burst: int,

@@ -14,13 +14,18 @@ from tokenbucket.core import gcra
 
 def probe(tmp_path: Path, *expressions: str) -> list[int]:
     """Values of C expressions, from a compiler that reads the headers."""
-    lines = "\n".join(f'printf("%s%llu", "{"," if i else ""}", (unsigned long long)({e}));' for i, e in enumerate(expressions))
+    lines = "\n".join(
+        f'printf("%s%llu", "{"," if i else ""}", (unsigned long long)({e}));'
+        for i, e in enumerate(expressions)
+    )
     source = tmp_path / "probe.c"
     source.write_text(
         "#include <stdio.h>\n#include <stddef.h>\n#define __always_inline inline\n"
         f'#include "layout.h"\n#include "gcra.h"\nint main(void) {{ {lines} return 0; }}\n'
     )
-    subprocess.run(["gcc", "-I", str(source_folder()), "-o", str(tmp_path / "probe"), str(source)], check=True)
+    subprocess.run(
+        ["gcc", "-I", str(source_folder()), "-o", str(tmp_path / "probe"), str(source)], check=True
+    )
     output = subprocess.run([str(tmp_path / "probe")], check=True, capture_output=True, text=True).stdout
     return list(json.loads(f"[{output}]"))
 

@@ -100,7 +100,9 @@ def test_forwarded_packets_have_no_part_in_the_reserve(machine: Machine) -> None
 def empty(machine: Machine, reserve_packets: int, **flags: bool) -> None:
     """An empty bucket, and a reserve for so many packets of 64 bytes."""
     reserve_q = gcra.bytes_time_q(64 * reserve_packets, RATE)
-    limit = config(bits_per_s=RATE, burst_bytes=64, reserve_bits_per_s=RATE, reserve_burst_q=reserve_q, **flags)
+    limit = config(
+        bits_per_s=RATE, burst_bytes=64, reserve_bits_per_s=RATE, reserve_burst_q=reserve_q, **flags
+    )
     machine.configure(limit)
     machine.fill(NOW_NS)
     assert machine.offer(NOW_NS)

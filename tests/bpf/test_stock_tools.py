@@ -42,7 +42,9 @@ def loaded_by_tc(device: str, tmp_path: Path) -> Iterator[Machine]:
     clang(PROGRAMS / "clocked.c", program)
     command = f"tc filter add dev {device} egress bpf da obj {program} sec tc/clocked_egress classid 1:7"
     subprocess.run(command.split(), check=True)
-    shown = subprocess.run(f"tc filter show dev {device} egress".split(), check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        f"tc filter show dev {device} egress".split(), check=True, capture_output=True, text=True
+    )
     words = shown.stdout.split()
     program_fd = syscall.program_by_id(int(words[words.index("id") + 1]))
     with Slots(_globals_as_pins(tmp_path)) as slots:
@@ -51,7 +53,7 @@ def loaded_by_tc(device: str, tmp_path: Path) -> Iterator[Machine]:
 
 
 def _globals_as_pins(tmp_path: Path) -> Pins:
-    """tc's folder of pins, in the place where ours would be."""
+    """Tc's folder of pins, in the place where ours would be."""
     pins = Pins(tmp_path)
     pins.folder.mkdir()
     pins.maps.symlink_to(BPFFS / "tc" / "globals")

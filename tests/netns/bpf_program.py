@@ -1,4 +1,4 @@
-"""Programs of two instructions, loaded without any library: they answer with one verdict."""
+"""Programs of a few instructions, loaded without any library."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ UNSPEC, OK, SHOT = -1, 0, 2
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _PROG_LOAD = 5
 _SCHED_CLS = 3
-_MOV64_IMM, _EXIT = 0xB7, 0x95
-_MOV64_REG, _LOAD_WORD, _STORE_WORD = 0xBF, 0x61, 0x63
-_MARK_OFFSET, _TC_CLASSID_OFFSET = 8, 60  # in struct __sk_buff
+_MOV64_IMM, _EXIT, _LOAD_WORD, _JUMP_NOT_EQUAL = 0xB7, 0x95, 0x61, 0x55
+_TC_CLASSID_OFFSET = 72  # in struct __sk_buff
 
 
 def verdict_program(verdict: int) -> int:
@@ -22,17 +21,20 @@ def verdict_program(verdict: int) -> int:
     return _load(_instruction(_MOV64_IMM, 0, immediate=verdict) + _instruction(_EXIT))
 
 
-def marking_program() -> int:
-    """A program that sets the packet's mark to the class of its filter, and gives no verdict."""
+def slot_program(slot: int) -> int:
+    """A program that drops what comes with this slot as its class, and gives no verdict on the rest."""
     return _load(
         _instruction(_LOAD_WORD, 2, source=1, offset=_TC_CLASSID_OFFSET)
-        + _instruction(_STORE_WORD, 1, source=2, offset=_MARK_OFFSET)
         + _instruction(_MOV64_IMM, 0, immediate=UNSPEC)
+        + _instruction(_JUMP_NOT_EQUAL, 2, offset=1, immediate=slot)
+        + _instruction(_MOV64_IMM, 0, immediate=SHOT)
         + _instruction(_EXIT)
     )
 
 
-def _instruction(code: int, destination: int = 0, *, source: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
+def _instruction(
+    code: int, destination: int = 0, *, source: int = 0, offset: int = 0, immediate: int = 0
+) -> bytes:
     return struct.pack("=BBhi", code, destination | source << 4, offset, immediate)
 
 

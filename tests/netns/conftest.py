@@ -69,11 +69,3 @@ def drop_program() -> Iterator[int]:
     descriptor = bpf_program.verdict_program(bpf_program.SHOT)
     yield descriptor
     os.close(descriptor)
-
-
-@pytest.fixture
-def marking_program() -> Iterator[int]:
-    """A program that copies the class of its filter into the packet's mark."""
-    descriptor = bpf_program.marking_program()
-    yield descriptor
-    os.close(descriptor)

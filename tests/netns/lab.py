@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import json
 import os
+import socket
 import subprocess
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 BRIDGE = "cni0"
+_CLONE_NEWNET = 0x40000000
 
 
 def ip(*arguments: str, netns: str | None = None) -> str:
@@ -50,7 +54,7 @@ class Pod:
 
     @property
     def inode(self) -> int:
-        return os.stat(self.path).st_ino
+        return self.path.stat().st_ino
 
     @property
     def veth(self) -> str:
@@ -82,10 +86,35 @@ class Pod:
     def add_address(self, address: str, device: str = "eth0") -> None:
         ip("address", "add", address, "dev", device, *_nodad(address), netns=self.netns)
 
+    def socket(self, family: int, kind: int = socket.SOCK_DGRAM) -> socket.socket:
+        """A socket that lives inside, opened by a thread that goes there."""
+        opened: list[socket.socket] = []
+        thread = threading.Thread(target=lambda: opened.append(self._open(family, kind)))
+        thread.start()
+        thread.join()
+        return opened[0]
+
+    def _open(self, family: int, kind: int) -> socket.socket:
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            assert ctypes.CDLL(None).setns(descriptor, _CLONE_NEWNET) == 0
+            return socket.socket(family, kind)
+        finally:
+            os.close(descriptor)
+
     def answers(self) -> bool:
-        """Whether the node can ping the pod's first address."""
-        command = ["ping", "-c", "1", "-W", "1", str(self.ip)]
-        return subprocess.run(command, capture_output=True).returncode == 0
+        """Whether a packet from the node reaches the pod's first address, and one from there the node."""
+        family = socket.AF_INET if self.ip.version == 4 else socket.AF_INET6
+        with self.socket(family) as inside, socket.socket(family, socket.SOCK_DGRAM) as outside:
+            inside.bind((str(self.ip), 0))
+            for sock in (inside, outside):
+                sock.settimeout(0.3)
+            try:
+                outside.sendto(b"?", inside.getsockname())
+                inside.sendto(b"!", inside.recvfrom(16)[1])
+                return outside.recv(16) == b"!"
+            except OSError:
+                return False
 
 
 class Lab:
@@ -97,7 +126,13 @@ class Lab:
         Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
 
     def pod(
-        self, name: str, addresses: list[str] = (), style: str = "ptp", interfaces: int = 1, wire: bool = True
+        self,
+        name: str,
+        addresses: list[str] = (),
+        style: str = "ptp",
+        interfaces: int = 1,
+        *,
+        wire: bool = True,
     ) -> Pod:
         """A pod with these addresses on eth0, its other end routed to (``ptp``) or on a bridge (``bridge``).
 

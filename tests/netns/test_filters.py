@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests.netns import bpf_program
 from tests.netns.lab import ip, tc
 from tokenbucket.core.hook import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
@@ -24,7 +25,20 @@ def pod(lab):
 
 
 def foreign(pod, hook, priority, *what, handle=1):
-    tc("filter", "add", "dev", pod.veth, hook, "prio", str(priority), "handle", str(handle), "protocol", "all", *what)
+    tc(
+        "filter",
+        "add",
+        "dev",
+        pod.veth,
+        hook,
+        "prio",
+        str(priority),
+        "handle",
+        str(handle),
+        "protocol",
+        "all",
+        *what,
+    )
 
 
 def shown(pod, hook):
@@ -65,11 +79,14 @@ def test_replacing_changes_slot_and_program_in_place(filters, pod, pass_program,
 
 
 @pytest.mark.parametrize("slot", [0, 1, 4095, MAX_SLOT])
-def test_program_sees_its_slot(filters, pod, marking_program, slot):
+def test_program_sees_its_slot(filters, pod, slot):
     """One program serves all hooks, since the filter tells it the slot."""
-    filters.attach(pod.ifindex, Hook.EGRESS, marking_program, slot)
-    mask = f"basic match 'meta(nf_mark eq {slot})'"
-    assert filters.read(pod.ifindex).ours[0].slot == slot, mask
+    program = bpf_program.slot_program(slot)
+    filters.attach(pod.ifindex, Hook.EGRESS, program, slot ^ 2)
+    passed = pod.answers()
+    filters.attach(pod.ifindex, Hook.EGRESS, program, slot)
+    os.close(program)
+    assert (passed, pod.answers()) == (True, False)
 
 
 @pytest.mark.parametrize("slot", [-1, MAX_SLOT + 1])
@@ -161,7 +178,24 @@ def test_foreign_filter_that_runs_first_is_told(filters, pod, pass_program):
 def test_other_kind_at_our_priority_is_named(filters, pod, pass_program, hook):
     """A priority holds one kind of filter, so ours cannot be had; whose it is helps to resolve it."""
     tc("qdisc", "add", "dev", pod.veth, "clsact")
-    tc("filter", "add", "dev", pod.veth, hook, "prio", "1", "protocol", "all", "u32", "match", "u32", "0", "0", "classid", "1:1")
+    tc(
+        "filter",
+        "add",
+        "dev",
+        pod.veth,
+        hook,
+        "prio",
+        "1",
+        "protocol",
+        "all",
+        "u32",
+        "match",
+        "u32",
+        "0",
+        "0",
+        "classid",
+        "1:1",
+    )
     with pytest.raises(UnsupportedError, match=rf"{hook}: a foreign u32 filter at priority 1"):
         filters.attach(pod.ifindex, hook, pass_program, slot=7)
     assert {each.kind for each in filters.read(pod.ifindex).foreign} == {"u32"}
@@ -195,7 +229,7 @@ def test_detach_from_egress_spares_an_ingress_qdiscs_filter(filters, pod, pass_p
 
 
 def test_other_root_qdisc_is_left_alone(filters, connection, pod, pass_program):
-    """clsact stands beside whatever shapes the interface."""
+    """Clsact stands beside whatever shapes the interface."""
     tc("qdisc", "add", "dev", pod.veth, "root", "tbf", "rate", "1mbit", "burst", "10k", "latency", "10ms")
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
     filters.detach(pod.ifindex, Hook.EGRESS, remove_empty_clsact=True)

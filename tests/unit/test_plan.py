@@ -112,7 +112,9 @@ def test_a_plan_puts_every_limit_with_a_slot_in_force(kernel: Kernel, desired: d
         for point in wanted.points
     }
     device_slots, _ = of_devices(kernel)
-    found = {point: attached for point, attached in kernel.filters.items() if attached.slot not in device_slots}
+    found = {
+        point: attached for point, attached in kernel.filters.items() if attached.slot not in device_slots
+    }
     assert expected == found
 
 

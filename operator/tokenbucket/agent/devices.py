@@ -138,4 +138,6 @@ def _slot_for(key: SlotKey, in_use: dict[int, Slot], count: int) -> int:
 def _refuse_if_taken(filters: Filters, link: Link, direction: Direction, index: int) -> None:
     for ours in filters.read(link.ifindex).ours:
         if ours.hook is device_hook(direction) and ours.slot != index:
-            raise TakenError(f"{link.name} {direction}: has a limit already, in slot {ours.slot}; see 'tokenbucket status'")
+            raise TakenError(
+                f"{link.name} {direction}: has a limit already, in slot {ours.slot}; see 'tokenbucket status'"
+            )

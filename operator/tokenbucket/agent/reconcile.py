@@ -28,7 +28,10 @@ from tokenbucket.netlink.view import Place, View, Whereabouts
 log = logging.getLogger(__name__)
 
 _NOT_LOCATED = {
-    Place.UNKNOWN: (Reason.NO_INTERFACE, "no interface of this node leads to a namespace with the pod's address"),
+    Place.UNKNOWN: (
+        Reason.NO_INTERFACE,
+        "no interface of this node leads to a namespace with the pod's address",
+    ),
     Place.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; it is not limited"),
     Place.AMBIGUOUS: (Reason.ADDRESS_CONFLICT, "more than one network namespace has the pod's addresses"),
 }
@@ -84,7 +87,9 @@ class Reconciler:
 
     def _observed(self) -> Observed:
         attached = {
-            HookPoint(ours.ifindex, ours.hook): Attached(ours.slot, ours.prog_id == self.programs.ids[ours.hook])
+            HookPoint(ours.ifindex, ours.hook): Attached(
+                ours.slot, ours.prog_id == self.programs.ids[ours.hook]
+            )
             for filters in self.view.filters.values()
             for ours in filters.ours
         }
@@ -148,7 +153,12 @@ class Reconciler:
         match action:
             case WriteSlot(index, slot, fresh):
                 rates = {"bits_per_s": slot.config.bits_per_s, "packets_per_s": slot.config.packets_per_s}
-                return {"limit": slot.owner.key, "policy": slot.owner.policy, "slot": index, "new": fresh} | rates
+                return {
+                    "limit": slot.owner.key,
+                    "policy": slot.owner.policy,
+                    "slot": index,
+                    "new": fresh,
+                } | rates
             case Attach(point, index):
                 return {"interface": self._name(point.ifindex), "hook": point.hook, "slot": index}
             case Detach(point):
@@ -184,4 +194,8 @@ def _words(action: Action) -> str:
 
 def _not_a_veth(where: Whereabouts) -> str:
     others = ", ".join(f"{link.name} ({link.kind})" for link in where.others)
-    return f"the pod is reached over {others}, which is no veth" if others else "the pod has no veth on this node"
+    return (
+        f"the pod is reached over {others}, which is no veth"
+        if others
+        else "the pod has no veth on this node"
+    )

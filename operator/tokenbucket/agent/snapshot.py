@@ -53,7 +53,9 @@ def snapshot(pins: Pins) -> list[InForce]:
             )
             for index, slot in found.items()
         ]
-    return sorted(limits, key=lambda limit: (str(limit.slot.owner.key.subject), limit.slot.owner.key.direction))
+    return sorted(
+        limits, key=lambda limit: (str(limit.slot.owner.key.subject), limit.slot.owner.key.direction)
+    )
 
 
 def unmetered_packets(pins: Pins) -> int:

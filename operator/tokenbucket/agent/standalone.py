@@ -21,7 +21,7 @@ from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Programs, Slots
-from tokenbucket.errors import KernelError, SpecError, Problem
+from tokenbucket.errors import KernelError, Problem, SpecError
 from tokenbucket.manifests.folder import Folder, Manifests
 from tokenbucket.manifests.watch import FolderWatch
 from tokenbucket.netlink.connection import connect
@@ -69,7 +69,7 @@ class Standalone:
         try:
             manifests = self.folder.read()
         except OSError as error:
-            log.error("folder not read", extra={"folder": str(self.folder.path), "error": error.strerror})
+            log.warning("folder not read", extra={"folder": str(self.folder.path), "error": error.strerror})
             return
         for message in manifests.errors:
             if message not in self.manifests.errors:
@@ -101,7 +101,7 @@ class Standalone:
                 seconds = round(time.monotonic() - start, 4)
                 log.info("pass", extra={"actions": outcome.actions, "seconds": seconds, "complete": complete})
         except KernelError as error:
-            log.error("pass failed", extra={"error": str(error)})
+            log.warning("pass failed", extra={"error": str(error)})
             self.reconciler.view.invalidate_all()
             complete = False
         self.schedule.started(start, complete=complete)

@@ -57,10 +57,8 @@ def _run_loader(source: Path, pins: Pins, slots: int) -> None:
 
 
 def _cause(status: int, output: str) -> str:
-    if status < 0:
-        ended = f"the loader was ended by {signal.Signals(-status).name}; "
-    else:
-        ended = ""
+    """Why the loader failed; LLVM ends a process that it does not like by a signal."""
+    ended = f"the loader was ended by {signal.Signals(-status).name}; " if status < 0 else ""
     return ended + digest(output)
 
 

@@ -26,7 +26,7 @@ def import_bcc() -> ModuleType:
     """Imports bcc from this Python's own packages or from Debian's. Raises ImportError."""
     sys.path.append(DEBIAN_PACKAGES)
     try:
-        import bcc
+        import bcc  # noqa: PLC0415 - found on the path of this moment only
     finally:
         sys.path.remove(DEBIAN_PACKAGES)
     module: ModuleType = bcc
@@ -46,7 +46,7 @@ def one_text(file: Path, folder: Path) -> str:
 
 
 def compiled(file: Path, folder: Path, maps: Path, slots: int) -> object:
-    """Compiles ``file``, with headers from ``folder`` and maps pinned under ``maps``. Returns a ``bcc.BPF``."""
+    """Compiles ``file``, with headers of ``folder`` and maps pinned in ``maps``. Returns a ``bcc.BPF``."""
     bcc = import_bcc()
     flags = [f"-DTB_SLOTS={slots}", f'-DTB_PIN_DIR="{maps}"']
     with kernel_headers() as headers:

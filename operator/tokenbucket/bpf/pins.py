@@ -126,7 +126,9 @@ class Pins:
                 raise LoadError(f"{self.maps / name}: is not our map: {info}; run 'tokenbucket detach --all'")
         sizes = {info.max_entries for info in present.values()}
         if len(sizes) > 1:
-            raise LoadError(f"{self.maps}: maps differ in size: {sorted(sizes)}; run 'tokenbucket detach --all'")
+            raise LoadError(
+                f"{self.maps}: maps differ in size: {sorted(sizes)}; run 'tokenbucket detach --all'"
+            )
         return sizes.pop() if sizes else None
 
     def _map_info(self, name: str) -> syscall.MapInfo | None:

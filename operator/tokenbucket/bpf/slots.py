@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tokenbucket import layout
 from tokenbucket.bpf import syscall
@@ -81,7 +82,7 @@ class Slots:
         self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
         self._cpus = _possible_cpus()
 
-    def __enter__(self) -> Slots:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -135,7 +136,9 @@ class Slots:
         size = MAPS["tb_stats"].value_size
         raw = self._lookup("tb_stats", index, self._cpus)
         per_cpu = [layout.Stats.from_buffer_copy(raw, cpu * size) for cpu in range(self._cpus)]
-        return Stats(**{field.name: sum(getattr(cpu, field.name) for cpu in per_cpu) for field in fields(Stats)})
+        return Stats(
+            **{field.name: sum(getattr(cpu, field.name) for cpu in per_cpu) for field in fields(Stats)}
+        )
 
     def _read_map(self, name: str) -> bytes:
         return syscall.lookup_all(self._fds[name], self.count, MAPS[name].value_size, name)

@@ -18,7 +18,9 @@ _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
-        prog="tokenbucket", description="Limits the traffic of pods and interfaces in the kernel.", epilog=_EPILOG
+        prog="tokenbucket",
+        description="Limits the traffic of pods and interfaces in the kernel.",
+        epilog=_EPILOG,
     )
     top.add_argument("--version", action="version", version=f"tokenbucket {__version__}")
     verbs = top.add_subparsers(title="commands", required=True, metavar="COMMAND")

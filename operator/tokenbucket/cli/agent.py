@@ -18,7 +18,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Adds the verb."""
     text = "limit the pods of this machine"
     verb = verbs.add_parser("agent", help=text, description=text, parents=[pins_options()])
-    verb.add_argument("--manifests", type=Path, required=True, metavar="DIR", help="folder of policies and pods")
+    verb.add_argument(
+        "--manifests", type=Path, required=True, metavar="DIR", help="folder of policies and pods"
+    )
     verb.add_argument(
         "--slots", type=_slots, default=DEFAULT_SLOTS, help="limits there is room for (default %(default)s)"
     )

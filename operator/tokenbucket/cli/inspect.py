@@ -66,7 +66,7 @@ def _is_meant(limit: InForce, options: argparse.Namespace) -> bool:
 
 
 def machine(limit: InForce) -> str:
-    """The machine in words: context, registers, conditions, and the table with how often each row was taken."""
+    """The machine in words: context, registers, conditions, and how often each transition was taken."""
     owner, config = limit.slot.owner, limit.slot.config
     places = ", ".join(f"{place.interface} {place.hook}" for place in limit.places) or "no hook"
     lines = [

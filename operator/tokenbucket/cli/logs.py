@@ -28,7 +28,11 @@ class _Formatter(logging.Formatter):
         details = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
         if record.exc_info:
             details["exception"] = self.formatException(record.exc_info)
-        head = {"time": moment.replace("+00:00", "Z"), "level": record.levelname.lower(), "event": record.getMessage()}
+        head = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
         if self._form is LogFormat.JSON:
             return json.dumps({**head, **details}, default=str)
         return " ".join(f"{key}={_quoted(value)}" for key, value in {**head, **details}.items())

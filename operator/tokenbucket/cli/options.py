@@ -27,7 +27,9 @@ def pins_options() -> argparse.ArgumentParser:
 def output_options() -> argparse.ArgumentParser:
     """``-o``."""
     parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument("-o", "--output", type=Format, choices=list(Format), default=Format.TABLE, metavar="FORMAT")
+    parent.add_argument(
+        "-o", "--output", type=Format, choices=list(Format), default=Format.TABLE, metavar="FORMAT"
+    )
     return parent
 
 

@@ -28,5 +28,8 @@ def structured(value: Any, form: Format) -> str:  # noqa: ANN401 - whatever JSON
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned columns, three spaces apart, as kubectl prints them."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows))
+    lines = (
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (header, *rows)
+    )
     return "\n".join(line.rstrip() for line in lines)

@@ -15,7 +15,18 @@ from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
 from tokenbucket.errors import KernelError
 
-HEADER = ("LIMIT", "DIRECTION", "INTERFACE", "HOOK", "RATE", "BURST", "TOKENS", "CONFORMED", "EXCEEDED", "POLICY")
+HEADER = (
+    "LIMIT",
+    "DIRECTION",
+    "INTERFACE",
+    "HOOK",
+    "RATE",
+    "BURST",
+    "TOKENS",
+    "CONFORMED",
+    "EXCEEDED",
+    "POLICY",
+)
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,7 +76,8 @@ def as_row(limit: InForce) -> tuple[str, ...]:
         _both(config.burst_bytes, units.format_bytes, config.burst_packets, _packets),
         _both(config.bits_per_s and 1, lambda _: units.format_bytes(tokens_bytes), tokens_packets, _packets),
         f"{stats.conform_packets} ({units.format_bytes(stats.conform_bytes)})",
-        f"{stats.exceed_packets} ({units.format_bytes(stats.exceed_bytes)})" + (" observed" if config.observe else ""),
+        f"{stats.exceed_packets} ({units.format_bytes(stats.exceed_bytes)})"
+        + (" observed" if config.observe else ""),
         owner.policy or "-",
     )
 
@@ -85,7 +97,9 @@ def tokens(limit: InForce) -> tuple[int, int | None]:
     config, now_q = limit.slot.config, gcra.word_of(limit.now_ns)
     size_bytes, packets = 0, None
     if config.bits_per_s:
-        size_bytes = gcra.bytes_in(gcra.tokens_q(limit.meters.bytes_tat, now_q, config.bytes_burst_q), config.bits_per_s)
+        size_bytes = gcra.bytes_in(
+            gcra.tokens_q(limit.meters.bytes_tat, now_q, config.bytes_burst_q), config.bits_per_s
+        )
     if config.packets_per_s:
         time_q = gcra.tokens_q(limit.meters.packets_tat, now_q, config.packets_burst_q)
         packets = gcra.packets_in(time_q, config.packets_per_s)
@@ -97,7 +111,11 @@ def as_document(limit: InForce) -> dict[str, Any]:
     owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
     tokens_bytes, tokens_packets = tokens(limit)
     subject = owner.key.subject
-    name = {"namespace": subject.namespace, "pod": subject.name} if isinstance(subject, PodId) else {"device": subject.name}
+    name = (
+        {"namespace": subject.namespace, "pod": subject.name}
+        if isinstance(subject, PodId)
+        else {"device": subject.name}
+    )
     document: dict[str, Any] = {
         **name,
         "direction": owner.key.direction.value,
@@ -108,7 +126,11 @@ def as_document(limit: InForce) -> dict[str, Any]:
         "hooks": [{"interface": place.interface, "hook": place.hook.value} for place in limit.places],
     }
     if config.bits_per_s:
-        document |= {"bitsPerSecond": config.bits_per_s, "burstBytes": config.burst_bytes, "tokensBytes": tokens_bytes}
+        document |= {
+            "bitsPerSecond": config.bits_per_s,
+            "burstBytes": config.burst_bytes,
+            "tokensBytes": tokens_bytes,
+        }
     if config.packets_per_s:
         document |= {
             "packetsPerSecond": config.packets_per_s,

@@ -68,9 +68,13 @@ def describe(bucket: Bucket) -> str:
     """The bucket in words, such as "100Mbit/s, burst 625kB, Delay 25ms"."""
     parts = []
     if bucket.bits_per_s and bucket.burst_bytes:
-        parts.append(f"{units.format_bit_rate(bucket.bits_per_s)}, burst {units.format_bytes(bucket.burst_bytes)}")
+        parts.append(
+            f"{units.format_bit_rate(bucket.bits_per_s)}, burst {units.format_bytes(bucket.burst_bytes)}"
+        )
     if bucket.packets_per_s and bucket.burst_packets:
-        parts.append(f"{units.format_packet_rate(bucket.packets_per_s)}, burst {bucket.burst_packets} packets")
+        parts.append(
+            f"{units.format_packet_rate(bucket.packets_per_s)}, burst {bucket.burst_packets} packets"
+        )
     if bucket.per_peer:
         parts.append("each peer its own")
     detail = units.format_duration(bucket.max_delay_ns) if bucket.max_delay_ns else ""

@@ -83,7 +83,9 @@ def desired(policies: Iterable[Policy], pods: Iterable[Pod], locate: Locate) -> 
 
 def _place(pod: Pod, claims: Counter[Address], locate: Locate) -> Located:
     if pod.host_network:
-        return Located(reason=Reason.HOST_NETWORK, message="the pod has the node's own network; it is not limited")
+        return Located(
+            reason=Reason.HOST_NETWORK, message="the pod has the node's own network; it is not limited"
+        )
     if not pod.addresses:
         return Located(reason=Reason.NO_ADDRESS, message="the pod has no address yet, or has ended")
     shared = sorted(str(address) for address in pod.addresses if claims[address] > 1)

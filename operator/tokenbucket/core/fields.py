@@ -63,8 +63,10 @@ class Fields:
         text = self.text(value, path, longest=longest)
         if value is None:
             self.wrong(path, None, "is missing")
-        elif text and not _NAME.match(text) or value == "":
-            self.wrong(path, value, "must be of lower-case letters, digits, '-' and '.', and begin and end with one")
+        elif (text and not _NAME.match(text)) or value == "":
+            self.wrong(
+                path, value, "must be of lower-case letters, digits, '-' and '.', and begin and end with one"
+            )
         return text
 
     def integer(self, value: object, path: str, low: int, high: int) -> int | None:
@@ -76,7 +78,9 @@ class Fields:
             return None
         return value
 
-    def choice(self, value: object, path: str, kind: Callable[[str], T], choices: Collection[str], default: T) -> T:
+    def choice(
+        self, value: object, path: str, kind: Callable[[str], T], choices: Collection[str], default: T
+    ) -> T:
         """One of several words."""
         if value is None:
             return default

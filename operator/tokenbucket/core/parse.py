@@ -55,10 +55,14 @@ def _namespace(fields: Fields, metadata: Mapping[str, Any]) -> str:
 
 
 def _limits(fields: Fields, spec: Mapping[str, Any]) -> dict[Direction, Limit]:
-    given = {direction: spec[direction.value] for direction in Direction if spec.get(direction.value) is not None}
+    given = {
+        direction: spec[direction.value] for direction in Direction if spec.get(direction.value) is not None
+    }
     if not given:
         fields.wrong("spec", None, "limits nothing; give ingress, egress or both")
-    return {direction: parse_limit(fields, value, f"spec.{direction.value}") for direction, value in given.items()}
+    return {
+        direction: parse_limit(fields, value, f"spec.{direction.value}") for direction, value in given.items()
+    }
 
 
 def _selector(fields: Fields, value: object) -> Selector:
@@ -128,12 +132,16 @@ def _addresses(fields: Fields, status: Mapping[str, Any]) -> frozenset[IPv4Addre
         given.append((f"{path}.ip", fields.mapping(item, path).get("ip")))
     found = set()
     for path, value in given:
-        if value in {None, ""} if isinstance(value, str | None) else False:
-            continue
-        try:
-            if not isinstance(value, str):
-                raise ValueError  # noqa: TRY301 - an integer is an address to ipaddress
-            found.add(ip_address(value))
-        except ValueError:
+        address = _address(value)
+        if address:
+            found.add(address)
+        elif value is not None and value != "":
             fields.wrong(path, value, "is not an IP address")
     return frozenset(found)
+
+
+def _address(value: object) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(value) if isinstance(value, str) else None  # a number would be an address too
+    except ValueError:
+        return None

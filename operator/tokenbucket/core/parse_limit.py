@@ -16,7 +16,12 @@ BURST_BYTES = (64, 4 * 2**30)
 BURST_PACKETS = (1, 2**24)
 BURST_TIME_S = 86_400
 MAX_DELAY_NS = (5_000_000, 1_000_000_000)
-_BOUND_TEXT = {RATE_BITS: "8k to 1T", RATE_PACKETS: "1 to 1G", BURST_BYTES: "64 to 4Gi", BURST_PACKETS: "1 to 16777216"}
+_BOUND_TEXT = {
+    RATE_BITS: "8k to 1T",
+    RATE_PACKETS: "1 to 1G",
+    BURST_BYTES: "64 to 4Gi",
+    BURST_PACKETS: "1 to 16777216",
+}
 _BINARY_SUFFIX = "i"
 
 
@@ -68,7 +73,9 @@ def _burst(fields: Fields, given: Mapping[str, Any], path: str) -> Burst:
     )
 
 
-def _amount(fields: Fields, value: object, path: str, bounds: tuple[int, int], *, decimal: bool) -> int | None:
+def _amount(
+    fields: Fields, value: object, path: str, bounds: tuple[int, int], *, decimal: bool
+) -> int | None:
     """A whole amount between two bounds. Bits and packets are decimal: 1M is a million of them."""
     if value is None:
         return None
@@ -80,7 +87,9 @@ def _amount(fields: Fields, value: object, path: str, bounds: tuple[int, int], *
     suffix = units.suffix_of(value)
     low, high = bounds
     if suffix in {"m", "u", "n"}:
-        fields.wrong(path, value, f"is a fraction ({suffix} is {_SMALL_WORDS[suffix]}); did you mean {_mega(value)}?")
+        fields.wrong(
+            path, value, f"is a fraction ({suffix} is {_SMALL_WORDS[suffix]}); did you mean {_mega(value)}?"
+        )
     elif decimal and suffix.endswith(_BINARY_SUFFIX):
         fields.wrong(path, value, f"must be decimal; did you mean {str(value)[:-1].replace('K', 'k')}?")
     elif number.denominator != 1:

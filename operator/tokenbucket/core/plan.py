@@ -100,9 +100,7 @@ def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
     )
 
 
-def _place(
-    desired: Mapping[SlotKey, Wanted], observed: Observed
-) -> tuple[dict[SlotKey, int], list[SlotKey]]:
+def _place(desired: Mapping[SlotKey, Wanted], observed: Observed) -> tuple[dict[SlotKey, int], list[SlotKey]]:
     """Where each limit goes: the slot that it has, else the lowest free one."""
     has: dict[SlotKey, int] = {}
     for index, slot in sorted(observed.slots.items()):

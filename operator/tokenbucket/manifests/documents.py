@@ -6,7 +6,7 @@ gigabytes). Keys that come twice are errors. Timestamps stay text, as in the API
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -21,7 +21,7 @@ class DocumentError(ValueError):
 class _Loader(yaml.CSafeLoader):
     """The safe loader, without timestamps, and with a look at the keys of each mapping."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
         first: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
     }

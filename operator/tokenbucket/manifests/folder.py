@@ -59,7 +59,11 @@ def parse_text(text: bytes, source: str) -> Manifests:
 def _flattened(found: list[object]) -> Iterator[object]:
     """Documents, and the items of lists, as ``kubectl get -o yaml`` writes them."""
     for document in found:
-        if isinstance(document, dict) and document.get("kind") in {"List", "PodList", "TokenBucketPolicyList"}:
+        if isinstance(document, dict) and document.get("kind") in {
+            "List",
+            "PodList",
+            "TokenBucketPolicyList",
+        }:
             items = document.get("items")
             yield from items if isinstance(items, list) else [items]
         else:

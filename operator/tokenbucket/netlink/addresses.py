@@ -1,4 +1,4 @@
-"""IP addresses of a namespace, read from outside it: the kernel answers for any namespace that has a number."""
+"""IP addresses of a namespace, read from outside: the kernel answers for any that has a number."""
 
 from __future__ import annotations
 

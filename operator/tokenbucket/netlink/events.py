@@ -76,8 +76,8 @@ def parse(data: bytes, nsid: int | None) -> Iterator[Event]:
     offset = 0
     while offset + HEADER.size <= len(data):
         length, kind, _, _, portid = HEADER.unpack_from(data, offset)
-        if length < HEADER.size:
-            return
+        if length < HEADER.size or offset + length > len(data):
+            return  # cut off
         if kind in _KINDS:
             yield from _event(EventKind(kind), data[offset + HEADER.size : offset + length], nsid, portid)
         offset += length + -length % 4

@@ -16,7 +16,7 @@ from tokenbucket.core.hook import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attributes, text
-from tokenbucket.netlink.qdiscs import CLSACT, add_clsact, delete_clsact, kinds_at_clsact
+from tokenbucket.netlink.qdiscs import INGRESS, delete_clsact, ensure_clsact, kinds_at_clsact
 
 PRIORITY = 1
 HANDLE = 0x7462
@@ -75,14 +75,10 @@ class LinkFilters:
 
 
 class Filters:
-    """Filters of the interfaces that a connection reaches.
-
-    Remembers what it found in clsact's place, so an object of this class is for one pass.
-    """
+    """Filters of the interfaces that a connection reaches."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._kinds: dict[int, str] = {}
 
     def attach(self, ifindex: int, hook: Hook, prog_fd: int, slot: int) -> None:
         """Puts our filter on a hook, or replaces it there without a gap.
@@ -92,8 +88,7 @@ class Filters:
         """
         if not 0 <= slot <= MAX_SLOT:
             raise ValueError(f"slot {slot} is not between 0 and {MAX_SLOT}")
-        if not add_clsact(self._connection, ifindex):
-            self._refuse_if_in_the_way(ifindex, hook)
+        self._make_room(ifindex, hook)
         self._connection.tc(
             "replace-filter",
             _BPF,
@@ -112,25 +107,26 @@ class Filters:
         ``remove_empty_clsact`` then removes clsact too, if neither hook has any filter: only for leaving,
         since nothing tells who added it. Raises KernelError.
         """
-        if self._hook_filters(ifindex, hook).ours:
+        if any(each.hook is hook for each in self.read(ifindex).ours):
             self._delete(ifindex, hook)
         if remove_empty_clsact and not any(self._dump(ifindex, each) for each in Hook):
-            if self._kind_at_clsact(ifindex) == CLSACT:
-                delete_clsact(self._connection, ifindex)
+            delete_clsact(self._connection, ifindex)
 
-    def read(self, ifindex: int) -> LinkFilters:
-        """The filters on both hooks; none for an interface that is gone. Raises KernelError."""
+    def read(self, ifindex: int, at_clsact: str | None = None) -> LinkFilters:
+        """The filters on both hooks; none for an interface that is gone. Raises KernelError.
+
+        ``at_clsact`` is the kind of qdisc in clsact's place, if that is known already.
+        """
         ingress = self._hook_filters(ifindex, Hook.INGRESS)
+        if at_clsact == INGRESS:
+            return ingress
         egress = self._hook_filters(ifindex, Hook.EGRESS)
-        if _same(ingress, egress) and self._kind_at_clsact(ifindex) != CLSACT:
-            # The qdisc named ingress answers for its only hook whichever is asked for.
-            egress = LinkFilters()
+        if not at_clsact and _same(ingress, egress) and self._has_ingress_qdisc(ifindex):
+            return ingress  # which answers for its only hook, whichever is asked for
         return LinkFilters(ingress.ours + egress.ours, ingress.foreign + egress.foreign)
 
-    def _kind_at_clsact(self, ifindex: int) -> str | None:
-        if ifindex not in self._kinds:
-            self._kinds = kinds_at_clsact(self._connection)
-        return self._kinds.get(ifindex)
+    def _has_ingress_qdisc(self, ifindex: int) -> bool:
+        return kinds_at_clsact(self._connection).get(ifindex) == INGRESS
 
     def _hook_filters(self, ifindex: int, hook: Hook) -> LinkFilters:
         return _sorted(ifindex, hook, self._dump(ifindex, hook))
@@ -146,9 +142,10 @@ class Filters:
             if error.errno not in _GONE:
                 raise
 
-    def _refuse_if_in_the_way(self, ifindex: int, hook: Hook) -> None:
-        # Asked for its egress, the qdisc named ingress takes the filter, and puts it on ingress.
-        if hook is Hook.EGRESS and self._kind_at_clsact(ifindex) == "ingress":
+    def _make_room(self, ifindex: int, hook: Hook) -> None:
+        there = ensure_clsact(self._connection, ifindex)
+        # Asked for its egress, the ingress qdisc takes the filter, and puts it on ingress.
+        if there == INGRESS and hook is Hook.EGRESS:
             raise UnsupportedError(
                 f"{_subject(ifindex, hook)}: an ingress qdisc is in the place of clsact; "
                 "remove it, or let its owner use clsact"

@@ -34,7 +34,9 @@ class Link:
 
 def read_links(connection: Connection) -> dict[int, Link]:
     """All interfaces by index. Raises KernelError."""
-    messages = connection.dump(_RTM_GETLINK, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _SKIP_STATS, "interfaces")
+    messages = connection.dump(
+        _RTM_GETLINK, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _SKIP_STATS, "interfaces"
+    )
     links = (_link(message) for message in messages)
     return {link.ifindex: link for link in links}
 

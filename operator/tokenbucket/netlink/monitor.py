@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import SOL_NETLINK, kernel_errors
@@ -26,7 +26,7 @@ _DATAGRAMS_PER_READ = 4096
 class Monitor:
     """A socket on which events arrive from the moment it is opened."""
 
-    def __init__(self, ignore: Set[int] = frozenset()) -> None:
+    def __init__(self, ignore: AbstractSet[int] = frozenset()) -> None:
         """Opens the socket in the calling thread's namespace.
 
         ``ignore`` holds portids whose events in this namespace are left out: those of one's own connections.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +48,6 @@ def _candidates() -> Iterator[Path]:
     named = Path("/run/netns")
     if named.is_dir():
         yield from sorted(named.iterdir())
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            yield Path("/proc", entry, "ns/net")
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            yield process / "ns/net"

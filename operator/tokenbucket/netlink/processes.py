@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,8 @@ def process_name(portid: int) -> str | None:
     """Names of the processes of this network namespace that may have the socket of this portid.
 
     A process's first socket there has the process's id as its portid, as its own pid namespace counts: so it
-    can be several processes, in which case all are named. ``None`` when there is none, as after a command that
-    has already ended. Reads all of /proc: not for every event.
+    can be several processes, in which case all are named. ``None`` when there is none, as after a command
+    that has already ended. Reads all of /proc: not for every event.
     """
     if not 0 < portid < _RANDOM_FROM:
         return None
@@ -29,9 +28,9 @@ def process_name(portid: int) -> str | None:
 
 def _names(pid: int) -> Iterator[str | None]:
     own = own_namespace().inode
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            yield _name_if(Path("/proc", entry), pid, own)
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            yield _name_if(process, pid, own)
 
 
 def _name_if(process: Path, pid: int, netns_inode: int) -> str | None:

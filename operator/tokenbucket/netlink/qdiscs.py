@@ -10,8 +10,9 @@ from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attributes, text
 
 CLSACT = "clsact"
+INGRESS = "ingress"
+"""The older qdisc that goes in the same place. It has only one hook."""
 CLSACT_PARENT = 0xFFFFFFF1
-"""Where clsact goes, and the older qdisc named ingress, which excludes it."""
 
 _RTM_GETQDISC = 38
 _TCA_KIND = 1
@@ -29,29 +30,36 @@ class Qdisc:
 
 def read_qdiscs(connection: Connection) -> tuple[Qdisc, ...]:
     """The qdiscs of all interfaces. Raises KernelError."""
-    return tuple(_qdisc(message) for message in connection.dump(_RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs"))
+    return tuple(
+        _qdisc(message) for message in connection.dump(_RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
+    )
 
 
 def kinds_at_clsact(connection: Connection) -> dict[int, str]:
-    """What is in clsact's place, ``clsact`` or ``ingress``, by interface; all at once, because some kernels
-    leave a request for this one qdisc without an answer. Raises KernelError.
+    """What is in clsact's place, ``clsact`` or ``ingress``, by interface. Raises KernelError.
+
+    All at once: the kernel does not answer a request for this one qdisc, but tells all who watch.
     """
     return {qdisc.ifindex: qdisc.kind for qdisc in read_qdiscs(connection) if qdisc.parent == CLSACT_PARENT}
 
 
-def add_clsact(connection: Connection, ifindex: int) -> bool:
-    """Adds clsact, where nothing is in its place. Returns whether it was added. Raises KernelError."""
+def ensure_clsact(connection: Connection, ifindex: int) -> str:
+    """Adds clsact where nothing is in its place. Returns what is there then: ``clsact`` or ``ingress``.
+
+    Raises KernelError.
+    """
     try:
-        connection.tc("add", CLSACT, ifindex, f"interface {ifindex}")
+        # Changes nothing in a clsact that exists, and is refused by a qdisc of another kind.
+        connection.tc("replace", CLSACT, ifindex, f"interface {ifindex}")
     except KernelError as error:
-        if error.errno == errno.EEXIST:
-            return False
+        if error.errno == errno.EINVAL and kinds_at_clsact(connection).get(ifindex) == INGRESS:
+            return INGRESS
         raise
-    return True
+    return CLSACT
 
 
 def delete_clsact(connection: Connection, ifindex: int) -> None:
-    """Removes clsact with all filters in it. Fine where there is none. Raises KernelError."""
+    """Removes clsact with all filters in it. Fine where there is none, or ingress. Raises KernelError."""
     try:
         connection.tc("del", CLSACT, ifindex, f"interface {ifindex}")
     except KernelError as error:

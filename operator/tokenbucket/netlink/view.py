@@ -18,7 +18,7 @@ from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.events import ADDRESSES, NSIDS, TRAFFIC_CONTROL, Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
-from tokenbucket.netlink.qdiscs import CLSACT_PARENT, read_qdiscs
+from tokenbucket.netlink.qdiscs import kinds_at_clsact
 
 
 class Place(enum.Enum):
@@ -141,7 +141,6 @@ class View:
 
         Raises KernelError, and what could not be read is still stale.
         """
-        self._filter_reader = Filters(self._connection)
         if self._stale.everything:
             self._read_everything()
             return
@@ -154,8 +153,8 @@ class View:
         links = read_links(self._connection)
         nsids = {link.nsid for link in links.values()} | {None}
         addresses = {nsid: read_addresses(self._connection, nsid) for nsid in nsids}
-        with_clsact = {qdisc.ifindex for qdisc in read_qdiscs(self._connection) if qdisc.parent == CLSACT_PARENT}
-        filters = {ifindex: self._filter_reader.read(ifindex) for ifindex in with_clsact}
+        kinds = kinds_at_clsact(self._connection)
+        filters = {ifindex: self._filter_reader.read(ifindex, kind) for ifindex, kind in kinds.items()}
         self._links = links
         self._addresses = {nsid: found for nsid, found in addresses.items() if found is not None}
         self._filters = {ifindex: found for ifindex, found in filters.items() if found != LinkFilters()}

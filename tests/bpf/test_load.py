@@ -1,0 +1,104 @@
+"""Loading: what goes wrong is said in one line, and what was loaded stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tokenbucket.bpf import load, syscall
+from tokenbucket.bpf.pins import HookProgram, Pins, build_of, mount_bpffs, opened, source_folder
+from tokenbucket.bpf.slots import Slots
+from tokenbucket.errors import LoadError
+
+
+@pytest.fixture
+def pins() -> Iterator[Pins]:
+    """A place for pins, empty."""
+    mount_bpffs()
+    pins = Pins(Path(f"/sys/fs/bpf/load_{os.getpid()}"))
+    yield pins
+    pins.remove()
+
+
+def changed(tmp_path: Path, before: str, after: str) -> Path:
+    """The C source with one change."""
+    folder = tmp_path / "source"
+    shutil.copytree(source_folder(), folder)
+    file = folder / "token_bucket.c"
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+    return folder
+
+
+def test_loading_twice_loads_once(pins: Pins) -> None:
+    """The second time there is nothing to compile: the same programs."""
+    build = load.ensure_loaded(pins, 16)
+    with opened(pins.build(build) / HookProgram.AT_EGRESS_HOOK) as fd:
+        first = syscall.program_info(fd).id
+    assert load.ensure_loaded(pins, 16) == build
+    with opened(pins.build(build) / HookProgram.AT_EGRESS_HOOK) as fd:
+        assert syscall.program_info(fd).id == first
+
+
+def test_another_build_takes_over_the_maps(pins: Pins, tmp_path: Path) -> None:
+    """An upgrade keeps every bucket, and the size of the maps."""
+    load.ensure_loaded(pins, 16)
+    with opened(pins.maps / "tb_meters") as fd:
+        before = syscall.map_info(fd)
+    build = load.ensure_loaded(pins, 32, changed(tmp_path, "TB_DROP = 2", "TB_DROP = 2 + 0"))
+    with opened(pins.maps / "tb_meters") as fd:
+        assert syscall.map_info(fd) == before
+    assert len(list(pins.programs.iterdir())) == 2
+    pins.remove_other_builds(build)
+    assert [folder.name for folder in pins.programs.iterdir()] == [build]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("__u64 now = now_ns", "__u64 now = no_such_thing", "no_such_thing"),
+        ("if (!config || !meters || !stats ||", "if (!config || !meters ||", "map_value_or_null"),
+    ],
+    ids=["compiler", "verifier"],
+)
+def test_a_refused_program_is_one_readable_error(
+    pins: Pins, tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    """The lines that matter, and what was loaded before is still there."""
+    good = load.ensure_loaded(pins, 16)
+    with pytest.raises(LoadError) as caught:
+        load.ensure_loaded(pins, 16, changed(tmp_path, before, after))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 2000
+    assert pins.has_build(good)
+    assert [folder.name for folder in pins.programs.iterdir()] == [good]
+
+
+def test_a_pin_that_is_not_our_map_is_refused(pins: Pins) -> None:
+    """bcc would take it without a look at its sizes."""
+    load.ensure_loaded(pins, 16)
+    (pins.maps / "tb_config").unlink()
+    with opened(pins.maps / "tb_meters") as fd:
+        syscall.pin(fd, pins.maps / "tb_config")
+    with pytest.raises(LoadError, match="tb_config: is not our map"):
+        load.ensure_loaded(pins, 16)
+
+
+def test_a_loader_that_is_aborted_is_said_so() -> None:
+    """LLVM ends a process that it does not like with SIGABRT."""
+    assert load._cause(-6, "LLVM ERROR: bad\n") == "the loader was ended by SIGABRT; LLVM ERROR: bad"
+
+
+def test_nothing_is_kept_of_a_load_that_failed_at_once(pins: Pins, tmp_path: Path) -> None:
+    """No half of a build, and the next one works."""
+    with pytest.raises(LoadError):
+        load.ensure_loaded(pins, 16, changed(tmp_path, "int at_ingress_hook", "int other_name"))
+    assert build_of(source_folder()) == load.ensure_loaded(pins, 16)
+    with Slots(pins) as slots:
+        assert slots.count == 16

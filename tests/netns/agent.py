@@ -1,0 +1,177 @@
+"""The agent as its user runs it: a process with a folder, and the command line beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.netns.lab import Pod, ip
+from tokenbucket.bpf.pins import Pins
+
+PINS = Pins(Path("/sys/fs/bpf/netns_rung"))
+PATIENCE_S = 20.0
+
+
+def tokenbucket(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs one command to its end."""
+    command = [sys.executable, "-m", "tokenbucket", *arguments, "--pins", str(PINS.root)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def status() -> list[dict[str, Any]]:
+    """The limits in force, from ``tokenbucket status -o json``."""
+    limits: list[dict[str, Any]] = json.loads(tokenbucket("status", "-o", "json").stdout)["limits"]
+    return limits
+
+
+def limit_of(name: str, direction: str = "ingress") -> dict[str, Any] | None:
+    """The limit of a pod or device, if it has one."""
+    return next((each for each in status() if name in {each.get("pod"), each.get("device")} and each["direction"] == direction), None)
+
+
+def policy(name: str, *, app: str | None = None, **spec: Any) -> dict[str, Any]:
+    """A policy document for the pods with that label, or for all."""
+    selector = {"matchLabels": {"app": app}} if app else {}
+    return {
+        "apiVersion": "tokenbucket.dev/v1alpha1",
+        "kind": "TokenBucketPolicy",
+        "metadata": {"name": name},
+        "spec": {"podSelector": selector, **spec},
+    }
+
+
+def drop(packets: int | None = None, burst: int | None = None, bits: str | None = None, depth: str | None = None) -> dict[str, Any]:
+    """A limit that drops, in packets or in bits per second."""
+    rate = {"packets": packets} if packets else {"bits": bits}
+    depths = {"packets": burst, "bytes": depth}
+    return {"rate": rate, "burst": {k: v for k, v in depths.items() if v}, "exceedAction": "Drop"}
+
+
+def document(pod: Pod, **labels: str) -> dict[str, Any]:
+    """The Pod document of a pod of the lab."""
+    ips = [{"ip": address.split("/")[0]} for address in pod.addresses]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": pod.name, "labels": labels or {"app": pod.name}},
+        "status": {"podIP": ips[0]["ip"], "podIPs": ips},
+    }
+
+
+class Agent:
+    """The agent's process, its folder of manifests and its log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "manifests"
+        self.folder.mkdir()
+        self.log_file = folder / "agent.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def write(self, name: str, *documents: object) -> None:
+        """Writes one file of the folder, as an editor does: a new one in the place of the old."""
+        text = documents[0] if isinstance(documents[0], str) else yaml.safe_dump_all(documents)
+        hidden = self.folder / f".{name}.new"
+        hidden.write_text(text)
+        hidden.rename(self.folder / name)
+
+    def start(self, *options: str) -> None:
+        """Starts it, and waits for its first pass."""
+        before = len(self.events("started"))
+        command = [sys.executable, "-m", "tokenbucket", "agent", "--manifests", str(self.folder)]
+        command += ["--pins", str(PINS.root), "--log-format", "json", "--log-level", "debug", *options]
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait(lambda: len(self.events("started")) > before or self.process.poll() is not None, self.log)
+        assert self.process.poll() is None, self.log()
+
+    def stop(self, number: int = signal.SIGKILL) -> int:
+        """Ends it. Returns its exit status."""
+        assert self.process
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE_S)
+        self.process = None
+        return status
+
+    def log(self) -> str:
+        """All it has said."""
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The lines of its log with that event."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+
+def wait(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "") -> Any:
+    """Polls until something is true. Returns it."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE_S} s in vain: {explain()}")
+
+
+def send(client: Pod, target: Pod, count: int, size: int = 100) -> int:
+    """Sends UDP packets at once from one pod to another. Returns how many arrived."""
+    before = received(target)
+    script = (
+        "import socket,sys; a=sys.argv; "
+        "s=socket.socket(socket.AF_INET6 if ':' in a[1] else socket.AF_INET, socket.SOCK_DGRAM); "
+        "[s.sendto(bytes(int(a[3])), (a[1], 9)) for _ in range(int(a[2]))]"
+    )
+    client.run("/usr/bin/python3", "-c", script, _address(client, target), str(count), str(size))
+    time.sleep(0.05)  # softirqs deliver what was sent
+    return received(target) - before
+
+
+def _address(client: Pod, target: Pod) -> str:
+    """An address of the target, of a family that the client has."""
+    versions = {ip_interface(address).version for address in client.addresses}
+    return next(str(each.ip) for each in map(ip_interface, target.addresses) if each.version in versions)
+
+
+def acquaint(*pods: Pod) -> None:
+    """Fixes who has which address, so that no ARP, multicast report or the like takes a token from a test."""
+    for pod in pods:
+        if all(ip_interface(address).version == 4 for address in pod.addresses):
+            Path(f"/proc/sys/net/ipv6/conf/{pod.veth}/disable_ipv6").write_text("1")
+        for other in pods:
+            if other is not pod:
+                send(pod, other, 1)
+    for netns in (None, *(pod.netns for pod in pods)):
+        for entry in json.loads(ip("-json", "neighbour", "show", netns=netns)):
+            if "lladdr" in entry:
+                words = (entry["dst"], "lladdr", entry["lladdr"], "dev", entry["dev"], "nud", "permanent")
+                ip("neighbour", "replace", *words, netns=netns)
+
+
+def received(pod: Pod) -> int:
+    """UDP datagrams that have reached a pod; nobody listens, so they count as having no port."""
+    total = 0
+    for line in pod.run("cat", "/proc/net/snmp6").splitlines():
+        name, value = line.split()
+        total += int(value) if name in {"Udp6NoPorts", "Udp6InDatagrams"} else 0
+    names, values = [line.split() for line in pod.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Udp:")]
+    counters = dict(zip(names[1:], map(int, values[1:]), strict=True))
+    return total + counters["NoPorts"] + counters["InDatagrams"]
+
+
+def clean() -> None:
+    """Removes what a test left in the kernel."""
+    tokenbucket("detach", "--all", check=False)
+    if PINS.root.exists():
+        os.system(f"rm -r {PINS.root}")

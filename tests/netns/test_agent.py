@@ -1,0 +1,282 @@
+"""The standalone agent on a node with pods: real veths, real packets."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns import agent as harness
+from tests.netns.agent import Agent, acquaint, clean, document, drop, limit_of, policy, send, status, tokenbucket, wait
+from tests.netns.lab import Lab, Pod, ip, tc
+
+U32 = ("protocol", "all", "u32", "match", "u32", "0", "0", "flowid", "1:1")
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
+    """An agent that is not started yet."""
+    agent = Agent(tmp_path)
+    yield agent
+    if agent.process:
+        agent.stop()
+    clean()
+
+
+@pytest.fixture
+def client(lab: Lab) -> Pod:
+    """A pod without a limit, to send from: what the node itself sends has a reserve."""
+    return lab.pod("client", ["10.1.1.2/24", "fd01::2/64"])
+
+
+def limited(agent: Agent, pod: Pod, client: Pod | None = None, burst: int = 10) -> None:
+    """A running agent that limits a pod to one packet a second."""
+    if client:
+        acquaint(client, pod)
+    agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, burst)))
+    agent.write("pods.yaml", document(pod, app="web"))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+
+
+def empties_a_bucket(client: Pod, target: Pod, burst: int, limit_of_pod: str = "", direction: str = "ingress") -> bool:
+    """Floods a full bucket: the burst passes and no more, counting what the kernel itself sends (MLD, ND)."""
+    arrived = send(client, target, 50)
+    passed = limit_of(limit_of_pod or target.name, direction)["conformPackets"]
+    return arrived <= burst <= passed
+
+
+@pytest.mark.parametrize("style", ["ptp", "bridge"])
+@pytest.mark.parametrize("address", ["10.2.1.2/24", "fd02::2/64"])
+def test_a_pod_receives_its_burst_to_the_packet(
+    lab: Lab, agent: Agent, client: Pod, style: str, address: str
+) -> None:
+    """From policy.yaml to packets limited, whatever the CNI's style and the family."""
+    web, other = lab.pod("web", [address], style), lab.pod("other", ["10.3.1.2/24"], style)
+    limited(agent, web, client)
+    assert empties_a_bucket(client, web, 10)
+    assert send(client, other, 50) == 50
+
+
+def test_egress_is_limited_at_the_other_hook(lab: Lab, agent: Agent, client: Pod) -> None:
+    """What the pod sends enters the node at its host-side veth."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    acquaint(client, web)
+    agent.write("all.yaml", policy("web", egress=drop(1, 7)), document(web))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+    assert empties_a_bucket(web, client, 7, limit_of_pod="web", direction="egress")
+
+
+def test_all_interfaces_of_a_pod_share_one_bucket(lab: Lab, agent: Agent) -> None:
+    """The limit is the pod's total."""
+    web = lab.pod("web", ["10.2.1.2/24"], interfaces=2)
+    limited(agent, web)
+    hooks = wait(lambda: len(limit_of("web")["hooks"]) == 2 and limit_of("web")["hooks"])
+    assert {hook["interface"] for hook in hooks} == set(web.veths)
+
+
+def test_a_veth_that_appears_later_is_limited(lab: Lab, agent: Agent, client: Pod) -> None:
+    """The address that the pod gets inside its own namespace is event enough."""
+    web = lab.pod("web", ["10.2.1.2/24"], wire=False)
+    agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, 5)))
+    agent.write("pods.yaml", document(web, app="web"))
+    agent.start()
+    wait(lambda: agent.events("not in force as declared"), agent.log)
+    lab.add_interface(web, "eth0")
+    web.add_address("10.2.1.2/24")
+    lab._route(web, "10.2.1.2/24")
+    wait(lambda: agent.events("attached"), agent.log)
+    assert send(client, web, 20) in {4, 5}, "an ARP request may have taken one"
+
+
+@pytest.mark.parametrize("what", ["filter", "clsact"])
+def test_what_somebody_removes_is_back_with_its_tokens(lab: Lab, agent: Agent, client: Pod, what: str) -> None:
+    """An empty bucket is still empty afterwards."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web, client)
+    assert empties_a_bucket(client, web, 10)
+    if what == "filter":
+        tc("filter", "del", "dev", web.veth, "egress")
+    else:
+        tc("qdisc", "del", "dev", web.veth, "clsact")
+    wait(lambda: len(agent.events("attached")) == 2, agent.log)
+    assert send(client, web, 50) <= 2, "a token a second may have come back"
+
+
+def test_a_contender_is_reported_and_not_fought(lab: Lab, agent: Agent) -> None:
+    """More than five repairs in a minute: the limit is reported as contended, and left."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web)
+    for removals in range(1, 7):
+        tc("filter", "del", "dev", web.veth, "egress")
+        wait(lambda n=removals: len(agent.events("attached")) > n or contended(agent), agent.log)
+    (finding,) = wait(lambda: contended(agent), agent.log)
+    assert web.veth in finding["detail"]
+    assert len(agent.events("attached")) == 6
+
+
+def contended(agent: Agent) -> list[dict]:
+    return [event for event in agent.events("not in force as declared") if event["reason"] == "Contended"]
+
+
+def test_an_edited_file_changes_the_limit_and_keeps_the_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
+    """A larger burst is not a gift: an emptied bucket fills at the rate."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web, client)
+    assert empties_a_bucket(client, web, 10)
+    agent.write("policy.yaml", policy("web", app="web", ingress=drop(2, 1000)))
+    wait(lambda: limit_of("web")["packetsPerSecond"] == 2, agent.log)
+    assert send(client, web, 50) <= 4
+    assert limit_of("web")["burstPackets"] == 1000
+
+
+def test_a_deleted_policy_lifts_the_limit(lab: Lab, agent: Agent, client: Pod) -> None:
+    """Filter and slot are gone; clsact stays for whoever uses it."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web, client)
+    (agent.folder / "policy.yaml").unlink()
+    wait(lambda: agent.events("limit lifted"), agent.log)
+    assert status() == []
+    assert send(client, web, 50) == 50
+    assert "tokenbucket" not in tc("filter", "show", "dev", web.veth, "egress")
+
+
+def test_a_wrong_edit_lifts_nothing(lab: Lab, agent: Agent, client: Pod) -> None:
+    """The last valid version of the document stays in force, and the error names the fix."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web, client)
+    agent.write("policy.yaml", policy("web", app="web", ingress={"rate": {"bits": "100Mbps"}}))
+    (event,) = wait(lambda: agent.events("invalid document"), agent.log)
+    assert "did you mean 100M?" in event["error"]
+    agent.write("policy.yaml", "spec: [")
+    wait(lambda: len(agent.events("invalid document")) == 2, agent.log)
+    assert empties_a_bucket(client, web, 10)
+
+
+def test_documents_beside_a_wrong_one_apply(lab: Lab, agent: Agent) -> None:
+    """Also in the same file, and whatever is wrong."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    agent.write("good.yaml", policy("bad"), policy("web", app="web", ingress=drop(1, 5)), document(web, app="web"))
+    for number, text in enumerate(["\x00", "a: &a [*a]", "[" * 5000, "x" * 5_000_000, "- 1", "kind: Secret"]):
+        agent.write(f"bad{number}.yaml", text)
+    (agent.folder / "dangling.yaml").symlink_to("/nowhere")
+    agent.start()
+    wait(lambda: limit_of("web"), agent.log)
+    assert len({event["error"] for event in agent.events("invalid document")}) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_limits_outlive_the_agent_and_are_taken_over(
+    lab: Lab, agent: Agent, client: Pod, number: signal.Signals
+) -> None:
+    """Stopped or killed: packets are limited on, and a new agent replaces no filter and gives no token."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web, client)
+    assert empties_a_bucket(client, web, 10)
+    before = tc("filter", "show", "dev", web.veth, "egress")
+    agent.stop(number)
+    assert send(client, web, 50) <= 2
+    agent.start()
+    wait(lambda: limit_of("web"))
+    assert tc("filter", "show", "dev", web.veth, "egress") == before
+    assert len(agent.events("attached")) == len(agent.events("limit set")) == 1
+    assert send(client, web, 50) <= 3
+
+
+def test_a_stop_by_sigterm_is_a_success(agent: Agent) -> None:
+    """Exit status 0, and it says that limits stay."""
+    agent.start()
+    assert agent.stop(signal.SIGTERM) == 0
+    assert "limits stay in force" in agent.log()
+
+
+def test_a_second_agent_is_refused(agent: Agent) -> None:
+    """Two would undo one another's work."""
+    agent.start()
+    done = tokenbucket("agent", "--manifests", str(agent.folder), check=False)
+    assert done.returncode == 1
+    assert "another agent runs" in done.stderr
+
+
+def test_a_pod_on_the_nodes_network_is_reported(lab: Lab, agent: Agent) -> None:
+    """Nobody is limited by guess."""
+    host = {**document(lab.pod("web", ["10.2.1.2/24"])), "spec": {"hostNetwork": True}}
+    agent.write("all.yaml", policy("all", ingress=drop(1, 5)), host)
+    agent.start()
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    assert event["reason"] == "HostNetwork"
+    assert status() == []
+
+
+def test_a_new_pod_of_the_same_name_starts_with_a_full_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
+    """Its predecessor's debts are not its own: the uid tells them apart."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    acquaint(client, web)
+    first, second = document(web, app="web"), document(web, app="web")
+    first["metadata"]["uid"], second["metadata"]["uid"] = "1", "2"
+    agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, 10)))
+    agent.write("pods.yaml", first)
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+    assert empties_a_bucket(client, web, 10)
+    agent.write("pods.yaml", second)
+    wait(lambda: agent.events("limit lifted"), agent.log)
+    assert empties_a_bucket(client, web, 10)
+
+
+def test_detach_all_leaves_nothing_of_ours_and_all_of_others(lab: Lab, agent: Agent) -> None:
+    """It waits for the agent to be stopped, because that would put everything back."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web)
+    tc("filter", "add", "dev", web.veth, "egress", "prio", "7", *U32)
+    assert "another agent runs" in tokenbucket("detach", "--all", check=False).stderr
+    agent.stop()
+    tokenbucket("detach", "--all")
+    assert not harness.PINS.root.exists()
+    shown = tc("filter", "show", "dev", web.veth, "egress")
+    assert "tokenbucket" not in shown
+    assert "u32" in shown
+
+
+def test_nothing_loaded_is_nothing_limited() -> None:
+    """Commands that read work on any machine."""
+    assert status() == []
+    assert tokenbucket("status").stdout == "nothing is limited\n"
+    assert tokenbucket("inspect", "web", check=False).returncode == 4
+    assert tokenbucket("detach", "--dev", "lo", check=False).returncode == 4
+
+
+def test_a_full_table_is_reported_and_the_others_stay_limited(lab: Lab, agent: Agent) -> None:
+    """With room for one limit, the second is named."""
+    pods = [lab.pod(name, [f"10.2.{place}.2/24"]) for place, name in enumerate("ab")]
+    agent.write("all.yaml", policy("all", ingress=drop(1, 5)), *map(document, pods))
+    agent.start("--slots", "2")
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    assert (event["reason"], event["limit"]) == ("NoFreeSlot", "default/b ingress")
+    assert [limit["pod"] for limit in status()] == ["a"]
+
+
+def test_a_foreign_filter_in_our_place_is_reported(lab: Lab, agent: Agent) -> None:
+    """As the CNI bandwidth plugin's; it stays as it is."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    tc("qdisc", "add", "dev", web.veth, "clsact")
+    tc("filter", "add", "dev", web.veth, "egress", "prio", "1", *U32)
+    agent.write("all.yaml", policy("all", ingress=drop(1, 5)), document(web))
+    agent.start()
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    assert event["reason"] == "ForeignFilter"
+    assert "u32" in tc("filter", "show", "dev", web.veth, "egress")
+
+
+def test_a_vanished_veth_is_forgotten(lab: Lab, agent: Agent) -> None:
+    """The pod keeps its slot until its document goes."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web)
+    ip("link", "delete", web.veth)
+    web.veths.clear()
+    wait(lambda: agent.events("not in force as declared"), agent.log)
+    assert limit_of("web")["hooks"] == []

@@ -1,0 +1,188 @@
+"""Connections to this namespace and to others, and what they make of the kernel's refusals."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import threading
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+
+from tests.netns.lab import ip
+from tokenbucket.core.hook import Hook
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink.addresses import read_addresses
+from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.links import find_link, read_link, read_links
+from tokenbucket.netlink.messages import HEADER, Marshal, attribute, attributes
+from tokenbucket.netlink.namespaces import namespace_at, own_namespace, reachable_namespaces
+
+
+@pytest.fixture
+def pod(lab):
+    return lab.pod("a", ["10.1.0.2/24", "fd01::2/64"])
+
+
+def test_other_namespace_is_reached_by_path_and_by_descriptor(pod):
+    """Without a fork, and without leaving the own one."""
+    before = own_namespace().inode
+    descriptor = os.open(pod.path, os.O_RDONLY)
+    for place in (pod.path, descriptor):
+        with connect(place) as inside:
+            assert read_addresses(inside) == {ip_address("10.1.0.2"), ip_address("fd01::2")}
+            assert {link.name for link in read_links(inside).values()} == {"lo", "eth0"}
+    os.close(descriptor)
+    assert own_namespace().inode == before
+
+
+def test_filter_is_attached_in_another_namespace(pod, pass_program):
+    """An interface of another namespace can be limited, too."""
+    with connect(pod.path) as inside:
+        eth0 = find_link(inside, "eth0")
+        Filters(inside).attach(eth0.ifindex, Hook.EGRESS, pass_program, 3)
+        assert [each.slot for each in Filters(inside).read(eth0.ifindex).ours] == [3]
+    with connect() as outside:
+        assert Filters(outside).read(pod.ifindex).ours == ()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_nothing_is_left_open(pod):
+    """An agent opens connections for as long as it lives."""
+    connect(pod.path).close()
+    before = open_files(), threading.active_count()
+    for _ in range(10):
+        with connect(pod.path) as inside:
+            read_links(inside)
+    assert (open_files(), threading.active_count()) == before
+
+
+def test_path_that_is_not_there(tmp_path):
+    """The error says which."""
+    with pytest.raises(KernelError, match=r"open .*/none: .*ENOENT"):
+        connect(tmp_path / "none")
+
+
+def test_path_that_is_no_namespace(tmp_path):
+    """A name in /run/netns outlives its namespace after a crash."""
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(KernelError, match=r"enter .*/plain: .*EINVAL"):
+        connect(tmp_path / "plain")
+
+
+def test_links_and_addresses_by_name_index_and_number(pod, connection):
+    """The same link, however it is asked for."""
+    link = find_link(connection, pod.veth)
+    assert link == read_link(connection, pod.ifindex) == read_links(connection)[pod.ifindex]
+    assert (link.name, link.kind, link.peer_ifindex) == (pod.veth, "veth", 2)
+    assert read_addresses(connection, link.nsid) == {ip_address("10.1.0.2"), ip_address("fd01::2")}
+
+
+@pytest.mark.parametrize("name", ["none", "", "a-name-that-is-too-long"])
+def test_link_that_is_not_there(connection, name):
+    """That is an answer, not an error."""
+    assert find_link(connection, name) is None
+    assert read_link(connection, 999_999) is None
+
+
+def test_namespace_that_is_not_there_has_no_addresses(connection):
+    """Least of all this namespace's."""
+    ip("address", "add", "192.0.2.1/32", "dev", "lo")
+    try:
+        assert read_addresses(connection, 4_000) is None
+    finally:
+        ip("address", "flush", "dev", "lo", "scope", "global")
+
+
+def test_address_on_a_point_to_point_link_is_the_near_one(lab, connection):
+    """The kernel gives the far one a more prominent place."""
+    pod = lab.pod("a")
+    ip("address", "add", "10.7.0.2", "peer", "10.7.0.1", "dev", "eth0", netns=pod.netns)
+    nsid = read_link(connection, pod.ifindex).nsid
+    assert read_addresses(connection, nsid) == {ip_address("10.7.0.2")}
+
+
+def test_reachable_namespaces_are_named_once(lab, pod):
+    """By a name, by a process, or by both."""
+    unnamed = lab.pod("b")
+    with unnamed.popen("sleep", "60") as process:
+        try:
+            found = {namespace.inode: namespace.path for namespace in reachable_namespaces()}
+            assert found[pod.inode] == pod.path
+            assert {own_namespace().inode, unnamed.inode} <= found.keys()
+            assert len(found) == len(set(found.values()))
+        finally:
+            process.kill()
+    assert namespace_at(pod.path).inode == pod.inode
+
+
+def test_process_in_a_namespace_without_a_name_leads_there(lab):
+    """Container runtimes do not always leave a name in /run/netns."""
+    pod = lab.pod("b")
+    inode = pod.inode
+    with pod.popen("sh", "-c", "echo; exec sleep 60", stdout=-1) as process:
+        try:
+            process.stdout.readline()
+            ip("netns", "delete", pod.netns)
+            ip("netns", "add", pod.netns)  # another, so that the lab finds one to delete
+            found = {namespace.inode: namespace.path for namespace in reachable_namespaces()}
+            assert str(found[inode]).startswith("/proc/")
+        finally:
+            process.kill()
+
+
+def test_name_without_a_namespace_is_passed_over(lab, pod):
+    """What ip leaves when a machine crashes is a plain file."""
+    stale = pod.path.with_name("stale")
+    stale.write_text("")
+    try:
+        assert stale not in {namespace.path for namespace in reachable_namespaces()}
+    finally:
+        stale.unlink()
+
+
+def test_interrupted_dump_is_an_error_at_its_end():
+    """pyroute2 itself passes over the flag, and the list would lack what changed."""
+    middle = HEADER.pack(16, 16, 0x2 | 0x10, 7, 0)
+    end = HEADER.pack(20, 3, 0x2, 7, 0) + bytes(4)
+    first, last = Marshal().parse(middle + end)
+    assert first["header"]["error"] is None
+    assert isinstance(last["header"]["error"], NetlinkDumpInterrupted)
+
+
+def test_failed_dump_is_an_error_at_its_end():
+    """pyroute2 itself would take it for a list that happens to be empty."""
+    end = HEADER.pack(20, 3, 0x2, 7, 0) + struct.pack("=i", -errno.EPERM)
+    (last,) = Marshal().parse(end)
+    assert last["header"]["error"].code == errno.EPERM
+
+
+def test_interrupted_dump_is_made_again(connection, monkeypatch):
+    """Most changes are over by then; a kernel that never holds still is an error."""
+    answers = iter([NetlinkDumpInterrupted(), NetlinkDumpInterrupted(), ["link"]])
+
+    def answer(_kind, _body):
+        value = next(answers, NetlinkDumpInterrupted())
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    monkeypatch.setattr(connection, "_dump_once", answer)
+    assert connection.dump(18, b"", "interfaces") == ["link"]
+    with pytest.raises(KernelError, match="EINTR"):
+        connection.dump(18, b"", "interfaces")
+
+
+def test_attributes_are_read_back():
+    """With the padding that the kernel wants."""
+    data = attribute(1, b"a") + attribute(2, b"") + attribute(0x8003, b"four")
+    assert len(data) % 4 == 0
+    assert attributes(data) == {1: b"a", 2: b"", 3: b"four"}
+    assert attributes(data[:-3]) == {1: b"a", 2: b"", 3: b"f"}

@@ -1,0 +1,90 @@
+"""The use of the proof of concept: one interface, no pod, no agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns.agent import acquaint, clean, limit_of, send, status, tokenbucket
+from tests.netns.lab import Lab, Pod, tc
+
+
+@pytest.fixture(autouse=True)
+def _cleaned() -> Iterator[None]:
+    yield
+    clean()
+
+
+@pytest.fixture
+def pods(lab: Lab) -> tuple[Pod, Pod]:
+    """Two pods that know one another."""
+    pods = lab.pod("a", ["10.1.1.2/24"]), lab.pod("b", ["10.2.1.2/24"])
+    acquaint(*pods)
+    return pods
+
+
+def test_an_interface_is_limited_and_freed(pods: tuple[Pod, Pod]) -> None:
+    """Attached by name, changed by attaching again, lifted by name."""
+    a, b = pods
+    attach = ("attach", "--dev", b.veth, "--direction", "egress", "--packet-rate", "1", "--packet-burst")
+    tokenbucket(*attach, "5")
+    assert send(a, b, 50) <= 5 <= limit_of(b.veth, "egress")["conformPackets"]
+    tokenbucket(*attach, "9")
+    assert limit_of(b.veth, "egress")["burstPackets"] == 9
+    assert send(a, b, 50) <= 2, "a change gives no token back"
+    tokenbucket("detach", "--dev", b.veth)
+    assert send(a, b, 50) == 50
+    assert status() == []
+
+
+def test_an_interface_in_another_namespace_is_limited(pods: tuple[Pod, Pod]) -> None:
+    """Inside the pod, named as the pod sees it; shown and freed from outside."""
+    a, b = pods
+    tokenbucket(
+        *("attach", "--dev", "eth0", "--netns", b.netns, "--direction", "ingress"),
+        *("--packet-rate", "1", "--packet-burst", "5"),
+    )
+    assert send(a, b, 50) <= 5
+    assert limit_of("eth0")["hooks"] == [{"interface": "eth0", "hook": "ingress"}]
+    tokenbucket("detach", "--all")
+    assert send(a, b, 50) == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status_code", "message"),
+    [
+        (("--rate", "1Mbps"), 2, "did you mean 1M?"),
+        (("--rate", "100m"), 2, "did you mean 100M?"),
+        ((), 2, "is missing"),
+        (("--rate", "1M", "--burst", "1"), 2, "from 64 to 4Gi"),
+        (("--rate", "1M", "--netns", "nowhere"), 1, "No such file"),
+    ],
+)
+def test_wrong_options_name_the_fix(
+    pods: tuple[Pod, Pod], arguments: tuple[str, ...], status_code: int, message: str
+) -> None:
+    """And nothing is attached."""
+    done = tokenbucket("attach", "--dev", pods[0].veth, "--direction", "egress", *arguments, check=False)
+    assert (done.returncode, message in done.stderr) == (status_code, True), done.stderr
+    assert "tokenbucket" not in tc("filter", "show", "dev", pods[0].veth, "egress")
+
+
+def test_an_unknown_interface_is_an_error() -> None:
+    """With its name."""
+    done = tokenbucket("attach", "--dev", "nope0", "--direction", "egress", "--rate", "1M", check=False)
+    assert done.returncode == 1
+    assert "nope0" in done.stderr
+
+
+def test_inspect_shows_the_machine(pods: tuple[Pod, Pod]) -> None:
+    """Context, registers, conditions and how often each transition was taken."""
+    a, b = pods
+    attach = ("attach", "--dev", b.veth, "--direction", "egress", "--packet-rate", "1", "--packet-burst", "5")
+    tokenbucket(*attach, "--rate", "10M")
+    send(a, b, 50)
+    shown = tokenbucket("inspect", "--dev", b.veth).stdout
+    for text in ("flow context", "rate 10Mbit/s", "burst 5 packets", "tat =", "red (exceeds)", "too fast"):
+        assert text in shown
+    refused = next(line for line in shown.splitlines() if line.startswith("too fast") and "drop" in line)
+    assert int(refused.split()[-1]) >= 45

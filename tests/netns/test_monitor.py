@@ -1,0 +1,200 @@
+"""What the kernel tells the monitor, of the node and of what happens inside pods."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.netns.lab import ip, tc
+from tokenbucket.core.hook import Hook
+from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.events import Event, EventKind, parse
+from tokenbucket.netlink.filters import HANDLE, PRIORITY
+from tokenbucket.netlink.links import read_link
+from tokenbucket.netlink.monitor import Monitor
+from tokenbucket.netlink.processes import process_name
+
+
+def kinds(monitor, ifindex: int) -> set[EventKind]:
+    return {event.kind for event in monitor.read() if event.ifindex == ifindex and event.nsid is None}
+
+
+@pytest.fixture
+def pod(lab):
+    return lab.pod("a", ["10.1.0.2/24"])
+
+
+def test_new_and_deleted_veth_are_events(lab, monitor):
+    """A new pod is limited as soon as its interface appears."""
+    pod = lab.pod("a")
+    index = pod.ifindex
+    assert EventKind.NEW_LINK in kinds(monitor, index)
+    lab.delete(pod)
+    assert EventKind.DEL_LINK in kinds(monitor, index)
+
+
+@pytest.mark.parametrize("address", ["10.1.0.2/24", "fd01::2/64"])
+def test_address_inside_a_pod_is_an_event_with_its_namespace(lab, monitor, connection, address):
+    """The node is told, although the change is not in its own namespace."""
+    pod = lab.pod("a")
+    nsid = read_link(connection, pod.ifindex).nsid
+    monitor.read()
+    pod.add_address(address)
+    events = [event for event in monitor.read() if event.kind is EventKind.NEW_ADDRESS]
+    assert nsid is not None
+    assert nsid in {event.nsid for event in events}
+
+
+def test_address_of_the_node_has_no_namespace(lab, monitor):
+    """So that it is told from a pod's."""
+    ip("address", "add", "192.0.2.1/32", "dev", "lo")
+    events = [event for event in monitor.read() if event.kind is EventKind.NEW_ADDRESS]
+    assert [(event.nsid, event.ifindex) for event in events] == [(None, 1)]
+
+
+@pytest.mark.parametrize("hook", list(Hook))
+def test_removal_of_our_filter_is_an_event(monitor, pod, filters, pass_program, hook):
+    """Whoever removes it, it is put back."""
+    filters.attach(pod.ifindex, hook, pass_program, 3)
+    index = pod.ifindex
+    monitor.read()
+    tc(
+        "filter",
+        "del",
+        "dev",
+        pod.veth,
+        hook,
+        "prio",
+        str(PRIORITY),
+        "handle",
+        str(HANDLE),
+        "protocol",
+        "all",
+        "bpf",
+    )
+    (event,) = [event for event in monitor.read() if event.kind is EventKind.DEL_FILTER]
+    assert (event.ifindex, event.hook, event.handle, event.priority) == (index, hook, HANDLE, PRIORITY)
+    assert event.removes_ours
+
+
+def test_removal_of_all_filters_is_an_event_about_ours(monitor, pod, filters, pass_program):
+    """It names the priority but no handle."""
+    filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
+    monitor.read()
+    tc("filter", "del", "dev", pod.veth, "egress")
+    assert [event.hook for event in monitor.read() if event.removes_ours] == [Hook.EGRESS]
+
+
+def test_removal_of_clsact_is_an_event_about_ours(monitor, pod, filters, pass_program):
+    """The filters in it go without an event of their own."""
+    filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
+    monitor.read()
+    tc("qdisc", "del", "dev", pod.veth, "clsact")
+    events = [event for event in monitor.read() if event.removes_ours]
+    assert [(event.kind, event.ifindex) for event in events] == [(EventKind.DEL_QDISC, pod.ifindex)]
+
+
+def test_removal_of_other_filters_and_qdiscs_is_not_about_ours(monitor, pod, filters, pass_program):
+    """Only who touches ours is a contender."""
+    filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
+    add = ("filter", "add", "dev", pod.veth, "egress", "protocol", "all")
+    tc(*add, "prio", "1", "handle", "1", "bpf", "direct-action", "bytecode", "1,6 0 0 0")
+    tc(*add, "prio", "2", "handle", "1", "bpf", "direct-action", "bytecode", "1,6 0 0 0")
+    tc("filter", "del", "dev", pod.veth, "egress", "prio", "1", "handle", "1", "protocol", "all", "bpf")
+    tc("filter", "del", "dev", pod.veth, "egress", "prio", "2")
+    tc("qdisc", "add", "dev", pod.veth, "root", "tbf", "rate", "1mbit", "burst", "10k", "latency", "10ms")
+    tc("qdisc", "del", "dev", pod.veth, "root")
+    events = monitor.read()
+    assert {EventKind.DEL_FILTER, EventKind.DEL_QDISC} <= {event.kind for event in events}
+    assert not any(event.removes_ours for event in events)
+
+
+def test_leaving_a_bridge_is_not_the_end_of_an_interface(lab, monitor):
+    """The kernel's message differs from a deletion only in its family."""
+    pod = lab.pod("a", ["10.1.0.2/24"], "bridge")
+    index = pod.ifindex
+    monitor.read()
+    ip("link", "set", pod.veth, "nomaster")
+    assert EventKind.DEL_LINK not in kinds(monitor, index)
+
+
+def test_own_changes_can_be_left_out(lab, pod, filters, connection, pass_program):
+    """Their maker knows of them, and would else look at everything twice."""
+    monitor = Monitor(ignore={connection.portid})
+    filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
+    own = monitor.read()
+    tc("filter", "del", "dev", pod.veth, "egress")
+    others = monitor.read()
+    monitor.close()
+    assert own == []
+    assert EventKind.DEL_FILTER in {event.kind for event in others}
+
+
+def test_end_of_a_namespaces_number_is_an_event(lab, monitor, pod, connection):
+    """The number may be another namespace's next."""
+    nsid = read_link(connection, pod.ifindex).nsid
+    monitor.read()
+    lab.delete(pod)
+    ended = []
+    while nsid not in ended:  # the kernel takes a namespace apart when it has time
+        assert select.select([monitor], [], [], 30)[0]
+        ended += [event.nsid for event in monitor.read() if event.kind is EventKind.DEL_NSID]
+
+
+def test_reading_without_events_returns_at_once(monitor):
+    """The agent reads whenever it is awake."""
+    assert monitor.read() == []
+    assert not select.select([monitor], [], [], 0)[0]
+
+
+def test_lost_events_are_said_to_be_lost(lab, monitor):
+    """The socket's buffer is finite; what it could not hold is unknown."""
+    monitor._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    for number in range(20):
+        ip("address", "add", f"192.0.2.{number}/32", "dev", "lo")
+    assert Event(EventKind.OVERFLOW) in monitor.read()
+    ip("address", "add", "192.0.2.99/32", "dev", "lo")
+    assert EventKind.NEW_ADDRESS in {event.kind for event in monitor.read()}
+
+
+def test_datagram_that_is_cut_off_is_no_error():
+    """The kernel sends none; but a parser that reads bytes from outside takes any."""
+    message = bytes([32, 0, 0, 0, 16, 0]) + bytes(26)
+    assert list(parse(message, None)) == [Event(EventKind.NEW_LINK)]
+    for length in range(len(message)):
+        assert list(parse(message[:length], None)) == []
+
+
+def test_process_behind_a_change_is_named(monitor, pod, filters, pass_program):
+    """Who keeps removing our filter is the first thing that one wants to know."""
+    filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
+    monitor.read()
+    script = (
+        "import ctypes, sys; from pyroute2 import IPRoute; ctypes.CDLL(None).prctl(15, b'contender');"
+        f"IPRoute().tc('del', 'clsact', {pod.ifindex}); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as contender:
+        contender.stdout.readline()
+        (event,) = [event for event in monitor.read() if event.removes_ours]
+        assert process_name(event.portid) == "contender"
+        contender.stdin.close()
+    assert process_name(event.portid) is None
+
+
+@pytest.mark.parametrize("portid", [0, 0xFFFFF123, 0x3FFFFF])
+def test_process_that_cannot_be_told_has_no_name(portid):
+    """The kernel itself, a number that the kernel made up, and a process that is no more."""
+    assert process_name(portid) is None
+
+
+def test_connections_of_one_process_have_their_own_portids():
+    """So events that each causes are told apart."""
+    with connect() as one, connect() as two:
+        assert one.portid != two.portid
+        assert 0 not in {one.portid, two.portid}

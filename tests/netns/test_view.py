@@ -1,0 +1,334 @@
+"""From a pod's addresses to its host-side interfaces, and a picture that follows what changes."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+
+import pytest
+
+from tests.netns.lab import Lab, Pod, ifindex, ip, tc
+from tokenbucket.core.hook import Hook
+from tokenbucket.netlink import view as module
+from tokenbucket.netlink.events import Event, EventKind
+from tokenbucket.netlink.filters import LinkFilters
+from tokenbucket.netlink.monitor import Monitor
+from tokenbucket.netlink.view import Place, View
+
+
+def found(view: View, *addresses: str) -> set[int]:
+    return {link.ifindex for link in view.interfaces_of(*map(ip_address, addresses)).veths}
+
+
+def place(view: View, *addresses: str) -> Place:
+    return view.interfaces_of(*map(ip_address, addresses)).place
+
+
+def follow(view: View, monitor: Monitor) -> None:
+    """What the agent does when the monitor is readable."""
+    for event in monitor.read():
+        view.note(event)
+    view.refresh()
+
+
+def contents(view: View) -> tuple:
+    return dict(view.links), dict(view.addresses), dict(view.filters)
+
+
+@pytest.mark.parametrize("style", ["ptp", "bridge"])
+@pytest.mark.parametrize("addresses", [["10.1.0.2/24"], ["fd01::2/64"], ["10.1.0.2/24", "fd01::2/64"]])
+def test_pod_is_found_by_each_of_its_addresses(lab, view, style, addresses):
+    """Whatever the CNI made of the other end, and whichever family a policy's pod has."""
+    pod, other = lab.pod("a", addresses, style), lab.pod("b", ["10.2.0.2/24"], style)
+    view.refresh()
+    for address in addresses:
+        assert found(view, address.split("/")[0]) == {pod.ifindex}
+    assert found(view, *(address.split("/")[0] for address in addresses)) == {pod.ifindex}
+    assert found(view, "10.2.0.2") == {other.ifindex}
+
+
+def test_all_interfaces_of_a_pod_are_found(lab, view):
+    """A limit is the pod's total, so it is on each way in."""
+    pod = lab.pod("a", ["10.1.0.2/24"], interfaces=3)
+    pod.add_address("10.9.0.2/24", "eth2")
+    view.refresh()
+    assert len(pod.ifindexes) == 3
+    assert found(view, "10.1.0.2") == pod.ifindexes
+    assert found(view, "10.9.0.2") == pod.ifindexes
+
+
+def test_address_of_the_host_is_told_from_a_pods(lab, view):
+    """A pod with the host's network has no interface of its own to limit."""
+    lab.pod("a", ["10.1.0.2/24"], "bridge")
+    ip("address", "add", "192.0.2.1/32", "dev", "lo")
+    view.refresh()
+    assert place(view, "10.1.0.1") is Place.HOST
+    assert place(view, "192.0.2.1") is Place.HOST
+    assert found(view, "10.1.0.1") == set()
+
+
+def test_address_of_two_pods_is_ambiguous(lab, view):
+    """To guess would be to limit a stranger."""
+    lab.pod("a", ["10.1.0.2/24"], wire=False)
+    for name in ("b", "c"):
+        lab.add_interface(lab.pod(name, wire=False), "eth0")
+        lab.pods[name].add_address("10.1.0.2/24")
+    view.refresh()
+    assert place(view, "10.1.0.2") is Place.AMBIGUOUS
+
+
+def test_addresses_of_two_pods_are_ambiguous(lab, view):
+    """A pod lives in one namespace: addresses in two are a mistake, or news that is half old."""
+    lab.pod("a", ["10.1.0.2/24"])
+    lab.pod("b", ["10.2.0.2/24"])
+    view.refresh()
+    assert place(view, "10.1.0.2", "10.2.0.2") is Place.AMBIGUOUS
+
+
+def test_unknown_address_beside_a_known_one_does_no_harm(lab, view):
+    """The second family of a dual-stack pod may come a moment later."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    view.refresh()
+    assert found(view, "10.1.0.2", "fd01::2") == {pod.ifindex}
+    assert place(view, "fd01::2") is Place.UNKNOWN
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "169.254.1.1", "fe80::1"])
+def test_addresses_that_every_namespace_has_find_nothing(lab, view, address):
+    """They would make every pod ambiguous with every other."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    pod.add_address("169.254.1.1/32")
+    pod.add_address("fe80::1/64")
+    view.refresh()
+    assert place(view, address) is Place.UNKNOWN
+
+
+def test_pod_without_a_veth_is_nowhere(lab, view):
+    """A macvlan leads past the host's hooks."""
+    pod = lab.pod("a", wire=False)
+    lab.link("uplink", "veth", "peer", "name", "wire")
+    ip("link", "add", "link", "uplink", "name", "eth0", "netns", pod.netns, "type", "macvlan")
+    ip("link", "set", "eth0", "up", netns=pod.netns)
+    pod.add_address("10.1.0.2/24")
+    view.refresh()
+    assert place(view, "10.1.0.2") is Place.UNKNOWN
+
+
+def test_link_that_is_no_veth_is_reported_apart(lab, view):
+    """It leads to the pod, but it is not the other end of the pod's interface."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    ip("link", "add", "link", "eth0", "name", "odd", "type", "macvlan", netns=pod.netns)
+    ip("link", "set", "odd", "netns", str(os.getpid()), netns=pod.netns)
+    view.refresh()
+    whereabouts = view.interfaces_of(pod.ip)
+    assert [link.ifindex for link in whereabouts.veths] == [pod.ifindex]
+    assert [(link.name, link.kind) for link in whereabouts.others] == [("odd", "macvlan")]
+
+
+def test_both_ends_on_the_host_are_nobodys(lab, view):
+    """Such a pair is the host's own."""
+    lab.link("left", "veth", "peer", "name", "right")
+    ip("address", "add", "10.5.0.1/24", "dev", "left")
+    view.refresh()
+    link = view.links[ifindex("left")]
+    assert (link.nsid, link.peer_ifindex) == (None, ifindex("right"))
+    assert place(view, "10.5.0.1") is Place.HOST
+
+
+def test_filters_are_seen_where_they_are(lab, view, filters, pass_program):
+    """On the pod's interface, and on one that was limited by hand."""
+    pod, device = lab.pod("a", ["10.1.0.2/24"]), lab.link("left", "veth", "peer", "name", "right")
+    filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
+    filters.attach(device, Hook.INGRESS, pass_program, 4)
+    view.refresh()
+    slots = {ifindex: [each.slot for each in here.ours] for ifindex, here in view.filters.items()}
+    assert slots == {pod.ifindex: [3], device: [4]}
+
+
+def test_filter_on_an_ingress_qdisc_is_seen_once(lab, view, filters, pass_program):
+    """That qdisc shows it on both hooks."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    tc("qdisc", "add", "dev", pod.veth, "ingress")
+    filters.attach(pod.ifindex, Hook.INGRESS, pass_program, 3)
+    view.refresh()
+    assert [each.hook for each in view.filters[pod.ifindex].ours] == [Hook.INGRESS]
+
+
+class TestFollowing:
+    """After the events of a change and a refresh, the view is what a new one would be."""
+
+    @pytest.fixture(autouse=True)
+    def _started(self, lab: Lab, monitor: Monitor, view: View, connection) -> None:
+        self.pod: Pod = lab.pod("a", ["10.1.0.2/24"])
+        follow(view, monitor)
+        self.lab, self.view, self.monitor, self.connection = lab, view, monitor, connection
+
+    def check(self) -> None:
+        follow(self.view, self.monitor)
+        fresh = View(self.connection)
+        fresh.refresh()
+        assert contents(self.view) == contents(fresh)
+        assert self.view._owners == fresh._owners
+
+    def test_new_pod(self):
+        """Its veth is found as soon as it has its address."""
+        pod = self.lab.pod("b", ["10.2.0.2/24", "fd02::2/64"])
+        self.check()
+        assert found(self.view, "10.2.0.2", "fd02::2") == {pod.ifindex}
+
+    def test_address_that_comes_later(self):
+        """CNIs set addresses after they made the veth, inside the pod."""
+        self.pod.add_address("fd01::2/64")
+        self.check()
+        assert found(self.view, "fd01::2") == {self.pod.ifindex}
+
+    def test_address_that_goes(self):
+        """It may be another pod's next."""
+        ip("address", "delete", "10.1.0.2/24", "dev", "eth0", netns=self.pod.netns)
+        self.check()
+        assert place(self.view, "10.1.0.2") is Place.UNKNOWN
+
+    def test_pod_that_goes_and_another_with_its_address(self):
+        """The namespace's number and the interface's index may be the same as before."""
+        self.lab.delete(self.pod)
+        self.check()
+        pod = self.lab.pod("a", ["10.1.0.2/24"])
+        self.check()
+        assert found(self.view, "10.1.0.2") == {pod.ifindex}
+
+    def test_pod_that_goes_and_comes_between_two_looks(self):
+        """What is left of the events is as good as having seen each."""
+        self.lab.delete(self.pod)
+        pod = self.lab.pod("a", ["10.3.0.2/24"])
+        self.check()
+        assert found(self.view, "10.3.0.2") == {pod.ifindex}
+        assert place(self.view, "10.1.0.2") is Place.UNKNOWN
+
+    def test_veth_made_on_the_host_and_moved(self):
+        """The end that stays is told nothing when the other moves."""
+        pod = self.lab.pod("b", wire=False)
+        self.lab.link("stays", "veth", "peer", "name", "moves")
+        self.check()
+        ip("link", "set", "moves", "netns", pod.netns)
+        self.check()
+        assert self.view.links[ifindex("stays")].nsid is not None
+
+    def test_interface_moved_from_one_pod_to_another(self):
+        """From then on it is the other's."""
+        pod = self.lab.pod("b", wire=False)
+        self.check()
+        ip("link", "set", "eth0", "netns", pod.netns, netns=self.pod.netns)
+        pod.add_address("10.4.0.2/24")
+        self.check()
+        assert found(self.view, "10.4.0.2") == {self.pod.ifindex}
+
+    def test_renamed_interface(self):
+        """Names are for people, but people should read the right one."""
+        ip("link", "set", self.pod.veth, "name", "other")
+        self.pod.veths = ["other"]
+        self.check()
+
+    def test_filters_that_come_and_go(self, filters, pass_program):
+        """By whoever's hand."""
+        filters.attach(self.pod.ifindex, Hook.EGRESS, pass_program, 3)
+        self.check()
+        assert [each.slot for each in self.view.filters[self.pod.ifindex].ours] == [3]
+        tc("filter", "delete", "dev", self.pod.veth, "egress")
+        self.check()
+        filters.attach(self.pod.ifindex, Hook.EGRESS, pass_program, 3)
+        self.check()
+        tc("qdisc", "delete", "dev", self.pod.veth, "clsact")
+        self.check()
+        assert self.pod.ifindex not in self.view.filters
+
+    def test_address_of_the_host(self):
+        """The host's own addresses change, too."""
+        ip("address", "add", "192.0.2.9/32", "dev", "lo")
+        self.check()
+        assert place(self.view, "192.0.2.9") is Place.HOST
+
+    def test_change_of_ones_own_that_makes_no_event(self, filters, pass_program):
+        """It is in the view once it is said."""
+        self.monitor.close()
+        filters.attach(self.pod.ifindex, Hook.EGRESS, pass_program, 3)
+        self.view.invalidate_filters(self.pod.ifindex)
+        self.view.refresh()
+        assert [each.slot for each in self.view.filters[self.pod.ifindex].ours] == [3]
+
+
+def test_overflow_reads_everything_again(lab, view):
+    """What was lost is unknown, so all of it is suspect."""
+    view.refresh()
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    view.refresh()
+    assert found(view, "10.1.0.2") == set()
+    view.note(Event(EventKind.OVERFLOW))
+    view.refresh()
+    assert found(view, "10.1.0.2") == {pod.ifindex}
+
+
+def test_event_makes_only_its_own_part_stale(lab, view, connection, monkeypatch):
+    """With hundreds of pods, one pod's news must not cost a look at all."""
+    pods = [lab.pod(name, [f"10.{number}.0.2/24"]) for number, name in enumerate("abcd", start=1)]
+    view.refresh()
+    subjects = []
+    for name in ("dump", "get"):
+        original = getattr(connection, name)
+        monkeypatch.setattr(
+            connection,
+            name,
+            lambda kind, body, subject, original=original: (
+                subjects.append(subject),
+                original(kind, body, subject),
+            )[1],
+        )
+    nsid = view.links[pods[1].ifindex].nsid
+    view.note(Event(EventKind.NEW_LINK, None, pods[1].ifindex))
+    view.note(Event(EventKind.NEW_ADDRESS, nsid, 2))
+    view.note(Event(EventKind.NEW_FILTER, None, pods[1].ifindex))
+    view.refresh()
+    index = pods[1].ifindex
+    assert subjects == [
+        f"interface {index}",
+        f"addresses of namespace {nsid}",
+        f"filters of interface {index} ingress",
+        f"filters of interface {index} egress",
+    ]
+    view.refresh()
+    assert len(subjects) == 4
+
+
+def test_namespace_that_dies_during_a_refresh_is_simply_gone(lab, view, monkeypatch):
+    """Pods end at any moment, also between two of our questions."""
+    pod, other = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
+    read = module.read_addresses
+
+    def end_pod_then_read(connection, nsid=None):
+        if pod.name in lab.pods:
+            lab.delete(pod)
+        return read(connection, nsid)
+
+    monkeypatch.setattr(module, "read_addresses", end_pod_then_read)
+    view.refresh()
+    assert place(view, "10.1.0.2") is Place.UNKNOWN
+    assert found(view, "10.2.0.2") == {other.ifindex}
+
+
+def test_interface_that_goes_before_it_is_read_is_simply_gone(lab, view):
+    """An event may be about something that no longer is."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    view.refresh()
+    index = pod.ifindex
+    lab.delete(pod)
+    for kind in (EventKind.NEW_LINK, EventKind.NEW_FILTER):
+        view.note(Event(kind, None, index))
+    view.refresh()
+    assert index not in view.links
+    assert view.filters.get(index, LinkFilters()) == LinkFilters()
+
+
+def test_view_cannot_be_changed_from_outside(lab, view):
+    """The picture is the kernel's alone."""
+    view.refresh()
+    with pytest.raises(TypeError):
+        view.links[1] = None
