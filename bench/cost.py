@@ -108,7 +108,7 @@ def report() -> None:
     try:
         programs = bench.programs()
         print(
-            "ns per packet (BPF_PROG_TEST_RUN, 64 bytes)          median   quartiles   above empty, clock reads"
+            "ns per packet (BPF_PROG_TEST_RUN, 64 bytes)        median   quartiles   above empty, clock reads"
         )
         empty = programs["empty"].median
         clock = programs["clock_read"].median - empty

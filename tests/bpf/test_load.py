@@ -81,7 +81,7 @@ def test_a_refused_program_is_one_readable_error(
 
 
 def test_a_pin_that_is_not_our_map_is_refused(pins: Pins) -> None:
-    """bcc would take it without a look at its sizes."""
+    """Bcc would take it without a look at its sizes."""
     load.ensure_loaded(pins, 16)
     (pins.maps / "tb_config").unlink()
     with opened(pins.maps / "tb_meters") as fd:

@@ -38,7 +38,14 @@ def status() -> list[dict[str, Any]]:
 
 def limit_of(name: str, direction: str = "ingress") -> dict[str, Any] | None:
     """The limit of a pod or device, if it has one."""
-    return next((each for each in status() if name in {each.get("pod"), each.get("device")} and each["direction"] == direction), None)
+    return next(
+        (
+            each
+            for each in status()
+            if name in {each.get("pod"), each.get("device")} and each["direction"] == direction
+        ),
+        None,
+    )
 
 
 def policy(name: str, *, app: str | None = None, **spec: Any) -> dict[str, Any]:
@@ -52,7 +59,9 @@ def policy(name: str, *, app: str | None = None, **spec: Any) -> dict[str, Any]:
     }
 
 
-def drop(packets: int | None = None, burst: int | None = None, bits: str | None = None, depth: str | None = None) -> dict[str, Any]:
+def drop(
+    packets: int | None = None, burst: int | None = None, bits: str | None = None, depth: str | None = None
+) -> dict[str, Any]:
     """A limit that drops, in packets or in bits per second."""
     rate = {"packets": packets} if packets else {"bits": bits}
     depths = {"packets": burst, "bytes": depth}
@@ -165,7 +174,9 @@ def received(pod: Pod) -> int:
     for line in pod.run("cat", "/proc/net/snmp6").splitlines():
         name, value = line.split()
         total += int(value) if name in {"Udp6NoPorts", "Udp6InDatagrams"} else 0
-    names, values = [line.split() for line in pod.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Udp:")]
+    names, values = [
+        line.split() for line in pod.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Udp:")
+    ]
     counters = dict(zip(names[1:], map(int, values[1:]), strict=True))
     return total + counters["NoPorts"] + counters["InDatagrams"]
 

@@ -183,8 +183,7 @@ class Lab:
     def delete(self, pod: Pod) -> None:
         """Removes a pod, interfaces first, so that all of it is gone at the return."""
         for veth in pod.veths:
-            if veth in _names():
-                ip("link", "delete", veth)
+            _discard(veth)
         ip("netns", "delete", pod.netns)
         del self.pods[pod.name]
 
@@ -192,9 +191,14 @@ class Lab:
         """Removes all pods and all interfaces but the loopback."""
         for pod in tuple(self.pods.values()):
             self.delete(pod)
-        while names := _names() - {"lo"}:
-            ip("link", "delete", min(names))
+        for name in _names() - {"lo"}:
+            _discard(name)
         run("ip", "address", "flush", "dev", "lo", "scope", "global")
+
+
+def _discard(name: str) -> None:
+    """Removes an interface that may have gone meanwhile, or may be one that the kernel keeps."""
+    subprocess.run(["ip", "link", "delete", name], capture_output=True)
 
 
 def _names() -> set[str]:

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.netns import agent as harness
-from tests.netns.agent import Agent, acquaint, clean, document, drop, limit_of, policy, send, status, tokenbucket, wait
+from tests.netns.agent import (
+    Agent,
+    acquaint,
+    clean,
+    document,
+    drop,
+    limit_of,
+    policy,
+    send,
+    status,
+    tokenbucket,
+    wait,
+)
 from tests.netns.lab import Lab, Pod, ip, tc
 
 U32 = ("protocol", "all", "u32", "match", "u32", "0", "0", "flowid", "1:1")
@@ -42,7 +54,9 @@ def limited(agent: Agent, pod: Pod, client: Pod | None = None, burst: int = 10) 
     wait(lambda: agent.events("attached"), agent.log)
 
 
-def empties_a_bucket(client: Pod, target: Pod, burst: int, limit_of_pod: str = "", direction: str = "ingress") -> bool:
+def empties_a_bucket(
+    client: Pod, target: Pod, burst: int, limit_of_pod: str = "", direction: str = "ingress"
+) -> bool:
     """Floods a full bucket: the burst passes and no more, counting what the kernel itself sends (MLD, ND)."""
     arrived = send(client, target, 50)
     passed = limit_of(limit_of_pod or target.name, direction)["conformPackets"]
@@ -94,7 +108,9 @@ def test_a_veth_that_appears_later_is_limited(lab: Lab, agent: Agent, client: Po
 
 
 @pytest.mark.parametrize("what", ["filter", "clsact"])
-def test_what_somebody_removes_is_back_with_its_tokens(lab: Lab, agent: Agent, client: Pod, what: str) -> None:
+def test_what_somebody_removes_is_back_with_its_tokens(
+    lab: Lab, agent: Agent, client: Pod, what: str
+) -> None:
     """An empty bucket is still empty afterwards."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
@@ -160,7 +176,9 @@ def test_a_wrong_edit_lifts_nothing(lab: Lab, agent: Agent, client: Pod) -> None
 def test_documents_beside_a_wrong_one_apply(lab: Lab, agent: Agent) -> None:
     """Also in the same file, and whatever is wrong."""
     web = lab.pod("web", ["10.2.1.2/24"])
-    agent.write("good.yaml", policy("bad"), policy("web", app="web", ingress=drop(1, 5)), document(web, app="web"))
+    agent.write(
+        "good.yaml", policy("bad"), policy("web", app="web", ingress=drop(1, 5)), document(web, app="web")
+    )
     for number, text in enumerate(["\x00", "a: &a [*a]", "[" * 5000, "x" * 5_000_000, "- 1", "kind: Secret"]):
         agent.write(f"bad{number}.yaml", text)
     (agent.folder / "dangling.yaml").symlink_to("/nowhere")

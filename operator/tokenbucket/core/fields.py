@@ -24,6 +24,14 @@ class Fields:
         """Notes a problem."""
         self.problems.append(Problem(path, value, message))
 
+    def is_wrong(self, *paths: str) -> bool:
+        """Whether one of these fields, or something in it, was refused."""
+        return any(
+            problem.field == path or problem.field.startswith((f"{path}.", f"{path}["))
+            for problem in self.problems
+            for path in paths
+        )
+
     def mapping(self, value: object, path: str, allowed: Collection[str] | None = None) -> Mapping[str, Any]:
         """A mapping with text keys; an empty one where it is not. ``allowed`` are the only keys."""
         if value is None:

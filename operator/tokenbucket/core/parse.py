@@ -58,7 +58,7 @@ def _limits(fields: Fields, spec: Mapping[str, Any]) -> dict[Direction, Limit]:
     given = {
         direction: spec[direction.value] for direction in Direction if spec.get(direction.value) is not None
     }
-    if not given:
+    if not given and not any(problem.field == "spec" for problem in fields.problems):
         fields.wrong("spec", None, "limits nothing; give ingress, egress or both")
     return {
         direction: parse_limit(fields, value, f"spec.{direction.value}") for direction, value in given.items()
@@ -142,6 +142,7 @@ def _addresses(fields: Fields, status: Mapping[str, Any]) -> frozenset[IPv4Addre
 
 def _address(value: object) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(value) if isinstance(value, str) else None  # a number would be an address too
+        # A number would be an address too, and a zone means nothing outside its own host.
+        return ip_address(value) if isinstance(value, str) and "%" not in value else None
     except ValueError:
         return None

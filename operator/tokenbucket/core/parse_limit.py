@@ -31,7 +31,11 @@ def parse_limit(fields: Fields, value: object, path: str) -> Limit:
     given = fields.mapping(value, path, known)
     rate, burst = _rate(fields, given, path), _burst(fields, given, path)
     per_peer = _per_peer(fields, given.get("perPeer"), f"{path}.perPeer")
-    if not _is_set(rate) and not (per_peer and _is_set(per_peer.rate)) and not _rate_is_wrong(fields, path):
+    if (
+        not _is_set(rate)
+        and not (per_peer and _is_set(per_peer.rate))
+        and not fields.is_wrong(f"{path}.rate", f"{path}.perPeer")
+    ):
         fields.wrong(f"{path}.rate", None, "is missing; give bits, packets or both, such as {bits: 100M}")
     _check_burst(fields, rate, burst, path)
     choices = [action.value for action in ExceedAction]
@@ -50,11 +54,6 @@ def parse_limit(fields: Fields, value: object, path: str) -> Limit:
 
 def _is_set(rate: Rate) -> bool:
     return rate.bits_per_s is not None or rate.packets_per_s is not None
-
-
-def _rate_is_wrong(fields: Fields, path: str) -> bool:
-    """Whether there is a rate that was refused: then it is not missing."""
-    return any(problem.field.startswith((f"{path}.rate", f"{path}.perPeer")) for problem in fields.problems)
 
 
 def _rate(fields: Fields, given: Mapping[str, Any], path: str) -> Rate:
@@ -118,7 +117,7 @@ def _check_burst(fields: Fields, rate: Rate, burst: Burst, path: str) -> None:
         if size is None:
             continue
         if per_s is None:
-            if not any(problem.field == f"{path}.rate.{rate_name}" for problem in fields.problems):
+            if not fields.is_wrong(f"{path}.rate.{rate_name}"):
                 fields.wrong(where, size, f"needs rate.{rate_name}")
         elif size > per_s * BURST_TIME_S:
             fields.wrong(where, size, "takes more than a day to fill at the rate; lower it or raise the rate")
@@ -129,7 +128,7 @@ def _per_peer(fields: Fields, value: object, path: str) -> PerPeer | None:
         return None
     given = fields.mapping(value, path, {"rate", "burst", "ipv4PrefixLength", "ipv6PrefixLength"})
     rate, burst = _rate(fields, given, path), _burst(fields, given, path)
-    if not _is_set(rate) and not _rate_is_wrong(fields, path):
+    if not _is_set(rate) and not fields.is_wrong(f"{path}.rate", f"{path}.perPeer"):
         fields.wrong(f"{path}.rate", None, "is missing; give bits, packets or both")
     _check_burst(fields, rate, burst, path)
     ipv4 = fields.integer(given.get("ipv4PrefixLength"), f"{path}.ipv4PrefixLength", 1, 32)

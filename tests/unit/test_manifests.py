@@ -1,0 +1,126 @@
+"""A folder of manifests that anybody may write to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.test_parse_policy import document
+from tokenbucket.manifests.documents import MAX_BYTES
+from tokenbucket.manifests.folder import Folder, parse_text
+
+POLICY = yaml.safe_dump(document())
+POD = "kind: Pod\nmetadata: {name: web-0, namespace: shop}\nstatus: {podIP: 10.0.0.1}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def write(folder: Folder, name: str, text: str) -> Path:
+    path = folder.path / name
+    path.write_text(text)
+    return path
+
+
+def test_files_of_several_documents_and_lists_are_read(folder: Folder) -> None:
+    """YAML, JSON, and what kubectl get -o yaml writes."""
+    write(folder, "a.yaml", f"{POLICY}---\n{POD}---\n")
+    write(folder, "b.json", '{"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": "db-0"}}]}')
+    write(folder, "notes.txt", "not for us")
+    write(folder, ".hidden.yaml", "nor: this")
+    found = folder.read()
+    assert [str(policy) for policy in found.policies] == ["shop/web"]
+    assert {str(pod.id) for pod in found.pods} == {"shop/web-0", "default/db-0"}
+    assert found.errors == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("a: &a [1]\nb: *a", "aliases are not read"),
+        ("[" * 100, "nested more than 32 deep"),
+        ("x" * (MAX_BYTES + 1), "are more than"),
+        ("kind: Pod\nkind: Pod", "line 2: key 'kind' comes twice"),
+        ("a: !!python/object:os.system x", "is not YAML"),
+        ("kind: Secret", "kind 'Secret' is not read here"),
+        ("- 1\n- 2", "kind None is not read here"),
+        ("42", "kind None is not read here"),
+        ("? [a]\n: b", "cannot be read"),
+        ("a: 0x_", "cannot be read"),
+        ("\x01", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_named_and_the_others_apply(folder: Folder, text: str, message: str) -> None:
+    """One message a document, with the name of the file."""
+    write(folder, "good.yaml", POLICY)
+    path = write(folder, "wrong.yaml", text)
+    found = folder.read()
+    assert len(found.policies) == 1
+    assert found.errors[0].startswith(f"{path}: ")
+    assert message in found.errors[0]
+
+
+def test_a_yaml_bomb_is_harmless(folder: Folder) -> None:
+    """Nine lines that stand for a billion values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    write(folder, "bomb.yaml", "\n".join(lines))
+    assert "aliases are not read" in folder.read().errors[0]
+
+
+def test_of_two_objects_of_one_name_the_first_counts(folder: Folder) -> None:
+    """And the second is named as an error."""
+    write(folder, "a.yaml", POLICY)
+    write(folder, "b.yaml", POLICY.replace("100M", "1M"))
+    found = folder.read()
+    assert [policy.limits["ingress"].rate.bits_per_s for policy in found.policies] == [100_000_000]
+    assert "b.yaml: TokenBucketPolicy shop/web is there already" in found.errors[0]
+
+
+def test_a_file_that_turns_wrong_keeps_what_it_said(folder: Folder) -> None:
+    """Until it is right again, or gone."""
+    path = write(folder, "a.yaml", f"{POLICY}---\n{POD}")
+    assert len(folder.read().policies) == 1
+    write(folder, "a.yaml", "spec: [")
+    found = folder.read()
+    assert (len(found.policies), len(found.pods), len(found.errors)) == (1, 1, 1)
+    assert len(folder.read().policies) == 1, "also when nothing has changed since"
+    write(folder, "a.yaml", POD)
+    assert folder.read().policies == ()
+    path.unlink()
+    assert folder.read().pods == ()
+
+
+def test_an_unreadable_file_is_an_error_and_no_crash(folder: Folder) -> None:
+    """A folder by the name of a file, and a link to nowhere."""
+    (folder.path / "folder.yaml").mkdir()
+    (folder.path / "dangling.yaml").symlink_to("/nowhere")
+    write(folder, "good.yaml", POLICY)
+    found = folder.read()
+    assert len(found.policies) == 1
+    assert len(found.errors) == 1
+
+
+def test_a_change_within_one_tick_of_the_clock_is_seen(folder: Folder) -> None:
+    """Another file of the same size and time, put in its place."""
+    path = write(folder, "a.yaml", POLICY)
+    folder.read()
+    times = path.stat()
+    other = write(folder, ".new", POLICY.replace("100M", "200M"))
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.rename(path)
+    assert folder.read().policies[0].limits["ingress"].rate.bits_per_s == 200_000_000
+
+
+@given(st.binary())
+def test_no_bytes_raise_anything(text: bytes) -> None:
+    """What is wrong is in the errors."""
+    parse_text(text, "fuzz")

@@ -1,0 +1,100 @@
+"""Selectors, precedence and defaults."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenbucket.core.bucket import bucket_of, describe
+from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.policy import Burst, Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.precedence import Winners
+from tokenbucket.core.selector import Operator, Requirement, Selector
+
+LIMIT = Limit(Rate(10**6))
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "matching"),
+    [
+        (Operator.IN, {"web", "db"}, [{"app": "web"}, {"app": "db", "x": "y"}]),
+        (Operator.NOT_IN, {"web"}, [{"app": "db"}, {}]),
+        (Operator.EXISTS, set(), [{"app": ""}, {"app": "web"}]),
+        (Operator.DOES_NOT_EXIST, set(), [{}, {"x": "y"}]),
+    ],
+)
+def test_operators_select_as_kubernetes_does(operator: Operator, values: set[str], matching: list) -> None:
+    """NotIn takes pods that lack the label, too."""
+    selector = Selector(frozenset({Requirement("app", operator, frozenset(values))}))
+    candidates = [{}, {"x": "y"}, {"app": ""}, {"app": "web"}, {"app": "db"}, {"app": "db", "x": "y"}]
+    expected = [labels for labels in candidates if labels in matching]
+    assert [labels for labels in candidates if selector.matches(labels) and labels in matching] == expected
+    assert all(selector.matches(labels) == (labels in matching) for labels in matching)
+
+
+def test_an_empty_selector_selects_all_and_several_requirements_all_hold() -> None:
+    """Requirements are joined by and."""
+    both = Selector(
+        frozenset({Requirement("a", Operator.EXISTS), Requirement("b", Operator.IN, frozenset({"1"}))})
+    )
+    assert Selector().matches({})
+    assert both.matches({"a": "", "b": "1"})
+    assert not both.matches({"a": "", "b": "2"})
+
+
+def policy(name: str, priority: int = 0, created: str = "", **limits: Limit) -> Policy:
+    directions = {Direction(direction): limit for direction, limit in (limits or {"ingress": LIMIT}).items()}
+    return Policy("shop", name, Selector(), directions, priority, created=created)
+
+
+POD = Pod(PodId("shop", "web-0"), {}, frozenset())
+RANKED = [
+    policy("z", priority=5, created="2026"),
+    policy("y", created="2024"),
+    policy("x", created="2025"),
+    policy("a"),
+    policy("b"),
+]
+
+
+@given(st.permutations(RANKED), st.integers(0, len(RANKED) - 1))
+def test_the_winner_does_not_depend_on_the_order(policies: list[Policy], dropped: int) -> None:
+    """Highest priority, then oldest, then name; and so on for the rest."""
+    remaining = [each for each in policies if each not in RANKED[:dropped]]
+    assert Winners(remaining).of(POD) == {Direction.INGRESS: RANKED[dropped]}
+
+
+def test_each_direction_has_its_own_winner() -> None:
+    """A policy that wins one direction leaves the other to the next."""
+    strong, weak = policy("strong", 9, ingress=LIMIT), policy("weak", 1, ingress=LIMIT, egress=LIMIT)
+    assert Winners([weak, strong]).of(POD) == {Direction.INGRESS: strong, Direction.EGRESS: weak}
+
+
+def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> None:
+    """A namespace is a border."""
+    off = Policy("shop", "off", Selector(), {Direction.INGRESS: LIMIT}, mode=Mode.OFF)
+    foreign = Policy("other", "foreign", Selector(), {Direction.INGRESS: LIMIT})
+    assert Winners([off, foreign]).of(POD) == {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "action", "words"),
+    [
+        (Limit(Rate(100_000_000)), ExceedAction.DELAY, "100Mbit/s, burst 625kB, Delay 25ms"),
+        (Limit(Rate(1_000_000)), ExceedAction.DELAY, "1Mbit/s, burst 32KiB, Delay 193.8ms"),
+        (Limit(Rate(100_000_000)), ExceedAction.DROP, "100Mbit/s, burst 6.25MB, Drop"),
+        (Limit(Rate(1_000_000)), ExceedAction.DROP, "1Mbit/s, burst 128KiB, Drop"),
+        (Limit(Rate(None, 10_000)), ExceedAction.DROP, "10kpkt/s, burst 5000 packets, Drop"),
+        (Limit(Rate(None, 10)), ExceedAction.DROP, "10pkt/s, burst 64 packets, Drop"),
+        (
+            Limit(Rate(10**10), max_delay_ns=10**9),
+            ExceedAction.DELAY,
+            "10Gbit/s, burst 62.5MB, Delay 13.42ms",
+        ),
+        (Limit(Rate(10**6), Burst(2048), dscp=8), ExceedAction.MARK, "1Mbit/s, burst 2KiB, Mark DSCP 8"),
+    ],
+)
+def test_defaults_are_computed_from_the_rate(limit: Limit, action: ExceedAction, words: str) -> None:
+    """50 ms of the rate, 500 ms to drop, with floors; and no more held than 16 MiB."""
+    assert describe(bucket_of(limit, Mode.ENFORCE, action_in_force=action)) == words
