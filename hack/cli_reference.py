@@ -25,11 +25,9 @@ def section(title: str, text: str) -> str:
 
 def main() -> None:
     overview = help_of()
-    verbs = re.search(r"\{([a-z,-]+)\}", overview)
-    if verbs is None:
-        raise SystemExit(f"{COMMAND.name} --help: no list of verbs")
+    verbs = re.findall(r"^    ([a-z]+) ", overview, flags=re.MULTILINE)
     sections = [section("tokenbucket", overview)]
-    sections += [section(f"tokenbucket {verb}", help_of(verb)) for verb in verbs[1].split(",")]
+    sections += [section(f"tokenbucket {verb}", help_of(verb)) for verb in verbs]
     PAGE.write_text(HEADING + "\n".join(sections) + "\n")
 
 

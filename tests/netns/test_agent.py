@@ -205,6 +205,20 @@ def test_limits_outlive_the_agent_and_are_taken_over(
     assert send(client, web, 50) <= 3
 
 
+def test_an_upgrade_replaces_programs_in_place_and_keeps_tokens(lab: Lab, agent: Agent, client: Pod) -> None:
+    """Another build of the same layout: filters swap their program, buckets stay, old pins go."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    limited(agent, web, client)
+    assert empties_a_bucket(client, web, 10)
+    agent.stop()
+    build = next(harness.PINS.programs.iterdir())
+    build.rename(build.with_name("0123456789abcdef"))  # as if another version had loaded it
+    agent.start()
+    wait(lambda: len(agent.events("attached")) == 2, agent.log)
+    assert send(client, web, 50) <= 3
+    wait(lambda: [folder.name for folder in harness.PINS.programs.iterdir()] == [build.name], agent.log)
+
+
 def test_a_stop_by_sigterm_is_a_success(agent: Agent) -> None:
     """Exit status 0, and it says that limits stay."""
     agent.start()

@@ -17,7 +17,7 @@ from types import FrameType
 
 from tokenbucket.agent.reconcile import Reconciler
 from tokenbucket.agent.schedule import Schedule
-from tokenbucket.bpf.load import ensure_loaded
+from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Programs, Slots
@@ -41,10 +41,13 @@ class Standalone:
     watch: FolderWatch
     monitor: Monitor
     reconciler: Reconciler
+    pins: Pins
+    build: str
     schedule: Schedule = field(default_factory=Schedule)
     manifests: Manifests = field(default_factory=Manifests)
     stopping: bool = False
     _full_pass_at: float = 0.0
+    _settled: bool = False
 
     def run(self) -> None:
         """Runs until :attr:`stopping`. Limits stay in force afterwards."""
@@ -104,6 +107,9 @@ class Standalone:
             log.warning("pass failed", extra={"error": str(error)})
             self.reconciler.view.invalidate_all()
             complete = False
+        if complete and not self._settled:
+            self.pins.remove_other_builds(self.build)  # no filter runs them any more
+            self._settled = True
         self.schedule.started(start, complete=complete)
 
 
@@ -146,10 +152,12 @@ def run(folder: Path, pins: Pins, slots: int) -> None:
         watch = stack.enter_context(closing(FolderWatch(folder)))
         connection = stack.enter_context(connect())
         monitor = stack.enter_context(closing(Monitor(ignore={connection.portid})))
-        build = ensure_loaded(pins, slots)
+        build, refused = load_or_keep(pins, slots)
+        if refused:
+            log.error("program not loaded; going on with the one before", extra={"error": refused})
         opened = stack.enter_context(Slots(pins))
         programs = stack.enter_context(closing(Programs(pins, build)))
         log.info("started", extra={"folder": str(folder), "pins": str(pins.folder), "build": build})
         reconciler = Reconciler(View(connection), connection, opened, programs, locks)
-        Standalone(Folder(folder), watch, monitor, reconciler).run()
+        Standalone(Folder(folder), watch, monitor, reconciler, pins, build).run()
     log.info("stopped; limits stay in force")

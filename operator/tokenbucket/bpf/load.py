@@ -36,6 +36,21 @@ def ensure_loaded(pins: Pins, slots: int = DEFAULT_SLOTS, source: Path | None = 
     return build
 
 
+def load_or_keep(pins: Pins, slots: int = DEFAULT_SLOTS, source: Path | None = None) -> tuple[str, str]:
+    """As :func:`ensure_loaded`, but goes on with the build that was loaded last when this one is refused.
+
+    Returns the name of the build, and why it is not this one, empty if it is. Raises LoadError when none is
+    loaded or the maps are not ours.
+    """
+    try:
+        return ensure_loaded(pins, slots, source), ""
+    except LoadError as error:
+        build = pins.last_build()
+        if build is None or pins.check_maps() is None:
+            raise
+        return build, str(error)
+
+
 def _run_loader(source: Path, pins: Pins, slots: int) -> None:
     command = [sys.executable, "-m", "tokenbucket.bpf.loader", str(source), str(pins.root), str(slots)]
     package_root = str(Path(__file__).parents[2])

@@ -100,6 +100,12 @@ class Pins:
         """Whether that build is loaded. Its folder is renamed into place when complete."""
         return all((self.build(build) / name).exists() for name in HookProgram)
 
+    def last_build(self) -> str | None:
+        """The build that was loaded last, if any is."""
+        builds = sorted(_children(self.programs), key=lambda folder: folder.stat().st_mtime_ns)
+        complete = [folder.name for folder in builds if self.has_build(folder.name)]
+        return complete[-1] if complete else None
+
     def remove_other_builds(self, build: str) -> None:
         """Unpins every build but one. Programs that a filter still uses live on until it is replaced."""
         for other in _children(self.programs):
