@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import BPFFS, Pins
@@ -26,6 +25,7 @@ from tokenbucket.netlink.view import View
 TOKENBUCKET = str(Path(sys.executable).parent / "tokenbucket")
 WAIT_S = 60.0
 _CLONE_NEWNET = 0x40000000
+Found = TypeVar("Found")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -90,7 +90,14 @@ class Agent:
         self._log = log
         with log.open("wb") as output, inside(node.name):
             self.started_at_s = time.time()
-            command = [TOKENBUCKET, "agent", "--manifests", str(node.manifests), "--pins", str(node.pins.root)]
+            command = [
+                TOKENBUCKET,
+                "agent",
+                "--manifests",
+                str(node.manifests),
+                "--pins",
+                str(node.pins.root),
+            ]
             self.process = subprocess.Popen([*command, "--log-format", "json"], stdout=output, stderr=output)
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
@@ -122,7 +129,7 @@ def stamp_s(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(line["time"]).timestamp()
 
 
-def wait_until[T](condition: Callable[[], T | None], what: str, pause_s: float = 0.02) -> T:
+def wait_until(condition: Callable[[], Found | None], what: str, pause_s: float = 0.02) -> Found:
     """Polls until there is a value. Raises TimeoutError."""
     end = time.monotonic() + WAIT_S
     while time.monotonic() < end:
@@ -131,3 +138,138 @@ def wait_until[T](condition: Callable[[], T | None], what: str, pause_s: float =
             return value
         time.sleep(pause_s)
     raise TimeoutError(f"waited {WAIT_S:.0f} s for {what}")
+
+
+@dataclass
+class Node:
+    """A node's network namespace, its pods' namespaces, a folder of manifests, and pins of its own."""
+
+    name: str
+    pins: Pins
+    folder: Path
+    agents: list[Agent] = field(default_factory=list)
+    _namespaces: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """Where the node's namespace has its name."""
+        return Path("/run/netns", self.name)
+
+    @property
+    def manifests(self) -> Path:
+        """The folder that the agent reads."""
+        return self.folder / "manifests"
+
+    def add_namespaces(self, *suffixes: str) -> list[str]:
+        """Makes namespaces that end with the node. Returns their names."""
+        names = [f"{self.name}-{suffix}" for suffix in suffixes]
+        self._namespaces += names
+        ip(f"netns add {name}" for name in names)
+        return names
+
+    def set_up(self) -> None:
+        """Makes the node's own namespace, which forwards."""
+        self._namespaces.append(self.name)
+        ip(f"netns add {self.name}")
+        self.manifests.mkdir()
+        ip("link set lo up", self.name)
+        with inside(self.name):
+            for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+                Path("/proc/sys/net", setting).write_text("1")
+
+    def declare(self, file: str, text: str) -> float:
+        """Puts a file in place by a rename. Returns the time just before it, of the monotonic clock."""
+        unfinished = self.folder / file
+        unfinished.write_text(text)
+        before = time.monotonic()
+        unfinished.rename(self.manifests / file)
+        return before
+
+    def start_agent(self) -> Agent:
+        """Starts an agent and does not wait for it."""
+        self.agents.append(Agent(self, self.folder / f"agent-{len(self.agents)}.log"))
+        return self.agents[-1]
+
+    def filters(self) -> dict[int, tuple[int, int]]:
+        """Slot and program id of our filter, by interface of the node. Reads the kernel, not the agent."""
+        with connect(self.path) as connection:
+            view = View(connection)
+            view.refresh()
+            return {
+                ifindex: (ours.slot, ours.prog_id)
+                for ifindex, filters in view.filters.items()
+                for ours in filters.ours
+            }
+
+    def remove_pins(self) -> None:
+        """Removes the pins and the files of the locks."""
+        self.pins.remove()
+        locks = Locks.of(self.pins)
+        for file in locks.folder.glob(f"{locks.name}.*.lock"):
+            file.unlink()
+
+    def close(self) -> None:
+        """Ends the agents, and removes namespaces and pins."""
+        for agent in self.agents:
+            agent.kill()
+        # The node goes first, and takes all veths with it at once.
+        names = [name for name in self._namespaces if Path("/run/netns", name).exists()]
+        ip(f"netns del {name}" for name in names)
+        self.remove_pins()
+
+
+@contextlib.contextmanager
+def node(name: str) -> Iterator[Node]:
+    """A node, gone at the end, however it comes."""
+    unique = f"{name}-{os.getpid()}"
+    with tempfile.TemporaryDirectory(prefix=f"bn-{unique}-") as folder:
+        made = Node(f"bn-{unique}", Pins(BPFFS / f"bn_{unique.replace('-', '_')}"), Path(folder))
+        try:
+            made.set_up()
+            yield made
+        finally:
+            made.close()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of a table: samples of one unit, and what they should be."""
+
+    name: str
+    samples: Sequence[float]
+    unit: str
+    target: str = ""
+    met: bool | None = None
+    """Whether the target is met; ``None`` where there is none."""
+
+
+def below(name: str, samples: Sequence[float], limit: float, unit: str) -> Figure:
+    """A figure whose median must be below a limit."""
+    return Figure(name, samples, unit, f"< {limit:g} {unit}", statistics.median(samples) < limit)
+
+
+def must_be(name: str, samples: Sequence[float], value: float, unit: str) -> Figure:
+    """A figure of which every sample must have one value."""
+    return Figure(name, samples, unit, f"= {value:g}", set(samples) == {value})
+
+
+def verdict(met: bool | None) -> str:
+    """In one word."""
+    return "" if met is None else "ok" if met else "MISSED"
+
+
+def print_table(title: str, figures: Iterable[Figure]) -> bool:
+    """Prints figures under a title. Returns whether all targets are met."""
+    print(f"\n{title}\n  {'':46}{'median':>10} {'least':>10} {'most':>10} {'unit':6}{'n':>4}  target")
+    all_met = True
+    for each in figures:
+        numbers = (statistics.median(each.samples), min(each.samples), max(each.samples))
+        values = " ".join(f"{_short(number):>10}" for number in numbers)
+        end = f"{each.target} {verdict(each.met)}".rstrip()
+        print(f"  {each.name:46}{values} {each.unit:6}{len(each.samples):4}  {end}".rstrip())
+        all_met = all_met and each.met is not False
+    return all_met
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number == int(number) or abs(number) >= 1000 else f"{number:.3g}"

@@ -21,6 +21,7 @@ from tokenbucket.core.policy import Direction
 from tokenbucket.core.slot import SlotConfig
 from tokenbucket.errors import KernelError
 
+_LONG_MS = 86_400_000
 PACKET_BYTES = 1514
 """The packet whose conditions are shown: a full Ethernet frame."""
 
@@ -125,7 +126,8 @@ def _meter(name: str, limits: str, tokens: str, packet: str, state: tuple[int, i
 def _ahead(tat: int, now_q: int) -> str:
     if gcra.is_ahead(tat, now_q):
         return f"{((tat - now_q) % 2**64) / gcra.QUANTA_PER_NS / 1e6:.3f} ms behind it"
-    return f"{((now_q - tat) % 2**64) / gcra.QUANTA_PER_NS / 1e6:.3f} ms past it"
+    past_ms = (now_q - tat) % 2**64 / gcra.QUANTA_PER_NS / 1e6
+    return f"{past_ms:.3f} ms past it" if past_ms < _LONG_MS else "long past it"
 
 
 def _transitions(stats: Stats, *, observe: bool) -> str:

@@ -28,7 +28,13 @@ def output_options() -> argparse.ArgumentParser:
     """``-o``."""
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument(
-        "-o", "--output", type=Format, choices=list(Format), default=Format.TABLE, metavar="FORMAT"
+        "-o",
+        "--output",
+        type=Format,
+        choices=list(Format),
+        default=Format.TABLE,
+        metavar="FORMAT",
+        help="table, json or yaml",
     )
     return parent
 

@@ -1,0 +1,208 @@
+"""How an agent does with 500 pods: cold start, a change of the rate, a restart, and its memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import lab
+
+from tokenbucket import layout
+from tokenbucket.bpf import syscall
+from tokenbucket.bpf.slots import Slots
+
+PODS = 500
+STARTS = 5
+CHANGES = 20
+RATES_BITS_PER_S = (1_000_000, 2_000_000)
+DRAINED_PODS = (0, 100, 200, 300, 499)
+QUIET_S = 2.0
+"""A restarted agent says nothing when there is nothing to do: it has this long to do something."""
+COMPILER = ("libbcc", "libLLVM", "libclang")
+
+
+def address(number: int) -> str:
+    """Of one pod."""
+    return f"10.200.{number // 250}.{number % 250 + 1}"
+
+
+def build(node: lab.Node) -> None:
+    """The pods, point to point, as documents and as namespaces."""
+    names = node.add_namespaces(*(f"p{number}" for number in range(PODS)))
+    ip_of_node = [
+        line
+        for number, name in enumerate(names)
+        for line in (
+            f"link add v{number} type veth peer name eth0 netns {name}",
+            f"link set v{number} up",
+            f"route add {address(number)}/32 dev v{number}",
+        )
+    ]
+    lab.ip(ip_of_node, node.name)
+    for number, name in enumerate(names):
+        lab.ip(
+            (
+                f"addr add {address(number)}/32 dev eth0",
+                "link set eth0 up",
+                "route add 169.254.1.1 dev eth0",
+                "route add default via 169.254.1.1 dev eth0",
+            ),
+            name,
+        )
+    documents = [lab.pod_document(f"pod-{number}", address(number)) for number in range(PODS)]
+    node.declare("pods.yaml", "---\n".join(documents))
+    node.declare("policy.yaml", lab.policy_document(RATES_BITS_PER_S[0]))
+
+
+def remove_limits(node: lab.Node) -> None:
+    """Leaves nothing of ours in the kernel."""
+    lab.tc((f"qdisc del dev v{number} clsact" for number in range(PODS)), node.name)
+    node.remove_pins()
+
+
+def verify(node: lab.Node) -> None:
+    """Raises RuntimeError unless the kernel has a filter on each pod's veth, each with a slot of its own."""
+    filters = node.filters()
+    with Slots(node.pins) as slots:
+        in_use = slots.read()
+    if len(filters) != PODS or {slot for slot, _ in filters.values()} != set(in_use):
+        raise RuntimeError(f"{len(filters)} filters and {len(in_use)} slots, not {PODS} of each")
+
+
+def cold_starts(node: lab.Node) -> list[lab.Figure]:
+    """Starts with nothing in the kernel. The agent of the last one goes on running."""
+    whole, loading, passes = [], [], []
+    for start in range(STARTS):
+        if start:
+            node.agents[-1].kill()
+            remove_limits(node)
+        agent = node.start_agent()
+        done = agent.wait_for("pass", complete=True)
+        whole.append(lab.stamp_s(done) - agent.started_at_s)
+        loading.append(lab.stamp_s(agent.lines("started")[0]) - agent.started_at_s)
+        passes.append(done["seconds"])
+        verify(node)
+    return [
+        lab.below(f"cold start, exec to {PODS} limits in force", whole, 2, "s"),
+        lab.Figure("  of it, until the program is compiled and loaded", loading, "s"),
+        lab.Figure("  of it, the first pass", passes, "s"),
+    ]
+
+
+class RateReader:
+    """The pinned configuration of the slots, read as often as can be."""
+
+    def __init__(self, slots: Iterable[int], count: int, pin: Path) -> None:
+        self._slots = tuple(slots)
+        self._type = layout.Config * count
+        self._count = count
+        self._fd = syscall.open_pin(pin)
+
+    def all_have(self, bits_per_s: int) -> bool:
+        """Whether every slot has this rate."""
+        raw = syscall.lookup_all(self._fd, self._count, ctypes.sizeof(layout.Config))
+        configs = self._type.from_buffer_copy(raw)
+        return all(configs[slot].bits_per_s == bits_per_s for slot in self._slots)
+
+    def close(self) -> None:
+        """Closes the map."""
+        os.close(self._fd)
+
+
+def changes(node: lab.Node) -> list[lab.Figure]:
+    """The policy's file is replaced, again and again."""
+    with Slots(node.pins) as slots:
+        reader = RateReader(slots.read(), slots.count, node.pins.maps / "tb_config")
+    agent, milliseconds, passes = node.agents[-1], [], []
+    try:
+        for change in range(1, CHANGES + 1):
+            rate = RATES_BITS_PER_S[change % 2]
+            passes_before = len(agent.lines("pass"))
+            begin = node.declare("policy.yaml", lab.policy_document(rate))
+            end = lab.wait_until(
+                lambda rate=rate: time.monotonic() if reader.all_have(rate) else None,
+                "the new rate",
+                pause_s=0.0002,
+            )
+            milliseconds.append(1000 * (end - begin))
+            passes.append(1000 * agent.wait_for("pass", after=passes_before)["seconds"])
+    finally:
+        reader.close()
+    return [
+        lab.below(f"new rate, rename to the last of {PODS} slots", milliseconds, 100, "ms"),
+        lab.Figure("  of it, the pass", passes, "ms"),
+    ]
+
+
+def drain(node: lab.Node) -> None:
+    """Sends a few pods more than their bursts hold."""
+    with lab.inside(node.name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for number in DRAINED_PODS:
+            for _ in range(300):
+                sender.sendto(bytes(1400), (address(number), 9))
+
+
+def given_back_bytes(before: int, after: int, bits_per_s: int) -> float:
+    """Tokens that a bucket has more than time alone gave it. Its word moves back only for that."""
+    moved = (after - before + (1 << 63)) % (1 << 64) - (1 << 63)
+    return max(0, -moved) * bits_per_s / (8 * 256 * 10**9)
+
+
+def restarts(node: lab.Node) -> list[lab.Figure]:
+    """Killed and started again, a few buckets being empty."""
+    names = [f"pod-{number}" for number in DRAINED_PODS]
+    replaced, actions, given_back, ready = [], [], [], []
+    with Slots(node.pins) as slots:
+        drained = [index for index, slot in slots.read().items() if slot.owner.key.subject.name in names]
+        for _ in range(STARTS):
+            drain(node)
+            filters, meters = node.filters(), [slots.meters(index) for index in drained]
+            node.agents[-1].kill()
+            agent = node.start_agent()
+            ready.append(lab.stamp_s(agent.wait_for("started")) - agent.started_at_s)
+            time.sleep(QUIET_S)
+            replaced.append(len(set(filters.items()) ^ set(node.filters().items())))
+            actions.append(sum(line["actions"] for line in agent.lines("pass")))
+            rate = slots.read()[drained[0]].config.bits_per_s
+            for index, before in zip(drained, meters, strict=True):
+                after = slots.meters(index)
+                given_back.append(given_back_bytes(before.bytes_tat, after.bytes_tat, rate))
+    return [
+        lab.must_be("kill -9 and start: filters replaced", replaced, 0, ""),
+        lab.must_be("  actions of the new agent", actions, 0, ""),
+        lab.must_be(f"  tokens given back to {len(names)} empty buckets", given_back, 0, "bytes"),
+        lab.Figure("  exec to ready, program found loaded", ready, "s"),
+    ]
+
+
+def memory(agent: lab.Agent) -> list[lab.Figure]:
+    """What the process holds after all that."""
+    process = Path("/proc", str(agent.process.pid))
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    mebibytes = int(status["VmRSS"].split()[0]) / 1024
+    children = (process / "task" / process.name / "children").read_text().split()
+    maps = (process / "maps").read_text()
+    mapped = sum(name in maps for name in COMPILER)
+    return [
+        lab.below(f"memory of the agent with {PODS} pods", [mebibytes], 64, "MiB"),
+        lab.must_be("  its child processes", [len(children)], 0, ""),
+        lab.must_be("  libraries of the compiler mapped", [mapped], 0, ""),
+    ]
+
+
+def report() -> bool:
+    """Prints the table. Returns whether every target is met."""
+    with lab.node("scale") as node:
+        build(node)
+        figures = cold_starts(node)
+        figures += changes(node) + memory(node.agents[-1])
+        figures += restarts(node)
+        return lab.print_table(f"One node, {PODS} pods, one policy", figures)
+
+
+if __name__ == "__main__":
+    report()
