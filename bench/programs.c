@@ -20,7 +20,7 @@ int clock_read(struct __sk_buff *skb)
 
 int data_path(struct __sk_buff *skb)
 {
-	return tb_limit(skb, skb->mark, tb_leaving(skb), bpf_ktime_get_ns());
+	return tb_limit(skb, skb->mark, TB_EGRESS_HOOK, bpf_ktime_get_ns());
 }
 
 /* What it would cost to find the slot by the interface instead of by the filter's classid. */
@@ -31,5 +31,5 @@ int data_path_by_hash(struct __sk_buff *skb)
 
 	if (!slot)
 		return TB_PASS;
-	return tb_limit(skb, *slot, tb_leaving(skb), bpf_ktime_get_ns());
+	return tb_limit(skb, *slot, TB_EGRESS_HOOK, bpf_ktime_get_ns());
 }

@@ -19,6 +19,11 @@ enum {
 	TB_ND_LAST = 137,  /* ... redirect */
 };
 
+enum tb_hook {
+	TB_INGRESS_HOOK,
+	TB_EGRESS_HOOK,
+};
+
 /* 64 bits, because bcc compiles for a BPF without 32-bit arithmetic. */
 struct tb_packet {
 	__u64 wire_bytes; /* Ethernet frame without FCS, each segment's headers included */

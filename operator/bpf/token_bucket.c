@@ -19,39 +19,32 @@ enum {
 	TB_DROP = 2,  /* TC_ACT_SHOT */
 };
 
-/* What a packet costs on each meter of its slot; 0 on a meter that is not in use. */
-struct tb_costs {
-	__u64 bytes_q;
-	__u64 packets_q;
-};
-
-/* Charges both meters, or neither. */
-static __always_inline enum tb_case tb_charge_both(const struct tb_config *config, struct tb_meters *meters,
-						   struct tb_costs costs, __u64 now)
+static __always_inline __u64 tb_read(__u64 *word)
 {
-	enum tb_case verdict;
-
-	/* Looked at first, so that a flood that the packet meter refuses never touches the byte meter. */
-	if (!tb_would_conform(*(volatile __u64 *)&meters->packets_tat, now, costs.packets_q,
-			      config->packets_burst_q))
-		return TB_TOO_FAST;
-	verdict = tb_take(&meters->bytes_tat, now, costs.bytes_q, config->bytes_burst_q);
-	if (verdict >= TB_TOO_FAST)
-		return verdict;
-	verdict = tb_take(&meters->packets_tat, now, costs.packets_q, config->packets_burst_q);
-	if (verdict >= TB_TOO_FAST)
-		__sync_fetch_and_add(&meters->bytes_tat, -costs.bytes_q);
-	return verdict;
+	return *(volatile __u64 *)word;
 }
 
-static __always_inline enum tb_case tb_charge(const struct tb_config *config, struct tb_meters *meters,
-					      struct tb_costs costs, __u64 now)
+/* Charges the packet meter, and the byte meter where there is one: both, or neither. */
+static __always_inline enum tb_case tb_charge_packets(const struct tb_config *config,
+						      struct tb_meters *meters, struct tb_packet packet,
+						      __u64 now)
 {
-	if (!costs.packets_q)
-		return tb_take(&meters->bytes_tat, now, costs.bytes_q, config->bytes_burst_q);
-	if (!costs.bytes_q)
-		return tb_take(&meters->packets_tat, now, costs.packets_q, config->packets_burst_q);
-	return tb_charge_both(config, meters, costs, now);
+	__u64 cost = tb_packets_cost(packet.segments, config->packets_scale);
+	__u64 bytes_cost = tb_bytes_cost(packet.wire_bytes, config->bytes_scale);
+	enum tb_case verdict;
+
+	if (!config->bytes_scale)
+		return tb_take(&meters->packets_tat, now, cost, config->packets_burst_q);
+	/* Looked at first, so that a flood that the packet meter refuses never touches the byte meter. */
+	if (!tb_would_conform(tb_read(&meters->packets_tat), now, cost, config->packets_burst_q))
+		return TB_TOO_FAST;
+	verdict = tb_take(&meters->bytes_tat, now, bytes_cost, config->bytes_burst_q);
+	if (verdict >= TB_TOO_FAST)
+		return verdict;
+	verdict = tb_take(&meters->packets_tat, now, cost, config->packets_burst_q);
+	if (verdict >= TB_TOO_FAST)
+		__sync_fetch_and_add(&meters->bytes_tat, -bytes_cost);
+	return verdict;
 }
 
 /*
@@ -60,28 +53,27 @@ static __always_inline enum tb_case tb_charge(const struct tb_config *config, st
  * the total stays at the rate.
  */
 static __always_inline int tb_passes_in_reserve(struct __sk_buff *skb, const struct tb_config *config,
-						struct tb_meters *meters, struct tb_costs costs, __u64 bytes,
-						__u64 now)
+						struct tb_meters *meters, struct tb_packet packet, __u64 now)
 {
 	int of_the_node = (config->flags & TB_NODE_RESERVE) && !skb->ingress_ifindex;
+	__u64 cost = tb_reserve_cost(packet.wire_bytes, config->reserve_scale);
 
 	if (!config->reserve_scale || (!of_the_node && !tb_is_neighbour_discovery(skb)))
 		return 0;
-	if (tb_take(&meters->reserve_tat, now, tb_reserve_cost(bytes, config->reserve_scale),
-		    config->reserve_burst_q) >= TB_TOO_FAST)
+	if (tb_take(&meters->reserve_tat, now, cost, config->reserve_burst_q) >= TB_TOO_FAST)
 		return 0;
-	__sync_fetch_and_add(&meters->bytes_tat, costs.bytes_q);
-	__sync_fetch_and_add(&meters->packets_tat, costs.packets_q);
+	__sync_fetch_and_add(&meters->bytes_tat, tb_bytes_cost(packet.wire_bytes, config->bytes_scale));
+	__sync_fetch_and_add(&meters->packets_tat, tb_packets_cost(packet.segments, config->packets_scale));
 	return 1;
 }
 
 static __always_inline int tb_exceed(struct __sk_buff *skb, const struct tb_config *config,
 				     struct tb_meters *meters, struct tb_stats *stats,
-				     struct tb_packet packet, struct tb_costs costs, __u64 now)
+				     struct tb_packet packet, __u64 now)
 {
 	stats->too_fast_packets += packet.segments;
 	stats->too_fast_bytes += packet.wire_bytes;
-	if (tb_passes_in_reserve(skb, config, meters, costs, packet.wire_bytes, now)) {
+	if (tb_passes_in_reserve(skb, config, meters, packet, now)) {
 		stats->reserve_packets += packet.segments;
 		stats->reserve_bytes += packet.wire_bytes;
 		return TB_PASS;
@@ -100,26 +92,29 @@ static __always_inline int tb_unmetered(struct tb_packet packet)
 	return TB_PASS;
 }
 
-static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, struct tb_packet packet, __u64 now_ns)
+static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_hook hook, __u64 now_ns)
 {
 	struct tb_config *config = tb_config_of(slot);
 	struct tb_meters *meters = tb_meters_of(slot);
 	struct tb_stats *stats = tb_stats_of(slot);
+	struct tb_packet packet = hook == TB_EGRESS_HOOK ? tb_leaving(skb) : tb_arriving(skb);
 	__u64 now = now_ns * TB_QUANTA_PER_NS;
-	struct tb_costs costs = {};
 	enum tb_case verdict;
 
-	if (!config || !meters || !stats || !(config->bytes_scale | config->packets_scale))
+	if (!config || !meters || !stats)
 		return tb_unmetered(packet);
-	if (config->bytes_scale)
-		costs.bytes_q = tb_bytes_cost(packet.wire_bytes, config->bytes_scale);
 	if (config->packets_scale)
-		costs.packets_q = tb_packets_cost(packet.segments, config->packets_scale);
-	verdict = tb_charge(config, meters, costs, now);
+		verdict = tb_charge_packets(config, meters, packet, now);
+	else if (config->bytes_scale)
+		verdict = tb_take(&meters->bytes_tat, now,
+				  tb_bytes_cost(packet.wire_bytes, config->bytes_scale),
+				  config->bytes_burst_q);
+	else
+		return tb_unmetered(packet);
 	if (verdict >= TB_TOO_FAST) {
 		if (verdict == TB_CONTENDED)
 			stats->contended_packets += packet.segments;
-		return tb_exceed(skb, config, meters, stats, packet, costs, now);
+		return tb_exceed(skb, config, meters, stats, packet, now);
 	}
 	if (verdict == TB_IDLE)
 		stats->idle_packets += packet.segments;
@@ -132,13 +127,13 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, struct tb
 SEC("tc/egress")
 int at_egress_hook(struct __sk_buff *skb)
 {
-	return tb_limit(skb, skb->tc_classid, tb_leaving(skb), bpf_ktime_get_ns());
+	return tb_limit(skb, skb->tc_classid, TB_EGRESS_HOOK, bpf_ktime_get_ns());
 }
 
 SEC("tc/ingress")
 int at_ingress_hook(struct __sk_buff *skb)
 {
-	return tb_limit(skb, skb->tc_classid, tb_arriving(skb), bpf_ktime_get_ns());
+	return tb_limit(skb, skb->tc_classid, TB_INGRESS_HOOK, bpf_ktime_get_ns());
 }
 
 #ifndef TB_PIN_DIR

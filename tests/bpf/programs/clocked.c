@@ -8,11 +8,11 @@
 SEC("tc/clocked_egress")
 int clocked_egress(struct __sk_buff *skb)
 {
-	return tb_limit(skb, skb->mark, tb_leaving(skb), skb->tstamp);
+	return tb_limit(skb, skb->mark, TB_EGRESS_HOOK, skb->tstamp);
 }
 
 SEC("tc/clocked_ingress")
 int clocked_ingress(struct __sk_buff *skb)
 {
-	return tb_limit(skb, skb->mark, tb_arriving(skb), skb->tstamp);
+	return tb_limit(skb, skb->mark, TB_INGRESS_HOOK, skb->tstamp);
 }

@@ -1,0 +1,151 @@
+"""How long a new pod is without its limit: 200 pods come to a node whose agent knows them already."""
+
+from __future__ import annotations
+
+import random
+import select
+import statistics
+import threading
+import time
+from dataclasses import dataclass
+
+import lab
+
+from tokenbucket.core.hook import Hook
+from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.events import Event, EventKind
+from tokenbucket.netlink.links import find_link
+from tokenbucket.netlink.monitor import Monitor
+
+PODS = 200
+RATE_BITS_PER_S = 10_000_000
+PAUSE_S = (0.02, 0.06)
+"""Between two pods, at random, so that they keep no step with the agent."""
+MEDIAN_MS, P99_MS = 20.0, 100.0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Milliseconds until our filter was attached, from three moments."""
+
+    from_link_ms: float
+    """From the first event of the host-side link."""
+    from_address_ms: float
+    """From the event of the pod's address."""
+    from_command_ms: float
+    """From the start of the commands that make the pod: an upper bound that trusts no event."""
+
+
+def address(number: int) -> str:
+    """Of one pod."""
+    return f"10.201.0.{number + 1}"
+
+
+class Watch(threading.Thread):
+    """Reads the events of the node's namespace while the pods are made, each with the time of its reading."""
+
+    def __init__(self, netns: str) -> None:
+        super().__init__(daemon=True)
+        with lab.inside(netns):
+            self._monitor = Monitor()
+        self._seen: list[tuple[float, Event]] = []
+        self._stopping = False
+
+    def run(self) -> None:
+        """Reads until it is stopped."""
+        while not self._stopping:
+            if select.select([self._monitor], [], [], 0.1)[0]:
+                now = time.monotonic()
+                self._seen += [(now, event) for event in self._monitor.read()]
+
+    def forget(self) -> None:
+        """Drops what came before."""
+        self._seen = []
+
+    def first(self, kind: EventKind, ifindex: int | None, *, of_node: bool = True) -> float | None:
+        """When the first such event was read; of filters, the first on the hook that we use."""
+        for when, event in self._seen:
+            if (event.kind, event.ifindex, event.nsid is None) != (kind, ifindex, of_node):
+                continue
+            if kind is not EventKind.NEW_FILTER or event.hook is Hook.EGRESS:
+                return when
+        return None
+
+    def close(self) -> None:
+        """Ends the thread and closes the socket."""
+        self._stopping = True
+        self.join()
+        self._monitor.close()
+
+
+def arrive(node: lab.Node, watch: Watch, number: int, netns: str) -> Arrival:
+    """Makes one pod, and waits for its limit."""
+    watch.forget()
+    begin = time.monotonic()
+    lab.ip(
+        (
+            f"link add eth0 type veth peer name v{number} netns {node.name}",
+            f"addr add {address(number)}/32 dev eth0",
+            "link set eth0 up",
+        ),
+        netns,
+    )
+    with connect(node.path) as connection:
+        link = find_link(connection, f"v{number}")
+    if link is None:
+        raise RuntimeError(f"v{number} is gone")
+    attached = lab.wait_until(
+        lambda: watch.first(EventKind.NEW_FILTER, link.ifindex), f"a filter on v{number}", pause_s=0.005
+    )
+    linked = watch.first(EventKind.NEW_LINK, link.ifindex)
+    addressed = watch.first(EventKind.NEW_ADDRESS, link.peer_ifindex, of_node=False)
+    if linked is None or addressed is None:
+        raise RuntimeError(f"v{number}: no event of the link or of its address")
+    return Arrival(*(1000 * (attached - moment) for moment in (linked, addressed, begin)))
+
+
+def percentile_99(values: list[float]) -> float:
+    """The value that one in a hundred exceeds."""
+    return statistics.quantiles(values, n=100, method="inclusive")[98]
+
+
+def arrivals(node: lab.Node) -> list[Arrival]:
+    """All pods, one after another; those that have come stay."""
+    names = node.add_namespaces(*(f"p{number}" for number in range(PODS)))
+    documents = [lab.pod_document(f"pod-{number}", address(number)) for number in range(PODS)]
+    node.declare("pods.yaml", "---\n".join(documents))
+    node.declare("policy.yaml", lab.policy_document(RATE_BITS_PER_S))
+    agent = node.start_agent()
+    agent.wait_for("not in force as declared", after=PODS - 1)  # one line for each pod that is not here yet
+    watch = Watch(node.name)
+    watch.start()
+    try:
+        found = []
+        for number, name in enumerate(names):
+            time.sleep(random.uniform(*PAUSE_S))
+            found.append(arrive(node, watch, number, name))
+        return found
+    finally:
+        watch.close()
+
+
+def report() -> bool:
+    """Prints the table. Returns whether every target is met."""
+    with lab.node("arrival") as node:
+        found = arrivals(node)
+    from_link = [arrival.from_link_ms for arrival in found]
+    from_address = [arrival.from_address_ms for arrival in found]
+    return lab.print_table(
+        f"{PODS} pods come to a node, one by one: until their limit is in force",
+        (
+            lab.below("from the event of the link", from_link, MEDIAN_MS, "ms"),
+            lab.below("  its 99th percentile", [percentile_99(from_link)], P99_MS, "ms"),
+            lab.Figure("from the event of the pod's address", from_address, "ms"),
+            lab.Figure("  its 99th percentile", [percentile_99(from_address)], "ms"),
+            lab.Figure("from before the pod's commands", [each.from_command_ms for each in found], "ms"),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    report()

@@ -1,0 +1,267 @@
+"""How exact a limit is: UDP from a client through the node to a pod, over sizes, limits and offered loads.
+
+A cell is one size, limit and offered load. Three windows of a second give its steady rate, once the bucket is
+empty; and from the first packet on, what the pod has received is compared with rate x time + burst + one packet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import lab
+
+from tokenbucket.bpf.slots import Slots, Stats
+
+SIZES_BYTES = (64, 512, 1400)
+"""Of Ethernet frames without FCS, as veth and the program count them."""
+RATES_BITS_PER_S = (10**6, 10**7, 10**8, 10**9)
+LOADS = (0.5, 1.1, 10.0)
+DEFAULT_CELLS = ((64, 1.1), (1400, 0.5), (1400, 1.1), (512, 10.0))
+FLOOD_PACKETS_PER_S = 1e8
+BURST_S = 0.1
+"""Depth of the bucket, as time at the rate: pauses of the sender shorter than this lose no tokens."""
+SETTLE_S = 1.3
+"""Until the bucket is empty at 1.1 times the rate."""
+WINDOWS, WINDOW_S, SAMPLE_S = 3, 1.0, 0.02
+HEADERS_BYTES = 14 + 20 + 8
+REACHED = 0.98
+ERROR_PERCENT = 0.5
+POD_ADDRESS = "10.202.1.2"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement. A load of infinity is as fast as possible."""
+
+    size_bytes: int
+    rate_bits_per_s: int
+    load: float
+
+    @property
+    def packets_per_s(self) -> float:
+        """What is offered."""
+        return min(self.load * self.rate_bits_per_s / (8 * self.size_bytes), FLOOD_PACKETS_PER_S)
+
+    @property
+    def burst_bytes(self) -> int:
+        """Depth of the bucket."""
+        return int(self.rate_bits_per_s * BURST_S / 8)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pod's counter, read between two times of the monotonic clock in seconds."""
+
+    before_s: float
+    after_s: float
+    received_bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a cell."""
+
+    cell: Cell
+    offered_packets_per_s: float
+    errors_percent: tuple[float, ...]
+    """Of the steady rate, in each window."""
+    lost_packets: int
+    dropped_packets: int
+    """By the bucket; other losses are the machine's."""
+    excess_bytes: float
+
+    @property
+    def skipped(self) -> str:
+        """Why the cell says nothing, if so."""
+        if math.isinf(self.cell.load) or self.offered_packets_per_s >= REACHED * self.cell.packets_per_s:
+            return ""
+        return f"offered {self.offered_packets_per_s:,.0f} of {self.cell.packets_per_s:,.0f} packets/s"
+
+    @property
+    def met(self) -> bool:
+        """Whether the targets are met."""
+        steady = self.dropped_packets == 0 and self.lost_packets == 0
+        if self.cell.load >= 1:
+            steady = abs(statistics.median(self.errors_percent)) <= ERROR_PERCENT
+        return steady and self.excess_bytes <= 0
+
+    def row(self) -> str:
+        """One line of the table."""
+        cell = self.cell
+        load = "flood" if math.isinf(cell.load) else f"{cell.load:g} x"
+        head = f"  {cell.size_bytes:5} {cell.rate_bits_per_s / 1e6:8g} {load:>6}"
+        if self.skipped:
+            return f"{head}  skipped: {self.skipped}"
+        low, high = min(self.errors_percent), max(self.errors_percent)
+        error = f"{statistics.median(self.errors_percent):+8.3f} {low:+8.3f} {high:+8.3f}"
+        if cell.load < 1:
+            error = f"{'':26}"
+        counts = f"{self.lost_packets:10} {self.dropped_packets:10} {self.excess_bytes:12.0f}"
+        return f"{head} {self.offered_packets_per_s:11,.0f} {error} {counts}  {lab.verdict(self.met)}"
+
+
+class Path3:
+    """Client, node and pod, with the pod limited by an agent on the node."""
+
+    def __init__(self, node: lab.Node) -> None:
+        self.node = node
+        self.client, self.pod = node.add_namespaces("client", "pod")
+        self._connect()
+        self.sender = node.folder / "sender"
+        source = Path(__file__).with_name("sender.c")
+        subprocess.run(["gcc", "-O2", "-Wall", "-o", self.sender, source], check=True)
+        node.declare("pod.yaml", lab.pod_document("pod", POD_ADDRESS))
+        node.declare("policy.yaml", lab.policy_document(RATES_BITS_PER_S[0]))
+        node.start_agent().wait_for("pass", complete=True)
+        with lab.inside(self.pod):
+            self._counter = os.open("/proc/thread-self/net/dev", os.O_RDONLY)
+            self._sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # never read: no ICMP in answer
+        self._sink.bind((POD_ADDRESS, 9))
+        self._slots = Slots(node.pins)
+        (self._slot,) = self._slots.read()
+
+    def _connect(self) -> None:
+        """Two veths, with neighbours that need no discovery."""
+        node, client, pod = self.node.name, self.client, self.pod
+        lab.ip(f"link add up0 address 02:00:00:00:00:01 type veth peer name eth0 netns {client}", node)
+        lab.ip(f"link add pod0 address 02:00:00:00:00:02 type veth peer name eth0 netns {pod}", node)
+        for netns, mac in ((client, "02:00:00:00:00:03"), (pod, "02:00:00:00:00:04")):
+            lab.ip(("link set lo up", f"link set eth0 address {mac}", "link set eth0 up"), netns)
+        lab.ip(("addr add 10.202.0.1/24 dev up0", "link set up0 up", "link set pod0 up"), node)
+        lab.ip("addr add 10.202.1.1/24 dev pod0", node)
+        lab.ip(f"neigh add {POD_ADDRESS} lladdr 02:00:00:00:00:04 dev pod0 nud permanent", node)
+        lab.ip("addr add 10.202.0.2/24 dev eth0", client)
+        lab.ip("neigh add 10.202.0.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent", client)
+        lab.ip("route add default via 10.202.0.1", client)
+        lab.ip((f"addr add {POD_ADDRESS}/24 dev eth0", "route add default via 10.202.1.1"), pod)
+
+    def declare(self, cell: Cell) -> None:
+        """Puts the cell's limit in force, and waits until its bucket is full."""
+        self.node.declare("policy.yaml", lab.policy_document(cell.rate_bits_per_s, cell.burst_bytes))
+
+        def in_force() -> bool | None:
+            config = self._slots.read()[self._slot].config
+            wanted = (cell.rate_bits_per_s, cell.burst_bytes)
+            return (config.bits_per_s, config.burst_bytes) == wanted or None
+
+        lab.wait_until(in_force, f"{cell} in the kernel")
+        time.sleep(3 * BURST_S)
+
+    def stats(self) -> Stats:
+        """Counters of the pod's slot."""
+        return self._slots.stats(self._slot)
+
+    def sample(self) -> Sample:
+        """What the pod has received so far, as its interface counts."""
+        before = time.monotonic()
+        text = os.pread(self._counter, 1 << 14, 0).decode()
+        after = time.monotonic()
+        counters = next(line for line in text.splitlines() if line.strip().startswith("eth0:"))
+        return Sample(before, after, int(counters.split(":")[1].split()[0]))
+
+    def samples_of(self, cell: Cell) -> tuple[list[Sample], str]:
+        """Samples while the sender runs, the first just before it; and what it said."""
+        seconds = SETTLE_S + WINDOWS * WINDOW_S + 5 * SAMPLE_S
+        words = (POD_ADDRESS, cell.size_bytes - HEADERS_BYTES, cell.packets_per_s, seconds)
+        samples = [self.sample()]
+        with lab.inside(self.client):
+            sender = subprocess.Popen([self.sender, *map(str, words)], stdout=subprocess.PIPE, text=True)
+        try:
+            while sender.poll() is None:
+                samples.append(self.sample())
+                time.sleep(SAMPLE_S)
+            said, _ = sender.communicate()
+        finally:
+            sender.kill()
+            sender.wait()
+        time.sleep(SAMPLE_S)
+        samples.append(self.sample())
+        return samples, said
+
+    def measure(self, cell: Cell) -> Result:
+        """One cell, 4.4 s."""
+        self.declare(cell)
+        before = self.stats()
+        samples, said = self.samples_of(cell)
+        after = self.stats()
+        sent, nanoseconds = (int(word) for word in said.split())
+        received_bytes = samples[-1].received_bytes - samples[0].received_bytes
+        return Result(
+            cell,
+            offered_packets_per_s=sent * 1e9 / nanoseconds,
+            errors_percent=tuple(errors_percent(samples, cell)),
+            lost_packets=sent - received_bytes // cell.size_bytes,
+            dropped_packets=after.exceed_packets - before.exceed_packets,
+            excess_bytes=excess_bytes(samples, cell),
+        )
+
+    def close(self) -> None:
+        """Closes what is open."""
+        self._slots.close()
+        self._sink.close()
+        os.close(self._counter)
+
+
+def errors_percent(samples: list[Sample], cell: Cell) -> Iterator[float]:
+    """The rate of each window against the declared one."""
+    # The sender begins a few milliseconds after the first sample; the settling time has room for it.
+    edges = [samples[0].before_s + SETTLE_S + WINDOW_S * number for number in range(WINDOWS + 1)]
+    chosen = [next(each for each in samples if each.before_s >= edge) for edge in edges]
+    for first, last in itertools.pairwise(chosen):
+        seconds = (last.before_s + last.after_s - first.before_s - first.after_s) / 2
+        rate = 8 * (last.received_bytes - first.received_bytes) / seconds
+        yield 100 * (rate / cell.rate_bits_per_s - 1)
+
+
+def excess_bytes(samples: list[Sample], cell: Cell) -> float:
+    """The most that the pod ever had above rate x time + burst + one packet. Time is never taken too short."""
+    start = samples[0]
+    allowance = cell.burst_bytes + cell.size_bytes
+    return max(
+        each.received_bytes
+        - start.received_bytes
+        - cell.rate_bits_per_s / 8 * (each.after_s - start.before_s)
+        - allowance
+        for each in samples[1:]
+    )
+
+
+def cells(*, full: bool) -> list[Cell]:
+    """The product or a part of it, and the flood."""
+    chosen = itertools.product(SIZES_BYTES, LOADS) if full else DEFAULT_CELLS
+    product = [Cell(size, rate, load) for (size, load), rate in itertools.product(chosen, RATES_BITS_PER_S)]
+    return [*product, Cell(64, 10**6, math.inf)]
+
+
+def report(*, full: bool = False) -> bool:
+    """Prints the table. Returns whether every target is met."""
+    print(
+        f"\nExactness: bursts of {1000 * BURST_S:.0f} ms; {WINDOWS} windows of {WINDOW_S:g} s a cell\n"
+        f"  targets: above the rate |median error| <= {ERROR_PERCENT} %; at half of it nothing lost;\n"
+        "  excess over rate x time + burst + one packet never positive\n"
+        "  bytes   Mbit/s   load   packets/s  error %    least     most       lost    dropped  excess bytes"
+    )
+    all_met = True
+    with lab.node("exact") as node:
+        path = Path3(node)
+        try:
+            for cell in cells(full=full):
+                result = path.measure(cell)
+                print(result.row(), flush=True)
+                all_met = all_met and (bool(result.skipped) or result.met)
+        finally:
+            path.close()
+    return all_met
+
+
+if __name__ == "__main__":
+    report()
