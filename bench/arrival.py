@@ -7,6 +7,7 @@ import select
 import statistics
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 import lab
@@ -42,7 +43,7 @@ def address(number: int) -> str:
 
 
 class Watch(threading.Thread):
-    """Reads the events of the node's namespace while the pods are made, each with the time of its reading."""
+    """Reads the events of one namespace in the background, each with the time of its reading."""
 
     def __init__(self, netns: str) -> None:
         super().__init__(daemon=True)
@@ -50,11 +51,12 @@ class Watch(threading.Thread):
             self._monitor = Monitor()
         self._seen: list[tuple[float, Event]] = []
         self._stopping = False
+        self.start()
 
     def run(self) -> None:
         """Reads until it is stopped."""
         while not self._stopping:
-            if select.select([self._monitor], [], [], 0.1)[0]:
+            if select.select([self._monitor], [], [], 0.01)[0]:
                 now = time.monotonic()
                 self._seen += [(now, event) for event in self._monitor.read()]
 
@@ -62,10 +64,10 @@ class Watch(threading.Thread):
         """Drops what came before."""
         self._seen = []
 
-    def first(self, kind: EventKind, ifindex: int | None, *, of_node: bool = True) -> float | None:
+    def first(self, kind: EventKind, ifindex: int | None) -> float | None:
         """When the first such event was read; of filters, the first on the hook that we use."""
         for when, event in self._seen:
-            if (event.kind, event.ifindex, event.nsid is None) != (kind, ifindex, of_node):
+            if (event.kind, event.ifindex, event.nsid) != (kind, ifindex, None):
                 continue
             if kind is not EventKind.NEW_FILTER or event.hook is Hook.EGRESS:
                 return when
@@ -81,24 +83,27 @@ class Watch(threading.Thread):
 def arrive(node: lab.Node, watch: Watch, number: int, netns: str) -> Arrival:
     """Makes one pod, and waits for its limit."""
     watch.forget()
-    begin = time.monotonic()
-    lab.ip(
-        (
-            f"link add eth0 type veth peer name v{number} netns {node.name}",
-            f"addr add {address(number)}/32 dev eth0",
-            "link set eth0 up",
-        ),
-        netns,
-    )
-    with connect(node.path) as connection:
-        link = find_link(connection, f"v{number}")
-    if link is None:
-        raise RuntimeError(f"v{number} is gone")
-    attached = lab.wait_until(
-        lambda: watch.first(EventKind.NEW_FILTER, link.ifindex), f"a filter on v{number}", pause_s=0.005
-    )
+    # The node is told of addresses in a namespace only once it has a number there: the pod's is watched apart.
+    with closing(Watch(netns)) as pod_watch:
+        begin = time.monotonic()
+        lab.ip(
+            (
+                f"link add eth0 type veth peer name v{number} netns {node.name}",
+                f"addr add {address(number)}/32 dev eth0",
+                "link set eth0 up",
+            ),
+            netns,
+        )
+        lab.ip(f"link set v{number} up", node.name)
+        with connect(node.path) as connection:
+            link = find_link(connection, f"v{number}")
+        if link is None:
+            raise RuntimeError(f"v{number} is gone")
+        attached = lab.wait_until(
+            lambda: watch.first(EventKind.NEW_FILTER, link.ifindex), f"a filter on v{number}", pause_s=0.005
+        )
+    addressed = pod_watch.first(EventKind.NEW_ADDRESS, link.peer_ifindex)
     linked = watch.first(EventKind.NEW_LINK, link.ifindex)
-    addressed = watch.first(EventKind.NEW_ADDRESS, link.peer_ifindex, of_node=False)
     if linked is None or addressed is None:
         raise RuntimeError(f"v{number}: no event of the link or of its address")
     return Arrival(*(1000 * (attached - moment) for moment in (linked, addressed, begin)))
@@ -117,16 +122,12 @@ def arrivals(node: lab.Node) -> list[Arrival]:
     node.declare("policy.yaml", lab.policy_document(RATE_BITS_PER_S))
     agent = node.start_agent()
     agent.wait_for("not in force as declared", after=PODS - 1)  # one line for each pod that is not here yet
-    watch = Watch(node.name)
-    watch.start()
-    try:
-        found = []
+    found = []
+    with closing(Watch(node.name)) as watch:
         for number, name in enumerate(names):
             time.sleep(random.uniform(*PAUSE_S))
             found.append(arrive(node, watch, number, name))
-        return found
-    finally:
-        watch.close()
+    return found
 
 
 def report() -> bool:

@@ -253,7 +253,7 @@ def must_be(name: str, samples: Sequence[float], value: float, unit: str) -> Fig
     return Figure(name, samples, unit, f"= {value:g}", set(samples) == {value})
 
 
-def verdict(met: bool | None) -> str:
+def verdict(*, met: bool | None) -> str:
     """In one word."""
     return "" if met is None else "ok" if met else "MISSED"
 
@@ -265,7 +265,7 @@ def print_table(title: str, figures: Iterable[Figure]) -> bool:
     for each in figures:
         numbers = (statistics.median(each.samples), min(each.samples), max(each.samples))
         values = " ".join(f"{_short(number):>10}" for number in numbers)
-        end = f"{each.target} {verdict(each.met)}".rstrip()
+        end = f"{each.target} {verdict(met=each.met)}".rstrip()
         print(f"  {each.name:46}{values} {each.unit:6}{len(each.samples):4}  {end}".rstrip())
         all_met = all_met and each.met is not False
     return all_met

@@ -1,4 +1,4 @@
-"""``make bench``: all benchmarks in turn, with every figure beside its target. Exits 1 when one was missed."""
+"""``make bench``: all benchmarks in turn, every figure beside its target. Exits 1 when one was missed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ from tokenbucket.core.pod import Pod
 from tokenbucket.core.policy import Policy
 from tokenbucket.core.slot import SlotKey
 from tokenbucket.errors import KernelError, UnsupportedError
-from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.view import Place, View, Whereabouts
 
@@ -51,7 +50,7 @@ class Reconciler:
     """Makes the kernel what policies and pods say. Belongs to one thread."""
 
     view: View
-    connection: Connection
+    filters: Filters
     slots: Slots
     programs: Programs
     locks: Locks
@@ -60,13 +59,11 @@ class Reconciler:
     """By interface, the name of the process that last removed something of ours there."""
     _attached: dict[HookPoint, int] = field(default_factory=dict)
     _said: frozenset[Finding] = frozenset()
-    _filters: Filters = field(init=False)
 
     def run(self, policies: Iterable[Policy], pods: Iterable[Pod]) -> Outcome:
         """One pass. Failures of single actions are logged and the pass goes on. Raises KernelError."""
         with self.locks.writing():
             self.view.refresh()
-            self._filters = Filters(self.connection)
             wish = desired(policies, pods, self._locate)
             planned = plan(wish.wanted, self._observed())
             findings = wish.findings
@@ -141,11 +138,11 @@ class Reconciler:
                 self.slots.write(index, slot, fresh=fresh)
             case Attach(point, index):
                 self.view.invalidate_filters(point.ifindex)
-                self._filters.attach(point.ifindex, point.hook, self.programs.fds[point.hook], index)
+                self.filters.attach(point.ifindex, point.hook, self.programs.fds[point.hook], index)
                 self._attached[point] = index
             case Detach(point):
                 self.view.invalidate_filters(point.ifindex)
-                self._filters.detach(point.ifindex, point.hook)
+                self.filters.detach(point.ifindex, point.hook)
             case FreeSlot(index):
                 self.slots.free(index)
 

@@ -24,8 +24,9 @@ from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.errors import KernelError, Problem, SpecError
 from tokenbucket.manifests.folder import Folder, Manifests
 from tokenbucket.manifests.watch import FolderWatch
-from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
+from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
 from tokenbucket.netlink.view import View
@@ -40,6 +41,9 @@ class Standalone:
     folder: Folder
     watch: FolderWatch
     monitor: Monitor
+    connection: Connection
+    own_ports: set[int]
+    """Senders whose events the monitor leaves out."""
     reconciler: Reconciler
     pins: Pins
     build: str
@@ -105,12 +109,20 @@ class Standalone:
                 log.info("pass", extra={"actions": outcome.actions, "seconds": seconds, "complete": complete})
         except KernelError as error:
             log.warning("pass failed", extra={"error": str(error)})
-            self.reconciler.view.invalidate_all()
+            self._reconnect()
             complete = False
         if complete and not self._settled:
             self.pins.remove_other_builds(self.build)  # no filter runs them any more
             self._settled = True
         self.schedule.started(start, complete=complete)
+
+    def _reconnect(self) -> None:
+        """A connection on which something was lost may stay confused: the next pass has a new one."""
+        self.connection.close()
+        self.connection = connect()
+        self.own_ports.add(self.connection.portid)
+        self.reconciler.view = View(self.connection)
+        self.reconciler.filters = Filters(self.connection)
 
 
 class _woken_by_signals:  # noqa: N801 - reads as a function
@@ -150,14 +162,19 @@ def run(folder: Path, pins: Pins, slots: int) -> None:
         stack.enter_context(locks.only_agent())
         # Watched before it is read, so that nothing falls between.
         watch = stack.enter_context(closing(FolderWatch(folder)))
-        connection = stack.enter_context(connect())
-        monitor = stack.enter_context(closing(Monitor(ignore={connection.portid})))
+        connection = connect()
+        own_ports = {connection.portid}
+        monitor = stack.enter_context(closing(Monitor(ignore=own_ports)))
         build, refused = load_or_keep(pins, slots)
         if refused:
             log.error("program not loaded; going on with the one before", extra={"error": refused})
         opened = stack.enter_context(Slots(pins))
         programs = stack.enter_context(closing(Programs(pins, build)))
         log.info("started", extra={"folder": str(folder), "pins": str(pins.folder), "build": build})
-        reconciler = Reconciler(View(connection), connection, opened, programs, locks)
-        Standalone(Folder(folder), watch, monitor, reconciler, pins, build).run()
+        reconciler = Reconciler(View(connection), Filters(connection), opened, programs, locks)
+        agent = Standalone(Folder(folder), watch, monitor, connection, own_ports, reconciler, pins, build)
+        try:
+            agent.run()
+        finally:
+            agent.connection.close()
     log.info("stopped; limits stay in force")
