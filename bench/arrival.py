@@ -83,7 +83,7 @@ class Watch(threading.Thread):
 def arrive(node: lab.Node, watch: Watch, number: int, netns: str) -> Arrival:
     """Makes one pod, and waits for its limit."""
     watch.forget()
-    # The node is told of addresses in a namespace only once it has a number there: the pod's is watched apart.
+    # Watched apart, because the node is told of addresses in a namespace only once that has a number there.
     with closing(Watch(netns)) as pod_watch:
         begin = time.monotonic()
         lab.ip(
@@ -127,6 +127,7 @@ def arrivals(node: lab.Node) -> list[Arrival]:
         for number, name in enumerate(names):
             time.sleep(random.uniform(*PAUSE_S))
             found.append(arrive(node, watch, number, name))
+    lab.warn_if_repaired(agent, PODS)
     return found
 
 

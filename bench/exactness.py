@@ -250,8 +250,9 @@ def cells(*, full: bool) -> list[Cell]:
 
 def report(*, full: bool = False) -> bool:
     """Prints the table. Returns whether every target is met."""
+    seconds = WINDOWS * WINDOW_S
     print(
-        f"\nExactness: bursts of {1000 * BURST_S:.0f} ms; {WINDOWS * WINDOW_S:g} s a cell, n = 1; least and most of its {WINDOWS} parts\n"
+        f"\nExactness: bursts of {1000 * BURST_S:.0f} ms; {seconds:g} s a cell (n = 1) in {WINDOWS} parts\n"
         f"  targets: above the rate |error| <= {ERROR_PERCENT} %; at half of it nothing lost;\n"
         "  excess over rate x time + burst + one packet never positive\n"
         "  bytes   Mbit/s   load   packets/s  error %    least     most       lost    dropped  excess bytes"

@@ -129,6 +129,15 @@ def stamp_s(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(line["time"]).timestamp()
 
 
+def warn_if_repaired(agent: Agent, filters: int) -> None:
+    """Says so when an agent attached more than it had to: its times then say nothing."""
+    repairs = len(agent.lines("attached")) - filters
+    if repairs > 0:
+        print(
+            f"DISTURBED: {repairs} filters were removed by somebody else, such as 'tokenbucket detach --all'"
+        )
+
+
 def wait_until(condition: Callable[[], Found | None], what: str, pause_s: float = 0.02) -> Found:
     """Polls until there is a value. Raises TimeoutError."""
     end = time.monotonic() + WAIT_S

@@ -204,6 +204,7 @@ def report() -> bool:
         build(node)
         figures = cold_starts(node)
         figures += changes(node) + memory(node.agents[-1])
+        lab.warn_if_repaired(node.agents[-1], PODS)
         figures += restarts(node)
         return lab.print_table(f"One node, {PODS} pods, one policy", figures)
 

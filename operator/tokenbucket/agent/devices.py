@@ -92,23 +92,36 @@ def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
 
 
 def detach_all(pins: Pins) -> int:
-    """Removes every filter and pin of ours on this machine. Returns the number of filters removed.
+    """Removes every pin, and every filter of ours on this machine. Returns the number of filters removed.
+
+    In other namespaces those count as ours that run a program of these pins: what an agent with other pins
+    has there is its own.
 
     Raises LockedError while an agent runs, because it would put them back, and KernelError.
     """
     locks = Locks.of(pins)
     with locks.only_agent(), locks.writing():
-        removed = sum(_detach_all_in(namespace) for namespace in reachable_namespaces())
+        own, programs = own_namespace(), pins.program_ids()
+        removed = sum(
+            _detach_all_in(namespace, None if namespace.inode == own.inode else programs)
+            for namespace in reachable_namespaces()
+        )
         pins.remove()
     return removed
 
 
-def _detach_all_in(namespace: Namespace) -> int:
+def _detach_all_in(namespace: Namespace, programs: set[int] | None) -> int:
+    """``programs`` are those whose filters go; ``None`` is all of ours, also what lost its pins."""
     try:
         with connect(namespace.path) as connection:
             view = View(connection)
             view.refresh()
-            ours = [each for filters in view.filters.values() for each in filters.ours]
+            ours = [
+                each
+                for filters in view.filters.values()
+                for each in filters.ours
+                if programs is None or each.prog_id in programs
+            ]
             for each in ours:
                 Filters(connection).detach(each.ifindex, each.hook, remove_empty_clsact=True)
     except KernelError as error:

@@ -72,15 +72,16 @@ class Reconciler:
                 for key in planned.without_slot
             ]
             keys = {point: key for key, wanted in wish.wanted.items() for point in wanted.points}
-            failures = 0
+            done = failures = 0
             for action in planned.actions:
                 finding, failed = self._do(action, keys)
                 findings += [finding] if finding else []
                 failures += failed
+                done += not (failed or finding)
             self._attached = {point: slot for point, slot in self._attached.items() if point in keys}
         self._say(frozenset(findings))
         complete = not failures and not planned.without_slot
-        return Outcome(len(planned.actions), complete, tuple(findings))
+        return Outcome(done, complete, tuple(findings))
 
     def _observed(self) -> Observed:
         attached = {

@@ -41,7 +41,7 @@ def snapshot(pins: Pins) -> list[InForce]:
     """
     with Slots(pins) as slots:
         found = slots.read()
-        places = _places(found)
+        places = _places(found, pins.program_ids())
         limits = [
             InForce(
                 index,
@@ -64,13 +64,13 @@ def unmetered_packets(pins: Pins) -> int:
         return slots.stats(0).unmetered_packets
 
 
-def _places(slots: dict[int, Slot]) -> dict[int, set[Place]]:
+def _places(slots: dict[int, Slot], programs: set[int]) -> dict[int, set[Place]]:
     """Hooks by slot: in this namespace, and in those where a device of ours is."""
     subjects = [slot.owner.key.subject for slot in slots.values()]
     inodes = {subject.netns_inode for subject in subjects if isinstance(subject, DeviceId)}
     places: dict[int, set[Place]] = {}
     for namespace in _namespaces(inodes):
-        for index, place in _hooks(namespace):
+        for index, place in _hooks(namespace, programs):
             places.setdefault(index, set()).add(place)
     return places
 
@@ -82,7 +82,7 @@ def _namespaces(inodes: set[int]) -> Iterator[Namespace]:
         yield from (each for each in reachable_namespaces() if each.inode in inodes - {own.inode})
 
 
-def _hooks(namespace: Namespace) -> Iterator[tuple[int, Place]]:
+def _hooks(namespace: Namespace, programs: set[int]) -> Iterator[tuple[int, Place]]:
     try:
         with connect(namespace.path) as connection:
             view = View(connection)
@@ -90,5 +90,5 @@ def _hooks(namespace: Namespace) -> Iterator[tuple[int, Place]]:
     except KernelError:  # the namespace has ended meanwhile
         return
     for ifindex, filters in view.filters.items():
-        for ours in filters.ours:
+        for ours in (each for each in filters.ours if each.prog_id in programs):
             yield ours.slot, Place(view.links[ifindex].name, ours.hook)

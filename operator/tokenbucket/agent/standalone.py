@@ -10,6 +10,7 @@ import selectors
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,7 @@ class Standalone:
             selector.register(self.monitor, selectors.EVENT_READ, self._network_changed)
             selector.register(wakeup, selectors.EVENT_READ, lambda: wakeup.recv(64))
             self._read_folder()
+            self._full_pass_at = time.monotonic() + self.schedule.max_s  # the view is fresh
             while not self.stopping:
                 if self.schedule.due(time.monotonic()):
                     self._pass()
@@ -165,13 +167,17 @@ def run(folder: Path, pins: Pins, slots: int) -> None:
         connection = connect()
         own_ports = {connection.portid}
         monitor = stack.enter_context(closing(Monitor(ignore=own_ports)))
-        build, refused = load_or_keep(pins, slots)
+        view = View(connection)
+        with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
+            loading = loader.submit(load_or_keep, pins, slots)
+            view.refresh()
+            build, refused = loading.result()
         if refused:
             log.error("program not loaded; going on with the one before", extra={"error": refused})
         opened = stack.enter_context(Slots(pins))
         programs = stack.enter_context(closing(Programs(pins, build)))
         log.info("started", extra={"folder": str(folder), "pins": str(pins.folder), "build": build})
-        reconciler = Reconciler(View(connection), Filters(connection), opened, programs, locks)
+        reconciler = Reconciler(view, Filters(connection), opened, programs, locks)
         agent = Standalone(Folder(folder), watch, monitor, connection, own_ports, reconciler, pins, build)
         try:
             agent.run()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.errors import TokenBucketError
@@ -32,7 +33,7 @@ class Locks:
     @classmethod
     def of(cls, pins: Pins) -> Locks:
         """The locks that go with these pins."""
-        return cls(str(pins.root).strip("/").replace("/", "-"))
+        return cls(quote(str(pins.root), safe=""))
 
     @contextmanager
     def writing(self) -> Iterator[None]:

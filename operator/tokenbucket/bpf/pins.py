@@ -100,6 +100,14 @@ class Pins:
         """Whether that build is loaded. Its folder is renamed into place when complete."""
         return all((self.build(build) / name).exists() for name in HookProgram)
 
+    def program_ids(self) -> set[int]:
+        """The kernel's numbers of all programs that are pinned here, of every layout version and build."""
+        ids = set()
+        for path in self.root.glob("v*/programs/*/*"):
+            with opened(path) as fd:
+                ids.add(syscall.program_info(fd).id)
+        return ids
+
     def last_build(self) -> str | None:
         """The build that was loaded last, if any is."""
         builds = sorted(_children(self.programs), key=lambda folder: folder.stat().st_mtime_ns)

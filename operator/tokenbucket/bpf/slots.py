@@ -6,6 +6,7 @@ and its owner last; it loses its owner first. A slot without an owner is free, w
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -103,8 +104,8 @@ class Slots:
         in_use = [index for index, kind in enumerate(owners[::stride]) if kind]
         return {
             index: Slot(
-                _owner(layout.Owner.from_buffer_copy(owners, index * stride)),
-                _config(layout.Config.from_buffer_copy(configs, index * config_stride)),
+                _owner(owners[index * stride : (index + 1) * stride]),
+                _config(configs[index * config_stride : (index + 1) * config_stride]),
             )
             for index in in_use
         }
@@ -179,7 +180,10 @@ def _full_meters(now_ns: int) -> bytes:
     return bytes(layout.Meters(bytes_tat=full, packets_tat=full, reserve_tat=full))
 
 
-def _config(raw: layout.Config) -> SlotConfig:
+@functools.lru_cache(maxsize=4096)
+def _config(value: bytes) -> SlotConfig:
+    """Remembered, because a pass reads all slots and few have changed since the last."""
+    raw = layout.Config.from_buffer_copy(value)
     return SlotConfig(
         bits_per_s=raw.bits_per_s,
         bytes_burst_q=raw.bytes_burst_q,
@@ -207,7 +211,9 @@ def _config_struct(config: SlotConfig) -> layout.Config:
     )
 
 
-def _owner(raw: layout.Owner) -> Owner:
+@functools.lru_cache(maxsize=4096)
+def _owner(value: bytes) -> Owner:
+    raw = layout.Owner.from_buffer_copy(value)
     name, uid = raw.name.decode(errors="replace"), raw.uid.decode(errors="replace")
     subject: Subject
     if raw.kind == layout.OwnerKind.DEVICE:

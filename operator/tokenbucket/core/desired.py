@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
@@ -17,7 +17,7 @@ from tokenbucket.core.plan import Wanted
 from tokenbucket.core.pod import Pod
 from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy
 from tokenbucket.core.precedence import Winners
-from tokenbucket.core.slot import Owner, Slot, SlotKey, config_of
+from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey, config_of
 
 Address = IPv4Address | IPv6Address
 
@@ -65,6 +65,14 @@ class Desired:
     findings: list[Finding] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What is done of a limit, and what is not."""
+
+    config: SlotConfig
+    shortfalls: tuple[tuple[Reason, str], ...]
+
+
 Locate = Callable[[frozenset[Address]], Located]
 
 
@@ -72,12 +80,18 @@ def desired(policies: Iterable[Policy], pods: Iterable[Pod], locate: Locate) -> 
     """The limits of all pods: for each pod and direction, that of the policy which wins there."""
     winners = Winners(policies)
     result = Desired()
+    in_force: dict[tuple[str, Direction], InForce] = {}
     all_pods = tuple(pods)
     claims = Counter(address for pod in all_pods if not pod.host_network for address in pod.addresses)
     for pod in all_pods:
         limits = winners.of(pod)
-        if limits:
-            _add_pod(result, pod, limits, _place(pod, claims, locate))
+        located = _place(pod, claims, locate) if limits else Located()
+        for direction, policy in limits.items():
+            # Worked out once for all pods of a policy: there may be hundreds.
+            name = (str(policy), direction)
+            if name not in in_force:
+                in_force[name] = _in_force(policy, policy.limits[direction])
+            _add(result, SlotKey(pod.id, direction), policy, in_force[name], located)
     return result
 
 
@@ -95,26 +109,22 @@ def _place(pod: Pod, claims: Counter[Address], locate: Locate) -> Located:
     return locate(pod.addresses)
 
 
-def _add_pod(result: Desired, pod: Pod, limits: Mapping[Direction, Policy], located: Located) -> None:
-    for direction, policy in limits.items():
-        key = SlotKey(pod.id, direction)
-        if located.reason:
-            result.findings.append(Finding(key, located.reason, located.message))
-        if located.reason in {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}:
-            continue
-        slot, findings = _slot(key, policy, policy.limits[direction])
-        result.findings += findings
-        hook = host_side_hook(direction)
-        result.wanted[key] = Wanted(slot, frozenset(HookPoint(index, hook) for index in located.ifindexes))
+def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, located: Located) -> None:
+    if located.reason:
+        result.findings.append(Finding(key, located.reason, located.message))
+    if located.reason in {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}:
+        return
+    result.findings += (Finding(key, reason, message) for reason, message in in_force.shortfalls)
+    hook = host_side_hook(key.direction)
+    slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
+    result.wanted[key] = Wanted(slot, frozenset(HookPoint(index, hook) for index in located.ifindexes))
 
 
-def _slot(key: SlotKey, policy: Policy, limit: Limit) -> tuple[Slot, list[Finding]]:
-    findings = [Finding(key, reason, message) for reason, message in _shortfalls(limit)]
+def _in_force(policy: Policy, limit: Limit) -> InForce:
     # A packet that should have been marked must not be lost: the limit is counted, not enforced.
     mode = Mode.OBSERVE if limit.exceed_action is ExceedAction.MARK else policy.mode
     bucket = bucket_of(limit, mode, action_in_force=ExceedAction.DROP)
-    owner = Owner(key, policy.name, policy.generation)
-    return Slot(owner, config_of(bucket, node_reserve=True)), findings
+    return InForce(config_of(bucket, node_reserve=True), tuple(_shortfalls(limit)))
 
 
 def _shortfalls(limit: Limit) -> Iterable[tuple[Reason, str]]:

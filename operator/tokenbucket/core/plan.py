@@ -106,18 +106,15 @@ def _place(desired: Mapping[SlotKey, Wanted], observed: Observed) -> tuple[dict[
     for index, slot in sorted(observed.slots.items()):
         has.setdefault(slot.owner.key, index)
     free = (index for index in range(FIRST_SLOT, observed.slot_count) if index not in observed.slots)
-    placed, without_slot = {}, []
-    for key in sorted(desired, key=_order):
-        index = has.get(key) or next(free, NO_SLOT)
+    placed = {key: has[key] for key in desired if key in has}
+    without_slot = []
+    for key in sorted(desired.keys() - placed.keys(), key=str):
+        index = next(free, NO_SLOT)
         if index == NO_SLOT:
             without_slot.append(key)
         else:
             placed[key] = index
     return placed, without_slot
-
-
-def _order(key: SlotKey) -> tuple[str, str]:
-    return repr(key.subject), key.direction
 
 
 def _writes(

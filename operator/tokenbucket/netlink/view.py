@@ -65,6 +65,7 @@ class View:
         self._addresses: dict[int | None, frozenset[Address]] = {}
         self._filters: dict[int, LinkFilters] = {}
         self._owners: dict[Address, set[int | None]] = {}
+        self._behind: dict[int | None, list[Link]] = {}
         self._stale = _Stale()
 
     @property
@@ -92,7 +93,7 @@ class View:
             return Whereabouts(Place.AMBIGUOUS, nsids=nsids)
         if not nsids:
             return Whereabouts(Place.HOST)
-        behind = [link for link in self._links.values() if link.nsid == nsids[0]]
+        behind = self._behind.get(nsids[0], [])
         veths = tuple(link for link in behind if link.kind == VETH)
         return Whereabouts(Place.NAMESPACE, veths, tuple(link for link in behind if link.kind != VETH), nsids)
 
@@ -144,7 +145,9 @@ class View:
         if self._stale.everything:
             self._read_everything()
             return
-        self._refresh_links()
+        if self._stale.links:
+            self._refresh_links()
+            self._index_links()
         self._refresh_addresses()
         self._refresh_filters()
 
@@ -156,6 +159,7 @@ class View:
         kinds = kinds_at_clsact(self._connection)
         filters = {ifindex: self._filter_reader.read(ifindex, kind) for ifindex, kind in kinds.items()}
         self._links = links
+        self._index_links()
         self._addresses = {nsid: found for nsid, found in addresses.items() if found is not None}
         self._filters = {ifindex: found for ifindex, found in filters.items() if found != LinkFilters()}
         self._owners = {}
@@ -163,6 +167,12 @@ class View:
             for address in found:
                 self._owners.setdefault(address, set()).add(nsid)
         self._stale.everything = False
+
+    def _index_links(self) -> None:
+        """Links by the namespace that they lead to."""
+        self._behind = {}
+        for link in self._links.values():
+            self._behind.setdefault(link.nsid, []).append(link)
 
     def _refresh_links(self) -> None:
         for ifindex in tuple(self._stale.links):
@@ -179,7 +189,7 @@ class View:
     def _refresh_addresses(self) -> None:
         if not self._stale.namespaces:
             return
-        reachable = {link.nsid for link in self._links.values()} | {None}
+        reachable = self._behind.keys() | {None}
         for nsid in tuple(self._stale.namespaces):
             found = read_addresses(self._connection, nsid) if nsid in reachable else None
             self._replace_addresses(nsid, found)
