@@ -16,7 +16,7 @@ ifneq ($(V),1)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: cluster cluster-down cluster-setup e2e help setup fmt lint test test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
 	awk -F ':[^#]*## ' '/^[a-z][a-z.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,18 @@ test-bpf: setup ## tests of the program under BPF_PROG_TEST_RUN (root)
 
 test-netns: setup ## tests with namespaces, veths and traffic (root)
 	$(PYTHON) -m pytest tests/netns $(ARGS)
+
+e2e: cluster-setup ## tests of the cluster harness on a real Kubernetes cluster (root; the first time builds one, 10 min)
+	$(PYTHON) -m pytest tests/e2e --timeout=1800 $(ARGS)
+
+cluster: cluster-setup ## a real Kubernetes cluster on this machine, without a registry (root)
+	cd tests/e2e && ../../$(PYTHON) -m cluster up $(ARGS)
+
+cluster-down: setup ## end the cluster, leaving nothing
+	cd tests/e2e && ../../$(PYTHON) -m cluster down
+
+cluster-setup: setup
+	hack/install-packages.sh tests/e2e/cluster/packages.txt
 
 demo: setup ## pods without a cluster, limited before your eyes (root, under 90 s)
 	$(PYTHON) examples/demo

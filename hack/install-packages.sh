@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs with apt what the project needs on Debian 12 or 13. Changes nothing, and needs no root, when all is there.
+# Installs with apt what the project needs on Debian 12 or 13, or what the files named as arguments list.
+# Changes nothing, and needs no root, when all is there.
 set -euo pipefail
 
 packages=(
@@ -10,6 +11,10 @@ packages=(
 # Any kernel's headers will do: the program uses none of the kernel's own types.
 if [ ! -e "/lib/modules/$(uname -r)/build" ]; then
 	packages+=("linux-headers-$(dpkg --print-architecture)")
+fi
+
+if [ $# -gt 0 ]; then
+	mapfile -t packages < <(sed 's/#.*//' "$@" | xargs -n1)
 fi
 
 missing=()

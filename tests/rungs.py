@@ -34,7 +34,11 @@ def _netns() -> str | None:
     return _bpf() or _cls_bpf()
 
 
-PROBES: dict[str, Callable[[], str | None]] = {"unit": _unit, "bpf": _bpf, "netns": _netns}
+def _e2e() -> str | None:
+    return _capabilities() or _tools("buildah", "debootstrap", "runc", "nft", "openssl", "gcc")
+
+
+PROBES: dict[str, Callable[[], str | None]] = {"unit": _unit, "bpf": _bpf, "netns": _netns, "e2e": _e2e}
 """By folder of tests/, in the order of the ladder."""
 
 

@@ -1,0 +1,156 @@
+"""Kubernetes, etcd, containerd, CNI plugins and helm, built from their Go modules into the cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .command import run
+from .store import build_once, digest
+from .toolchain import go_run
+from .versions import versions
+
+_HERE = Path(__file__).parent
+_KUBE_MAIN = _HERE / "kube" / "main.go"
+_PAUSE_SOURCE = _HERE / "pause" / "pause.c"
+_LDFLAGS = "-s -w"
+KUBE_COMPONENTS = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+)
+_CONTAINERD = ("containerd", "containerd-shim-runc-v2", "ctr")
+_PLUGINS = (
+    "main/bridge",
+    "main/ptp",
+    "main/loopback",
+    "ipam/host-local",
+    "meta/portmap",
+    "meta/bandwidth",
+    "meta/tuning",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """Folders of programs."""
+
+    kubernetes: Path
+    containerd: Path
+    cni: Path
+    helm: Path
+    pause: Path
+
+    @property
+    def search_path(self) -> str:
+        """A value for PATH: ours first, then the system's, never a user's own tools."""
+        ours = ":".join(str(folder) for folder in (self.kubernetes, self.containerd, self.cni, self.helm))
+        return f"{ours}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+    @property
+    def pause_program(self) -> Path:
+        """The static program that does nothing but reap the processes it inherits."""
+        return self.pause / "pause"
+
+
+def binaries(say: Callable[[str], None] = lambda _: None) -> Binaries:
+    """All programs, built where the cache lacks them: ten minutes for all on two cores."""
+    wanted = versions()
+    return Binaries(
+        kubernetes=_built(
+            "kubernetes", (wanted.kubernetes, *KUBE_COMPONENTS, _KUBE_MAIN), _build_kubernetes, say
+        ),
+        containerd=_built("containerd", (wanted.containerd, *_CONTAINERD), _build_containerd, say),
+        cni=_built("cni", (wanted.cni, *_PLUGINS), _build_cni, say),
+        helm=_built("helm", (wanted.helm,), _build_helm, say),
+        pause=_built("pause", ("1", _PAUSE_SOURCE), _build_pause, say),
+    )
+
+
+def _built(
+    kind: str,
+    recipe: tuple[str | Path, ...],
+    build: Callable[[Path], None],
+    say: Callable[[str], None],
+) -> Path:
+    """``recipe`` is all that the result depends on; its first entry is the version."""
+
+    def announced(target: Path) -> None:
+        say(f"building {kind} {recipe[0]}")
+        build(target)
+
+    return build_once(kind, digest(kind, _LDFLAGS, *recipe), announced)
+
+
+def _build_kubernetes(target: Path) -> None:
+    """One program that is each component by the name it is called by: linking once saves minutes and disk."""
+    version = versions().kubernetes
+    source = target / "source"
+    source.mkdir()
+    (source / "main.go").write_bytes(_KUBE_MAIN.read_bytes())
+    _write_module(source, version)
+    go_run(["mod", "tidy"], part="kubernetes modules", cwd=source)
+    stamp = _version_flags(version)
+    go_run(
+        ["build", f"-ldflags={_LDFLAGS} {stamp}", "-o", str(target / "kube"), "."],
+        part="kubernetes",
+        cwd=source,
+    )
+    for component in KUBE_COMPONENTS:
+        (target / component).symlink_to("kube")
+
+
+def _write_module(source: Path, version: str) -> None:
+    """Kubernetes asks for its sibling modules at v0.0.0: each is replaced by the same release's."""
+    (source / "go.mod").write_text("module cluster\n")
+    module = f"k8s.io/kubernetes@v{version}"
+    answer = json.loads(go_run(["mod", "download", "-json", module], part="kubernetes modules", cwd=source))
+    siblings = sorted(
+        set(
+            re.findall(r"^\s*(k8s\.io/[a-z0-9-]+) v0\.0\.0$", Path(answer["GoMod"]).read_text(), re.MULTILINE)
+        )
+    )
+    release = f"v0.{version.split('.', 1)[1]}"
+    replace = [f"-replace={name}={name}@{release}" for name in siblings]
+    go_run(["mod", "edit", f"-require={module}", *replace], part="kubernetes modules", cwd=source)
+
+
+def _version_flags(version: str) -> str:
+    package = "k8s.io/component-base/version"
+    major, minor, _ = version.split(".")
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+    return " ".join(f"-X {package}.{name}={value}" for name, value in values.items())
+
+
+def _build_containerd(target: Path) -> None:
+    version = versions().containerd
+    for program in _CONTAINERD:
+        _install(target, f"github.com/containerd/containerd/v2/cmd/{program}@v{version}")
+
+
+def _build_cni(target: Path) -> None:
+    for plugin in _PLUGINS:
+        _install(target, f"github.com/containernetworking/plugins/plugins/{plugin}@v{versions().cni}")
+
+
+def _build_helm(target: Path) -> None:
+    _install(target, f"helm.sh/helm/v3/cmd/helm@v{versions().helm}")
+
+
+def _install(target: Path, package: str) -> None:
+    go_run(
+        ["install", f"-ldflags={_LDFLAGS}", package], part=package, cwd=target, extra={"GOBIN": str(target)}
+    )
+
+
+def _build_pause(target: Path) -> None:
+    compiler = os.environ.get("CC", "gcc")
+    run([compiler, "-static", "-Os", "-s", "-o", target / "pause", _PAUSE_SOURCE], part="pause program")

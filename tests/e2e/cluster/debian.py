@@ -1,0 +1,65 @@
+"""A small Debian file system: what an official ``slim`` image holds, made from Debian's packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from .command import run
+from .store import build_once, digest
+from .versions import versions
+
+_LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
+_EMPTIED = (*_LEFT_OUT, "var/cache/apt", "var/lib/apt/lists", "var/log", "dev")
+_TRUST_IN_IMAGE = "etc/ssl/build-machine.pem"
+
+
+def root_archive(say: Callable[[str], None] = lambda _: None) -> Path:
+    """``root.tar``, made with debootstrap if the cache lacks it."""
+    wanted = versions().debian
+    trust = _machine_trust()
+
+    def build(target: Path) -> None:
+        say(f"building a Debian {wanted.suite} file system")
+        _build(target, trust)
+
+    key = digest(wanted.suite, wanted.mirror, *_EMPTIED, *([trust] if trust else []))
+    return build_once("debian", key, build) / "root.tar"
+
+
+def _build(target: Path, trust: Path | None) -> None:
+    wanted, root = versions().debian, target / "root"
+    run(
+        ["nice", "-n", "10", "debootstrap", "--variant=minbase", wanted.suite, root, wanted.mirror],
+        part="debootstrap",
+    )
+    _slim(root)
+    if trust:
+        _trust(root, trust)
+    run(["tar", "--numeric-owner", "-C", root, "-cf", target / "root.tar", "."], part="Debian file system")
+    shutil.rmtree(root)
+
+
+def _slim(root: Path) -> None:
+    for name in _EMPTIED:
+        for entry in (root / name).iterdir() if (root / name).is_dir() else ():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    excluded = "".join(f"path-exclude /{name}/*\n" for name in _LEFT_OUT)
+    (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(f"{excluded}path-include /usr/share/doc/*/copyright\n")
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/hostname").unlink(missing_ok=True)
+
+
+def _machine_trust() -> Path | None:
+    """Certificates that this machine is told to trust beside the usual, as behind an inspecting proxy."""
+    named = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+    return Path(named) if named and Path(named).is_file() else None
+
+
+def _trust(root: Path, certificates: Path) -> None:
+    """Lets pip, in a build on such a machine, trust what the machine does."""
+    (root / _TRUST_IN_IMAGE).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(certificates, root / _TRUST_IN_IMAGE)
+    (root / "etc/pip.conf").write_text(f"[global]\ncert = /{_TRUST_IN_IMAGE}\n")

@@ -1,0 +1,114 @@
+"""kubectl for tests, against any cluster that a kubeconfig names."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .command import run
+from .errors import ClusterError, tail
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """Commands in one namespace. All raise ClusterError with kubectl's own words when they fail."""
+
+    kubeconfig: Path
+    program: str = "kubectl"
+    namespace: str = "default"
+
+    def run(self, *words: str, stdin: str | None = None, timeout_s: float = 60.0) -> str:
+        """Runs ``kubectl words...`` and returns what it prints."""
+        argv = [self.program, f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *words]
+        return run(argv, part=f"kubectl {words[0]}", env=self._env(), stdin=stdin, timeout_s=timeout_s)
+
+    def get(self, *words: str) -> Any:
+        """What ``kubectl get words...`` finds, as a document."""
+        return json.loads(self.run("get", "--output=json", *words))
+
+    def items(self, *words: str) -> list[Any]:
+        """The items of a list."""
+        return list(self.get(*words)["items"])
+
+    def apply(self, *documents: Document) -> None:
+        """Applies documents."""
+        self.run("apply", "--filename=-", stdin=_as_list(documents))
+
+    def delete(self, *documents: Document) -> None:
+        """Deletes what the documents name, and waits until it is gone; what is not there is no failure."""
+        self.run("delete", "--ignore-not-found", "--filename=-", stdin=_as_list(documents))
+
+    def exec(self, pod: str, *argv: str, timeout_s: float = 60.0) -> str:
+        """Runs a command in a pod and returns what it prints."""
+        return self.run("exec", pod, "--", *argv, timeout_s=timeout_s)
+
+    def wait(self, condition: str, *what: str, timeout_s: float = 60.0) -> None:
+        """Waits for a condition, such as ``condition=Ready`` or ``jsonpath=...``, of objects that exist.
+
+        The failure tells the state of the namespace's pods, and its last events.
+        """
+        self._explained("wait", *what, f"--for={condition}", timeout_s=timeout_s)
+
+    def rolled_out(self, what: str, timeout_s: float = 60.0) -> None:
+        """Waits until a Deployment or DaemonSet runs as declared. A failure is explained as by ``wait``."""
+        self._explained("rollout", "status", what, timeout_s=timeout_s)
+
+    def _explained(self, *words: str, timeout_s: float) -> None:
+        try:
+            self.run(*words, f"--timeout={timeout_s:.0f}s", timeout_s=timeout_s + 10)
+        except ClusterError as error:
+            raise ClusterError(
+                f"kubectl {words[0]}", error.reason, f"{error.output}\n{self.explain()}"
+            ) from error
+
+    def explain(self) -> str:
+        """The namespace's pods, last events, and the end of the log of each container that is not ready."""
+        parts = [self._try("get", "pods", "--output=wide"), tail(self._try("get", "events"), 15)]
+        parts += [
+            self._try("logs", pod["metadata"]["name"], "--all-containers", "--tail=15")
+            for pod in json.loads(self._try("get", "pods", "--output=json") or '{"items": []}')["items"]
+            if not _ready(pod)
+        ]
+        return "\n".join(part for part in parts if part)
+
+    @contextlib.contextmanager
+    def fresh_namespace(self, name: str) -> Iterator[Kubectl]:
+        """Commands in a namespace that is made for the block, and deleted with all in it at its end."""
+        document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        self.apply(document)
+        try:
+            # No pod can be made before it.
+            self.run("wait", "--for=create", f"--namespace={name}", "serviceaccount/default")
+            yield Kubectl(self.kubeconfig, self.program, name)
+        finally:
+            self.run("delete", "namespace", name, timeout_s=120)
+
+    def _try(self, *words: str) -> str:
+        try:
+            return self.run(*words)
+        except ClusterError:
+            return ""
+
+    def _env(self) -> dict[str, str]:
+        # A proxy of the machine is not for the cluster.
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if name.lower() not in ("http_proxy", "https_proxy")
+        }
+
+
+def _as_list(documents: tuple[Document, ...]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(documents)})
+
+
+def _ready(pod: Document) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)

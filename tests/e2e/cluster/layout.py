@@ -1,0 +1,67 @@
+"""Where one cluster keeps what it needs while it runs: a single directory, removed by ``down``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ClusterError
+
+# A node sees its own in place of these, so nothing that it reads may be there.
+_PRIVATE_TO_NODES = ("/var/lib", "/var/log", "/run", "/var/run", "/etc", "/proc", "/sys", "/dev")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of the cluster called ``name``."""
+
+    name: str
+    root: Path
+
+    @property
+    def pki(self) -> Path:
+        """Keys, certificates and kubeconfigs of the components."""
+        return self.root / "pki"
+
+    @property
+    def logs(self) -> Path:
+        """One folder per box: log, pid and exit status of each component."""
+        return self.root / "components"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's, for use from outside the cluster's namespaces."""
+        return self.root / "kubeconfig"
+
+    @property
+    def programs(self) -> Path:
+        """Kubectl and helm, to be put first in PATH."""
+        return self.root / "bin"
+
+    @property
+    def record(self) -> Path:
+        """What ``down`` must know besides names: see record.py."""
+        return self.root / "record.json"
+
+    @property
+    def cgroup(self) -> str:
+        """The cluster's cgroup in every hierarchy, relative to its root."""
+        return f"tokenbucket-e2e.{self.name}"
+
+    def node(self, name: str) -> Path:
+        """What is a node's own."""
+        return self.root / "nodes" / name
+
+
+def layout() -> Layout:
+    """The cluster that ``$TOKENBUCKET_E2E_NAME`` and ``$TOKENBUCKET_E2E_STATE`` name, or the default one.
+
+    Raises ClusterError when the state would be hidden from the nodes.
+    """
+    name = os.environ.get("TOKENBUCKET_E2E_NAME", "default")
+    state = Path(os.environ.get("TOKENBUCKET_E2E_STATE", "/var/tmp/tokenbucket-e2e")).resolve()
+    for private in _PRIVATE_TO_NODES:
+        if state.is_relative_to(private):
+            raise ClusterError("state", f"{state}: nodes have a {private} of their own, choose another place")
+    return Layout(name, state / name)

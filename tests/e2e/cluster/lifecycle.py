@@ -1,0 +1,221 @@
+"""Makes a cluster and ends it."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from . import control_plane, namespace_node, pki, record, shape, teardown, virtual_machine, vm_node
+from .binaries import Binaries, binaries
+from .box import Box, open_root, start_guardian
+from .cluster import CONTROL_PLANE, Cluster, component_env, failures, find
+from .errors import ClusterError
+from .image_store import copy_to, disk, image_store
+from .images import Image, standard_images
+from .layout import Layout, layout
+from .record import Record
+from .shape import NAMESPACE_NODES, VM_NODE, Node
+from .store import cache_root, locked
+from .waiting import wait_for
+
+Say = Callable[[str], None]
+_FORWARD = Path(__file__).parent / "forward.py"
+_NODE_TIMEOUT_S = 120.0
+_VM_TIMEOUT_S = 480.0
+
+
+def quietly(_: str) -> None:
+    """Says nothing."""
+
+
+def up(
+    say: Say = quietly, place: Layout | None = None, *, vm: bool = False, images: Sequence[Image] = ()
+) -> Cluster:
+    """The cluster, made if it is not there; with ``vm`` also the node in a virtual machine. Every node has
+    the given images beside the standard ones. What a killed or failed ``up`` has left is removed first.
+
+    Raises ClusterError naming the component that failed, with the end of its log. What was made until then
+    stays, to be looked at; the next ``up`` or ``down`` removes it.
+    """
+    place = place or layout()
+    programs = binaries(say)
+    loaded = [*standard_images(programs, say), *images]
+    store = image_store(loaded, programs, say)
+    with locked(_lock(place)):
+        cluster = find(place)
+        if cluster is None or failures(cluster):
+            teardown.remove(place)
+            cluster = _recorded(_make(place, programs, store, say), images=_identities(loaded))
+        cluster = _loaded(cluster, loaded)
+        return _joined(cluster, loaded, say) if vm and VM_NODE not in cluster.nodes else cluster
+
+
+def down(place: Layout | None = None) -> None:
+    """Ends the cluster, in whatever state it is, and leaves nothing. Raises ClusterError for what stays."""
+    place = place or layout()
+    with locked(_lock(place)):
+        teardown.remove(place)
+
+
+def join_vm(cluster: Cluster, images: Sequence[Image] = (), say: Say = quietly) -> Cluster:
+    """Adds the node in a virtual machine, and waits until it is ready."""
+    with locked(_lock(cluster.place)):
+        return _joined(cluster, [*standard_images(cluster.programs, say), *images], say)
+
+
+def stop_vm(cluster: Cluster) -> None:
+    """Pulls the virtual machine's plug. Nothing on it outlives this; its Node object and its pods' stay."""
+    cluster.root.stop(VM_NODE.name)
+
+
+def start_vm(cluster: Cluster, images: Sequence[Image] = (), say: Say = quietly) -> None:
+    """Boots the virtual machine again, and waits until its node is ready."""
+    _run_vm(cluster, [*standard_images(cluster.programs, say), *images], say)
+
+
+def _identities(images: Sequence[Image]) -> tuple[str, ...]:
+    return tuple(image.identity for image in images)
+
+
+def _loaded(cluster: Cluster, images: Sequence[Image]) -> Cluster:
+    """The cluster with those images on its nodes too that they have not got yet."""
+    missing = [image for image in images if image.identity not in cluster.record.images]
+    cluster.load(missing)
+    return _recorded(cluster, images=(*cluster.record.images, *_identities(missing))) if missing else cluster
+
+
+def _lock(place: Layout) -> Path:
+    return cache_root() / "locks" / place.cgroup
+
+
+def _make(place: Layout, programs: Binaries, store: Path, say: Say) -> Cluster:
+    since = time.monotonic()
+
+    def timed(text: str) -> None:
+        say(f"{time.monotonic() - since:5.1f} s  {text}")
+
+    _write_files(place, programs)
+    made = _open_boxes(place, programs, NAMESPACE_NODES)
+    timed("boxes made")
+    with ThreadPoolExecutor() as pool:
+        runtimes = [pool.submit(_start_runtime, made, node, store) for node in made.nodes]
+        _start_control_plane(made)
+        timed("API server ready")
+        for runtime in runtimes:
+            runtime.result()
+        timed("containerd ready")
+    for node in made.nodes:
+        namespace_node.start_kubelet(made.box(node.name), node, place, programs, made.pki)
+    for node in made.nodes:
+        _wait_node(made, node)
+    timed("nodes ready")
+    return _recorded(made, complete=True)
+
+
+def _write_files(place: Layout, programs: Binaries) -> None:
+    place.programs.mkdir(parents=True)
+    (place.programs / "kubectl").symlink_to(programs.kubernetes / "kubectl")
+    (place.programs / "helm").symlink_to(programs.helm / "helm")
+    pki.create(place.pki, (*NAMESPACE_NODES, VM_NODE))
+
+
+def _open_boxes(place: Layout, programs: Binaries, nodes: tuple[Node, ...]) -> Cluster:
+    """The root box, recorded before it begins, and the nodes' inside it."""
+    env = component_env(place, programs)
+    guardian = start_guardian(programs.pause_program, env)
+    made = Cluster(place, programs, Record(guardian.process, nodes=nodes, port=_free_port()))
+    record.save(made.record, place.record)
+    root = open_root(guardian, CONTROL_PLANE, place.logs / CONTROL_PLANE, env)
+    control_plane.prepare_network(root)
+    boxes = {root.name: root.init}
+    for node in nodes:
+        boxes[node.name] = namespace_node.create(root, node, place, programs).init
+    return _recorded(made, boxes=boxes)
+
+
+def _recorded(cluster: Cluster, **changes: object) -> Cluster:
+    """The same cluster with a changed record, which is on disk when this returns."""
+    changed = dataclasses.replace(cluster.record, **changes)  # type: ignore[arg-type]
+    record.save(changed, cluster.place.record)
+    return dataclasses.replace(cluster, record=changed)
+
+
+def _start_runtime(made: Cluster, node: Node, store: Path) -> None:
+    copy_to(made.place.node(node.name), store)
+    namespace_node.start_runtime(made.box(node.name), node, made.place, made.programs)
+
+
+def _start_control_plane(made: Cluster) -> None:
+    outside = f"https://127.0.0.1:{made.record.port}"
+    made.kubeconfig.write_text(pki.kubeconfig(made.pki, pki.ADMIN, outside))
+    _start_forward(made.root, made.record.port)
+    control_plane.start(made.root, made.programs, made.pki, made.place.root / CONTROL_PLANE)
+    control_plane.wait_ready(made.root, made.api)
+
+
+def _start_forward(root: Box, port: int) -> None:
+    target = [shape.CONTROL_PLANE_IPV4, str(shape.API_PORT)]
+    root.start("forward", [sys.executable, "-I", _FORWARD, str(port), *target], network=False)
+
+
+def _wait_node(made: Cluster, node: Node) -> None:
+    wait_for(
+        lambda: node.name in made.api.ready_nodes(),
+        what="the node is ready",
+        among=made.box(node.name).components,
+        component="kubelet",
+        timeout_s=_NODE_TIMEOUT_S,
+    )
+
+
+def _joined(cluster: Cluster, images: Sequence[Image], say: Say) -> Cluster:
+    since = time.monotonic()
+    joined = _recorded(cluster, nodes=(*cluster.nodes, VM_NODE))
+    vm_node.connect(cluster.root, VM_NODE)
+    _run_vm(joined, images, say)
+    say(f"{time.monotonic() - since:5.1f} s  virtual machine ready")
+    return joined
+
+
+def _run_vm(cluster: Cluster, images: Sequence[Image], say: Say) -> None:
+    booted, files = virtual_machine.kernel(say), disk(images, cluster.programs, say)
+    before = cluster.api.boots().get(VM_NODE.name)
+    vm_node.boot(cluster.root, VM_NODE, booted, files, cluster.place, cluster.programs, cluster.pki)
+    _wait_vm(cluster, before)
+
+
+def _wait_vm(cluster: Cluster, boot_before: str | None) -> None:
+    """Waits for the node to be ready after another boot than ``boot_before``: for a while the API server
+    calls a node ready that has lost its power.
+
+    The machine is watched from outside, and what runs in it by what it leaves in the folder of its logs.
+    """
+    inside = vm_node.components(VM_NODE, cluster.place)
+
+    def ready() -> bool:
+        for name in inside.names():
+            if (status := inside.exit_status(name)) is not None:
+                raise ClusterError(
+                    f"{inside.name}/{name}", f"ended with status {status}", log=inside.log(name)
+                )
+        api = cluster.api
+        return api.boots().get(VM_NODE.name) not in (None, boot_before) and VM_NODE.name in api.ready_nodes()
+
+    wait_for(
+        ready,
+        what="the node is ready",
+        among=cluster.root.components,
+        component=VM_NODE.name,
+        timeout_s=_VM_TIMEOUT_S,
+        step_s=0.5,
+    )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -1,0 +1,155 @@
+"""Configuration of a node's programs. The same for a node in namespaces and one in a virtual machine, but for
+what their kernels' cgroups ask.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .binaries import Binaries
+from .images import PAUSE_TAG, Image
+from .pki import Pki
+from .shape import Node
+
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+
+_CONTAINERD = """\
+version = 3
+root = "{root}"
+state = "/run/containerd"
+
+[grpc]
+  address = "{socket}"
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{root}/opt"
+
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "{pause}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  # Without CAP_SYS_RESOURCE a process cannot lower its score.
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["{plugins}"]
+    conf_dir = "/etc/cni/net.d"
+"""
+
+
+def write(folder: Path, networks: Path, node: Node, programs: Binaries) -> Path:
+    """Writes the configuration of containerd, which is returned, and of the pods' network."""
+    networks.mkdir(parents=True, exist_ok=True)
+    (networks / "10-pods.conflist").write_text(cni(node))
+    config = folder / "containerd.toml"
+    config.write_text(containerd(programs))
+    return config
+
+
+def containerd(programs: Binaries, root: str = "/var/lib/containerd") -> str:
+    """Containerd's configuration: no registry, the CNI plugins of the cache."""
+    return _CONTAINERD.format(root=root, socket=CONTAINERD_SOCKET, pause=PAUSE_TAG, plugins=programs.cni)
+
+
+def cni(node: Node) -> str:
+    """The network of the node's pods: dual stack, routed, no masquerading, port mappings, bandwidth."""
+    interface: dict[str, Any] = {"type": node.cni, "ipMasq": False, "ipam": _addresses(node)}
+    if node.cni == "bridge":
+        interface |= {"bridge": "cni0", "isGateway": True, "hairpinMode": True}
+    plugins = [
+        interface,
+        {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"},
+        {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+    ]
+    return json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": plugins}, indent=1)
+
+
+def kubelet(node: Node, pki: Pki, cgroup: str | None) -> str:
+    """The kubelet's configuration. With ``cgroup``, all its pods go below that one, on a kernel where it
+    shares the cgroup hierarchies with others.
+    """
+    config: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "cgroupfs",
+        "enforceNodeAllocatable": ["pods"],
+        "failSwapOn": False,
+        "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
+        "authentication": {
+            "x509": {"clientCAFile": str(pki.authority)},
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(pki.certificate(node.name)),
+        "tlsPrivateKeyFile": str(pki.key(node.name)),
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+        "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
+        # No image can be fetched again: none may be collected.
+        "imageGCHighThresholdPercent": 100,
+        "maxPods": 250,
+        "serializeImagePulls": False,
+        "nodeStatusUpdateFrequency": "5s",
+    }
+    if cgroup is not None:
+        config |= {
+            "cgroupRoot": f"/{cgroup}",
+            "failCgroupV1": False,
+            # Settings of the whole machine that it may not change are then no failure.
+            "featureGates": {"KubeletInUserNamespace": True},
+        }
+    return json.dumps(config, indent=1)
+
+
+def kubelet_argv(node: Node, programs: Binaries, pki: Pki, config: Path) -> list[str]:
+    """How the kubelet is started."""
+    return [
+        str(programs.kubernetes / "kubelet"),
+        f"--config={config}",
+        f"--kubeconfig={pki.kubeconfig(node.name)}",
+        f"--hostname-override={node.name}",
+        f"--node-ip={node.ipv4},{node.ipv6}",
+        f"--node-labels=tokenbucket.test/cni={node.cni},tokenbucket.test/kind={node.kind}",
+        "--root-dir=/var/lib/kubelet",
+        "--cert-dir=/var/lib/kubelet/pki",
+    ]
+
+
+def proxy_argv(node: Node, programs: Binaries, pki: Pki, cluster_cidr: str) -> list[str]:
+    """How kube-proxy is started."""
+    return [
+        str(programs.kubernetes / "kube-proxy"),
+        f"--kubeconfig={pki.kubeconfig('kube-proxy')}",
+        "--proxy-mode=nftables",
+        f"--hostname-override={node.name}",
+        f"--cluster-cidr={cluster_cidr}",
+        # Limits of the whole machine: leave them.
+        "--conntrack-max-per-core=0",
+        "--conntrack-tcp-timeout-established=0s",
+        "--conntrack-tcp-timeout-close-wait=0s",
+    ]
+
+
+def import_argv(image: Image, programs: Binaries) -> list[str]:
+    """How an image is put on a node, run there."""
+    return [
+        str(programs.containerd / "ctr"),
+        "--namespace",
+        "k8s.io",
+        "image",
+        "import",
+        "--local",
+        str(image.archive),
+    ]
+
+
+def _addresses(node: Node) -> dict[str, Any]:
+    return {
+        "type": "host-local",
+        "ranges": [[{"subnet": node.pods_ipv4}], [{"subnet": node.pods_ipv6}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+    }

@@ -1,0 +1,63 @@
+"""Commands on nodes, through a privileged pod on each: the same on every kind of node and of cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .images import CLIENT_TAG
+from .kubectl import Kubectl
+
+_NAME = "node-shell"
+_ENTER = ("nsenter", "--target", "1", "--mount", "--net", "--uts", "--ipc", "--pid", "--")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeShell:
+    """Runs commands in the namespaces of a node's first process. ``pods`` are pods' names by node."""
+
+    kubectl: Kubectl
+    pods: dict[str, str]
+
+    def run(self, node: str, *argv: str, timeout_s: float = 60.0) -> str:
+        """What the command prints on the node. Raises ClusterError when it fails."""
+        return self.kubectl.exec(self.pods[node], *_ENTER, *argv, timeout_s=timeout_s)
+
+
+@contextlib.contextmanager
+def node_shells(kubectl: Kubectl) -> Iterator[NodeShell]:
+    """A shell on every node, for the block."""
+    with kubectl.fresh_namespace(_NAME) as here:
+        here.apply(_daemon_set())
+        here.rolled_out(f"daemonset/{_NAME}", timeout_s=120)
+        pods = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in here.items("pods")}
+        yield NodeShell(here, pods)
+
+
+def _daemon_set() -> dict[str, Any]:
+    container = {
+        "name": "main",
+        "image": CLIENT_TAG,
+        "imagePullPolicy": "Never",
+        "command": ["sleep", "infinity"],
+        "securityContext": {"privileged": True},
+    }
+    pod = {
+        "hostPID": True,
+        "hostNetwork": True,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [container],
+        "tolerations": [{"operator": "Exists"}],
+    }
+    labels = {"app": _NAME}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": _NAME},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }

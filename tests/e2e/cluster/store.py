@@ -1,0 +1,77 @@
+"""A cache of built things: each in a folder named by the content it was made from, complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_KEY = "[0-9a-f]" * 16
+
+
+def cache_root() -> Path:
+    """Where built things are kept: ``$TOKENBUCKET_E2E_CACHE``, or a folder of the user's cache."""
+    override = os.environ.get("TOKENBUCKET_E2E_CACHE")
+    return Path(override) if override else Path.home() / ".cache" / "tokenbucket-e2e"
+
+
+def digest(*parts: str | bytes | Path) -> str:
+    """A short hash of texts and of files' contents, in order."""
+    whole = hashlib.sha256()
+    for part in parts:
+        content = part.read_bytes() if isinstance(part, Path) else part
+        data = content.encode() if isinstance(content, str) else content
+        whole.update(f"{len(data)}:".encode() + data)
+    return whole.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock; the kernel lets it go when this process dies, however it dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def build_once(kind: str, key: str, build: Callable[[Path], None]) -> Path:
+    """The folder ``<kind>-<key>`` of the cache; ``build`` fills it if it is not there yet.
+
+    Two builds of the same folder do not collide, and one that fails or is killed leaves none.
+    """
+    target = cache_root() / f"{kind}-{key}"
+    with locked(cache_root() / "locks" / target.name):
+        if not target.exists():
+            _build(target, build)
+        os.utime(target)
+    return target
+
+
+def keep_newest(kind: str, count: int) -> None:
+    """Removes all folders of a kind but those used last."""
+
+    def last_used(folder: Path) -> float:
+        return folder.stat().st_mtime
+
+    for folder in sorted(cache_root().glob(f"{kind}-{_KEY}"), key=last_used, reverse=True)[count:]:
+        shutil.rmtree(folder, ignore_errors=True)
+        (cache_root() / "locks" / folder.name).unlink(missing_ok=True)
+
+
+def _build(target: Path, build: Callable[[Path], None]) -> None:
+    prefix = f".partial-{target.name}-"
+    for stale in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    partial.chmod(0o755)
+    try:
+        build(partial)
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

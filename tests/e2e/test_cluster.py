@@ -1,0 +1,142 @@
+"""The cluster that the other tests stand on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.cluster import Cluster, failures
+from cluster.kubectl import Kubectl
+from cluster.node_shell import NodeShell, node_shells
+from cluster.workloads import pod, server, service
+
+
+@pytest.fixture(scope="module")
+def pods(cluster: Cluster, kubectl: Kubectl) -> Iterator[Kubectl]:
+    """A server and a client on each node."""
+    with kubectl.fresh_namespace("cluster-test") as here:
+        documents = [
+            make(f"{kind}-{node.name}", node.name, {"app": kind})
+            for node in cluster.nodes
+            for kind, make in (("server", server), ("client", pod))
+        ]
+        here.apply(*documents, service("servers", {"app": "server"}))
+        here.wait("condition=Ready", "pod", "--all")
+        yield here
+
+
+@pytest.fixture(scope="module")
+def shell(kubectl: Kubectl) -> Iterator[NodeShell]:
+    """Commands on every node."""
+    with node_shells(kubectl) as shells:
+        yield shells
+
+
+def addresses(kubectl: Kubectl, name: str) -> list[str]:
+    """The pod's IPv4 and IPv6 address."""
+    return [entry["ip"] for entry in kubectl.get("pod", name)["status"]["podIPs"]]
+
+
+def test_every_node_is_ready(cluster: Cluster) -> None:
+    """No component has ended and every node says that it is ready."""
+    assert failures(cluster) == []
+
+
+def test_pods_reach_each_other_across_nodes(cluster: Cluster, pods: Kubectl) -> None:
+    """From each node to each, over IPv4 and IPv6."""
+    for source in cluster.nodes:
+        for target in cluster.nodes:
+            both = addresses(pods, f"server-{target.name}")
+            assert [":" in address for address in both] == [False, True]
+            for address in both:
+                pods.exec(f"client-{source.name}", "ping", "-c1", "-W5", address)
+
+
+def test_a_command_in_a_pod_returns_what_it_prints(cluster: Cluster, pods: Kubectl) -> None:
+    """On every node."""
+    for node in cluster.nodes:
+        assert pods.exec(f"client-{node.name}", "hostname") == f"client-{node.name}\n"
+
+
+def test_a_service_leads_to_pods_on_every_node(cluster: Cluster, pods: Kubectl) -> None:
+    """By its IPv4 and its IPv6 address, from each node."""
+    everywhere = {f"server-{node.name}" for node in cluster.nodes}
+    for address in pods.get("service", "servers")["spec"]["clusterIPs"]:
+        host = f"[{address}]" if ":" in address else address
+        fetch = f"for i in $(seq 30); do busybox wget -qO- -T5 http://{host}/; done"
+        for node in cluster.nodes:
+            assert set(pods.exec(f"client-{node.name}", "sh", "-c", fetch).split()) == everywhere
+
+
+def test_a_pod_reaches_the_api_server(cluster: Cluster, pods: Kubectl) -> None:
+    """With its service account, as an operator does."""
+    ask = (
+        "import json, os, ssl, urllib.request; folder = '/var/run/secrets/kubernetes.io/serviceaccount/';"
+        "context = ssl.create_default_context(cafile=folder + 'ca.crt');"
+        "host = os.environ['KUBERNETES_SERVICE_HOST'];"
+        "answer = urllib.request.urlopen(f'https://{host}/version', context=context, timeout=60);"
+        "print(answer.read().decode())"
+    )
+    for node in cluster.nodes:
+        answer = json.loads(pods.exec(f"client-{node.name}", "python3", "-c", ask))
+        assert answer["gitVersion"].startswith("v1.")
+
+
+def test_the_network_plugin_leaves_its_result_on_the_pods_node(
+    cluster: Cluster,
+    pods: Kubectl,
+    shell: NodeShell,
+) -> None:
+    """Each node has a cache of its own, with its own pods only."""
+    for node in cluster.nodes:
+        found = shell.run(node.name, "grep", "-rhoE", "(server|client)-node-[a-z]+", "/var/lib/cni/results")
+        assert set(found.split()) == {f"server-{node.name}", f"client-{node.name}"}
+
+
+def test_a_node_shows_the_interfaces_and_programs_of_its_own_network(
+    cluster: Cluster, shell: NodeShell
+) -> None:
+    """/sys is the node's own, and a program pinned on one node is not there on another."""
+    for node in cluster.nodes:
+        shell.run(node.name, "mkdir", f"/sys/fs/bpf/{node.name}")
+    for node in cluster.nodes:
+        assert shell.run(node.name, "hostname").strip() == node.name
+        in_sys = set(shell.run(node.name, "ls", "/sys/class/net").split())
+        links = json.loads(shell.run(node.name, "ip", "-json", "link"))
+        assert in_sys - {"bonding_masters"} == {link["ifname"] for link in links}
+        assert {f"{node.name}"} == set(shell.run(node.name, "ls", "/sys/fs/bpf").split()) - {
+            "maps.debug",
+            "progs.debug",
+        }
+        shell.run(node.name, "rmdir", f"/sys/fs/bpf/{node.name}")
+
+
+def test_a_program_for_traffic_control_can_be_attached_on_every_node(
+    cluster: Cluster, shell: NodeShell
+) -> None:
+    """Clsact on a pod's host-side interface; ``fq`` where the node's kernel has it."""
+    for node in cluster.nodes:
+        links = json.loads(shell.run(node.name, "ip", "-json", "link", "show", "type", "veth"))
+        device = next(link["ifname"] for link in links if link["ifname"].startswith("veth"))
+        shell.run(node.name, "tc", "qdisc", "add", "dev", device, "clsact")
+        shell.run(node.name, "tc", "qdisc", "del", "dev", device, "clsact")
+        if node.kind == "vm":
+            shell.run(node.name, "tc", "qdisc", "add", "dev", device, "root", "fq")
+            shell.run(node.name, "tc", "qdisc", "del", "dev", device, "root")
+
+
+def test_pods_go_on_while_the_api_server_is_away(cluster: Cluster, pods: Kubectl) -> None:
+    """And it comes back with what it knew."""
+    before = {pod["metadata"]["uid"] for pod in pods.items("pods")}
+    cluster.root.stop("kube-apiserver")
+    try:
+        assert not cluster.api.ready()
+        assert any("kube-apiserver: ended with status" in failure for failure in failures(cluster))
+    finally:
+        cluster.start_api_server()
+    assert {pod["metadata"]["uid"] for pod in pods.items("pods")} == before
+    for node in cluster.nodes:
+        assert pods.exec(f"client-{node.name}", "hostname") == f"client-{node.name}\n"
+    assert failures(cluster) == []

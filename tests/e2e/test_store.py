@@ -1,0 +1,73 @@
+"""The cache of built things."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.store import build_once, cache_root, keep_newest
+
+_BUILD_AND_DIE = """
+import os, signal
+from cluster.store import build_once
+def build(target):
+    (target / "half").write_text("")
+    os.kill(os.getpid(), signal.SIGKILL)
+build_once("thing", "0123456789abcdef", build)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENBUCKET_E2E_CACHE", str(tmp_path))
+
+
+def fill(target: Path) -> None:
+    """A build."""
+    (target / "whole").write_text("")
+
+
+def test_what_is_there_is_not_built_again() -> None:
+    """The second builder is not called."""
+    first = build_once("thing", "0123456789abcdef", fill)
+    assert build_once("thing", "0123456789abcdef", lambda _: pytest.fail("built again")) == first
+
+
+def test_a_failed_build_leaves_nothing() -> None:
+    """It can be tried again."""
+
+    def fail(target: Path) -> None:
+        fill(target)
+        raise ValueError("no flour")
+
+    with pytest.raises(ValueError, match="no flour"):
+        build_once("thing", "0123456789abcdef", fail)
+    assert [path.name for path in cache_root().iterdir()] == ["locks"]
+
+
+def test_a_killed_build_never_looks_complete() -> None:
+    """What it left goes with the next build."""
+    died = subprocess.run([sys.executable, "-c", _BUILD_AND_DIE], cwd=Path(__file__).parent, check=False)
+    assert died.returncode == -signal.SIGKILL
+    folder = build_once("thing", "0123456789abcdef", fill)
+    assert [path.name for path in folder.iterdir()] == ["whole"]
+    assert sorted(path.name for path in cache_root().iterdir()) == ["locks", folder.name]
+
+
+def test_the_folders_used_last_are_kept() -> None:
+    """Of that kind; others are left alone."""
+    keys = [f"{number:016x}" for number in range(4)]
+    for age, key in enumerate(reversed(keys)):
+        os.utime(build_once("thing", key, fill), (age, age))
+    other = build_once("thing-other", keys[0], fill)
+    keep_newest("thing", 2)
+    assert {path.name for path in cache_root().glob("thing-*")} == {
+        f"thing-{keys[0]}",
+        f"thing-{keys[1]}",
+        other.name,
+    }

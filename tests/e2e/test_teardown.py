@@ -1,0 +1,267 @@
+"""What is left of a cluster after its end: nothing, however it came to its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cluster import cgroups, record, teardown
+from cluster.box import Box, end_root, open_root, start_guardian
+from cluster.cluster import Cluster, find
+from cluster.errors import ClusterError
+from cluster.identity import Process, all_pids, identify, tree, wait_gone
+from cluster.layout import Layout, layout
+from cluster.lifecycle import down
+from cluster.waiting import wait_for
+from cluster.workloads import pod
+
+# What programs of a node would leave on a machine that they think is theirs.
+_TRACES = (
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/lib/containerd",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/etc/cni",
+    "/opt/containerd",
+    "/run/containerd",
+    "/usr/libexec/kubernetes",
+)
+_SETTINGS = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "net/ipv4/ip_forward",
+    "net/netfilter/nf_conntrack_max",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a cluster could change on the machine."""
+
+    traces: tuple[str, ...]
+    settings: tuple[str, ...]
+    links: frozenset[str]
+
+
+def machine() -> Machine:
+    """As it is now."""
+    return Machine(
+        traces=tuple(path for path in _TRACES if Path(path).exists()),
+        settings=tuple(_setting(name) for name in _SETTINGS),
+        links=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
+    )
+
+
+def members(place: Layout) -> set[Process]:
+    """Every process of the cluster at this moment: its root box, and all that descend from it."""
+    found = record.load(place.record)
+    assert found is not None
+    return set(tree(found.guardian))
+
+
+def nothing_is_left(place: Layout, processes: set[Process], networks: set[str]) -> None:
+    """Asserts it of processes, network namespaces, mounts, cgroups and files."""
+    assert [process for process in processes if process.alive()] == []
+    assert networks & {network_of(pid) for pid in all_pids()} == set()
+    assert str(place.root) not in Path("/proc/self/mountinfo").read_text()
+    assert cgroups.existing(place.cgroup) == []
+    assert teardown.leftovers(place) == []
+    assert not place.root.exists()
+
+
+def network_of(pid: int) -> str:
+    """Identity of a process's network namespace; empty when it has ended."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
+    except OSError:
+        return ""
+
+
+def networks_of(processes: set[Process]) -> set[str]:
+    """Network namespaces of the cluster: all its processes' but this machine's."""
+    return {network_of(process.pid) for process in processes} - {network_of(os.getpid()), ""}
+
+
+def name_of(pid: int) -> str:
+    """The name of a process's program."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
+
+
+@pytest.fixture
+def place(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """A place for another cluster beside the suite's, gone after the test. The suite's has filled the
+    cache.
+    """
+    monkeypatch.setenv("TOKENBUCKET_E2E_NAME", "teardown")
+    yield layout()
+    down(layout())
+
+
+def start_up() -> subprocess.Popen[str]:
+    """``up`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cluster", "up"],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill_when(process: subprocess.Popen[str], arrived: Callable[[], bool]) -> None:
+    """Kills ``up`` with no chance to clean up, at the moment that ``arrived`` tells."""
+    deadline = time.monotonic() + 120
+    while not arrived():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_down_leaves_nothing_of_a_cluster_with_pods(place: Layout) -> None:
+    """Not of the pods either."""
+    before = machine()
+    process = start_up()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    cluster = find(place)
+    assert cluster is not None
+    kubectl = cluster.kubectl
+    kubectl.run("wait", "--for=create", "serviceaccount/default")
+    kubectl.apply(*(pod(f"on-{node.name}", node.name) for node in cluster.nodes))
+    kubectl.wait("condition=Ready", "pod", "--all")
+    processes = members(place)
+    assert len(processes) > 20
+    networks = networks_of(processes)
+    assert len(networks) == 1 + 2 * len(cluster.nodes)
+    down(place)
+    nothing_is_left(place, processes, networks)
+    assert machine() == before
+
+
+@pytest.mark.parametrize("moment", ["record.json", "nodes/node-bridge", "nodes/node-ptp/kubelet.json"])
+def test_down_leaves_nothing_of_a_half_made_cluster(place: Layout, moment: str) -> None:
+    """``up`` was killed as soon as it had made the named file."""
+    before = machine()
+    kill_when(start_up(), (place.root / moment).exists)
+    processes = members(place)
+    networks = networks_of(processes)
+    down(place)
+    nothing_is_left(place, processes, networks)
+    assert machine() == before
+
+
+def test_down_leaves_nothing_of_a_cluster_whose_root_was_killed(place: Layout) -> None:
+    """The kernel has ended the rest by itself; cgroups and files remain for ``down``."""
+    kill_when(start_up(), (place.root / "nodes/node-ptp/kubelet.json").exists)
+    processes = members(place)
+    found = record.load(place.record)
+    assert found is not None
+    os.kill(found.boxes["control-plane"].pid, signal.SIGKILL)
+    assert find(place) is None
+    down(place)
+    nothing_is_left(place, processes, networks_of(processes))
+
+
+def test_down_leaves_nothing_of_a_virtual_machine(place: Layout) -> None:
+    """``up`` was killed while it booted."""
+    emulated = "qemu-system"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster", "up", "--vm"],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    kill_when(
+        process,
+        lambda: (
+            (place.root / "nodes/node-vm/guest.env").exists()
+            and any(emulated in name_of(member.pid) for member in members(place))
+        ),
+    )
+    processes = members(place)
+    down(place)
+    nothing_is_left(place, processes, networks_of(processes))
+
+
+def test_a_root_box_that_was_not_recorded_goes_with_its_maker(cluster: Cluster) -> None:
+    """Killed between making it and letting it begin."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from cluster.box import start_guardian;"
+        f"guardian = start_guardian(Path({str(cluster.programs.pause_program)!r}), dict(os.environ));"
+        "print(guardian.process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    maker = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    guardian = identify(int(maker.stdout))
+    assert guardian is None or wait_gone(guardian, 5)
+
+
+def test_down_does_nothing_when_there_is_nothing(place: Layout) -> None:
+    """Twice, too."""
+    down(place)
+    down(place)
+    assert teardown.leftovers(place) == []
+
+
+def test_a_recorded_pid_that_another_process_has_now_is_left_alone(place: Layout) -> None:
+    """The start time tells them apart."""
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        process = identify(bystander.pid)
+        assert process is not None
+        stale = Process(process.pid, process.start_ticks - 1, process.boot)
+        record.save(record.Record(guardian=stale, boxes={"control-plane": stale}), place.record)
+        down(place)
+        assert process.alive()
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+@pytest.fixture
+def box(cluster: Cluster, tmp_path: Path) -> Iterator[Box]:
+    """An empty root box."""
+    programs = cluster.programs
+    guardian = start_guardian(programs.pause_program, {"PATH": programs.search_path})
+    yield open_root(guardian, "kitchen", tmp_path, {"PATH": programs.search_path})
+    end_root(guardian.process)
+
+
+def test_a_component_that_ends_is_explained_by_its_log(box: Box) -> None:
+    """At once, not after the time given."""
+    box.start("oven", ["sh", "-c", "echo no gas; exit 7"])
+    with pytest.raises(
+        ClusterError, match=re.compile("oven: ended with status 7 before warm.*no gas", re.DOTALL)
+    ):
+        wait_for(lambda: False, what="warm", among=box.components, component="oven", timeout_s=60)
+
+
+def test_a_component_that_takes_too_long_is_explained_by_its_log(box: Box) -> None:
+    """It still runs."""
+    box.start("oven", ["sh", "-c", "echo lukewarm; sleep 60"])
+    with pytest.raises(ClusterError, match=re.compile("oven: warm: not after 0 s.*lukewarm", re.DOTALL)):
+        wait_for(lambda: False, what="warm", among=box.components, component="oven", timeout_s=0.3)
+
+
+def _setting(name: str) -> str:
+    file = Path("/proc/sys") / name
+    return file.read_text() if file.exists() else ""

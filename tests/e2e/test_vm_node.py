@@ -1,0 +1,34 @@
+"""The node in a virtual machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.cluster import Cluster, failures
+from cluster.kubectl import Kubectl
+from cluster.lifecycle import start_vm, stop_vm
+from cluster.shape import VM_NODE
+from cluster.workloads import server
+
+
+@pytest.fixture
+def machine(cluster: Cluster) -> Cluster:
+    """A cluster that has the node."""
+    if VM_NODE not in cluster.nodes:
+        pytest.skip("the cluster has no node in a virtual machine")
+    return cluster
+
+
+def test_its_pods_run_again_after_it_has_lost_power(machine: Cluster, kubectl: Kubectl) -> None:
+    """The same pods, restarted in place, reachable again."""
+    with kubectl.fresh_namespace("power-test") as here:
+        here.apply(server("survivor", VM_NODE.name))
+        here.wait("condition=Ready", "pod/survivor", timeout_s=120)
+        before = here.get("pod", "survivor")
+        stop_vm(machine)
+        start_vm(machine)
+        here.wait("jsonpath={.status.containerStatuses[0].restartCount}=1", "pod/survivor", timeout_s=120)
+        here.wait("condition=Ready", "pod/survivor", timeout_s=120)
+        assert here.get("pod", "survivor")["metadata"]["uid"] == before["metadata"]["uid"]
+        assert here.exec("survivor", "busybox", "wget", "-qO-", "http://127.0.0.1/") == "survivor\n"
+    assert failures(machine) == []
