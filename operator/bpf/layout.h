@@ -24,6 +24,7 @@ enum {
 enum tb_flag {
 	TB_OBSERVE = 1 << 0,      /* count what exceeds, forward it all the same */
 	TB_NODE_RESERVE = 1 << 1, /* the node's own packets may use the reserve */
+	TB_MARK = 1 << 2,         /* forward what exceeds with another code point */
 };
 
 /*
@@ -39,7 +40,7 @@ struct tb_config {
 	__u64 reserve_scale; /* as bytes_scale */
 	__u64 reserve_burst_q;
 	__u64 flags;
-	__u64 unused_hot;
+	__u64 dscp; /* with TB_MARK */
 	/* The second: the rates as declared, for people; the program does not read them. */
 	__u64 bits_per_s;
 	__u64 packets_per_s;
@@ -65,12 +66,13 @@ struct tb_stats {
 	/* The second: the third case, and what became of those packets. */
 	__u64 too_fast_packets;
 	__u64 too_fast_bytes;
-	__u64 reserve_packets; /* let through within the reserve; the others are dropped, or observed */
+	__u64 reserve_packets; /* let through within the reserve; the others are dropped, marked or observed
+				*/
 	__u64 reserve_bytes;
 	__u64 contended_packets; /* exceeded only because the word kept changing under the decision */
 	__u64 unmetered_packets; /* let through because the slot has no meter */
 	__u64 unmetered_bytes;
-	__u64 unused;
+	__u64 marked_packets;
 };
 
 enum tb_owner_kind {

@@ -9,6 +9,7 @@
 #include "maps.h"
 #include "gcra.h"
 #include "packet.h"
+#include "dscp.h"
 
 #ifdef TB_PIN_DIR
 #define SEC(name)
@@ -67,12 +68,25 @@ static __always_inline int tb_passes_in_reserve(struct __sk_buff *skb, const str
 	return 1;
 }
 
+/* Two-colour marking: what conforms keeps its colour, what exceeds gets the other. Nothing is charged. */
+static __always_inline int tb_mark(struct __sk_buff *skb, const struct tb_config *config,
+				   struct tb_stats *stats, struct tb_packet packet)
+{
+	if (!(config->flags & TB_OBSERVE)) {
+		stats->marked_packets += packet.segments;
+		tb_set_dscp(skb, config->dscp);
+	}
+	return TB_PASS;
+}
+
 static __always_inline int tb_exceed(struct __sk_buff *skb, const struct tb_config *config,
 				     struct tb_meters *meters, struct tb_stats *stats,
 				     struct tb_packet packet, __u64 now)
 {
 	stats->too_fast_packets += packet.segments;
 	stats->too_fast_bytes += packet.wire_bytes;
+	if (config->flags & TB_MARK)
+		return tb_mark(skb, config, stats, packet);
 	if (tb_passes_in_reserve(skb, config, meters, packet, now)) {
 		stats->reserve_packets += packet.segments;
 		stats->reserve_bytes += packet.wire_bytes;

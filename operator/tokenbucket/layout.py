@@ -18,6 +18,7 @@ class Flag(enum.IntFlag):
 
     OBSERVE = 1
     NODE_RESERVE = 2
+    MARK = 4
 
 
 class OwnerKind(enum.IntEnum):
@@ -44,7 +45,7 @@ class Config(ctypes.Structure):
             "reserve_scale",
             "reserve_burst_q",
             "flags",
-            "unused_hot",
+            "dscp",
             "bits_per_s",
             "packets_per_s",
             "reserve_bits_per_s",
@@ -73,7 +74,7 @@ class Stats(ctypes.Structure):
             "contended_packets",
             "unmetered_packets",
             "unmetered_bytes",
-            "unused",
+            "marked_packets",
         ),
     ]
 

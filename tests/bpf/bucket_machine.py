@@ -51,6 +51,8 @@ class Machine:
     slots: Slots
     index: int = 7
     packet: bytes = field(default=UDP_PACKET)
+    left: bytes = field(default=b"", init=False)
+    """The last packet, as the program left it."""
 
     def configure(self, config: SlotConfig, *, fresh: bool = True) -> None:
         """Sets the slot up; ``fresh`` with a full bucket."""
@@ -68,6 +70,7 @@ class Machine:
             | fields,
         )
         data = self.packet[: size_bytes or len(self.packet)]
-        verdict = syscall.test_run(self.program_fd, data, skb).verdict
-        assert verdict in (PASS, DROP)
-        return verdict == PASS
+        run = syscall.test_run(self.program_fd, data, skb)
+        assert run.verdict in (PASS, DROP)
+        self.left = run.packet
+        return run.verdict == PASS

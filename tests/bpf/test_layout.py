@@ -50,6 +50,7 @@ def test_constants_are_the_headers(tmp_path: Path) -> None:
         "TB_NO_SLOT": layout.NO_SLOT,
         "TB_OBSERVE": layout.Flag.OBSERVE,
         "TB_NODE_RESERVE": layout.Flag.NODE_RESERVE,
+        "TB_MARK": layout.Flag.MARK,
         "TB_OWNER_POD": layout.OwnerKind.POD,
         "TB_OWNER_DEVICE": layout.OwnerKind.DEVICE,
         "TB_QUANTA_PER_NS": gcra.QUANTA_PER_NS,

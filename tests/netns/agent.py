@@ -153,6 +153,31 @@ def _address(client: Pod, target: Pod) -> str:
     return next(str(each.ip) for each in map(ip_interface, target.addresses) if each.version in versions)
 
 
+_RECEIVE = """
+import socket, sys
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+level, option = (socket.IPPROTO_IPV6, 66) if family == socket.AF_INET6 else (socket.IPPROTO_IP, 13)
+server = socket.socket(family, socket.SOCK_DGRAM)
+server.setsockopt(level, option, 1)  # IPV6_RECVTCLASS, IP_RECVTOS
+server.bind((sys.argv[1], 9))
+server.settimeout(3)
+print('ready', flush=True)
+for _ in range(int(sys.argv[2])):
+    _, ancillary, _, _ = server.recvmsg(2048, 64)
+    print(ancillary[0][2][0] >> 2, flush=True)
+"""
+
+
+def code_points(client: Pod, target: Pod, count: int) -> list[int]:
+    """Sends UDP packets at once, and returns the code points with which they arrive."""
+    script = ("/usr/bin/python3", "-c", _RECEIVE, _address(client, target), str(count))
+    server = target.popen(*script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout and server.stdout.readline() == "ready\n"
+    send(client, target, count)
+    output, _ = server.communicate(timeout=PATIENCE_S)
+    return [int(line) for line in output.split()]
+
+
 def acquaint(*pods: Pod) -> None:
     """Fixes who has which address, so that no ARP, multicast report or the like takes a token from a test."""
     for pod in pods:

@@ -85,6 +85,23 @@ def test_egress_is_limited_at_the_other_hook(lab: Lab, agent: Agent, client: Pod
     assert empties_a_bucket(web, client, 7, limit_of_pod="web", direction="egress")
 
 
+@pytest.mark.parametrize("address", ["10.2.1.2/24", "fd02::2/64"])
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_what_exceeds_is_marked(lab: Lab, agent: Agent, client: Pod, address: str, direction: str) -> None:
+    """Two colours: the burst arrives as it was sent, the rest with the code point; nothing is lost."""
+    web = lab.pod("web", [address])
+    acquaint(client, web)
+    limit = {"rate": {"packets": 1}, "burst": {"packets": 10}, "exceedAction": "Mark", "dscp": 10}
+    agent.write("all.yaml", policy("web", app="web", **{direction: limit}), document(web, app="web"))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+    source, target = (client, web) if direction == "ingress" else (web, client)
+    code_points = harness.code_points(source, target, 30)
+    assert len(code_points) == 30
+    assert set(code_points) == {0, 10}
+    assert 8 <= code_points.count(0) <= 11, "what the kernel sends may take some, and one may come back"
+
+
 def test_all_interfaces_of_a_pod_share_one_bucket(lab: Lab, agent: Agent) -> None:
     """The limit is the pod's total."""
     web = lab.pod("web", ["10.2.1.2/24"], interfaces=2)

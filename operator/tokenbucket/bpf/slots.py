@@ -50,6 +50,7 @@ class Stats:
     contended_packets: int = 0
     unmetered_packets: int = 0
     unmetered_bytes: int = 0
+    marked_packets: int = 0
 
     @property
     def conform_packets(self) -> int:
@@ -58,7 +59,7 @@ class Stats:
 
     @property
     def exceed_packets(self) -> int:
-        """Packets that exceeded and did not pass in the reserve: dropped, or observed."""
+        """Packets that exceeded and did not pass in the reserve: dropped, marked or observed."""
         return self.too_fast_packets - self.reserve_packets
 
     @property
@@ -191,6 +192,7 @@ def _config(value: bytes) -> SlotConfig:
         packets_burst_q=raw.packets_burst_q,
         reserve_bits_per_s=raw.reserve_bits_per_s,
         reserve_burst_q=raw.reserve_burst_q,
+        dscp=raw.dscp if raw.flags & layout.Flag.MARK else None,
         observe=bool(raw.flags & layout.Flag.OBSERVE),
         node_reserve=bool(raw.flags & layout.Flag.NODE_RESERVE),
     )
@@ -204,10 +206,19 @@ def _config_struct(config: SlotConfig) -> layout.Config:
         packets_burst_q=config.packets_burst_q,
         reserve_scale=gcra.bytes_scale(config.reserve_bits_per_s),
         reserve_burst_q=config.reserve_burst_q,
-        flags=config.observe * layout.Flag.OBSERVE | config.node_reserve * layout.Flag.NODE_RESERVE,
+        flags=_flags(config),
+        dscp=config.dscp or 0,
         bits_per_s=config.bits_per_s,
         packets_per_s=config.packets_per_s,
         reserve_bits_per_s=config.reserve_bits_per_s,
+    )
+
+
+def _flags(config: SlotConfig) -> layout.Flag:
+    return (
+        config.observe * layout.Flag.OBSERVE
+        | config.node_reserve * layout.Flag.NODE_RESERVE
+        | (config.dscp is not None) * layout.Flag.MARK
     )
 
 

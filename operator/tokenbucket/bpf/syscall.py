@@ -73,6 +73,8 @@ class TestRun:
     """The program's return value, signed."""
     mean_ns: int
     """Nanoseconds per run, over all repeats."""
+    packet: bytes
+    """The packet as the program left it."""
 
 
 def _bpf_number() -> int:
@@ -186,13 +188,14 @@ def _batch(
 def test_run(fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> TestRun:
     """Runs a program on a packet. ``context`` is a ``struct __sk_buff``, or its beginning."""
     data = ctypes.create_string_buffer(packet, len(packet))
+    left = ctypes.create_string_buffer(len(packet))
     skb = ctypes.create_string_buffer(context, len(context) or 1)
     attributes = struct.pack(
         "=IIIIQQIIIIQQ",
-        *(fd, 0, len(packet), 0),
-        *(ctypes.addressof(data), 0, repeat, 0),
+        *(fd, 0, len(packet), len(packet)),
+        *(ctypes.addressof(data), ctypes.addressof(left), repeat, 0),
         *(len(context), 0, ctypes.addressof(skb) if context else 0, 0),
     )
     _, buffer = _bpf(Command.PROG_TEST_RUN, attributes, "program")
     verdict, mean_ns = struct.unpack_from("=4xi28xI", buffer.raw)
-    return TestRun(verdict, mean_ns)
+    return TestRun(verdict, mean_ns, left.raw)

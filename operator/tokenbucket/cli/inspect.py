@@ -80,7 +80,7 @@ def machine(limit: InForce) -> str:
         lines += _byte_meter(config, limit.meters.bytes_tat, now_q)
     if config.packets_per_s:
         lines += _packet_meter(config, limit.meters.packets_tat, now_q)
-    return "\n".join([*lines, "", _transitions(limit.stats, observe=config.observe)])
+    return "\n".join([*lines, "", _transitions(limit.stats, config)])
 
 
 def _byte_meter(config: SlotConfig, tat: int, now_q: int) -> list[str]:
@@ -130,8 +130,9 @@ def _ahead(tat: int, now_q: int) -> str:
     return f"{past_ms:.3f} ms past it" if past_ms < _LONG_MS else "long past it"
 
 
-def _transitions(stats: Stats, *, observe: bool) -> str:
-    refused = "forward (observed)" if observe else "drop"
+def _transitions(stats: Stats, config: SlotConfig) -> str:
+    refused = "drop" if config.dscp is None else f"mark {config.dscp}"
+    refused = "forward (observed)" if config.observe else refused
     return table(
         ("CASE", "VERDICT", "UPDATE", "PACKETS"),
         [

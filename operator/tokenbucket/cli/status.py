@@ -13,6 +13,7 @@ from tokenbucket.cli.options import need_root, output_options, pins_options
 from tokenbucket.cli.output import Format, structured, table
 from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
+from tokenbucket.core.slot import SlotConfig
 from tokenbucket.errors import KernelError
 
 HEADER = (
@@ -25,6 +26,7 @@ HEADER = (
     "TOKENS",
     "CONFORMED",
     "EXCEEDED",
+    "ACTION",
     "POLICY",
 )
 
@@ -76,10 +78,16 @@ def as_row(limit: InForce) -> tuple[str, ...]:
         _both(config.burst_bytes, units.format_bytes, config.burst_packets, _packets),
         _both(config.bits_per_s and 1, lambda _: units.format_bytes(tokens_bytes), tokens_packets, _packets),
         f"{stats.conform_packets} ({units.format_bytes(stats.conform_bytes)})",
-        f"{stats.exceed_packets} ({units.format_bytes(stats.exceed_bytes)})"
-        + (" observed" if config.observe else ""),
+        f"{stats.exceed_packets} ({units.format_bytes(stats.exceed_bytes)})",
+        fate(config),
         owner.policy or "-",
     )
+
+
+def fate(config: SlotConfig) -> str:
+    """What becomes of packets that exceed."""
+    action = "Drop" if config.dscp is None else f"Mark DSCP {config.dscp}"
+    return f"{action} (observed only)" if config.observe else action
 
 
 def _both(first: int, format_first: Any, second: int | None, format_second: Any) -> str:  # noqa: ANN401
@@ -122,6 +130,7 @@ def as_document(limit: InForce) -> dict[str, Any]:
         "policy": owner.policy,
         "policyGeneration": owner.generation,
         "mode": "Observe" if config.observe else "Enforce",
+        "exceedAction": "Drop" if config.dscp is None else "Mark",
         "slot": limit.index,
         "hooks": [{"interface": place.interface, "hook": place.hook.value} for place in limit.places],
     }
@@ -142,6 +151,7 @@ def as_document(limit: InForce) -> dict[str, Any]:
         "conformBytes": stats.conform_bytes,
         "exceedPackets": stats.exceed_packets,
         "exceedBytes": stats.exceed_bytes,
+        "markedPackets": stats.marked_packets,
         "reservePackets": stats.reserve_packets,
         "reserveBytes": stats.reserve_bytes,
         "contendedPackets": stats.contended_packets,

@@ -15,7 +15,7 @@ from tokenbucket.core.bucket import bucket_of
 from tokenbucket.core.hook import HookPoint, host_side_hook
 from tokenbucket.core.plan import Wanted
 from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Policy
 from tokenbucket.core.precedence import Winners
 from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey, config_of
 
@@ -121,9 +121,8 @@ def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, locat
 
 
 def _in_force(policy: Policy, limit: Limit) -> InForce:
-    # A packet that should have been marked must not be lost: the limit is counted, not enforced.
-    mode = Mode.OBSERVE if limit.exceed_action is ExceedAction.MARK else policy.mode
-    bucket = bucket_of(limit, mode, action_in_force=ExceedAction.DROP)
+    mark = limit.exceed_action is ExceedAction.MARK
+    bucket = bucket_of(limit, policy.mode, action_in_force=ExceedAction.MARK if mark else ExceedAction.DROP)
     return InForce(config_of(bucket, node_reserve=True), tuple(_shortfalls(limit)))
 
 
@@ -131,7 +130,5 @@ def _shortfalls(limit: Limit) -> Iterable[tuple[Reason, str]]:
     """What this version does not do of what the limit says."""
     if limit.exceed_action is ExceedAction.DELAY:
         yield Reason.NOT_IMPLEMENTED, "Delay is not implemented yet; Drop is in force"
-    if limit.exceed_action is ExceedAction.MARK:
-        yield Reason.NOT_IMPLEMENTED, "Mark is not implemented yet; what exceeds is counted and forwarded"
     if limit.per_peer:
         yield Reason.NOT_IMPLEMENTED, "perPeer is not implemented yet; only the pod's own bucket is in force"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from tokenbucket.core import gcra
 from tokenbucket.core.bucket import Bucket
 from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
+from tokenbucket.core.policy import Direction, ExceedAction
 
 RESERVE_BITS_PER_S = 10**6
 """Upper bound of the reserve for the node's own packets; it is otherwise a tenth of the rate."""
@@ -58,6 +58,8 @@ class SlotConfig:
     packets_burst_q: int = 0
     reserve_bits_per_s: int = 0
     reserve_burst_q: int = 0
+    dscp: int | None = None
+    """What exceeds is forwarded with this code point instead of being dropped."""
     observe: bool = False
     node_reserve: bool = False
 
@@ -90,6 +92,7 @@ def config_of(bucket: Bucket, *, node_reserve: bool) -> SlotConfig:
     config = SlotConfig(
         reserve_bits_per_s=reserve,
         reserve_burst_q=gcra.bytes_time_q(RESERVE_BURST_BYTES, reserve),
+        dscp=bucket.dscp if bucket.action is ExceedAction.MARK else None,
         observe=bucket.observe,
         node_reserve=node_reserve,
     )

@@ -1,0 +1,89 @@
+"""Marking: what exceeds is forwarded with another code point, and nothing else of it changes."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.bpf.bucket_machine import Machine, config
+
+NOW_NS = 10**12
+TAGS = {"no tag": b"", "802.1Q": b"\x81\x00\x00\x05", "802.1ad": b"\x88\xa8\x00\x05\x81\x00\x00\x06"}
+ECN_CE = 3
+
+
+def ipv4(tos: int) -> bytes:
+    """An IPv4 header with a right checksum, and UDP."""
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, tos, 48, 1, 0, 64, 17, 0, b"\x0a\0\0\1", b"\x0a\0\0\2")
+    return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + bytes(28)
+
+
+def checksum(header: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def ipv6(traffic_class: int) -> bytes:
+    """An IPv6 header, and UDP."""
+    return struct.pack("!IHBB", 6 << 28 | traffic_class << 20 | 0xABCDE, 8, 17, 64) + bytes(32 + 28)
+
+
+FAMILIES = {"IPv4": (b"\x08\x00", ipv4), "IPv6": (b"\x86\xdd", ipv6)}
+
+
+def exceeding(machine: Machine, packet: bytes, dscp: int) -> bytes:
+    """What becomes of a packet that finds the bucket empty."""
+    machine.configure(config(packets_per_s=1, burst_packets=1, dscp=dscp))
+    machine.fill(NOW_NS)
+    machine.packet = packet
+    assert machine.offer(NOW_NS)
+    assert machine.left == packet, "what conforms keeps its colour"
+    assert machine.offer(NOW_NS)
+    return machine.left
+
+
+@pytest.mark.parametrize("hook", ["machine", "ingress_machine"])
+@pytest.mark.parametrize("tags", TAGS)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("before", "dscp"), [(0, 10), (63, 0), (46, 63)])
+def test_only_the_code_point_changes(
+    request: pytest.FixtureRequest, hook: str, tags: str, family: str, before: int, dscp: int
+) -> None:
+    """ECN stays, the IPv4 checksum is right, and VLAN tags are looked under."""
+    ethertype, header = FAMILIES[family]
+    front = bytes(12) + TAGS[tags] + ethertype
+    machine = request.getfixturevalue(hook)
+    marked = exceeding(machine, front + header(before << 2 | ECN_CE), dscp)
+    assert marked == front + header(dscp << 2 | ECN_CE)
+    assert machine.slots.stats(machine.index).marked_packets == 1
+
+
+@pytest.mark.parametrize("packet", [bytes(12) + b"\x08\x06" + bytes(46), bytes(12) + b"\x12\x34" + bytes(46)])
+def test_what_is_not_ip_is_forwarded_as_it_is(machine: Machine, packet: bytes) -> None:
+    """ARP has no code point."""
+    assert exceeding(machine, packet, 10) == packet
+
+
+def test_marking_charges_nothing_for_what_exceeds(machine: Machine) -> None:
+    """A token that comes back is for the next packet that conforms."""
+    machine.configure(config(packets_per_s=1, burst_packets=2, dscp=10))
+    machine.fill(NOW_NS)
+    assert all(machine.offer(NOW_NS) for _ in range(20))
+    assert machine.offer(NOW_NS + 10**9)
+    stats = machine.slots.stats(machine.index)
+    assert (stats.conform_packets, stats.marked_packets) == (3, 18)
+
+
+def test_observing_marks_nothing(machine: Machine) -> None:
+    """It only counts."""
+    packet = bytes(12) + b"\x08\x00" + ipv4(0)
+    machine.configure(config(packets_per_s=1, burst_packets=1, dscp=10, observe=True))
+    machine.fill(NOW_NS)
+    machine.packet = packet
+    assert machine.offer(NOW_NS)
+    assert machine.offer(NOW_NS)
+    assert machine.left == packet
+    assert machine.slots.stats(machine.index).exceed_packets == 1
