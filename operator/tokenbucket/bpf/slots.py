@@ -214,7 +214,7 @@ def _config_struct(config: SlotConfig) -> layout.Config:
     )
 
 
-def _flags(config: SlotConfig) -> layout.Flag:
+def _flags(config: SlotConfig) -> int:
     return (
         config.observe * layout.Flag.OBSERVE
         | config.node_reserve * layout.Flag.NODE_RESERVE
