@@ -6,7 +6,8 @@
     ├── SpecError          a document is wrong; retrying is useless until it changes
     ├── UnsupportedError   this machine lacks something that is needed
     ├── KernelError        a system call or netlink request failed; retrying may help
-    └── LoadError          the BPF program did not compile or was refused by the verifier
+    ├── LoadError          the BPF program did not compile or was refused by the verifier
+    └── ApiError           a request to the Kubernetes API failed; retrying may help
 
 Messages read "object: cause" in lower case without a final period, and name the fix where there is one.
 """
@@ -65,6 +66,14 @@ class KernelError(TokenBucketError):
         self.operation = operation
         self.subject = subject
         self.errno = errno
+
+
+class ApiError(TokenBucketError):
+    """A request to the Kubernetes API failed. ``status`` is 0 where no answer came."""
+
+    def __init__(self, method: str, path: str, status: int, message: str) -> None:
+        super().__init__(f"{method} {path}: {status or 'no answer'}: {message}")
+        self.status = status
 
 
 def _short(value: object, limit: int = 60) -> str:

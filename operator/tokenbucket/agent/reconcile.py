@@ -6,26 +6,44 @@ telling a repair from a first attachment, and news from what was said before.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.repairs import Repairs
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.slots import Programs, Slots
-from tokenbucket.core.desired import Address, Finding, Located, Reason, desired
-from tokenbucket.core.hook import HookPoint
-from tokenbucket.core.plan import Action, Attach, Attached, Detach, FreeSlot, Observed, WriteSlot, plan
+from tokenbucket.core.bypass import BypassWatch, Counted
+from tokenbucket.core.desired import Address, Finding, InForce, Located, Reason, desired
+from tokenbucket.core.hook import Hook, HookPoint
+from tokenbucket.core.plan import (
+    Action,
+    AddQueue,
+    Attach,
+    Attached,
+    Detach,
+    FreeSlot,
+    Observed,
+    RemoveQueue,
+    WriteSlot,
+    plan,
+)
 from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Policy
+from tokenbucket.core.policy import Mode, Policy
 from tokenbucket.core.slot import SlotKey
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.links import Link
+from tokenbucket.netlink.queues import remove_fq
+from tokenbucket.netlink.traffic import received_packets
 from tokenbucket.netlink.view import Place, View, Whereabouts
 
 log = logging.getLogger(__name__)
 
+_BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
 _NOT_LOCATED = {
     Place.UNKNOWN: (
         Reason.NO_INTERFACE,
@@ -43,6 +61,8 @@ class Outcome:
     actions: int
     complete: bool
     findings: tuple[Finding, ...]
+    in_force: Mapping[SlotKey, InForce]
+    """The limits that are attached wherever they should be."""
 
 
 @dataclass(slots=True)
@@ -54,34 +74,73 @@ class Reconciler:
     slots: Slots
     programs: Programs
     locks: Locks
+    queues: Queues
     repairs: Repairs = field(default_factory=Repairs)
+    bypass: BypassWatch = field(default_factory=BypassWatch)
     culprits: dict[int, str] = field(default_factory=dict)
     """By interface, the name of the process that last removed something of ours there."""
     _attached: dict[HookPoint, int] = field(default_factory=dict)
     _said: frozenset[Finding] = frozenset()
 
-    def run(self, policies: Iterable[Policy], pods: Iterable[Pod]) -> Outcome:
+    def run(
+        self, policies: Iterable[Policy], pods: Iterable[Pod], enforcement: Mode = Mode.ENFORCE
+    ) -> Outcome:
         """One pass. Failures of single actions are logged and the pass goes on. Raises KernelError."""
+        policies, pods = tuple(policies), tuple(pods)
         with self.locks.writing():
             self.view.refresh()
-            wish = desired(policies, pods, self._locate)
+            wish = desired(policies, pods, self._locate, enforcement)
             planned = plan(wish.wanted, self._observed())
+            queues = [action.ifindex for action in planned.actions if isinstance(action, AddQueue)]
+            if not self.queues.add(self.view, queues):
+                self.view.refresh()
+                wish = desired(policies, pods, self._locate, enforcement)
+                planned = plan(wish.wanted, self._observed())
             findings = wish.findings
+            findings += [
+                Finding(key, Reason.BYPASSED, _BYPASSED) for key in wish.wanted if key in self.bypass.bypassed
+            ]
+            missing = set(planned.without_slot) | self.bypass.bypassed
             findings += [
                 Finding(key, Reason.NO_FREE_SLOT, f"all {self.slots.count} slots are taken; see --slots")
                 for key in planned.without_slot
             ]
             keys = {point: key for key, wanted in wish.wanted.items() for point in wanted.points}
             done = failures = 0
-            for action in planned.actions:
+            for action in (each for each in planned.actions if not isinstance(each, AddQueue)):
                 finding, failed = self._do(action, keys)
                 findings += [finding] if finding else []
                 failures += failed
                 done += not (failed or finding)
+                if failed or finding:
+                    missing |= _concerned(action, keys)
             self._attached = {point: slot for point, slot in self._attached.items() if point in keys}
         self._say(frozenset(findings))
         complete = not failures and not planned.without_slot
-        return Outcome(done, complete, tuple(findings))
+        in_force = {
+            key: each for key, each in wish.in_force.items() if key not in missing and wish.wanted[key].points
+        }
+        return Outcome(done, complete, tuple(findings), in_force)
+
+    def look_for_bypass(self) -> None:
+        """Compares what pods received with what their slots saw, since the last look. Raises KernelError."""
+        counted: dict[SlotKey, Counted] = {}
+        slots = self.slots.read()
+        for ours in (each for filters in self.view.filters.values() for each in filters.ours):
+            link = self.view.links.get(ours.ifindex)
+            if ours.hook is not Hook.EGRESS or ours.slot not in slots or not link:
+                continue
+            received = self._received_behind(link)
+            if received is not None:
+                key = slots[ours.slot].owner.key
+                before = counted.get(key, Counted(0, self.slots.stats(ours.slot).seen_packets))
+                counted[key] = Counted(before.received + received, before.seen)
+        self.bypass.look(counted)
+
+    def _received_behind(self, link: Link) -> int | None:
+        if link.nsid is None or link.peer_ifindex is None:
+            return None
+        return received_packets(self.view.connection, link.nsid, link.peer_ifindex)
 
     def _observed(self) -> Observed:
         attached = {
@@ -91,7 +150,8 @@ class Reconciler:
             for filters in self.view.filters.values()
             for ours in filters.ours
         }
-        return Observed(self.slots.read(), attached, self.slots.count)
+        queues = {ifindex for ifindex, root in self.view.roots.items() if root.ours}
+        return Observed(self.slots.read(), attached, self.slots.count, queues)
 
     def _locate(self, addresses: frozenset[Address]) -> Located:
         where = self.view.interfaces_of(*addresses)
@@ -99,7 +159,10 @@ class Reconciler:
             return Located(frozenset(), *_NOT_LOCATED[where.place])
         if not where.veths:
             return Located(frozenset(), Reason.NO_INTERFACE, _not_a_veth(where))
-        return Located(frozenset(link.ifindex for link in where.veths))
+        return Located(
+            frozenset(link.ifindex for link in where.veths),
+            no_queue=self.queues.why_not(self.view, where.veths),
+        )
 
     def _do(self, action: Action, keys: dict[HookPoint, SlotKey]) -> tuple[Finding | None, bool]:
         """Does one action. Returns what its owner should know, and whether it is to be tried again."""
@@ -146,6 +209,10 @@ class Reconciler:
                 self.filters.detach(point.ifindex, point.hook)
             case FreeSlot(index):
                 self.slots.free(index)
+            case RemoveQueue(ifindex):
+                self.view.invalidate_roots()
+                if not remove_fq(self.view.connection, ifindex):
+                    raise KernelError("remove fq", self._name(ifindex), errno.EBUSY)
 
     def _details(self, action: Action) -> dict[str, object]:
         match action:
@@ -163,6 +230,8 @@ class Reconciler:
                 return {"interface": self._name(point.ifindex), "hook": point.hook}
             case FreeSlot(index):
                 return {"slot": index}
+            case AddQueue(ifindex) | RemoveQueue(ifindex):
+                return {"interface": self._name(ifindex)}
 
     def _name(self, ifindex: int) -> str:
         link = self.view.links.get(ifindex)
@@ -178,6 +247,16 @@ class Reconciler:
         self._said = findings
 
 
+def _concerned(action: Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:
+    """The limit that is not in force without this action."""
+    match action:
+        case WriteSlot(_, slot):
+            return {slot.owner.key}
+        case Attach(point):
+            return {keys[point]}
+    return set()
+
+
 def _words(action: Action) -> str:
     match action:
         case WriteSlot():
@@ -188,6 +267,10 @@ def _words(action: Action) -> str:
             return "detached"
         case FreeSlot():
             return "limit lifted"
+        case AddQueue():
+            return "queue added"
+        case RemoveQueue():
+            return "queue removed"
 
 
 def _not_a_veth(where: Whereabouts) -> str:

@@ -17,6 +17,7 @@ from typing import Self
 
 from tokenbucket import layout
 from tokenbucket.bpf import syscall
+from tokenbucket.bpf.elders import Elders
 from tokenbucket.bpf.pins import MAPS, HookProgram, Pins
 from tokenbucket.core import gcra
 from tokenbucket.core.hook import Hook
@@ -58,6 +59,11 @@ class Stats:
         return self.in_window_packets + self.idle_packets
 
     @property
+    def seen_packets(self) -> int:
+        """Packets that the program was run for."""
+        return self.conform_packets + self.too_fast_packets + self.contended_packets
+
+    @property
     def exceed_packets(self) -> int:
         """Packets that exceeded and did not pass in the reserve: dropped, marked or observed."""
         return self.too_fast_packets - self.reserve_packets
@@ -83,6 +89,7 @@ class Slots:
         self.count = pins.check_maps() or 0
         self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
         self._cpus = _possible_cpus()
+        self._elders = Elders(pins, lambda owner: _owner(owner).key)
 
     def __enter__(self) -> Self:
         return self
@@ -112,9 +119,12 @@ class Slots:
         }
 
     def write(self, index: int, slot: Slot, *, fresh: bool) -> None:
-        """Writes a slot; when ``fresh``, with full buckets and zero counters, else both stay as they are."""
+        """Writes a slot; when ``fresh``, with zero counters and full buckets, or the buckets that the limit
+        has in another layout version; else both stay as they are.
+        """
         if fresh:
-            self.fill(index, monotonic_ns())
+            inherited = self._elders.meters(slot.owner.key)
+            self._write("tb_meters", index, inherited or _full_meters(monotonic_ns()))
             self._write("tb_stats", index, bytes(MAPS["tb_stats"].value_size * self._cpus))
         self._write("tb_config", index, bytes(_config_struct(slot.config)))
         self._write("tb_owners", index, bytes(_owner_struct(slot.owner)))

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from tokenbucket import __version__
-from tokenbucket.cli import agent, attach, detach, inspect, status, validate
+from tokenbucket.cli import agent, attach, cleanup, controller, detach, inspect, status, validate
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.errors import LoadError, SpecError, TokenBucketError, UnsupportedError
 
-_VERBS = (agent, status, inspect, attach, detach, validate)
+_VERBS = (agent, controller, cleanup, status, inspect, attach, detach, validate)
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in ExitCode)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from tokenbucket.agent import standalone
+from tokenbucket.agent import loop
+from tokenbucket.agent.standalone import FolderSource
 from tokenbucket.bpf.pins import DEFAULT_SLOTS
 from tokenbucket.cli.exit_codes import ExitCode
-from tokenbucket.cli.logs import LogFormat, set_up
-from tokenbucket.cli.options import need_root, pins_options
+from tokenbucket.cli.options import address, log_options, need_root, pins_options, set_up_logs
 
 _MAX_SLOTS = 1 << 16
 
@@ -17,24 +18,110 @@ _MAX_SLOTS = 1 << 16
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     text = "limit the pods of this machine"
-    verb = verbs.add_parser("agent", help=text, description=text, parents=[pins_options()])
-    verb.add_argument(
-        "--manifests", type=Path, required=True, metavar="DIR", help="folder of policies and pods"
+    verb = verbs.add_parser("agent", help=text, description=text, parents=[pins_options(), log_options()])
+    source = verb.add_mutually_exclusive_group()
+    source.add_argument(
+        "--manifests", type=Path, metavar="DIR", help="without a cluster: folder of policies and pods"
+    )
+    source.add_argument(
+        "--node",
+        default=os.environ.get("NODE_NAME"),
+        metavar="NAME",
+        help="in a cluster: the node this is (default $NODE_NAME)",
     )
     verb.add_argument(
         "--slots", type=_slots, default=DEFAULT_SLOTS, help="limits there is room for (default %(default)s)"
     )
-    verb.add_argument("--log-format", type=LogFormat, choices=list(LogFormat), default=LogFormat.TEXT)
-    verb.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    _add_cluster_options(verb.add_argument_group("in a cluster"))
     verb.set_defaults(run=run)
+
+
+def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--enforcement-configmap",
+        default="tokenbucket",
+        metavar="NAME",
+        help="ConfigMap of $POD_NAMESPACE that says Enforce, Observe or Off (default %(default)s)",
+    )
+    group.add_argument(
+        "--protected-namespace",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a policy there needs the label tokenbucket.dev/allow-protected=true; repeatable",
+    )
+    group.add_argument(
+        "--readiness-gates", action="store_true", help="set the condition of pods that wait for their limits"
+    )
+    group.add_argument(
+        "--remove-taint",
+        action="store_true",
+        help="take the taint tokenbucket.dev/agent-not-ready off the node after the first pass",
+    )
+    group.add_argument(
+        "--start-jitter",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="where limits are in force already, wait up to so long before asking the API server",
+    )
+    group.add_argument(
+        "--report-spread",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="report a change within so long (default %(default)s); more for thousands of nodes",
+    )
+    group.add_argument(
+        "--probe-address",
+        type=address,
+        default=address("127.0.0.1:10473"),
+        metavar="HOST:PORT",
+        help="where /healthz and /readyz are answered (default 127.0.0.1:10473)",
+    )
+    group.add_argument(
+        "--cni-results",
+        type=Path,
+        default=Path("/var/lib/cni/results"),
+        metavar="DIR",
+        help="the CNI result cache (default %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Runs the agent in the foreground."""
     need_root()
-    set_up(options.log_format, options.log_level)
-    standalone.run(options.manifests, options.pins, options.slots)
+    set_up_logs(options)
+    if options.manifests:
+        loop.run(lambda: FolderSource(options.manifests), options.pins, options.slots)
+    elif options.node:
+        _run_in_cluster(options)
+    else:
+        raise SystemExit("tokenbucket agent: --manifests DIR or --node NAME is needed")
     return ExitCode.DONE
+
+
+def _run_in_cluster(options: argparse.Namespace) -> None:
+    # kopf and its HTTP client are 20 MiB that a standalone agent has no use for.
+    from tokenbucket.agent import in_cluster  # noqa: PLC0415
+    from tokenbucket.agent.cluster import AgentOptions  # noqa: PLC0415
+
+    host, port = options.probe_address
+    settings = AgentOptions(
+        node=options.node,
+        namespace=os.environ.get("POD_NAMESPACE", "default"),
+        pod=os.environ.get("POD_NAME", ""),
+        switch=options.enforcement_configmap,
+        protected=frozenset(options.protected_namespace),
+        readiness_gates=options.readiness_gates,
+        remove_taint=options.remove_taint,
+        start_jitter_s=options.start_jitter if options.pins.last_build() else 0.0,
+        report_spread_s=options.report_spread,
+        probe_host=host,
+        probe_port=port,
+        cni_results=options.cni_results,
+    )
+    in_cluster.run(settings, options.pins, options.slots)
 
 
 def _slots(text: str) -> int:

@@ -48,3 +48,5 @@ def set_up(form: LogFormat, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(form))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    if level != "debug":
+        logging.getLogger("kopf").setLevel(logging.ERROR)  # it reports every event

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from tokenbucket.bpf.pins import BPFFS, ROOT, Pins
+from tokenbucket.cli.logs import LogFormat, set_up
 from tokenbucket.cli.output import Format
 from tokenbucket.errors import UnsupportedError
 
@@ -37,6 +38,27 @@ def output_options() -> argparse.ArgumentParser:
         help="table, json or yaml",
     )
     return parent
+
+
+def log_options() -> argparse.ArgumentParser:
+    """``--log-format`` and ``--log-level``."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--log-format", type=LogFormat, choices=list(LogFormat), default=LogFormat.TEXT)
+    parent.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    return parent
+
+
+def set_up_logs(options: argparse.Namespace) -> None:
+    """Logs as those options say."""
+    set_up(options.log_format, options.log_level)
+
+
+def address(text: str) -> tuple[str, int]:
+    """A host and a port of TCP, such as ``127.0.0.1:80`` or ``[::]:80``."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text}: must be HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
 def need_root() -> None:

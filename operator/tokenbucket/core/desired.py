@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from tokenbucket.core.bucket import bucket_of
+from tokenbucket.core.bucket import bucket_of, describe
 from tokenbucket.core.hook import HookPoint, host_side_hook
 from tokenbucket.core.plan import Wanted
 from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Policy
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy
 from tokenbucket.core.precedence import Winners
 from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey, config_of
 
@@ -31,9 +31,15 @@ class Reason(enum.StrEnum):
     ADDRESS_CONFLICT = "AddressConflict"
     NO_FREE_SLOT = "NoFreeSlot"
     NO_FQ = "NoFq"
+    FOREIGN_QDISC = "ForeignQdisc"
+    BYPASSED = "Bypassed"
     NOT_IMPLEMENTED = "NotImplemented"
     FOREIGN_FILTER = "ForeignFilter"
     CONTENDED = "Contended"
+
+
+Shortfall = tuple[Reason, str]
+"""Something that a limit says and that is not done, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class Located:
     ifindexes: frozenset[int] = frozenset()
     reason: Reason | None = None
     message: str = ""
+    no_queue: Shortfall | None = None
+    """Why packets cannot wait there, so that Delay degrades to Drop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +65,58 @@ class Finding:
         return f"{self.key}: {self.reason}: {self.message}"
 
 
-@dataclass(slots=True)
-class Desired:
-    """The limits that should be in force, and what is to be said about them."""
-
-    wanted: dict[SlotKey, Wanted] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What is done of a limit, and what is not."""
 
     config: SlotConfig
-    shortfalls: tuple[tuple[Reason, str], ...]
+    words: str
+    """The limit with its defaults, such as "100Mbit/s, burst 625kB, Delay 25ms"."""
+    action: str
+    shortfalls: tuple[Shortfall, ...]
+
+
+@dataclass(slots=True)
+class Desired:
+    """The limits that should be in force, and what is to be said about them."""
+
+    wanted: dict[SlotKey, Wanted] = field(default_factory=dict)
+    in_force: dict[SlotKey, InForce] = field(default_factory=dict)
+    """What each limit amounts to once it is in force."""
+    findings: list[Finding] = field(default_factory=list)
 
 
 Locate = Callable[[frozenset[Address]], Located]
 
 
-def desired(policies: Iterable[Policy], pods: Iterable[Pod], locate: Locate) -> Desired:
-    """The limits of all pods: for each pod and direction, that of the policy which wins there."""
+def desired(
+    policies: Iterable[Policy], pods: Iterable[Pod], locate: Locate, enforcement: Mode = Mode.ENFORCE
+) -> Desired:
+    """The limits of all pods: for each pod and direction, that of the policy which wins there.
+
+    With ``enforcement`` Observe every limit only counts; with Off it keeps its slot, and so its tokens, but
+    is attached nowhere.
+    """
     winners = Winners(policies)
     result = Desired()
-    in_force: dict[tuple[str, Direction], InForce] = {}
-    all_pods = tuple(pods)
+    in_force: dict[tuple[str, Direction, Shortfall | None], InForce] = {}
+    all_pods = tuple(pod for pod in pods if not pod.ended)
     claims = Counter(address for pod in all_pods if not pod.host_network for address in pod.addresses)
     for pod in all_pods:
         limits = winners.of(pod)
         located = _place(pod, claims, locate) if limits else Located()
         for direction, policy in limits.items():
             # Worked out once for all pods of a policy: there may be hundreds.
-            name = (str(policy), direction)
+            name = (str(policy), direction, located.no_queue)
             if name not in in_force:
-                in_force[name] = _in_force(policy, policy.limits[direction])
+                in_force[name] = _in_force(policy, direction, enforcement)
             _add(result, SlotKey(pod.id, direction), policy, in_force[name], located)
-    return result
+    return result if enforcement is not Mode.OFF else _nowhere(result)
+
+
+def _nowhere(result: Desired) -> Desired:
+    wanted = {key: Wanted(each.slot, frozenset()) for key, each in result.wanted.items()}
+    return Desired(wanted, result.in_force)
 
 
 def _place(pod: Pod, claims: Counter[Address], locate: Locate) -> Located:
@@ -101,7 +125,7 @@ def _place(pod: Pod, claims: Counter[Address], locate: Locate) -> Located:
             reason=Reason.HOST_NETWORK, message="the pod has the node's own network; it is not limited"
         )
     if not pod.addresses:
-        return Located(reason=Reason.NO_ADDRESS, message="the pod has no address yet, or has ended")
+        return Located(reason=Reason.NO_ADDRESS, message="the pod has no address yet")
     shared = sorted(str(address) for address in pod.addresses if claims[address] > 1)
     if shared:
         text = f"{', '.join(shared)} is claimed by more than one pod"
@@ -117,18 +141,33 @@ def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, locat
     result.findings += (Finding(key, reason, message) for reason, message in in_force.shortfalls)
     hook = host_side_hook(key.direction)
     slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
-    result.wanted[key] = Wanted(slot, frozenset(HookPoint(index, hook) for index in located.ifindexes))
+    points = frozenset(HookPoint(index, hook) for index in located.ifindexes)
+    result.wanted[key] = Wanted(slot, points, delays=in_force.config.max_delay_q > 0)
+    result.in_force[key] = in_force
 
 
-def _in_force(policy: Policy, limit: Limit) -> InForce:
-    mark = limit.exceed_action is ExceedAction.MARK
-    bucket = bucket_of(limit, policy.mode, action_in_force=ExceedAction.MARK if mark else ExceedAction.DROP)
-    return InForce(config_of(bucket, node_reserve=True), tuple(_shortfalls(limit)))
+def _in_force(policy: Policy, direction: Direction, enforcement: Mode) -> InForce:
+    limit = policy.limits[direction]
+    mode = Mode.OBSERVE if enforcement is Mode.OBSERVE else policy.mode
+    why_not = _NO_DELAY if limit.exceed_action is ExceedAction.DELAY else None
+    in_force = ExceedAction.DROP if why_not else limit.exceed_action
+    bucket = bucket_of(limit, mode, action_in_force=in_force)
+    action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
+    shortfalls = [each for each in (why_not, _why_not_per_peer(limit)) if each]
+    return InForce(config_of(bucket, node_reserve=True), describe(bucket), action, tuple(shortfalls))
 
 
-def _shortfalls(limit: Limit) -> Iterable[tuple[Reason, str]]:
-    """What this version does not do of what the limit says."""
-    if limit.exceed_action is ExceedAction.DELAY:
-        yield Reason.NOT_IMPLEMENTED, "Delay is not implemented yet; Drop is in force"
-    if limit.per_peer:
-        yield Reason.NOT_IMPLEMENTED, "perPeer is not implemented yet; only the pod's own bucket is in force"
+_IN_SHORT = {
+    Reason.NO_FQ: "no fq",
+    Reason.FOREIGN_QDISC: "foreign qdisc",
+    Reason.NOT_IMPLEMENTED: "not implemented",
+}
+
+
+_NO_DELAY = (Reason.NOT_IMPLEMENTED, "Delay is not implemented yet; Drop is in force")
+
+
+def _why_not_per_peer(limit: Limit) -> Shortfall | None:
+    if not limit.per_peer:
+        return None
+    return Reason.NOT_IMPLEMENTED, "perPeer is not implemented yet; only the pod's own bucket is in force"

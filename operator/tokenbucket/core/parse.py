@@ -18,6 +18,7 @@ from tokenbucket.core.selector import Operator, Requirement, Selector
 
 API_VERSION = "tokenbucket.dev/v1alpha1"
 POLICY, POD = "TokenBucketPolicy", "Pod"
+READINESS_GATE = "tokenbucket.dev/RateLimited"
 _ENDED = {"Succeeded", "Failed"}
 _NAMESPACE_LENGTH = 63
 _UID_LENGTH = 47
@@ -120,9 +121,16 @@ def parse_pod(document: object) -> Pod:
         labels=_labels(fields, metadata.get("labels"), "metadata.labels"),
         addresses=frozenset() if ended else addresses,
         host_network=spec.get("hostNetwork") is True,
+        ended=ended,
+        waits=_names_gate(spec.get("readinessGates")),
     )
     fields.finish(subject_of(POD, document))
     return pod
+
+
+def _names_gate(gates: object) -> bool:
+    given = gates if isinstance(gates, list) else []
+    return any(isinstance(gate, Mapping) and gate.get("conditionType") == READINESS_GATE for gate in given)
 
 
 def _addresses(fields: Fields, status: Mapping[str, Any]) -> frozenset[IPv4Address | IPv6Address]:

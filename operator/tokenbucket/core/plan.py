@@ -1,7 +1,8 @@
 """From what should be and what is to what is to be done: a pure function.
 
-Slots are written before filters that name them are attached, and filters are gone before their slot is
-free for another. Only slots of pods are planned; those of devices, attached by hand, are left alone.
+Queues are there before a slot delays packets that they are to hold; slots are written before filters that
+name them are attached; filters are gone before their slot is free for another; and queues go last, when
+nothing new enters them. Only slots of pods are planned; those of devices, attached by hand, are left alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Wanted:
 
     slot: Slot
     points: AbstractSet[HookPoint]
+    delays: bool = False
+    """Packets wait for their departure time: the interface of every point needs our queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,22 @@ class Observed:
     slots: Mapping[int, Slot]
     filters: Mapping[HookPoint, Attached]
     slot_count: int
+    queues: AbstractSet[int] = frozenset()
+    """Interfaces that have our queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddQueue:
+    """Make our queue the root qdisc of an interface."""
+
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveQueue:
+    """Remove our queue, once it is empty."""
+
+    ifindex: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,7 @@ class FreeSlot:
     index: int
 
 
-Action = WriteSlot | Attach | Detach | FreeSlot
+Action = AddQueue | WriteSlot | Attach | Detach | FreeSlot | RemoveQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +108,15 @@ class Plan:
 def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
     """The actions that make the observed state the desired one. Planning again after them yields none."""
     placed, without_slot = _place(desired, observed)
+    queues = {point.ifindex for key in placed if desired[key].delays for point in desired[key].points}
     return Plan(
         (
+            *(AddQueue(ifindex) for ifindex in sorted(queues - observed.queues)),
             *_writes(desired, placed, observed),
             *_attachments(desired, placed, observed),
             *_detachments(desired, placed, observed),
             *_releases(placed, observed),
+            *(RemoveQueue(ifindex) for ifindex in sorted(observed.queues - queues)),
         ),
         tuple(without_slot),
     )

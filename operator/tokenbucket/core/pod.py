@@ -30,3 +30,6 @@ class Pod:
     addresses: frozenset[IPv4Address | IPv6Address]
     """``status.podIP`` and ``status.podIPs``; empty for a pod that has ended: it owns no address."""
     host_network: bool = False
+    ended: bool = False
+    waits: bool = False
+    """Whether it names the readiness gate, and is to be told when its limits are in force."""

@@ -91,3 +91,14 @@ class Policy:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A policy that the schema let through and that cannot be used."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    message: str

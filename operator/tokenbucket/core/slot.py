@@ -60,6 +60,8 @@ class SlotConfig:
     reserve_burst_q: int = 0
     dscp: int | None = None
     """What exceeds is forwarded with this code point instead of being dropped."""
+    max_delay_q: int = 0
+    """What exceeds waits for up to so long for its departure time; 0 where it does not wait."""
     observe: bool = False
     node_reserve: bool = False
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pyroute2 import IPRoute
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from tokenbucket.errors import KernelError
@@ -84,6 +84,11 @@ class Connection:
             # No NLM_F_ACK: pyroute2 stops at the answer and would keep the acknowledgement for ever.
             (message,) = self._route.nlm_request(Request(kind, 0, body), kind, NLM_F_REQUEST)
         return message  # type: ignore[no-any-return] # pyroute2 has no types
+
+    def change(self, kind: int, flags: int, body: bytes, subject: str) -> None:
+        """A request that changes something, acknowledged. Raises KernelError."""
+        with kernel_errors("change", subject):
+            self._route.nlm_request(Request(kind, 0, body), kind, NLM_F_REQUEST | NLM_F_ACK | flags)
 
     def tc(self, command: str, kind: str, ifindex: int, subject: str, **parameters: Any) -> None:  # noqa: ANN401
         """A change by pyroute2's ``tc``. Raises KernelError."""

@@ -32,6 +32,7 @@ class EventKind(enum.IntEnum):
 LINKS = {EventKind.NEW_LINK, EventKind.DEL_LINK}
 ADDRESSES = {EventKind.NEW_ADDRESS, EventKind.DEL_ADDRESS}
 TRAFFIC_CONTROL = {EventKind.NEW_QDISC, EventKind.DEL_QDISC, EventKind.NEW_FILTER, EventKind.DEL_FILTER}
+QDISCS = {EventKind.NEW_QDISC, EventKind.DEL_QDISC}
 NSIDS = {EventKind.NEW_NSID, EventKind.DEL_NSID}
 
 _KINDS = frozenset(EventKind)

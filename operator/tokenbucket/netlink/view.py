@@ -15,10 +15,11 @@ from types import MappingProxyType
 
 from tokenbucket.netlink.addresses import Address, read_addresses
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.events import ADDRESSES, NSIDS, TRAFFIC_CONTROL, Event, EventKind
+from tokenbucket.netlink.events import ADDRESSES, NSIDS, QDISCS, TRAFFIC_CONTROL, Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
 from tokenbucket.netlink.qdiscs import kinds_at_clsact
+from tokenbucket.netlink.queues import ROOT, Root, read_roots
 
 
 class Place(enum.Enum):
@@ -53,6 +54,7 @@ class _Stale:
     links: set[int] = field(default_factory=set)
     namespaces: set[int | None] = field(default_factory=set)
     filters: set[int] = field(default_factory=set)
+    roots: bool = False
 
 
 class View:
@@ -64,9 +66,15 @@ class View:
         self._links: dict[int, Link] = {}
         self._addresses: dict[int | None, frozenset[Address]] = {}
         self._filters: dict[int, LinkFilters] = {}
+        self._roots: dict[int, Root] = {}
         self._owners: dict[Address, set[int | None]] = {}
         self._behind: dict[int | None, list[Link]] = {}
         self._stale = _Stale()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that it reads by."""
+        return self._connection
 
     @property
     def links(self) -> Mapping[int, Link]:
@@ -82,6 +90,11 @@ class View:
     def filters(self) -> Mapping[int, LinkFilters]:
         """Filters by index of the link, for links that have any."""
         return MappingProxyType(self._filters)
+
+    @property
+    def roots(self) -> Mapping[int, Root]:
+        """Root qdiscs by index of the link, where they are not the kernel's default."""
+        return MappingProxyType(self._roots)
 
     def interfaces_of(self, *addresses: Address) -> Whereabouts:
         """Where a pod with these addresses lives. Addresses that are nowhere count only if all are."""
@@ -105,6 +118,10 @@ class View:
         """One link's filters are to be read again: for changes of one's own, which make no event."""
         self._stale.filters.add(ifindex)
 
+    def invalidate_roots(self) -> None:
+        """Root qdiscs are to be read again."""
+        self._stale.roots = True
+
     def note(self, event: Event) -> None:
         """What an event says is stale is to be read again."""
         if event.kind is EventKind.OVERFLOW:
@@ -117,6 +134,7 @@ class View:
         elif event.kind in TRAFFIC_CONTROL:
             if event.nsid is None:
                 self._stale.filters.add(event.ifindex)
+                self._stale.roots |= event.kind in QDISCS and event.parent == ROOT
         else:
             self._note_link(event)
 
@@ -150,6 +168,9 @@ class View:
             self._index_links()
         self._refresh_addresses()
         self._refresh_filters()
+        if self._stale.roots:
+            self._roots = read_roots(self._connection)
+            self._stale.roots = False
 
     def _read_everything(self) -> None:
         self._stale = _Stale()
@@ -158,6 +179,7 @@ class View:
         addresses = {nsid: read_addresses(self._connection, nsid) for nsid in nsids}
         kinds = kinds_at_clsact(self._connection)
         filters = {ifindex: self._filter_reader.read(ifindex, kind) for ifindex, kind in kinds.items()}
+        self._roots = read_roots(self._connection)
         self._links = links
         self._index_links()
         self._addresses = {nsid: found for nsid, found in addresses.items() if found is not None}

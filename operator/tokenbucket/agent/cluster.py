@@ -1,0 +1,155 @@
+"""The agent in a cluster: what should be in force, from the API server and from the CNI result cache."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import select
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tokenbucket.agent.objects import ThisNode, policy_reader, read_node, read_pod, read_switch
+from tokenbucket.agent.reconcile import Outcome
+from tokenbucket.agent.source import Wishes
+from tokenbucket.cni.results import CniResults
+from tokenbucket.core.pod import Pod
+from tokenbucket.core.policy import Mode, Policy, Refused
+from tokenbucket.core.switch import Switch
+from tokenbucket.core.tally import Situation
+from tokenbucket.kubernetes.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection
+from tokenbucket.kubernetes.store import Store
+from tokenbucket.kubernetes.watch import Watch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """Who the agent is and what it may do."""
+
+    node: str
+    namespace: str
+    """Of the release."""
+    pod: str
+    switch: str
+    """Name of the release's ConfigMap."""
+    protected: frozenset[str] = frozenset()
+    readiness_gates: bool = False
+    remove_taint: bool = False
+    start_jitter_s: float = 0.0
+    report_spread_s: float = 2.0
+    probe_host: str = "127.0.0.1"
+    probe_port: int = 10473
+    cni_results: Path = Path("/var/lib/cni/results")
+
+
+class ClusterSource:
+    """Stores that two watches fill, and the CNI result cache; wakes the loop when one of them changes.
+
+    Raises UnsupportedError when there are no credentials.
+    """
+
+    def __init__(self, options: AgentOptions) -> None:
+        self.options = options
+        self._wakeup, self._waker = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._waker.setblocking(False)
+        self.policies: Store[Policy | Refused] = Store(policy_reader(options.protected), self._wake)
+        self.pods: Store[Pod] = Store(read_pod, self._wake)
+        self.node: Store[ThisNode] = Store(read_node, self._wake)
+        self.switch: Store[Switch] = Store(read_switch, self._wake)
+        self._cni = CniResults(options.cni_results)
+        self._poll = select.epoll()
+        for each in (self._wakeup, self._cni):
+            self._poll.register(each, select.EPOLLIN)
+        self.watches = (
+            Watch(
+                {
+                    Selection(POLICIES): self.policies,
+                    Selection(PODS, f"spec.nodeName={options.node}"): self.pods,
+                    Selection(NODES, f"metadata.name={options.node}"): self.node,
+                }
+            ),
+            Watch(
+                {Selection(CONFIG_MAPS, f"metadata.name={options.switch}"): self.switch}, options.namespace
+            ),
+        )
+        self.situation: Situation | None = None
+        """After the last pass."""
+        self.asked_at = time.monotonic()
+        """When the loop last asked for its wishes."""
+        self.clean = False
+        self.told: Callable[[], None] = lambda: None
+        """Called after each pass."""
+
+    def start(self) -> None:
+        """Begins to watch. Thousands of agents may start at once: they spread out by the start jitter."""
+        delay_s = random.uniform(0, self.options.start_jitter_s)  # noqa: S311 - no secret
+        for watch in self.watches:
+            watch.start(delay_s)
+
+    def __str__(self) -> str:
+        return f"API server, for node {self.options.node}"
+
+    def fileno(self) -> int:
+        """Readable when an object or the CNI result cache has changed."""
+        return self._poll.fileno()
+
+    def drain(self) -> None:
+        """Takes what waits."""
+        self._cni.drain()
+        with contextlib.suppress(BlockingIOError):
+            while self._wakeup.recv(4096):
+                pass
+
+    def reread(self) -> None:
+        """The stores are listed anew by the reporter, in its own time."""
+
+    def wishes(self) -> Wishes | None:
+        """What policies, pods and the switch say; ``None`` until all of them have been listed."""
+        self.asked_at = time.monotonic()
+        if not all(watch.synced for watch in self.watches):
+            return None
+        switch = self.switch.get(self.options.namespace, self.options.switch) or Switch()
+        node = self.node.get("", self.options.node)
+        policies = tuple(each for each in self.policies.values() if isinstance(each, Policy))
+        enforcement = (node and node.enforcement) or switch.enforcement
+        return Wishes(policies, self._pods(), enforcement, switch.cleanup)
+
+    def _pods(self) -> tuple[Pod, ...]:
+        """Pods, each with the addresses that the container runtime gave it last, if it says so."""
+        addresses = self._cni.read()
+        return tuple(
+            replace(pod, addresses=addresses[pod.id]) if pod.id in addresses and not pod.ended else pod
+            for pod in self.pods.values()
+        )
+
+    def passed(self, wishes: Wishes, outcome: Outcome) -> None:
+        """Keeps what is to be reported."""
+        refused = tuple(each for each in self.policies.values() if isinstance(each, Refused))
+        self.clean = False
+        self.situation = Situation(
+            wishes.policies, refused, wishes.pods, wishes.enforcement, outcome.findings, outcome.in_force
+        )
+        self.told()
+
+    def cleaned(self) -> None:
+        """Nothing of ours is left here."""
+        self.clean = True
+        self.situation = Situation((), (), (), Mode.OFF, (), {})
+        self.told()
+
+    def close(self) -> None:
+        """Ends the watches."""
+        for watch in self.watches:
+            watch.stop()
+        self._cni.close()
+        self._poll.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it has been woken often enough
+            self._waker.send(b"\0")

@@ -1,0 +1,192 @@
+"""The agent's loop. One thread: it waits for its source, for netlink and for signals, and makes a pass when
+the schedule says so. Limits stay in force when it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+
+from tokenbucket.agent.devices import detach_all
+from tokenbucket.agent.queues import Queues
+from tokenbucket.agent.reconcile import Reconciler
+from tokenbucket.agent.schedule import Schedule
+from tokenbucket.agent.signals import StopSignals
+from tokenbucket.agent.source import Source
+from tokenbucket.bpf.elders import remove_other_layouts
+from tokenbucket.bpf.load import load_or_keep
+from tokenbucket.bpf.locks import Locks
+from tokenbucket.bpf.pins import Pins
+from tokenbucket.bpf.slots import Programs, Slots
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink.connection import Connection, connect
+from tokenbucket.netlink.events import Event
+from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.monitor import Monitor
+from tokenbucket.netlink.processes import process_name
+from tokenbucket.netlink.view import View
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Loop:
+    """The running agent."""
+
+    source: Source
+    signals: StopSignals
+    monitor: Monitor
+    connection: Connection
+    own_ports: set[int]
+    """Senders whose events the monitor leaves out."""
+    reconciler: Reconciler
+    pins: Pins
+    build: str
+    schedule: Schedule = field(default_factory=Schedule)
+    _cleanup: bool = False
+    _full_pass_at: float = 0.0
+    _settled: bool = False
+
+    def run(self) -> None:
+        """Runs until a signal comes, or until everything of ours is to go."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.source, selectors.EVENT_READ, self._source_changed)
+            selector.register(self.monitor, selectors.EVENT_READ, self._network_changed)
+            selector.register(self.signals, selectors.EVENT_READ, self.signals.drain)
+            self._full_pass_at = time.monotonic() + self.schedule.max_s  # the view is fresh
+            while not self.signals.stopping:
+                if self.schedule.due(time.monotonic()):
+                    self._pass()
+                if self._cleanup:
+                    return
+                for key, _ in selector.select(self.schedule.wait(time.monotonic())):
+                    key.data()
+
+    def _source_changed(self) -> None:
+        self.source.drain()
+        self.schedule.kick(time.monotonic())
+
+    def _network_changed(self) -> None:
+        for event in self.monitor.read():
+            self.reconciler.view.note(event)
+            self._blame(event)
+        self.schedule.kick(time.monotonic())
+
+    def _blame(self, event: Event) -> None:
+        if event.removes_ours and event.ifindex in self.reconciler.view.filters:
+            name = process_name(event.portid)
+            if name:
+                self.reconciler.culprits[event.ifindex] = name
+
+    def _pass(self) -> None:
+        start = time.monotonic()
+        if start >= self._full_pass_at:
+            self.reconciler.view.invalidate_all()
+            self.reconciler.queues.forget()
+            self.source.reread()
+            self._look_for_bypass()
+            self._full_pass_at = start + self.schedule.max_s
+        self.schedule.started(start, complete=self._reconcile(start))
+
+    def _look_for_bypass(self) -> None:
+        try:
+            self.reconciler.look_for_bypass()
+        except KernelError as error:
+            log.warning("no look for bypassed limits", extra={"error": str(error)})
+
+    def _reconcile(self, start: float) -> bool:
+        wishes = self.source.wishes()
+        if wishes is None:
+            return True
+        if wishes.cleanup:
+            self._cleanup = True
+            return True
+        try:
+            outcome = self.reconciler.run(wishes.policies, wishes.pods, wishes.enforcement)
+        except KernelError as error:
+            log.warning("pass failed", extra={"error": str(error)})
+            self._reconnect()
+            return False
+        if outcome.actions:
+            seconds = round(time.monotonic() - start, 4)
+            details = {"actions": outcome.actions, "seconds": seconds, "complete": outcome.complete}
+            log.info("pass", extra=details)
+        if outcome.complete and not self._settled:
+            self.pins.remove_other_builds(self.build)  # no filter runs them any more
+            remove_other_layouts(self.pins)
+            self._settled = True
+        self.source.passed(wishes, outcome)
+        return outcome.complete
+
+    def _reconnect(self) -> None:
+        """A connection on which something was lost may stay confused: the next pass has a new one."""
+        self.connection.close()
+        self.connection = connect()
+        self.own_ports.add(self.connection.portid)
+        self.reconciler.view = View(self.connection)
+        self.reconciler.filters = Filters(self.connection)
+
+
+def run(open_source: Callable[[], Source], pins: Pins, slots: int) -> None:
+    """Runs the agent until it is told to stop.
+
+    Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
+    KernelError.
+    """
+    locks = Locks.of(pins)
+    with StopSignals() as signals, closing(open_source()) as source:
+        while not signals.stopping:
+            if _wants_cleanup(source):
+                detached = detach_all(pins)
+                log.info("everything of ours removed", extra={"filters": detached})
+                source.cleaned()
+                _wait(source, signals)
+            else:
+                with locks.only_agent():
+                    _enforce(source, signals, pins, slots, locks)
+    log.info("stopped; limits stay in force")
+
+
+def _wants_cleanup(source: Source) -> bool:
+    wishes = source.wishes()
+    return wishes is not None and wishes.cleanup
+
+
+def _wait(source: Source, signals: StopSignals) -> None:
+    """Until there is something else to do than to have nothing here."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(source, selectors.EVENT_READ, source.drain)
+        selector.register(signals, selectors.EVENT_READ, signals.drain)
+        while not signals.stopping and _wants_cleanup(source):
+            for key, _ in selector.select():
+                key.data()
+
+
+def _enforce(source: Source, signals: StopSignals, pins: Pins, slots: int, locks: Locks) -> None:
+    """Keeps limits in force until a signal comes or everything of ours is to go."""
+    with ExitStack() as stack:
+        connection = connect()
+        own_ports = {connection.portid}
+        monitor = stack.enter_context(closing(Monitor(ignore=own_ports)))
+        view = View(connection)
+        with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
+            loading = loader.submit(load_or_keep, pins, slots)
+            view.refresh()
+            build, refused = loading.result()
+        if refused:
+            log.error("program not loaded; going on with the one before", extra={"error": refused})
+        opened = stack.enter_context(Slots(pins))
+        programs = stack.enter_context(closing(Programs(pins, build)))
+        log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})
+        queues = Queues.probed(view)
+        reconciler = Reconciler(view, Filters(connection), opened, programs, locks, queues)
+        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build)
+        try:
+            loop.run()
+        finally:
+            loop.connection.close()

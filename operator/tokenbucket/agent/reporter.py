@@ -1,0 +1,213 @@
+"""What the agent tells the API server, in a thread of its own so that a slow answer holds up no limit.
+
+It writes its own TokenBucketNode, and where that is allowed the readiness-gate condition of pods that ask for
+it and the taint of its own node. It also lists everything anew now and then, which heals whatever a watch has
+missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from tokenbucket import __version__
+from tokenbucket.agent.cluster import ClusterSource
+from tokenbucket.agent.objects import NOT_READY_TAINT
+from tokenbucket.core.parse import API_VERSION, READINESS_GATE
+from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.report import NodeReport, to_document
+from tokenbucket.core.tally import Situation, missing_limits, pods_not_programmed, tally
+from tokenbucket.errors import ApiError
+from tokenbucket.kubernetes import probes
+from tokenbucket.kubernetes.client import NOT_FOUND, Client
+from tokenbucket.kubernetes.resources import NODES, PODS, REPORTS
+from tokenbucket.kubernetes.watch import Backoffs
+
+log = logging.getLogger(__name__)
+
+MANAGER = "tokenbucket-agent"
+_RELIST_S = 300.0
+_DOUBT_S = 2.0
+_PODS = 64
+_SILENCE_S = 200.0
+"""A loop that asks nothing for so long, where it makes a pass each minute, hangs."""
+
+
+class Reporter:
+    """Tells what :class:`ClusterSource` knows, from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, source: ClusterSource) -> None:
+        self._source = source
+        self._options = source.options
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news: asyncio.Event | None = None
+        self._stop: asyncio.Event | None = None
+        self._told: dict[str, Any] | None = None
+        self._gates: dict[PodId, str] = {}
+
+    def start(self) -> None:
+        """Begins."""
+        self._source.told = self._notify
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends, after a last report if one is due."""
+        if self._loop and self._stop:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(5)
+
+    def _notify(self) -> None:
+        if self._loop and self._news:
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def _run(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._news, self._stop = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        options = self._options
+        async with (
+            Client(self._listed) as client,
+            probes.serve(options.probe_host, options.probe_port, healthy=self._sick, ready=self._unready),
+        ):
+            work = [self._report_changes(client), self._relist_now_and_then(client)]
+            tasks = [asyncio.create_task(each) for each in work]
+            await self._stop.wait()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _sick(self) -> str:
+        silent = time.monotonic() - self._source.asked_at
+        if silent > _SILENCE_S:
+            return f"no pass for {silent:.0f} s"
+        dead = [str(watch) for watch in self._source.watches if not watch.alive]
+        return f"not watching: {', '.join(dead)}" if dead else ""
+
+    def _unready(self) -> str:
+        return "" if self._source.situation else "no full pass yet"
+
+    def _listed(self, path: str, content: Mapping[str, Any]) -> None:
+        for watch in self._source.watches:
+            watch.listed(path, content)
+
+    async def _relist_now_and_then(self, client: Client) -> None:
+        due = time.monotonic() + _RELIST_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        while True:
+            await asyncio.sleep(_DOUBT_S)
+            doubtful = [watch for watch in self._source.watches if watch.doubtful]
+            if doubtful or time.monotonic() > due:
+                for watch in doubtful or self._source.watches:
+                    await _attempt("list", watch.relist(client))
+            if time.monotonic() > due:
+                await _attempt("look for report", self._look_for_report(client))
+                due = time.monotonic() + _RELIST_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+    async def _look_for_report(self, client: Client) -> None:
+        try:
+            await client.get(REPORTS, self._options.node)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            self._told = None
+            self._notify()
+
+    async def _report_changes(self, client: Client) -> None:
+        assert self._news  # noqa: S101 - made before this task
+        backoffs = iter(Backoffs())
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(random.uniform(0.1, 0.5) * self._options.report_spread_s)  # noqa: S311
+            self._news.clear()
+            situation = self._source.situation
+            if situation and await _attempt("report", self._report(client, situation)):
+                backoffs = iter(Backoffs())
+            elif situation:
+                await asyncio.sleep(next(backoffs))
+                self._news.set()
+
+    async def _report(self, client: Client, situation: Situation) -> None:
+        document = self._document(situation)
+        if document != self._told:
+            await client.apply(REPORTS, document, MANAGER)
+            self._told = document
+        if self._options.remove_taint:
+            await self._remove_taint(client)
+        if self._options.readiness_gates:
+            await self._open_gates(client, situation)
+
+    def _document(self, situation: Situation) -> dict[str, Any]:
+        pods = sorted(pods_not_programmed(situation), key=str)
+        report = NodeReport(
+            agent_version=__version__,
+            agent_pod=self._options.pod,
+            kernel=os.uname().release,
+            fq=False,
+            enforcement=situation.enforcement.value,
+            clean=self._source.clean,
+            limits=len(situation.in_force),
+            policies=tally(situation),
+            pods=tuple(pods[:_PODS]),
+            pods_omitted=max(0, len(pods) - _PODS),
+        )
+        node = self._source.node.get("", self._options.node)
+        metadata: dict[str, Any] = {"name": self._options.node}
+        if node:
+            owner = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}
+            metadata["ownerReferences"] = [owner]
+        return {
+            "apiVersion": API_VERSION,
+            "kind": "TokenBucketNode",
+            "metadata": metadata,
+            "status": to_document(report),
+        }
+
+    async def _remove_taint(self, client: Client) -> None:
+        node = self._source.node.get("", self._options.node)
+        if node and node.tainted:
+            patch = {"spec": {"taints": [{"$patch": "delete", "key": NOT_READY_TAINT}]}}
+            await client.strategic_merge(NODES, self._options.node, None, patch)
+            log.info("taint removed", extra={"taint": NOT_READY_TAINT})
+
+    async def _open_gates(self, client: Client, situation: Situation) -> None:
+        waiting = [pod for pod in situation.pods if pod.waits and not pod.ended]
+        self._gates = {pod.id: self._gates[pod.id] for pod in waiting if pod.id in self._gates}
+        for pod in waiting:
+            missing = missing_limits(situation, pod)
+            if self._gates.get(pod.id) != missing:
+                await _tell_pod(client, pod, missing)
+                self._gates[pod.id] = missing
+
+
+async def _tell_pod(client: Client, pod: Pod, missing: str) -> None:
+    condition = {
+        "type": READINESS_GATE,
+        "status": "False" if missing else "True",
+        "reason": "Pending" if missing else "InForce",
+        "message": missing[:1024],
+        "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    patch = {"metadata": {"uid": pod.id.uid}, "status": {"conditions": [condition]}}
+    try:
+        await client.strategic_merge(PODS, pod.id.name, pod.id.namespace, patch, "status")
+    except ApiError as error:
+        if error.status != NOT_FOUND:  # it has gone meanwhile
+            raise
+
+
+async def _attempt(what: str, action: Awaitable[None]) -> bool:
+    """Whether it worked; limits do not depend on it."""
+    try:
+        await action
+    except ApiError as error:
+        log.warning("%s failed", what, extra={"error": str(error)})
+        return False
+    return True

@@ -1,0 +1,46 @@
+"""Where an agent's policies and pods come from: a folder, or the API server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tokenbucket.agent.reconcile import Outcome
+from tokenbucket.core.pod import Pod
+from tokenbucket.core.policy import Mode, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What should be in force on this node."""
+
+    policies: tuple[Policy, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    enforcement: Mode = Mode.ENFORCE
+    cleanup: bool = False
+    """Remove everything of ours from this node, and stay away."""
+
+
+class Source(Protocol):
+    """Polled by its file descriptor; all its methods are called by the thread of the loop."""
+
+    def fileno(self) -> int:
+        """File descriptor that is readable when something may have changed."""
+
+    def drain(self) -> None:
+        """Takes in what made it readable."""
+
+    def reread(self) -> None:
+        """Trusts nothing that it remembers: a full pass is about to begin."""
+
+    def wishes(self) -> Wishes | None:
+        """What should be in force; ``None`` as long as that is not known, and then nothing is touched."""
+
+    def passed(self, wishes: Wishes, outcome: Outcome) -> None:
+        """A pass has been made."""
+
+    def cleaned(self) -> None:
+        """Nothing of ours is left on this node."""
+
+    def close(self) -> None:
+        """Ends it."""

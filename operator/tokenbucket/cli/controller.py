@@ -1,0 +1,46 @@
+"""``tokenbucket controller``: writes the status of policies."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+
+from tokenbucket.cli.exit_codes import ExitCode
+from tokenbucket.cli.options import address, log_options, set_up_logs
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    text = "write the status of policies, in a cluster"
+    verb = verbs.add_parser("controller", help=text, description=text, parents=[log_options()])
+    verb.add_argument(
+        "--namespace",
+        default=os.environ.get("POD_NAMESPACE", "default"),
+        metavar="NAME",
+        help="where the agents are (default $POD_NAMESPACE)",
+    )
+    verb.add_argument(
+        "--agents",
+        default="app.kubernetes.io/name=tokenbucket,app.kubernetes.io/component=agent",
+        metavar="SELECTOR",
+        help="labels of the agents' pods (default %(default)s)",
+    )
+    verb.add_argument(
+        "--probe-address",
+        type=address,
+        default=address("0.0.0.0:10474"),
+        metavar="HOST:PORT",
+        help="where /healthz and /readyz are answered (default 0.0.0.0:10474)",
+    )
+    verb.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Runs the controller in the foreground."""
+    from tokenbucket.controller.run import Controller, ControllerOptions  # noqa: PLC0415 - kopf is large
+
+    set_up_logs(options)
+    host, port = options.probe_address
+    asyncio.run(Controller(ControllerOptions(options.namespace, options.agents, host, port)).run())
+    return ExitCode.DONE

@@ -1,0 +1,123 @@
+"""The CNI result cache: the earliest news of a pod's addresses.
+
+The container runtime's CNI library writes one file for each attachment of a sandbox, once its network is made
+and before any container of the pod starts, and removes it with the sandbox:
+https://github.com/containernetworking/cni/blob/main/libcni/api.go (``cachedInfo``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from pathlib import Path
+from typing import Any
+
+from inotify_simple import INotify, flags
+
+from tokenbucket.core.pod import PodId
+
+log = logging.getLogger(__name__)
+
+Address = IPv4Address | IPv6Address
+_CHANGES = flags.CREATE | flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE
+_KIND = "cniCacheV1"
+_LARGEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Attachment:
+    """One file: an attachment of one sandbox to one network."""
+
+    pod: PodId
+    sandbox: str
+    addresses: frozenset[Address]
+    written_ns: int
+
+
+class CniResults:
+    """The cache of one node, read again where a file has changed. Polled by its file descriptor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._inotify = INotify(nonblocking=True)
+        self._watched = False
+        self._files: dict[str, tuple[tuple[int, ...], _Attachment | None]] = {}
+
+    def fileno(self) -> int:
+        """Readable when a file has changed."""
+        return int(self._inotify.fileno())
+
+    def drain(self) -> None:
+        """Takes all events that wait."""
+        self._inotify.read(timeout=0)
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._inotify.close()
+
+    def read(self) -> Mapping[PodId, frozenset[Address]]:
+        """Addresses by pod, of each pod's newest sandbox. Empty where there is no cache (yet)."""
+        self._watch()
+        attachments = [each for each in self._read_files() if each]
+        newest: dict[PodId, _Attachment] = {}
+        for each in attachments:
+            known = newest.get(each.pod)
+            if known is None or each.written_ns > known.written_ns:
+                newest[each.pod] = each
+        found: dict[PodId, frozenset[Address]] = {}
+        for each in attachments:
+            if each.sandbox == newest[each.pod].sandbox:
+                found[each.pod] = found.get(each.pod, frozenset()) | each.addresses
+        return found
+
+    def _watch(self) -> None:
+        if not self._watched and self.folder.is_dir():
+            self._inotify.add_watch(str(self.folder), _CHANGES)
+            self._watched = True
+
+    def _read_files(self) -> Iterator[_Attachment | None]:
+        present = {path.name: path for path in self.folder.iterdir()} if self.folder.is_dir() else {}
+        self._files = {name: read for name, read in self._files.items() if name in present}
+        for name, path in present.items():
+            yield self._read_file(name, path)
+
+    def _read_file(self, name: str, path: Path) -> _Attachment | None:
+        try:
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            known = self._files.get(name)
+            if known and known[0] == stamp:
+                return known[1]
+            text = path.read_bytes() if status.st_size <= _LARGEST_BYTES else b""
+        except OSError:  # it has gone meanwhile
+            return None
+        attachment = _parse(text, status.st_mtime_ns)
+        self._files[name] = (stamp, attachment)
+        return attachment
+
+
+def _parse(text: bytes, written_ns: int) -> _Attachment | None:
+    """One file's content; ``None`` for what is no result, or is still being written."""
+    try:
+        content = json.loads(text)
+        if content.get("kind") != _KIND:
+            return None
+        arguments = dict(content["cniArgs"])
+        pod = PodId(
+            arguments["K8S_POD_NAMESPACE"], arguments["K8S_POD_NAME"], arguments.get("K8S_POD_UID", "")
+        )
+        return _Attachment(pod, content["containerId"], _addresses(content["result"]), written_ns)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _addresses(result: Mapping[str, Any]) -> frozenset[Address]:
+    """Of results from version 0.3.0 on, which every plugin of today gives.
+
+    The runtime runs the loopback plugin too: its addresses are those of every pod.
+    """
+    found = (ip_interface(entry["address"]).ip for entry in result.get("ips") or [])
+    return frozenset(each for each in found if not each.is_loopback and not each.is_link_local)

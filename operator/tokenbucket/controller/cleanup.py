@@ -1,0 +1,57 @@
+"""Before the release goes: every agent removes what is ours from its node, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenbucket.core.policy import Mode
+from tokenbucket.core.report import parse_report
+from tokenbucket.kubernetes.client import Client
+from tokenbucket.kubernetes.resources import CONFIG_MAPS, NODES, REPORTS, Selection
+
+_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """Names of nodes: those that are clean, and those that did not say so."""
+
+    clean: tuple[str, ...]
+    unreachable: tuple[str, ...]
+
+
+async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[[str], None]) -> Cleaned:
+    """Turns enforcement off everywhere, waits until the nodes are clean, and deletes their reports.
+
+    A node that is not ready is not waited for. Raises ApiError, and UnsupportedError without credentials.
+    """
+    async with Client() as client:
+        data = {"enforcement": Mode.OFF.value, "cleanup": "true"}
+        await client.merge(CONFIG_MAPS, switch, namespace, {"data": data})
+        say(f"ConfigMap {namespace}/{switch}: enforcement Off, cleanup true")
+        deadline = time.monotonic() + timeout_s
+        while True:
+            reports = await client.list(Selection(REPORTS))
+            clean = {_name(each) for each in reports if parse_report(each).clean}
+            ready = {_name(each) for each in await client.list(Selection(NODES)) if _is_ready(each)}
+            waiting = {_name(each) for each in reports} - clean
+            if not waiting & ready or time.monotonic() > deadline:
+                break
+            say(f"{len(clean)} of {len(reports)} nodes are clean")
+            await asyncio.sleep(_INTERVAL_S)
+        for name in sorted(clean | waiting):
+            await client.delete(REPORTS, name)
+    return Cleaned(tuple(sorted(clean)), tuple(sorted(waiting)))
+
+
+def _name(document: Mapping[str, Any]) -> str:
+    return str(document["metadata"]["name"])
+
+
+def _is_ready(node: Mapping[str, Any]) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)

@@ -1,0 +1,225 @@
+"""The controller's loop: whatever changes, sum the reports again, and write the statuses that differ."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenbucket.controller.objects import (
+    AgentPod,
+    PolicyObject,
+    ReportObject,
+    read_agent,
+    read_name,
+    read_policy,
+    read_report,
+)
+from tokenbucket.core.parse import API_VERSION, POLICY
+from tokenbucket.core.status import NodeState, PolicyHead, policy_status
+from tokenbucket.errors import ApiError
+from tokenbucket.kubernetes import probes
+from tokenbucket.kubernetes.client import NOT_FOUND, Client
+from tokenbucket.kubernetes.resources import EVENTS, NODES, PODS, POLICIES, REPORTS, Selection
+from tokenbucket.kubernetes.store import Store
+from tokenbucket.kubernetes.watch import Backoffs, Watch
+
+log = logging.getLogger(__name__)
+
+MANAGER = "tokenbucket-controller"
+_QUIET_S = 0.3
+_INTERVAL_S = 1.0
+_RELIST_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerOptions:
+    """Where it finds its agents, and where it is asked how it is."""
+
+    namespace: str
+    agents: str
+    """Label selector of the agents' pods."""
+    probe_host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks the pod's own address
+    probe_port: int = 10474
+
+
+class Controller:
+    """Use :meth:`run`. Raises UnsupportedError when there are no credentials."""
+
+    def __init__(self, options: ControllerOptions) -> None:
+        self._options = options
+        self._policies: Store[PolicyObject] = Store(read_policy, self._wake)
+        self._reports: Store[ReportObject] = Store(read_report, self._wake)
+        self._agents: Store[AgentPod] = Store(read_agent, self._wake)
+        self._nodes: Store[str] = Store(read_name, self._wake)
+        self._watches = (
+            Watch(
+                {
+                    Selection(POLICIES): self._policies,
+                    Selection(REPORTS): self._reports,
+                    Selection(NODES): self._nodes,
+                }
+            ),
+            Watch({Selection(PODS, labels=options.agents): self._agents}, options.namespace),
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Runs until a signal asks for the end."""
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        for watch in self._watches:
+            watch.start()
+        options = self._options
+        async with (
+            Client(self._listed) as client,
+            probes.serve(options.probe_host, options.probe_port, healthy=self._sick, ready=self._unready),
+        ):
+            log.info("started")
+            tasks = [asyncio.create_task(self._work(client)), asyncio.create_task(self._relist(client))]
+            await asyncio.wait(
+                [*tasks, asyncio.create_task(self._stop.wait())], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for watch in self._watches:
+            watch.stop()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def _wake(self) -> None:
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def _listed(self, path: str, content: Mapping[str, Any]) -> None:
+        for watch in self._watches:
+            watch.listed(path, content)
+
+    def _sick(self) -> str:
+        dead = [str(watch) for watch in self._watches if not watch.alive]
+        return f"not watching: {', '.join(dead)}" if dead else ""
+
+    def _unready(self) -> str:
+        return "" if all(watch.synced for watch in self._watches) else "not everything is listed yet"
+
+    async def _work(self, client: Client) -> None:
+        backoffs = iter(Backoffs())
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(_QUIET_S)
+            self._news.clear()
+            if self._unready():
+                continue
+            try:
+                await self._round(client)
+                backoffs = iter(Backoffs())
+                await asyncio.sleep(_INTERVAL_S - _QUIET_S)
+            except ApiError as error:
+                log.warning("status not written", extra={"error": str(error)})
+                await asyncio.sleep(next(backoffs))
+                self._news.set()
+
+    async def _relist(self, client: Client) -> None:
+        due = time.monotonic() + _RELIST_S
+        while True:
+            await asyncio.sleep(2)
+            doubtful = [watch for watch in self._watches if watch.doubtful]
+            all_due = time.monotonic() > due
+            due = time.monotonic() + _RELIST_S if all_due else due
+            for watch in self._watches if all_due else doubtful:
+                try:
+                    await watch.relist(client)
+                except ApiError as error:
+                    log.warning("list failed", extra={"error": str(error)})
+
+    async def _round(self, client: Client) -> None:
+        states = await self._states(client)
+        concerned = _by_policy(states)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        for policy in self._policies.values():
+            head = policy.head
+            before = policy.status.get("conditions") or []
+            status = policy_status(head, concerned[head.namespace, head.name], before, now)
+            if status != policy.status:
+                await self._write(client, head, status, before)
+
+    async def _states(self, client: Client) -> list[NodeState]:
+        """The reports, each with whether its agent lives. Those of nodes that are no more are deleted."""
+        alive = {agent.node for agent in self._agents.values() if agent.ready}
+        nodes = set(self._nodes.values())
+        return [
+            NodeState(each.name, each.report, each.name in alive, each.written)
+            for each in self._reports.values()
+            if each.name in nodes or not await self._delete_orphan(client, each.name)
+        ]
+
+    async def _delete_orphan(self, client: Client, name: str) -> bool:
+        try:
+            await client.get(NODES, name)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            await client.delete(REPORTS, name)
+            log.info("report of a deleted node deleted", extra={"node": name})
+            return True
+        return False
+
+    async def _write(
+        self, client: Client, head: PolicyHead, status: dict[str, Any], before: list[dict[str, Any]]
+    ) -> None:
+        metadata = {"namespace": head.namespace, "name": head.name, "uid": head.uid}
+        document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": status}
+        try:
+            await client.apply(POLICIES, document, MANAGER, "status")
+            for condition in _news(status["conditions"], before):
+                await client.create(EVENTS, head.namespace, _event(head, condition))
+        except ApiError as error:
+            if error.status not in {NOT_FOUND, 409}:  # it has gone, or is another of that name, meanwhile
+                raise
+
+
+def _by_policy(states: list[NodeState]) -> dict[tuple[str, str], list[NodeState]]:
+    found: dict[tuple[str, str], list[NodeState]] = defaultdict(list)
+    for state in states:
+        for policy in state.report.policies:
+            found[policy.namespace, policy.name].append(state)
+    return found
+
+
+def _news(after: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Conditions that became bad, for another reason than before: worth an event."""
+    known = {(each.get("type"), each.get("reason")) for each in before}
+    bad = {"Accepted": "False", "Degraded": "True"}
+    return [
+        each
+        for each in after
+        if each["status"] == bad.get(each["type"]) and (each["type"], each["reason"]) not in known
+    ]
+
+
+def _event(head: PolicyHead, condition: Mapping[str, Any]) -> dict[str, Any]:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    about = {"apiVersion": API_VERSION, "kind": POLICY, "namespace": head.namespace, "name": head.name}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"namespace": head.namespace, "generateName": f"{head.name[:230]}."},
+        "involvedObject": {**about, "uid": head.uid},
+        "type": "Warning",
+        "reason": condition["reason"],
+        "message": condition["message"][:1024],
+        "source": {"component": MANAGER},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }

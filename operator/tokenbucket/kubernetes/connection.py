@@ -1,0 +1,103 @@
+"""Who we are to the API server and where it is: a pod's service account, or a kubeconfig.
+
+kopf's own login would need cluster DNS (``kubernetes.default.svc``), which an agent on the host's network
+does not have while a node starts; the address is in every container's environment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kopf
+from aiohttp.client_middlewares import ClientHandlerType
+
+from tokenbucket import __version__
+from tokenbucket.errors import UnsupportedError
+
+_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_TOKEN_KEPT_S = 60.0
+"""The kubelet writes a new token long before the old one ends."""
+
+Listed = Callable[[str, dict[str, Any]], None]
+"""Is told the path and the content of every list that was read."""
+
+
+@dataclass(slots=True)
+class _TokenFile:
+    """A service account's token, read again now and then because it changes."""
+
+    path: Path
+    _token: str = ""
+    _read_at: float = field(default=float("-inf"))
+
+    def current(self) -> str:
+        if time.monotonic() - self._read_at > _TOKEN_KEPT_S:
+            self._token, self._read_at = self.path.read_text().strip(), time.monotonic()
+        return self._token
+
+
+def find_server() -> kopf.ConnectionInfo:
+    """The API server and our credentials. Raises UnsupportedError when there are none."""
+    settings = kopf.OperatorSettings()
+    found = kopf.login_with_service_account(settings=settings)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if found and host:
+        found = _at(found, f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
+    found = found or kopf.login_with_kubeconfig(settings=settings)
+    if not found:
+        raise UnsupportedError("no API server: neither in a pod with a service account, nor KUBECONFIG set")
+    return found
+
+
+def _at(info: kopf.ConnectionInfo, server: str) -> kopf.ConnectionInfo:
+    return kopf.ConnectionInfo(server=server, ca_path=info.ca_path, default_namespace=info.default_namespace)
+
+
+def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aiohttp.ClientSession:
+    """A session with these credentials, to be closed. To be called in the event loop that will use it.
+
+    Every list comes from the API server's cache (``resourceVersion=0``): otherwise older servers would decode
+    all pods of the cluster to answer with those of one node. ``listed`` is told what each list said.
+    """
+    token = _TokenFile(_TOKEN) if not info.token and not info.certificate_data and _TOKEN.exists() else None
+
+    async def authorised(
+        request: aiohttp.ClientRequest, handler: ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if token:
+            request.headers["Authorization"] = f"Bearer {token.current()}"
+        return await handler(request)
+
+    async def from_cache(
+        request: aiohttp.ClientRequest, handler: ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if not _is_list(request):
+            return await handler(request)
+        if "resourceVersion" not in request.url.query:
+            request.url = request.url.update_query(resourceVersion="0")
+        response = await handler(request)
+        if listed and response.ok:
+            listed(request.url.path, await response.json())
+        return response
+
+    return aiohttp.ClientSession(
+        base_url=info.server,
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers={**info.as_http_headers(), "User-Agent": f"tokenbucket/{__version__}"},
+        middlewares=(authorised, from_cache),
+    )
+
+
+def _is_list(request: aiohttp.ClientRequest) -> bool:
+    """A list of objects: neither a watch, nor one object, nor the API's own table of contents."""
+    parts = request.url.path.strip("/").split("/")
+    prefix = 2 if parts[0] == "api" else 3
+    rest = parts[prefix:]
+    of_namespace = len(rest) == 3 and rest[0] == "namespaces"
+    return request.method == "GET" and "watch" not in request.url.query and (len(rest) == 1 or of_namespace)

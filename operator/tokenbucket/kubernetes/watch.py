@@ -1,0 +1,165 @@
+"""Watching by kopf: one operator, in a thread of its own, that fills stores and writes nothing.
+
+Handlers only take in what they are told. kopf keeps no store and tells nothing of objects that were deleted
+while a watch was broken (a list after "410 Gone" has no events of deletion), so every list that it reads goes
+into the stores as a whole: see :func:`tokenbucket.kubernetes.connection.open_session`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import kopf
+
+from tokenbucket.kubernetes.client import Client
+from tokenbucket.kubernetes.connection import find_server, open_session
+from tokenbucket.kubernetes.resources import GROUP, Resource, Selection
+from tokenbucket.kubernetes.store import Store, version_of
+
+log = logging.getLogger(__name__)
+
+_LONGEST_BACKOFF_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+
+
+class Backoffs:
+    """Seconds between attempts, without an end: doubling up to half a minute, each shortened by up to half.
+
+    Thousands of agents lose their API server at the same moment, and must not come back at the same moment.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        wait = 1.0
+        while True:
+            yield wait * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            wait = min(2 * wait, _LONGEST_BACKOFF_S)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Keeps stores what the API server says, from :meth:`start` to :meth:`stop`."""
+
+    stores: Mapping[Selection, Store[Any]]
+    namespace: str | None = None
+    """Only this namespace; ``None`` is the whole cluster."""
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    @property
+    def synced(self) -> bool:
+        """Whether every store has everything."""
+        return all(store.synced.is_set() for store in self.stores.values())
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a store wants to be listed again before it believes what it was told."""
+        return any(store.doubtful for store in self.stores.values())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs, as it does also while the API server is away."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, delay_s: float = 0.0) -> None:
+        """Begins after a delay, in a thread of its own. Raises UnsupportedError without credentials."""
+        find_server()
+        name = f"watch-{self.namespace or 'cluster'}"
+        self._thread = threading.Thread(target=self._run, args=(delay_s,), name=name, daemon=True)
+        self._thread.start()
+
+    def __str__(self) -> str:
+        return ", ".join(selection.resource.plural for selection in self.stores)
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(_STOP_TIMEOUT_S)
+
+    async def relist(self, client: Client) -> None:
+        """Lists everything anew. Raises ApiError."""
+        for selection in self.stores:
+            await client.list(selection, self.namespace)
+
+    def listed(self, path: str, content: Mapping[str, Any]) -> None:
+        """Takes in a list. Lists of what is not watched are left aside."""
+        for selection, store in self.stores.items():
+            if path == selection.resource.path(self.namespace):
+                store.replace(content.get("items") or [], version_of(content.get("metadata") or {}))
+
+    def _run(self, delay_s: float) -> None:
+        if self._stop.wait(delay_s):
+            return
+        for wait in Backoffs():
+            try:
+                asyncio.run(self._operate())
+            except Exception as error:  # noqa: BLE001 - kopf ends on an error in a stream; limits must not
+                log.warning("watch ended", extra={"error": f"{type(error).__name__}: {error}"})
+            if self._stop.wait(wait):
+                return
+
+    async def _operate(self) -> None:
+        await kopf.operator(
+            settings=self._settings(),
+            registry=self._registry(),
+            standalone=True,
+            clusterwide=self.namespace is None,
+            namespaces=[self.namespace] if self.namespace else [],
+            stop_flag=self._stop,
+        )
+
+    def _settings(self) -> kopf.OperatorSettings:
+        settings = kopf.OperatorSettings()
+        settings.scanning.disabled = True
+        settings.peering.standalone = True
+        settings.posting.enabled = False
+        # kopf takes a finalizer of this name off objects that it finds it on: nobody else's must match.
+        settings.persistence.finalizer = f"{GROUP}/never-set"
+        settings.watching.server_timeout = 300 + random.randrange(120)  # noqa: S311 - no secret
+        settings.watching.connect_timeout = 10
+        settings.watching.reconnect_backoff = random.uniform(0.2, 1.0)  # noqa: S311 - no secret
+        settings.networking.request_timeout = 60
+        settings.networking.connect_timeout = 10
+        settings.networking.error_backoffs = Backoffs()
+        settings.networking.enforce_retry_after = True
+        settings.process.ultimate_exiting_timeout = None
+        for selection in self.stores:
+            key = _key(selection.resource)
+            if selection.fields:
+                settings.watching.field_selectors[key] = selection.fields
+            if selection.labels:
+                settings.watching.label_selectors[key] = selection.labels
+        return settings
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        async def login(**_: object) -> kopf.AiohttpSession:
+            info = find_server()
+            return kopf.AiohttpSession(server=info.server, aiohttp_session=open_session(info, self.listed))
+
+        for selection, store in self.stores.items():
+            _listen(registry, selection.resource, store)
+        return registry
+
+
+def _key(resource: Resource) -> tuple[str, str, str]:
+    return resource.group, resource.version, resource.plural
+
+
+def _listen(registry: kopf.OperatorRegistry, resource: Resource, store: Store[Any]) -> None:
+    @kopf.on.event(*_key(resource), registry=registry, id=resource.plural)
+    async def take_in(event: Mapping[str, Any], **_: object) -> None:
+        with contextlib.suppress(KeyError):
+            if event["type"] == "DELETED":
+                store.remove(event["object"])
+            else:
+                store.put(event["object"])

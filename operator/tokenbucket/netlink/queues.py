@@ -1,0 +1,126 @@
+"""Our ``fq``: the root queueing discipline that holds packets until their departure time.
+
+It is known by its handle. Any other root qdisc that somebody has put on an interface is foreign and stays;
+the kernel's own default has no handle.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+
+from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.netlink.connection import Connection
+from tokenbucket.netlink.messages import TC, Message, attribute, attributes, text
+
+FQ = "fq"
+HANDLE = 0x7462_0000
+ROOT = 0xFFFFFFFF
+
+_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
+_CREATE, _EXCLUSIVE, _REPLACE = 0x400, 0x200, 0x100
+_TCA_KIND, _TCA_OPTIONS, _TCA_STATS2, _TCA_STAB = 1, 2, 7, 8
+_STAB_BASE = 1
+_LOOPBACK = 1
+_STATS_QUEUE = 3
+_PLIMIT, _FLOW_PLIMIT = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The root qdisc of an interface, where it is not the kernel's default."""
+
+    ifindex: int
+    kind: str
+    handle: int
+    packets: int
+    """What it may hold, where it is ``fq``."""
+    held: int
+    """What it holds now."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether we put it there."""
+        return self.kind == FQ and self.handle == HANDLE
+
+    def __str__(self) -> str:
+        return f"{self.kind} qdisc, handle {self.handle >> 16:x}:"
+
+
+def read_roots(connection: Connection) -> dict[int, Root]:
+    """By interface, the root qdiscs that are not the kernel's default. Raises KernelError."""
+    messages = connection.dump(_RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
+    roots = (_root(message) for message in messages)
+    return {root.ifindex: root for root in roots if root}
+
+
+def has_fq(connection: Connection) -> bool:
+    """Whether the kernel has fq, loading its module if need be. Changes nothing. Raises KernelError.
+
+    The request is one that the kernel refuses for a nonsensical size table, after it has looked for the kind.
+    """
+    body = TC.pack(0, _LOOPBACK, HANDLE, ROOT, 0) + attribute(_TCA_KIND, b"fq\0")
+    body += attribute(_TCA_STAB, attribute(_STAB_BASE, b""))
+    try:
+        connection.change(_RTM_NEWQDISC, _CREATE | _EXCLUSIVE, body, "probe for fq")
+    except KernelError as error:
+        if error.errno in {errno.ENOENT, errno.EINVAL, errno.ERANGE, errno.EEXIST}:
+            return error.errno != errno.ENOENT
+        raise
+    return True
+
+
+def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
+    """Makes our fq the root qdisc, or changes its size and keeps what it holds.
+
+    ``packets`` is what it may hold, of one flow too: the bucket has bounded the bytes before.
+
+    Raises UnsupportedError where the kernel has no fq or a foreign root qdisc is in the way, and KernelError.
+    """
+    size = struct.pack("=I", packets)
+    options = attribute(_PLIMIT, size) + attribute(_FLOW_PLIMIT, size)
+    body = TC.pack(0, ifindex, HANDLE, ROOT, 0)
+    body += attribute(_TCA_KIND, b"fq\0") + attribute(_TCA_OPTIONS, options)
+    try:
+        there = read_roots(connection).get(ifindex)
+        flags = _REPLACE if there and there.ours else _CREATE
+        connection.change(_RTM_NEWQDISC, flags, body, f"fq of interface {ifindex}")
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            raise UnsupportedError("the kernel has no fq (sch_fq)") from error
+        if error.errno == errno.EEXIST:
+            raise UnsupportedError(f"interface {ifindex}: a foreign root qdisc is in the way") from error
+        raise
+
+
+def remove_fq(connection: Connection, ifindex: int) -> bool:
+    """Removes our fq once it holds nothing, which restores the kernel's default. Returns whether it is gone.
+
+    What it holds would be lost. Raises KernelError.
+    """
+    there = read_roots(connection).get(ifindex)
+    if not there or not there.ours:
+        return True
+    if there.held:
+        return False
+    try:
+        connection.change(
+            _RTM_DELQDISC, 0, TC.pack(0, ifindex, HANDLE, ROOT, 0), f"fq of interface {ifindex}"
+        )
+    except KernelError as error:
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:
+            raise
+    return True
+
+
+def _root(message: Message) -> Root | None:
+    _, ifindex, handle, parent, _ = TC.unpack_from(message.body)
+    if parent != ROOT or handle == 0:
+        return None
+    found = attributes(message.body, TC.size)
+    options = attributes(found.get(_TCA_OPTIONS, b""))
+    queue = attributes(found.get(_TCA_STATS2, b"")).get(_STATS_QUEUE, bytes(4))
+    kind = text(found.get(_TCA_KIND, b""))
+    packets = struct.unpack_from("=I", options[_PLIMIT])[0] if kind == FQ and _PLIMIT in options else 0
+    return Root(ifindex, kind, handle, packets, struct.unpack_from("=I", queue)[0])
