@@ -7,6 +7,9 @@ STAMP  := $(VENV)/.installed
 CODE   := operator/tokenbucket tests bench examples hack
 C_FILES = $(wildcard operator/bpf/*.[ch] tests/bpf/programs/*.c bench/*.c)
 
+IMAGE ?= localhost/tokenbucket:test
+PLAY   := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.play
+
 OBJECT := build/tokenbucket.o
 # Where Debian keeps asm/types.h, which the kernel's own headers include.
 ASM_HEADERS := /usr/include/$(shell uname -m)-linux-gnu
@@ -16,10 +19,10 @@ ifneq ($(V),1)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: cluster cluster-down cluster-setup e2e help setup fmt lint test test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: cluster cluster-demo cluster-down cluster-setup e2e e2e-kind image test-chart test-vm help setup fmt lint test test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
-	awk -F ':[^#]*## ' '/^[a-z][a-z.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is needed (Debian 12 or 13, as root) and make .venv; nothing to do, nothing done
 	hack/install-packages.sh
@@ -57,11 +60,26 @@ test-bpf: setup ## tests of the program under BPF_PROG_TEST_RUN (root)
 test-netns: setup ## tests with namespaces, veths and traffic (root)
 	$(PYTHON) -m pytest tests/netns $(ARGS)
 
-e2e: cluster-setup ## tests of the cluster harness on a real Kubernetes cluster (root; the first time builds one, 10 min)
+test-chart: cluster-setup ## tests of the Helm chart
+	$(PYTHON) -m pytest tests/chart $(ARGS)
+
+test-vm: cluster-setup ## the bpf and netns rungs on Debian's kernels, in virtual machines (root)
+	$(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
+
+e2e: cluster-setup ## tests on a real Kubernetes cluster, which the first time is built (root, 10 min)
 	$(PYTHON) -m pytest tests/e2e --timeout=1800 $(ARGS)
 
-cluster: cluster-setup ## a real Kubernetes cluster on this machine, without a registry (root)
-	cd tests/e2e && ../../$(PYTHON) -m cluster up $(ARGS)
+e2e-kind: setup ## the same on a kind cluster (docker, kind, helm, kubectl)
+	hack/e2e-kind.sh $(ARGS)
+
+image: ## the image, with docker, podman or buildah
+	hack/image.sh $(IMAGE) $(ARGS)
+
+cluster: cluster-setup ## a real Kubernetes cluster on this machine, without a registry, with the chart installed (root)
+	$(PLAY) up $(ARGS)
+
+cluster-demo: cluster-setup ## limits at work on it
+	$(PLAY) demo $(ARGS)
 
 cluster-down: setup ## end the cluster, leaving nothing
 	cd tests/e2e && ../../$(PYTHON) -m cluster down
@@ -81,11 +99,13 @@ $(OBJECT): $(wildcard operator/bpf/*.[ch])
 	mkdir -p $(@D)
 	clang -O2 -g -Wall -Wextra -Werror -target bpf -I operator/bpf -I $(ASM_HEADERS) -c operator/bpf/token_bucket.c -o $@
 
-generate: setup ## docs/cli.md from the command line itself
+generate: setup ## docs/cli.md, and the chart's copy of the CRDs and its table of values
 	$(PYTHON) hack/cli_reference.py
+	hack/sync_crds.sh
+	$(PYTHON) hack/chart_readme.py
 
 verify: generate ## fail if something generated differs from what is committed
-	git diff --exit-code -- docs/cli.md
+	git diff --exit-code -- docs/cli.md charts
 
 lock: ## pin anew all that pyproject.toml asks for (network)
 	hack/lock.sh $(LOCK)

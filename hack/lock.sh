@@ -1,15 +1,25 @@
 #!/usr/bin/env bash
-# Writes the exact versions of everything a checkout needs, resolved anew in an empty environment, to a file.
+# Writes the exact versions of everything a checkout needs, resolved anew in an empty environment, to a file, and
+# those of them that the image needs to image.txt beside it: what is tested is what is shipped.
 set -euo pipefail
 
-lock=$1
-environment=$(mktemp -d)
-trap 'rm -rf "$environment"' EXIT
+environments=$(mktemp -d)
+trap 'rm -rf "$environments"' EXIT
 
-/usr/bin/python3 -m venv "$environment"
-"$environment/bin/pip" install --quiet --disable-pip-version-check --editable '.[dev,kubernetes]'
-{
-	echo "# Exact versions of everything in .venv. Written by 'make lock'; read by 'make setup'."
-	"$environment/bin/pip" freeze --exclude-editable
-} >"$lock"
-echo "$lock: $(grep -vc '^#' "$lock") packages"
+# lock FILE EXTRAS COMMENT [OPTION...]
+lock() {
+	local file=$1 extras=$2 comment=$3 environment=$environments/$2
+	shift 3
+	/usr/bin/python3 -m venv "$environment"
+	"$environment/bin/pip" install --quiet --disable-pip-version-check "$@" --editable ".[$extras]"
+	{
+		echo "# $comment"
+		"$environment/bin/pip" freeze --exclude-editable
+	} >"$environments/lock"
+	cat "$environments/lock" >"$file"
+	echo "$file: $(grep -vc '^#' "$file") packages"
+}
+
+lock "$1" dev,kubernetes "Exact versions of everything in .venv. Written by 'make lock'; read by 'make setup'."
+lock "$(dirname "$1")/image.txt" kubernetes \
+	"Exact versions of everything in the image. Written by 'make lock'; read by the Dockerfile." --constraint "$1"

@@ -1,33 +1,77 @@
-"""One cluster for all tests of this folder."""
+"""One cluster, with the chart installed, for all tests of this folder."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cluster.cluster import Cluster, find
 from cluster.kubectl import Kubectl
 from cluster.lifecycle import down, up
+from cluster.node_shell import NodeShell, node_shells
+from tests.e2e.image import operator_image
+from tests.e2e.release import Release
+
+
+def _external() -> Path | None:
+    """A cluster that the user names, in place of the harness's own."""
+    named = os.environ.get("TOKENBUCKET_E2E_KUBECONFIG")
+    return Path(named) if named else None
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The cluster: one that is up is used and left up, otherwise one is made, and ended after the tests.
+    """The harness's own cluster: one that is up is used and left up, otherwise one is made, and ended after
+    the tests. With a node in a virtual machine, unless ``$TOKENBUCKET_E2E_VM`` is 0.
 
-    With a node in a virtual machine, unless ``$TOKENBUCKET_E2E_VM`` is 0.
+    For tests that stop parts of it; those are skipped on a cluster that the user names.
     """
+    if _external():
+        pytest.skip("stops parts of the cluster: only on the harness's own")
     was_up = find() is not None
     vm = os.environ.get("TOKENBUCKET_E2E_VM", "1") != "0"
-    made = up(lambda text: print(text, file=sys.stderr, flush=True), vm=vm)
+    made = up(lambda text: print(text, file=sys.stderr, flush=True), vm=vm, images=[operator_image()])
     yield made
     if not was_up:
         down()
 
 
 @pytest.fixture(scope="session")
-def kubectl(cluster: Cluster) -> Kubectl:
-    """Commands as the administrator."""
+def kubectl(request: pytest.FixtureRequest) -> Kubectl:
+    """Commands as the administrator, of whichever cluster there is."""
+    external = _external()
+    if external:
+        return Kubectl(external)
+    cluster: Cluster = request.getfixturevalue("cluster")
     return cluster.kubectl
+
+
+@pytest.fixture(scope="session")
+def release(kubectl: Kubectl) -> Iterator[Release]:
+    """The chart, installed as a user would install it, and uninstalled after the tests."""
+    installed = Release(kubectl)
+    installed.uninstall()  # what a killed run has left
+    installed.install()
+    yield installed
+    installed.uninstall()
+
+
+@pytest.fixture(scope="session")
+def nodes(kubectl: Kubectl) -> list[str]:
+    """Names of the nodes that take pods."""
+    return [
+        node["metadata"]["name"]
+        for node in kubectl.items("nodes")
+        if not any(taint["effect"] != "PreferNoSchedule" for taint in node["spec"].get("taints", ()))
+    ]
+
+
+@pytest.fixture(scope="session")
+def shell(kubectl: Kubectl) -> Iterator[NodeShell]:
+    """Commands on every node."""
+    with node_shells(kubectl) as shells:
+        yield shells

@@ -22,6 +22,7 @@ from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.links import Link, find_link
 from tokenbucket.netlink.namespaces import Namespace, namespace_at, own_namespace, reachable_namespaces
+from tokenbucket.netlink.queues import remove_fq
 from tokenbucket.netlink.view import View
 
 NAMED_NAMESPACES = Path("/run/netns")
@@ -92,42 +93,48 @@ def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
 
 
 def detach_all(pins: Pins) -> int:
-    """Removes every pin, and every filter of ours on this machine. Returns the number of filters removed.
+    """Removes every pin, and every filter and queue of ours on this machine. Returns the number of filters
+    removed.
 
     In other namespaces those count as ours that run a program of these pins: what an agent with other pins
-    has there is its own.
+    has there is its own. A namespace that may not be entered is left out: nothing was put there either.
 
     Raises LockedError while an agent runs, because it would put them back, and KernelError.
     """
     locks = Locks.of(pins)
     with locks.only_agent(), locks.writing():
         own, programs = own_namespace(), pins.program_ids()
-        removed = sum(
-            _detach_all_in(namespace, None if namespace.inode == own.inode else programs)
-            for namespace in reachable_namespaces()
-        )
+        with connect() as connection:
+            removed = _detach_all_by(connection, None)
+        others = (each for each in reachable_namespaces() if each.inode != own.inode)
+        removed += sum(_detach_all_in(each, programs) for each in others)
         pins.remove()
     return removed
 
 
-def _detach_all_in(namespace: Namespace, programs: set[int] | None) -> int:
-    """``programs`` are those whose filters go; ``None`` is all of ours, also what lost its pins."""
+def _detach_all_in(namespace: Namespace, programs: set[int]) -> int:
     try:
         with connect(namespace.path) as connection:
-            view = View(connection)
-            view.refresh()
-            ours = [
-                each
-                for filters in view.filters.values()
-                for each in filters.ours
-                if programs is None or each.prog_id in programs
-            ]
-            for each in ours:
-                Filters(connection).detach(each.ifindex, each.hook, remove_empty_clsact=True)
+            return _detach_all_by(connection, programs)
     except KernelError as error:
-        if error.errno in {errno.ENOENT, errno.EINVAL}:  # the namespace has ended meanwhile
+        if error.errno in {errno.ENOENT, errno.EINVAL, errno.EPERM}:  # ended meanwhile, or not for us
             return 0
         raise
+
+
+def _detach_all_by(connection: Connection, programs: set[int] | None) -> int:
+    """``programs`` are those whose filters go; ``None`` is all of ours, also what lost its pins."""
+    view = View(connection)
+    view.refresh()
+    ours = [
+        each
+        for filters in view.filters.values()
+        for each in filters.ours
+        if programs is None or each.prog_id in programs
+    ]
+    for each in ours:
+        Filters(connection).detach(each.ifindex, each.hook, remove_empty_clsact=True)
+        remove_fq(connection, each.ifindex, at_once=True)
     return len(ours)
 
 

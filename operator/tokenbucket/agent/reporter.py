@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 MANAGER = "tokenbucket-agent"
 _RELIST_S = 300.0
 _DOUBT_S = 2.0
-_PODS = 64
+_POLICIES, _PODS = 2048, 64
+"""What the schema lets a report hold."""
 _SILENCE_S = 200.0
 """A loop that asks nothing for so long, where it makes a pass each minute, hangs."""
 
@@ -154,7 +155,7 @@ class Reporter:
             enforcement=situation.enforcement.value,
             clean=self._source.clean,
             limits=len(situation.in_force),
-            policies=tally(situation),
+            policies=tally(situation)[:_POLICIES],
             pods=tuple(pods[:_PODS]),
             pods_omitted=max(0, len(pods) - _PODS),
         )

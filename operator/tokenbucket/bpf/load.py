@@ -52,7 +52,9 @@ def load_or_keep(pins: Pins, slots: int = DEFAULT_SLOTS, source: Path | None = N
 
 
 def _run_loader(source: Path, pins: Pins, slots: int) -> None:
-    command = [sys.executable, "-m", "tokenbucket.bpf.loader", str(source), str(pins.root), str(slots)]
+    isolated = ["-I"] if sys.flags.isolated else []
+    arguments = [str(source), str(pins.root), str(slots)]
+    command = [sys.executable, *isolated, "-m", "tokenbucket.bpf.loader", *arguments]
     package_root = str(Path(__file__).parents[2])
     try:
         result = subprocess.run(  # noqa: S603 - our own module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from tokenbucket.core.parse import parse_policy
@@ -17,6 +18,8 @@ class PolicyObject:
     """A policy, as far as its status needs it, and the status that it has."""
 
     head: PolicyHead
+    created_s: float
+    """When, in seconds of Unix time; 0 where that is not known."""
     status: Mapping[str, Any]
 
 
@@ -49,8 +52,16 @@ def read_policy(document: Mapping[str, Any]) -> PolicyObject:
             generation=int(metadata.get("generation") or 0),
             refused=_problems(document),
         ),
+        _unix_time(metadata.get("creationTimestamp")),
         document.get("status") or {},
     )
+
+
+def _unix_time(text: object) -> float:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _problems(document: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ MANAGER = "tokenbucket-controller"
 _QUIET_S = 0.3
 _INTERVAL_S = 1.0
 _RELIST_S = 300.0
+_UNSEEN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +149,22 @@ class Controller:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for policy in self._policies.values():
             head = policy.head
+            if not concerned[head.namespace, head.name] and self._may_be_unseen(policy):
+                continue
             before = policy.status.get("conditions") or []
             status = policy_status(head, concerned[head.namespace, head.name], before, now)
             if status != policy.status:
                 await self._write(client, head, status, before)
+
+    def _may_be_unseen(self, policy: PolicyObject) -> bool:
+        """Whether no agent has spoken of a policy that is so new that they may not have had the time to: until
+        then, that it matches no pod would be a guess.
+        """
+        age_s = time.time() - policy.created_s
+        if age_s >= _UNSEEN_S or self._loop is None:
+            return False
+        self._loop.call_later(_UNSEEN_S - age_s, self._news.set)
+        return True
 
     async def _states(self, client: Client) -> list[NodeState]:
         """The reports, each with whether its agent lives. Those of nodes that are no more are deleted."""

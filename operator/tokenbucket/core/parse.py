@@ -6,6 +6,7 @@ change of the schema gets an error of its own and harms no other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -22,6 +23,13 @@ READINESS_GATE = "tokenbucket.dev/RateLimited"
 _ENDED = {"Succeeded", "Failed"}
 _NAMESPACE_LENGTH = 63
 _UID_LENGTH = 47
+_LABELS, _VALUES = 16, 64
+_DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_LABEL_KEY = re.compile(
+    rf"({_DNS_LABEL}(\.{_DNS_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?", re.ASCII
+)
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
+_PREFIX_LENGTH = 253
 _SET_OPERATORS = {Operator.IN, Operator.NOT_IN}
 
 
@@ -72,9 +80,17 @@ def _selector(fields: Fields, value: object) -> Selector:
         fields.wrong(path, None, "is missing; {} selects all pods of the namespace")
         return Selector()
     given = fields.mapping(value, path, {"matchLabels", "matchExpressions"})
-    labels = _labels(fields, given.get("matchLabels"), f"{path}.matchLabels")
-    requirements = [Requirement(key, Operator.IN, frozenset({text})) for key, text in labels.items()]
-    for number, item in enumerate(fields.sequence(given.get("matchExpressions"), f"{path}.matchExpressions")):
+    labels = fields.mapping(given.get("matchLabels"), f"{path}.matchLabels")
+    items = fields.sequence(given.get("matchExpressions"), f"{path}.matchExpressions")
+    for name, number in (("matchLabels", len(labels)), ("matchExpressions", len(items))):
+        if number > _LABELS:
+            fields.wrong(f"{path}.{name}", number, f"must have at most {_LABELS} items")
+    requirements = []
+    for key, item in labels.items():
+        where = f"{path}.matchLabels.{key[:64]}"
+        _check_key(fields, key, where)
+        requirements.append(Requirement(key, Operator.IN, frozenset({_label_value(fields, item, where)})))
+    for number, item in enumerate(items):
         requirements += _requirement(fields, item, f"{path}.matchExpressions[{number}]")
     return Selector(frozenset(requirements))
 
@@ -82,19 +98,35 @@ def _selector(fields: Fields, value: object) -> Selector:
 def _requirement(fields: Fields, value: object, path: str) -> list[Requirement]:
     given = fields.mapping(value, path, {"key", "operator", "values"})
     key = fields.text(given.get("key"), f"{path}.key", longest=317)
-    if not key:
-        fields.wrong(f"{path}.key", given.get("key"), "must name a label")
+    _check_key(fields, key, f"{path}.key")
     choices = [operator.value for operator in Operator]
     if given.get("operator") is None:
         fields.wrong(f"{path}.operator", None, f"is missing; it is one of {', '.join(choices)}")
     operator = fields.choice(given.get("operator"), f"{path}.operator", Operator, choices, Operator.EXISTS)
     items = fields.sequence(given.get("values"), f"{path}.values")
-    texts = [fields.text(item, f"{path}.values[{place}]", longest=63) for place, item in enumerate(items)]
+    if len(items) > _VALUES:
+        fields.wrong(f"{path}.values", len(items), f"must have at most {_VALUES} items")
+    texts = [_label_value(fields, item, f"{path}.values[{place}]") for place, item in enumerate(items)]
     if operator in _SET_OPERATORS and not items:
         fields.wrong(f"{path}.values", given.get("values"), f"must hold at least one value with {operator}")
     if operator not in _SET_OPERATORS and items:
         fields.wrong(f"{path}.values", given.get("values"), f"must be empty with {operator}")
     return [Requirement(key, operator, frozenset(texts))]
+
+
+def _check_key(fields: Fields, key: str, path: str) -> None:
+    if not _LABEL_KEY.fullmatch(key) or len(key.partition("/")[0]) > _PREFIX_LENGTH:
+        fields.wrong(path, key, "must be the key of a label, such as app or example.com/app")
+
+
+def _label_value(fields: Fields, value: object, path: str) -> str:
+    """Without a value, as in "app:", more pods would be selected than was meant."""
+    if value is None:
+        fields.wrong(path, None, "has no value; give one, or an empty text")
+    text = fields.text(value, path, longest=63)
+    if not _LABEL_VALUE.fullmatch(text):
+        fields.wrong(path, value, "must be the value of a label: letters, digits, '-', '_' and '.'")
+    return text
 
 
 def _labels(fields: Fields, value: object, path: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenbucket.core.desired import Reason
+from tokenbucket.core.policy import Direction, Mode
 from tokenbucket.core.report import NodeReport, PolicyReport
 
 _DEGRADING = {
@@ -96,6 +97,11 @@ class _Sum:
         return (*self.current, *self.behind, *self.dead)
 
     @property
+    def of_generation(self) -> tuple[_Entry, ...]:
+        """Limits outlive the agent: what a dead one said of this generation is the best that is known."""
+        return tuple(entry for entry in self.entries if entry.policy.generation == self.head.generation)
+
+    @property
     def matched(self) -> int:
         return sum(entry.policy.matched for entry in self.entries)
 
@@ -172,15 +178,14 @@ def _find(head: PolicyHead, report: NodeReport) -> PolicyReport | None:
 
 
 def _effective(total: _Sum) -> dict[str, str]:
-    directions = sorted({direction for entry in total.entries for direction in entry.policy.effective})
-    found = ((direction, _most_common(total, direction)) for direction in directions)
-    return {direction: words for direction, words in found if words}
+    found = {direction.value: _most_common(total, direction.value) for direction in Direction}
+    return {direction: words for direction, words in found.items() if words}
 
 
 def _most_common(total: _Sum, direction: str) -> str:
     pods: Counter[str] = Counter()
     nodes: Counter[str] = Counter()
-    for entry in _of_generation(total):
+    for entry in total.of_generation:
         words = entry.policy.effective.get(direction)
         if words:
             pods[words] += entry.policy.programmed
@@ -195,15 +200,10 @@ def _most_common(total: _Sum, direction: str) -> str:
 
 def _actions(total: _Sum) -> str:
     pods: Counter[str] = Counter()
-    for entry in _of_generation(total):
+    for entry in total.of_generation:
         for action in filter(None, entry.policy.action.values()):
             pods[action] += entry.policy.programmed
     return ", ".join(sorted(pods, key=lambda action: (-pods[action], action)))[:_LONGEST_WORDS]
-
-
-def _of_generation(total: _Sum) -> list[_Entry]:
-    """Limits outlive the agent: what a dead one put in force is the best that is known of its node."""
-    return [entry for entry in total.entries if entry.policy.generation == total.head.generation]
 
 
 # --- conditions
@@ -271,7 +271,7 @@ def _failed(total: _Sum) -> _Verdict | None:
     if not failed:
         return None
     worst = max(total.current, key=lambda entry: entry.policy.failed).node.name
-    why = _explain(_found(total, lambda reason: reason not in _NOT_FAILING))
+    why = _explain(_found(total.current, lambda reason: reason not in _NOT_FAILING))
     message = f"not in force on {total.of_pods(failed)}{why}; see TokenBucketNode {worst}"
     return _Verdict("False", "Failed", message)
 
@@ -307,12 +307,10 @@ def _some_off(total: _Sum) -> _Verdict | None:
     off = total.pods("off")
     if not off:
         return None
-    switched = [
-        entry for entry in total.current if entry.policy.off and entry.node.report.enforcement == "Off"
-    ]
-    why = "spec.mode is Off"
-    if switched:
-        why = f"enforcement is Off on {_nodes(switched)}, by the ConfigMap or the node's label"
+    entries = [entry for entry in total.current if entry.policy.off]
+    why = f"enforcement is Off on {_nodes(entries)}, by the ConfigMap or the node's label"
+    if any(entry.node.report.enforcement != Mode.OFF for entry in entries):
+        why = "spec.mode is Off"
     return _Verdict("False", "Off", f"kept off {total.of_pods(off)}: {why}")
 
 
@@ -323,7 +321,7 @@ def _pending(total: _Sum) -> _Verdict | None:
         verb = "has" if len(total.behind) == 1 else "have"
         parts.append(f"{nodes} {verb} not yet reported generation {total.head.generation}")
     if total.pending:
-        why = _explain(_found(total, lambda reason: reason == Reason.NO_ADDRESS))
+        why = _explain(_found(total.current, lambda reason: reason == Reason.NO_ADDRESS))
         parts.append(f"not yet in force on {total.of_pods(total.pending)}{why}")
     return _Verdict("False", "Pending", "; ".join(parts)) if parts else None
 
@@ -352,7 +350,7 @@ def _in_force(total: _Sum) -> _Verdict:
 
 
 def _degraded(total: _Sum) -> _Verdict:
-    found = _found(total, lambda reason: reason in _DEGRADING or reason not in _KNOWN)
+    found = _found(total.of_generation, lambda reason: reason in _DEGRADING or reason not in _KNOWN)
     if not found:
         return _Verdict("False", "AsDeclared", "no pod is limited otherwise than declared")
     return _Verdict("True", found[0].reason, f"not as declared{_explain(found)}")
@@ -376,10 +374,10 @@ class _Found:
         return f"{self.reason} on {where}{f' ({message})' if message else ''}"
 
 
-def _found(total: _Sum, wanted: Callable[[str], bool]) -> list[_Found]:
+def _found(entries: Iterable[_Entry], wanted: Callable[[str], bool]) -> list[_Found]:
     """Reasons, that of the most pods first."""
     found: dict[str, _Found] = {}
-    for entry in total.current:
+    for entry in entries:
         for each in entry.policy.reasons:
             if each.pods > 0 and _REASON.fullmatch(each.reason) and wanted(each.reason):
                 reason = found.setdefault(each.reason, _Found(each.reason))

@@ -67,7 +67,7 @@ def pods_not_programmed(situation: Situation) -> Iterator[PodReport]:
             yield PodReport(
                 pod.id.namespace,
                 pod.id.name,
-                policy.name,
+                str(policy),
                 finding.key.direction.value,
                 finding.reason.value,
                 finding.message,

@@ -110,6 +110,8 @@ class Watch:
             settings=self._settings(),
             registry=self._registry(),
             standalone=True,
+            # For peering, which is off; otherwise it is made of a user name, which a container need not have.
+            identity="tokenbucket",  # type: ignore[arg-type] # a text of a private type
             clusterwide=self.namespace is None,
             namespaces=[self.namespace] if self.namespace else [],
             stop_flag=self._stop,

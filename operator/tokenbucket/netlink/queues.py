@@ -94,15 +94,15 @@ def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
         raise
 
 
-def remove_fq(connection: Connection, ifindex: int) -> bool:
+def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) -> bool:
     """Removes our fq once it holds nothing, which restores the kernel's default. Returns whether it is gone.
 
-    What it holds would be lost. Raises KernelError.
+    What it holds would be lost, as it is with ``at_once``. Raises KernelError.
     """
     there = read_roots(connection).get(ifindex)
     if not there or not there.ours:
         return True
-    if there.held:
+    if there.held and not at_once:
         return False
     try:
         connection.change(

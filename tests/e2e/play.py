@@ -1,0 +1,100 @@
+"""A cluster to look at: ``make cluster`` and ``make cluster-demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from cluster.cluster import Cluster
+from cluster.errors import ClusterError
+from cluster.kubectl import Kubectl
+from cluster.lifecycle import up
+from cluster.workloads import pod, server
+from tests.e2e.image import operator_image
+from tests.e2e.release import Release, until, wait_ready
+from tests.e2e.traffic import udp
+
+EXAMPLE = Path(__file__).parents[2] / "examples/policy.yaml"
+NAMESPACE = "shop"
+OFFERED_BITS_PER_S = 40_000_000
+POLICIES = {"web": 2, "backend": 1}
+"""Of the example, with the number of the demo's pods that each selects."""
+
+
+def main() -> int:
+    """Runs one of the two commands. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["up", "demo"])
+    parser.add_argument("--vm", action="store_true", help="with a node in a virtual machine")
+    options = parser.parse_args()
+    try:
+        cluster = up(say, vm=options.vm, images=[operator_image()])
+        say("installing the chart")
+        Release(cluster.kubectl).install()
+        if options.command == "demo":
+            demo(cluster.kubectl)
+        explain(cluster)
+    except ClusterError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def say(text: str) -> None:
+    """Tells how far it is."""
+    print(text, flush=True)
+
+
+def demo(admin: Kubectl) -> None:
+    """Shows what pods receive before, while and after the example's policies hold."""
+    names = [node["metadata"]["name"] for node in admin.items("nodes")]
+    with admin.fresh_namespace(NAMESPACE) as here:
+        here.apply(
+            server("web-0", names[0], {"app": "web"}),
+            server("web-1", names[-1], {"app": "web"}),
+            server("db-0", names[0], {"app": "db"}),
+            server("other-0", names[-1], {"app": "other"}),
+            pod("client", names[0]),
+        )
+        here.wait("condition=Ready", "pod", "--all", timeout_s=240)
+        show(here, "before any policy")
+        example = list(yaml.safe_load_all(EXAMPLE.read_text()))
+        here.apply(*example)
+        for name, pods in POLICIES.items():
+            wait_ready(here, name, pods)
+        say("\n$ kubectl apply -f examples/policy.yaml; kubectl get tbp\n" + here.run("get", "tbp"))
+        show(here, "while it holds")
+        here.delete(*example)
+        until(lambda: not here.items("tbp"))
+        say("\n$ kubectl delete -f examples/policy.yaml")
+        show(here, "after")
+
+
+def show(here: Kubectl, when: str) -> None:
+    """What each server pod receives when it is offered more than any limit of the example."""
+    say(f"\nMbit/s received, {when} ({OFFERED_BITS_PER_S / 1e6:.0f} offered)")
+    for name in ("web-0", "web-1", "db-0", "other-0"):
+        rate = udp(here, "client", name, OFFERED_BITS_PER_S).bits_per_s / 1e6
+        say(f"  {name:8} {rate:5.1f}  {'#' * round(rate)}")
+
+
+def explain(cluster: Cluster) -> None:
+    """How to use it."""
+    say(
+        f"""
+The cluster is up, with the chart installed:
+
+  export KUBECONFIG={cluster.kubeconfig}
+  export PATH={cluster.place.programs}:$PATH
+  kubectl get nodes,tbn
+  kubectl get tbp --all-namespaces
+
+'make cluster-demo' shows limits at work, 'make cluster-down' ends it."""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

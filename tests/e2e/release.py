@@ -1,0 +1,126 @@
+"""The chart on a cluster, by helm, as a user has it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.command import run
+from cluster.errors import ClusterError
+from cluster.kubectl import Kubectl
+from tests.e2e.image import TAG
+
+CHART = Path(__file__).parents[2] / "charts/tokenbucket"
+NAME = "tokenbucket"
+NAMESPACE = "tokenbucket-system"
+AGENTS = "app.kubernetes.io/component=agent"
+CONTROLLER = "app.kubernetes.io/component=controller"
+TIMEOUT_S = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The release. All methods raise ClusterError, with helm's or kubectl's own words."""
+
+    admin: Kubectl
+
+    @property
+    def kubectl(self) -> Kubectl:
+        """Commands in the release's namespace."""
+        return Kubectl(self.admin.kubeconfig, self.admin.program, NAMESPACE)
+
+    def install(self, image: str = TAG, **values: object) -> None:
+        """``helm upgrade --install``, and waits until all is ready. In names of values, ``__`` is a dot."""
+        repository, _, tag = image.rpartition(":")
+        given = {"image.repository": repository, "image.tag": tag} | {
+            name.replace("__", "."): value for name, value in values.items()
+        }
+        sets = [f"--set={name}={value}" for name, value in given.items()]
+        # All agents at once: what a careful rollout would show in minutes is not what the tests are about.
+        sets.append("--set=agent.updateStrategy.rollingUpdate.maxUnavailable=100%")
+        self._helm("upgrade", "--install", NAME, str(CHART), "--create-namespace", *sets)
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits until every agent and the controller are ready."""
+        self.kubectl.rolled_out("daemonset/tokenbucket-agent", timeout_s=TIMEOUT_S)
+        self.kubectl.rolled_out("deployment/tokenbucket-controller", timeout_s=TIMEOUT_S)
+
+    def rollback(self) -> None:
+        """``helm rollback`` to the revision before."""
+        self._helm("rollback", NAME)
+        self.wait()
+
+    def uninstall(self) -> str:
+        """``helm uninstall``. Returns what it prints."""
+        return self._helm("uninstall", NAME, "--ignore-not-found", "--wait", f"--timeout={TIMEOUT_S}s")
+
+    def enforce(self, how: str) -> None:
+        """Turns the kill switch: Enforce, Observe or Off."""
+        self.kubectl.run(
+            "patch", "configmap", NAME, "--type=merge", f'--patch={{"data":{{"enforcement":"{how}"}}}}'
+        )
+
+    def agent(self, node: str) -> str:
+        """Name of the agent's pod on a node."""
+        pods = self.kubectl.items("pods", f"--selector={AGENTS}", f"--field-selector=spec.nodeName={node}")
+        return str(
+            next(pod["metadata"]["name"] for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+        )
+
+    def _helm(self, *words: str) -> str:
+        helm = Path(self.admin.program).with_name("helm") if "/" in self.admin.program else None
+        program = str(helm) if helm else shutil.which("helm")
+        if program is None:
+            raise ClusterError("helm", "not found in PATH")
+        argv = [program, f"--kubeconfig={self.admin.kubeconfig}", f"--namespace={NAMESPACE}", *words]
+        env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        return run(argv, part=f"helm {words[0]}", env=env, timeout_s=TIMEOUT_S + 60)
+
+
+def policy(name: str, app: str | None = None, **spec: object) -> dict[str, Any]:
+    """A TokenBucketPolicy for the pods with that label, or for all."""
+    selector = {"matchLabels": {"app": app}} if app else {}
+    return {
+        "apiVersion": "tokenbucket.dev/v1alpha1",
+        "kind": "TokenBucketPolicy",
+        "metadata": {"name": name},
+        "spec": {"podSelector": selector, **spec},
+    }
+
+
+def condition(kubectl: Kubectl, name: str, kind: str) -> dict[str, Any]:
+    """A condition of a policy's status; an empty one while there is none of this generation."""
+    return _condition(kubectl.get("tbp", name), kind)
+
+
+def _condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
+    generation = document["metadata"]["generation"]
+    found = document.get("status", {}).get("conditions", [])
+    return next(
+        (each for each in found if each["type"] == kind and each["observedGeneration"] == generation), {}
+    )
+
+
+def wait_ready(kubectl: Kubectl, name: str, pods: int) -> None:
+    """Until a policy of this generation is in force on so many pods."""
+
+    def in_force() -> bool:
+        document = kubectl.get("tbp", name)
+        ready = _condition(document, "Ready").get("status") == "True"
+        return ready and document["status"]["pods"]["programmed"] == pods
+
+    until(in_force, lambda: kubectl.run("get", "tbp", name, "--output=yaml"))
+
+
+def until(holds: Callable[[], bool], explain: Callable[[], str] = str, timeout_s: float = 60.0) -> None:
+    """Waits until something holds. Raises AssertionError with the explanation when it does not come to."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.3)

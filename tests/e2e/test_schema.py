@@ -1,0 +1,292 @@
+"""The schema on a real API server: what it refuses and with which words, what it adds, and what it shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.errors import ClusterError
+from cluster.kubectl import Kubectl
+from tests.e2e.cases_invalid_policies import (
+    INVALID,
+    NAMESPACE,
+    VALID,
+    Case,
+    Document,
+    policy,
+)
+
+CRDS = Path(__file__).parents[2] / "crds" / "tokenbucket.yaml"
+KINDS = ("tokenbucketpolicies.tokenbucket.dev", "tokenbucketnodes.tokenbucket.dev")
+POLICY_COLUMNS = ["NAME", "INGRESS", "EGRESS", "PODS", "ACTION", "READY", "REASON", "AGE"]
+NODE_COLUMNS = ["NAME", "ENFORCEMENT", "LIMITS", "FQ", "KERNEL", "VERSION", "AGE"]
+
+
+@pytest.fixture(scope="module")
+def shop(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """A namespace on a cluster that knows our kinds; kinds that were not there before are gone afterwards."""
+    before = kubectl.run("get", "crd", "--output=name", "--ignore-not-found", *KINDS)
+    kubectl.run("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
+    try:
+        kubectl.wait("condition=Established", *(f"crd/{kind}" for kind in KINDS))
+        with kubectl.fresh_namespace(NAMESPACE) as here:
+            yield here
+    finally:
+        if not before:
+            kubectl.run("delete", f"--filename={CRDS}", timeout_s=120)
+
+
+@pytest.fixture
+def applied(shop: Kubectl) -> Iterator[Kubectl]:
+    """The namespace, emptied of policies after the test."""
+    yield shop
+    shop.run("delete", "tbp", "--all")
+
+
+def refusal(shop: Kubectl, document: Document) -> str:
+    """What the API server says of a policy that it refuses."""
+    with pytest.raises(ClusterError) as caught:
+        dry_run(shop, document)
+    return caught.value.output
+
+
+def dry_run(shop: Kubectl, document: Document) -> Any:
+    """The policy as the API server would store it. Not by apply, which leaves out what is null."""
+    words = ("--dry-run=server", "--output=json", "--filename=-")
+    return json.loads(shop.run("create", *words, stdin=json.dumps(document)))
+
+
+@pytest.mark.parametrize("case", INVALID, ids=str)
+def test_a_wrong_policy_is_refused_with_field_and_fix(shop: Kubectl, case: Case) -> None:
+    """In one answer, without a webhook."""
+    said = refusal(shop, case.document)
+    assert [word for word in (case.field, *case.words) if word not in said] == [], said
+    assert "evaluating rule" not in said
+
+
+@pytest.mark.parametrize("document", VALID, ids=lambda document: document["metadata"]["name"])
+def test_a_valid_policy_is_accepted(shop: Kubectl, document: Document) -> None:
+    """With nothing of it dropped or changed."""
+    stored = dry_run(shop, document)["spec"]
+    for name, value in document["spec"].items():
+        if value is not None:
+            assert contains(stored[name], value), stored
+
+
+def contains(stored: Any, given: Any) -> bool:
+    """Whether everything that was given is there; the API server only adds."""
+    if isinstance(given, dict):
+        return all(key in stored and contains(stored[key], value) for key, value in given.items())
+    return bool(stored == given)
+
+
+def test_every_problem_is_told_at_once(shop: Kubectl) -> None:
+    """Nobody should have to try four times."""
+    limit = {"rate": {"bits": "1Mi"}, "maxDelay": "1ms", "burst": {"packets": 0}, "dscp": 3}
+    said = refusal(shop, policy("many", ingress=limit, priority=1001))
+    for field in ("rate.bits", "maxDelay", "burst.packets", "dscp"):
+        assert f"spec.ingress.{field}: " in said
+    assert "spec.priority: " in said
+
+
+def test_static_defaults_are_stored_and_computed_ones_are_not(shop: Kubectl) -> None:
+    """A policy keeps its meaning from version to version; what depends on the rate is in the status."""
+    peers = {"rate": {"bits": "1M"}}
+    assert dry_run(shop, policy("defaults", ingress={"perPeer": peers}))["spec"] == {
+        "podSelector": {},
+        "priority": 0,
+        "mode": "Enforce",
+        "ingress": {
+            "exceedAction": "Delay",
+            "perPeer": {**peers, "ipv4PrefixLength": 32, "ipv6PrefixLength": 64},
+        },
+    }
+
+
+def test_a_change_that_makes_a_policy_wrong_is_refused(applied: Kubectl) -> None:
+    """Not only a new one."""
+    applied.apply(policy("web"))
+    said = refusal(applied, policy("web", ingress={"rate": {"bits": "100Mi"}}))
+    assert "did you mean 100M?" in said
+
+
+def test_server_side_apply_is_refused_as_well(shop: Kubectl) -> None:
+    """As GitOps tools do it."""
+    document = json.dumps(policy("web", ingress={"rate": {"bits": "100Mbps"}}))
+    with pytest.raises(ClusterError) as caught:
+        shop.run("apply", "--server-side", "--dry-run=server", "--filename=-", stdin=document)
+    assert "did you mean 100M?" in caught.value.output
+
+
+def fields_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Paths as ``kubectl explain`` wants them, each with its schema."""
+    yield path, schema
+    inner = schema.get("items", schema)
+    for name, each in inner.get("properties", {}).items():
+        yield from fields_of(each, f"{path}.{name}")
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["policy", "node"])
+def test_explain_describes_every_field(shop: Kubectl, number: int) -> None:
+    """``kubectl explain`` teaches the API, without any other document."""
+    crd = list(yaml.safe_load_all(CRDS.read_text()))[number]["spec"]
+    schema = crd["versions"][0]["schema"]["openAPIV3Schema"]
+    for part in schema["properties"].keys() & {"spec", "status"}:
+        root = f"{crd['names']['singular']}.{part}"
+        recursive = shop.run("explain", "--recursive", root)
+        for path, each in fields_of(schema["properties"][part], root):
+            name = path.rpartition(".")[2]
+            assert path == root or f"  {name}\t<" in recursive
+            if "properties" in each.get("items", each):
+                assert_described(shop.run("explain", path), path, each)
+
+
+def assert_described(shown: str, path: str, schema: dict[str, Any]) -> None:
+    """The field itself and all in it have their descriptions, broken into lines as kubectl likes."""
+    assert "<no description>" not in shown
+    text = " ".join(shown.split())
+    inner = schema.get("items", schema)["properties"]
+    for description in (schema["description"], *(each["description"] for each in inner.values())):
+        assert " ".join(description.split()) in text, path
+
+
+def columns(shown: str) -> list[list[str]]:
+    """Lines of ``kubectl get``, in cells."""
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in shown.splitlines()]
+
+
+def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
+    """One condition of generation 1."""
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": "3 pods on 2 nodes",
+        "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+
+
+STATUS = {
+    "observedGeneration": 1,
+    "effective": {"ingress": "100Mbit/s, burst 625kB, Delay 25ms", "egress": "1Gbit/s, burst 6.25MB, Drop"},
+    "action": "Delay",
+    "pods": {"matched": 3, "programmed": 2, "degraded": 1, "failed": 1, "summary": "2/3"},
+    "nodes": {"matched": 2, "unavailable": 0},
+    "conditions": [
+        condition("Accepted", "True", "Accepted"),
+        condition("Programmed", "False", "Pending"),
+        condition("Degraded", "True", "NoFq"),
+        condition("Ready", "False", "Pending"),
+    ],
+}
+
+
+def write_status(shop: Kubectl, name: str, status: dict[str, Any], manager: str) -> None:
+    """By server-side apply over the status subresource, as the controller does it."""
+    document = {**policy(name), "status": status}
+    del document["spec"]
+    words = ("--server-side", "--subresource=status", f"--field-manager={manager}", "--filename=-")
+    shop.run("apply", *words, stdin=json.dumps(document))
+
+
+def test_a_status_is_kept_over_its_subresource_and_shown_in_the_columns(applied: Kubectl) -> None:
+    """All that the controller says is stored, and what matters is seen at a glance."""
+    applied.apply(policy("web"))
+    write_status(applied, "web", STATUS, "tokenbucket-controller")
+    assert applied.get("tbp", "web")["status"] == STATUS
+    head, line = columns(applied.run("get", "tbp"))
+    assert head == POLICY_COLUMNS
+    ingress, egress = STATUS["effective"].values()  # type: ignore[attr-defined]
+    assert line[:-1] == ["web", ingress, egress, "2/3", "Delay", "False", "Pending"]
+
+
+def test_a_status_in_a_policy_that_is_applied_is_dropped(applied: Kubectl) -> None:
+    """Only the controller, which alone may write the subresource, says what is in force."""
+    applied.apply({**policy("web"), "status": STATUS})
+    assert "status" not in applied.get("tbp", "web")
+
+
+def test_conditions_merge_by_type(applied: Kubectl) -> None:
+    """One writer's condition leaves another's alone."""
+    applied.apply(policy("web"))
+    write_status(applied, "web", {"conditions": [condition("Ready", "True", "Programmed")]}, "one")
+    write_status(applied, "web", {"conditions": [condition("Seen", "True", "Seen")]}, "other")
+    found = applied.get("tbp", "web")["status"]["conditions"]
+    assert {each["type"] for each in found} == {"Ready", "Seen"}
+
+
+def test_a_policy_can_be_waited_for(applied: Kubectl) -> None:
+    """``kubectl wait`` and GitOps tools go by the condition Ready."""
+    applied.apply(policy("web"))
+    write_status(applied, "web", {"conditions": [condition("Ready", "True", "Programmed")]}, "one")
+    applied.wait("condition=Ready", "tbp/web", timeout_s=5)
+
+
+NODE_STATUS = {
+    "agent": {"version": "0.1.0", "pod": "tokenbucket-agent-abcde"},
+    "kernel": "6.12.107",
+    "fq": True,
+    "enforcement": "Enforce",
+    "clean": False,
+    "limits": 12,
+    "policies": [
+        {
+            "namespace": "shop",
+            "name": "web",
+            "uid": "5f0b9a5e-7b67-4f5c-a4c5-4e3c9b1d2f10",
+            "generation": 3,
+            "matched": 3,
+            "programmed": 3,
+            "degraded": 3,
+            "failed": 0,
+            "pending": 0,
+            "overridden": 0,
+            "off": 0,
+            "effective": {"ingress": "100Mbit/s, burst 625kB, Delay 25ms"},
+            "action": {"ingress": "Drop (degraded: no fq)"},
+            "reasons": [{"reason": "NoFq", "pods": 3, "message": "the kernel has no fq"}],
+        },
+        {"namespace": "shop", "name": "other", "generation": 1, "refused": "spec.mode: must be one of Off"},
+    ],
+    "pods": [
+        {
+            "namespace": "shop",
+            "name": "web-0",
+            "policy": "web",
+            "direction": "ingress",
+            "reason": "NoFq",
+            "message": "the kernel has no fq",
+        }
+    ],
+    "podsOmitted": 0,
+}
+
+
+def test_a_nodes_report_is_one_request_and_shown_in_the_columns(shop: Kubectl) -> None:
+    """No subresource: what the agent applies is stored whole."""
+    report = {
+        "apiVersion": "tokenbucket.dev/v1alpha1",
+        "kind": "TokenBucketNode",
+        "metadata": {"name": "node-of-a-test"},
+        "status": NODE_STATUS,
+    }
+    words = ("--server-side", "--field-manager=tokenbucket-agent", "--filename=-")
+    try:
+        shop.run("apply", *words, stdin=json.dumps(report))
+        assert shop.get("tbn", "node-of-a-test")["status"] == NODE_STATUS
+        head, line = columns(shop.run("get", "tbn", "node-of-a-test"))
+        assert head == NODE_COLUMNS
+        assert line[:-1] == ["node-of-a-test", "Enforce", "12", "true", "6.12.107", "0.1.0"]
+    finally:
+        shop.delete(report)
+
+
+def test_the_examples_of_the_repository_are_accepted(applied: Kubectl) -> None:
+    """What people copy must work."""
+    applied.run("apply", "--dry-run=server", f"--filename={CRDS.parents[1] / 'examples' / 'policy.yaml'}")

@@ -1,0 +1,235 @@
+"""What an agent reports, written and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenbucket.core.report import (
+    NodeReport,
+    PodReport,
+    PolicyReport,
+    ReasonCount,
+    parse_report,
+    to_document,
+)
+
+COUNT = st.integers(0, 2**31 - 1)
+TEXT = st.text(max_size=20)
+WORDS = st.dictionaries(st.sampled_from(["ingress", "egress"]), TEXT)
+REASON = st.builds(ReasonCount, TEXT, COUNT, TEXT)
+POLICY = st.builds(
+    PolicyReport,
+    namespace=TEXT,
+    name=TEXT,
+    uid=TEXT,
+    generation=st.integers(0, 2**63 - 1),
+    refused=TEXT,
+    matched=COUNT,
+    programmed=COUNT,
+    degraded=COUNT,
+    failed=COUNT,
+    pending=COUNT,
+    overridden=COUNT,
+    overridden_by=TEXT,
+    off=COUNT,
+    effective=WORDS,
+    action=WORDS,
+    reasons=st.lists(REASON, max_size=3).map(tuple),
+)
+POD = st.builds(PodReport, *([TEXT] * 6))
+REPORT = st.builds(
+    NodeReport,
+    agent_version=TEXT,
+    agent_pod=TEXT,
+    kernel=TEXT,
+    fq=st.booleans(),
+    enforcement=TEXT,
+    clean=st.booleans(),
+    limits=COUNT,
+    policies=st.lists(POLICY, max_size=3).map(tuple),
+    pods=st.lists(POD, max_size=3).map(tuple),
+    pods_omitted=COUNT,
+)
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+GARBAGE = st.recursive(
+    SCALAR,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+FULL = to_document(
+    NodeReport(
+        agent_version="0.1.0",
+        agent_pod="agent-x",
+        kernel="6.12.107",
+        fq=True,
+        enforcement="Enforce",
+        clean=True,
+        limits=2,
+        policies=(
+            PolicyReport(
+                "shop",
+                "web",
+                "1",
+                3,
+                "spec: wrong",
+                overridden_by="shop/other",
+                effective={"ingress": "1Mbit/s"},
+                action={"ingress": "Drop"},
+                reasons=(ReasonCount("NoFq", 1, "none"),),
+            ),
+        ),
+        pods=(PodReport("shop", "web-0", "web", "ingress", "NoFq", "none"),),
+        pods_omitted=1,
+    )
+)
+
+
+CRDS = yaml.safe_load_all((Path(__file__).parents[2] / "crds" / "tokenbucket.yaml").read_text())
+STATUS_SCHEMA = {
+    crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][
+        "status"
+    ]
+    for crd in CRDS
+}
+TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+
+
+def misfits(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
+    """Where a document is not what the API server takes: refused there, or dropped without a word."""
+    if type(value) is not TYPES[schema["type"]]:
+        return [f"{path} is not of type {schema['type']}"]
+    if isinstance(value, dict):
+        known = schema["properties"]
+        wrong = [f"{path}.{name} is unknown" for name in value.keys() - known.keys()]
+        wrong += [f"{path}.{name} is missing" for name in set(schema.get("required", ())) - value.keys()]
+        inner = [(known[name], value[name], f"{path}.{name}") for name in value.keys() & known.keys()]
+        return wrong + [each for args in inner for each in misfits(*args)]
+    if isinstance(value, list):
+        long = [f"{path} is too long"] if len(value) > schema["maxItems"] else []
+        return long + [each for item in value for each in misfits(schema["items"], item, f"{path}[]")]
+    if isinstance(value, str):
+        fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 0)
+        fits = fits and value in schema.get("enum", [value]) and re.search(schema.get("pattern", ""), value)
+        return [] if fits else [f"{path} is not allowed: {value}"]
+    return [] if value >= schema.get("minimum", 0) else [f"{path} is too small"]
+
+
+def written(report: NodeReport) -> NodeReport:
+    """The report after its way through the API server."""
+    return parse_report(json.loads(json.dumps({"status": to_document(report)})))
+
+
+@given(REPORT)
+def test_a_report_is_read_as_it_was_written(report: NodeReport) -> None:
+    """Whatever it says."""
+    assert written(report) == report
+
+
+def test_a_report_fits_the_schema() -> None:
+    """Every field that is written is in it."""
+    assert misfits(STATUS_SCHEMA["TokenBucketNode"], FULL) == []
+    assert misfits(STATUS_SCHEMA["TokenBucketNode"], to_document(NodeReport())) == []
+
+
+def test_the_default_of_each_field_is_read_where_the_document_is_empty() -> None:
+    """An agent that says nothing claims nothing."""
+    assert parse_report({}) == parse_report({"status": {}}) == written(NodeReport()) == NodeReport()
+
+
+def test_what_is_empty_is_not_written() -> None:
+    """Numbers and flags are: columns show them."""
+    counts = ("matched", "programmed", "degraded", "failed", "pending", "overridden", "off")
+    report = NodeReport(policies=(PolicyReport("shop", "web", "1", 3),))
+    assert to_document(report) == {
+        "fq": False,
+        "clean": False,
+        "limits": 0,
+        "policies": [
+            {"namespace": "shop", "name": "web", "uid": "1", "generation": 3, **dict.fromkeys(counts, 0)}
+        ],
+        "podsOmitted": 0,
+    }
+
+
+def test_a_long_message_is_cut_and_shows_it() -> None:
+    """Cut once, it stays as it is."""
+    long = "x" * 300
+    policy = PolicyReport("shop", "web", "1", 3, long, reasons=(ReasonCount("NoFq", 1, long),))
+    report = NodeReport(
+        policies=(policy,), pods=(PodReport("shop", "web-0", "web", "ingress", "NoFq", long),)
+    )
+    once = written(report)
+    messages = [once.policies[0].refused, once.policies[0].reasons[0].message, once.pods[0].message]
+    assert messages == ["x" * 253 + "..."] * 3
+    assert written(once) == once
+
+
+def test_a_message_of_the_allowed_length_is_whole() -> None:
+    """256 characters, whatever their bytes."""
+    policy = PolicyReport("shop", "web", "1", 3, "é" * 256)
+    assert written(NodeReport(policies=(policy,))).policies == (policy,)
+
+
+def test_fields_of_a_newer_agent_are_ignored() -> None:
+    """At every level."""
+
+    def newer(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: newer(each) for key, each in value.items()} | {"new": {"field": [1]}}
+        return [newer(each) for each in value] if isinstance(value, list) else value
+
+    report = parse_report({"status": newer(FULL)})
+    expected = parse_report({"status": FULL})
+    assert report == expected
+    assert expected.policies[0].effective == {"ingress": "1Mbit/s"}
+
+
+def test_every_field_that_an_older_agent_lacks_has_its_default() -> None:
+    """One at a time; the others are read."""
+    whole = parse_report({"status": FULL})
+    defaults = NodeReport()
+    names = {"podsOmitted": "pods_omitted"}
+    for key in FULL.keys() - {"agent"}:
+        name = names.get(key, key)
+        expected = dataclasses.replace(whole, **{name: getattr(defaults, name)})
+        assert parse_report({"status": {each: FULL[each] for each in FULL.keys() - {key}}}) == expected
+
+
+@given(GARBAGE)
+def test_any_document_can_be_read(document: object) -> None:
+    """And what is read can be written."""
+    assert written(parse_report(document)) == parse_report({"status": to_document(parse_report(document))})
+
+
+@given(st.data())
+def test_a_document_with_wrong_values_can_be_read(data: st.DataObject) -> None:
+    """Each value of a good one replaced in turn; what is read is of the declared types."""
+
+    def spoil(value: object) -> object:
+        if data.draw(st.integers(0, 9)) == 0:
+            return data.draw(GARBAGE)
+        if isinstance(value, dict):
+            return {key: spoil(each) for key, each in value.items()}
+        return [spoil(each) for each in value] if isinstance(value, list) else value
+
+    report = parse_report({"status": spoil(FULL)})
+    assert all(
+        type(getattr(report, field.name)) is type(getattr(NodeReport(), field.name))
+        for field in dataclasses.fields(report)
+    )
+    for policy in report.policies:
+        assert policy.matched >= 0
+        assert all(isinstance(text, str) for text in [policy.name, *policy.effective.values()])
+
+
+def test_a_truth_value_is_no_number_and_a_number_no_truth_value() -> None:
+    """Python would take one for the other."""
+    report = parse_report({"status": {"limits": True, "fq": 1, "podsOmitted": -1, "kernel": 6}})
+    assert report == NodeReport()

@@ -1,0 +1,486 @@
+"""A policy's status, summed from the reports of nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.test_report import STATUS_SCHEMA, misfits
+from tokenbucket.core.report import NodeReport, PolicyReport, ReasonCount
+from tokenbucket.core.status import NodeState, PolicyHead, policy_status
+
+HEAD = PolicyHead("shop", "web", "uid-1", 4)
+THEN, NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
+WORDS = "100Mbit/s, burst 625kB, Delay 25ms"
+
+
+def says(**fields: Any) -> PolicyReport:
+    """What one node says of the policy."""
+    return PolicyReport(**{"namespace": "shop", "name": "web", "uid": "uid-1", "generation": 4, **fields})
+
+
+def node(
+    name: str = "a", *, alive: bool = True, since: str = THEN, enforcement: str = "Enforce", **fields: Any
+):
+    """A node that says so."""
+    report = NodeReport(agent_version="0.1.0", enforcement=enforcement, policies=(says(**fields),))
+    return NodeState(name, report, alive, since)
+
+
+def good(name: str = "a", pods: int = 3, **fields: Any) -> NodeState:
+    """A node with the policy in force on all its pods."""
+    return node(name, matched=pods, programmed=pods, **fields)
+
+
+def status(*nodes: NodeState, head: PolicyHead = HEAD, previous: Iterable[object] = (), now: str = NOW):
+    return policy_status(head, nodes, previous, now)
+
+
+def condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(each for each in document["conditions"] if each["type"] == kind)
+
+
+def verdict(document: dict[str, Any], kind: str = "Programmed") -> tuple[str, str]:
+    found = condition(document, kind)
+    return found["status"], found["reason"]
+
+
+def message(document: dict[str, Any], kind: str = "Programmed") -> str:
+    return condition(document, kind)["message"]
+
+
+def test_a_policy_in_force_everywhere_is_ready() -> None:
+    """The whole document."""
+    effective = {"effective": {"ingress": WORDS}, "action": {"ingress": "Delay"}}
+    document = status(good("a", 1, **effective), good("b", 2, **effective))
+    common = {"status": "True", "observedGeneration": 4, "lastTransitionTime": NOW}
+    in_force = {"reason": "Programmed", "message": "in force on 3 of 3 pods, on 2 nodes"}
+    assert document == {
+        "observedGeneration": 4,
+        "effective": {"ingress": WORDS},
+        "action": "Delay",
+        "pods": {"matched": 3, "programmed": 3, "degraded": 0, "failed": 0, "summary": "3/3"},
+        "nodes": {"matched": 2, "unavailable": 0},
+        "conditions": [
+            {"type": "Accepted", **common, "reason": "Accepted", "message": "the policy is valid"},
+            {"type": "Programmed", **common, **in_force},
+            {
+                "type": "Degraded",
+                **common,
+                "status": "False",
+                "reason": "AsDeclared",
+                "message": "no pod is limited otherwise than declared",
+            },
+            {"type": "Ready", **common, **in_force},
+        ],
+    }
+
+
+def test_a_policy_that_selects_no_pod_is_ready() -> None:
+    """It is as much in force as it can be; the message says where to look."""
+    document = status()
+    assert verdict(document) == verdict(document, "Ready") == ("True", "NoMatchingPods")
+    assert message(document) == "spec.podSelector selects no pod of namespace shop"
+    assert document["pods"]["summary"] == "0/0"
+    assert "effective" not in document
+    assert "action" not in document
+
+
+def test_a_policy_that_the_controller_refuses_is_invalid_without_any_node() -> None:
+    """Ready says what is wrong."""
+    document = status(head=dataclasses.replace(HEAD, refused="spec.ingress: is empty"))
+    assert verdict(document, "Accepted") == verdict(document, "Ready") == ("False", "Invalid")
+    assert message(document, "Accepted") == message(document, "Ready") == "spec.ingress: is empty"
+    assert verdict(document) == ("False", "Failed")
+    assert message(document) == "the policy is invalid, see Accepted"
+
+
+def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
+    """That agent is of another version than the controller, which accepts the policy."""
+    document = status(good("a"), node("b", refused="spec.egress: unknown"))
+    assert verdict(document, "Accepted") == ("False", "Invalid")
+    assert message(document, "Accepted") == (
+        "refused on 1 node (b): spec.egress: unknown; the controller accepts it: "
+        "is the agent (0.1.0) of the controller's version?"
+    )
+    assert verdict(document) == ("False", "Failed")
+    assert message(document) == "refused on 1 node (b), see Accepted; in force on 3 of 3 pods"
+
+
+def test_a_refusal_of_an_earlier_generation_is_past() -> None:
+    """The node has yet to report this one."""
+    document = status(node("b", refused="spec.egress: unknown", generation=3))
+    assert verdict(document, "Accepted") == ("True", "Accepted")
+    assert verdict(document) == ("False", "Pending")
+
+
+def test_pods_all_kept_off_by_the_mode_are_off() -> None:
+    """The reason is the policy's own."""
+    document = status(node("a", matched=1, off=1), node("b", matched=1, off=1, enforcement="Off"))
+    assert verdict(document) == verdict(document, "Ready") == ("False", "Off")
+    assert message(document) == "kept off 2 of 2 pods: spec.mode is Off"
+
+
+def test_pods_kept_off_by_the_switch_name_the_switch() -> None:
+    """On some nodes only, the policy is not in force as a whole."""
+    document = status(good("a"), node("b", matched=2, off=2, enforcement="Off"))
+    assert verdict(document) == ("False", "Off")
+    assert message(document) == (
+        "kept off 2 of 5 pods: enforcement is Off on 1 node (b), by the ConfigMap or the node's label"
+    )
+
+
+def test_one_failed_pod_fails_the_policy_and_is_explained() -> None:
+    """Reasons that do not fail a pod are left to their own condition."""
+    reasons = (
+        ReasonCount("NoFq", 3, "no fq here"),
+        ReasonCount("HostNetwork", 1, "the pod has the node's own network"),
+        ReasonCount("NoAddress", 1, "no address yet"),
+    )
+    document = status(good("a"), node("b", matched=4, programmed=3, degraded=3, failed=1, reasons=reasons))
+    assert verdict(document) == verdict(document, "Ready") == ("False", "Failed")
+    assert message(document) == (
+        "not in force on 1 of 7 pods: HostNetwork on 1 pod on 1 node (the pod has the node's own network)"
+        "; see TokenBucketNode b"
+    )
+    assert document["pods"]["summary"] == "6/7"
+    assert document["pods"]["failed"] == 1
+
+
+def test_what_a_dead_agent_said_is_not_known() -> None:
+    """Its pods are matched, and no longer counted as programmed."""
+    document = status(
+        good("a"), good("b", 5, alive=False, since=LATER), good("c", 7, alive=False, since=THEN)
+    )
+    assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
+    assert message(document) == f"12 pods on 2 nodes, last in force at {THEN}; no agent is ready on b, c"
+    assert document["pods"] == {
+        "matched": 15,
+        "programmed": 3,
+        "degraded": 0,
+        "failed": 0,
+        "summary": "3/15",
+    }
+    assert document["nodes"] == {"matched": 3, "unavailable": 2}
+
+
+def test_what_a_dead_agent_never_had_in_force_is_not_said_to_have_been() -> None:
+    """It was last reported at that time, as something else."""
+    assert f"1 pod on 1 node, last reported at {THEN};" in message(
+        status(node("a", matched=1, pending=1, alive=False))
+    )
+    assert "last reported" in message(status(good("a", generation=3, alive=False)))
+    assert message(status(good("a", 1, alive=False, since=""))) == "1 pod on 1 node; no agent is ready on a"
+
+
+def test_a_dead_agent_without_a_pod_of_the_policy_changes_nothing() -> None:
+    """It may have refused the policy while it lived."""
+    document = status(good("a"), node("b", refused="wrong", alive=False))
+    assert verdict(document, "Ready") == ("True", "Programmed")
+    assert document["nodes"] == {"matched": 1, "unavailable": 0}
+
+
+def test_a_dead_agent_leaves_the_policy_as_degraded_as_it_was() -> None:
+    """Else each restart of an agent would be news, twice."""
+    document = status(good("a", degraded=3, reasons=(ReasonCount("NoFq", 3, ""),), alive=False))
+    assert verdict(document, "Degraded") == ("True", "NoFq")
+    assert document["pods"]["degraded"] == 0
+
+
+def test_words_of_a_dead_agent_are_still_shown() -> None:
+    """Limits outlive the agent."""
+    document = status(good("a", effective={"egress": WORDS}, action={"egress": "Delay"}, alive=False))
+    assert document["effective"] == {"egress": WORDS}
+    assert document["action"] == "Delay"
+
+
+def test_a_policy_that_another_overrides_on_all_pods_names_it_and_the_fix() -> None:
+    """That of the most pods, where there are several."""
+    one = node("a", matched=1, overridden=1, overridden_by="shop/first")
+    document = status(one)
+    assert verdict(document) == verdict(document, "Ready") == ("False", "Overridden")
+    assert message(document) == (
+        "shop/first is in force on 1 pod instead; raise spec.priority above, or change a podSelector"
+    )
+    document = status(one, node("b", matched=2, overridden=2, overridden_by="shop/second"))
+    assert message(document).startswith("shop/second and 1 more are in force on 3 pods instead")
+
+
+def test_a_policy_that_another_overrides_on_some_pods_is_in_force() -> None:
+    """A default for all pods, and an exception for some, is what priorities are for."""
+    document = status(node("a", matched=5, programmed=3, overridden=2, overridden_by="shop/other"))
+    assert verdict(document) == ("True", "Programmed")
+    assert message(document) == "in force on 3 of 5 pods, on 1 node; shop/other is on 2 others"
+    assert document["pods"]["summary"] == "3/5"
+
+
+def test_nodes_that_have_not_seen_the_generation_are_pending() -> None:
+    """What they have in force is an earlier policy."""
+    document = status(good("a"), good("b", generation=3), good("c", generation=3))
+    assert verdict(document) == verdict(document, "Ready") == ("False", "Pending")
+    assert message(document) == "2 of 3 nodes have not yet reported generation 4"
+    assert document["pods"]["summary"] == "3/9"
+
+
+def test_pods_without_an_address_are_pending() -> None:
+    """The message says why."""
+    reasons = (ReasonCount("NoAddress", 2, "the pod has no address yet"),)
+    document = status(node("a", matched=3, programmed=1, pending=2, reasons=reasons))
+    assert verdict(document) == ("False", "Pending")
+    assert message(document) == (
+        "not yet in force on 2 of 3 pods: NoAddress on 2 pods on 1 node (the pod has no address yet)"
+    )
+
+
+def test_pods_that_a_report_does_not_account_for_are_pending() -> None:
+    """Never ready by omission."""
+    document = status(node("a", matched=3, programmed=1))
+    assert verdict(document) == ("False", "Pending")
+    assert message(document) == "not yet in force on 2 of 3 pods"
+    assert verdict(status(good("a", pending=1))) == ("False", "Pending")
+
+
+def test_what_is_said_of_another_uid_is_ignored() -> None:
+    """It is of an earlier policy of that name, or of another namespace's."""
+    others = [
+        good("a", uid="uid-0"),
+        node("b", uid="uid-0", refused="wrong"),
+        NodeState("c", NodeReport(policies=(says(name="other"), says(namespace="other"))), True, THEN),
+    ]
+    assert status(*others) == status()
+    assert status(*others, good("e")) == status(good("e"))
+
+
+def test_words_of_any_length_fit() -> None:
+    """What does not fit is cut, the number of nodes is not."""
+    long = {"ingress": "x" * 600}
+    document = status(good("a", effective=long, action=long), good("b", 1, effective={"ingress": "y"}))
+    assert document["effective"]["ingress"].endswith("xx (differs on 1 node)")
+    assert len(document["effective"]["ingress"]) == len(document["action"]) == 512
+
+
+LADDER = {
+    "Failed": node("refuses", refused="wrong"),
+    "AlsoFailed": node("fails", matched=1, failed=1),
+    "AgentUnavailable": good("dead", alive=False),
+    "Off": node("off", matched=1, off=1),
+    "Pending": good("behind", generation=3),
+    "Programmed": good("good"),
+}
+
+
+@pytest.mark.parametrize("first", range(len(LADDER)))
+def test_the_reason_is_that_of_the_first_in_order_of_precedence(first: int) -> None:
+    """Whatever there is besides."""
+    names = list(LADDER)[first:]
+    document = status(*(LADDER[name] for name in names))
+    assert verdict(document)[1] == names[0].removeprefix("Also")
+
+
+def test_all_pods_off_come_before_anything_but_a_refusal() -> None:
+    """Even if another generation is due on a node without pods."""
+    off = node("a", matched=1, off=1)
+    assert verdict(status(off, node("b", generation=3)))[1] == "Off"
+    assert verdict(status(off, node("b", refused="wrong")))[1] == "Failed"
+
+
+def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
+    """What is in force on its node is not known."""
+    overridden = node("a", matched=1, overridden=1, overridden_by="shop/other")
+    assert verdict(status(overridden, good("b", alive=False)))[1] == "AgentUnavailable"
+
+
+@pytest.mark.parametrize(
+    "reason", ["NoFq", "ForeignQdisc", "Bypassed", "NoInterface", "Contended", "NotImplemented"]
+)
+def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> None:
+    """It stays in force, and ready."""
+    reasons = (ReasonCount(reason, 3, "because"),)
+    document = status(good("a", degraded=3, reasons=reasons))
+    assert verdict(document, "Degraded") == ("True", reason)
+    assert message(document, "Degraded") == f"not as declared: {reason} on 3 pods on 1 node (because)"
+    assert verdict(document, "Ready") == ("True", "Programmed")
+    assert document["pods"]["degraded"] == 3
+
+
+@pytest.mark.parametrize(
+    "reason", ["NoAddress", "HostNetwork", "AddressConflict", "NoFreeSlot", "ForeignFilter"]
+)
+def test_a_limit_that_is_not_in_force_at_all_does_not_degrade(reason: str) -> None:
+    """Programmed tells of it."""
+    document = status(node("a", matched=1, failed=1, reasons=(ReasonCount(reason, 1, ""),)))
+    assert verdict(document, "Degraded") == ("False", "AsDeclared")
+
+
+def test_the_most_frequent_reason_degrades_and_all_are_counted() -> None:
+    """Over all nodes, with the most common message of each."""
+    document = status(
+        good("a", reasons=(ReasonCount("NoFq", 2, "no fq"), ReasonCount("Bypassed", 3, "XDP"))),
+        good("b", reasons=(ReasonCount("NoFq", 2, "no fq"),)),
+        good("c", reasons=(ReasonCount("NoFq", 1, "cannot have fq"), ReasonCount("Contended", 0, "no pod"))),
+    )
+    assert verdict(document, "Degraded") == ("True", "NoFq")
+    assert message(document, "Degraded") == (
+        "not as declared: NoFq on 5 pods on 3 nodes (no fq); Bypassed on 3 pods on 1 node (XDP)"
+    )
+
+
+def test_a_reason_of_a_newer_agent_degrades_and_one_that_the_schema_refuses_does_not() -> None:
+    """A condition must have a reason that the API server takes."""
+    newer = status(good("a", reasons=(ReasonCount("QueueFull", 1, ""),)))
+    assert verdict(newer, "Degraded") == ("True", "QueueFull")
+    broken = status(good("a", reasons=(ReasonCount("not a word", 1, ""), ReasonCount("", 1, ""))))
+    assert verdict(broken, "Degraded") == ("False", "AsDeclared")
+
+
+def test_many_reasons_and_nodes_are_counted_instead_of_named() -> None:
+    """A message is for reading."""
+    reasons = tuple(ReasonCount(f"New{number}", 9 - number, "") for number in range(5))
+    assert message(status(good("a", reasons=reasons)), "Degraded").endswith(
+        "New2 on 7 pods on 1 node; 2 reasons more"
+    )
+    dead = [good(f"n{number}", 1, alive=False) for number in range(5)]
+    assert message(status(*dead)).endswith("no agent is ready on n0, n1, n2 and 2 more")
+
+
+def test_nodes_that_differ_are_counted_behind_the_most_common_words() -> None:
+    """Most common by pods, not by nodes; each direction for itself."""
+    common, other = {"ingress": WORDS, "egress": WORDS}, {"ingress": "100Mbit/s, Drop", "egress": WORDS}
+    document = status(
+        good("a", 5, effective=common, action={"ingress": "Delay", "egress": "Delay"}),
+        good("b", 1, effective=other, action={"ingress": "Drop (degraded; no fq)", "egress": "Delay"}),
+        good("c", 1, effective=other),
+        good("d", 9, effective={"ingress": "50Mbit/s"}, action={"ingress": "Mark"}, generation=3),
+    )
+    assert document["effective"] == {"ingress": f"{WORDS} (differs on 2 nodes)", "egress": WORDS}
+    assert document["action"] == "Delay, Drop (degraded; no fq)"
+    reverse = status(good("a", 1, action={"ingress": "Delay"}), good("b", 2, action={"egress": "Drop"}))
+    assert reverse["action"] == "Drop, Delay"
+
+
+def test_a_time_of_transition_changes_only_with_the_status() -> None:
+    """Not with reason, message or generation."""
+    before = status(good("a"), now=THEN)["conditions"]
+    changed = status(
+        node("a", matched=4, programmed=3, overridden=1, generation=5),
+        head=dataclasses.replace(HEAD, generation=5),
+        previous=before,
+    )
+    assert {each["lastTransitionTime"] for each in changed["conditions"]} == {THEN}
+    assert {each["observedGeneration"] for each in changed["conditions"]} == {5}
+    failed = status(node("a", matched=1, failed=1), previous=before)
+    times = {each["type"]: each["lastTransitionTime"] for each in failed["conditions"]}
+    assert times == {"Accepted": THEN, "Programmed": NOW, "Degraded": THEN, "Ready": NOW}
+
+
+def test_previous_conditions_that_make_no_sense_are_ignored() -> None:
+    """Somebody may have written them by hand."""
+    nonsense = [
+        None,
+        "Ready",
+        {},
+        {"type": []},
+        {"type": "Ready", "status": "True", "lastTransitionTime": None},
+    ]
+    assert status(good("a"), previous=nonsense) == status(good("a"))
+
+
+NODES = st.lists(
+    st.builds(
+        NodeState,
+        name=st.sampled_from("abcdefgh"),
+        report=st.builds(
+            lambda policies: NodeReport(policies=tuple(policies)),
+            st.lists(
+                st.builds(
+                    says,
+                    uid=st.sampled_from(["uid-1", "uid-1", "uid-0"]),
+                    generation=st.sampled_from([4, 4, 3]),
+                    refused=st.sampled_from(["", "", "wrong"]),
+                    effective=st.dictionaries(st.sampled_from(["ingress", "egress"]), st.text(max_size=600)),
+                    action=st.dictionaries(st.sampled_from(["ingress", "egress"]), st.text(max_size=600)),
+                    overridden_by=st.sampled_from(["", "shop/b", "shop/c"]),
+                    reasons=st.lists(
+                        st.builds(
+                            ReasonCount,
+                            st.sampled_from(
+                                ["NoFq", "Bypassed", "HostNetwork", "NoAddress", "New", "n/a", ""]
+                            ),
+                            st.integers(0, 3),
+                            st.text(max_size=3),
+                        ),
+                        max_size=5,
+                    ).map(tuple),
+                    **{
+                        name: st.integers(0, 2)
+                        for name in [
+                            "matched",
+                            "programmed",
+                            "degraded",
+                            "failed",
+                            "pending",
+                            "overridden",
+                            "off",
+                        ]
+                    },
+                ),
+                max_size=2,
+            ),
+        ),
+        alive=st.booleans(),
+        since=st.sampled_from(["", THEN, NOW]),
+    ),
+    max_size=6,
+    unique_by=lambda state: state.name,
+)
+
+
+@given(NODES, st.data())
+def test_computed_again_it_is_equal(nodes: list[NodeState], data: st.DataObject) -> None:
+    """In any order of the nodes, at any later time, after a way through the API server."""
+    first = status(*nodes)
+    again = status(
+        *data.draw(st.permutations(nodes)), previous=json.loads(json.dumps(first))["conditions"], now=LATER
+    )
+    assert again == first
+
+
+@given(NODES)
+def test_ready_is_accepted_and_programmed(nodes: list[NodeState]) -> None:
+    """Never more."""
+    document = status(*nodes)
+    holds = {each["type"]: each["status"] for each in document["conditions"]}
+    assert (holds["Ready"] == "True") == (holds["Accepted"] == holds["Programmed"] == "True")
+    assert list(holds) == ["Accepted", "Programmed", "Degraded", "Ready"]
+
+
+@given(NODES)
+def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[NodeState]) -> None:
+    """By what live agents say of this generation alone."""
+    document = status(*nodes)
+    if verdict(document, "Ready")[0] != "True":
+        return
+    for state in nodes:
+        given = next((each for each in state.report.policies if each.uid == "uid-1"), None)
+        if given and (state.alive or given.matched):
+            assert state.alive
+            assert (given.generation, given.refused, given.failed, given.off, given.pending) == (
+                4,
+                "",
+                0,
+                0,
+                0,
+            )
+            assert given.programmed + given.overridden >= given.matched
+
+
+@given(NODES)
+def test_a_status_fits_the_schema(nodes: list[NodeState]) -> None:
+    """Else the API server refuses it, or keeps less than was computed, and each round writes it again."""
+    assert misfits(STATUS_SCHEMA["TokenBucketPolicy"], status(*nodes)) == []
