@@ -2,7 +2,8 @@
 
 A rung that this machine cannot run is skipped, with the reason in the last lines of the run.
 ``REQUIRE=bpf,netns`` makes such a reason an error before anything runs, so that a skip never passes for a
-success.
+success. A single test that needs more of the kernel than its rung says so: ``@pytest.mark.needs("sch_fq")``;
+``REQUIRE=sch_fq`` makes that reason an error too.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ UNIT_TIMEOUT_S = 30
 
 # No deadline: nothing is timed. The blob replays a failure on another machine.
 settings.register_profile("tokenbucket", deadline=None, print_blob=True)
+# For machines that are slow: --hypothesis-profile=few.
+settings.register_profile("few", settings.get_profile("tokenbucket"), max_examples=10)
 settings.load_profile("tokenbucket")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs(part, ...): of the kernel; one of {', '.join(rungs.PARTS)}")
     required = [name.strip() for name in os.environ.get("REQUIRE", "").split(",") if name.strip()]
     unknown = sorted(set(required) - rungs.PROBES.keys())
     if unknown:
         raise pytest.UsageError(
-            f"REQUIRE: no such rung: {', '.join(unknown)}; known: {', '.join(rungs.PROBES)}"
+            f"REQUIRE: no such rung or part: {', '.join(unknown)}; known: {', '.join(rungs.PROBES)}"
         )
     missing = {name: reason for name in required if (reason := rungs.missing(name))}
     if missing:
@@ -41,7 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         rung = _rung(item.path)
         if rung == "unit":
             item.add_marker(pytest.mark.timeout(UNIT_TIMEOUT_S))
-        reason = rungs.missing(rung)
+        needed = [rung, *(part for mark in item.iter_markers("needs") for part in mark.args)]
+        reason = next(filter(None, map(rungs.missing, needed)), None)
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -49,8 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _rung(path: Path) -> str:
     """The folder below tests/ that a test is in."""
     rung = path.relative_to(TESTS).parts[0]
-    if rung not in rungs.PROBES:
-        raise pytest.UsageError(f"{path}: tests go in a rung: {', '.join(rungs.PROBES)}")
+    if rung not in rungs.RUNGS:
+        raise pytest.UsageError(f"{path}: tests go in a rung: {', '.join(rungs.RUNGS)}")
     return rung
 
 

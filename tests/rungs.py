@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,15 +16,16 @@ from tokenbucket.bpf.loader import DEBIAN_PACKAGES
 from tokenbucket.errors import UnsupportedError
 
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39
-_ATTACH_A_FILTER = """
-ip link add probe0 type veth peer name probe1
-tc qdisc add dev probe0 clsact
-tc filter add dev probe0 ingress bpf direct-action bytecode '1,6 0 0 0'
-"""
+_VETH = "ip link add probe0 type veth peer name probe1\n"
+_ATTACH_A_FILTER = "tc filter add dev probe0 ingress bpf direct-action bytecode '1,6 0 0 0'"
 
 
 def _unit() -> str | None:
     return None
+
+
+def _chart() -> str | None:
+    return None  # helm is built when it is needed
 
 
 def _bpf() -> str | None:
@@ -34,18 +36,51 @@ def _netns() -> str | None:
     return _bpf() or _cls_bpf()
 
 
+def _vm() -> str | None:
+    tools = ("buildah", "busybox", "debootstrap", "depmod", "qemu-system-x86_64", "setpriv")
+    return _x86() or _capabilities() or _tools(*tools, made_by="make cluster-setup")
+
+
 def _e2e() -> str | None:
-    return _capabilities() or _tools("buildah", "debootstrap", "runc", "nft", "openssl", "gcc")
+    if os.environ.get("TOKENBUCKET_E2E_KUBECONFIG"):
+        return _tools("helm", "kubectl")
+    tools = ("buildah", "debootstrap", "runc", "nft", "openssl", "gcc")
+    return _capabilities() or _tools(*tools, made_by="make cluster-setup")
 
 
-PROBES: dict[str, Callable[[], str | None]] = {"unit": _unit, "bpf": _bpf, "netns": _netns, "e2e": _e2e}
+def _fq() -> str | None:
+    return _qdisc("fq")
+
+
+def _netem() -> str | None:
+    return _qdisc("netem")
+
+
+RUNGS: dict[str, Callable[[], str | None]] = {
+    "unit": _unit,
+    "chart": _chart,
+    "bpf": _bpf,
+    "netns": _netns,
+    "vm": _vm,
+    "e2e": _e2e,
+}
 """By folder of tests/, in the order of the ladder."""
+
+PARTS: dict[str, Callable[[], str | None]] = {"sch_fq": _fq, "sch_netem": _netem}
+"""Parts of a kernel that some lack: a test marked ``needs("sch_fq")`` is skipped there."""
+
+PROBES = RUNGS | PARTS
 
 
 @functools.cache
-def missing(rung: str) -> str | None:
-    """What the machine lacks for a rung; ``None`` when it has everything."""
-    return PROBES[rung]()
+def missing(name: str) -> str | None:
+    """What the machine lacks for a rung or a part; ``None`` when it has everything."""
+    return PROBES[name]()
+
+
+def _x86() -> str | None:
+    machine = platform.machine()
+    return None if machine == "x86_64" else f"the virtual machines are x86_64, this machine is {machine}"
 
 
 def _capabilities() -> str | None:
@@ -58,9 +93,9 @@ def _capabilities() -> str | None:
     return None
 
 
-def _tools(*names: str) -> str | None:
+def _tools(*names: str, made_by: str = "make setup") -> str | None:
     lacking = [name for name in names if not shutil.which(name)]
-    return f"not installed: {', '.join(lacking)}; run 'make setup'" if lacking else None
+    return f"not installed: {', '.join(lacking)}; run '{made_by}'" if lacking else None
 
 
 def _bcc() -> str | None:
@@ -78,8 +113,17 @@ def _headers() -> str | None:
 
 
 def _cls_bpf() -> str | None:
-    command = ["unshare", "--net", "sh", "-ec", _ATTACH_A_FILTER]
+    error = _refused(f"{_VETH}tc qdisc add dev probe0 clsact\n{_ATTACH_A_FILTER}")
+    return f"a BPF filter cannot be attached here: {error}" if error else None
+
+
+def _qdisc(kind: str) -> str | None:
+    error = _refused(f"{_VETH}tc qdisc add dev probe0 root {kind}")
+    return f"the kernel has no sch_{kind}: {error}" if error else None
+
+
+def _refused(script: str) -> str | None:
+    """Why a shell script fails in a network namespace of its own; ``None`` if it does not."""
+    command = ["unshare", "--net", "sh", "-ec", script]
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
-    if tried.returncode:
-        return f"a BPF filter cannot be attached here: {tried.stderr.strip()}"
-    return None
+    return " ".join(tried.stderr.split()) or f"status {tried.returncode}" if tried.returncode else None

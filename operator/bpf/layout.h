@@ -25,6 +25,7 @@ enum tb_flag {
 	TB_OBSERVE = 1 << 0,      /* count what exceeds, forward it all the same */
 	TB_NODE_RESERVE = 1 << 1, /* the node's own packets may use the reserve */
 	TB_MARK = 1 << 2,         /* forward what exceeds with another code point */
+	TB_DELAY = 1 << 3,        /* at an egress hook: forward what exceeds with a departure time */
 };
 
 /*
@@ -41,11 +42,12 @@ struct tb_config {
 	__u64 reserve_burst_q;
 	__u64 flags;
 	__u64 dscp; /* with TB_MARK */
-	/* The second: the rates as declared, for people; the program does not read them. */
+	/* The second: for packets that exceed; and the rates as declared, for people. */
+	__u64 max_delay_q; /* with TB_DELAY: the most that may wait ahead of a packet */
 	__u64 bits_per_s;
 	__u64 packets_per_s;
 	__u64 reserve_bits_per_s;
-	__u64 unused[5];
+	__u64 unused[4];
 };
 
 /* Theoretical arrival times in quanta (gcra.h): the whole state of the meters, one cache line. */
@@ -66,13 +68,18 @@ struct tb_stats {
 	/* The second: the third case, and what became of those packets. */
 	__u64 too_fast_packets;
 	__u64 too_fast_bytes;
-	__u64 reserve_packets; /* let through within the reserve; the others are dropped, marked or observed
-				*/
+	__u64 reserve_packets; /* let through within the reserve */
 	__u64 reserve_bytes;
 	__u64 contended_packets; /* exceeded only because the word kept changing under the decision */
 	__u64 unmetered_packets; /* let through because the slot has no meter */
 	__u64 unmetered_bytes;
 	__u64 marked_packets;
+	/* The third: of those, what Delay let through, at once (small packets) or later. */
+	__u64 delayed_packets;
+	__u64 delayed_bytes;
+	__u64 delayed_ns; /* delay given */
+	__u64 ce_packets; /* ECN-capable ones that were told of congestion */
+	__u64 unused_delayed[4];
 };
 
 enum tb_owner_kind {

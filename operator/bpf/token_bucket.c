@@ -10,6 +10,7 @@
 #include "gcra.h"
 #include "packet.h"
 #include "dscp.h"
+#include "delay.h"
 
 #ifdef TB_PIN_DIR
 #define SEC(name)
@@ -81,13 +82,16 @@ static __always_inline int tb_mark(struct __sk_buff *skb, const struct tb_config
 
 static __always_inline int tb_exceed(struct __sk_buff *skb, const struct tb_config *config,
 				     struct tb_meters *meters, struct tb_stats *stats,
-				     struct tb_packet packet, __u64 now)
+				     struct tb_packet packet, enum tb_hook hook, __u64 now_ns)
 {
 	stats->too_fast_packets += packet.segments;
 	stats->too_fast_bytes += packet.wire_bytes;
 	if (config->flags & TB_MARK)
 		return tb_mark(skb, config, stats, packet);
-	if (tb_passes_in_reserve(skb, config, meters, packet, now)) {
+	if (hook == TB_EGRESS_HOOK && config->flags & TB_DELAY &&
+	    tb_delay(skb, config, meters, stats, packet, now_ns))
+		return TB_PASS;
+	if (tb_passes_in_reserve(skb, config, meters, packet, now_ns * TB_QUANTA_PER_NS)) {
 		stats->reserve_packets += packet.segments;
 		stats->reserve_bytes += packet.wire_bytes;
 		return TB_PASS;
@@ -128,7 +132,7 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_h
 	if (verdict >= TB_TOO_FAST) {
 		if (verdict == TB_CONTENDED)
 			stats->contended_packets += packet.segments;
-		return tb_exceed(skb, config, meters, stats, packet, now);
+		return tb_exceed(skb, config, meters, stats, packet, hook, now_ns);
 	}
 	if (verdict == TB_IDLE)
 		stats->idle_packets += packet.segments;

@@ -19,6 +19,7 @@ class Flag(enum.IntFlag):
     OBSERVE = 1
     NODE_RESERVE = 2
     MARK = 4
+    DELAY = 8
 
 
 class OwnerKind(enum.IntEnum):
@@ -46,11 +47,12 @@ class Config(ctypes.Structure):
             "reserve_burst_q",
             "flags",
             "dscp",
+            "max_delay_q",
             "bits_per_s",
             "packets_per_s",
             "reserve_bits_per_s",
         ),
-        ("unused", ctypes.c_uint64 * 5),
+        ("unused", ctypes.c_uint64 * 4),
     ]
 
 
@@ -75,7 +77,12 @@ class Stats(ctypes.Structure):
             "unmetered_packets",
             "unmetered_bytes",
             "marked_packets",
+            "delayed_packets",
+            "delayed_bytes",
+            "delayed_ns",
+            "ce_packets",
         ),
+        ("unused_delayed", ctypes.c_uint64 * 4),
     ]
 
 

@@ -53,6 +53,8 @@ class Machine:
     packet: bytes = field(default=UDP_PACKET)
     left: bytes = field(default=b"", init=False)
     """The last packet, as the program left it."""
+    departs_ns: int = field(default=0, init=False)
+    """Its departure time; the time of its arrival where it has none."""
 
     def configure(self, config: SlotConfig, *, fresh: bool = True) -> None:
         """Sets the slot up; ``fresh`` with a full bucket."""
@@ -73,4 +75,5 @@ class Machine:
         run = syscall.test_run(self.program_fd, data, skb)
         assert run.verdict in (PASS, DROP)
         self.left = run.packet
+        (self.departs_ns,) = struct.unpack_from("=Q", run.context, _TSTAMP)
         return run.verdict == PASS

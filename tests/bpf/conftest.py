@@ -46,6 +46,13 @@ def slots(compiled_by_bcc: object, pins: Pins) -> Iterator[Slots]:
         yield slots
 
 
+@pytest.fixture(scope="session")
+def slots_of_session(compiled_by_bcc: object, pins: Pins) -> Iterator[Slots]:
+    """The same, for cases that a test generates."""
+    with Slots(pins) as slots:
+        yield slots
+
+
 @pytest.fixture
 def machine(compiled_by_bcc: object, slots: Slots) -> Machine:
     """The egress hook's program, on a slot of its own."""

@@ -15,7 +15,7 @@ from cluster.errors import ClusterError
 from cluster.kubectl import Document, Kubectl
 from cluster.workloads import pod
 from tests.chart.chart import EVERYTHING, FOLDER
-from tests.chart.test_rbac import EVERYWHERE, IN_THE_RELEASES_NAMESPACE, Rights, rights
+from tests.chart.rights import EVERYWHERE, IN_THE_RELEASES_NAMESPACE, Rights, rights
 from tests.e2e.release import NAME, NAMESPACE, Release, policy, until
 
 OTHER = "chart-test"
@@ -170,6 +170,7 @@ def rights_in(kubectl: Kubectl, namespace: str, account: str) -> Rights:
     }
     said = kubectl.run(
         "create",
+        "--validate=false",
         f"--as=system:serviceaccount:{NAMESPACE}:{account}",
         "--output=json",
         "--filename=-",

@@ -94,8 +94,10 @@ def test_what_changes_is_seen(cache: CniResults, tmp_path: Path) -> None:
         '{"kind": "other"}',
         '{"kind": "cniCacheV1"}',
         '{"kind": "cniCacheV1", "cniArgs": [["K8S_POD_NAMESPACE"]]}',
-        '{"kind": "cniCacheV1", "containerId": "a", "cniArgs": [["K8S_POD_NAMESPACE", "a"],'
-        ' ["K8S_POD_NAME", "b"]], "result": {"ips": [{"address": "nonsense"}]}}',
+        (
+            '{"kind": "cniCacheV1", "containerId": "a", "cniArgs": [["K8S_POD_NAMESPACE", "a"],'
+            ' ["K8S_POD_NAME", "b"]], "result": {"ips": [{"address": "nonsense"}]}}'
+        ),
     ],
 )
 def test_a_file_that_is_no_result_harms_no_other(cache: CniResults, tmp_path: Path, text: str) -> None:

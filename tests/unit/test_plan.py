@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from tokenbucket.core.hook import Hook, HookPoint
 from tokenbucket.core.plan import (
     Action,
+    AddQueue,
     Attach,
     Attached,
     Detach,
     FreeSlot,
     Observed,
+    RemoveQueue,
     Wanted,
     WriteSlot,
     plan,
@@ -32,10 +34,21 @@ class Kernel:
 
     slots: dict[int, Slot] = field(default_factory=dict)
     filters: dict[HookPoint, Attached] = field(default_factory=dict)
+    queues: set[int] = field(default_factory=set)
 
     def observed(self) -> Observed:
         """What the agent would read back."""
-        return Observed(dict(self.slots), dict(self.filters), SLOT_COUNT)
+        return Observed(dict(self.slots), dict(self.filters), SLOT_COUNT, set(self.queues))
+
+    def delaying(self) -> set[int]:
+        """Interfaces where packets get departure times."""
+        return {
+            point.ifindex
+            for point, attached in self.filters.items()
+            if attached.slot in self.slots
+            and point.hook is Hook.EGRESS
+            and self.slots[attached.slot].config.max_delay_q
+        }
 
     def apply(self, action: Action) -> None:
         """Does one action."""
@@ -46,9 +59,16 @@ class Kernel:
                 self.slots[index] = slot
             case Attach(point, slot):
                 assert slot in self.slots, "a filter must find its slot written"
+                waits = self.slots[slot].config.max_delay_q and point.hook is Hook.EGRESS
+                assert not waits or point.ifindex in self.queues, "what is to wait needs its queue"
                 self.filters[point] = Attached(slot, current=True)
             case Detach(point):
                 del self.filters[point]
+            case AddQueue(ifindex):
+                self.queues.add(ifindex)
+            case RemoveQueue(ifindex):
+                assert ifindex not in self.delaying(), "what is to wait needs its queue"
+                self.queues.remove(ifindex)
             case FreeSlot(index):
                 assert index not in {attached.slot for attached in self.filters.values()}
                 del self.slots[index]
@@ -61,13 +81,19 @@ keys = st.builds(
 )
 device_keys = st.builds(SlotKey, st.builds(DeviceId, st.just(1), st.just("eth0")), st.sampled_from(Direction))
 points = st.builds(HookPoint, st.integers(1, 6), st.sampled_from(Hook))
-configs = st.builds(SlotConfig, bits_per_s=st.sampled_from([10**6, 10**7]), bytes_burst_q=st.just(1))
+configs = st.builds(
+    SlotConfig,
+    bits_per_s=st.sampled_from([10**6, 10**7]),
+    bytes_burst_q=st.just(1),
+    max_delay_q=st.sampled_from([0, 10**9]),
+)
 pod_slots = st.builds(Slot, st.builds(Owner, keys, st.just("web"), st.integers(0, 2)), configs)
-device_slots = st.builds(Slot, st.builds(Owner, device_keys), configs)
+device_slots = st.builds(Slot, st.builds(Owner, device_keys), st.just(SlotConfig(bits_per_s=10**6)))
 kernels = st.builds(
     Kernel,
     st.dictionaries(st.integers(1, SLOT_COUNT - 1), st.one_of(pod_slots, pod_slots, device_slots)),
     st.dictionaries(points, st.builds(Attached, st.integers(0, SLOT_COUNT), st.booleans())),
+    st.sets(st.integers(1, 6)),
 )
 
 
@@ -78,7 +104,7 @@ def desires(draw: st.DrawFn) -> dict[SlotKey, Wanted]:
     wanted = {}
     for slot in draw(st.lists(pod_slots, max_size=4, unique_by=lambda slot: slot.owner.key)):
         count = draw(st.integers(0, 2))
-        wanted[slot.owner.key] = Wanted(slot, frozenset(free[:count]))
+        wanted[slot.owner.key] = Wanted(slot, frozenset(free[:count]), slot.config.max_delay_q > 0)
         free = free[count:]
     return wanted
 
@@ -141,7 +167,11 @@ def test_a_limit_keeps_its_slot_when_all_else_changes(desired: dict[SlotKey, Wan
         kernel.apply(action)
     before = {slot.owner.key: index for index, slot in kernel.slots.items()}
     changed = {
-        key: Wanted(Slot(Owner(key, "other", 9), SlotConfig(bits_per_s=5)), wanted.points)
+        key: Wanted(
+            Slot(Owner(key, "other", 9), replace(wanted.slot.config, bits_per_s=5)),
+            wanted.points,
+            wanted.delays,
+        )
         for key, wanted in desired.items()
     }
     actions = plan(changed, kernel.observed()).actions

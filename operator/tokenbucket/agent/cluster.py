@@ -82,6 +82,7 @@ class ClusterSource:
         """After the last pass."""
         self.asked_at = time.monotonic()
         """When the loop last asked for its wishes."""
+        self._switch = Switch()
         self.clean = False
         self.told: Callable[[], None] = lambda: None
         """Called after each pass."""
@@ -114,7 +115,8 @@ class ClusterSource:
         self.asked_at = time.monotonic()
         if not all(watch.synced for watch in self.watches):
             return None
-        switch = self.switch.get(self.options.namespace, self.options.switch) or Switch()
+        # One that is deleted says nothing new: it goes with the release, while agents may still run.
+        switch = self._switch = self.switch.get(self.options.namespace, self.options.switch) or self._switch
         node = self.node.get("", self.options.node)
         policies = tuple(each for each in self.policies.values() if isinstance(each, Policy))
         enforcement = (node and node.enforcement) or switch.enforcement
@@ -133,7 +135,13 @@ class ClusterSource:
         refused = tuple(each for each in self.policies.values() if isinstance(each, Refused))
         self.clean = False
         self.situation = Situation(
-            wishes.policies, refused, wishes.pods, wishes.enforcement, outcome.findings, outcome.in_force
+            wishes.policies,
+            refused,
+            wishes.pods,
+            wishes.enforcement,
+            outcome.findings,
+            outcome.in_force,
+            outcome.fq,
         )
         self.told()
 

@@ -63,6 +63,8 @@ class Outcome:
     findings: tuple[Finding, ...]
     in_force: Mapping[SlotKey, InForce]
     """The limits that are attached wherever they should be."""
+    fq: bool
+    """Whether the kernel can hold packets back."""
 
 
 @dataclass(slots=True)
@@ -120,7 +122,7 @@ class Reconciler:
         in_force = {
             key: each for key, each in wish.in_force.items() if key not in missing and wish.wanted[key].points
         }
-        return Outcome(done, complete, tuple(findings), in_force)
+        return Outcome(done, complete, tuple(findings), in_force, self.queues.available)
 
     def look_for_bypass(self) -> None:
         """Compares what pods received with what their slots saw, since the last look. Raises KernelError."""

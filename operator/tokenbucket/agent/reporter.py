@@ -151,7 +151,7 @@ class Reporter:
             agent_version=__version__,
             agent_pod=self._options.pod,
             kernel=os.uname().release,
-            fq=False,
+            fq=situation.fq,
             enforcement=situation.enforcement.value,
             clean=self._source.clean,
             limits=len(situation.in_force),
@@ -172,11 +172,15 @@ class Reporter:
         }
 
     async def _remove_taint(self, client: Client) -> None:
-        node = self._source.node.get("", self._options.node)
-        if node and node.tainted:
-            patch = {"spec": {"taints": [{"$patch": "delete", "key": NOT_READY_TAINT}]}}
-            await client.strategic_merge(NODES, self._options.node, None, patch)
-            log.info("taint removed", extra={"taint": NOT_READY_TAINT})
+        known = self._source.node.get("", self._options.node)
+        if not known or not known.tainted:
+            return
+        node = await client.get(NODES, known.name)
+        taints = [each for each in node["spec"].get("taints") or () if each["key"] != NOT_READY_TAINT]
+        # The list is replaced as a whole, so only if it still is what it was.
+        version = {"resourceVersion": node["metadata"]["resourceVersion"]}
+        await client.merge(NODES, known.name, None, {"metadata": version, "spec": {"taints": taints}})
+        log.info("taint removed", extra={"taint": NOT_READY_TAINT})
 
     async def _open_gates(self, client: Client, situation: Situation) -> None:
         waiting = [pod for pod in situation.pods if pod.waits and not pod.ended]

@@ -52,6 +52,10 @@ class Stats:
     unmetered_packets: int = 0
     unmetered_bytes: int = 0
     marked_packets: int = 0
+    delayed_packets: int = 0
+    delayed_bytes: int = 0
+    delayed_ns: int = 0
+    ce_packets: int = 0
 
     @property
     def conform_packets(self) -> int:
@@ -65,13 +69,13 @@ class Stats:
 
     @property
     def exceed_packets(self) -> int:
-        """Packets that exceeded and did not pass in the reserve: dropped, marked or observed."""
-        return self.too_fast_packets - self.reserve_packets
+        """Packets that exceeded, not delayed and not in the reserve: dropped, marked or observed."""
+        return self.too_fast_packets - self.reserve_packets - self.delayed_packets
 
     @property
     def exceed_bytes(self) -> int:
-        """Bytes that exceeded and did not pass in the reserve."""
-        return self.too_fast_bytes - self.reserve_bytes
+        """Bytes of those packets."""
+        return self.too_fast_bytes - self.reserve_bytes - self.delayed_bytes
 
 
 def monotonic_ns() -> int:
@@ -203,6 +207,7 @@ def _config(value: bytes) -> SlotConfig:
         reserve_bits_per_s=raw.reserve_bits_per_s,
         reserve_burst_q=raw.reserve_burst_q,
         dscp=raw.dscp if raw.flags & layout.Flag.MARK else None,
+        max_delay_q=raw.max_delay_q if raw.flags & layout.Flag.DELAY else 0,
         observe=bool(raw.flags & layout.Flag.OBSERVE),
         node_reserve=bool(raw.flags & layout.Flag.NODE_RESERVE),
     )
@@ -218,6 +223,7 @@ def _config_struct(config: SlotConfig) -> layout.Config:
         reserve_burst_q=config.reserve_burst_q,
         flags=_flags(config),
         dscp=config.dscp or 0,
+        max_delay_q=config.max_delay_q,
         bits_per_s=config.bits_per_s,
         packets_per_s=config.packets_per_s,
         reserve_bits_per_s=config.reserve_bits_per_s,
@@ -229,6 +235,7 @@ def _flags(config: SlotConfig) -> int:
         config.observe * layout.Flag.OBSERVE
         | config.node_reserve * layout.Flag.NODE_RESERVE
         | (config.dscp is not None) * layout.Flag.MARK
+        | (config.max_delay_q > 0) * layout.Flag.DELAY
     )
 
 

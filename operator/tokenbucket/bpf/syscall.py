@@ -75,6 +75,8 @@ class TestRun:
     """Nanoseconds per run, over all repeats."""
     packet: bytes
     """The packet as the program left it."""
+    context: bytes = b""
+    """The context as the program left it."""
 
 
 def _bpf_number() -> int:
@@ -190,12 +192,14 @@ def test_run(fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> T
     data = ctypes.create_string_buffer(packet, len(packet))
     left = ctypes.create_string_buffer(len(packet))
     skb = ctypes.create_string_buffer(context, len(context) or 1)
+    skb_left = ctypes.create_string_buffer(len(context) or 1)
     attributes = struct.pack(
         "=IIIIQQIIIIQQ",
         *(fd, 0, len(packet), len(packet)),
         *(ctypes.addressof(data), ctypes.addressof(left), repeat, 0),
-        *(len(context), 0, ctypes.addressof(skb) if context else 0, 0),
+        *(len(context), len(context)),
+        *(ctypes.addressof(skb) if context else 0, ctypes.addressof(skb_left) if context else 0),
     )
     _, buffer = _bpf(Command.PROG_TEST_RUN, attributes, "program")
     verdict, mean_ns = struct.unpack_from("=4xi28xI", buffer.raw)
-    return TestRun(verdict, mean_ns, left.raw)
+    return TestRun(verdict, mean_ns, left.raw, skb_left.raw[: len(context)])

@@ -13,6 +13,7 @@ from tokenbucket.cli.options import need_root, output_options, pins_options
 from tokenbucket.cli.output import Format, structured, table
 from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
+from tokenbucket.core.policy import ExceedAction
 from tokenbucket.core.slot import SlotConfig
 from tokenbucket.errors import KernelError
 
@@ -86,8 +87,19 @@ def as_row(limit: InForce) -> tuple[str, ...]:
 
 def fate(config: SlotConfig) -> str:
     """What becomes of packets that exceed."""
-    action = "Drop" if config.dscp is None else f"Mark DSCP {config.dscp}"
+    action = action_of(config)
+    if config.dscp is not None:
+        action += f" DSCP {config.dscp}"
+    if config.max_delay_q:
+        action += f" {units.format_duration(config.max_delay_q // gcra.QUANTA_PER_NS)}"
     return f"{action} (observed only)" if config.observe else action
+
+
+def action_of(config: SlotConfig) -> str:
+    """The action in force: Delay, Drop or Mark."""
+    if config.dscp is not None:
+        return ExceedAction.MARK.value
+    return ExceedAction.DELAY.value if config.max_delay_q else ExceedAction.DROP.value
 
 
 def _both(first: int, format_first: Any, second: int | None, format_second: Any) -> str:  # noqa: ANN401
@@ -130,7 +142,7 @@ def as_document(limit: InForce) -> dict[str, Any]:
         "policy": owner.policy,
         "policyGeneration": owner.generation,
         "mode": "Observe" if config.observe else "Enforce",
-        "exceedAction": "Drop" if config.dscp is None else "Mark",
+        "exceedAction": action_of(config),
         "slot": limit.index,
         "hooks": [{"interface": place.interface, "hook": place.hook.value} for place in limit.places],
     }
@@ -152,6 +164,10 @@ def as_document(limit: InForce) -> dict[str, Any]:
         "exceedPackets": stats.exceed_packets,
         "exceedBytes": stats.exceed_bytes,
         "markedPackets": stats.marked_packets,
+        "delayedPackets": stats.delayed_packets,
+        "delayedBytes": stats.delayed_bytes,
+        "delayedNanoseconds": stats.delayed_ns,
+        "congestionMarkedPackets": stats.ce_packets,
         "reservePackets": stats.reserve_packets,
         "reserveBytes": stats.reserve_bytes,
         "contendedPackets": stats.contended_packets,

@@ -34,6 +34,7 @@ async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[
         await client.merge(CONFIG_MAPS, switch, namespace, {"data": data})
         say(f"ConfigMap {namespace}/{switch}: enforcement Off, cleanup true")
         deadline = time.monotonic() + timeout_s
+        said = -1
         while True:
             reports = await client.list(Selection(REPORTS))
             clean = {_name(each) for each in reports if parse_report(each).clean}
@@ -41,7 +42,9 @@ async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[
             waiting = {_name(each) for each in reports} - clean
             if not waiting & ready or time.monotonic() > deadline:
                 break
-            say(f"{len(clean)} of {len(reports)} nodes are clean")
+            if len(clean) != said:
+                say(f"{len(clean)} of {len(reports)} nodes are clean")
+                said = len(clean)
             await asyncio.sleep(_INTERVAL_S)
         for name in sorted(clean | waiting):
             await client.delete(REPORTS, name)

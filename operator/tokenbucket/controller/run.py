@@ -157,8 +157,8 @@ class Controller:
                 await self._write(client, head, status, before)
 
     def _may_be_unseen(self, policy: PolicyObject) -> bool:
-        """Whether no agent has spoken of a policy that is so new that they may not have had the time to: until
-        then, that it matches no pod would be a guess.
+        """Whether no agent has spoken of a policy that is so new that they may not have had the time to.
+        Until then, that it matches no pod would be a guess.
         """
         age_s = time.time() - policy.created_s
         if age_s >= _UNSEEN_S or self._loop is None:

@@ -109,7 +109,7 @@ def desired(
             # Worked out once for all pods of a policy: there may be hundreds.
             name = (str(policy), direction, located.no_queue)
             if name not in in_force:
-                in_force[name] = _in_force(policy, direction, enforcement)
+                in_force[name] = _in_force(policy, direction, located.no_queue, enforcement)
             _add(result, SlotKey(pod.id, direction), policy, in_force[name], located)
     return result if enforcement is not Mode.OFF else _nowhere(result)
 
@@ -146,10 +146,10 @@ def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, locat
     result.in_force[key] = in_force
 
 
-def _in_force(policy: Policy, direction: Direction, enforcement: Mode) -> InForce:
+def _in_force(policy: Policy, direction: Direction, no_queue: Shortfall | None, enforcement: Mode) -> InForce:
     limit = policy.limits[direction]
     mode = Mode.OBSERVE if enforcement is Mode.OBSERVE else policy.mode
-    why_not = _NO_DELAY if limit.exceed_action is ExceedAction.DELAY else None
+    why_not = _why_not_delayed(direction, no_queue) if limit.exceed_action is ExceedAction.DELAY else None
     in_force = ExceedAction.DROP if why_not else limit.exceed_action
     bucket = bucket_of(limit, mode, action_in_force=in_force)
     action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
@@ -164,7 +164,11 @@ _IN_SHORT = {
 }
 
 
-_NO_DELAY = (Reason.NOT_IMPLEMENTED, "Delay is not implemented yet; Drop is in force")
+def _why_not_delayed(direction: Direction, no_queue: Shortfall | None) -> Shortfall | None:
+    if direction is Direction.EGRESS:
+        message = "Delay of what a pod sends is not implemented yet; Drop is in force"
+        return Reason.NOT_IMPLEMENTED, message
+    return no_queue
 
 
 def _why_not_per_peer(limit: Limit) -> Shortfall | None:

@@ -28,6 +28,8 @@ class Situation:
     enforcement: Mode
     findings: Sequence[Finding]
     in_force: Mapping[SlotKey, InForce]
+    fq: bool = False
+    """Whether the node's kernel can hold packets back."""
 
 
 @dataclass(slots=True)

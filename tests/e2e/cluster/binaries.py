@@ -70,9 +70,19 @@ def binaries(say: Callable[[str], None] = lambda _: None) -> Binaries:
         ),
         containerd=_built("containerd", (wanted.containerd, *_CONTAINERD), _build_containerd, say),
         cni=_built("cni", (wanted.cni, *_PLUGINS), _build_cni, say),
-        helm=_built("helm", (wanted.helm,), _build_helm, say),
+        helm=helm(say),
         pause=_built("pause", ("1", _PAUSE_SOURCE), _build_pause, say),
     )
+
+
+def helm(say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of helm, built where the cache lacks it."""
+    return _built("helm", (versions().helm,), _build_helm, say)
+
+
+def helm_unittest(say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of ``untt``, which runs a chart's own tests; no part of a cluster. Takes minutes."""
+    return _built("helm-unittest", (versions().helm_unittest,), _build_helm_unittest, say)
 
 
 def _built(
@@ -143,6 +153,17 @@ def _build_cni(target: Path) -> None:
 
 def _build_helm(target: Path) -> None:
     _install(target, f"helm.sh/helm/v3/cmd/helm@v{versions().helm}")
+
+
+def _build_helm_unittest(target: Path) -> None:
+    """In the module's own folder: it replaces a module it needs, which go refuses to do for others."""
+    module = f"github.com/helm-unittest/helm-unittest@v{versions().helm_unittest}"
+    answer = json.loads(go_run(["mod", "download", "-json", module], part="helm-unittest", cwd=target))
+    go_run(
+        ["build", f"-ldflags={_LDFLAGS}", "-o", str(target / "untt"), "./cmd/helm-unittest"],
+        part="helm-unittest",
+        cwd=Path(answer["Dir"]),
+    )
 
 
 def _install(target: Path, package: str) -> None:

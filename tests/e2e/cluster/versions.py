@@ -29,8 +29,10 @@ class Versions:
     containerd: str
     cni: str
     helm: str
+    helm_unittest: str
     debian: Debian
     vm_wheel: str
+    vm_series: str
 
 
 @functools.cache
@@ -44,6 +46,8 @@ def versions() -> Versions:
         containerd=table["containerd"]["version"],
         cni=table["cni"]["version"],
         helm=table["helm"]["version"],
+        helm_unittest=table["helm_unittest"]["version"],
         debian=Debian(**table["debian"]),
         vm_wheel=table["vm"]["wheel"],
+        vm_series=table["vm"]["series"],
     )

@@ -17,7 +17,10 @@ from .store import build_once, digest
 from .versions import versions
 
 _DOCKERFILES = Path(__file__).parent / "dockerfiles"
+_IMAGES = ("boot/vmlinuz-*", "lib/modules/*/vmlinuz")
 _MEMORY = "5G"
+# What boots machines wants a terminal. script(1) would do, but spins while its own input is at its end.
+_IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +32,36 @@ class Kernel:
     @property
     def image(self) -> Path:
         """The file to boot."""
-        found = sorted(self.folder.glob("boot/vmlinuz-*"))
+        # Debian has moved it to its modules.
+        found = [path for place in _IMAGES for path in sorted(self.folder.glob(place))]
         if not found:
-            raise ClusterError("kernel", f"{self.folder}: no boot/vmlinuz-*")
+            raise ClusterError("kernel", f"{self.folder}: none of {', '.join(_IMAGES)}")
         return found[-1]
 
 
 def kernel(say: Callable[[str], None] = lambda _: None) -> Kernel:
-    """The Debian suite's newest kernel, from its package, if the cache lacks it."""
-    dockerfile = _DOCKERFILES / "kernel" / "Dockerfile"
+    """The kernel of the test cluster's machine."""
+    return debian_kernel(versions().vm_series, versions().debian.suite, say)
+
+
+def debian_kernel(series: str, suite: str, say: Callable[[str], None] = lambda _: None) -> Kernel:
+    """The newest of a series, as ``6.12``, in a suite of Debian, from its package, if the cache lacks it."""
+    dockerfile, mirror = _DOCKERFILES / "kernel" / "Dockerfile", versions().debian.mirror
 
     def build(target: Path) -> None:
-        say(f"unpacking the kernel of Debian {versions().debian.suite}")
+        say(f"unpacking the newest kernel {series} of Debian {suite}")
         have_base(debian.root_archive(say))
-        bud("--volume", f"{target}:/out", "--file", dockerfile, dockerfile.parent, part="kernel package")
+        chosen = [
+            f"--build-arg={name}" for name in (f"MIRROR={mirror}", f"SUITE={suite}", f"SERIES={series}")
+        ]
+        volume = f"--volume={target}:/out"
+        bud(*chosen, volume, "--file", dockerfile, dockerfile.parent, part="kernel package")
         # Where tools look for modules; Debian has moved them below /usr.
         if not (target / "lib").exists():
             (target / "lib").symlink_to("usr/lib")
         run(["depmod", "--basedir", target, _release(target)], part="kernel modules")
 
-    return Kernel(build_once("kernel", digest(versions().debian.suite, dockerfile), build))
+    return Kernel(build_once("kernel", digest(series, suite, mirror, dockerfile), build))
 
 
 def launcher() -> Path:
@@ -60,24 +73,32 @@ def launcher() -> Path:
     )
 
 
-def argv(
-    booted: Kernel,
-    disk: Path,
-    writable: Sequence[Path],
-    tap: str,
-    hardware_address: str,
-    command: Sequence[str | Path],
-) -> list[str]:
-    """The command line that boots it, runs ``command`` as root in it, and ends when that ends.
+def node_devices(disk: Path, tap: str, hardware_address: str) -> str:
+    """A disk with the content of the file ``disk``, and a network of the device ``tap``.
 
-    The machine sees all files read-only, but for the folders ``writable``. Its network is the device ``tap``.
-    What it writes to ``disk`` is lost when it ends.
+    What is written to the disk is lost when the machine ends.
     """
-    devices = (
+    return (
         f"-drive file={disk},format=raw,if=virtio,snapshot=on,cache=unsafe"
         f" -netdev tap,id=net,ifname={tap},script=no,downscript=no"
         f" -device virtio-net-pci,netdev=net,mac={hardware_address}"
     )
+
+
+def argv(
+    booted: Kernel,
+    writable: Sequence[Path],
+    command: Sequence[str | Path],
+    *,
+    devices: str = "",
+    memory: str = _MEMORY,
+    verbose: bool = False,
+) -> list[str]:
+    """The command line that boots it, runs ``command`` as root in it, and ends when that ends.
+
+    The machine sees all files of this one but those in /run. What it writes is lost when it ends, or refused,
+    but for what it writes in the folders ``writable``. With ``verbose`` its console is shown, which makes it slow.
+    """
     folder = launcher()
     boot = [
         folder / "bin" / "vng",
@@ -86,28 +107,20 @@ def argv(
         "--user",
         "root",
         "--memory",
-        _MEMORY,
+        memory,
         "--cpus",
         "2",
         # A KVM inside a virtual machine may be there and not work: only on demand.
         *(() if os.environ.get("TOKENBUCKET_E2E_KVM") == "1" else ("--disable-kvm",)),
+        *(("--verbose",) if verbose else ()),
         *(f"--rwdir={path}" for path in writable),
-        f"--qemu-opts={devices}",
+        *((f"--qemu-opts={devices}",) if devices else ()),
         "--",
         shlex.join(map(str, command)),
     ]
-    # It wants a terminal, and its own folder in the search paths.
+    # It wants its own folder in the search paths.
     env = [f"PYTHONPATH={folder}", f"PATH={folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"]
-    return [
-        "env",
-        *env,
-        "script",
-        "--quiet",
-        "--return",
-        "--command",
-        shlex.join(map(str, boot)),
-        "/dev/null",
-    ]
+    return ["env", *env, sys.executable, "-c", _IN_A_TERMINAL, *map(str, boot)]
 
 
 def _release(folder: Path) -> str:

@@ -60,7 +60,8 @@ def boot(
         folder,
         logs,
     ]
-    argv = virtual_machine.argv(booted, disk, [place.root], node.link, _hardware_address(node), command)
+    devices = virtual_machine.node_devices(disk, node.link, _hardware_address(node))
+    argv = virtual_machine.argv(booted, [place.root], command, devices=devices)
     root.start(node.name, argv)
 
 

@@ -1,0 +1,203 @@
+{{/* The agents of some nodes. Takes a list: the root, the track (stable or canary), and what overrides the image. */}}
+{{- define "tokenbucket.agent.daemonset" -}}
+{{- $root := index . 0 -}}
+{{- $track := index . 1 -}}
+{{- $image := index . 2 -}}
+{{- $agent := $root.Values.agent -}}
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: {{ include "tokenbucket.fullname" $root }}-agent{{ if eq $track "canary" }}-canary{{ end }}
+  labels:
+    {{- include "tokenbucket.labels" (list $root "agent") | nindent 4 }}
+    tokenbucket.dev/track: {{ $track }}
+spec:
+  selector:
+    matchLabels:
+      {{- include "tokenbucket.selectorLabels" (list $root "agent") | nindent 6 }}
+      tokenbucket.dev/track: {{ $track }}
+  updateStrategy:
+    {{- toYaml $agent.updateStrategy | nindent 4 }}
+  template:
+    metadata:
+      labels:
+        {{- include "tokenbucket.podLabels" (list $root "agent" $agent.podLabels) | nindent 8 }}
+        tokenbucket.dev/track: {{ $track }}
+      annotations:
+        kubectl.kubernetes.io/default-container: agent
+        {{- with $agent.podAnnotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    spec:
+      serviceAccountName: {{ include "tokenbucket.agent.serviceAccount" $root }}
+      automountServiceAccountToken: true
+      {{- with $root.Values.imagePullSecrets }}
+      imagePullSecrets:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      # The pods' host-side interfaces are in the node's network.
+      hostNetwork: true
+      dnsPolicy: ClusterFirstWithHostNet
+      priorityClassName: {{ $agent.priorityClassName }}
+      terminationGracePeriodSeconds: 30
+      nodeSelector:
+        kubernetes.io/os: linux
+        {{- with $agent.nodeSelector }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with include "tokenbucket.agent.affinity" (list $agent $track) }}
+      {{- . | nindent 6 }}
+      {{- end }}
+      {{- with $agent.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      securityContext:
+        runAsUser: 0
+        runAsGroup: 0
+        runAsNonRoot: false
+        seccompProfile:
+          type: RuntimeDefault
+        appArmorProfile:
+          {{- if has $agent.appArmorProfile (list "Unconfined" "RuntimeDefault") }}
+          type: {{ $agent.appArmorProfile }}
+          {{- else }}
+          type: Localhost
+          localhostProfile: {{ $agent.appArmorProfile }}
+          {{- end }}
+        {{- with $agent.seLinuxOptions }}
+        seLinuxOptions:
+          {{- toYaml . | nindent 10 }}
+        {{- end }}
+      containers:
+        - name: agent
+          image: {{ include "tokenbucket.image" (list $root $image) }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          args:
+            {{- include "tokenbucket.agent.args" $root | nindent 12 }}
+          env:
+            - name: NODE_NAME
+              valueFrom:
+                fieldRef:
+                  fieldPath: spec.nodeName
+            - name: POD_NAME
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.name
+            {{- include "tokenbucket.podNamespace" $root | nindent 12 }}
+          livenessProbe:
+            {{- include "tokenbucket.agent.probe" (list "/healthz" $agent.probePort) | nindent 12 }}
+            initialDelaySeconds: 30
+            periodSeconds: 20
+          readinessProbe:
+            {{- include "tokenbucket.agent.probe" (list "/readyz" $agent.probePort) | nindent 12 }}
+            periodSeconds: 5
+          resources:
+            {{- toYaml $agent.resources | nindent 12 }}
+          securityContext:
+            privileged: false
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities:
+              drop: [ALL]
+              add: {{ include "tokenbucket.agent.capabilities" $root }}
+          volumeMounts:
+            - name: bpffs
+              mountPath: /sys/fs/bpf
+              mountPropagation: HostToContainer
+            - name: cni-results
+              mountPath: {{ $agent.cniResultsPath }}
+              readOnly: true
+            - name: locks
+              mountPath: /run/tokenbucket
+            - name: network-namespaces
+              mountPath: /run/netns
+              mountPropagation: HostToContainer
+              readOnly: true
+            - name: tmp
+              mountPath: /tmp
+      volumes:
+        - name: bpffs
+          hostPath:
+            path: /sys/fs/bpf
+            type: Directory
+        - name: cni-results
+          hostPath:
+            path: {{ $agent.cniResultsPath }}
+            type: DirectoryOrCreate
+        - name: locks
+          hostPath:
+            path: /run/tokenbucket
+            type: DirectoryOrCreate
+        - name: network-namespaces
+          hostPath:
+            path: /run/netns
+            type: DirectoryOrCreate
+        # bcc writes there.
+        - name: tmp
+          emptyDir:
+            medium: Memory
+            sizeLimit: 64Mi
+{{- end }}
+
+{{/* NET_ADMIN: filters, qdiscs, addresses in pods' namespaces. NET_BROADCAST: news of those namespaces.
+BPF: the program and its maps. PERFMON: the program is refused without it. SYS_ADMIN: enters pods' namespaces. */}}
+{{- define "tokenbucket.agent.capabilities" -}}
+[NET_ADMIN, NET_BROADCAST, BPF, PERFMON, SYS_ADMIN]
+{{- end }}
+
+{{- define "tokenbucket.agent.args" -}}
+- agent
+- --enforcement-configmap={{ include "tokenbucket.fullname" . }}
+{{- range concat (list .Release.Namespace) .Values.protectedNamespaces | uniq }}
+- --protected-namespace={{ . }}
+{{- end }}
+- --slots={{ int .Values.agent.slots }}
+- --start-jitter={{ .Values.agent.startJitterSeconds }}
+- --report-spread={{ .Values.agent.reportSpreadSeconds }}
+- --cni-results={{ .Values.agent.cniResultsPath }}
+- --probe-address=127.0.0.1:{{ int .Values.agent.probePort }}
+{{- if .Values.agent.readinessGates }}
+- --readiness-gates
+{{- end }}
+{{- if .Values.agent.removeTaint }}
+- --remove-taint
+{{- end }}
+- --log-format={{ .Values.log.format }}
+- --log-level={{ .Values.log.level }}
+{{- end }}
+
+{{- define "tokenbucket.agent.probe" -}}
+httpGet:
+  host: 127.0.0.1
+  path: {{ index . 0 }}
+  port: {{ int (index . 1) }}
+timeoutSeconds: 5
+failureThreshold: 3
+{{- end }}
+
+{{/* Takes a list: the agent's values and the track. */}}
+{{- define "tokenbucket.agent.affinity" -}}
+{{- $agent := index . 0 -}}
+{{- $track := index . 1 -}}
+{{- if or $agent.canary.enabled $agent.nodeRequirements -}}
+affinity:
+  nodeAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      nodeSelectorTerms:
+        - matchExpressions:
+            {{- if $agent.canary.enabled }}
+            - key: {{ $agent.canary.nodeLabel }}
+              operator: {{ ternary "In" "NotIn" (eq $track "canary") }}
+              values: ["true"]
+            {{- end }}
+            {{- with $agent.nodeRequirements }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Selects the agents' pods, of both tracks. */}}
+{{- define "tokenbucket.agent.selector" -}}
+app.kubernetes.io/name={{ include "tokenbucket.name" . }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=agent
+{{- end }}

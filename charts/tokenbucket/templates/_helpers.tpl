@@ -1,0 +1,97 @@
+{{- define "tokenbucket.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Prefix of all names. The longest suffix leaves it 50 of the 63 characters that a label's value may have. */}}
+{{- define "tokenbucket.fullname" -}}
+{{- $name := include "tokenbucket.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* What never changes: the labels that select pods. Takes a list: the root and the component. */}}
+{{- define "tokenbucket.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "tokenbucket.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* Takes a list: the root and the component. */}}
+{{- define "tokenbucket.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "tokenbucket.selectorLabels" . }}
+app.kubernetes.io/part-of: tokenbucket
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Of a pod: without versions, so that a chart with the same image restarts nothing. Takes a list: the root, the
+component, and further labels, which cannot replace those that select. */}}
+{{- define "tokenbucket.podLabels" -}}
+{{- $root := index . 0 -}}
+{{- $own := include "tokenbucket.selectorLabels" . | fromYaml -}}
+{{- $own := set $own "app.kubernetes.io/part-of" "tokenbucket" -}}
+{{- toYaml (merge $own (index . 2) $root.Values.commonLabels) }}
+{{- end }}
+
+{{/* Takes a list: the root, and what overrides tag and digest. */}}
+{{- define "tokenbucket.image" -}}
+{{- $root := index . 0 -}}
+{{- $own := index . 1 -}}
+{{- $image := $root.Values.image -}}
+{{- if $own.digest }}
+{{- printf "%s@%s" $image.repository $own.digest }}
+{{- else if $own.tag }}
+{{- printf "%s:%s" $image.repository $own.tag }}
+{{- else if $image.digest }}
+{{- printf "%s@%s" $image.repository $image.digest }}
+{{- else }}
+{{- printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) }}
+{{- end }}
+{{- end }}
+
+{{- define "tokenbucket.agent.serviceAccount" -}}
+{{- default (ternary (printf "%s-agent" (include "tokenbucket.fullname" .)) "default" .Values.agent.serviceAccount.create) .Values.agent.serviceAccount.name }}
+{{- end }}
+
+{{- define "tokenbucket.controller.serviceAccount" -}}
+{{- default (ternary (printf "%s-controller" (include "tokenbucket.fullname" .)) "default" .Values.controller.serviceAccount.create) .Values.controller.serviceAccount.name }}
+{{- end }}
+
+{{/* Of containers that need nothing of the machine. */}}
+{{- define "tokenbucket.harmless" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "tokenbucket.unprivilegedPod" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "tokenbucket.podNamespace" -}}
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- end }}
+
+{{/* YAML reads a bare Off as false. */}}
+{{- define "tokenbucket.enforcement" -}}
+{{- .Values.enforcement | default "Off" }}
+{{- end }}

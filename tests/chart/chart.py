@@ -1,0 +1,98 @@
+"""The chart as helm renders it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.versions import versions
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "charts" / "tokenbucket"
+NAMESPACE = "tokenbucket-system"
+
+Document = dict[str, Any]
+Values = Mapping[str, Any]
+
+EVERYTHING: Values = {
+    "agent": {"readinessGates": True, "removeTaint": True, "canary": {"enabled": True}},
+    "controller": {"networkPolicy": {"enabled": True}},
+    "rbac": {"aggregateToEdit": True},
+    "admission": {"warnings": True},
+    "flowControl": {"enabled": True},
+}
+"""Everything on that can be switched on."""
+
+
+class ChartError(Exception):
+    """Helm refuses; the message is helm's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """What helm would send to the API server, hooks too."""
+
+    documents: tuple[Document, ...]
+
+    def of(self, kind: str) -> list[Document]:
+        return [each for each in self.documents if each["kind"] == kind]
+
+    def one(self, kind: str, name: str) -> Document:
+        [found] = [each for each in self.of(kind) if each["metadata"]["name"] == name]
+        return found
+
+    def names(self) -> set[str]:
+        return {f"{each['kind']}/{each['metadata']['name']}" for each in self.documents}
+
+    def pods(self) -> dict[str, Document]:
+        """The spec of every pod, by the name of what makes it."""
+        return {each["metadata"]["name"]: pod for each in self.documents if (pod := pod_of(each))}
+
+
+def pod_of(document: Document) -> Document | None:
+    if document["kind"] == "Pod":
+        return document["spec"]
+    return document.get("spec", {}).get("template", {}).get("spec")
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Use helm without a cluster."""
+
+    helm: Path
+
+    def render(self, values: Values | None = None, release: str = "tokenbucket") -> Manifests:
+        """Raises ChartError when helm refuses the values."""
+        text = self.run("template", release, FOLDER, "--namespace", NAMESPACE, values=values)
+        return Manifests(tuple(filter(None, yaml.safe_load_all(text))))
+
+    def run(self, *words: str | Path, values: Values | None = None) -> str:
+        """Runs ``helm words...``, as for the Kubernetes that the tests use."""
+        given = [f"--kube-version={versions().kubernetes}", "--values=-"]
+        done = subprocess.run(
+            [self.helm, *words, *given],
+            input=json.dumps(values or {}),
+            capture_output=True,
+            text=True,
+            env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "KUBECONFIG": "/dev/null"},
+        )
+        if done.returncode:
+            raise ChartError(done.stderr + done.stdout)
+        return done.stdout
+
+
+def merged(values: Iterable[Values]) -> Document:
+    """Values over values."""
+    result: Document = {}
+    for each in values:
+        for key, value in each.items():
+            both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+            result[key] = merged([result[key], value]) if both else value
+    return result

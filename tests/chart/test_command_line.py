@@ -1,0 +1,83 @@
+"""The chart starts commands that exist, with options that they have."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from tests.chart.chart import Chart, Manifests
+from tokenbucket.cli import parser
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kubelet puts into the environment."""
+    for name in ("NODE_NAME", "POD_NAME", "POD_NAMESPACE"):
+        monkeypatch.setenv(name, f"the-{name}")
+
+
+def options(manifests: Manifests, name: str) -> argparse.Namespace:
+    """As the command itself reads them. Exits when it does not know one."""
+    [container] = manifests.pods()[name]["containers"]
+    return parser().parse_args(container["args"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tokenbucket-agent", "tokenbucket-agent-canary", "tokenbucket-controller", "tokenbucket-cleanup"],
+)
+def test_every_option_is_known(full: Manifests, node: None, name: str) -> None:
+    """Whatever is switched on."""
+    options(full, name)
+
+
+def test_values_reach_the_agent(chart: Chart, node: None) -> None:
+    """By their options."""
+    agent = {
+        "slots": 1000000 // 20,
+        "startJitterSeconds": 7.5,
+        "reportSpreadSeconds": 0,
+        "readinessGates": True,
+        "removeTaint": True,
+        "cniResultsPath": "/run/cni",
+        "probePort": 7000,
+    }
+    log = {"format": "text", "level": "debug"}
+    rendered = chart.render({"agent": agent, "log": log, "protectedNamespaces": ["a", "b", "a"]})
+    found = options(rendered, "tokenbucket-agent")
+    assert found.slots == 50000
+    assert (found.start_jitter, found.report_spread) == (7.5, 0)
+    assert found.readiness_gates
+    assert found.remove_taint
+    assert found.cni_results == Path("/run/cni")
+    assert found.probe_address == ("127.0.0.1", 7000)
+    assert (found.log_format, found.log_level) == ("text", "debug")
+    assert found.protected_namespace == ["tokenbucket-system", "a", "b"]
+
+
+def test_the_probes_ask_where_the_command_answers(chart: Chart, node: None) -> None:
+    """Whatever port it is."""
+    rendered = chart.render({"agent": {"probePort": 7000}, "controller": {"probePort": 7001}})
+    [agent] = rendered.pods()["tokenbucket-agent"]["containers"]
+    [controller] = rendered.pods()["tokenbucket-controller"]["containers"]
+    asked = agent["readinessProbe"]["httpGet"]
+    assert options(rendered, "tokenbucket-agent").probe_address == (asked["host"], asked["port"])
+    [port] = controller["ports"]
+    assert controller["readinessProbe"]["httpGet"]["port"] == port["name"]
+    assert options(rendered, "tokenbucket-controller").probe_address == ("0.0.0.0", port["containerPort"])
+
+
+def test_the_commands_are_told_who_and_where_they_are(full: Manifests) -> None:
+    """By the downward API."""
+    fields = {
+        "NODE_NAME": "spec.nodeName",
+        "POD_NAME": "metadata.name",
+        "POD_NAMESPACE": "metadata.namespace",
+    }
+    for name, pod in full.pods().items():
+        [container] = pod["containers"]
+        given = {each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"] for each in container["env"]}
+        assert given.items() <= fields.items()
+        assert set(given) == (set(fields) if "agent" in name else {"POD_NAMESPACE"})

@@ -1,0 +1,101 @@
+"""What the chart says about itself."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart.chart import EVERYTHING, FOLDER, Chart, Manifests
+from tokenbucket import __version__
+from tokenbucket.core.parse import parse_policy
+
+METADATA = yaml.safe_load((FOLDER / "Chart.yaml").read_text())
+ANNOTATIONS = {
+    key.removeprefix("artifacthub.io/"): yaml.safe_load(value)
+    for key, value in METADATA["annotations"].items()
+}
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
+def test_helm_finds_nothing_to_complain_of(chart: Chart, values: dict[str, object]) -> None:
+    """Warnings are errors."""
+    assert "[WARNING]" not in chart.run("lint", "--strict", FOLDER, values=values)
+
+
+def test_the_charts_own_tests_pass(untt: Path, tmp_path: Path) -> None:
+    """Those of helm-unittest, in charts/tokenbucket/tests."""
+    copy = shutil.copytree(FOLDER, tmp_path / FOLDER.name)  # it writes beside them
+    done = subprocess.run([untt, "--strict", copy], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.findall(r"Tests:\s+(\d+) passed", done.stdout)[0]) > 0
+
+
+def test_it_is_for_the_version_that_is_here() -> None:
+    """The image of another version may not know the options that the chart gives."""
+    assert METADATA["appVersion"] == __version__
+    [image] = ANNOTATIONS["images"]
+    assert image["image"] == f"ghcr.io/tokenbucket/tokenbucket:{__version__}"
+
+
+def test_the_custom_resources_that_it_lists_are_those_that_it_has(default: Manifests) -> None:
+    """And each example is one of them."""
+    listed = {(each["name"], each["kind"], each["version"]) for each in ANNOTATIONS["crds"]}
+    assert listed == {
+        (each["metadata"]["name"], each["spec"]["names"]["kind"], each["spec"]["versions"][0]["name"])
+        for each in default.of("CustomResourceDefinition")
+    }
+
+
+def test_its_examples_are_policies() -> None:
+    """In Chart.yaml and in what helm prints after installing."""
+    notes = (FOLDER / "templates" / "NOTES.txt").read_text()
+    [printed] = re.findall(r"<<'YAML'\n(.*?)\n +YAML\n", notes, re.DOTALL)
+    for example in (*ANNOTATIONS["crdsExamples"], yaml.safe_load(printed)):
+        parse_policy(example)
+
+
+def test_objects_are_named_after_the_release(chart: Chart) -> None:
+    """But those of the API itself, so that two releases do not take each other's."""
+    rendered = chart.render(EVERYTHING, release="other")
+    for each in rendered.documents:
+        if each["kind"] != "CustomResourceDefinition":
+            assert each["metadata"]["name"].startswith("other-tokenbucket")
+
+
+def test_every_object_says_what_it_belongs_to(full: Manifests) -> None:
+    """With the recommended labels."""
+    for each in full.documents:
+        labels = each["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "tokenbucket"
+        assert labels["app.kubernetes.io/instance"] == "tokenbucket"
+        assert labels["app.kubernetes.io/version"] == __version__
+        assert labels["app.kubernetes.io/component"]
+
+
+def test_no_object_names_its_namespace(full: Manifests) -> None:
+    """Helm puts it where the release is."""
+    assert all("namespace" not in each["metadata"] for each in full.documents)
+
+
+def test_nothing_is_made_that_was_not_asked_for(default: Manifests) -> None:
+    """By kind."""
+    assert {each["kind"] for each in default.documents} == {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "DaemonSet",
+        "Deployment",
+        "Job",
+        "Pod",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    }

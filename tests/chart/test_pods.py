@@ -1,0 +1,192 @@
+"""What the pods of the chart may do on their nodes, and on which nodes they run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chart.chart import EVERYTHING, Chart, Document, Manifests
+
+CAPABILITIES = {"NET_ADMIN", "NET_BROADCAST", "BPF", "PERFMON", "SYS_ADMIN"}
+AGENTS = ("tokenbucket-agent", "tokenbucket-agent-canary")
+
+
+@pytest.fixture(params=AGENTS)
+def agent(full: Manifests, request: pytest.FixtureRequest) -> Document:
+    return full.one("DaemonSet", request.param)
+
+
+def container(pod: Document) -> Document:
+    [only] = pod["containers"]
+    return only
+
+
+def test_the_agent_has_the_capabilities_that_it_needs_and_no_other(default: Manifests) -> None:
+    """It is not privileged."""
+    security = container(default.pods()["tokenbucket-agent"])["securityContext"]
+    assert not security["privileged"]
+    assert security["capabilities"]["drop"] == ["ALL"]
+    assert set(security["capabilities"]["add"]) == CAPABILITIES
+
+
+def test_every_container_is_confined(full: Manifests) -> None:
+    """Whatever is switched on."""
+    assert len(full.pods()) == 5
+    for pod in full.pods().values():
+        security = container(pod)["securityContext"]
+        assert security["readOnlyRootFilesystem"]
+        assert not security["allowPrivilegeEscalation"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod.get("hostPID")
+        assert not pod.get("hostIPC")
+
+
+def test_every_pod_but_the_agents_has_nothing_of_its_node(full: Manifests) -> None:
+    """Not root, no capability, no network or folder of the node."""
+    others = {name: pod for name, pod in full.pods().items() if name not in AGENTS}
+    assert set(others) == {"tokenbucket-controller", "tokenbucket-cleanup", "tokenbucket-check"}
+    for pod in others.values():
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert container(pod)["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert "hostNetwork" not in pod
+        assert all("hostPath" not in volume for volume in pod.get("volumes", []))
+
+
+def test_the_agent_writes_two_folders_of_its_node(agent: Document) -> None:
+    """And reads two more."""
+    pod = agent["spec"]["template"]["spec"]
+    hosts = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    mounts = {hosts[each["name"]]: each for each in container(pod)["volumeMounts"] if each["name"] in hosts}
+    assert {path for path, mount in mounts.items() if mount.get("readOnly")} == {
+        "/var/lib/cni/results",
+        "/run/netns",
+    }
+    assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == {
+        "/sys/fs/bpf",
+        "/run/tokenbucket",
+    }
+    assert "mountPropagation" not in mounts["/run/tokenbucket"]
+    for mounted_later in ("/sys/fs/bpf", "/run/netns"):
+        assert mounts[mounted_later]["mountPropagation"] == "HostToContainer"
+
+
+def test_the_agent_sees_the_nodes_network_and_a_pods_dns(agent: Document) -> None:
+    """And only the node itself can ask for its probes."""
+    pod = agent["spec"]["template"]["spec"]
+    assert pod["hostNetwork"]
+    assert pod["dnsPolicy"] == "ClusterFirstWithHostNet"
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container(pod)[probe]["httpGet"]["host"] == "127.0.0.1"
+
+
+def test_the_agent_runs_on_every_linux_node_before_others(agent: Document) -> None:
+    """Whatever taints the node has, also those that say it is not ready."""
+    pod = agent["spec"]["template"]["spec"]
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert pod["priorityClassName"] == "system-node-critical"
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+
+
+def test_agents_are_replaced_a_tenth_at_a_time(agent: Document) -> None:
+    """A bad version stops at the first tenth, as its agents do not become ready."""
+    assert agent["spec"]["updateStrategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxUnavailable": "10%"},
+    }
+
+
+@pytest.mark.parametrize("labels", [{}, {"tokenbucket.dev/canary": "true"}, {"tokenbucket.dev/canary": "no"}])
+def test_each_node_has_exactly_one_agent_with_canaries_too(full: Manifests, labels: dict[str, str]) -> None:
+    """Two would fight; none would leave pods unlimited."""
+    assert sum(runs_on(full.one("DaemonSet", name), labels) for name in AGENTS) == 1
+
+
+def runs_on(agent: Document, labels: dict[str, str]) -> bool:
+    affinity = agent["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    [rule] = term["matchExpressions"]
+    return (labels.get(rule["key"]) in rule["values"]) == (rule["operator"] == "In")
+
+
+def test_canaries_run_the_other_image(chart: Chart) -> None:
+    """And nobody else does."""
+    canary = {"enabled": True, "image": {"tag": "next"}}
+    rendered = chart.render({"image": {"repository": "x", "tag": "now"}, "agent": {"canary": canary}})
+    images = {name: container(pod)["image"] for name, pod in rendered.pods().items()}
+    assert images.pop("tokenbucket-agent-canary") == "x:next"
+    assert set(images.values()) == {"x:now"}
+
+
+def test_the_two_sets_of_agents_do_not_select_each_others_pods(full: Manifests) -> None:
+    """The API server lets two DaemonSets fight over a pod."""
+    for name in AGENTS:
+        selector = full.one("DaemonSet", name)["spec"]["selector"]["matchLabels"]
+        selected = [
+            other
+            for other in AGENTS
+            if selector.items()
+            <= full.one("DaemonSet", other)["spec"]["template"]["metadata"]["labels"].items()
+        ]
+        assert selected == [name]
+
+
+def test_the_controller_finds_all_agents(full: Manifests) -> None:
+    """The selector that it is given matches the labels of both sets of agents, and no other pod's."""
+    [argument] = [
+        each
+        for each in container(full.pods()["tokenbucket-controller"])["args"]
+        if each.startswith("--agents=")
+    ]
+    selector = dict(pair.split("=") for pair in argument.removeprefix("--agents=").split(","))
+    found = {
+        each["metadata"]["name"]
+        for each in full.documents
+        if selector.items()
+        <= each.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {}).items()
+    }
+    assert found == set(AGENTS)
+
+
+def test_there_is_never_more_than_one_controller(default: Manifests) -> None:
+    """It is the only writer of policies' status."""
+    spec = default.one("Deployment", "tokenbucket-controller")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["template"]["spec"]["priorityClassName"] == "system-cluster-critical"
+
+
+def test_further_labels_cannot_take_a_pod_from_its_owner(chart: Chart) -> None:
+    """A label that selects stays what it is."""
+    labels = {"app.kubernetes.io/component": "mine", "team": "net"}
+    rendered = chart.render({"agent": {"podLabels": labels}, "commonLabels": {"cost": "7"}})
+    spec = rendered.one("DaemonSet", "tokenbucket-agent")["spec"]
+    found = spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"].items() <= found.items()
+    assert {"team": "net", "cost": "7"}.items() <= found.items()
+
+
+def test_a_new_chart_with_the_same_image_restarts_nothing(full: Manifests) -> None:
+    """The pods say nothing about the chart."""
+    for each in full.documents:
+        for label in each.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {}):
+            assert label not in {"helm.sh/chart", "app.kubernetes.io/version"}
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({}, "ghcr.io/tokenbucket/tokenbucket:0.1.0"),
+        ({"repository": "localhost/tokenbucket", "tag": "test"}, "localhost/tokenbucket:test"),
+        ({"tag": "x", "digest": f"sha256:{'0' * 64}"}, f"ghcr.io/tokenbucket/tokenbucket@sha256:{'0' * 64}"),
+    ],
+)
+def test_all_pods_run_the_image_that_is_named(chart: Chart, image: dict[str, str], expected: str) -> None:
+    """A digest decides over a tag, and a tag over the chart's version."""
+    rendered = chart.render({"image": image})
+    assert {container(pod)["image"] for pod in rendered.pods().values()} == {expected}
+
+
+def test_all_pods_can_pull_from_a_private_registry(chart: Chart) -> None:
+    """Those of hooks too."""
+    rendered = chart.render({**EVERYTHING, "imagePullSecrets": [{"name": "registry"}]})
+    assert all(pod["imagePullSecrets"] == [{"name": "registry"}] for pod in rendered.pods().values())

@@ -1,0 +1,121 @@
+"""What the chart's service accounts may do in the API: this and no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chart.chart import Chart, Manifests
+from tests.chart.rights import (
+    EVERYWHERE,
+    IN_THE_RELEASES_NAMESPACE,
+    NODES,
+    POD_STATUS,
+    POLICIES,
+    READ,
+    Rights,
+    rights,
+)
+
+
+def granted(manifests: Manifests, binding: str, account: str) -> Rights:
+    """What an account may do by bindings of a kind, each to a role of the same chart."""
+    found: Rights = {}
+    for each in manifests.of(binding):
+        subjects = {(subject["kind"], subject["name"]) for subject in each["subjects"]}
+        if ("ServiceAccount", account) in subjects:
+            found |= rights(manifests.one(each["roleRef"]["kind"], each["roleRef"]["name"]))
+    return found
+
+
+@pytest.mark.parametrize("account", EVERYWHERE)
+def test_an_account_has_exactly_the_rights_that_it_needs(default: Manifests, account: str) -> None:
+    """In the whole cluster, and in the release's namespace."""
+    assert granted(default, "ClusterRoleBinding", account) == EVERYWHERE[account]
+    assert granted(default, "RoleBinding", account) == IN_THE_RELEASES_NAMESPACE[account]
+
+
+def test_no_other_account_has_any(full: Manifests) -> None:
+    """Every subject of a binding is one of the four, in the release's namespace."""
+    for kind in ("ClusterRoleBinding", "RoleBinding"):
+        for binding in full.of(kind):
+            [subject] = binding["subjects"]
+            assert (subject["kind"], subject["namespace"]) == ("ServiceAccount", "tokenbucket-system")
+            assert subject["name"] in EVERYWHERE
+
+
+@pytest.mark.parametrize(
+    ("value", "further"),
+    [
+        ({"removeTaint": True}, {NODES: READ | {"patch"}}),
+        ({"readinessGates": True}, {POD_STATUS: frozenset({"patch"})}),
+    ],
+)
+def test_a_feature_adds_its_one_right(chart: Chart, value: dict[str, bool], further: Rights) -> None:
+    """And only where it is on."""
+    rendered = chart.render({"agent": value})
+    expected = EVERYWHERE["tokenbucket-agent"] | further
+    assert granted(rendered, "ClusterRoleBinding", "tokenbucket-agent") == expected
+
+
+def test_the_cleanup_may_change_only_the_switch(default: Manifests) -> None:
+    """No other ConfigMap of the namespace."""
+    [rule] = default.one("Role", "tokenbucket-cleanup")["rules"]
+    assert rule["resourceNames"] == [default.of("ConfigMap")[0]["metadata"]["name"]]
+
+
+def test_nobody_may_do_everything_with_anything_or_read_secrets(full: Manifests) -> None:
+    """Whatever is switched on."""
+    for role in (*full.of("ClusterRole"), *full.of("Role")):
+        for (group, resource), verbs in rights(role).items():
+            assert "*" not in {group, resource, *verbs}
+            assert resource not in {"secrets", "serviceaccounts/token", "pods/exec"}
+
+
+def test_only_what_speaks_to_the_api_server_gets_a_token(full: Manifests) -> None:
+    """Each pod of ours does, and says so itself: a pod that somebody else starts as the account does not."""
+    assert all(not account["automountServiceAccountToken"] for account in full.of("ServiceAccount"))
+    assert all(pod["automountServiceAccountToken"] for pod in full.pods().values())
+
+
+def test_every_pod_has_an_account_of_its_own(default: Manifests) -> None:
+    """Never the namespace's default one."""
+    accounts = {name: pod["serviceAccountName"] for name, pod in default.pods().items()}
+    assert accounts == {name: name for name in EVERYWHERE}
+
+
+def test_whoever_may_view_a_namespace_may_view_its_policies(default: Manifests) -> None:
+    """And nothing lets them write."""
+    role = default.one("ClusterRole", "tokenbucket-view")
+    assert role["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert set(rights(role).values()) == {READ}
+    assert "ClusterRole/tokenbucket-edit" not in default.names()
+
+
+@pytest.mark.parametrize(
+    ("value", "roles"),
+    [("aggregateToEdit", {"edit", "admin"}), ("aggregateToAdmin", {"admin"})],
+)
+def test_editors_of_a_namespace_write_policies_only_where_that_is_asked_for(
+    chart: Chart, value: str, roles: set[str]
+) -> None:
+    """A value each for edit and admin; never the status, which is the controller's."""
+    role = chart.render({"rbac": {value: True}}).one("ClusterRole", "tokenbucket-edit")
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    labels = {key.removeprefix(prefix) for key in role["metadata"]["labels"] if key.startswith(prefix)}
+    assert labels == roles
+    assert set(rights(role)) == {POLICIES}
+
+
+def test_roles_can_be_left_to_somebody_else(chart: Chart) -> None:
+    """With accounts that exist."""
+    values = {
+        "rbac": {"create": False},
+        "agent": {"serviceAccount": {"create": False, "name": "mine"}},
+        "controller": {"serviceAccount": {"create": False, "name": "its"}},
+    }
+    rendered = chart.render(values)
+    assert rendered.pods()["tokenbucket-agent"]["serviceAccountName"] == "mine"
+    assert rendered.pods()["tokenbucket-controller"]["serviceAccountName"] == "its"
+    kept = {"tokenbucket-cleanup", "tokenbucket-check"}
+    for kind in ("ServiceAccount", "ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"):
+        assert {each["metadata"]["name"] for each in rendered.of(kind)} == kept

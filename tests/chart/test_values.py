@@ -1,0 +1,117 @@
+"""Values: each is known, checked and explained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from hack import chart_readme
+
+from tests.chart.chart import FOLDER, Chart, ChartError
+
+VALUES = (FOLDER / "values.yaml").read_text()
+SCHEMA = json.loads((FOLDER / "values.schema.json").read_text())
+
+
+def objects(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of the schema, by its path."""
+    schema = resolved(schema)
+    if schema.get("type") == "object":
+        yield path, schema
+    for name, inner in schema.get("properties", {}).items():
+        yield from objects(inner, f"{path}.{name}")
+    if "items" in schema:
+        yield from objects(schema["items"], f"{path}[]")
+    for option in schema.get("oneOf", []):
+        yield from objects(option, path)
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def test_the_schema_closes_every_object() -> None:
+    """But those whose keys are the user's, which hold texts, and those that Kubernetes itself checks."""
+    open_to_all = {path for path, each in objects(SCHEMA) if each.get("additionalProperties") is not False}
+    texts = {path for path, each in objects(SCHEMA) if each.get("additionalProperties") == {"type": "string"}}
+    affinity = {f".controller.affinity.{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
+    assert open_to_all - texts == {".global", *affinity}
+
+
+def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
+    """A value without a schema would be refused, a schema without a value is one that nobody finds."""
+
+    def compare(values: dict[str, Any], schema: dict[str, Any], path: str) -> None:
+        assert set(schema["properties"]) - {"global"} == set(values), path
+        for name, value in values.items():
+            inner = f"{path}.{name}".lstrip(".")
+            if isinstance(value, dict) and value and inner not in explained:
+                compare(value, resolved(schema["properties"][name]), inner)
+
+    explained = {row.key for row in chart_readme.rows(VALUES)}
+    compare(yaml.safe_load(VALUES), SCHEMA, "")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"unknown": 1},
+        {"agent": {"slot": 1}},
+        {"agent": {"canary": {"image": {"tags": "x"}}}},
+        {"agent": {"resources": {"limit": {}}}},
+        {"agent": {"tolerations": [{"op": "Exists"}]}},
+        {"controller": {"networkPolicy": {"port": 1}}},
+        {"controller": {"serviceAccount": {"title": "x"}}},
+        {"image": {"repository": ""}},
+        {"image": {"digest": "sha256:short"}},
+        {"image": {"pullPolicy": "always"}},
+        {"imagePullSecrets": ["registry"]},
+        {"enforcement": "On"},
+        {"enforcement": True},
+        {"log": {"format": "xml"}},
+        {"agent": {"slots": 1}},
+        {"agent": {"slots": 65537}},
+        {"agent": {"slots": "many"}},
+        {"agent": {"probePort": 65536}},
+        {"agent": {"cniResultsPath": "relative"}},
+        {"agent": {"startJitterSeconds": -1}},
+        {"agent": {"updateStrategy": {"type": "Recreate"}}},
+        {"agent": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "200%"}}}},
+        {"agent": {"resources": {"limits": {"memory": "320MB"}}}},
+        {"protectedNamespaces": ["Not A Name"]},
+        {"cleanup": {"timeoutSeconds": 0}},
+        {"flowControl": {"concurrencyShares": 0}},
+    ],
+    ids=json.dumps,
+)
+def test_a_wrong_value_is_refused(chart: Chart, values: dict[str, Any]) -> None:
+    """Before anything reaches the cluster, with the place of it."""
+    with pytest.raises(ChartError, match="values don't meet the specifications of the schema"):
+        chart.render(values)
+
+
+def test_a_bare_off_is_off(chart: Chart) -> None:
+    """YAML reads it as false."""
+    assert chart.render({"enforcement": False}).of("ConfigMap")[0]["data"]["enforcement"] == "Off"
+
+
+def test_a_parent_chart_may_have_global_values(chart: Chart) -> None:
+    """Helm hands them to every part."""
+    chart.render({"global": {"imageRegistry": "x"}})
+
+
+def test_the_readme_tells_every_value() -> None:
+    """As values.yaml does: 'make generate' writes it."""
+    current = (FOLDER / "README.md").read_text()
+    assert chart_readme.readme(current, VALUES) == current
+
+
+def test_a_value_without_an_explanation_is_an_error() -> None:
+    """It names the line."""
+    with pytest.raises(SystemExit, match=r"values.yaml:4: a\.c: no comment"):
+        chart_readme.rows("a:\n  # -- Explained.\n  b: 1\n  c: 2\n")

@@ -1,0 +1,181 @@
+"""Delay on a node with pods: what exceeds arrives later instead of being lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import rungs
+from tests.netns.agent import Agent, acquaint, clean, document, limit_of, policy, received, send, wait
+from tests.netns.lab import Lab, Pod, ifindex, tc
+
+pytestmark = pytest.mark.timeout(180)
+RATE = 4_000_000
+SIZE = 1200
+LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
+
+
+@pytest.fixture
+def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
+    """An agent that is not started yet."""
+    agent = Agent(tmp_path)
+    yield agent
+    if agent.process:
+        agent.stop()
+    clean()
+
+
+@pytest.fixture
+def pods(lab: Lab) -> tuple[Pod, Pod]:
+    """A client, and a pod to limit."""
+    client, web = lab.pod("client", ["10.1.1.2/24"]), lab.pod("web", ["10.2.1.2/24"])
+    acquaint(client, web)
+    return client, web
+
+
+def limited(agent: Agent, web: Pod, **limit: object) -> None:
+    agent.write("policy.yaml", policy("web", app="web", ingress={**LIMIT, **limit}))
+    agent.write("pods.yaml", document(web, app="web"))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+
+
+def root(pod: Pod) -> dict:
+    """The root qdisc of a pod's host-side interface."""
+    return next(
+        each for each in json.loads(tc("-json", "-s", "qdisc", "show", "dev", pod.veth)) if "root" in each
+    )
+
+
+@pytest.mark.needs("sch_fq")
+def test_what_exceeds_arrives_later_and_none_is_lost(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """Never before its time: half a second's worth takes half a second."""
+    client, web = pods
+    limited(agent, web)
+    before, start = received(web), time.monotonic()
+    count = RATE // 2 // 8 // SIZE
+    send(client, web, count, SIZE)
+    wait(lambda: received(web) - before == count)
+    bits = count * (SIZE + 42) * 8 - 8192 * 8
+    assert time.monotonic() - start >= 0.99 * bits / RATE
+    limit = limit_of("web")
+    assert limit["delayedPackets"] > count / 2
+    assert limit["exceedPackets"] == 0
+    assert root(web)["kind"] == "fq"
+
+
+_RECEIVE_SIZES = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 9))
+server.settimeout(20)
+print('ready', flush=True)
+print(*(len(server.recv(2048)) for _ in range(int(sys.argv[2]))))
+"""
+_SEND_LARGE_AND_SMALL = """
+import socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for size in [int(sys.argv[2])] * int(sys.argv[3]) + [50] * 5:
+    client.sendto(bytes(size), (sys.argv[1], 9))
+"""
+
+
+@pytest.mark.needs("sch_fq")
+def test_small_packets_do_not_wait_behind_large_ones(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """Sent after half a second of bulk, they arrive while it waits."""
+    client, web = pods
+    limited(agent, web)
+    count = RATE // 2 // 8 // SIZE
+    words = ("/usr/bin/python3", "-c", _RECEIVE_SIZES, str(web.ip), str(count + 5))
+    server = web.popen(*words, stdout=subprocess.PIPE, text=True)
+    assert server.stdout and server.stdout.readline() == "ready\n"
+    client.run("/usr/bin/python3", "-c", _SEND_LARGE_AND_SMALL, str(web.ip), str(SIZE), str(count))
+    output, _ = server.communicate(timeout=60)
+    sizes = [int(word) for word in output.split()]
+    assert sizes.index(50) < count - 50
+    assert sizes[-50:] == [SIZE] * 50
+
+
+@pytest.mark.needs("sch_fq")
+def test_no_more_waits_than_the_longest_delay(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """What is ahead is bounded; beyond it packets are dropped."""
+    client, web = pods
+    limited(agent, web, maxDelay="100ms")
+    before = received(web)
+    send(client, web, 400, SIZE)
+    wait(lambda: root(web)["backlog"] == 0)
+    room = (8192 + RATE // 80) // (SIZE + 42)
+    assert room - 5 <= received(web) - before <= room + 40, "and what drained while they were sent"
+    assert limit_of("web")["exceedPackets"] > 200
+
+
+@pytest.mark.needs("sch_fq")
+def test_the_queue_goes_when_it_is_empty_and_nothing_of_it_is_lost(
+    agent: Agent, pods: tuple[Pod, Pod]
+) -> None:
+    """The policy is deleted while packets wait."""
+    client, web = pods
+    limited(agent, web)
+    before = received(web)
+    count = RATE // 2 // 8 // SIZE
+    send(client, web, count, SIZE)
+    agent.write("policy.yaml", "")
+    wait(lambda: agent.events("queue removed"), agent.log)
+    assert received(web) - before == count
+    assert root(web)["kind"] == "noqueue"
+
+
+@pytest.mark.needs("sch_fq")
+def test_a_queue_that_somebody_removes_is_back(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """Within moments; the rate holds meanwhile, by dropping."""
+    _, web = pods
+    limited(agent, web)
+    tc("qdisc", "del", "dev", web.veth, "root")
+    wait(lambda: root(web)["kind"] == "fq", agent.log)
+
+
+@pytest.mark.needs("sch_fq")
+def test_a_change_between_delay_and_drop_keeps_the_bucket(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """Live, there and back."""
+    _, web = pods
+    limited(agent, web)
+    packets = limit_of("web")["conformPackets"]
+    for action, kind in (("Drop", "noqueue"), ("Delay", "fq")):
+        spec = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "exceedAction": action}
+        agent.write("policy.yaml", policy("web", app="web", ingress=spec))
+        wait(lambda kind=kind: root(web)["kind"] == kind, agent.log)
+        assert limit_of("web")["conformPackets"] >= packets
+    assert len(agent.events("limit set")) == 3
+    assert [event["new"] for event in agent.events("limit set")] == [True, False, False]
+
+
+def test_a_foreign_root_qdisc_stays_and_what_exceeds_is_dropped(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """The reason names it."""
+    client, web = pods
+    tc("qdisc", "add", "dev", web.veth, "root", "handle", "5:", "pfifo")
+    limited(agent, web)
+    (event,) = agent.events("not in force as declared")
+    assert (event["reason"], web.veth in event["detail"]) == ("ForeignQdisc", True)
+    assert "pfifo qdisc, handle 5:" in event["detail"]
+    assert root(web)["kind"] == "pfifo"
+    assert send(client, web, 1000, SIZE) < 1000
+    tc("qdisc", "del", "dev", web.veth, "root")
+    if rungs.missing("sch_fq") is None:
+        wait(lambda: root(web)["kind"] == "fq", agent.log)
+
+
+def test_where_the_kernel_has_no_fq_what_exceeds_is_dropped(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """With the deeper burst that a policer needs, if none is declared, and said so."""
+    if rungs.missing("sch_fq") is None:
+        pytest.skip("the kernel has sch_fq")
+    _, web = pods
+    limited(agent, web, burst={})
+    (event,) = agent.events("not in force as declared")
+    assert event["reason"] == "NoFq"
+    assert limit_of("web")["burstBytes"] == RATE // 16
+    assert ifindex(web.veth)
