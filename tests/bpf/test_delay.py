@@ -99,7 +99,7 @@ def test_every_departure_is_the_models(
 
 @pytest.fixture(scope="module")
 def machine_of_session(compiled_by_bcc: object, slots_of_session: object) -> Machine:
-    return Machine(compiled_by_bcc.load_func(b"clocked_egress", 3).fd, slots_of_session, index=9)
+    return Machine(compiled_by_bcc.load_func(b"clocked_egress", 3).fd, slots_of_session, index=20)
 
 
 def test_what_counts_is_what_waits_ahead(machine: Machine) -> None:

@@ -230,6 +230,7 @@ class TestFollowing:
 
     def test_renamed_interface(self):
         """Names are for people, but people should read the right one."""
+        ip("link", "set", self.pod.veth, "down")  # kernels before 6.2 rename no interface that is up
         ip("link", "set", self.pod.veth, "name", "other")
         self.pod.veths = ["other"]
         self.check()

@@ -110,10 +110,6 @@ spec:
               readOnly: true
             - name: locks
               mountPath: /run/tokenbucket
-            - name: network-namespaces
-              mountPath: /run/netns
-              mountPropagation: HostToContainer
-              readOnly: true
             - name: tmp
               mountPath: /tmp
       volumes:
@@ -129,10 +125,6 @@ spec:
           hostPath:
             path: /run/tokenbucket
             type: DirectoryOrCreate
-        - name: network-namespaces
-          hostPath:
-            path: /run/netns
-            type: DirectoryOrCreate
         # bcc writes there.
         - name: tmp
           emptyDir:
@@ -141,9 +133,9 @@ spec:
 {{- end }}
 
 {{/* NET_ADMIN: filters, qdiscs, addresses in pods' namespaces. NET_BROADCAST: news of those namespaces.
-BPF: the program and its maps. PERFMON: the program is refused without it. SYS_ADMIN: enters pods' namespaces. */}}
+BPF: the program and its maps. PERFMON: the program is refused without it. */}}
 {{- define "tokenbucket.agent.capabilities" -}}
-[NET_ADMIN, NET_BROADCAST, BPF, PERFMON, SYS_ADMIN]
+[NET_ADMIN, NET_BROADCAST, BPF, PERFMON]
 {{- end }}
 
 {{- define "tokenbucket.agent.args" -}}
