@@ -48,7 +48,7 @@ lint: setup ## formats, linter, types, layers, spelling
 	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell $(CODE) operator/bpf docs *.md
 
-test: setup tokenbucket.o ## every test that this machine can run; REQUIRE=unit,bpf,netns: fail rather than skip
+test: setup tokenbucket.o ## the tests of unit, chart, bpf and netns; REQUIRE=unit,chart,bpf,netns: fail rather than skip
 	$(PYTHON) -m pytest $(ARGS)
 
 test-unit: setup ## tests that need nothing
