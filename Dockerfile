@@ -58,9 +58,11 @@ RUN python3 -B hack/sbom.py --version "$VERSION" --revision "$REVISION" \
 FROM base
 COPY --from=build /opt/tokenbucket /opt/tokenbucket
 COPY --from=build /sbom.spdx.json /usr/share/sbom/tokenbucket.spdx.json
-# bcc writes to TMPDIR; nothing else is written but to bpffs.
+# bcc writes to TMPDIR; nothing else is written but to bpffs. One arena of memory for all threads, which wait for one
+# another in Python anyway, takes 2 MiB less.
 ENV PATH=/opt/tokenbucket/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     TMPDIR=/tmp \
+    MALLOC_ARENA_MAX=1 \
     TOKENBUCKET_KERNEL_HEADERS=/opt/tokenbucket/share/kernel-headers
 ENTRYPOINT ["/opt/tokenbucket/bin/python", "-I", "-m", "tokenbucket"]
 # The agent needs root; whoever starts another role gives it another user.

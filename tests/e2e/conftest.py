@@ -13,7 +13,7 @@ from cluster.cluster import Cluster, find
 from cluster.kubectl import Kubectl
 from cluster.lifecycle import down, up
 from cluster.node_shell import NodeShell, node_shells
-from tests.e2e.image import operator_image
+from tests.e2e.image import layout_image, operator_image
 from tests.e2e.release import Release
 
 
@@ -34,7 +34,8 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip("stops parts of the cluster: only on the harness's own")
     was_up = find() is not None
     vm = os.environ.get("TOKENBUCKET_E2E_VM", "1") != "0"
-    made = up(lambda text: print(text, file=sys.stderr, flush=True), vm=vm, images=[operator_image()])
+    images = [operator_image(), layout_image()]
+    made = up(lambda text: print(text, file=sys.stderr, flush=True), vm=vm, images=images)
     yield made
     if not was_up:
         down()

@@ -14,6 +14,7 @@ from cluster.buildah import buildah
 from cluster.images import Image, build_image
 
 TAG = "localhost/tokenbucket:test"
+LAYOUT_TAG = "localhost/tokenbucket:layout"
 REPOSITORY = Path(__file__).parents[2]
 LABELS = {"version": "0.1.0-test", "revision": "0123456789abcdef", "created": "2026-01-01T00:00:00Z"}
 _PART = f"image {TAG}"
@@ -32,6 +33,13 @@ def operator_image() -> Image:
     """Builds the image, once in a run of the tests. Raises ClusterError with the end of what was printed."""
     arguments = [f"{name.upper()}={value}" for name, value in LABELS.items()]
     return build_image(TAG, REPOSITORY, arguments=arguments)
+
+
+@functools.cache
+def layout_image() -> Image:
+    """The same program, with another version of the layout of what it pins."""
+    operator_image()
+    return build_image(LAYOUT_TAG, Path(__file__).parent / "other_layout", arguments=[f"IMAGE={TAG}"])
 
 
 @contextlib.contextmanager

@@ -37,12 +37,14 @@ class Release:
     def install(self, image: str = TAG, **values: object) -> None:
         """``helm upgrade --install``, and waits until all is ready. In names of values, ``__`` is a dot."""
         repository, _, tag = image.rpartition(":")
-        given = {"image.repository": repository, "image.tag": tag} | {
-            name.replace("__", "."): value for name, value in values.items()
-        }
+        given = {
+            "image.repository": repository,
+            "image.tag": tag,
+            # All agents at once: a rollout that is careful would take the tests minutes.
+            "agent.updateStrategy.rollingUpdate.maxUnavailable": "100%",
+            "agent.startJitterSeconds": 0,
+        } | {name.replace("__", "."): value for name, value in values.items()}
         sets = [f"--set={name}={value}" for name, value in given.items()]
-        # All agents at once: what a careful rollout would show in minutes is not what the tests are about.
-        sets.append("--set=agent.updateStrategy.rollingUpdate.maxUnavailable=100%")
         self._helm("upgrade", "--install", NAME, str(CHART), "--create-namespace", *sets)
         self.wait()
 
@@ -78,7 +80,9 @@ class Release:
         program = str(helm) if helm else shutil.which("helm")
         if program is None:
             raise ClusterError("helm", "not found in PATH")
-        argv = [program, f"--kubeconfig={self.admin.kubeconfig}", f"--namespace={NAMESPACE}", *words]
+        # With its errors, to which it also counts what hooks print.
+        together = ["sh", "-c", 'exec "$@" 2>&1', "sh", program]
+        argv = [*together, f"--kubeconfig={self.admin.kubeconfig}", f"--namespace={NAMESPACE}", *words]
         env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         return run(argv, part=f"helm {words[0]}", env=env, timeout_s=TIMEOUT_S + 60)
 

@@ -92,12 +92,13 @@ def argv(
     *,
     devices: str = "",
     memory: str = _MEMORY,
+    processors: int = 2,
     verbose: bool = False,
 ) -> list[str]:
     """The command line that boots it, runs ``command`` as root in it, and ends when that ends.
 
     The machine sees all files of this one but those in /run. What it writes is lost when it ends, or refused,
-    but for what it writes in the folders ``writable``. With ``verbose`` its console is shown, which makes it slow.
+    but for what it writes in the folders ``writable``. With ``verbose`` it shows its console, which is slow.
     """
     folder = launcher()
     boot = [
@@ -109,7 +110,7 @@ def argv(
         "--memory",
         memory,
         "--cpus",
-        "2",
+        str(processors),
         # A KVM inside a virtual machine may be there and not work: only on demand.
         *(() if os.environ.get("TOKENBUCKET_E2E_KVM") == "1" else ("--disable-kvm",)),
         *(("--verbose",) if verbose else ()),

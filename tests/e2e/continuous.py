@@ -1,0 +1,131 @@
+"""Traffic that goes on whatever happens to the cluster, with a record of when how much of it arrived."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from cluster.kubectl import Kubectl
+from tests.e2e.traffic import address
+
+_PORT = 9999
+_LONGEST_S = 240
+"""A flow that nobody ends ends by itself."""
+_RECORD = "/tmp/record"
+_PID = "/tmp/pid"
+_RECEIVE = """
+import socket, sys, time
+port, seconds = map(int, sys.argv[1:])
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # so that no answer says there is none
+receiver.bind(("", port))
+end = time.monotonic() + seconds
+while (after := time.monotonic()) < end:
+    with open("/sys/class/net/eth0/statistics/rx_bytes") as counter:
+        count = counter.read().strip()
+    print(after, time.monotonic(), count, ".", flush=True)
+    time.sleep(0.1)
+"""
+_SEND = """
+import socket, sys, time
+target, (port, bits_per_s, seconds) = sys.argv[1], map(int, sys.argv[2:])
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.connect((target, port))
+payload, per_s = bytes(1400), bits_per_s / 8 / 1442
+begin, sent = time.monotonic(), 0.0
+while (now := time.monotonic()) - begin < seconds:
+    due = (now - begin) * per_s
+    sent = max(sent, due - per_s / 10)  # what it came too late for is not made up
+    while sent < due:
+        sent += 1
+        try:
+            sender.send(payload)
+        except OSError:
+            pass
+    time.sleep(0.002)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """All that had arrived at some moment between two times of the pod's clock."""
+
+    after_s: float
+    before_s: float
+    bytes: int
+
+
+class ContinuousTraffic:
+    """UDP from one pod to another for as long as the block runs, sampled ten times a second in the pod that
+    receives it. Needs no API server in between: both ends run on their own.
+    """
+
+    def __init__(self, kubectl: Kubectl, client: str, server: str, bits_per_s: int) -> None:
+        self._kubectl = kubectl
+        self._client, self._server = client, server
+        self._offered = bits_per_s
+        self._target = address(kubectl, server)
+        self._since = -math.inf
+
+    def __enter__(self) -> Self:
+        _start(self._kubectl, self._server, _RECEIVE, str(_PORT), str(_LONGEST_S))
+        _start(
+            self._kubectl, self._client, _SEND, self._target, str(_PORT), str(self._offered), str(_LONGEST_S)
+        )
+        time.sleep(1)  # the burst is used up in it
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pod in (self._client, self._server):
+            self._kubectl.exec(pod, "sh", "-c", f"kill $(cat {_PID})")
+
+    def samples(self) -> list[Sample]:
+        """What has arrived until now. The last one is at most a fraction of a second old."""
+        lines = self._kubectl.exec(self._server, "cat", _RECORD).splitlines()
+        complete = (line.split() for line in lines if line.endswith("."))
+        found = [Sample(float(after), float(before), int(count)) for after, before, count, _ in complete]
+        return [each for each in found if each.before_s > self._since]
+
+    def forget(self) -> None:
+        """Lets the record begin now."""
+        self._since = self.samples()[-1].before_s
+
+    def bits_per_s(self, seconds: float = 2.0) -> float:
+        """How much arrives in so many seconds from now on."""
+        time.sleep(seconds)
+        samples = self.samples()
+        last = samples[-1]
+        first = next(each for each in samples if each.before_s >= last.before_s - seconds)
+        return 8 * (last.bytes - first.bytes) / (last.before_s - first.before_s)
+
+    def arrived(self) -> float:
+        """In bits per second, from the first moment until now."""
+        first, last = (samples := self.samples())[0], samples[-1]
+        return 8 * (last.bytes - first.bytes) / (last.before_s - first.before_s)
+
+    def excess(self, rate: int, burst: int) -> int:
+        """By how many bytes more has arrived, in that stretch of time where it is most, than the rate and
+        one burst let through. A gap in the limit shows in it, and so does a burst that is given twice.
+        """
+        return excess(self.samples(), rate, burst)
+
+
+def excess(samples: Sequence[Sample], rate: int, burst: int) -> int:
+    """Of any two samples: what came between them, less what a bucket of that size lets through."""
+    exact = 1.001 * rate / 8
+    most, least = -math.inf, math.inf
+    for each in samples:
+        least = min(least, each.bytes - exact * each.after_s)
+        most = max(most, each.bytes - exact * each.before_s - least)
+    return round(most - burst)
+
+
+def _start(kubectl: Kubectl, pod: str, program: str, *words: str) -> None:
+    """Runs Python in a pod, in the background, so that it does not end with the connection to it."""
+    script = f'setsid python3 -c "$@" </dev/null >{_RECORD} 2>&1 & echo $! >{_PID}'
+    kubectl.exec(pod, "sh", "-c", script, "sh", program, *words)

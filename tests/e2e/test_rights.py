@@ -1,0 +1,298 @@
+"""Who may do what: each service account of the chart, a stolen token of an agent, a namespace's own user."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.errors import ClusterError
+from cluster.kubectl import Document, Kubectl
+from cluster.workloads import pod, server
+from tests.chart.rights import EVERYWHERE, IN_THE_RELEASES_NAMESPACE
+from tests.e2e.release import NAME, NAMESPACE, Release, condition, policy, until, wait_ready
+from tests.e2e.traffic import udp
+
+ACCOUNTS = ("agent", "controller", "cleanup")
+LIMIT = {"rate": {"bits": "10M"}, "burst": {"bytes": "256Ki"}, "exceedAction": "Drop"}
+RATE = 10_000_000
+ALLOWED = "tokenbucket.dev/allow-protected"
+USER = "alice"
+ROLE_KINDS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+
+OURS, RBAC = "tokenbucket.dev", "rbac.authorization.k8s.io"
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What somebody may ask the API server for; ``resource`` with its subresource."""
+
+    verb: str
+    resource: str
+    group: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        where = f" in {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {self.group}/{self.resource} {self.name}{where}"
+
+    def review(self) -> Document:
+        """The question whether it is allowed."""
+        resource, _, subresource = self.resource.partition("/")
+        attributes = {
+            "verb": self.verb,
+            "group": self.group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": self.namespace,
+            "name": self.name,
+        }
+        return {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+        }
+
+
+def deeds(resource: str, verbs: tuple[str, ...], group: str = "") -> list[Deed]:
+    """In the release's namespace: what is allowed in the whole cluster is allowed there, too."""
+    return [Deed(verb, resource, group, NAMESPACE) for verb in verbs]
+
+
+FOR_NOBODY = [
+    *deeds("secrets", ("get", "list", "watch", *WRITES)),
+    *deeds("pods", WRITES),
+    *(deed for sub in ("exec", "attach", "portforward") for deed in deeds(f"pods/{sub}", ("create", "get"))),
+    *deeds("pods/log", ("get",)),
+    *deeds("pods/status", ("update", "patch")),
+    *deeds("pods/ephemeralcontainers", ("update", "patch")),
+    *deeds("pods/eviction", ("create",)),
+    *deeds("nodes", WRITES),
+    *deeds("nodes/status", ("update", "patch")),
+    *deeds("nodes/proxy", ("get", "create")),
+    *deeds("configmaps", ("create", "update", "delete")),
+    *deeds("namespaces", ("get", "list", *WRITES)),
+    *deeds("services", WRITES),
+    *deeds("serviceaccounts", WRITES),
+    *deeds("serviceaccounts/token", ("create",)),
+    *deeds("users", ("impersonate",)),
+    *deeds("serviceaccounts", ("impersonate",)),
+    *deeds("daemonsets", WRITES, "apps"),
+    *deeds("deployments", WRITES, "apps"),
+    *deeds("tokenbucketpolicies", WRITES, OURS),
+    *deeds("tokenbucketnodes", ("update", "deletecollection"), OURS),
+    *deeds("clusterroles", (*WRITES, "escalate", "bind"), RBAC),
+    *deeds("roles", (*WRITES, "escalate", "bind"), RBAC),
+    *deeds("clusterrolebindings", WRITES, RBAC),
+    *deeds("rolebindings", WRITES, RBAC),
+    *deeds("customresourcedefinitions", WRITES, "apiextensions.k8s.io"),
+    *deeds("validatingadmissionpolicies", WRITES, "admissionregistration.k8s.io"),
+    *deeds("mutatingwebhookconfigurations", WRITES, "admissionregistration.k8s.io"),
+    *deeds("certificatesigningrequests", ("create", "update"), "certificates.k8s.io"),
+    *deeds("*", ("*",), "*"),
+]
+READ_OUTSIDE = [Deed(verb, "configmaps", "", "kube-system") for verb in ("get", "list", "watch")]
+REFUSED = {
+    "agent": [
+        *FOR_NOBODY,
+        *READ_OUTSIDE,
+        *deeds("configmaps", ("patch",)),
+        *deeds("tokenbucketnodes", ("delete",), OURS),
+        *deeds("tokenbucketpolicies/status", ("update", "patch"), OURS),
+        *deeds("events", ("create", "list")),
+    ],
+    "controller": [
+        *FOR_NOBODY,
+        *READ_OUTSIDE,
+        *deeds("configmaps", ("patch",)),
+        *deeds("tokenbucketnodes", ("create", "patch"), OURS),
+        *deeds("tokenbucketpolicies/status", ("update",), OURS),
+        *deeds("events", ("list", "delete")),
+        *(Deed(verb, "pods", "", "kube-system") for verb in ("get", "list", "watch")),
+    ],
+    "cleanup": [
+        *FOR_NOBODY,
+        *READ_OUTSIDE,
+        Deed("patch", "configmaps", "", "kube-system", NAME),
+        Deed("patch", "configmaps", "", NAMESPACE, "another"),
+        Deed("get", "configmaps", "", NAMESPACE, "another"),
+        *deeds("tokenbucketnodes", ("create", "patch", "watch"), OURS),
+        *deeds("tokenbucketpolicies", ("get", "list", "watch"), OURS),
+        *deeds("pods", ("get", "list", "watch")),
+        *deeds("events", ("create", "list")),
+    ],
+}
+
+
+def needed(account: str) -> list[Deed]:
+    """All that an account cannot do without."""
+    name = f"{NAME}-{account}"
+    switch = NAME if account == "cleanup" else ""
+    return [
+        Deed(verb, resource, group)
+        for (group, resource), verbs in EVERYWHERE[name].items()
+        for verb in sorted(verbs)
+    ] + [
+        Deed(verb, resource, group, NAMESPACE, switch if resource == "configmaps" else "")
+        for (group, resource), verbs in IN_THE_RELEASES_NAMESPACE[name].items()
+        for verb in sorted(verbs)
+    ]
+
+
+@pytest.fixture(scope="module")
+def accounts(release: Release) -> Iterator[Kubectl]:
+    """With the one too that is there only while the chart is uninstalled."""
+    hooks = yaml.safe_load_all(release._helm("get", "hooks", NAME))
+    roles = [
+        each
+        for each in hooks
+        if each and each["kind"] in ROLE_KINDS and each["metadata"]["name"] == f"{NAME}-cleanup"
+    ]
+    assert {each["kind"] for each in roles} == ROLE_KINDS
+    release.kubectl.apply(*roles)
+    yield release.kubectl
+    release.kubectl.delete(*roles)
+
+
+def granted(kubectl: Kubectl, account: str, asked: list[Deed]) -> list[str]:
+    """What of it the API server allows, asked as by ``kubectl auth can-i``."""
+    reviews = {"apiVersion": "v1", "kind": "List", "items": [deed.review() for deed in asked]}
+    user = f"system:serviceaccount:{NAMESPACE}:{NAME}-{account}"
+    words = ("create", "--validate=false", "--output=json", "--filename=-", f"--as={user}")
+    answers = documents_in(kubectl.run(*words, stdin=json.dumps(reviews), timeout_s=120))
+    return [str(deed) for deed, answer in zip(asked, answers, strict=True) if answer["status"]["allowed"]]
+
+
+def documents_in(text: str) -> Iterator[Document]:
+    """Of JSON documents one after another, as ``kubectl create`` prints them."""
+    while text := text.lstrip():
+        document, end = json.JSONDecoder().raw_decode(text)
+        yield document
+        text = text[end:]
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_an_account_may_do_what_it_needs(accounts: Kubectl, account: str) -> None:
+    """And is not refused in the middle of its work."""
+    asked = needed(account)
+    assert granted(accounts, account, asked) == [str(deed) for deed in asked]
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_an_account_may_do_nothing_that_it_does_not_need(accounts: Kubectl, account: str) -> None:
+    """No secrets, no writes, no way to more rights; nothing outside the release's namespace but to read."""
+    assert granted(accounts, account, REFUSED[account]) == []
+
+
+@contextlib.contextmanager
+def with_token(kubectl: Kubectl, token: str, folder: Path) -> Iterator[Kubectl]:
+    """Commands of whoever has a token."""
+    config = json.loads(kubectl.run("config", "view", "--raw", "--minify", "--output=json"))
+    config["users"] = [{"name": each["name"], "user": {"token": token}} for each in config["users"]]
+    file = folder / "kubeconfig"
+    file.write_text(json.dumps(config))
+    yield Kubectl(file, kubectl.program, kubectl.namespace)
+    file.unlink()
+
+
+def test_a_token_of_a_nodes_agent_writes_that_nodes_report_and_no_other(
+    release: Release, nodes: list[str], tmp_path: Path
+) -> None:
+    """As somebody would have it who broke into the agent. Not that of a node that is not there, either."""
+    node, *others = nodes
+    pod_name = release.agent(node)
+    words = ("--bound-object-kind=Pod", f"--bound-object-name={pod_name}")
+    token = release.kubectl.run("create", "token", f"{NAME}-agent", *words).strip()
+    with with_token(release.kubectl, token, tmp_path) as thief:
+        write_report(thief, node)
+        for other in (*others, "elsewhere"):
+            with pytest.raises(ClusterError) as caught:
+                write_report(thief, other)
+            assert f"of its own node only, which is {node}" in caught.value.output
+        with pytest.raises(ClusterError) as caught:
+            thief.run("get", "secrets")
+        assert "Forbidden" in caught.value.output
+
+
+def write_report(kubectl: Kubectl, node: str) -> None:
+    """A dry run: nothing changes."""
+    report = {
+        "apiVersion": "tokenbucket.dev/v1alpha1",
+        "kind": "TokenBucketNode",
+        "metadata": {"name": node},
+        "status": {"limits": 1},
+    }
+    words = ("--server-side", "--force-conflicts", "--dry-run=server", "--validate=false", "--filename=-")
+    kubectl.run("apply", *words, stdin=json.dumps(report))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Two namespaces with a pod each. Of the first a user may write the policies."""
+
+    mine: Kubectl
+    theirs: Kubectl
+
+
+@pytest.fixture
+def neighbours(release: Release, nodes: list[str]) -> Iterator[Neighbours]:
+    rights = {"apiGroups": [OURS], "resources": ["tokenbucketpolicies"], "verbs": ["*"]}
+    meta = {"name": "policies"}
+    role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": meta, "rules": [rights]}
+    binding = {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "policies"},
+        "subjects": [{"apiGroup": RBAC, "kind": "User", "name": USER}],
+    }
+    with (
+        release.admin.fresh_namespace("rights-mine") as mine,
+        release.admin.fresh_namespace("rights-theirs") as theirs,
+    ):
+        mine.apply(role, binding, server("web", nodes[0]), pod("client", nodes[-1], {"app": "client"}))
+        theirs.apply(server("web", nodes[0]), pod("client", nodes[-1], {"app": "client"}))
+        for each in (mine, theirs):
+            each.wait("condition=Ready", "pod", "--all", timeout_s=120)
+        yield Neighbours(mine, theirs)
+
+
+def test_a_user_of_a_namespace_limits_the_pods_there_and_no_others(neighbours: Neighbours) -> None:
+    """Of two pods with the same name and labels on the same node. What is refused names the namespace."""
+    mine, theirs = neighbours.mine, neighbours.theirs
+    document = json.dumps(policy("web", "web", ingress=LIMIT, priority=1000))
+    mine.run("apply", f"--as={USER}", "--filename=-", stdin=document)
+    wait_ready(mine, "web", 1)
+    assert udp(mine, "client", "web", 3 * RATE).bits_per_s < 1.05 * RATE
+    assert udp(theirs, "client", "web", 3 * RATE).bits_per_s > 2 * RATE
+    for words in (("create", "--filename=-"), ("delete", "tbp", "--all"), ("get", "tbp"), ("get", "tbn")):
+        with pytest.raises(ClusterError) as caught:
+            theirs.run(*words, f"--as={USER}", stdin=document if "create" in words else None)
+        assert "is forbidden" in caught.value.output.lower(), words
+    mine.run("delete", "tbp", "web", f"--as={USER}")
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", NAMESPACE])
+def test_a_policy_in_a_protected_namespace_needs_the_label(release: Release, namespace: str) -> None:
+    """Without it the status names the fix, and with it the policy is accepted."""
+    here = Kubectl(release.admin.kubeconfig, release.admin.program, namespace)
+    document = policy("rights", "rights-test", ingress=LIMIT)
+    here.apply(document)
+    try:
+        until(lambda: condition(here, "rights", "Accepted").get("status") == "False")
+        message = condition(here, "rights", "Accepted")["message"]
+        assert f"needs the label {ALLOWED}=true" in message
+        assert namespace in message
+        here.run("label", "tbp", "rights", f"{ALLOWED}=true")
+        until(lambda: condition(here, "rights", "Accepted").get("status") == "True")
+        here.run("label", "tbp", "rights", f"{ALLOWED}-")
+        until(lambda: condition(here, "rights", "Accepted").get("status") == "False")
+    finally:
+        here.delete(document)

@@ -1,0 +1,206 @@
+"""Limits stay in force, without a gap and without tokens given twice, whatever happens around them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.cluster import Cluster
+from cluster.node_shell import NodeShell
+from tests.e2e.agents import AGENT_PIDS
+from tests.e2e.image import LAYOUT_TAG
+from tests.e2e.release import AGENTS, Release, policy, until, wait_ready
+from tests.e2e.two_limits import (
+    LIMIT,
+    POLICIES,
+    RATE,
+    TwoLimits,
+    limited,
+    two_limited_pods,
+    unlimited,
+)
+
+_AWAY_S = 20
+
+
+@pytest.fixture(scope="module")
+def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
+    """Both limits in force."""
+    with two_limited_pods(release, nodes, "survival") as made:
+        made.kubectl.apply(*POLICIES)
+        made.wait()
+        yield made
+
+
+def test_agents_killed(shop: TwoLimits, shell: NodeShell) -> None:
+    """They come back. While they are dead the status says that nobody knows."""
+    with shop.unbroken():
+        assert _kill_agents(shop, shell) >= len(shop.nodes)
+
+        def known_to_be_dead() -> bool:
+            _kill_agents(shop, shell)  # the first time they are back at once, too quick to be missed
+            return shop.programmed("Unknown", "AgentUnavailable")
+
+        until(known_to_be_dead)
+
+
+def _kill_agents(shop: TwoLimits, shell: NodeShell) -> int:
+    """Returns how many processes that were."""
+    killed = 0
+    for node in shop.nodes:
+        pids = shell.run(node, "sh", "-c", AGENT_PIDS).split()
+        if pids:
+            shell.run(node, "sh", "-c", f"kill -KILL {' '.join(pids)} || true")  # one may just have ended
+        killed += len(pids)
+    return killed
+
+
+def test_agents_restarted(shop: TwoLimits) -> None:
+    """By deleting their pods."""
+    with shop.unbroken():
+        shop.release.kubectl.run("delete", "pod", f"--selector={AGENTS}")
+        shop.release.wait()
+
+
+def test_agents_whose_image_is_missing(shop: TwoLimits) -> None:
+    """Limits need no agent, but nobody knows of them then."""
+    with shop.unbroken():
+        here = shop.release.kubectl
+        here.run("set", "image", "daemonset/tokenbucket-agent", "*=localhost/tokenbucket:none")
+        try:
+            until(lambda: shop.programmed("Unknown", "AgentUnavailable"))
+        finally:
+            here.run("rollout", "undo", "daemonset/tokenbucket-agent")
+        shop.release.wait()
+
+
+def test_an_upgrade_to_another_pin_layout_and_back(shop: TwoLimits, shell: NodeShell) -> None:
+    """By ``helm upgrade`` and ``helm rollback``: tokens are kept, and the pins of the other layout go."""
+    with shop.unbroken():
+        shop.release.install(LAYOUT_TAG)
+        _has_pins(shop, shell, "v2")
+        shop.wait()
+        shop.release.rollback()
+        _has_pins(shop, shell, "v1")
+
+
+def _has_pins(shop: TwoLimits, shell: NodeShell, layout: str) -> None:
+    for node in shop.nodes:
+        until(lambda node=node: shell.run(node, "ls", "/sys/fs/bpf/tokenbucket").split() == [layout])  # type: ignore[misc]
+
+
+def test_a_queueing_discipline_that_somebody_makes_anew(shop: TwoLimits, shell: NodeShell) -> None:
+    """Our filter goes with the old one, and is back within seconds, with the tokens that there were."""
+    with shop.under_traffic() as flows:
+        for name, node, flow in zip(("web", "worker"), shop.nodes, flows, strict=True):
+            link = _host_link(shop, shell, name, node)
+            tc = f"tc qdisc del dev {link} clsact && (tc qdisc add dev {link} clsact || true)"
+            shell.run(node, "sh", "-c", tc)
+            time.sleep(3)
+            flow.forget()
+        time.sleep(2)
+        for flow in flows:
+            limited(flow)
+    shop.wait()
+
+
+def _host_link(shop: TwoLimits, shell: NodeShell, name: str, node: str) -> str:
+    """The node's end of a pod's link."""
+    index = int(shop.kubectl.exec(name, "cat", "/sys/class/net/eth0/iflink"))
+    links = json.loads(shell.run(node, "ip", "-json", "link"))
+    return str(next(link["ifname"] for link in links if link["ifindex"] == index))
+
+
+def test_the_kill_switch(shop: TwoLimits) -> None:
+    """Off lifts the limits, and Enforce puts them back."""
+    with shop.under_traffic() as flows:
+        shop.release.enforce("Off")
+        try:
+            until(lambda: shop.programmed("False", "Off"))
+            for flow in flows:
+                until(lambda flow=flow: unlimited(flow))  # type: ignore[misc]
+        finally:
+            shop.release.enforce("Enforce")
+        shop.wait()
+        for flow in flows:
+            flow.forget()
+        time.sleep(2)
+        for flow in flows:
+            limited(flow)
+
+
+def test_the_kill_switch_of_one_node(shop: TwoLimits) -> None:
+    """By the node's label; the other node goes on."""
+    node, label = shop.nodes[0], "tokenbucket.dev/enforcement"
+    with shop.under_traffic() as (received, sent):
+        shop.kubectl.run("label", "node", node, f"{label}=Off")
+        try:
+            until(lambda: unlimited(received))
+            assert not shop.in_force(node)
+        finally:
+            shop.kubectl.run("label", "node", node, f"{label}-")
+        shop.wait()
+        received.forget()
+        time.sleep(2)
+        limited(received)
+        limited(sent)
+
+
+def test_an_api_server_that_is_away(shop: TwoLimits, cluster: Cluster) -> None:
+    """Limits hold for as long, and an edit afterwards is in force at once."""
+    with shop.unbroken():
+        cluster.root.stop("kube-apiserver")
+        try:
+            time.sleep(_AWAY_S)
+        finally:
+            cluster.start_api_server()
+    with shop.under_traffic() as (received, _):
+        shop.kubectl.apply(policy("web", "web", ingress={**LIMIT, "rate": {"bits": "5M"}}))
+        wait_ready(shop.kubectl, "web", 1)
+        received.forget()
+        time.sleep(2)
+        limited(received, RATE // 2)
+        shop.kubectl.apply(*POLICIES)
+    shop.wait()
+
+
+def test_a_deletion_that_no_watch_tells(shop: TwoLimits, cluster: Cluster) -> None:
+    """The API server is away, a policy is deleted, and etcd is compacted: then the API server has nothing but
+    410 for whoever asks what happened since. The limit is lifted, and the others stay.
+    """
+    shop.kubectl.apply(policy("gone", "sink", ingress=LIMIT))
+    wait_ready(shop.kubectl, "gone", 1)
+    seen = shop.kubectl.get("tbp", "gone")["metadata"]["resourceVersion"]
+    with shop.unbroken():
+        cluster.root.stop("kube-apiserver")
+        try:
+            # As another API server would delete it.
+            key = f"/registry/tokenbucket.dev/tokenbucketpolicies/{shop.kubectl.namespace}/gone"
+            deleted = _etcd(cluster, "kv/deleterange", key=base64.b64encode(key.encode()).decode())
+            assert deleted["deleted"] == "1"
+            _etcd(cluster, "kv/compaction", revision=deleted["header"]["revision"], physical=True)
+        finally:
+            cluster.start_api_server()
+        policies = "/apis/tokenbucket.dev/v1alpha1/tokenbucketpolicies"
+        watch = f"{policies}?watch=1&resourceVersion={seen}&timeoutSeconds=9"
+        assert '"code":410' in shop.kubectl.run("get", "--raw", watch)
+        until(lambda: shop.in_force(shop.nodes[0]) == {"web"})
+
+
+def _etcd(cluster: Cluster, what: str, **request: object) -> dict[str, object]:
+    """A request to etcd, by its gateway for HTTP."""
+    program = (
+        "import sys, urllib.request as http;"
+        "request = http.Request(sys.argv[1], sys.argv[2].encode());"
+        "print(http.urlopen(request, timeout=30).read().decode())"
+    )
+    url = f"http://127.0.0.1:2379/v3/{what}"
+    answer: dict[str, object] = json.loads(
+        cluster.root.run([sys.executable, "-I", "-c", program, url, json.dumps(request)])
+    )
+    return answer

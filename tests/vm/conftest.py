@@ -1,0 +1,66 @@
+"""Each kernel is booted once, for all rungs, and the last lines of the run say how the tests in it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from tests.vm.kernels import Kernel
+from tests.vm.machine import Ended, run_rungs
+
+# No random order: a machine is the same each time.
+_ARGUMENTS = [
+    "-p",
+    "tests.vm.inside",
+    "-p",
+    "no:randomly",
+    "--hypothesis-profile=few",
+    "--durations=20",
+    "--timeout=600",
+]
+_RUNGS = {rung: [f"tests/{rung}", *_ARGUMENTS] for rung in ("bpf", "netns")}
+_AT_A_TIME = 2
+_POOL = pytest.StashKey[ThreadPoolExecutor]()
+_ENDED = pytest.StashKey[list[Ended]]()
+
+Rungs = Callable[[Kernel], dict[str, Ended]]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not any(map(_is_ours, session.items)):
+        return
+    pool = ThreadPoolExecutor(_AT_A_TIME)
+    # Its threads begin now and keep the machine's network, which kernels are fetched by: other rungs move the main
+    # thread, alone, to namespaces of its own.
+    all_begun = Barrier(_AT_A_TIME)
+    for _ in range(_AT_A_TIME):
+        pool.submit(all_begun.wait)
+    session.config.stash[_POOL] = pool
+
+
+@pytest.fixture(scope="session")
+def rungs_in(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rungs]:
+    """How the rungs ended in the machine with a kernel. All machines that tests want begin at once."""
+    wanted = {item.callspec.params["kernel"]: None for item in request.session.items if _is_ours(item)}
+    with request.config.stash[_POOL] as pool:
+        running = {
+            kernel: pool.submit(run_rungs, kernel, _RUNGS, tmp_path_factory.mktemp(f"kernel-{kernel}-"))
+            for kernel in wanted
+        }
+        yield lambda kernel: running[kernel].result()
+    done = [each.result() for each in running.values() if not each.exception()]
+    request.config.stash[_ENDED] = [ended for rungs in done for ended in rungs.values()]
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    return "rungs_in" in getattr(item, "fixturenames", ())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for ended in config.stash.get(_ENDED, []):
+        terminalreporter.section(f"{ended.rung} rung on {ended.kernel}")
+        for line in ended.summary:
+            terminalreporter.write_line(line)

@@ -1,0 +1,61 @@
+"""Plugin of the pytest that runs inside a machine, where all is some thirty times slower.
+
+It leaves out the tests that no kernel has a part in, or that a slow machine makes meaningless, and lets the
+others wait longer.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+_PATIENCE_S = 240.0
+
+LEFT_OUT = (
+    # Of the compiler and of arithmetic.
+    "tests/bpf/test_layout.py::",
+    "tests/bpf/test_exactness.py::test_admitted_total_is_the_exact_one_within_a_thousandth",
+    # Each compiles again, for 10 s and more, and shows no more of a kernel than the tests beside it.
+    "tests/bpf/test_load.py::test_a_refused_program_is_one_readable_error[compiler]",
+    "tests/bpf/test_load.py::test_a_pin_that_is_not_our_map_is_refused",
+    "tests/bpf/test_load.py::test_loading_twice_loads_once",
+    "tests/bpf/test_load.py::test_nothing_is_kept_of_a_load_that_failed_at_once",
+    "tests/bpf/test_elders.py::test_the_other_version_goes_when_nothing_runs_it",
+    "tests/bpf/test_elders.py::test_an_incomplete_version_is_left_aside",
+    "tests/bpf/test_stock_tools.py::test_clangs_program_passes_the_reference_vectors",
+    # The machine has one processor.
+    "tests/bpf/test_acceptance.py::test_cpus_do_not_multiply_the_burst",
+    # Of the command line, and of ways to other namespaces.
+    "tests/netns/test_devices.py::",
+    "tests/netns/test_connection.py::",
+    # Most follow the agent, which needs no kernel, or count tokens by the clock.
+    "tests/netns/test_agent.py::",
+)
+"""How the ids of the tests begin."""
+
+KEPT = (
+    "tests/netns/test_agent.py::test_a_pod_receives_its_burst_to_the_packet[10.2.1.2/24-ptp]",
+    "tests/netns/test_agent.py::test_a_pod_receives_its_burst_to_the_packet[fd02::2/64-bridge]",
+    "tests/netns/test_agent.py::test_egress_is_limited_at_the_other_hook",
+    "tests/netns/test_agent.py::test_detach_all_leaves_nothing_of_ours_and_all_of_others",
+)
+"""All the same."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    ids = [item.nodeid for item in items]
+    folders = {name.rsplit("/", 1)[0] for name in ids}
+    listed = [name for name in (*LEFT_OUT, *KEPT) if name.rsplit("/", 1)[0] in folders]
+    stale = [begin for begin in listed if not any(name.startswith(begin) for name in ids)]
+    if stale:
+        raise pytest.UsageError(f"{__file__}: no such tests: {', '.join(stale)}")
+    left_out = [item for item in items if item.nodeid.startswith(LEFT_OUT) and item.nodeid not in KEPT]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    agent = sys.modules.get("tests.netns.agent")
+    if agent:
+        agent.PATIENCE_S = _PATIENCE_S

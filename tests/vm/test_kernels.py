@@ -1,0 +1,25 @@
+"""The program and its attachment on the kernels of Debian, in virtual machines."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.vm.conftest import Rungs
+from tests.vm.kernels import KERNELS, Kernel
+
+# The first one may have to wait for kernels to be fetched, too.
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.parametrize("kernel", KERNELS, ids=str)]
+
+
+def test_the_bpf_rung_passes_on(kernel: Kernel, rungs_in: Rungs) -> None:
+    """The verifier and the JIT of that kernel, under BPF_PROG_TEST_RUN."""
+    ended = rungs_in(kernel)["bpf"]
+    if not ended.passed:
+        pytest.fail(ended.explain(), pytrace=False)
+
+
+def test_the_netns_rung_passes_on(kernel: Kernel, rungs_in: Rungs) -> None:
+    """Its qdiscs, filters, netlink messages and packets."""
+    ended = rungs_in(kernel)["netns"]
+    if not ended.passed:
+        pytest.fail(ended.explain(), pytrace=False)
