@@ -12,16 +12,8 @@ from tests.vm.kernels import Kernel
 from tests.vm.machine import Ended, run_rungs
 
 # No random order: a machine is the same each time.
-_ARGUMENTS = [
-    "-p",
-    "tests.vm.inside",
-    "-p",
-    "no:randomly",
-    "--hypothesis-profile=few",
-    "--durations=20",
-    "--timeout=600",
-]
-_RUNGS = {rung: [f"tests/{rung}", *_ARGUMENTS] for rung in ("bpf", "netns")}
+_OPTIONS = ["-p", "no:randomly", "--hypothesis-profile=few", "--durations=20", "--timeout=600"]
+_RUNGS = {rung: [f"tests/{rung}", "-p", "tests.vm.inside", *_OPTIONS] for rung in ("bpf", "netns")}
 _AT_A_TIME = 2
 _POOL = pytest.StashKey[ThreadPoolExecutor]()
 _ENDED = pytest.StashKey[list[Ended]]()
@@ -33,8 +25,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not any(map(_is_ours, session.items)):
         return
     pool = ThreadPoolExecutor(_AT_A_TIME)
-    # Its threads begin now and keep the machine's network, which kernels are fetched by: other rungs move the main
-    # thread, alone, to namespaces of its own.
+    # Its threads begin now, and so keep the network that kernels are fetched by: other rungs move the main
+    # thread, and no other, to namespaces of its own.
     all_begun = Barrier(_AT_A_TIME)
     for _ in range(_AT_A_TIME):
         pool.submit(all_begun.wait)
