@@ -79,6 +79,7 @@ def test_agents_whose_image_is_missing(shop: TwoLimits) -> None:
         shop.release.wait()
 
 
+@pytest.mark.usefixtures("cluster")  # only its nodes have that image
 def test_an_upgrade_to_another_pin_layout_and_back(shop: TwoLimits, shell: NodeShell) -> None:
     """By ``helm upgrade`` and ``helm rollback``: tokens are kept, and the pins of the other layout go."""
     with shop.unbroken():
