@@ -19,7 +19,7 @@ ifneq ($(V),1)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: cluster cluster-demo cluster-down cluster-setup e2e e2e-kind image test-chart test-vm help setup fmt lint test test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: bench-cluster cluster cluster-demo cluster-down cluster-setup e2e e2e-kind image test-chart test-vm help setup fmt lint test test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ demo: setup ## pods without a cluster, limited before your eyes (root, under 90 
 
 bench: setup ## what a decision costs, and how exact it is (root)
 	$(PYTHON) bench/run.py $(ARGS)
+
+bench-cluster: cluster-setup ## arrival, new rates and footprint on a real cluster (root)
+	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.cluster $(ARGS)
 
 tokenbucket.o: $(OBJECT) ## the program by clang, for stock tc: build/tokenbucket.o
 

@@ -23,7 +23,7 @@ def test_the_agent_is_small(shell: NodeShell, nodes: list[str]) -> None:
 
 
 def test_the_agent_has_no_client_library_of_kubernetes(release: Release, nodes: list[str]) -> None:
-    """Which would take more memory than all the rest. Nor is the compiler mapped while it runs."""
+    """Which would take more memory than all the rest."""
     look = "import importlib.util as u; print(u.find_spec('kubernetes'))"
     for node in nodes:
         agent = release.agent(node)

@@ -219,7 +219,7 @@ def test_limits_outlive_the_agent_and_are_taken_over(
     wait(lambda: limit_of("web"))
     assert tc("filter", "show", "dev", web.veth, "egress") == before
     assert len(agent.events("attached")) == len(agent.events("limit set")) == 1
-    assert send(client, web, 50) <= 3
+    assert send(client, web, 50) < 10, "a full bucket lets 10 through; one token comes back each second"
 
 
 def test_an_upgrade_replaces_programs_in_place_and_keeps_tokens(lab: Lab, agent: Agent, client: Pod) -> None:
@@ -232,7 +232,7 @@ def test_an_upgrade_replaces_programs_in_place_and_keeps_tokens(lab: Lab, agent:
     build.rename(build.with_name("0123456789abcdef"))  # as if another version had loaded it
     agent.start()
     wait(lambda: len(agent.events("attached")) == 2, agent.log)
-    assert send(client, web, 50) <= 3
+    assert send(client, web, 50) < 10, "a full bucket lets 10 through; one token comes back each second"
     wait(lambda: [folder.name for folder in harness.PINS.programs.iterdir()] == [build.name], agent.log)
 
 
