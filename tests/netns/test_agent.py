@@ -137,7 +137,7 @@ def test_what_somebody_removes_is_back_with_its_tokens(
     else:
         tc("qdisc", "del", "dev", web.veth, "clsact")
     wait(lambda: len(agent.events("attached")) == 2, agent.log)
-    assert send(client, web, 50) <= 2, "a token a second may have come back"
+    assert send(client, web, 50) < 10, "a token a second may have come back"
 
 
 def test_a_contender_is_reported_and_not_fought(lab: Lab, agent: Agent) -> None:
@@ -214,7 +214,7 @@ def test_limits_outlive_the_agent_and_are_taken_over(
     assert empties_a_bucket(client, web, 10)
     before = tc("filter", "show", "dev", web.veth, "egress")
     agent.stop(number)
-    assert send(client, web, 50) <= 2
+    assert send(client, web, 50) < 10
     agent.start()
     wait(lambda: limit_of("web"))
     assert tc("filter", "show", "dev", web.veth, "egress") == before
