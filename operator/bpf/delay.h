@@ -5,89 +5,101 @@
  *
  * What is bounded is what waits ahead of a packet, not its own cost, so that a super-packet goes through an
  * empty bucket at any rate. Small packets (acknowledgements, SYN, DNS, ping) are charged and never wait, so
- * that what is waited for is not behind the bulk; they are dropped only where twice as much is ahead.
+ * that what is waited for is not behind the bulk. They are dropped only where more is ahead than bulk alone
+ * can put there: a super-packet behind the longest delay, and the longest delay once more.
  */
 #ifndef TB_DELAY_H
 #define TB_DELAY_H
 
 enum {
 	TB_SMALL_BYTES = 256,
+	TB_SUPER_BYTES = 1 << 16, /* the largest super-packet, unless BIG TCP is switched on */
+	TB_SUPER_SEGMENTS = 64,
 	TB_ECN_MASK = 3,
+	TB_ECN_NOT_ECT = 0,
 	TB_ECN_ECT1 = 1, /* L4S, RFC 9331 */
+	TB_ECN_CE = 3,
 	/* ECT(0) is marked from this fraction of the longest delay on. */
 	TB_CE_FRACTION = 5,
 };
 
 /* ECT(1) is marked from 1 ms on. */
-#define TB_CE_ECT1_Q (TB_QUANTA_PER_NS * 1000000)
+#define TB_CE_ECT1_Q ((__s64)TB_QUANTA_PER_NS * 1000000)
 
 /* The clock type of a departure time: since 6.10 BPF_SKB_CLOCK_MONOTONIC, with the same value. */
 #define TB_CLOCK_MONOTONIC 1
 
 /* A packet's place among what waits, in quanta from now on; 0 is now. */
 struct tb_wait {
-	__u64 ahead; /* when all that waits ahead of it will have gone */
-	__u64 departs;
+	__s64 ahead; /* when all that waits ahead of it will have gone */
+	__s64 departs;
 };
 
-static __always_inline __u64 tb_after(__u64 time, __u64 now)
-{
-	return (__s64)(time - now) > 0 ? time - now : 0;
-}
-
-static __always_inline __u64 tb_max(__u64 a, __u64 b)
+static __always_inline __s64 tb_later_of(__s64 a, __s64 b)
 {
 	return a > b ? a : b;
 }
 
-/* Charges a packet unless more than max_ahead waits ahead of it. Safe against other CPUs. */
-static __always_inline enum tb_case tb_take_later(__u64 *word, __u64 now, __u64 cost, __u64 burst,
-						  __u64 max_ahead, __u64 *base)
+static __always_inline int tb_is_small(struct tb_packet packet)
 {
-	for (int try = 0; try < TB_TRIES; try++) {
-		__u64 tat = *(volatile __u64 *)word;
-
-		*base = tb_base(tat, now, burst);
-		if (tb_after(*base, now) > max_ahead)
-			return TB_TOO_FAST;
-		if (__sync_val_compare_and_swap(word, tat, *base + cost) == tat)
-			return TB_IN_WINDOW;
-	}
-	return TB_CONTENDED;
+	return packet.wire_bytes <= TB_SMALL_BYTES;
 }
 
-static __always_inline void tb_queue_behind(struct tb_wait *wait, __u64 now, __u64 base, __u64 cost,
-					    __u64 burst)
+/* The most that may wait ahead of a packet by a meter of which a super-packet takes so much. */
+static __always_inline __s64 tb_max_ahead(const struct tb_config *config, struct tb_packet packet,
+					  __u64 super_cost)
 {
-	wait->ahead = tb_max(wait->ahead, tb_after(base, now));
-	wait->departs = tb_max(wait->departs, tb_after(base + tb_min(cost, burst), now));
+	return tb_is_small(packet) ? 2 * config->max_delay_q + super_cost : config->max_delay_q;
+}
+
+/* Charges a packet unless more than max_ahead waits ahead of it. Safe against other CPUs. */
+static __always_inline int tb_take_later(__u64 *word, __u64 now, __u64 cost, __u64 burst, __s64 max_ahead,
+					 struct tb_wait *wait)
+{
+	for (int try = 0; try < TB_TRIES; try++) {
+		__u64 tat = tb_read(word);
+		__u64 base = tb_base(tat, now, burst);
+
+		if ((__s64)(base - now) > max_ahead)
+			return 0;
+		if (__sync_val_compare_and_swap(word, tat, base + cost) != tat)
+			continue;
+		wait->ahead = tb_later_of(wait->ahead, base - now);
+		wait->departs = tb_later_of(wait->departs, base - now + tb_min(cost, burst));
+		return 1;
+	}
+	return 0;
+}
+
+/* The decision alone, nothing charged. */
+static __always_inline int tb_is_full(__u64 *word, __u64 now, __u64 burst, __s64 max_ahead)
+{
+	return (__s64)(tb_base(tb_read(word), now, burst) - now) > max_ahead;
 }
 
 /* Both meters, or neither. The wait is the longer of the two. */
 static __always_inline int tb_charge_later(const struct tb_config *config, struct tb_meters *meters,
-					   struct tb_packet packet, __u64 now, __u64 max_ahead,
-					   struct tb_wait *wait)
+					   struct tb_packet packet, __u64 now, struct tb_wait *wait)
 {
 	__u64 bytes_cost = tb_bytes_cost(packet.wire_bytes, config->bytes_scale);
 	__u64 packets_cost = tb_packets_cost(packet.segments, config->packets_scale);
-	__u64 base;
+	__s64 bytes_ahead = tb_max_ahead(config, packet, tb_bytes_cost(TB_SUPER_BYTES, config->bytes_scale));
+	__s64 packets_ahead =
+		tb_max_ahead(config, packet, tb_packets_cost(TB_SUPER_SEGMENTS, config->packets_scale));
 
-	if (config->bytes_scale) {
-		if (tb_take_later(&meters->bytes_tat, now, bytes_cost, config->bytes_burst_q, max_ahead,
-				  &base) >= TB_TOO_FAST)
-			return 0;
-		tb_queue_behind(wait, now, base, bytes_cost, config->bytes_burst_q);
-	}
-	if (!config->packets_scale)
-		return 1;
-	if (tb_take_later(&meters->packets_tat, now, packets_cost, config->packets_burst_q, max_ahead,
-			  &base) >= TB_TOO_FAST) {
-		if (config->bytes_scale)
-			__sync_fetch_and_add(&meters->bytes_tat, -bytes_cost);
+	/* Looked at first, so that a flood that the packet meter refuses never touches the byte meter. */
+	if (config->packets_scale &&
+	    tb_is_full(&meters->packets_tat, now, config->packets_burst_q, packets_ahead))
 		return 0;
-	}
-	tb_queue_behind(wait, now, base, packets_cost, config->packets_burst_q);
-	return 1;
+	if (config->bytes_scale &&
+	    !tb_take_later(&meters->bytes_tat, now, bytes_cost, config->bytes_burst_q, bytes_ahead, wait))
+		return 0;
+	if (!config->packets_scale || tb_take_later(&meters->packets_tat, now, packets_cost,
+						    config->packets_burst_q, packets_ahead, wait))
+		return 1;
+	if (config->bytes_scale)
+		__sync_fetch_and_add(&meters->bytes_tat, -bytes_cost);
+	return 0;
 }
 
 static __always_inline __u8 tb_ecn(struct __sk_buff *skb)
@@ -97,40 +109,68 @@ static __always_inline __u8 tb_ecn(struct __sk_buff *skb)
 	return tb_net_byte(skb, 1) & TB_ECN_MASK;
 }
 
-/* Tells an ECN-capable sender to slow down, RFC 3168. What is no IP, or behind a tag in the frame, is left.
+/*
+ * Tells an ECN-capable sender to slow down, RFC 3168. Left alone is all whose network header is not where the
+ * kernel looks for it: under a tag in the frame, bpf_skb_ecn_set_ce() would write to the tag.
  */
 static __always_inline void tb_signal(struct __sk_buff *skb, const struct tb_config *config,
-				      struct tb_stats *stats, __u64 ahead)
+				      struct tb_stats *stats, struct tb_packet packet, __s64 ahead)
 {
-	__u64 threshold = config->max_delay_q / TB_CE_FRACTION;
+	__s64 threshold = config->max_delay_q / TB_CE_FRACTION;
+	__u8 ecn;
 
-	if (ahead <= tb_min(threshold, TB_CE_ECT1_Q))
+	if (ahead <= threshold && ahead <= TB_CE_ECT1_Q)
 		return;
-	if (ahead <= (tb_ecn(skb) == TB_ECN_ECT1 ? TB_CE_ECT1_Q : threshold))
+	if (!tb_is_protocol(skb, TB_ETH_P_IP) && !tb_is_protocol(skb, TB_ETH_P_IPV6))
 		return;
-	stats->ce_packets += bpf_skb_ecn_set_ce(skb) > 0;
+	ecn = tb_ecn(skb);
+	if (ecn == TB_ECN_NOT_ECT || ecn == TB_ECN_CE)
+		return;
+	if (ahead > (ecn == TB_ECN_ECT1 ? TB_CE_ECT1_Q : threshold) && bpf_skb_ecn_set_ce(skb) > 0)
+		stats->ce_packets += packet.segments;
 }
 
-/* Lets a packet that exceeds through, at once or later. Returns 0, with nothing charged, if it is to be
- * dropped. */
+/*
+ * A packet may come with a departure time: of the node's own TCP, which paces itself by an fq it finds, of
+ * an inner limiter, or of a sender who asked for it (SO_TXTIME, free to all), which outlives the way through
+ * a veth. That of a forwarded packet is heeded up to the longest delay only: whoever sends must not decide
+ * how much fq holds.
+ */
+static __always_inline void tb_bound_departure(struct __sk_buff *skb, const struct tb_config *config,
+					       __u64 now_ns)
+{
+	if (skb->ingress_ifindex && skb->tstamp > now_ns + config->max_delay_q / TB_QUANTA_PER_NS)
+		skb->tstamp = 0;
+}
+
+/* Never before the time that the packet came with. */
+static __always_inline void tb_depart(struct __sk_buff *skb, struct tb_stats *stats, __u64 now_ns,
+				      __u64 delay_ns)
+{
+	if (!delay_ns || skb->tstamp >= now_ns + delay_ns)
+		return;
+	/* Refused for what is no IP, such as ARP: that goes at once. */
+	if (!bpf_skb_set_tstamp(skb, now_ns + delay_ns, TB_CLOCK_MONOTONIC))
+		stats->delayed_ns += delay_ns;
+}
+
+/* Lets a packet that exceeds through, at once or later; with TB_OBSERVE it only counts what would become of
+ * it. Returns 0, with nothing charged, if it is to be dropped. */
 static __always_inline int tb_delay(struct __sk_buff *skb, const struct tb_config *config,
 				    struct tb_meters *meters, struct tb_stats *stats, struct tb_packet packet,
 				    __u64 now_ns)
 {
-	int small = packet.wire_bytes <= TB_SMALL_BYTES;
-	__u64 max_ahead = config->max_delay_q << small;
 	struct tb_wait wait = {};
 
-	if (!tb_charge_later(config, meters, packet, now_ns * TB_QUANTA_PER_NS, max_ahead, &wait))
+	if (!tb_charge_later(config, meters, packet, now_ns * TB_QUANTA_PER_NS, &wait))
 		return 0;
 	stats->delayed_packets += packet.segments;
 	stats->delayed_bytes += packet.wire_bytes;
-	tb_signal(skb, config, stats, wait.ahead);
-	if (small || !wait.departs)
+	if (config->flags & TB_OBSERVE)
 		return 1;
-	/* Refused for what is no IP, such as ARP: that goes at once. */
-	if (!bpf_skb_set_tstamp(skb, now_ns + wait.departs / TB_QUANTA_PER_NS, TB_CLOCK_MONOTONIC))
-		stats->delayed_ns += wait.departs / TB_QUANTA_PER_NS;
+	tb_signal(skb, config, stats, packet, wait.ahead);
+	if (!tb_is_small(packet))
+		tb_depart(skb, stats, now_ns, (__u64)wait.departs / TB_QUANTA_PER_NS);
 	return 1;
 }
 

@@ -27,8 +27,10 @@
 
 #define TB_QUANTA_PER_NS 256ULL
 #define TB_QUANTA_PER_S (TB_QUANTA_PER_NS * 1000000000ULL)
-/* 18 minutes: more than a packet costs. */
+/* 18 minutes: more than a packet costs and waits for. */
 #define TB_AHEAD_MAX (1ULL << 48)
+/* Costs that could be more are cut here, so that there is room for what waits ahead: it is charged on top. */
+#define TB_COST_MAX (TB_AHEAD_MAX / 2)
 /* Above the largest super-packet that a kernel builds (512 KiB) and the segments it can have. */
 #define TB_AMOUNT_MAX (1ULL << 20)
 /*
@@ -54,6 +56,11 @@ static __always_inline __u64 tb_min(__u64 a, __u64 b)
 	return a < b ? a : b;
 }
 
+static __always_inline __u64 tb_read(__u64 *word)
+{
+	return *(volatile __u64 *)word;
+}
+
 /*
  * Time that an amount takes, rounded to the nearest quantum. A multiplication and a shift, because a 64-bit
  * division takes up to 90 cycles on processors still in use.
@@ -63,7 +70,7 @@ static __always_inline __u64 tb_cost(__u64 amount, __u64 scale, int shift)
 	return (tb_min(amount, TB_AMOUNT_MAX) * scale + (1ULL << (shift - 1))) >> shift;
 }
 
-/* From 8 kbit/s on, the cost of TB_AMOUNT_MAX bytes is less than TB_AHEAD_MAX. */
+/* From 8 kbit/s on, the cost of TB_AMOUNT_MAX bytes is 51 s less than TB_AHEAD_MAX. */
 static __always_inline __u64 tb_bytes_cost(__u64 bytes, __u64 scale)
 {
 	return tb_cost(bytes, scale, TB_BYTES_SHIFT);
@@ -71,21 +78,23 @@ static __always_inline __u64 tb_bytes_cost(__u64 bytes, __u64 scale)
 
 static __always_inline __u64 tb_packets_cost(__u64 packets, __u64 scale)
 {
-	return tb_min(tb_cost(packets, scale, TB_PACKETS_SHIFT), TB_AHEAD_MAX);
+	return tb_min(tb_cost(packets, scale, TB_PACKETS_SHIFT), TB_COST_MAX);
 }
 
 /* A reserve is a fraction of the rate, and so may be below 8 kbit/s. */
 static __always_inline __u64 tb_reserve_cost(__u64 bytes, __u64 scale)
 {
-	return tb_min(tb_bytes_cost(bytes, scale), TB_AHEAD_MAX);
+	return tb_min(tb_bytes_cost(bytes, scale), TB_COST_MAX);
 }
 
-/* Where the window starts for a packet at now: max(tat, now - burst), in wrapping arithmetic. */
+/*
+ * Where the window starts for a packet at now: max(tat, now - burst), in wrapping arithmetic. One comparison
+ * for both ends of "ahead by up to TB_AHEAD_MAX, or past by up to the burst": each branch in a loop is one
+ * that the verifier follows in every round.
+ */
 static __always_inline __u64 tb_base(__u64 tat, __u64 now, __u64 burst)
 {
-	if (now - tat <= burst || tat - now <= TB_AHEAD_MAX)
-		return tat;
-	return now - burst;
+	return now - tat + TB_AHEAD_MAX <= burst + TB_AHEAD_MAX ? tat : now - burst;
 }
 
 /* A packet larger than the burst passes when the bucket is full; its whole cost is charged. */
@@ -104,7 +113,7 @@ static __always_inline int tb_would_conform(__u64 tat, __u64 now, __u64 cost, __
 static __always_inline enum tb_case tb_take(__u64 *word, __u64 now, __u64 cost, __u64 burst)
 {
 	for (int try = 0; try < TB_TRIES; try++) {
-		__u64 tat = *(volatile __u64 *)word;
+		__u64 tat = tb_read(word);
 		__u64 base = tb_base(tat, now, burst);
 
 		if (!tb_conforms(base, now, cost, burst))

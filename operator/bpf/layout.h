@@ -74,7 +74,7 @@ struct tb_stats {
 	__u64 unmetered_packets; /* let through because the slot has no meter */
 	__u64 unmetered_bytes;
 	__u64 marked_packets;
-	/* The third: of those, what Delay let through, at once (small packets) or later. */
+	/* The third: of those, what Delay let through, at once (small packets) or later; or would have. */
 	__u64 delayed_packets;
 	__u64 delayed_bytes;
 	__u64 delayed_ns; /* delay given */

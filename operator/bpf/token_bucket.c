@@ -21,11 +21,6 @@ enum {
 	TB_DROP = 2,  /* TC_ACT_SHOT */
 };
 
-static __always_inline __u64 tb_read(__u64 *word)
-{
-	return *(volatile __u64 *)word;
-}
-
 /* Charges the packet meter, and the byte meter where there is one: both, or neither. */
 static __always_inline enum tb_case tb_charge_packets(const struct tb_config *config,
 						      struct tb_meters *meters, struct tb_packet packet,
@@ -121,6 +116,8 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_h
 
 	if (!config || !meters || !stats)
 		return tb_unmetered(packet);
+	if (hook == TB_EGRESS_HOOK && (config->flags & (TB_DELAY | TB_OBSERVE)) == TB_DELAY)
+		tb_bound_departure(skb, config, now_ns);
 	if (config->packets_scale)
 		verdict = tb_charge_packets(config, meters, packet, now);
 	else if (config->bytes_scale)

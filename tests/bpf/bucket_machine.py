@@ -16,15 +16,16 @@ PASS, DROP = -1, 2
 OWNER = Owner(SlotKey(PodId("tests", "machine"), Direction.INGRESS))
 _SKB_BYTES = 192
 _OFFSETS = {"mark": 8, "ingress_ifindex": 36, "wire_len": 160, "gso_segs": 164, "gso_size": 176}
-_TSTAMP = 152
+_CLOCK, _TSTAMP = 48, 152
 UDP_PACKET = bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + b"\x11" + bytes(40)
 """An Ethernet frame of 64 bytes with IPv4 and UDP."""
 
 
-def context(now_ns: int, **fields: int) -> bytes:
-    """A ``struct __sk_buff`` for a test run."""
+def context(now_ns: int, departs_ns: int = 0, **fields: int) -> bytes:
+    """A ``struct __sk_buff`` for a test run, of a packet that may come with a departure time."""
     skb = bytearray(_SKB_BYTES)
-    struct.pack_into("=Q", skb, _TSTAMP, now_ns)
+    struct.pack_into("=Q", skb, _CLOCK, now_ns)
+    struct.pack_into("=Q", skb, _TSTAMP, departs_ns)
     for name, value in fields.items():
         struct.pack_into("=I", skb, _OFFSETS[name], value)
     return bytes(skb)
@@ -54,7 +55,7 @@ class Machine:
     left: bytes = field(default=b"", init=False)
     """The last packet, as the program left it."""
     departs_ns: int = field(default=0, init=False)
-    """Its departure time; the time of its arrival where it has none."""
+    """Its departure time; 0 where it has none."""
 
     def configure(self, config: SlotConfig, *, fresh: bool = True) -> None:
         """Sets the slot up; ``fresh`` with a full bucket."""

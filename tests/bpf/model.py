@@ -88,5 +88,44 @@ class Model:
         return conforms
 
 
+SMALL_BYTES, SUPER_BYTES, SUPER_SEGMENTS = 256, 65_536, 64
+
+
+@dataclass
+class DelayModel:
+    """A limit whose packets may wait, by the same meters: the departure time is when a packet conforms."""
+
+    bytes: Meter | None
+    packets: Meter | None
+    max_delay_ns: int
+
+    def offer(self, now_ns: int, size_bytes: int, segments: int = 1) -> int | None:
+        """How long one packet waits, in whole ns; ``None`` where it is dropped, charged to no meter."""
+        demands = self._used(size_bytes, segments)
+        if not all(meter.conforms(now_ns, units) for meter, units in demands):
+            largest = self._used(SUPER_BYTES, SUPER_SEGMENTS)
+            rooms = (self._room(meter, units, size_bytes) for meter, units in largest)
+            if any(
+                meter.base(now_ns) - now_ns > room for (meter, _), room in zip(demands, rooms, strict=True)
+            ):
+                return None
+        waits = [
+            meter.base(now_ns) - now_ns + min(meter.time_of(units), meter.burst_time())
+            for meter, units in demands
+        ]
+        for meter, units in demands:
+            meter.charge(now_ns, units)
+        return 0 if size_bytes <= SMALL_BYTES else max(0, int(max(waits)))
+
+    def _used(self, size_bytes: int, segments: int) -> list[tuple[Meter, int]]:
+        demands = ((self.bytes, size_bytes), (self.packets, segments))
+        return [(meter, units) for meter, units in demands if meter]
+
+    def _room(self, meter: Meter, largest: int, size_bytes: int) -> Fraction:
+        if size_bytes > SMALL_BYTES:
+            return Fraction(self.max_delay_ns)
+        return 2 * self.max_delay_ns + meter.time_of(largest)
+
+
 def _nearest(value: Fraction) -> int:
     return (value + Fraction(1, 2)).__floor__()

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.bpf.bucket_machine import Machine, config
-from tests.bpf.model import Meter, byte_meter, packet_meter
+from tests.bpf.bucket_machine import Machine, config, context
+from tests.bpf.model import SMALL_BYTES, DelayModel, byte_meter, packet_meter
+from tests.bpf.test_exactness import EXAMPLES, GAPS_NS, RATES_BITS, STARTS_NS, fitting_the_rate
 from tests.bpf.test_mark import checksum, ipv4, ipv6
+from tokenbucket.bpf import syscall
+from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core import gcra
+from tokenbucket.core.slot import SlotConfig
+from tokenbucket.layout import NO_SLOT
 
 NOW_NS = 10**12
-FULL, SMALL = 1514, 256
-ECT0, ECT1, CE = 2, 1, 3
+FULL, SUPER, SUPER_SEGMENTS = 1514, 65_536, 44
+ECT1, ECT0, CE = 1, 2, 3
 MS = 10**6
 FRAME = bytes(12) + b"\x08\x00" + ipv4(0) + bytes(1460)
+ARP = bytes(12) + b"\x08\x06" + bytes(1500)
+BY_HAND = {"802.1Q": b"\x81\x00\x00\x06", "802.1ad": b"\x88\xa8\x00\x06\x81\x00\x00\x06"}
+OTHER_POD = 3
+"""The interface that a forwarded packet came by; the node's own have none."""
 
 
-def delaying(max_delay_ns: int = 25 * MS, **rates: int) -> object:
-    return config(max_delay_q=max_delay_ns * gcra.QUANTA_PER_NS, **rates)
+def delaying(max_delay_ns: int = 25 * MS, *, node_reserve: bool = False, **rates: int) -> SlotConfig:
+    """A slot whose packets may wait."""
+    return config(max_delay_q=max_delay_ns * gcra.QUANTA_PER_NS, node_reserve=node_reserve, **rates)
 
 
 @pytest.fixture(autouse=True)
@@ -33,25 +41,13 @@ def _real_packets(request: pytest.FixtureRequest) -> None:
             request.getfixturevalue(name).packet = FRAME
 
 
-@dataclass
-class Delayed:
-    """The model: meters in exact arithmetic, of which each has room for what may wait."""
-
-    meters: list[tuple[Meter, str]]
-    max_delay_ns: int
-
-    def offer(self, now_ns: int, size: int) -> int | None:
-        """When the packet departs; ``None`` where it is dropped."""
-        demands = [(meter, size if unit == "bytes" else 1) for meter, unit in self.meters]
-        if not all(meter.conforms(now_ns, units) for meter, units in demands):
-            limit = self.max_delay_ns * (2 if size <= SMALL else 1)
-            if any(meter.base(now_ns) - now_ns > limit for meter, _ in demands):
-                return None
-        departs = Fraction(now_ns)
-        for meter, units in demands:
-            departs = max(departs, meter.base(now_ns) + min(meter.time_of(units), meter.burst_time()))
-            meter.charge(now_ns, units)
-        return now_ns + int(departs - now_ns) if size > SMALL else now_ns
+def waiting(machine: Machine, max_delay_ns: int, bits_per_s: int, ahead_ns: int) -> None:
+    """A slot with so much ahead of the next packet."""
+    machine.configure(delaying(max_delay_ns, bits_per_s=bits_per_s, burst_bytes=100))
+    machine.fill(NOW_NS)
+    assert machine.offer(NOW_NS, 100)
+    size = ahead_ns * bits_per_s // (8 * 10**9)
+    assert machine.offer(NOW_NS, size, segments=1 + size // FULL)
 
 
 @pytest.mark.parametrize("bits_per_s", [8_000, 10**6, 10**8, 10**10, 10**12])
@@ -59,47 +55,64 @@ def test_packets_depart_at_the_rate_exactly(machine: Machine, bits_per_s: int) -
     """Whatever the rate; the first by the time that the bucket lacks, each other one packet's time later."""
     machine.configure(delaying(10**9, bits_per_s=bits_per_s, burst_bytes=4 * FULL))
     machine.fill(NOW_NS)
-    model = Delayed([(byte_meter(bits_per_s, 4 * FULL), "bytes")], 10**9)
+    model = DelayModel(byte_meter(bits_per_s, 4 * FULL), None, 10**9)
     for _ in range(40):
-        expected = model.offer(NOW_NS, FULL)
-        assert machine.offer(NOW_NS, FULL) == (expected is not None)
-        assert expected is None or machine.departs_ns == expected
+        offer_to_both(machine, model, NOW_NS, FULL, 1)
 
 
-@hypothesis_settings(max_examples=60)
+def offer_to_both(machine: Machine, model: DelayModel, now_ns: int, size: int, segments: int) -> None:
+    """The program and the model must agree on the packet, and on when it departs."""
+    waits = model.offer(now_ns, size, segments)
+    assert machine.offer(now_ns, size, segments) == (waits is not None)
+    if waits is not None:
+        assert machine.departs_ns == (now_ns + waits if waits else 0)
+
+
+METERS = st.sampled_from([(True, False), (False, True), (True, True)])
+PACKETS = st.tuples(
+    st.one_of(GAPS_NS, st.integers(0, 30 * MS)),
+    st.sampled_from([(60, 1), (256, 1), (257, 1), (600, 1), (1514, 1), (9014, 7), (SUPER, SUPER_SEGMENTS)]),
+)
+
+
+@EXAMPLES
 @given(
-    bits=st.one_of(st.none(), st.integers(8_000, 10**10)),
-    packets=st.one_of(st.none(), st.integers(1, 10**7)),
-    delay_ms=st.integers(5, 1000),
-    offers=st.lists(
-        st.tuples(st.integers(0, 30 * MS), st.sampled_from([60, 256, 257, 600, 1514])), max_size=60
-    ),
+    METERS,
+    RATES_BITS,
+    st.integers(64, 2**20),
+    st.integers(1, 10**9),
+    st.integers(1, 10**4),
+    st.integers(5 * MS, 1000 * MS),
+    STARTS_NS,
+    st.lists(PACKETS, min_size=1, max_size=60),
 )
 def test_every_departure_is_the_models(
-    machine_of_session: Machine, bits: int | None, packets: int | None, delay_ms: int, offers: list
+    machine: Machine,
+    meters: tuple[bool, bool],
+    bits: int,
+    burst: int,
+    packets: int,
+    packet_burst: int,
+    max_delay_ns: int,
+    start_ns: int,
+    offers: list[tuple[int, tuple[int, int]]],
 ) -> None:
-    """Of bytes, of packets, and of both together, with small packets among them."""
-    if bits is None and packets is None:
-        packets = 1000
-    rates = {"bits_per_s": bits or 0, "burst_bytes": 3000 if bits else 0}
-    rates |= {"packets_per_s": packets or 0, "burst_packets": 2 if packets else 0}
-    machine, now = machine_of_session, NOW_NS
-    machine.packet = FRAME
-    machine.configure(delaying(delay_ms * MS, **rates))
-    machine.fill(now)
-    meters = [(byte_meter(bits, 3000), "bytes")] if bits else []
-    meters += [(packet_meter(packets, 2), "packets")] if packets else []
-    model = Delayed(meters, delay_ms * MS)
-    for pause, size in offers:
-        now += pause
-        expected = model.offer(now, size)
-        assert machine.offer(now, size) == (expected is not None)
-        assert expected is None or machine.departs_ns == expected
-
-
-@pytest.fixture(scope="module")
-def machine_of_session(compiled_by_bcc: object, slots_of_session: object) -> Machine:
-    return Machine(compiled_by_bcc.load_func(b"clocked_egress", 3).fd, slots_of_session, index=20)
+    """Of bytes, of packets, and of both, small and super-packets among them, at any uptime."""
+    by_bytes, by_packets = meters
+    burst, packet_burst = fitting_the_rate(bits, burst), min(packet_burst, packets * 86_400)
+    rates = {"bits_per_s": bits, "burst_bytes": burst} if by_bytes else {}
+    rates |= {"packets_per_s": packets, "burst_packets": packet_burst} if by_packets else {}
+    machine.configure(delaying(max_delay_ns, **rates))
+    machine.fill(start_ns)
+    model = DelayModel(
+        byte_meter(bits, burst) if by_bytes else None,
+        packet_meter(packets, packet_burst) if by_packets else None,
+        max_delay_ns,
+    )
+    now_ns = start_ns
+    for gap_ns, (size, segments) in offers:
+        now_ns += gap_ns
+        offer_to_both(machine, model, now_ns, size, segments)
 
 
 def test_what_counts_is_what_waits_ahead(machine: Machine) -> None:
@@ -107,46 +120,72 @@ def test_what_counts_is_what_waits_ahead(machine: Machine) -> None:
     machine.configure(delaying(25 * MS, bits_per_s=10**6, burst_bytes=2000))
     machine.fill(NOW_NS)
     assert machine.offer(NOW_NS, FULL)
-    assert machine.offer(NOW_NS, 64 * 1024, segments=44)
+    assert machine.offer(NOW_NS, SUPER, SUPER_SEGMENTS)
     assert machine.departs_ns > NOW_NS
     assert not machine.offer(NOW_NS, FULL)
     assert not machine.offer(NOW_NS + 400 * MS, FULL)
     assert machine.offer(NOW_NS + 515 * MS, FULL)
 
 
-def test_a_small_packet_never_waits_and_has_twice_the_room(machine: Machine) -> None:
-    """It is charged all the same, so a flood of small packets gets the rate."""
-    machine.configure(delaying(10 * MS, bits_per_s=10**6, burst_bytes=FULL))
+def test_a_small_packet_never_waits_and_is_charged(machine: Machine) -> None:
+    """Behind bulk it departs at once, and the bulk pays by departing later."""
+    waiting(machine, 25 * MS, 10**7, 10 * MS)
+    before = machine.slots.meters(machine.index).bytes_tat
+    assert machine.offer(NOW_NS, SMALL_BYTES)
+    assert machine.departs_ns == 0
+    charged = machine.slots.meters(machine.index).bytes_tat - before
+    assert charged == gcra.bytes_time_q(SMALL_BYTES, 10**7)
+    assert machine.offer(NOW_NS, SMALL_BYTES + 1)
+    assert machine.departs_ns > NOW_NS
+
+
+@pytest.mark.parametrize("bits_per_s", [10**6, 10**7, 10**8])
+def test_no_small_packet_is_lost_behind_bulk(machine: Machine, bits_per_s: int) -> None:
+    """Not even behind a super-packet that takes longer than the longest delay."""
+    max_delay_ns = max(25 * MS, 16 * FULL * 8 * 10**9 // bits_per_s)
+    machine.configure(delaying(max_delay_ns, bits_per_s=bits_per_s, burst_bytes=32_768))
     machine.fill(NOW_NS)
-    while machine.offer(NOW_NS, FULL):
-        pass
-    passed = 0
-    while machine.offer(NOW_NS, 64):
-        assert machine.departs_ns == NOW_NS
-        passed += 1
-    assert passed == pytest.approx(10 * MS / (64 * 8 * 1000), abs=25)
-    admitted = sum(machine.offer(NOW_NS + i * MS // 10, 64) for i in range(20_000))
-    assert admitted * 64 * 8 <= 2 * 10**6 + 64 * 8, "2 s at 1 Mbit/s"
+    for step in range(1000):
+        machine.offer(NOW_NS + step * MS, SUPER, SUPER_SEGMENTS)
+        assert step % 10 or machine.offer(NOW_NS + step * MS, 64)
 
 
-def test_what_is_admitted_stays_within_rate_and_burst_and_what_may_wait(machine: Machine) -> None:
-    """Whatever is offered: over any time, rate x time + burst + the longest wait."""
+def test_a_flood_of_small_packets_gets_the_rate(machine: Machine) -> None:
+    """And once what it may put ahead of the bulk: twice the longest delay and a super-packet."""
+    rate, burst, delay_ns = 10**6, FULL, 10 * MS
+    machine.configure(delaying(delay_ns, bits_per_s=rate, burst_bytes=burst))
+    machine.fill(NOW_NS)
+    once = burst + 2 * rate // 8 * delay_ns // 10**9 + SUPER
+    count, step_ns = 5_000, 100_000
+    admitted = 0
+    for number in range(count):
+        admitted += 64 * machine.offer(NOW_NS + number * step_ns, 64)
+        assert admitted <= once + number * step_ns * rate // (8 * 10**9) + 64
+    assert admitted >= once + count * step_ns * rate // (8 * 10**9) - 128
+
+
+def test_what_departs_stays_within_rate_and_burst(machine: Machine) -> None:
+    """Whatever is offered: over any time, rate x time + burst."""
     rate, burst, delay = 10**7, 20_000, 30 * MS
     machine.configure(delaying(delay, bits_per_s=rate, burst_bytes=burst))
     machine.fill(NOW_NS)
     offers = [NOW_NS + step * 50_000 for step in range(4000)]
-    departures = [machine.departs_ns for now in offers if machine.offer(now, FULL)]
+    departures = [machine.departs_ns or now for now in offers if machine.offer(now, FULL)]
     assert departures == sorted(departures)
     for place, first in enumerate(departures):
         in_100_ms = sum(1 for each in departures[place:] if each <= first + 100 * MS)
         assert in_100_ms * FULL <= rate / 80 + burst + FULL
 
 
-def test_a_dropped_packet_is_charged_to_neither_meter(machine: Machine) -> None:
-    """The byte meter would let it wait; the packet meter does not."""
-    machine.configure(
-        delaying(10 * MS, bits_per_s=10**9, burst_bytes=FULL, packets_per_s=50, burst_packets=1)
+@pytest.mark.parametrize(("bits_per_s", "packets_per_s"), [(10**9, 50), (10**5, 10**6)])
+def test_a_dropped_packet_is_charged_to_neither_meter(
+    machine: Machine, bits_per_s: int, packets_per_s: int
+) -> None:
+    """One meter would let it wait; the other does not."""
+    limit = delaying(
+        10 * MS, bits_per_s=bits_per_s, burst_bytes=FULL, packets_per_s=packets_per_s, burst_packets=1
     )
+    machine.configure(limit)
     machine.fill(NOW_NS)
     assert machine.offer(NOW_NS, FULL)
     assert machine.offer(NOW_NS, FULL)
@@ -155,63 +194,158 @@ def test_a_dropped_packet_is_charged_to_neither_meter(machine: Machine) -> None:
     assert machine.slots.meters(machine.index) == before
 
 
-@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_no_debt_is_so_large_that_it_reads_as_a_full_bucket(machine: Machine) -> None:
+    """A super-packet of 1,365 segments at 1 packet per second, behind a second's wait."""
+    machine.configure(delaying(1000 * MS, packets_per_s=1, burst_packets=3))
+    machine.fill(NOW_NS)
+    assert all(machine.offer(NOW_NS, FULL) for _ in range(4))
+    assert machine.offer(NOW_NS, SUPER, 1365)
+    assert not any(machine.offer(NOW_NS, size) for size in (64, FULL) for _ in range(3))
+
+
+def test_cpus_do_not_multiply_what_may_wait(machine: Machine) -> None:
+    """Several CPUs on both meters at one instant: let through, and charged, is what it is for one CPU."""
+    burst, bits_per_s, packets_per_s, max_delay_ns = 50, 2 * 10**9, 100_000, 500 * MS
+    threads, repeat = 4, 40_000
+    limit = delaying(
+        max_delay_ns,
+        bits_per_s=bits_per_s,
+        burst_bytes=2 * burst * FULL,
+        packets_per_s=packets_per_s,
+        burst_packets=burst,
+    )
+    delayed = 1 + max_delay_ns * packets_per_s // 10**9
+    charged_q = (burst + delayed) * gcra.bytes_cost_q(FULL, bits_per_s)
+    skb = context(NOW_NS, mark=machine.index, ingress_ifindex=OTHER_POD, wire_len=FULL)
+    for _ in range(10):
+        machine.configure(limit)
+        machine.fill(NOW_NS)
+        with ThreadPoolExecutor(threads) as pool:
+            runs = [
+                pool.submit(syscall.test_run, machine.program_fd, FRAME[:FULL], skb, repeat)
+                for _ in range(threads)
+            ]
+            assert all(run.result() for run in runs)
+        stats = machine.slots.stats(machine.index)
+        assert (stats.conform_packets, stats.delayed_packets) == (burst, delayed)
+        assert stats.exceed_packets == threads * repeat - burst - delayed
+        word = machine.slots.meters(machine.index).bytes_tat
+        left_q = gcra.tokens_q(word, gcra.word_of(NOW_NS), limit.bytes_burst_q)
+        assert left_q == limit.bytes_burst_q - charged_q
+
+
+def test_the_nodes_own_packets_have_their_reserve_where_nothing_else_passes(machine: Machine) -> None:
+    """A probe of the kubelet in a flood of small packets."""
+    reserve_q = gcra.bytes_time_q(2 * 64, 10**5)
+    limit = delaying(
+        5 * MS,
+        node_reserve=True,
+        bits_per_s=10**6,
+        burst_bytes=FULL,
+        reserve_bits_per_s=10**5,
+        reserve_burst_q=reserve_q,
+    )
+    machine.configure(limit)
+    machine.fill(NOW_NS)
+    while machine.offer(NOW_NS, 64):
+        pass
+    assert [machine.offer(NOW_NS, 64, ingress_ifindex=0) for _ in range(3)] == [True, True, False]
+    assert machine.departs_ns == 0
+
+
+FAMILIES = {"IPv4": (b"\x08\x00", ipv4), "IPv6": (b"\x86\xdd", ipv6)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    ("ecn", "ahead_ms", "marked"),
-    [(ECT0, 4, 0), (ECT0, 6, 1), (ECT1, 0.8, 0), (ECT1, 2, 1), (0, 20, 0)],
+    ("ecn", "ahead_ns", "after"),
+    [
+        (ECT0, 4_900_000, ECT0),
+        (ECT0, 5_100_000, CE),
+        (ECT1, 900_000, ECT1),
+        (ECT1, 1_100_000, CE),
+        (0, 20 * MS, 0),
+        (CE, 20 * MS, CE),
+    ],
 )
 def test_ecn_capable_packets_are_told_of_congestion(
-    machine: Machine, family: str, ecn: int, ahead_ms: float, marked: int
+    machine: Machine, family: str, ecn: int, ahead_ns: int, after: int
 ) -> None:
     """ECT(0) from a fifth of the longest delay on, ECT(1) from 1 ms on; the IPv4 checksum stays right."""
-    rate, header = 10**7, ipv4(ecn) if family == "IPv4" else ipv6(ecn)
-    front = bytes(12) + (b"\x08\x00" if family == "IPv4" else b"\x86\xdd")
-    machine.configure(delaying(25 * MS, bits_per_s=rate, burst_bytes=100))
-    machine.fill(NOW_NS)
-    machine.packet = front + header + bytes(1400)
-    machine.offer(NOW_NS, 100)
-    size = int(ahead_ms * rate / 8000)
-    machine.offer(NOW_NS, size, segments=1 + size // 1514)
-    before = machine.slots.stats(machine.index).ce_packets
+    waiting(machine, 25 * MS, 10**7, ahead_ns)
+    ethertype, header = FAMILIES[family]
+    machine.packet = bytes(12) + ethertype + header(ecn) + bytes(1400)
+    assert machine.offer(NOW_NS, 2 * FULL, segments=2)
+    assert machine.left == bytes(12) + ethertype + header(after) + bytes(1400)
+    assert machine.slots.stats(machine.index).ce_packets == 2 * (ecn != after)
+
+
+def test_ipv4_checksums_stay_right(machine: Machine) -> None:
+    """As the receiver adds them up."""
+    waiting(machine, 25 * MS, 10**7, 20 * MS)
+    machine.packet = bytes(12) + b"\x08\x00" + ipv4(ECT0) + bytes(1400)
     assert machine.offer(NOW_NS, FULL)
-    assert machine.slots.stats(machine.index).ce_packets - before == marked
-    after = machine.left[14:16]
-    found = after[1] & 3 if family == "IPv4" else after[1] >> 4 & 3
-    assert found == (CE if marked else ecn)
-    if family == "IPv4":
-        assert checksum(machine.left[14:34]) in {0, 0xFFFF}
+    assert machine.left[15] & 3 == CE
+    assert checksum(machine.left[14:34]) in {0, 0xFFFF}
+
+
+@pytest.mark.parametrize("tags", BY_HAND)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_written_under_a_tag(machine: Machine, tags: str, family: str) -> None:
+    """Where the kernel would take the tag for the header: the packet stays in its VLAN."""
+    waiting(machine, 25 * MS, 10**7, 20 * MS)
+    ethertype, header = FAMILIES[family]
+    machine.packet = bytes(12) + BY_HAND[tags] + ethertype + header(ECT0) + bytes(1400)
+    assert machine.offer(NOW_NS, FULL)
+    assert machine.left == machine.packet
 
 
 def test_counters_tell_what_waited(machine: Machine) -> None:
     """Conforming, delayed and dropped packets apart, and the delay given."""
     machine.configure(delaying(10 * MS, bits_per_s=10**7, burst_bytes=FULL))
     machine.fill(NOW_NS)
-    waited = [machine.departs_ns - NOW_NS for _ in range(20) if machine.offer(NOW_NS, FULL)]
+    waited = [
+        machine.departs_ns and machine.departs_ns - NOW_NS for _ in range(20) if machine.offer(NOW_NS, FULL)
+    ]
     stats = machine.slots.stats(machine.index)
-    assert stats.conform_packets == 1
+    assert stats.conform_packets == waited.count(0) == 1
     assert stats.delayed_packets == len(waited) - 1
     assert stats.delayed_bytes == stats.delayed_packets * FULL
     assert stats.delayed_ns == sum(waited)
     assert stats.exceed_packets == 20 - len(waited)
+    assert stats.exceed_bytes == stats.exceed_packets * FULL
+    assert stats.seen_packets == 20
 
 
 def test_what_is_not_ip_goes_at_once(machine: Machine) -> None:
-    """The kernel gives ARP no departure time; it is charged."""
+    """The kernel gives ARP no departure time; it is charged, and bounded like the rest."""
     machine.configure(delaying(10 * MS, bits_per_s=10**6, burst_bytes=300))
     machine.fill(NOW_NS)
-    machine.packet = bytes(12) + b"\x08\x06" + bytes(500)
-    assert machine.offer(NOW_NS, 300)
-    assert machine.offer(NOW_NS, 300)
-    assert machine.departs_ns == NOW_NS
+    machine.packet = ARP
+    assert [machine.offer(NOW_NS, 300) for _ in range(2)] == [True, True]
+    assert machine.departs_ns == 0
+    assert not all(machine.offer(NOW_NS, 300) for _ in range(20))
+    assert machine.slots.stats(machine.index).delayed_ns == 0
 
 
-def test_observing_delays_nothing(machine: Machine) -> None:
-    """It counts what would exceed."""
-    machine.configure(config(bits_per_s=10**6, burst_bytes=FULL, observe=True))
-    machine.fill(NOW_NS)
-    assert all(machine.offer(NOW_NS, FULL) for _ in range(50))
-    assert machine.departs_ns == NOW_NS
-    assert machine.slots.stats(machine.index).exceed_packets == 49
+@pytest.mark.parametrize("size", [64, FULL])
+def test_observing_counts_what_would_wait_and_what_would_be_dropped(machine: Machine, size: int) -> None:
+    """And forwards it all at once, as it is."""
+    counts = []
+    for observe in (False, True):
+        limit = config(
+            max_delay_q=25 * MS * gcra.QUANTA_PER_NS, bits_per_s=10**6, burst_bytes=FULL, observe=observe
+        )
+        machine.configure(limit)
+        machine.fill(NOW_NS)
+        machine.packet = bytes(12) + b"\x08\x00" + ipv4(ECT0) + bytes(1460)
+        passed = [machine.offer(NOW_NS, size) for _ in range(1500)]
+        assert all(passed) == observe
+        stats = machine.slots.stats(machine.index)
+        counts.append((stats.conform_packets, stats.delayed_packets, stats.exceed_packets))
+    assert counts[0] == counts[1]
+    assert min(counts[0]) > 0
+    assert (machine.departs_ns, machine.left, stats.ce_packets) == (0, machine.packet[:size], 0)
 
 
 def test_at_an_ingress_hook_nothing_waits(ingress_machine: Machine) -> None:
@@ -220,3 +354,70 @@ def test_at_an_ingress_hook_nothing_waits(ingress_machine: Machine) -> None:
     ingress_machine.fill(NOW_NS)
     assert ingress_machine.offer(NOW_NS)
     assert not ingress_machine.offer(NOW_NS)
+
+
+@pytest.mark.parametrize(
+    ("stamped_ns", "departs_ns"), [(-5 * MS, 10 * MS), (3 * MS, 10 * MS), (20 * MS, 20 * MS)]
+)
+def test_the_later_of_two_departure_times_holds(machine: Machine, stamped_ns: int, departs_ns: int) -> None:
+    """Ours, and the one that an inner limiter gave."""
+    waiting(machine, 25 * MS, 10**7, 10 * MS)
+    assert machine.offer(NOW_NS, FULL, departs_ns=NOW_NS + stamped_ns)
+    extra_ns = 0 if departs_ns == stamped_ns else 100 * 8 * 100
+    assert machine.departs_ns == NOW_NS + departs_ns + extra_ns
+
+
+@pytest.mark.parametrize("ahead_ns", [0, 10 * MS])
+@pytest.mark.parametrize("size", [64, FULL])
+@pytest.mark.parametrize("frame", [FRAME, ARP], ids=["IP", "ARP"])
+@pytest.mark.parametrize("stamped_ns", [26 * MS, 9 * 10**9, 2**62, 2**63])
+def test_no_sender_decides_how_long_the_queue_holds_its_packets(
+    machine: Machine, ahead_ns: int, size: int, frame: bytes, stamped_ns: int
+) -> None:
+    """A departure time beyond the longest delay, which any pod can ask for, is taken off: of all packets."""
+    waiting(machine, 25 * MS, 10**7, 10 * MS)
+    machine.packet = frame
+    now_ns = NOW_NS + (0 if ahead_ns else 10**9)
+    assert machine.offer(now_ns, size, ingress_ifindex=OTHER_POD, departs_ns=now_ns + stamped_ns)
+    assert machine.departs_ns <= now_ns + 12 * MS
+
+
+@pytest.mark.parametrize("stamped_ns", [0, 10 * MS, 9 * 10**9])
+def test_the_nodes_own_pacing_stays(machine: Machine, stamped_ns: int) -> None:
+    """TCP of the node leaves its pacing to an fq that it finds. What a pod paces stays, within reason."""
+    machine.configure(delaying(bits_per_s=10**7, burst_bytes=10 * FULL))
+    machine.fill(NOW_NS)
+    assert machine.offer(NOW_NS, FULL, ingress_ifindex=0, departs_ns=NOW_NS + stamped_ns)
+    assert machine.departs_ns == NOW_NS + stamped_ns
+    if stamped_ns <= 25 * MS:
+        assert machine.offer(NOW_NS, FULL, ingress_ifindex=OTHER_POD, departs_ns=NOW_NS + stamped_ns)
+        assert machine.departs_ns == NOW_NS + stamped_ns
+
+
+@pytest.mark.parametrize("limit", [{}, {"observe": True, "max_delay_q": 25 * MS * gcra.QUANTA_PER_NS}])
+def test_where_nothing_waits_departure_times_are_not_ours_to_change(
+    machine: Machine, limit: dict[str, int]
+) -> None:
+    """Drop and Observe leave them."""
+    machine.configure(config(bits_per_s=10**7, burst_bytes=FULL, **limit))
+    machine.fill(NOW_NS)
+    assert machine.offer(NOW_NS, FULL, ingress_ifindex=OTHER_POD, departs_ns=NOW_NS + 9 * 10**9)
+    assert machine.departs_ns == NOW_NS + 9 * 10**9
+
+
+def test_the_shipped_entry_point_gives_times_of_the_monotonic_clock(
+    compiled_by_bcc: object, slots: Slots
+) -> None:
+    """At the very hook, with the kernel's clock: a test run has no classid, so it is slot 0."""
+    machine = Machine(compiled_by_bcc.load_func(b"at_egress_hook", 3).fd, slots, index=NO_SLOT, packet=FRAME)
+    machine.configure(delaying(1000 * MS, bits_per_s=10**6, burst_bytes=FULL))
+    try:
+        before_ns = monotonic_ns()
+        assert machine.offer(0, 2 * FULL)
+        assert machine.departs_ns == 0, "a full bucket"
+        assert machine.offer(0, FULL)
+        after_ns = monotonic_ns()
+    finally:
+        slots.free(NO_SLOT)
+    waits_ns = 2 * FULL * 8 * 1000
+    assert before_ns + waits_ns <= machine.departs_ns <= after_ns + waits_ns

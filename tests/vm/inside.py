@@ -7,6 +7,7 @@ others wait longer.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,14 +46,18 @@ KEPT = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ids = [item.nodeid for item in items]
-    folders = {name.rsplit("/", 1)[0] for name in ids}
-    listed = [name for name in (*LEFT_OUT, *KEPT) if name.rsplit("/", 1)[0] in folders]
+    folders = {_folder(name) for name in ids}
+    listed = [name for name in (*LEFT_OUT, *KEPT) if _folder(name) in folders]
     stale = [begin for begin in listed if not any(name.startswith(begin) for name in ids)]
     if stale:
         raise pytest.UsageError(f"{__file__}: no such tests: {', '.join(stale)}")
     left_out = [item for item in items if item.nodeid.startswith(LEFT_OUT) and item.nodeid not in KEPT]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def _folder(name: str) -> str:
+    return str(Path(name.split("::", maxsplit=1)[0]).parent)
 
 
 def pytest_collection_finish() -> None:

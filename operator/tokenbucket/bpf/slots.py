@@ -65,7 +65,7 @@ class Stats:
     @property
     def seen_packets(self) -> int:
         """Packets that the program was run for."""
-        return self.conform_packets + self.too_fast_packets + self.contended_packets
+        return self.conform_packets + self.too_fast_packets
 
     @property
     def exceed_packets(self) -> int:
