@@ -6,7 +6,7 @@ import pytest
 
 from tests.chart.chart import EVERYTHING, Chart, Document, Manifests
 
-CAPABILITIES = {"NET_ADMIN", "NET_BROADCAST", "BPF", "PERFMON"}
+CAPABILITIES = {"NET_ADMIN", "NET_BROADCAST", "BPF", "PERFMON", "SYS_ADMIN"}
 AGENTS = ("tokenbucket-agent", "tokenbucket-agent-canary")
 
 
@@ -53,11 +53,12 @@ def test_every_pod_but_the_agents_has_nothing_of_its_node(full: Manifests) -> No
 
 
 def test_the_agent_writes_two_folders_of_its_node(agent: Document) -> None:
-    """And reads one more."""
+    """And reads two more."""
     pod = agent["spec"]["template"]["spec"]
     hosts = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
     mounts = {hosts[each["name"]]: each for each in container(pod)["volumeMounts"] if each["name"] in hosts}
     assert {path for path, mount in mounts.items() if mount.get("readOnly")} == {
+        "/run/netns",
         "/var/lib/cni/results",
     }
     assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == {
@@ -65,6 +66,7 @@ def test_the_agent_writes_two_folders_of_its_node(agent: Document) -> None:
         "/run/tokenbucket",
     }
     assert "mountPropagation" not in mounts["/run/tokenbucket"]
+    assert mounts["/run/netns"]["mountPropagation"] == "HostToContainer", "pods come later"
     assert mounts["/sys/fs/bpf"]["mountPropagation"] == "HostToContainer", "it may be mounted later"
 
 

@@ -87,6 +87,8 @@ class Agent:
         self.folder.mkdir()
         self.log_file = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: tuple[str, ...] = ()
+        """What the command begins with."""
 
     def write(self, name: str, *documents: object) -> None:
         """Writes one file of the folder, as an editor does: a new one in the place of the old."""
@@ -98,8 +100,9 @@ class Agent:
     def start(self, *options: str) -> None:
         """Starts it, and waits for its first pass."""
         before = len(self.events("started"))
-        command = [sys.executable, "-m", "tokenbucket", "agent", "--manifests", str(self.folder)]
-        command += ["--pins", str(PINS.root), "--log-format", "json", "--log-level", "debug", *options]
+        command = [*self.prefix, sys.executable, "-m", "tokenbucket", "agent"]
+        command += ["--manifests", str(self.folder), "--pins", str(PINS.root)]
+        command += ["--log-format", "json", "--log-level", "debug", *options]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         wait(lambda: len(self.events("started")) > before or self.process.poll() is not None, self.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 from ipaddress import ip_address
@@ -9,10 +10,11 @@ from ipaddress import ip_address
 import pytest
 
 from tests.netns.lab import Lab, Pod, ifindex, ip, tc
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.hook import Hook, Interface
 from tokenbucket.netlink import view as module
+from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
-from tokenbucket.netlink.filters import LinkFilters
+from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.view import Place, View
 
@@ -257,8 +259,8 @@ class TestFollowing:
     def test_change_of_ones_own_that_makes_no_event(self, filters, pass_program):
         """It is in the view once it is said."""
         self.monitor.close()
-        filters.attach(self.pod.ifindex, Hook.EGRESS, pass_program, 3)
-        self.view.invalidate_filters(self.pod.ifindex)
+        with self.view.changing(Interface(self.pod.ifindex)):
+            filters.attach(self.pod.ifindex, Hook.EGRESS, pass_program, 3)
         self.view.refresh()
         assert [each.slot for each in self.view.filters[self.pod.ifindex].ours] == [3]
 
@@ -339,3 +341,42 @@ def test_view_cannot_be_changed_from_outside(lab, view):
     view.refresh()
     with pytest.raises(TypeError):
         view.links[1] = None
+
+
+def test_what_is_ours_in_a_pods_namespace_is_found_once_searched_for(lab, view, pass_program):
+    """An agent before may have left it. What holds nothing of ours is forgotten again."""
+    with_ours, without = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
+    inner = _index_inside(with_ours)
+    with connect(with_ours.path) as connection:
+        Filters(connection).attach(inner, Hook.EGRESS, pass_program, 5)
+    view.refresh()
+    assert dict(view.pod_namespaces.known) == {}
+    view.pod_namespaces.search()
+    view.refresh()
+    [found] = view.pod_namespaces.known.values()
+    assert found.namespace.inode == with_ours.inode != without.inode
+    [ours] = view.filters_at(Interface(inner, with_ours.inode)).ours
+    assert ours.slot == 5
+
+
+def test_a_pods_namespace_is_read_again_when_something_changes_in_it(lab, monitor, view, pass_program):
+    """The kernel tells of traffic control in other namespaces, too."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    view.refresh()
+    monitor.read()
+    [nsid] = view.interfaces_of(pod.ip).nsids
+    entered = view.pod_namespaces.enter(nsid)
+    assert entered
+    assert entered.filters == {}
+    inner = Interface(_index_inside(pod), pod.inode)
+    with connect(pod.path) as connection:
+        Filters(connection).attach(inner.ifindex, Hook.EGRESS, pass_program, 5)
+    follow(view, monitor)
+    assert len(view.filters_at(inner).ours) == 1
+    lab.delete(pod)
+    follow(view, monitor)
+    assert dict(view.pod_namespaces.known) == {}
+
+
+def _index_inside(pod: Pod) -> int:
+    return json.loads(ip("-json", "link", "show", "dev", "eth0", netns=pod.netns))[0]["ifindex"]

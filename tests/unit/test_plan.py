@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbucket.core.hook import Hook, HookPoint
+from tokenbucket.core.hook import Hook, HookPoint, Interface
 from tokenbucket.core.plan import (
     Action,
     AddQueue,
@@ -34,16 +34,16 @@ class Kernel:
 
     slots: dict[int, Slot] = field(default_factory=dict)
     filters: dict[HookPoint, Attached] = field(default_factory=dict)
-    queues: set[int] = field(default_factory=set)
+    queues: set[Interface] = field(default_factory=set)
 
     def observed(self) -> Observed:
         """What the agent would read back."""
         return Observed(dict(self.slots), dict(self.filters), SLOT_COUNT, set(self.queues))
 
-    def delaying(self) -> set[int]:
+    def delaying(self) -> set[Interface]:
         """Interfaces where packets get departure times."""
         return {
-            point.ifindex
+            point.interface
             for point, attached in self.filters.items()
             if attached.slot in self.slots
             and point.hook is Hook.EGRESS
@@ -60,15 +60,15 @@ class Kernel:
             case Attach(point, slot):
                 assert slot in self.slots, "a filter must find its slot written"
                 waits = self.slots[slot].config.max_delay_q and point.hook is Hook.EGRESS
-                assert not waits or point.ifindex in self.queues, "what is to wait needs its queue"
+                assert not waits or point.interface in self.queues, "what is to wait needs its queue"
                 self.filters[point] = Attached(slot, current=True)
             case Detach(point):
                 del self.filters[point]
-            case AddQueue(ifindex):
-                self.queues.add(ifindex)
-            case RemoveQueue(ifindex):
-                assert ifindex not in self.delaying(), "what is to wait needs its queue"
-                self.queues.remove(ifindex)
+            case AddQueue(interface):
+                self.queues.add(interface)
+            case RemoveQueue(interface):
+                assert interface not in self.delaying(), "what is to wait needs its queue"
+                self.queues.remove(interface)
             case FreeSlot(index):
                 assert index not in {attached.slot for attached in self.filters.values()}
                 del self.slots[index]
@@ -80,7 +80,8 @@ keys = st.builds(
     st.sampled_from(Direction),
 )
 device_keys = st.builds(SlotKey, st.builds(DeviceId, st.just(1), st.just("eth0")), st.sampled_from(Direction))
-points = st.builds(HookPoint, st.integers(1, 6), st.sampled_from(Hook))
+INTERFACES = [Interface(index, namespace) for namespace in (0, 4026532000) for index in (1, 2, 3)]
+points = st.builds(HookPoint, st.sampled_from(INTERFACES), st.sampled_from(Hook))
 configs = st.builds(
     SlotConfig,
     bits_per_s=st.sampled_from([10**6, 10**7]),
@@ -93,14 +94,14 @@ kernels = st.builds(
     Kernel,
     st.dictionaries(st.integers(1, SLOT_COUNT - 1), st.one_of(pod_slots, pod_slots, device_slots)),
     st.dictionaries(points, st.builds(Attached, st.integers(0, SLOT_COUNT), st.booleans())),
-    st.sets(st.integers(1, 6)),
+    st.sets(st.sampled_from(INTERFACES)),
 )
 
 
 @st.composite
 def desires(draw: st.DrawFn) -> dict[SlotKey, Wanted]:
     """Limits that share no hook."""
-    free = draw(st.permutations([HookPoint(index, hook) for index in range(1, 7) for hook in Hook]))
+    free = draw(st.permutations([HookPoint(each, hook) for each in INTERFACES for hook in Hook]))
     wanted = {}
     for slot in draw(st.lists(pod_slots, max_size=4, unique_by=lambda slot: slot.owner.key)):
         count = draw(st.integers(0, 2))

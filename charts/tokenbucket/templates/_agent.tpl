@@ -108,6 +108,13 @@ spec:
             - name: cni-results
               mountPath: {{ $agent.cniResultsPath }}
               readOnly: true
+            {{- if $agent.enterPods }}
+            # What the container runtime adds there later is to be seen, too.
+            - name: pod-namespaces
+              mountPath: /run/netns
+              mountPropagation: HostToContainer
+              readOnly: true
+            {{- end }}
             - name: locks
               mountPath: /run/tokenbucket
             - name: tmp
@@ -121,6 +128,12 @@ spec:
           hostPath:
             path: {{ $agent.cniResultsPath }}
             type: DirectoryOrCreate
+        {{- if $agent.enterPods }}
+        - name: pod-namespaces
+          hostPath:
+            path: /run/netns
+            type: DirectoryOrCreate
+        {{- end }}
         - name: locks
           hostPath:
             path: /run/tokenbucket
@@ -133,9 +146,10 @@ spec:
 {{- end }}
 
 {{/* NET_ADMIN: filters, qdiscs, addresses in pods' namespaces. NET_BROADCAST: news of those namespaces.
-BPF: the program and its maps. PERFMON: the program is refused without it. */}}
+BPF: the program and its maps. PERFMON: the program is refused without it. SYS_ADMIN: to enter a pod's
+network namespace. */}}
 {{- define "tokenbucket.agent.capabilities" -}}
-[NET_ADMIN, NET_BROADCAST, BPF, PERFMON]
+[NET_ADMIN, NET_BROADCAST, BPF, PERFMON{{ if .Values.agent.enterPods }}, SYS_ADMIN{{ end }}]
 {{- end }}
 
 {{- define "tokenbucket.agent.args" -}}

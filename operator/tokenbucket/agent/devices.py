@@ -134,7 +134,8 @@ def _detach_all_by(connection: Connection, programs: set[int] | None) -> int:
     ]
     for each in ours:
         Filters(connection).detach(each.ifindex, each.hook, remove_empty_clsact=True)
-        remove_fq(connection, each.ifindex, at_once=True)
+    for ifindex in view.roots:
+        remove_fq(connection, ifindex, at_once=True)
     return len(ours)
 
 

@@ -26,7 +26,6 @@ from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
-from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
 from tokenbucket.netlink.view import View
@@ -86,7 +85,7 @@ class Loop:
     def _pass(self) -> None:
         start = time.monotonic()
         if start >= self._full_pass_at:
-            self.reconciler.view.invalidate_all()
+            self.reconciler.look_everywhere()
             self.reconciler.queues.forget()
             self.source.reread()
             self._look_for_bypass()
@@ -129,7 +128,6 @@ class Loop:
         self.connection = connect()
         self.own_ports.add(self.connection.portid)
         self.reconciler.view = View(self.connection)
-        self.reconciler.filters = Filters(self.connection)
 
 
 def run(open_source: Callable[[], Source], pins: Pins, slots: int) -> None:
@@ -184,7 +182,7 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, slots: int, locks
         programs = stack.enter_context(closing(Programs(pins, build)))
         log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})
         queues = Queues.probed(view)
-        reconciler = Reconciler(view, Filters(connection), opened, programs, locks, queues)
+        reconciler = Reconciler(view, opened, programs, locks, queues)
         loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build)
         try:
             loop.run()

@@ -10,15 +10,16 @@ import errno
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from tokenbucket.agent.queues import Queues
+from tokenbucket.agent.queues import NO_FQ, Queues
 from tokenbucket.agent.repairs import Repairs
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.core.bypass import BypassWatch, Counted
-from tokenbucket.core.desired import Address, Finding, InForce, Located, Reason, desired
-from tokenbucket.core.hook import Hook, HookPoint
+from tokenbucket.core.desired import Address, Finding, InForce, Located, Reason, Shortfall, desired
+from tokenbucket.core.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.plan import (
     Action,
     AddQueue,
@@ -32,7 +33,7 @@ from tokenbucket.core.plan import (
     plan,
 )
 from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Mode, Policy
+from tokenbucket.core.policy import Direction, Mode, Policy
 from tokenbucket.core.slot import SlotKey
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filters
@@ -44,6 +45,7 @@ from tokenbucket.netlink.view import Place, View, Whereabouts
 log = logging.getLogger(__name__)
 
 _BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
+_NOT_NAMED = "no path leads to the pod's network namespace, looked for in /run/netns; Drop is in force"
 _NOT_LOCATED = {
     Place.UNKNOWN: (
         Reason.NO_INTERFACE,
@@ -72,7 +74,6 @@ class Reconciler:
     """Makes the kernel what policies and pods say. Belongs to one thread."""
 
     view: View
-    filters: Filters
     slots: Slots
     programs: Programs
     locks: Locks
@@ -93,7 +94,7 @@ class Reconciler:
             self.view.refresh()
             wish = desired(policies, pods, self._locate, enforcement)
             planned = plan(wish.wanted, self._observed())
-            queues = [action.ifindex for action in planned.actions if isinstance(action, AddQueue)]
+            queues = [action.interface for action in planned.actions if isinstance(action, AddQueue)]
             if not self.queues.add(self.view, queues):
                 self.view.refresh()
                 wish = desired(policies, pods, self._locate, enforcement)
@@ -124,6 +125,11 @@ class Reconciler:
         }
         return Outcome(done, complete, tuple(findings), in_force, self.queues.available)
 
+    def look_everywhere(self) -> None:
+        """The next pass believes nothing that it knows."""
+        self.view.invalidate_all()
+        self.view.pod_namespaces.search()
+
     def look_for_bypass(self) -> None:
         """Compares what pods received with what their slots saw, since the last look. Raises KernelError."""
         counted: dict[SlotKey, Counted] = {}
@@ -145,26 +151,42 @@ class Reconciler:
         return received_packets(self.view.connection, link.nsid, link.peer_ifindex)
 
     def _observed(self) -> Observed:
-        attached = {
-            HookPoint(ours.ifindex, ours.hook): Attached(
-                ours.slot, ours.prog_id == self.programs.ids[ours.hook]
-            )
-            for filters in self.view.filters.values()
-            for ours in filters.ours
-        }
-        queues = {ifindex for ifindex, root in self.view.roots.items() if root.ours}
+        attached, queues = {}, set()
+        for namespace, filters, roots in self.view.everywhere():
+            for ours in (each for found in filters.values() for each in found.ours):
+                point = HookPoint(Interface(ours.ifindex, namespace), ours.hook)
+                attached[point] = Attached(ours.slot, ours.prog_id == self.programs.ids[ours.hook])
+            queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
         return Observed(self.slots.read(), attached, self.slots.count, queues)
 
-    def _locate(self, addresses: frozenset[Address]) -> Located:
+    def _locate(self, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
         where = self.view.interfaces_of(*addresses)
         if where.place is not Place.NAMESPACE:
-            return Located(frozenset(), *_NOT_LOCATED[where.place])
+            reason, message = _NOT_LOCATED[where.place]
+            return Located({}, reason, message)
         if not where.veths:
-            return Located(frozenset(), Reason.NO_INTERFACE, _not_a_veth(where))
-        return Located(
-            frozenset(link.ifindex for link in where.veths),
-            no_queue=self.queues.why_not(self.view, where.veths),
-        )
+            return Located({}, Reason.NO_INTERFACE, _not_a_veth(where))
+        ends = {End.HOST: frozenset(Interface(link.ifindex) for link in where.veths)}
+        no_queue = {}
+        if Direction.INGRESS in waits:
+            no_queue[Direction.INGRESS] = self.queues.why_not(self.view, ends[End.HOST], self.view.roots)
+        if Direction.EGRESS in waits:
+            ends[End.POD], no_queue[Direction.EGRESS] = self._pod_side(where)
+        return Located(ends, no_queue={each: why for each, why in no_queue.items() if why})
+
+    def _pod_side(self, where: Whereabouts) -> tuple[frozenset[Interface], Shortfall | None]:
+        """The pod's own ends of its veths, and why what it sends cannot wait on them."""
+        if not self.queues.available:
+            return frozenset(), NO_FQ
+        try:
+            found = self.view.pod_namespaces.enter(where.nsids[0])
+        except KernelError as error:
+            return frozenset(), (Reason.NO_NAMESPACE, f"{error}; Drop is in force")
+        if not found:
+            return frozenset(), (Reason.NO_NAMESPACE, _NOT_NAMED)
+        inode = found.namespace.inode
+        ends = frozenset(Interface(link.peer_ifindex, inode) for link in where.veths if link.peer_ifindex)
+        return ends, self.queues.why_not(self.view, ends, found.roots)
 
     def _do(self, action: Action, keys: dict[HookPoint, SlotKey]) -> tuple[Finding | None, bool]:
         """Does one action. Returns what its owner should know, and whether it is to be tried again."""
@@ -183,18 +205,16 @@ class Reconciler:
         return None, False
 
     def _may_attach(self, action: Attach) -> bool:
-        there = self.view.filters.get(action.point.ifindex)
-        is_repair = self._attached.get(action.point) == action.slot and not (
-            there and any(ours.hook is action.point.hook for ours in there.ours)
-        )
-        return not is_repair or self.repairs.allow(action.point.ifindex, time.monotonic())
+        interface = action.point.interface
+        there = any(ours.hook is action.point.hook for ours in self.view.filters_at(interface).ours)
+        is_repair = self._attached.get(action.point) == action.slot and not there
+        return not is_repair or self.repairs.allow(interface, time.monotonic())
 
     def _contention(self, point: HookPoint) -> str:
-        filters = self.view.filters.get(point.ifindex)
-        foreign = ", ".join(str(each) for each in filters.foreign) if filters else ""
+        foreign = ", ".join(str(each) for each in self.view.filters_at(point.interface).foreign)
         return (
-            f"{self._name(point.ifindex)}: our filter was removed more than 5 times in a minute"
-            f" by {self.culprits.get(point.ifindex, 'an unknown process')}"
+            f"{self.view.name_of(point.interface)}: our filter was removed more than 5 times in a minute"
+            f" by {self.culprits.get(point.interface.ifindex, 'an unknown process')}"
             + (f"; on the interface there is also {foreign}" if foreign else "")
         )
 
@@ -203,18 +223,20 @@ class Reconciler:
             case WriteSlot(index, slot, fresh):
                 self.slots.write(index, slot, fresh=fresh)
             case Attach(point, index):
-                self.view.invalidate_filters(point.ifindex)
-                self.filters.attach(point.ifindex, point.hook, self.programs.fds[point.hook], index)
+                with self.view.changing(point.interface) as connection:
+                    program = self.programs.fds[point.hook]
+                    Filters(connection).attach(point.interface.ifindex, point.hook, program, index)
                 self._attached[point] = index
             case Detach(point):
-                self.view.invalidate_filters(point.ifindex)
-                self.filters.detach(point.ifindex, point.hook)
+                with self.view.changing(point.interface) as connection:
+                    Filters(connection).detach(point.interface.ifindex, point.hook)
             case FreeSlot(index):
                 self.slots.free(index)
-            case RemoveQueue(ifindex):
-                self.view.invalidate_roots()
-                if not remove_fq(self.view.connection, ifindex):
-                    raise KernelError("remove fq", self._name(ifindex), errno.EBUSY)
+            case RemoveQueue(interface):
+                with self.view.changing(interface) as connection:
+                    removed = remove_fq(connection, interface.ifindex)
+                if not removed:
+                    raise KernelError("remove fq", self.view.name_of(interface), errno.EBUSY)
 
     def _details(self, action: Action) -> dict[str, object]:
         match action:
@@ -227,17 +249,13 @@ class Reconciler:
                     "new": fresh,
                 } | rates
             case Attach(point, index):
-                return {"interface": self._name(point.ifindex), "hook": point.hook, "slot": index}
+                return {"interface": self.view.name_of(point.interface), "hook": point.hook, "slot": index}
             case Detach(point):
-                return {"interface": self._name(point.ifindex), "hook": point.hook}
+                return {"interface": self.view.name_of(point.interface), "hook": point.hook}
             case FreeSlot(index):
                 return {"slot": index}
-            case AddQueue(ifindex) | RemoveQueue(ifindex):
-                return {"interface": self._name(ifindex)}
-
-    def _name(self, ifindex: int) -> str:
-        link = self.view.links.get(ifindex)
-        return link.name if link else f"interface {ifindex}"
+            case AddQueue(interface) | RemoveQueue(interface):
+                return {"interface": self.view.name_of(interface)}
 
     def _say(self, findings: frozenset[Finding]) -> None:
         """One line for each finding that is new, and one for each that is no more."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Meters, Slots, Stats, monotonic_ns
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.hook import End, Hook, hook_of
+from tokenbucket.core.pod import PodId
 from tokenbucket.core.slot import DeviceId, Slot
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import connect
@@ -65,14 +66,22 @@ def unmetered_packets(pins: Pins) -> int:
 
 
 def _places(slots: dict[int, Slot], programs: set[int]) -> dict[int, set[Place]]:
-    """Hooks by slot: in this namespace, and in those where a device of ours is."""
+    """Hooks by slot: in this namespace, in those of devices of ours, and in pods' where packets wait."""
     subjects = [slot.owner.key.subject for slot in slots.values()]
     inodes = {subject.netns_inode for subject in subjects if isinstance(subject, DeviceId)}
+    if any(_is_inside(slot) for slot in slots.values()):
+        inodes |= {namespace.inode for namespace in reachable_namespaces()}
     places: dict[int, set[Place]] = {}
     for namespace in _namespaces(inodes):
         for index, place in _hooks(namespace, programs):
             places.setdefault(index, set()).add(place)
     return places
+
+
+def _is_inside(slot: Slot) -> bool:
+    key = slot.owner.key
+    end, _ = hook_of(key.direction, waits=slot.config.max_delay_q > 0)
+    return isinstance(key.subject, PodId) and end is End.POD
 
 
 def _namespaces(inodes: set[int]) -> Iterator[Namespace]:

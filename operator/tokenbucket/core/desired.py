@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.core.bucket import bucket_of, describe
-from tokenbucket.core.hook import HookPoint, host_side_hook
+from tokenbucket.core.hook import End, HookPoint, Interface, hook_of
 from tokenbucket.core.plan import Wanted
 from tokenbucket.core.pod import Pod
 from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy
@@ -32,6 +33,7 @@ class Reason(enum.StrEnum):
     NO_FREE_SLOT = "NoFreeSlot"
     NO_FQ = "NoFq"
     FOREIGN_QDISC = "ForeignQdisc"
+    NO_NAMESPACE = "NoNamespace"
     BYPASSED = "Bypassed"
     NOT_IMPLEMENTED = "NotImplemented"
     FOREIGN_FILTER = "ForeignFilter"
@@ -44,13 +46,14 @@ Shortfall = tuple[Reason, str]
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The host-side interfaces of one pod, or the reason why there are none."""
+    """The veths of one pod, or the reason why there are none."""
 
-    ifindexes: frozenset[int] = frozenset()
+    ends: Mapping[End, frozenset[Interface]] = field(default_factory=dict)
+    """The pod's own ends are given where packets are to wait on them."""
     reason: Reason | None = None
     message: str = ""
-    no_queue: Shortfall | None = None
-    """Why packets cannot wait there, so that Delay degrades to Drop."""
+    no_queue: Mapping[Direction, Shortfall] = field(default_factory=dict)
+    """Why packets of a direction cannot wait, so that Delay degrades to Drop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ class Desired:
     findings: list[Finding] = field(default_factory=list)
 
 
-Locate = Callable[[frozenset[Address]], Located]
+Locate = Callable[[frozenset[Address], AbstractSet[Direction]], Located]
+"""Finds the pod that has these addresses. The packets of these directions are to wait, if they can."""
 
 
 def desired(
@@ -104,12 +108,13 @@ def desired(
     claims = Counter(address for pod in all_pods if not pod.host_network for address in pod.addresses)
     for pod in all_pods:
         limits = winners.of(pod)
-        located = _place(pod, claims, locate) if limits else Located()
+        located = _place(pod, claims, limits, locate) if limits else Located()
         for direction, policy in limits.items():
             # Worked out once for all pods of a policy: there may be hundreds.
-            name = (str(policy), direction, located.no_queue)
+            no_queue = located.no_queue.get(direction)
+            name = (str(policy), direction, no_queue)
             if name not in in_force:
-                in_force[name] = _in_force(policy, direction, located.no_queue, enforcement)
+                in_force[name] = _in_force(policy, direction, no_queue, enforcement)
             _add(result, SlotKey(pod.id, direction), policy, in_force[name], located)
     return result if enforcement is not Mode.OFF else _nowhere(result)
 
@@ -119,7 +124,7 @@ def _nowhere(result: Desired) -> Desired:
     return Desired(wanted, result.in_force)
 
 
-def _place(pod: Pod, claims: Counter[Address], locate: Locate) -> Located:
+def _place(pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy], locate: Locate) -> Located:
     if pod.host_network:
         return Located(
             reason=Reason.HOST_NETWORK, message="the pod has the node's own network; it is not limited"
@@ -130,7 +135,13 @@ def _place(pod: Pod, claims: Counter[Address], locate: Locate) -> Located:
     if shared:
         text = f"{', '.join(shared)} is claimed by more than one pod"
         return Located(reason=Reason.ADDRESS_CONFLICT, message=text)
-    return locate(pod.addresses)
+    return locate(
+        pod.addresses, {direction for direction, policy in limits.items() if _waits(policy, direction)}
+    )
+
+
+def _waits(policy: Policy, direction: Direction) -> bool:
+    return policy.limits[direction].exceed_action is ExceedAction.DELAY
 
 
 def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, located: Located) -> None:
@@ -139,36 +150,32 @@ def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, locat
     if located.reason in {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}:
         return
     result.findings += (Finding(key, reason, message) for reason, message in in_force.shortfalls)
-    hook = host_side_hook(key.direction)
+    waits = in_force.config.max_delay_q > 0
+    end, hook = hook_of(key.direction, waits=waits)
     slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
-    points = frozenset(HookPoint(index, hook) for index in located.ifindexes)
-    result.wanted[key] = Wanted(slot, points, delays=in_force.config.max_delay_q > 0)
+    points = frozenset(HookPoint(interface, hook) for interface in located.ends.get(end, ()))
+    result.wanted[key] = Wanted(slot, points, delays=waits and not in_force.config.observe)
     result.in_force[key] = in_force
 
 
 def _in_force(policy: Policy, direction: Direction, no_queue: Shortfall | None, enforcement: Mode) -> InForce:
     limit = policy.limits[direction]
     mode = Mode.OBSERVE if enforcement is Mode.OBSERVE else policy.mode
-    why_not = _why_not_delayed(direction, no_queue) if limit.exceed_action is ExceedAction.DELAY else None
+    why_not = no_queue if _waits(policy, direction) else None
     in_force = ExceedAction.DROP if why_not else limit.exceed_action
     bucket = bucket_of(limit, mode, action_in_force=in_force)
     action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
     shortfalls = [each for each in (why_not, _why_not_per_peer(limit)) if each]
-    return InForce(config_of(bucket, node_reserve=True), describe(bucket), action, tuple(shortfalls))
+    # Only what enters a pod can come from the node itself.
+    config = config_of(bucket, node_reserve=direction is Direction.INGRESS)
+    return InForce(config, describe(bucket), action, tuple(shortfalls))
 
 
 _IN_SHORT = {
     Reason.NO_FQ: "no fq",
     Reason.FOREIGN_QDISC: "foreign qdisc",
-    Reason.NOT_IMPLEMENTED: "not implemented",
+    Reason.NO_NAMESPACE: "pod's namespace not entered",
 }
-
-
-def _why_not_delayed(direction: Direction, no_queue: Shortfall | None) -> Shortfall | None:
-    if direction is Direction.EGRESS:
-        message = "Delay of what a pod sends is not implemented yet; Drop is in force"
-        return Reason.NOT_IMPLEMENTED, message
-    return no_queue
 
 
 def _why_not_per_peer(limit: Limit) -> Shortfall | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from tokenbucket.core.hook import HookPoint
+from tokenbucket.core.hook import HookPoint, Interface
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.slot import Slot, SlotKey
 
@@ -45,7 +45,7 @@ class Observed:
     slots: Mapping[int, Slot]
     filters: Mapping[HookPoint, Attached]
     slot_count: int
-    queues: AbstractSet[int] = frozenset()
+    queues: AbstractSet[Interface] = frozenset()
     """Interfaces that have our queue."""
 
 
@@ -53,14 +53,14 @@ class Observed:
 class AddQueue:
     """Make our queue the root qdisc of an interface."""
 
-    ifindex: int
+    interface: Interface
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveQueue:
     """Remove our queue, once it is empty."""
 
-    ifindex: int
+    interface: Interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +108,15 @@ class Plan:
 def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
     """The actions that make the observed state the desired one. Planning again after them yields none."""
     placed, without_slot = _place(desired, observed)
-    queues = {point.ifindex for key in placed if desired[key].delays for point in desired[key].points}
+    queues = {point.interface for key in placed if desired[key].delays for point in desired[key].points}
     return Plan(
         (
-            *(AddQueue(ifindex) for ifindex in sorted(queues - observed.queues)),
+            *(AddQueue(interface) for interface in sorted(queues - observed.queues)),
             *_writes(desired, placed, observed),
             *_attachments(desired, placed, observed),
             *_detachments(desired, placed, observed),
             *_releases(placed, observed),
-            *(RemoveQueue(ifindex) for ifindex in sorted(observed.queues - queues)),
+            *(RemoveQueue(interface) for interface in sorted(observed.queues - queues)),
         ),
         tuple(without_slot),
     )

@@ -95,7 +95,7 @@ def config_of(bucket: Bucket, *, node_reserve: bool) -> SlotConfig:
         reserve_bits_per_s=reserve,
         reserve_burst_q=gcra.bytes_time_q(RESERVE_BURST_BYTES, reserve),
         dscp=bucket.dscp if bucket.action is ExceedAction.MARK else None,
-        max_delay_q=0 if bucket.observe else (bucket.max_delay_ns or 0) * gcra.QUANTA_PER_NS,
+        max_delay_q=(bucket.max_delay_ns or 0) * gcra.QUANTA_PER_NS,
         observe=bucket.observe,
         node_reserve=node_reserve,
     )

@@ -97,6 +97,7 @@ _PLAIN = {
     rtnl.RTM_NEWADDR,
     rtnl.RTM_NEWQDISC,
     rtnl.RTM_NEWTFILTER,
+    rtnl.RTM_NEWNSID,
     rtnl.RTM_GETLINK,
     rtnl.RTM_GETADDR,
     rtnl.RTM_GETQDISC,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenbucket.netlink.connection import kernel_errors
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink.connection import Connection, connect, kernel_errors
+from tokenbucket.netlink.messages import attribute, attributes
 
 _OWN = Path("/proc/thread-self/ns/net")
+_RTM_GETNSID = 90
+_NETNSA_NSID, _NETNSA_FD = 1, 3
+_RTGENMSG = bytes(4)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +51,49 @@ def reachable_namespaces() -> tuple[Namespace, ...]:
         if status.st_dev == own.st_dev:  # not a plain file, left over where a name was
             found.setdefault(status.st_ino, path)
     return tuple(Namespace(inode, path) for inode, path in sorted(found.items()))
+
+
+def numbered_namespaces(connection: Connection) -> dict[int, Namespace]:
+    """The reachable namespaces that the connection's namespace has a number for, by number."""
+    found = {}
+    for namespace in reachable_namespaces():
+        try:
+            number = _number_of(connection, namespace)
+        except KernelError:  # ended meanwhile
+            continue
+        if number >= 0:
+            found[number] = namespace
+    return found
+
+
+def _number_of(connection: Connection, namespace: Namespace) -> int:
+    with _opened(namespace) as descriptor:
+        body = _RTGENMSG + attribute(_NETNSA_FD, struct.pack("=I", descriptor))
+        answer = connection.get(_RTM_GETNSID, body, f"number of {namespace.path}")
+    number = attributes(answer.body, len(_RTGENMSG)).get(_NETNSA_NSID)
+    return struct.unpack("=i", number)[0] if number else -1
+
+
+@contextmanager
+def inside(namespace: Namespace) -> Iterator[Connection]:
+    """A connection to a namespace. Not kept: an open socket would keep the namespace alive.
+
+    Raises KernelError, ENOENT when the path leads to another namespace by now, EPERM without the right.
+    """
+    with _opened(namespace) as descriptor, connect(descriptor) as connection:
+        yield connection
+
+
+@contextmanager
+def _opened(namespace: Namespace) -> Iterator[int]:
+    with kernel_errors("open", str(namespace.path)):
+        descriptor = os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_ino != namespace.inode:
+            raise KernelError("open", str(namespace.path), errno.ENOENT)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _candidates() -> Iterator[Path]:

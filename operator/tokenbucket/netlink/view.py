@@ -9,15 +9,21 @@ A view belongs to the thread of its connection.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from tokenbucket.core.hook import Interface
+from tokenbucket.errors import KernelError
 from tokenbucket.netlink.addresses import Address, read_addresses
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.events import ADDRESSES, NSIDS, QDISCS, TRAFFIC_CONTROL, Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
+from tokenbucket.netlink.namespaces import inside
+from tokenbucket.netlink.pod_namespaces import PodNamespaces
 from tokenbucket.netlink.qdiscs import kinds_at_clsact
 from tokenbucket.netlink.queues import ROOT, Root, read_roots
 
@@ -70,6 +76,7 @@ class View:
         self._owners: dict[Address, set[int | None]] = {}
         self._behind: dict[int | None, list[Link]] = {}
         self._stale = _Stale()
+        self.pod_namespaces = PodNamespaces(connection)
 
     @property
     def connection(self) -> Connection:
@@ -110,17 +117,58 @@ class View:
         veths = tuple(link for link in behind if link.kind == VETH)
         return Whereabouts(Place.NAMESPACE, veths, tuple(link for link in behind if link.kind != VETH), nsids)
 
+    def everywhere(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, Root]]]:
+        """Filters and root qdiscs of the node's namespace and of every pod's that was entered, by its inode,
+        which is 0 for the node's.
+        """
+        yield 0, self._filters, self._roots
+        for each in self.pod_namespaces.known.values():
+            yield each.namespace.inode, each.filters, each.roots
+
+    def filters_at(self, interface: Interface) -> LinkFilters:
+        """The filters of an interface, also of a pod's own."""
+        if not interface.namespace:
+            return self._filters.get(interface.ifindex, LinkFilters())
+        nsid = self._nsid_of(interface)
+        return LinkFilters() if nsid is None else self._filters_inside(nsid, interface.ifindex)
+
+    def name_of(self, interface: Interface) -> str:
+        """The interface in words."""
+        if not interface.namespace:
+            link = self._links.get(interface.ifindex)
+            return link.name if link else f"interface {interface.ifindex}"
+        nsid = self._nsid_of(interface)
+        host_side = (link.name for link in self._links.values() if link.nsid == nsid and nsid is not None)
+        return f"the pod's end of {next(host_side, 'an interface')}"
+
+    @contextmanager
+    def changing(self, interface: Interface) -> Iterator[Connection]:
+        """A connection for a change to an interface, which is to be read again: changes of one's own make no
+        event. Raises KernelError, ENODEV where a pod's namespace is no more.
+        """
+        if not interface.namespace:
+            self._stale.filters.add(interface.ifindex)
+            self._stale.roots = True
+            yield self._connection
+            return
+        nsid = self._nsid_of(interface)
+        if nsid is None:
+            raise KernelError("enter", self.name_of(interface), errno.ENODEV)
+        self.pod_namespaces.note(nsid)
+        with inside(self.pod_namespaces.known[nsid].namespace) as connection:
+            yield connection
+
+    def _nsid_of(self, interface: Interface) -> int | None:
+        known = self.pod_namespaces.known.items()
+        return next((nsid for nsid, each in known if each.namespace.inode == interface.namespace), None)
+
+    def _filters_inside(self, nsid: int, ifindex: int) -> LinkFilters:
+        return self.pod_namespaces.known[nsid].filters.get(ifindex, LinkFilters())
+
     def invalidate_all(self) -> None:
         """Everything is to be read again."""
         self._stale = _Stale()
-
-    def invalidate_filters(self, ifindex: int) -> None:
-        """One link's filters are to be read again: for changes of one's own, which make no event."""
-        self._stale.filters.add(ifindex)
-
-    def invalidate_roots(self) -> None:
-        """Root qdiscs are to be read again."""
-        self._stale.roots = True
+        self.pod_namespaces.note_all()
 
     def note(self, event: Event) -> None:
         """What an event says is stale is to be read again."""
@@ -131,10 +179,14 @@ class View:
         elif event.kind in NSIDS:
             self._stale.namespaces.add(event.nsid)
             self._stale.links.update(self._leading_to(event.nsid))
+            if event.nsid is not None:
+                self.pod_namespaces.forget(event.nsid)
         elif event.kind in TRAFFIC_CONTROL:
             if event.nsid is None:
                 self._stale.filters.add(event.ifindex)
                 self._stale.roots |= event.kind in QDISCS and event.parent == ROOT
+            else:
+                self.pod_namespaces.note(event.nsid)
         else:
             self._note_link(event)
 
@@ -160,6 +212,7 @@ class View:
 
         Raises KernelError, and what could not be read is still stale.
         """
+        self.pod_namespaces.refresh()
         if self._stale.everything:
             self._read_everything()
             return

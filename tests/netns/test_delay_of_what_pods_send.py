@@ -1,0 +1,171 @@
+"""Delay of what a pod sends: on its own interface, inside its network namespace, so that the sender waits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns.agent import (
+    Agent,
+    acquaint,
+    clean,
+    document,
+    limit_of,
+    policy,
+    received,
+    send,
+    tokenbucket,
+    wait,
+)
+from tests.netns.lab import Lab, Pod, tc
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.needs("sch_fq")]
+RATE = 4_000_000
+SIZE = 1200
+LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
+
+
+@pytest.fixture
+def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
+    """An agent that is not started yet."""
+    agent = Agent(tmp_path)
+    yield agent
+    if agent.process:
+        agent.stop()
+    clean()
+
+
+@pytest.fixture
+def pods(lab: Lab) -> tuple[Pod, Pod]:
+    """A pod to limit, and one that it sends to."""
+    web, sink = lab.pod("web", ["10.2.1.2/24"]), lab.pod("sink", ["10.1.1.2/24"])
+    acquaint(web, sink)
+    return web, sink
+
+
+def limited(agent: Agent, web: Pod, **limit: object) -> None:
+    agent.write("policy.yaml", policy("web", app="web", egress={**LIMIT, **limit}))
+    agent.write("pods.yaml", document(web, app="web"))
+    if not agent.process:
+        agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+
+
+def inside(pod: Pod) -> tuple[str, list[str]]:
+    """The kind of the root qdisc of the pod's own interface, and the names of the filters there."""
+    qdiscs = json.loads(pod.run("tc", "-json", "qdisc", "show", "dev", "eth0"))
+    kinds = [each["kind"] for each in qdiscs if "root" in each]
+    filters = []
+    if any(each["kind"] == "clsact" for each in qdiscs):
+        shown = json.loads(pod.run("tc", "-json", "filter", "show", "dev", "eth0", "egress"))
+        filters = [each["options"]["bpf_name"] for each in shown if "bpf_name" in each.get("options", {})]
+    return kinds[0], filters
+
+
+def on_the_node(pod: Pod) -> str:
+    """What is at the hook of the host-side interface that sees what the pod sends."""
+    return tc("filter", "show", "dev", pod.veth, "ingress")
+
+
+def test_the_sender_waits_and_nothing_is_lost(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """A second's worth takes a second, less the burst."""
+    web, sink = pods
+    limited(agent, web)
+    before, start = received(sink), time.monotonic()
+    count = RATE // 8 // SIZE
+    send(web, sink, count, SIZE)
+    wait(lambda: received(sink) - before == count)
+    bits = count * (SIZE + 42) * 8 - 8192 * 8
+    assert time.monotonic() - start >= 0.99 * bits / RATE
+    limit = limit_of("web", "egress")
+    assert limit
+    assert (limit["exceedPackets"], limit["exceedAction"]) == (0, "Delay")
+    assert limit["delayedPackets"] > count / 2
+    assert limit["hooks"] == [{"interface": "eth0", "hook": "egress"}]
+    assert on_the_node(web) == ""
+
+
+def test_a_pod_that_removes_its_limit_has_it_back(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """The filter and the queue."""
+    web, _ = pods
+    limited(agent, web)
+    there = inside(web)
+    for removal in (("root",), ("clsact",)):
+        web.run("tc", "qdisc", "del", "dev", "eth0", *removal)
+        wait(lambda: inside(web) == there, agent.log)
+
+
+def test_nothing_is_left_inside_when_the_limit_is_lifted(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """And what waited has arrived."""
+    web, sink = pods
+    limited(agent, web)
+    before = received(sink)
+    send(web, sink, 50, SIZE)
+    agent.write("policy.yaml", "")
+    wait(lambda: agent.events("queue removed"), agent.log)
+    assert inside(web) == ("noqueue", [])
+    assert received(sink) - before == 50
+
+
+def test_a_change_between_delay_and_drop_moves_the_hook_and_keeps_the_bucket(
+    agent: Agent, pods: tuple[Pod, Pod]
+) -> None:
+    """Live, there and back."""
+    web, sink = pods
+    limited(agent, web)
+    send(web, sink, 3, SIZE)
+    packets = limit_of("web", "egress")["conformPackets"]
+    limited(agent, web, exceedAction="Drop", maxDelay=None)
+    wait(lambda: inside(web) == ("noqueue", []) and on_the_node(web), agent.log)
+    assert limit_of("web", "egress")["conformPackets"] >= packets
+    limited(agent, web)
+    wait(lambda: inside(web)[0] == "fq" and not on_the_node(web), agent.log)
+    assert [event["new"] for event in agent.events("limit set")] == [True, False, False]
+
+
+def test_another_agent_takes_over_what_is_inside(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """Replacing nothing."""
+    web, _ = pods
+    limited(agent, web)
+    agent.stop()
+    agent.start()
+    agent.write("pods.yaml", document(web, app="web", role="front"))
+    wait(lambda: limit_of("web", "egress"), agent.log)
+    assert len(agent.events("attached")) == 1
+
+
+def test_a_foreign_root_qdisc_inside_stays_and_what_exceeds_is_dropped(
+    agent: Agent, pods: tuple[Pod, Pod]
+) -> None:
+    """On the node's end."""
+    web, sink = pods
+    web.run("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "5:", "pfifo")
+    limited(agent, web)
+    (event,) = agent.events("not in force as declared")
+    assert event["reason"] == "ForeignQdisc"
+    assert inside(web)[0] == "pfifo"
+    assert send(web, sink, 1000, SIZE) < 1000
+
+
+def test_without_the_right_to_enter_what_exceeds_is_dropped(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """And it is said why."""
+    web, sink = pods
+    agent.prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
+    limited(agent, web)
+    (event,) = agent.events("not in force as declared")
+    assert event["reason"] == "NoNamespace"
+    assert inside(web) == ("noqueue", [])
+    assert send(web, sink, 1000, SIZE) < 1000
+
+
+def test_detach_all_leaves_nothing_inside(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """Also without an agent."""
+    web, _ = pods
+    limited(agent, web)
+    agent.stop()
+    tokenbucket("detach", "--all")
+    assert inside(web) == ("noqueue", [])

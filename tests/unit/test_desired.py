@@ -1,0 +1,149 @@
+"""Where limits are to be in force, and how, and what is to be said of those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from ipaddress import IPv4Address
+
+import pytest
+
+from tokenbucket.core.desired import Address, Desired, Located, Reason, desired
+from tokenbucket.core.hook import End, Hook, HookPoint, Interface
+from tokenbucket.core.plan import Wanted
+from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.selector import Selector
+
+HOST_SIDE, POD_SIDE = Interface(7), Interface(2, namespace=4026532000)
+NO_QUEUE = (Reason.NO_FQ, "no fq")
+POD = Pod(PodId("shop", "web-0"), {}, frozenset({IPv4Address("10.0.0.2")}))
+
+
+def located(waits: AbstractSet[Direction], **fields: object) -> Located:
+    """A pod with one veth, whose namespace is entered only where that is asked for."""
+    ends = {End.HOST: frozenset({HOST_SIDE})}
+    if Direction.EGRESS in waits:
+        ends[End.POD] = frozenset({POD_SIDE})
+    return Located(ends, **fields)
+
+
+def wish(
+    direction: Direction,
+    action: ExceedAction = ExceedAction.DELAY,
+    mode: Mode = Mode.ENFORCE,
+    enforcement: Mode = Mode.ENFORCE,
+    pod: Pod = POD,
+    **fields: object,
+) -> Desired:
+    """What is desired of one policy for one pod."""
+    dscp = 8 if action is ExceedAction.MARK else None
+    limit = Limit(Rate(10**7), exceed_action=action, dscp=dscp)
+    policy = Policy("shop", "web", Selector(frozenset()), {direction: limit}, mode=mode)
+    return desired([policy], [pod], lambda _, waits: located(waits, **fields), enforcement)
+
+
+def only(wish: Desired) -> Wanted:
+    [wanted] = wish.wanted.values()
+    return wanted
+
+
+IN, OUT = Direction.INGRESS, Direction.EGRESS
+DELAY, DROP, MARK = ExceedAction
+
+
+@pytest.mark.parametrize(
+    ("direction", "action", "point"),
+    [
+        (IN, DELAY, HookPoint(HOST_SIDE, Hook.EGRESS)),
+        (IN, DROP, HookPoint(HOST_SIDE, Hook.EGRESS)),
+        (IN, MARK, HookPoint(HOST_SIDE, Hook.EGRESS)),
+        (OUT, DELAY, HookPoint(POD_SIDE, Hook.EGRESS)),
+        (OUT, DROP, HookPoint(HOST_SIDE, Hook.INGRESS)),
+        (OUT, MARK, HookPoint(HOST_SIDE, Hook.INGRESS)),
+    ],
+)
+def test_a_limit_is_where_its_packets_pass_and_can_wait(
+    direction: Direction, action: ExceedAction, point: HookPoint
+) -> None:
+    """With our queue where they wait, and nowhere else."""
+    wanted = only(wish(direction, action))
+    assert (wanted.points, wanted.delays) == ({point}, action is DELAY)
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_delay_where_packets_cannot_wait_is_a_policer_on_the_nodes_side(direction: Direction) -> None:
+    """With the deeper burst that a policer needs, and said so."""
+    drop = wish(direction, DROP)
+    degraded = wish(direction, no_queue={direction: NO_QUEUE})
+    assert only(degraded) == only(drop)
+    assert [(each.reason, each.message) for each in degraded.findings] == [NO_QUEUE]
+    [in_force] = degraded.in_force.values()
+    assert in_force.action == "Drop (degraded: no fq)"
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_what_one_direction_lacks_is_nothing_to_the_other(direction: Direction) -> None:
+    """A foreign qdisc in the pod, say."""
+    assert only(wish(direction, no_queue={IN if direction is OUT else OUT: NO_QUEUE})).delays
+
+
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize(
+    ("mode", "enforcement"), [(Mode.OBSERVE, Mode.ENFORCE), (Mode.ENFORCE, Mode.OBSERVE)]
+)
+def test_observing_needs_no_queue_and_counts_what_would_wait(
+    direction: Direction, mode: Mode, enforcement: Mode
+) -> None:
+    """At the same place as in earnest."""
+    wanted, enforced = only(wish(direction, mode=mode, enforcement=enforcement)), only(wish(direction))
+    assert wanted.points == enforced.points
+    assert not wanted.delays
+    assert wanted.slot.config.observe
+    assert wanted.slot.config.max_delay_q == enforced.slot.config.max_delay_q > 0
+
+
+@pytest.mark.parametrize("action", ExceedAction)
+def test_pods_are_entered_only_to_delay_what_they_send(action: ExceedAction) -> None:
+    """It costs a right and a millisecond."""
+    asked: list[AbstractSet[Direction]] = []
+
+    def locate(_: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+        asked.append(waits)
+        return located(waits)
+
+    limit = Limit(Rate(10**7), exceed_action=action, dscp=8 if action is MARK else None)
+    desired([Policy("shop", "web", Selector(frozenset()), {OUT: limit})], [POD], locate)
+    assert asked == [{OUT} if action is DELAY else set()]
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_only_what_enters_a_pod_can_be_the_nodes_own(direction: Direction) -> None:
+    """In the pod's namespace all that it sends has no ingress interface, as what the node sends has none."""
+    assert only(wish(direction)).slot.config.node_reserve == (direction is IN)
+
+
+def test_enforcement_off_keeps_the_slot_and_attaches_nothing() -> None:
+    """And so keeps the tokens."""
+    off, on = wish(IN, enforcement=Mode.OFF), wish(IN)
+    assert only(off) == Wanted(only(on).slot, frozenset())
+    assert off.findings == []
+
+
+def test_a_pod_that_has_ended_wants_nothing() -> None:
+    """Its address may be another's."""
+    ended = Pod(POD.id, {}, POD.addresses, ended=True)
+    assert wish(IN, pod=ended) == Desired()
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason"),
+    [
+        (Pod(POD.id, {}, frozenset()), Reason.NO_ADDRESS),
+        (Pod(POD.id, {}, POD.addresses, host_network=True), Reason.HOST_NETWORK),
+    ],
+)
+def test_a_pod_that_cannot_be_limited_is_told_of_and_takes_no_slot(pod: Pod, reason: Reason) -> None:
+    """The reason is in the policy's status."""
+    found = wish(IN, pod=pod)
+    assert found.wanted == {}
+    assert [each.reason for each in found.findings] == [reason]
