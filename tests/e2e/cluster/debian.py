@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from .command import run
+from .errors import ClusterError
 from .store import build_once, digest
 from .versions import versions
 
 _LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
 _EMPTIED = (*_LEFT_OUT, "var/cache/apt", "var/lib/apt/lists", "var/log", "dev")
 _TRUST_IN_IMAGE = "etc/ssl/build-machine.pem"
+
+
+@functools.cache
+def mirror() -> str:
+    """The address of the Debian packages that this machine's apt is told to use.
+
+    Raises:
+        ClusterError: apt knows of none.
+    """
+    wanted = ("Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main")
+    listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *wanted], part="Debian packages")
+    found = listed.split()
+    if not found:
+        raise ClusterError("Debian packages", "apt has no list of Debian's packages: run 'apt-get update'")
+    return found[0].rstrip("/")
 
 
 def root_archive(say: Callable[[str], None] = lambda _: None) -> Path:
@@ -25,14 +42,14 @@ def root_archive(say: Callable[[str], None] = lambda _: None) -> Path:
         say(f"building a Debian {wanted.suite} file system")
         _build(target, trust)
 
-    key = digest(wanted.suite, wanted.mirror, *_EMPTIED, *([trust] if trust else []))
+    key = digest(wanted.suite, mirror(), *_EMPTIED, *([trust] if trust else []))
     return build_once("debian", key, build) / "root.tar"
 
 
 def _build(target: Path, trust: Path | None) -> None:
     wanted, root = versions().debian, target / "root"
     run(
-        ["nice", "-n", "10", "debootstrap", "--variant=minbase", wanted.suite, root, wanted.mirror],
+        ["nice", "-n", "10", "debootstrap", "--variant=minbase", wanted.suite, root, mirror()],
         part="debootstrap",
     )
     _slim(root)

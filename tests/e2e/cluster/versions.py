@@ -15,7 +15,6 @@ class Debian:
     """Which Debian the images are made from, and the name the base image gets."""
 
     suite: str
-    mirror: str
     tag: str
 
 

@@ -46,7 +46,7 @@ def kernel(say: Callable[[str], None] = lambda _: None) -> Kernel:
 
 def debian_kernel(series: str, suite: str, say: Callable[[str], None] = lambda _: None) -> Kernel:
     """The newest of a series, as ``6.12``, in a suite of Debian, from its package, if the cache lacks it."""
-    dockerfile, mirror = _DOCKERFILES / "kernel" / "Dockerfile", versions().debian.mirror
+    dockerfile, mirror = _DOCKERFILES / "kernel" / "Dockerfile", debian.mirror()
 
     def build(target: Path) -> None:
         say(f"unpacking the newest kernel {series} of Debian {suite}")
