@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tokenbucket import layout
 from tokenbucket.bpf import loader, syscall
-from tokenbucket.bpf.pins import mount_bpffs, source_folder
+from tokenbucket.bpf.pins import Sizes, mount_bpffs, source_folder
 from tokenbucket.core import gcra
 
 PROGRAMS = ("empty", "clock_read", "data_path", "data_path_by_hash")
@@ -64,7 +64,7 @@ class Bench:
         self.maps = Path(f"/sys/fs/bpf/tokenbucket_bench_{os.getpid()}")
         self.maps.mkdir()
         source = Path(__file__).parent / "programs.c"
-        self.bpf = loader.compiled(source, source_folder(), self.maps, SLOTS)
+        self.bpf = loader.compiled(source, source_folder(), self.maps, Sizes(slots=SLOTS))
         self.fds = {name: self.bpf.load_func(name.encode(), 3).fd for name in PROGRAMS}
         self._configure()
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Delay: a packet that exceeds is let through now with an earliest departure time, which the fq qdisc behind
- * the egress hook holds it for. Included after gcra.h and packet.h.
+ * the egress hook holds it for. Included after peer.h.
  *
  * What is bounded is what waits ahead of a packet, not its own cost, so that a super-packet goes through an
  * empty bucket at any rate. Small packets (acknowledgements, SYN, DNS, ping) are charged and never wait, so
@@ -12,9 +12,6 @@
 #define TB_DELAY_H
 
 enum {
-	TB_SMALL_BYTES = 256,
-	TB_SUPER_BYTES = 1 << 16, /* the largest super-packet, unless BIG TCP is switched on */
-	TB_SUPER_SEGMENTS = 64,
 	TB_ECN_MASK = 3,
 	TB_ECN_NOT_ECT = 0,
 	TB_ECN_ECT1 = 1, /* L4S, RFC 9331 */
@@ -28,79 +25,6 @@ enum {
 
 /* The clock type of a departure time: since 6.10 BPF_SKB_CLOCK_MONOTONIC, with the same value. */
 #define TB_CLOCK_MONOTONIC 1
-
-/* A packet's place among what waits, in quanta from now on; 0 is now. */
-struct tb_wait {
-	__s64 ahead; /* when all that waits ahead of it will have gone */
-	__s64 departs;
-};
-
-static __always_inline __s64 tb_later_of(__s64 a, __s64 b)
-{
-	return a > b ? a : b;
-}
-
-static __always_inline int tb_is_small(struct tb_packet packet)
-{
-	return packet.wire_bytes <= TB_SMALL_BYTES;
-}
-
-/* The most that may wait ahead of a packet by a meter of which a super-packet takes so much. */
-static __always_inline __s64 tb_max_ahead(const struct tb_config *config, struct tb_packet packet,
-					  __u64 super_cost)
-{
-	return tb_is_small(packet) ? 2 * config->max_delay_q + super_cost : config->max_delay_q;
-}
-
-/* Charges a packet unless more than max_ahead waits ahead of it. Safe against other CPUs. */
-static __always_inline int tb_take_later(__u64 *word, __u64 now, __u64 cost, __u64 burst, __s64 max_ahead,
-					 struct tb_wait *wait)
-{
-	for (int try = 0; try < TB_TRIES; try++) {
-		__u64 tat = tb_read(word);
-		__u64 base = tb_base(tat, now, burst);
-
-		if ((__s64)(base - now) > max_ahead)
-			return 0;
-		if (__sync_val_compare_and_swap(word, tat, base + cost) != tat)
-			continue;
-		wait->ahead = tb_later_of(wait->ahead, base - now);
-		wait->departs = tb_later_of(wait->departs, base - now + tb_min(cost, burst));
-		return 1;
-	}
-	return 0;
-}
-
-/* The decision alone, nothing charged. */
-static __always_inline int tb_is_full(__u64 *word, __u64 now, __u64 burst, __s64 max_ahead)
-{
-	return (__s64)(tb_base(tb_read(word), now, burst) - now) > max_ahead;
-}
-
-/* Both meters, or neither. The wait is the longer of the two. */
-static __always_inline int tb_charge_later(const struct tb_config *config, struct tb_meters *meters,
-					   struct tb_packet packet, __u64 now, struct tb_wait *wait)
-{
-	__u64 bytes_cost = tb_bytes_cost(packet.wire_bytes, config->bytes_scale);
-	__u64 packets_cost = tb_packets_cost(packet.segments, config->packets_scale);
-	__s64 bytes_ahead = tb_max_ahead(config, packet, tb_bytes_cost(TB_SUPER_BYTES, config->bytes_scale));
-	__s64 packets_ahead =
-		tb_max_ahead(config, packet, tb_packets_cost(TB_SUPER_SEGMENTS, config->packets_scale));
-
-	/* Looked at first, so that a flood that the packet meter refuses never touches the byte meter. */
-	if (config->packets_scale &&
-	    tb_is_full(&meters->packets_tat, now, config->packets_burst_q, packets_ahead))
-		return 0;
-	if (config->bytes_scale &&
-	    !tb_take_later(&meters->bytes_tat, now, bytes_cost, config->bytes_burst_q, bytes_ahead, wait))
-		return 0;
-	if (!config->packets_scale || tb_take_later(&meters->packets_tat, now, packets_cost,
-						    config->packets_burst_q, packets_ahead, wait))
-		return 1;
-	if (config->bytes_scale)
-		__sync_fetch_and_add(&meters->bytes_tat, -bytes_cost);
-	return 0;
-}
 
 static __always_inline __u8 tb_ecn(struct __sk_buff *skb)
 {
@@ -157,20 +81,22 @@ static __always_inline void tb_depart(struct __sk_buff *skb, struct tb_stats *st
 /* Lets a packet that exceeds through, at once or later; with TB_OBSERVE it only counts what would become of
  * it. Returns 0, with nothing charged, if it is to be dropped. */
 static __always_inline int tb_delay(struct __sk_buff *skb, const struct tb_config *config,
-				    struct tb_meters *meters, struct tb_stats *stats, struct tb_packet packet,
-				    __u64 now_ns)
+				    struct tb_meters *meters, struct tb_stats *stats,
+				    struct tb_remote *remote, struct tb_packet packet, __u64 now_ns)
 {
-	struct tb_wait wait = {};
+	struct tb_place place = {};
+	__u64 now = now_ns * TB_QUANTA_PER_NS;
 
-	if (!tb_charge_later(config, meters, packet, now_ns * TB_QUANTA_PER_NS, &wait))
+	if (!(remote ? tb_charge_chain(config, meters, stats, remote, packet, TB_LATER, now, &place)
+		     : tb_charge_alone(config, meters, packet, TB_LATER, now, &place)))
 		return 0;
 	stats->delayed_packets += packet.segments;
 	stats->delayed_bytes += packet.wire_bytes;
 	if (config->flags & TB_OBSERVE)
 		return 1;
-	tb_signal(skb, config, stats, packet, wait.ahead);
+	tb_signal(skb, config, stats, packet, place.ahead);
 	if (!tb_is_small(packet))
-		tb_depart(skb, stats, now_ns, (__u64)wait.departs / TB_QUANTA_PER_NS);
+		tb_depart(skb, stats, now_ns, (__u64)place.departs / TB_QUANTA_PER_NS);
 	return 1;
 }
 

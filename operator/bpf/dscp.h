@@ -7,27 +7,10 @@
 
 enum {
 	TB_ETHERTYPE_OFFSET = 12,
-	TB_VLAN_HLEN = 4,
-	TB_ETH_P_8021Q = 0x8100,
-	TB_ETH_P_8021AD = 0x88a8,
 	TB_IPV4_CHECKSUM_OFFSET = 10,
 	TB_DSCP_SHIFT = 2, /* below it, ECN */
 	TB_IPV6_DSCP_SHIFT = 6,
 };
-
-/* A word of the packet in host byte order; 0 where the packet is too short. */
-static __always_inline __u16 tb_word(struct __sk_buff *skb, __u32 offset)
-{
-	__u16 word = 0;
-
-	bpf_skb_load_bytes(skb, offset, &word, sizeof(word));
-	return __builtin_bswap16(word);
-}
-
-static __always_inline int tb_is_vlan(__u16 ethertype)
-{
-	return ethertype == TB_ETH_P_8021Q || ethertype == TB_ETH_P_8021AD;
-}
 
 /* A changed header and its checksum cancel out in a sum over the packet, so no other checksum changes. */
 static __always_inline void tb_set_ipv4_dscp(struct __sk_buff *skb, __u32 network, __u16 dscp)
@@ -54,14 +37,8 @@ static __always_inline void tb_set_ipv6_dscp(struct __sk_buff *skb, __u32 networ
 static __always_inline void tb_set_dscp(struct __sk_buff *skb, __u16 dscp)
 {
 	__u32 network = TB_ETH_HLEN;
-	__u16 ethertype = tb_word(skb, TB_ETHERTYPE_OFFSET);
+	__u16 ethertype = tb_below_tags(skb, tb_word(skb, TB_ETHERTYPE_OFFSET), &network);
 
-	for (int tags = 0; tags < 2; tags++) {
-		if (!tb_is_vlan(ethertype))
-			break;
-		ethertype = tb_word(skb, network + 2);
-		network += TB_VLAN_HLEN;
-	}
 	if (ethertype == TB_ETH_P_IP)
 		tb_set_ipv4_dscp(skb, network, dscp);
 	else if (ethertype == TB_ETH_P_IPV6)

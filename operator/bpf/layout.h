@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the program and user space share: the values of the maps, indexed by slot.
+ * What the program and user space share: the values of the maps, indexed by slot, and those of the peers.
  *
  * A slot is the limit of one pod and direction, or of one device. It reaches the program as the
  * filter's classid. Slot 0 belongs to nobody: it counts the packets whose filter names no slot in use.
@@ -17,15 +17,17 @@
 #include <linux/types.h>
 
 enum {
-	TB_LAYOUT_VERSION = 1,
+	TB_LAYOUT_VERSION = 2,
 	TB_NO_SLOT = 0,
 };
 
 enum tb_flag {
-	TB_OBSERVE = 1 << 0,      /* count what exceeds, forward it all the same */
-	TB_NODE_RESERVE = 1 << 1, /* the node's own packets may use the reserve */
-	TB_MARK = 1 << 2,         /* forward what exceeds with another code point */
-	TB_DELAY = 1 << 3,        /* at an egress hook: forward what exceeds with a departure time */
+	TB_OBSERVE = 1 << 0,             /* count what exceeds, forward it all the same */
+	TB_NODE_RESERVE = 1 << 1,        /* the node's own packets may use the reserve */
+	TB_MARK = 1 << 2,                /* forward what exceeds with another code point */
+	TB_DELAY = 1 << 3,               /* at an egress hook: forward what exceeds with a departure time */
+	TB_PER_PEER = 1 << 4,            /* a bucket for each peer, under the slot's */
+	TB_PEER_IS_DESTINATION = 1 << 5, /* the peer is where a packet goes to, not where it comes from */
 };
 
 /*
@@ -47,7 +49,25 @@ struct tb_config {
 	__u64 bits_per_s;
 	__u64 packets_per_s;
 	__u64 reserve_bits_per_s;
-	__u64 unused[4];
+	__u64 peer_bits_per_s;
+	__u64 peer_packets_per_s;
+	__u64 unused[2];
+	/* The third, with TB_PER_PEER: the bucket of each peer, and how much of an address makes one. */
+	__u64 peer_bytes_scale;
+	__u64 peer_bytes_burst_q;
+	__u64 peer_packets_scale;
+	__u64 peer_packets_burst_q;
+	__u64 peer_ipv4_mask; /* masks in the order of a packet's bytes; of IPv4 the first four */
+	__u64 peer_ipv6_mask[2];
+	__u16 peer_ipv4_prefix_length;
+	__u16 peer_ipv6_prefix_length;
+	__u32 unused_peer;
+};
+
+/* The meters of a peer. A peer without an entry in the map has a full bucket. */
+struct tb_peer {
+	__u64 bytes_tat;
+	__u64 packets_tat;
 };
 
 /* Theoretical arrival times in quanta (gcra.h): the whole state of the meters, one cache line. */
@@ -55,7 +75,18 @@ struct tb_meters {
 	__u64 bytes_tat;
 	__u64 packets_tat;
 	__u64 reserve_tat;
-	__u64 unused[5];
+	struct tb_peer shared_peer; /* of all packets that cannot have a peer's of their own */
+	__u64 peers_epoch;          /* a slot that is given to another starts another */
+	__u64 unused[2];
+};
+
+/* Whose meters they are. */
+struct tb_peer_key {
+	__u64 epoch; /* as in the slot's meters */
+	__u32 slot;
+	__u16 ethertype;
+	__u16 prefix_length;
+	__u64 prefix[2]; /* in the order of a packet's bytes; of IPv4 the first four */
 };
 
 /* Kept per CPU. Packets are wire packets: each segment of a GSO packet counts. */
@@ -64,7 +95,8 @@ struct tb_stats {
 	__u64 in_window_packets;
 	__u64 idle_packets;
 	__u64 conform_bytes;
-	__u64 unused_conform[5];
+	__u64 shared_peer_packets; /* had no peer's bucket of their own, but the one shared */
+	__u64 unused_conform[4];
 	/* The second: the third case, and what became of those packets. */
 	__u64 too_fast_packets;
 	__u64 too_fast_bytes;
@@ -77,9 +109,10 @@ struct tb_stats {
 	/* The third: of those, what Delay let through, at once (small packets) or later; or would have. */
 	__u64 delayed_packets;
 	__u64 delayed_bytes;
-	__u64 delayed_ns; /* delay given */
-	__u64 ce_packets; /* ECN-capable ones that were told of congestion */
-	__u64 unused_delayed[4];
+	__u64 delayed_ns;            /* delay given */
+	__u64 ce_packets;            /* ECN-capable ones that were told of congestion */
+	__u64 peer_too_fast_packets; /* too fast for their peer's bucket, whatever the slot's says */
+	__u64 unused_delayed[3];
 };
 
 enum tb_owner_kind {

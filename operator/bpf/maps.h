@@ -12,31 +12,39 @@
 #define TB_SLOTS 2048
 #endif
 
+/* Peers of all slots together: 8 MiB of kernel memory. */
+#ifndef TB_PEERS
+#define TB_PEERS 65536
+#endif
+
 #ifdef TB_PIN_DIR /* bcc */
 
-#define TB_MAP(bcc_type, libbpf_type, value, name) \
-	BPF_TABLE_PINNED(bcc_type, __u32, value, name, TB_SLOTS, TB_PIN_DIR "/" #name)
+#define TB_MAP(bcc_type, libbpf_type, key, value, name, size) \
+	BPF_TABLE_PINNED(bcc_type, key, value, name, size, TB_PIN_DIR "/" #name)
 
 #else /* clang */
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#define TB_MAP(bcc_type, libbpf_type, value_type, name) \
-	struct {                                        \
-		__uint(type, libbpf_type);              \
-		__uint(max_entries, TB_SLOTS);          \
-		__type(key, __u32);                     \
-		__type(value, value_type);              \
-		__uint(pinning, LIBBPF_PIN_BY_NAME);    \
+#define TB_MAP(bcc_type, libbpf_type, key_type, value_type, name, size) \
+	struct {                                                        \
+		__uint(type, libbpf_type);                              \
+		__uint(max_entries, size);                              \
+		__type(key, key_type);                                  \
+		__type(value, value_type);                              \
+		__uint(pinning, LIBBPF_PIN_BY_NAME);                    \
 	} name SEC(".maps")
 
 #endif
 
-TB_MAP("array", BPF_MAP_TYPE_ARRAY, struct tb_config, tb_config);
-TB_MAP("array", BPF_MAP_TYPE_ARRAY, struct tb_meters, tb_meters);
-TB_MAP("percpu_array", BPF_MAP_TYPE_PERCPU_ARRAY, struct tb_stats, tb_stats);
-TB_MAP("array", BPF_MAP_TYPE_ARRAY, struct tb_owner, tb_owners);
+TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_config, tb_config, TB_SLOTS);
+TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_meters, tb_meters, TB_SLOTS);
+TB_MAP("percpu_array", BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct tb_stats, tb_stats, TB_SLOTS);
+TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_owner, tb_owners, TB_SLOTS);
+/* One list of what was used least recently for all CPUs: lists of their own would each have a part of the
+ * room. */
+TB_MAP("lru_hash", BPF_MAP_TYPE_LRU_HASH, struct tb_peer_key, struct tb_peer, tb_peers, TB_PEERS);
 
 /* bcc rewrites look-ups, but not inside a macro. */
 #ifdef TB_PIN_DIR
@@ -54,6 +62,17 @@ static __always_inline struct tb_stats *tb_stats_of(__u32 slot)
 {
 	return tb_stats.lookup(&slot);
 }
+
+static __always_inline struct tb_peer *tb_peer_of(struct tb_peer_key *key)
+{
+	return tb_peers.lookup(key);
+}
+
+/* Leaves alone what is there. */
+static __always_inline void tb_add_peer(struct tb_peer_key *key, struct tb_peer *peer)
+{
+	tb_peers.insert(key, peer);
+}
 #else
 static __always_inline struct tb_config *tb_config_of(__u32 slot)
 {
@@ -68,6 +87,16 @@ static __always_inline struct tb_meters *tb_meters_of(__u32 slot)
 static __always_inline struct tb_stats *tb_stats_of(__u32 slot)
 {
 	return bpf_map_lookup_elem(&tb_stats, &slot);
+}
+
+static __always_inline struct tb_peer *tb_peer_of(struct tb_peer_key *key)
+{
+	return bpf_map_lookup_elem(&tb_peers, key);
+}
+
+static __always_inline void tb_add_peer(struct tb_peer_key *key, struct tb_peer *peer)
+{
+	bpf_map_update_elem(&tb_peers, key, peer, BPF_NOEXIST);
 }
 #endif
 

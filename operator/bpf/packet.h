@@ -9,7 +9,10 @@ enum {
 	TB_ETH_HLEN = 14,
 	TB_ETH_P_IP = 0x0800,
 	TB_ETH_P_ARP = 0x0806,
+	TB_ETH_P_8021Q = 0x8100,
 	TB_ETH_P_IPV6 = 0x86dd,
+	TB_ETH_P_8021AD = 0x88a8,
+	TB_VLAN_HLEN = 4,
 	TB_IPV6_HLEN = 40,
 	TB_UDP_HLEN = 8,
 	TB_IPPROTO_HOPOPTS = 0,
@@ -37,6 +40,32 @@ static __always_inline __u8 tb_net_byte(struct __sk_buff *skb, __u32 offset)
 
 	bpf_skb_load_bytes_relative(skb, offset, &byte, 1, BPF_HDR_START_NET);
 	return byte;
+}
+
+/* A word of the packet in host byte order; 0 where the packet is too short. */
+static __always_inline __u16 tb_word(struct __sk_buff *skb, __u32 offset)
+{
+	__u16 word = 0;
+
+	bpf_skb_load_bytes(skb, offset, &word, sizeof(word));
+	return __builtin_bswap16(word);
+}
+
+static __always_inline int tb_is_vlan(__u16 ethertype)
+{
+	return ethertype == TB_ETH_P_8021Q || ethertype == TB_ETH_P_8021AD;
+}
+
+/* What is below at most two VLAN tags in the frame, and its offset there. */
+static __always_inline __u16 tb_below_tags(struct __sk_buff *skb, __u16 ethertype, __u32 *network)
+{
+	for (int tags = 0; tags < 2; tags++) {
+		if (!tb_is_vlan(ethertype))
+			break;
+		ethertype = tb_word(skb, *network + 2);
+		*network += TB_VLAN_HLEN;
+	}
+	return ethertype;
 }
 
 static __always_inline int tb_is_protocol(struct __sk_buff *skb, __u16 ethertype)

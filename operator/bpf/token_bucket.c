@@ -10,6 +10,8 @@
 #include "gcra.h"
 #include "packet.h"
 #include "dscp.h"
+#include "bucket.h"
+#include "peer.h"
 #include "delay.h"
 
 #ifdef TB_PIN_DIR
@@ -77,14 +79,15 @@ static __always_inline int tb_mark(struct __sk_buff *skb, const struct tb_config
 
 static __always_inline int tb_exceed(struct __sk_buff *skb, const struct tb_config *config,
 				     struct tb_meters *meters, struct tb_stats *stats,
-				     struct tb_packet packet, enum tb_hook hook, __u64 now_ns)
+				     struct tb_remote *remote, struct tb_packet packet, enum tb_hook hook,
+				     __u64 now_ns)
 {
 	stats->too_fast_packets += packet.segments;
 	stats->too_fast_bytes += packet.wire_bytes;
 	if (config->flags & TB_MARK)
 		return tb_mark(skb, config, stats, packet);
 	if (hook == TB_EGRESS_HOOK && config->flags & TB_DELAY &&
-	    tb_delay(skb, config, meters, stats, packet, now_ns))
+	    tb_delay(skb, config, meters, stats, remote, packet, now_ns))
 		return TB_PASS;
 	if (tb_passes_in_reserve(skb, config, meters, packet, now_ns * TB_QUANTA_PER_NS)) {
 		stats->reserve_packets += packet.segments;
@@ -105,6 +108,18 @@ static __always_inline int tb_unmetered(struct tb_packet packet)
 	return TB_PASS;
 }
 
+static __always_inline enum tb_case tb_charge_with_peer(const struct tb_config *config,
+							struct tb_meters *meters, struct tb_stats *stats,
+							struct tb_remote *remote, struct tb_packet packet,
+							__u64 now)
+{
+	struct tb_place place = { .window = TB_AHEAD_MAX };
+
+	if (!tb_charge_chain(config, meters, stats, remote, packet, TB_NOW, now, &place))
+		return TB_TOO_FAST;
+	return place.window > 0 ? TB_IN_WINDOW : TB_IDLE;
+}
+
 static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_hook hook, __u64 now_ns)
 {
 	struct tb_config *config = tb_config_of(slot);
@@ -112,13 +127,19 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_h
 	struct tb_stats *stats = tb_stats_of(slot);
 	struct tb_packet packet = hook == TB_EGRESS_HOOK ? tb_leaving(skb) : tb_arriving(skb);
 	__u64 now = now_ns * TB_QUANTA_PER_NS;
+	struct tb_remote of_packet, *remote = NULL;
+
 	enum tb_case verdict;
 
 	if (!config || !meters || !stats)
 		return tb_unmetered(packet);
 	if (hook == TB_EGRESS_HOOK && (config->flags & (TB_DELAY | TB_OBSERVE)) == TB_DELAY)
 		tb_bound_departure(skb, config, now_ns);
-	if (config->packets_scale)
+	if (config->flags & TB_PER_PEER) {
+		remote = &of_packet;
+		tb_find_remote(skb, config, meters, slot, remote);
+		verdict = tb_charge_with_peer(config, meters, stats, remote, packet, now);
+	} else if (config->packets_scale)
 		verdict = tb_charge_packets(config, meters, packet, now);
 	else if (config->bytes_scale)
 		verdict = tb_take(&meters->bytes_tat, now,
@@ -129,7 +150,7 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_h
 	if (verdict >= TB_TOO_FAST) {
 		if (verdict == TB_CONTENDED)
 			stats->contended_packets += packet.segments;
-		return tb_exceed(skb, config, meters, stats, packet, hook, now_ns);
+		return tb_exceed(skb, config, meters, stats, remote, packet, hook, now_ns);
 	}
 	if (verdict == TB_IDLE)
 		stats->idle_packets += packet.segments;

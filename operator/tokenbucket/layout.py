@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 NO_SLOT = 0
 """The slot of nobody: its counters count packets whose filter names no slot in use."""
 
@@ -20,6 +20,8 @@ class Flag(enum.IntFlag):
     NODE_RESERVE = 2
     MARK = 4
     DELAY = 8
+    PER_PEER = 16
+    PEER_IS_DESTINATION = 32
 
 
 class OwnerKind(enum.IntEnum):
@@ -51,23 +53,59 @@ class Config(ctypes.Structure):
             "bits_per_s",
             "packets_per_s",
             "reserve_bits_per_s",
+            "peer_bits_per_s",
+            "peer_packets_per_s",
         ),
-        ("unused", ctypes.c_uint64 * 4),
+        ("unused", ctypes.c_uint64 * 2),
+        *_words(
+            "peer_bytes_scale",
+            "peer_bytes_burst_q",
+            "peer_packets_scale",
+            "peer_packets_burst_q",
+        ),
+        ("peer_ipv4_mask", ctypes.c_uint8 * 8),
+        ("peer_ipv6_mask", ctypes.c_uint8 * 16),
+        ("peer_ipv4_prefix_length", ctypes.c_uint16),
+        ("peer_ipv6_prefix_length", ctypes.c_uint16),
+        ("unused_peer", ctypes.c_uint32),
+    ]
+
+
+class Peer(ctypes.Structure):
+    """``struct tb_peer``: the meters of a peer."""
+
+    _fields_ = _words("bytes_tat", "packets_tat")
+
+
+class PeerKey(ctypes.Structure):
+    """``struct tb_peer_key``: whose meters they are."""
+
+    _fields_ = [
+        ("epoch", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("ethertype", ctypes.c_uint16),
+        ("prefix_length", ctypes.c_uint16),
+        ("prefix", ctypes.c_uint8 * 16),
     ]
 
 
 class Meters(ctypes.Structure):
     """``struct tb_meters``: theoretical arrival times in quanta."""
 
-    _fields_ = [*_words("bytes_tat", "packets_tat", "reserve_tat"), ("unused", ctypes.c_uint64 * 5)]
+    _fields_ = [
+        *_words("bytes_tat", "packets_tat", "reserve_tat"),
+        ("shared_peer", Peer),
+        *_words("peers_epoch"),
+        ("unused", ctypes.c_uint64 * 2),
+    ]
 
 
 class Stats(ctypes.Structure):
     """``struct tb_stats``: counters of one CPU."""
 
     _fields_ = [
-        *_words("in_window_packets", "idle_packets", "conform_bytes"),
-        ("unused_conform", ctypes.c_uint64 * 5),
+        *_words("in_window_packets", "idle_packets", "conform_bytes", "shared_peer_packets"),
+        ("unused_conform", ctypes.c_uint64 * 4),
         *_words(
             "too_fast_packets",
             "too_fast_bytes",
@@ -81,8 +119,9 @@ class Stats(ctypes.Structure):
             "delayed_bytes",
             "delayed_ns",
             "ce_packets",
+            "peer_too_fast_packets",
         ),
-        ("unused_delayed", ctypes.c_uint64 * 4),
+        ("unused_delayed", ctypes.c_uint64 * 3),
     ]
 
 
@@ -106,4 +145,6 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "tb_meters": Meters,
     "tb_stats": Stats,
     "tb_owner": Owner,
+    "tb_peer": Peer,
+    "tb_peer_key": PeerKey,
 }

@@ -11,11 +11,11 @@ import pytest
 from tests.bpf.bucket_machine import Machine
 from tests.isolation import private_namespaces
 from tokenbucket.bpf import loader
-from tokenbucket.bpf.pins import Pins, mount_bpffs, source_folder
+from tokenbucket.bpf.pins import Pins, Sizes, mount_bpffs, source_folder
 from tokenbucket.bpf.slots import Slots
 
 PROGRAMS = Path(__file__).parent / "programs"
-SLOTS = 64
+SIZES = Sizes(slots=64, peers=4096)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,7 +36,7 @@ def pins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pins]:
 @pytest.fixture(scope="session")
 def compiled_by_bcc(pins: Pins) -> object:
     """The shipped source with the clocked entry points, compiled as the agent compiles it."""
-    return loader.compiled(PROGRAMS / "clocked.c", source_folder(), pins.maps, SLOTS)
+    return loader.compiled(PROGRAMS / "clocked.c", source_folder(), pins.maps, SIZES)
 
 
 @pytest.fixture

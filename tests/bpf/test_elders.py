@@ -10,7 +10,7 @@ import pytest
 
 from tokenbucket.bpf.elders import other_layouts, remove_other_layouts
 from tokenbucket.bpf.load import ensure_loaded
-from tokenbucket.bpf.pins import Pins, mount_bpffs
+from tokenbucket.bpf.pins import Pins, Sizes, mount_bpffs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction
@@ -32,7 +32,7 @@ def slot(name: str) -> Slot:
 
 def load_as_another_version(pins: Pins) -> None:
     """Loads, and renames the layout version."""
-    ensure_loaded(pins, 16)
+    ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
         slots.write(3, slot("web"), fresh=True)
         slots.fill(3, 10**15)  # a state that no new bucket has
@@ -42,7 +42,7 @@ def load_as_another_version(pins: Pins) -> None:
 def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
     """Whatever slot it has in the other version; a limit that is not there begins with a full bucket."""
     load_as_another_version(pins)
-    ensure_loaded(pins, 16)
+    ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
         slots.write(1, slot("new"), fresh=True)
         slots.write(2, slot("web"), fresh=True)
@@ -55,7 +55,7 @@ def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
 def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
     """And from then on buckets are new."""
     load_as_another_version(pins)
-    build = ensure_loaded(pins, 16)
+    build = ensure_loaded(pins, Sizes(16))
     assert [folder.name for folder in other_layouts(pins)] == ["v0"]
     remove_other_layouts(pins)
     assert other_layouts(pins) == []
@@ -66,7 +66,7 @@ def test_an_incomplete_version_is_left_aside(pins: Pins) -> None:
     """Such as one whose loader was killed."""
     load_as_another_version(pins)
     (pins.root / "v0/maps/tb_meters").unlink()
-    ensure_loaded(pins, 16)
+    ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
         slots.write(1, slot("web"), fresh=True)
         assert slots.read()[1] == slot("web")

@@ -52,6 +52,8 @@ def test_constants_are_the_headers(tmp_path: Path) -> None:
         "TB_NODE_RESERVE": layout.Flag.NODE_RESERVE,
         "TB_MARK": layout.Flag.MARK,
         "TB_DELAY": layout.Flag.DELAY,
+        "TB_PER_PEER": layout.Flag.PER_PEER,
+        "TB_PEER_IS_DESTINATION": layout.Flag.PEER_IS_DESTINATION,
         "TB_OWNER_POD": layout.OwnerKind.POD,
         "TB_OWNER_DEVICE": layout.OwnerKind.DEVICE,
         "TB_QUANTA_PER_NS": gcra.QUANTA_PER_NS,
@@ -66,6 +68,7 @@ def test_constants_are_the_headers(tmp_path: Path) -> None:
 def test_what_all_cpus_write_shares_no_line_with_what_they_read() -> None:
     """Configuration, meters and counters of a slot are a whole number of cache lines."""
     sizes = [ctypes.sizeof(struct) for struct in (layout.Config, layout.Meters, layout.Stats)]
-    assert sizes == [128, 64, 192]
+    assert sizes == [192, 64, 192]
     assert layout.Config.max_delay_q.offset == 64
+    assert layout.Config.peer_bytes_scale.offset == 128
     assert layout.Stats.too_fast_packets.offset == 64

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tokenbucket.bpf import load, syscall
-from tokenbucket.bpf.pins import HookProgram, Pins, build_of, mount_bpffs, opened, source_folder
+from tokenbucket.bpf.pins import HookProgram, Pins, Sizes, build_of, mount_bpffs, opened, source_folder
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.errors import LoadError
 
@@ -38,20 +38,20 @@ def changed(tmp_path: Path, before: str, after: str) -> Path:
 
 def test_loading_twice_loads_once(pins: Pins) -> None:
     """The second time there is nothing to compile: the same programs."""
-    build = load.ensure_loaded(pins, 16)
+    build = load.ensure_loaded(pins, Sizes(16))
     with opened(pins.build(build) / HookProgram.AT_EGRESS_HOOK) as fd:
         first = syscall.program_info(fd).id
-    assert load.ensure_loaded(pins, 16) == build
+    assert load.ensure_loaded(pins, Sizes(16)) == build
     with opened(pins.build(build) / HookProgram.AT_EGRESS_HOOK) as fd:
         assert syscall.program_info(fd).id == first
 
 
 def test_another_build_takes_over_the_maps(pins: Pins, tmp_path: Path) -> None:
     """An upgrade keeps every bucket, and the size of the maps."""
-    load.ensure_loaded(pins, 16)
+    load.ensure_loaded(pins, Sizes(16))
     with opened(pins.maps / "tb_meters") as fd:
         before = syscall.map_info(fd)
-    build = load.ensure_loaded(pins, 32, changed(tmp_path, "TB_DROP = 2", "TB_DROP = 2 + 0"))
+    build = load.ensure_loaded(pins, Sizes(32), changed(tmp_path, "TB_DROP = 2", "TB_DROP = 2 + 0"))
     with opened(pins.maps / "tb_meters") as fd:
         assert syscall.map_info(fd) == before
     assert len(list(pins.programs.iterdir())) == 2
@@ -71,24 +71,24 @@ def test_a_refused_program_is_one_readable_error(
     pins: Pins, tmp_path: Path, before: str, after: str, message: str
 ) -> None:
     """The lines that matter, and what was loaded before is still there."""
-    good = load.ensure_loaded(pins, 16)
+    good = load.ensure_loaded(pins, Sizes(16))
     with pytest.raises(LoadError) as caught:
-        load.ensure_loaded(pins, 16, changed(tmp_path, before, after))
+        load.ensure_loaded(pins, Sizes(16), changed(tmp_path, before, after))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 2000
-    assert load.load_or_keep(pins, 16, changed(tmp_path / "again", before, after))[0] == good
+    assert load.load_or_keep(pins, Sizes(16), changed(tmp_path / "again", before, after))[0] == good
     assert [folder.name for folder in pins.programs.iterdir()] == [good]
 
 
 def test_a_pin_that_is_not_our_map_is_refused(pins: Pins) -> None:
     """Bcc would take it without a look at its sizes."""
-    load.ensure_loaded(pins, 16)
+    load.ensure_loaded(pins, Sizes(16))
     (pins.maps / "tb_config").unlink()
     with opened(pins.maps / "tb_meters") as fd:
         syscall.pin(fd, pins.maps / "tb_config")
     with pytest.raises(LoadError, match="tb_config: is not our map"):
-        load.ensure_loaded(pins, 16)
+        load.ensure_loaded(pins, Sizes(16))
 
 
 def test_a_loader_that_is_aborted_is_said_so() -> None:
@@ -99,7 +99,7 @@ def test_a_loader_that_is_aborted_is_said_so() -> None:
 def test_nothing_is_kept_of_a_load_that_failed_at_once(pins: Pins, tmp_path: Path) -> None:
     """No half of a build, and the next one works."""
     with pytest.raises(LoadError):
-        load.ensure_loaded(pins, 16, changed(tmp_path, "int at_ingress_hook", "int other_name"))
-    assert build_of(source_folder()) == load.ensure_loaded(pins, 16)
+        load.ensure_loaded(pins, Sizes(16), changed(tmp_path, "int at_ingress_hook", "int other_name"))
+    assert build_of(source_folder()) == load.ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
         assert slots.count == 16

@@ -84,10 +84,10 @@ def test_an_upgrade_to_another_pin_layout_and_back(shop: TwoLimits, shell: NodeS
     """By ``helm upgrade`` and ``helm rollback``: tokens are kept, and the pins of the other layout go."""
     with shop.unbroken():
         shop.release.install(LAYOUT_TAG)
-        _has_pins(shop, shell, "v2")
+        _has_pins(shop, shell, "v3")
         shop.wait()
         shop.release.rollback()
-        _has_pins(shop, shell, "v1")
+        _has_pins(shop, shell, "v2")
 
 
 def _has_pins(shop: TwoLimits, shell: NodeShell, layout: str) -> None:

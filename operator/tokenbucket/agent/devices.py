@@ -58,7 +58,7 @@ def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> 
     """
     build = ensure_loaded(pins)
     key = target.key(direction)
-    slot = Slot(Owner(key), config_of(bucket, node_reserve=False))
+    slot = Slot(Owner(key), config_of(bucket, direction, node_reserve=False))
     with (
         Locks.of(pins).writing(),
         connect(target.namespace.path) as connection,

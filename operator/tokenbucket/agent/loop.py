@@ -21,7 +21,7 @@ from tokenbucket.agent.source import Source
 from tokenbucket.bpf.elders import remove_other_layouts
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
-from tokenbucket.bpf.pins import Pins
+from tokenbucket.bpf.pins import Pins, Sizes
 from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
@@ -130,7 +130,7 @@ class Loop:
         self.reconciler.view = View(self.connection)
 
 
-def run(open_source: Callable[[], Source], pins: Pins, slots: int) -> None:
+def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes) -> None:
     """Runs the agent until it is told to stop.
 
     Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
@@ -146,7 +146,7 @@ def run(open_source: Callable[[], Source], pins: Pins, slots: int) -> None:
                 _wait(source, signals)
             else:
                 with locks.only_agent():
-                    _enforce(source, signals, pins, slots, locks)
+                    _enforce(source, signals, pins, sizes, locks)
     log.info("stopped; limits stay in force")
 
 
@@ -165,7 +165,7 @@ def _wait(source: Source, signals: StopSignals) -> None:
                 key.data()
 
 
-def _enforce(source: Source, signals: StopSignals, pins: Pins, slots: int, locks: Locks) -> None:
+def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, locks: Locks) -> None:
     """Keeps limits in force until a signal comes or everything of ours is to go."""
     with ExitStack() as stack:
         connection = connect()
@@ -173,7 +173,7 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, slots: int, locks
         monitor = stack.enter_context(closing(Monitor(ignore=own_ports)))
         view = View(connection)
         with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
-            loading = loader.submit(load_or_keep, pins, slots)
+            loading = loader.submit(load_or_keep, pins, sizes)
             view.refresh()
             build, refused = loading.result()
         if refused:

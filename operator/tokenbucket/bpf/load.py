@@ -9,19 +9,21 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from tokenbucket.bpf.pins import DEFAULT_SLOTS, Pins, build_of, mount_bpffs, source_folder
+from tokenbucket.bpf.pins import Pins, Sizes, build_of, mount_bpffs, source_folder
 from tokenbucket.errors import LoadError
 
 _TIMEOUT_S = 120
 _ERROR_LINES = 8
+_DEFAULT = Sizes()
 
 
-def ensure_loaded(pins: Pins, slots: int = DEFAULT_SLOTS, source: Path | None = None) -> str:
+def ensure_loaded(pins: Pins, sizes: Sizes = _DEFAULT, source: Path | None = None) -> str:
     """Loads this build unless it is loaded. Returns its name.
 
-    ``slots`` is the size of the maps where there are none yet; existing ones keep their size.
+    ``sizes`` are those of maps that are not there yet; existing ones keep their size.
     Raises LoadError with the relevant lines of the compiler's or verifier's output.
     """
     source = source or source_folder()
@@ -30,20 +32,20 @@ def ensure_loaded(pins: Pins, slots: int = DEFAULT_SLOTS, source: Path | None = 
     pinned_slots = pins.check_maps()
     if pinned_slots is not None and pins.has_build(build):
         return build
-    _run_loader(source, pins, pinned_slots or slots)
+    _run_loader(source, pins, replace(sizes, slots=pinned_slots or sizes.slots))
     if pins.check_maps() is None or not pins.has_build(build):
         raise LoadError(f"{pins.folder}: the loader left no complete set of pins")
     return build
 
 
-def load_or_keep(pins: Pins, slots: int = DEFAULT_SLOTS, source: Path | None = None) -> tuple[str, str]:
+def load_or_keep(pins: Pins, sizes: Sizes = _DEFAULT, source: Path | None = None) -> tuple[str, str]:
     """As :func:`ensure_loaded`, but goes on with the build that was loaded last when this one is refused.
 
     Returns the name of the build, and why it is not this one, empty if it is. Raises LoadError when none is
     loaded or the maps are not ours.
     """
     try:
-        return ensure_loaded(pins, slots, source), ""
+        return ensure_loaded(pins, sizes, source), ""
     except LoadError as error:
         build = pins.last_build()
         if build is None or pins.check_maps() is None:
@@ -51,9 +53,9 @@ def load_or_keep(pins: Pins, slots: int = DEFAULT_SLOTS, source: Path | None = N
         return build, str(error)
 
 
-def _run_loader(source: Path, pins: Pins, slots: int) -> None:
+def _run_loader(source: Path, pins: Pins, sizes: Sizes) -> None:
     isolated = ["-I"] if sys.flags.isolated else []
-    arguments = [str(source), str(pins.root), str(slots)]
+    arguments = [str(source), str(pins.root), str(sizes.slots), str(sizes.peers)]
     command = [sys.executable, *isolated, "-m", "tokenbucket.bpf.loader", *arguments]
     package_root = str(Path(__file__).parents[2])
     try:

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.headers import kernel_headers
-from tokenbucket.bpf.pins import HookProgram, Pins, build_of
+from tokenbucket.bpf.pins import HookProgram, Pins, Sizes, build_of
 
 DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
 """Where Debian puts bcc's Python module, which is on no package index. It has no tie to one Python."""
@@ -45,20 +45,20 @@ def one_text(file: Path, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def compiled(file: Path, folder: Path, maps: Path, slots: int) -> object:
+def compiled(file: Path, folder: Path, maps: Path, sizes: Sizes) -> object:
     """Compiles ``file``, with headers of ``folder`` and maps pinned in ``maps``. Returns a ``bcc.BPF``."""
     bcc = import_bcc()
-    flags = [f"-DTB_SLOTS={slots}", f'-DTB_PIN_DIR="{maps}"']
+    flags = [f"-DTB_SLOTS={sizes.slots}", f"-DTB_PEERS={sizes.peers}", f'-DTB_PIN_DIR="{maps}"']
     with kernel_headers() as headers:
         os.environ["BCC_KERNEL_SOURCE"] = str(headers)
         return bcc.BPF(text=one_text(file, folder).encode(), cflags=flags)
 
 
-def load(source: Path, pins: Pins, slots: int) -> None:
+def load(source: Path, pins: Pins, sizes: Sizes) -> None:
     """Loads one build and pins it. The folder of its programs appears complete or not at all."""
     bcc = import_bcc()
     pins.maps.mkdir(parents=True, exist_ok=True)
-    program = compiled(source / "token_bucket.c", source, pins.maps, slots)
+    program = compiled(source / "token_bucket.c", source, pins.maps, sizes)
     unfinished = pins.programs / f"loading_{os.getpid()}"
     unfinished.mkdir(parents=True)
     try:
@@ -71,10 +71,10 @@ def load(source: Path, pins: Pins, slots: int) -> None:
 
 
 def main() -> int:
-    """Arguments: folder of the C source, folder of the pins, number of slots."""
-    source, root, slots = sys.argv[1:]
+    """Arguments: folder of the C source, folder of the pins, numbers of slots and of peers."""
+    source, root, slots, peers = sys.argv[1:]
     try:
-        load(Path(source), Pins(Path(root)), int(slots))
+        load(Path(source), Pins(Path(root)), Sizes(int(slots), int(peers)))
     except Exception as error:  # noqa: BLE001 - whatever bcc raises becomes one line for the parent
         print(f"loader: {error}", file=sys.stderr)
         return 1

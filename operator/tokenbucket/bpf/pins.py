@@ -2,8 +2,8 @@
 
 ::
 
-    /sys/fs/bpf/tokenbucket/v1/             v1 is the layout version of layout.h
-        maps/tb_config tb_meters tb_stats tb_owners
+    /sys/fs/bpf/tokenbucket/v2/             v2 is the layout version of layout.h
+        maps/tb_config tb_meters tb_stats tb_owners tb_peers
         programs/<build>/at_egress_hook at_ingress_hook
 
 ``<build>`` is a digest of the C source. Another build of the same layout takes over the maps, so that an
@@ -18,7 +18,7 @@ import enum
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from tokenbucket.errors import KernelError, LoadError
 BPFFS = Path("/sys/fs/bpf")
 ROOT = BPFFS / "tokenbucket"
 DEFAULT_SLOTS = 2048
+DEFAULT_PEERS = 65536
 _ENOENT = 2
 _BPFFS_MAGIC = 0xCAFE4A11
 
@@ -45,8 +46,9 @@ class HookProgram(enum.StrEnum):
 class MapLayout:
     """What a map must look like to be ours."""
 
-    type: syscall.MapType
+    type: int
     value_size: int
+    key_size: int = 4
 
 
 MAPS = {
@@ -55,6 +57,20 @@ MAPS = {
     "tb_stats": MapLayout(syscall.MapType.PERCPU_ARRAY, ctypes.sizeof(layout.Stats)),
     "tb_owners": MapLayout(syscall.MapType.ARRAY, ctypes.sizeof(layout.Owner)),
 }
+"""The maps that have an element for each slot."""
+PEERS = "tb_peers"
+PEERS_MAP = MapLayout(
+    syscall.MapType.LRU_HASH, ctypes.sizeof(layout.Peer), key_size=ctypes.sizeof(layout.PeerKey)
+)
+"""The map of the peers of all slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Room in the maps."""
+
+    slots: int = DEFAULT_SLOTS
+    peers: int = DEFAULT_PEERS
 
 
 def source_folder() -> Path:
@@ -132,18 +148,21 @@ class Pins:
 
         Raises LoadError when a pin is not the map that this layout version says.
         """
-        found = {name: self._map_info(name) for name in MAPS}
-        present = {name: info for name, info in found.items() if info}
-        for name, info in present.items():
-            expected = MAPS[name]
-            if (info.type, info.key_size, info.value_size) != (expected.type, 4, expected.value_size):
-                raise LoadError(f"{self.maps / name}: is not our map: {info}; run 'tokenbucket detach --all'")
-        sizes = {info.max_entries for info in present.values()}
+        sizes = {info.max_entries for info in self._present(MAPS).values()}
+        self._present({PEERS: PEERS_MAP})
         if len(sizes) > 1:
             raise LoadError(
                 f"{self.maps}: maps differ in size: {sorted(sizes)}; run 'tokenbucket detach --all'"
             )
         return sizes.pop() if sizes else None
+
+    def _present(self, maps: Mapping[str, MapLayout]) -> dict[str, syscall.MapInfo]:
+        found = {name: self._map_info(name) for name in maps}
+        present = {name: info for name, info in found.items() if info}
+        for name, info in present.items():
+            if MapLayout(info.type, info.value_size, info.key_size) != maps[name]:
+                raise LoadError(f"{self.maps / name}: is not our map: {info}; run 'tokenbucket detach --all'")
+        return present
 
     def _map_info(self, name: str) -> syscall.MapInfo | None:
         try:

@@ -23,7 +23,7 @@ from tokenbucket.core import gcra
 from tokenbucket.core.hook import Hook
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
+from tokenbucket.core.slot import DeviceId, Owner, PeerConfig, Slot, SlotConfig, SlotKey, Subject
 
 _DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
 
@@ -44,6 +44,8 @@ class Stats:
     in_window_packets: int = 0
     idle_packets: int = 0
     conform_bytes: int = 0
+    shared_peer_packets: int = 0
+    """Had no bucket of their peer's, but the one shared by all without."""
     too_fast_packets: int = 0
     too_fast_bytes: int = 0
     reserve_packets: int = 0
@@ -56,6 +58,8 @@ class Stats:
     delayed_bytes: int = 0
     delayed_ns: int = 0
     ce_packets: int = 0
+    peer_too_fast_packets: int = 0
+    """Exceeded their peer's bucket, whatever the slot's says."""
 
     @property
     def conform_packets(self) -> int:
@@ -123,18 +127,19 @@ class Slots:
         }
 
     def write(self, index: int, slot: Slot, *, fresh: bool) -> None:
-        """Writes a slot; when ``fresh``, with zero counters and full buckets, or the buckets that the limit
-        has in another layout version; else both stay as they are.
+        """Writes a slot; when ``fresh``, with zero counters, no peers and a full bucket, or the bucket that
+        the limit has in another layout version; else all stay as they are.
         """
         if fresh:
             inherited = self._elders.meters(slot.owner.key)
-            self._write("tb_meters", index, inherited or _full_meters(monotonic_ns()))
+            meters = _new_peers(inherited) if inherited else _full_meters(monotonic_ns())
+            self._write("tb_meters", index, meters)
             self._write("tb_stats", index, bytes(MAPS["tb_stats"].value_size * self._cpus))
         self._write("tb_config", index, bytes(_config_struct(slot.config)))
         self._write("tb_owners", index, bytes(_owner_struct(slot.owner)))
 
     def fill(self, index: int, now_ns: int) -> None:
-        """Fills a slot's buckets as of that time of the monotonic clock."""
+        """Fills a slot's buckets as of that time of the monotonic clock, and forgets its peers."""
         self._write("tb_meters", index, _full_meters(now_ns))
 
     def free(self, index: int) -> None:
@@ -146,6 +151,11 @@ class Slots:
         """The state of a slot's buckets."""
         raw = layout.Meters.from_buffer_copy(self._lookup("tb_meters", index, 1))
         return Meters(raw.bytes_tat, raw.packets_tat, raw.reserve_tat)
+
+    def peers_epoch(self, index: int) -> int:
+        """The epoch of a slot's peers: entries of another one were somebody else's."""
+        raw = layout.Meters.from_buffer_copy(self._lookup("tb_meters", index, 1))
+        return int(raw.peers_epoch)
 
     def stats(self, index: int) -> Stats:
         """The counters of a slot, summed over the CPUs."""
@@ -192,7 +202,23 @@ def _possible_cpus() -> int:
 
 def _full_meters(now_ns: int) -> bytes:
     full = gcra.never_used(now_ns)
-    return bytes(layout.Meters(bytes_tat=full, packets_tat=full, reserve_tat=full))
+    return bytes(
+        layout.Meters(
+            bytes_tat=full,
+            packets_tat=full,
+            reserve_tat=full,
+            shared_peer=layout.Peer(full, full),
+            peers_epoch=monotonic_ns(),
+        )
+    )
+
+
+def _new_peers(meters: bytes) -> bytes:
+    """Those meters with a new epoch of peers: entries of another layout version stay there."""
+    found, now_ns = layout.Meters.from_buffer_copy(meters), monotonic_ns()
+    full = gcra.never_used(now_ns)
+    found.shared_peer, found.peers_epoch = layout.Peer(full, full), now_ns
+    return bytes(found)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -210,11 +236,24 @@ def _config(value: bytes) -> SlotConfig:
         max_delay_q=raw.max_delay_q if raw.flags & layout.Flag.DELAY else 0,
         observe=bool(raw.flags & layout.Flag.OBSERVE),
         node_reserve=bool(raw.flags & layout.Flag.NODE_RESERVE),
+        per_peer=_peer_config(raw) if raw.flags & layout.Flag.PER_PEER else None,
+    )
+
+
+def _peer_config(raw: layout.Config) -> PeerConfig:
+    return PeerConfig(
+        bits_per_s=raw.peer_bits_per_s,
+        bytes_burst_q=raw.peer_bytes_burst_q,
+        packets_per_s=raw.peer_packets_per_s,
+        packets_burst_q=raw.peer_packets_burst_q,
+        ipv4_prefix_length=raw.peer_ipv4_prefix_length,
+        ipv6_prefix_length=raw.peer_ipv6_prefix_length,
+        is_destination=bool(raw.flags & layout.Flag.PEER_IS_DESTINATION),
     )
 
 
 def _config_struct(config: SlotConfig) -> layout.Config:
-    return layout.Config(
+    raw = layout.Config(
         bytes_scale=gcra.bytes_scale(config.bits_per_s),
         bytes_burst_q=config.bytes_burst_q,
         packets_scale=gcra.packets_scale(config.packets_per_s),
@@ -228,6 +267,27 @@ def _config_struct(config: SlotConfig) -> layout.Config:
         packets_per_s=config.packets_per_s,
         reserve_bits_per_s=config.reserve_bits_per_s,
     )
+    if config.per_peer:
+        _put_peer_config(raw, config.per_peer)
+    return raw
+
+
+def _put_peer_config(raw: layout.Config, peer: PeerConfig) -> None:
+    raw.peer_bits_per_s, raw.peer_packets_per_s = peer.bits_per_s, peer.packets_per_s
+    raw.peer_bytes_scale = gcra.bytes_scale(peer.bits_per_s)
+    raw.peer_bytes_burst_q = peer.bytes_burst_q
+    raw.peer_packets_scale = gcra.packets_scale(peer.packets_per_s)
+    raw.peer_packets_burst_q = peer.packets_burst_q
+    raw.peer_ipv4_prefix_length = peer.ipv4_prefix_length
+    raw.peer_ipv6_prefix_length = peer.ipv6_prefix_length
+    raw.peer_ipv4_mask[:] = _mask(peer.ipv4_prefix_length, 8)
+    raw.peer_ipv6_mask[:] = _mask(peer.ipv6_prefix_length, 16)
+
+
+def _mask(prefix_length: int, size_bytes: int) -> bytes:
+    """So many bits, from the first on, in the order of a packet's bytes."""
+    bits = 8 * size_bytes
+    return (((1 << prefix_length) - 1) << (bits - prefix_length)).to_bytes(size_bytes, "big")
 
 
 def _flags(config: SlotConfig) -> int:
@@ -236,6 +296,8 @@ def _flags(config: SlotConfig) -> int:
         | config.node_reserve * layout.Flag.NODE_RESERVE
         | (config.dscp is not None) * layout.Flag.MARK
         | (config.max_delay_q > 0) * layout.Flag.DELAY
+        | (config.per_peer is not None) * layout.Flag.PER_PEER
+        | bool(config.per_peer and config.per_peer.is_destination) * layout.Flag.PEER_IS_DESTINATION
     )
 
 

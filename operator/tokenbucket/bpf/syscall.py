@@ -12,6 +12,7 @@ import enum
 import os
 import platform
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from tokenbucket.errors import KernelError, UnsupportedError
 _SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 _ENOENT = 2
 _NAME_BYTES = 16
+_ITEMS = 4096
+"""Elements of a hash that are read at once."""
+_BATCH_COUNT = 32
+"""Offset of the number of elements in the attributes of a batch."""
 
 
 class Command(enum.IntEnum):
@@ -42,6 +47,7 @@ class MapType(enum.IntEnum):
 
     ARRAY = 2
     PERCPU_ARRAY = 6
+    LRU_HASH = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +99,15 @@ _libc.syscall.restype = ctypes.c_long
 def _bpf(command: Command, attributes: bytes, subject: str) -> tuple[int, ctypes.Array[ctypes.c_char]]:
     """Calls bpf(2). Returns its result and the attributes as the kernel left them."""
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = _libc.syscall(_bpf_number(), int(command), ctypes.byref(buffer), len(attributes))
+    return _call(command, buffer, subject), buffer
+
+
+def _call(command: Command, buffer: ctypes.Array[ctypes.c_char], subject: str) -> int:
+    """The same, with attributes that the kernel may change even where it fails."""
+    result = _libc.syscall(_bpf_number(), int(command), ctypes.byref(buffer), len(buffer))
     if result < 0:
         raise KernelError(f"bpf {command.name}", subject, ctypes.get_errno())
-    return int(result), buffer
+    return int(result)
 
 
 def pin(fd: int, path: Path) -> None:
@@ -157,13 +168,38 @@ def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> by
     values = ctypes.create_string_buffer(max_entries * size)
     keys = (ctypes.c_uint32 * max_entries)()
     position = ctypes.c_uint32()
-    attributes = _batch(fd, keys, values, max_entries, out_position=ctypes.addressof(position))
+    attributes = _batch(fd, keys, values, max_entries, (0, ctypes.addressof(position)))
     try:
         _bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
     except KernelError as error:
         if error.errno != _ENOENT:  # ENOENT says that the array ended with this batch
             raise
     return values.raw
+
+
+def items(fd: int, key_size: int, value_size: int, subject: str = "map") -> Iterator[tuple[bytes, bytes]]:
+    """Reads a whole hash, some thousand elements in a call. What changes meanwhile may be missed."""
+    keys = ctypes.create_string_buffer(_ITEMS * key_size)
+    values = ctypes.create_string_buffer(_ITEMS * value_size)
+    places = ((ctypes.c_uint32 * 1)(), (ctypes.c_uint32 * 1)())
+    first, ended = True, False
+    while not ended:
+        before, after = (ctypes.addressof(place) for place in places)
+        wanted = _batch(fd, keys, values, _ITEMS, (0 if first else before, after))
+        attributes = ctypes.create_string_buffer(wanted, len(wanted))
+        try:
+            _call(Command.MAP_LOOKUP_BATCH, attributes, subject)
+        except KernelError as error:
+            if error.errno != _ENOENT:  # ENOENT says that the hash ended with this batch
+                raise
+            ended = True
+        (count,) = struct.unpack_from("=I", attributes, _BATCH_COUNT)
+        for index in range(count):
+            yield (
+                keys.raw[index * key_size : (index + 1) * key_size],
+                values.raw[index * value_size : (index + 1) * value_size],
+            )
+        first, places = False, (places[1], places[0])
 
 
 def update_many(fd: int, values: dict[int, bytes], subject: str = "map") -> None:
@@ -178,13 +214,13 @@ def update_many(fd: int, values: dict[int, bytes], subject: str = "map") -> None
 
 def _batch(
     fd: int,
-    keys: ctypes.Array[ctypes.c_uint32],
+    keys: ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char],
     values: ctypes.Array[ctypes.c_char],
     count: int,
-    out_position: int = 0,
+    positions: tuple[int, int] = (0, 0),
 ) -> bytes:
     addresses = (ctypes.addressof(keys), ctypes.addressof(values))
-    return struct.pack("=QQQQIIQQ", 0, out_position, *addresses, count, fd, 0, 0)
+    return struct.pack("=QQQQIIQQ", *positions, *addresses, count, fd, 0, 0)
 
 
 def test_run(fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> TestRun:

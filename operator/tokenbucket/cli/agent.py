@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tokenbucket.agent import loop
 from tokenbucket.agent.standalone import FolderSource
-from tokenbucket.bpf.pins import DEFAULT_SLOTS
+from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import address, log_options, need_root, pins_options, set_up_logs
 
 _MAX_SLOTS = 1 << 16
+_PEERS = (1 << 10, 1 << 22)
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +32,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     verb.add_argument(
         "--slots", type=_slots, default=DEFAULT_SLOTS, help="limits there is room for (default %(default)s)"
+    )
+    verb.add_argument(
+        "--peers",
+        type=_peers,
+        default=DEFAULT_PEERS,
+        help="peers that perPeer tells apart, of all limits together (default %(default)s)",
     )
     _add_cluster_options(verb.add_argument_group("in a cluster"))
     verb.set_defaults(run=run)
@@ -93,7 +100,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     set_up_logs(options)
     if options.manifests:
-        loop.run(lambda: FolderSource(options.manifests), options.pins, options.slots)
+        loop.run(lambda: FolderSource(options.manifests), options.pins, _sizes(options))
     elif options.node:
         _run_in_cluster(options)
     else:
@@ -121,7 +128,7 @@ def _run_in_cluster(options: argparse.Namespace) -> None:
         probe_port=port,
         cni_results=options.cni_results,
     )
-    in_cluster.run(settings, options.pins, options.slots)
+    in_cluster.run(settings, options.pins, _sizes(options))
 
 
 def _slots(text: str) -> int:
@@ -129,3 +136,14 @@ def _slots(text: str) -> int:
     if not 2 <= slots <= _MAX_SLOTS:
         raise argparse.ArgumentTypeError(f"{slots}: must be from 2 to {_MAX_SLOTS}")
     return slots
+
+
+def _peers(text: str) -> int:
+    peers = int(text)
+    if not _PEERS[0] <= peers <= _PEERS[1]:
+        raise argparse.ArgumentTypeError(f"{peers}: must be from {_PEERS[0]} to {_PEERS[1]}")
+    return peers
+
+
+def _sizes(options: argparse.Namespace) -> Sizes:
+    return Sizes(options.slots, options.peers)

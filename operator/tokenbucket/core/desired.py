@@ -16,7 +16,7 @@ from tokenbucket.core.bucket import bucket_of, describe
 from tokenbucket.core.hook import End, HookPoint, Interface, hook_of
 from tokenbucket.core.plan import Wanted
 from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy
+from tokenbucket.core.policy import Direction, ExceedAction, Mode, Policy
 from tokenbucket.core.precedence import Winners
 from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey, config_of
 
@@ -165,10 +165,9 @@ def _in_force(policy: Policy, direction: Direction, no_queue: Shortfall | None, 
     in_force = ExceedAction.DROP if why_not else limit.exceed_action
     bucket = bucket_of(limit, mode, action_in_force=in_force)
     action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
-    shortfalls = [each for each in (why_not, _why_not_per_peer(limit)) if each]
     # Only what enters a pod can come from the node itself.
-    config = config_of(bucket, node_reserve=direction is Direction.INGRESS)
-    return InForce(config, describe(bucket), action, tuple(shortfalls))
+    config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
+    return InForce(config, describe(bucket), action, (why_not,) if why_not else ())
 
 
 _IN_SHORT = {
@@ -176,9 +175,3 @@ _IN_SHORT = {
     Reason.FOREIGN_QDISC: "foreign qdisc",
     Reason.NO_NAMESPACE: "pod's namespace not entered",
 }
-
-
-def _why_not_per_peer(limit: Limit) -> Shortfall | None:
-    if not limit.per_peer:
-        return None
-    return Reason.NOT_IMPLEMENTED, "perPeer is not implemented yet; only the pod's own bucket is in force"

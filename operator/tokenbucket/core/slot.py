@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tokenbucket.core import gcra
-from tokenbucket.core.bucket import Bucket
+from tokenbucket.core.bucket import Bucket, PeerBucket
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction, ExceedAction
 
@@ -49,6 +49,30 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """The bucket of each peer of a slot. A rate of 0 is a meter not in use; bursts are times at the rate."""
+
+    bits_per_s: int = 0
+    bytes_burst_q: int = 0
+    packets_per_s: int = 0
+    packets_burst_q: int = 0
+    ipv4_prefix_length: int = 32
+    ipv6_prefix_length: int = 64
+    is_destination: bool = False
+    """The peer is where a packet goes to; else where it comes from."""
+
+    @property
+    def burst_bytes(self) -> int:
+        """Depth of the byte bucket."""
+        return gcra.bytes_in(self.bytes_burst_q, self.bits_per_s) if self.bits_per_s else 0
+
+    @property
+    def burst_packets(self) -> int:
+        """Depth of the packet bucket."""
+        return gcra.packets_in(self.packets_burst_q, self.packets_per_s) if self.packets_per_s else 0
+
+
+@dataclass(frozen=True, slots=True)
 class SlotConfig:
     """How a slot is limited. A rate of 0 is a meter not in use; bursts are times at the rate, in quanta."""
 
@@ -64,6 +88,7 @@ class SlotConfig:
     """What exceeds waits for up to so long for its departure time; 0 where it does not wait."""
     observe: bool = False
     node_reserve: bool = False
+    per_peer: PeerConfig | None = None
 
     @property
     def burst_bytes(self) -> int:
@@ -84,7 +109,7 @@ class Slot:
     config: SlotConfig
 
 
-def config_of(bucket: Bucket, *, node_reserve: bool) -> SlotConfig:
+def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> SlotConfig:
     """The kernel's configuration of a bucket.
 
     ``node_reserve`` lets the node's own packets use the reserve: right for pods, wrong for a device,
@@ -98,6 +123,22 @@ def config_of(bucket: Bucket, *, node_reserve: bool) -> SlotConfig:
         max_delay_q=(bucket.max_delay_ns or 0) * gcra.QUANTA_PER_NS,
         observe=bucket.observe,
         node_reserve=node_reserve,
+        per_peer=_peer_config(bucket.per_peer, direction) if bucket.per_peer else None,
+    )
+    if bucket.bits_per_s and bucket.burst_bytes:
+        burst_q = gcra.bytes_time_q(bucket.burst_bytes, bucket.bits_per_s)
+        config = replace(config, bits_per_s=bucket.bits_per_s, bytes_burst_q=burst_q)
+    if bucket.packets_per_s and bucket.burst_packets:
+        burst_q = gcra.packets_time_q(bucket.burst_packets, bucket.packets_per_s)
+        config = replace(config, packets_per_s=bucket.packets_per_s, packets_burst_q=burst_q)
+    return config
+
+
+def _peer_config(bucket: PeerBucket, direction: Direction) -> PeerConfig:
+    config = PeerConfig(
+        ipv4_prefix_length=bucket.ipv4_prefix_length,
+        ipv6_prefix_length=bucket.ipv6_prefix_length,
+        is_destination=direction is Direction.EGRESS,
     )
     if bucket.bits_per_s and bucket.burst_bytes:
         burst_q = gcra.bytes_time_q(bucket.burst_bytes, bucket.bits_per_s)

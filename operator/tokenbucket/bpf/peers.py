@@ -1,0 +1,75 @@
+"""The peers of the slots: who has a bucket under a slot's, and what is in it.
+
+One map holds those of all slots, and forgets what was used least recently. Its entries are the program's:
+nothing is written here. A slot that is given to another starts another epoch, whose peers are all new, so
+that what its last owner left is never found and makes room in time.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import TracebackType
+from typing import Self
+
+from tokenbucket import layout
+from tokenbucket.bpf import syscall
+from tokenbucket.bpf.pins import PEERS, PEERS_MAP, Pins
+
+_IPV4 = 0x0800
+_IPV4_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A peer of a slot, and the state of its bucket: theoretical arrival times in quanta."""
+
+    prefix: IPv4Network | IPv6Network
+    bytes_tat: int
+    packets_tat: int
+
+    def __str__(self) -> str:
+        """A single address without its length."""
+        lone = self.prefix.prefixlen == self.prefix.max_prefixlen
+        return str(self.prefix.network_address if lone else self.prefix)
+
+
+class Peers:
+    """The map of all peers, open. Use as a context manager."""
+
+    def __init__(self, pins: Pins) -> None:
+        """Opens the pinned map. Raises KernelError (ENOENT) when nothing is loaded."""
+        self._fd = syscall.open_pin(pins.maps / PEERS)
+        self.room = syscall.map_info(self._fd, PEERS).max_entries
+        """How many peers of all slots together there is room for."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the map. The pin stays."""
+        os.close(self._fd)
+
+    def of(self, slot: int, epoch: int) -> Iterator[Peer]:
+        """The peers of a slot in an epoch of its meters. Raises KernelError."""
+        wanted = struct.pack("=QI", epoch, slot)
+        for key, value in syscall.items(self._fd, PEERS_MAP.key_size, PEERS_MAP.value_size, PEERS):
+            if key.startswith(wanted):
+                meters = layout.Peer.from_buffer_copy(value)
+                yield Peer(_prefix(key), meters.bytes_tat, meters.packets_tat)
+
+
+def _prefix(key: bytes) -> IPv4Network | IPv6Network:
+    raw = layout.PeerKey.from_buffer_copy(key)
+    address = bytes(raw.prefix)
+    if raw.ethertype == _IPV4:
+        return IPv4Network((IPv4Address(address[:_IPV4_BYTES]), raw.prefix_length), strict=False)
+    return IPv6Network((IPv6Address(address), raw.prefix_length), strict=False)
