@@ -12,7 +12,7 @@
 #define TB_SLOTS 2048
 #endif
 
-/* Peers of all slots together: 8 MiB of kernel memory. */
+/* Peers of all slots together: 7 MiB of kernel memory. */
 #ifndef TB_PEERS
 #define TB_PEERS 65536
 #endif

@@ -37,6 +37,7 @@ def test_values_reach_the_agent(chart: Chart, node: None) -> None:
     """By their options."""
     agent = {
         "slots": 1000000 // 20,
+        "peers": 2**22,
         "startJitterSeconds": 7.5,
         "reportSpreadSeconds": 0,
         "readinessGates": True,
@@ -48,6 +49,7 @@ def test_values_reach_the_agent(chart: Chart, node: None) -> None:
     rendered = chart.render({"agent": agent, "log": log, "protectedNamespaces": ["a", "b", "a"]})
     found = options(rendered, "tokenbucket-agent")
     assert found.slots == 50000
+    assert found.peers == 2**22
     assert (found.start_jitter, found.report_spread) == (7.5, 0)
     assert found.readiness_gates
     assert found.remove_taint

@@ -77,6 +77,8 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
         {"agent": {"slots": 1}},
         {"agent": {"slots": 65537}},
         {"agent": {"slots": "many"}},
+        {"agent": {"peers": 1023}},
+        {"agent": {"peers": 2**22 + 1}},
         {"agent": {"probePort": 65536}},
         {"agent": {"cniResultsPath": "relative"}},
         {"agent": {"startJitterSeconds": -1}},

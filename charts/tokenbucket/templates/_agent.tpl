@@ -159,6 +159,7 @@ network namespace. */}}
 - --protected-namespace={{ . }}
 {{- end }}
 - --slots={{ int .Values.agent.slots }}
+- --peers={{ int .Values.agent.peers }}
 - --start-jitter={{ .Values.agent.startJitterSeconds }}
 - --report-spread={{ .Values.agent.reportSpreadSeconds }}
 - --cni-results={{ .Values.agent.cniResultsPath }}

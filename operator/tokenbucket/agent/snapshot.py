@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tokenbucket.bpf.peers import Peer, Peers
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Meters, Slots, Stats, monotonic_ns
 from tokenbucket.core.hook import End, Hook, hook_of
@@ -34,13 +35,17 @@ class InForce:
     meters: Meters
     stats: Stats
     now_ns: int
+    peers: tuple[Peer, ...] = ()
+    """Its peers that have used their bucket, where they were asked for."""
 
 
-def snapshot(pins: Pins) -> list[InForce]:
+def snapshot(pins: Pins, *, with_peers: bool = False) -> list[InForce]:
     """All limits in the slots, in order of their subject. Raises KernelError (ENOENT) when nothing is
     loaded, LoadError when the pins are not ours.
+
+    ``with_peers`` reads the whole map of peers for each limit that has any.
     """
-    with Slots(pins) as slots:
+    with Slots(pins) as slots, Peers(pins) as peers:
         found = slots.read()
         places = _places(found, pins.program_ids())
         limits = [
@@ -51,6 +56,9 @@ def snapshot(pins: Pins) -> list[InForce]:
                 slots.meters(index),
                 slots.stats(index),
                 monotonic_ns(),
+                tuple(peers.of(index, slots.peers_epoch(index)))
+                if with_peers and slot.config.per_peer
+                else (),
             )
             for index, slot in found.items()
         ]

@@ -11,6 +11,7 @@ import sys
 
 from tokenbucket import units
 from tokenbucket.agent.snapshot import InForce, snapshot
+from tokenbucket.bpf.peers import Peer
 from tokenbucket.bpf.slots import Stats
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, pins_options
@@ -18,10 +19,11 @@ from tokenbucket.cli.output import table
 from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import SlotConfig
+from tokenbucket.core.slot import PeerConfig, SlotConfig
 from tokenbucket.errors import KernelError
 
 _LONG_MS = 86_400_000
+_PEERS_SHOWN = 10
 PACKET_BYTES = 1514
 """The packet whose conditions are shown: a full Ethernet frame."""
 
@@ -50,7 +52,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 def _read(options: argparse.Namespace) -> list[InForce]:
     try:
-        return snapshot(options.pins)
+        return snapshot(options.pins, with_peers=True)
     except KernelError as error:
         if error.errno == errno.ENOENT:  # nothing is loaded
             return []
@@ -80,7 +82,38 @@ def machine(limit: InForce) -> str:
         lines += _byte_meter(config, limit.meters.bytes_tat, now_q)
     if config.packets_per_s:
         lines += _packet_meter(config, limit.meters.packets_tat, now_q)
+    if config.per_peer:
+        lines += _peers(limit, config.per_peer, now_q)
     return "\n".join([*lines, "", _transitions(limit.stats, config)])
+
+
+def _peers(limit: InForce, config: PeerConfig, now_q: int) -> list[str]:
+    """Rates, how many peers there are, and those that have the fewest tokens."""
+    rates = []
+    if config.bits_per_s:
+        rate, burst = units.format_bit_rate(config.bits_per_s), units.format_bytes(config.burst_bytes)
+        rates.append(f"rate {rate}, burst {burst}")
+    if config.packets_per_s:
+        rate = units.format_packet_rate(config.packets_per_s)
+        rates.append(f"rate {rate}, burst {config.burst_packets} packets")
+    fullness = {peer: _fullness(peer, config, now_q) for peer in limit.peers}
+    known, end = len(fullness), "destination" if config.is_destination else "source"
+    lines = [
+        "",
+        f"peers, by {end} /{config.ipv4_prefix_length} and /{config.ipv6_prefix_length}",
+        f"  global registers   {', '.join(rates)}",
+        f"  flow registers     {known} {'peer' if known == 1 else 'peers'}",
+        f"  exceeded           {limit.stats.peer_too_fast_packets} packets their peer's bucket",
+        f"  shared             {limit.stats.shared_peer_packets} packets of no peer with a bucket of its own",
+    ]
+    emptiest = sorted(fullness, key=lambda peer: (fullness[peer], str(peer)))[:_PEERS_SHOWN]
+    return lines + [f"  {peer!s:<18} tokens {fullness[peer]:.0%} of its burst" for peer in emptiest]
+
+
+def _fullness(peer: Peer, config: PeerConfig, now_q: int) -> float:
+    """Tokens as a fraction of the burst, of the meter that has fewer; negative in debt."""
+    meters = ((peer.bytes_tat, config.bytes_burst_q), (peer.packets_tat, config.packets_burst_q))
+    return min(gcra.tokens_q(tat, now_q, burst_q) / burst_q for tat, burst_q in meters if burst_q)
 
 
 def _byte_meter(config: SlotConfig, tat: int, now_q: int) -> list[str]:

@@ -14,7 +14,7 @@ from tokenbucket.cli.output import Format, structured, table
 from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import ExceedAction
-from tokenbucket.core.slot import SlotConfig
+from tokenbucket.core.slot import PeerConfig, SlotConfig
 from tokenbucket.errors import KernelError
 
 HEADER = (
@@ -75,7 +75,7 @@ def as_row(limit: InForce) -> tuple[str, ...]:
         owner.key.direction,
         ",".join(place.interface for place in places) or "-",
         ",".join(sorted({place.hook for place in places})) or "-",
-        _both(config.bits_per_s, units.format_bit_rate, config.packets_per_s, units.format_packet_rate),
+        _rate(config),
         _both(config.burst_bytes, units.format_bytes, config.burst_packets, _packets),
         _both(config.bits_per_s and 1, lambda _: units.format_bytes(tokens_bytes), tokens_packets, _packets),
         f"{stats.conform_packets} ({units.format_bytes(stats.conform_bytes)})",
@@ -83,6 +83,18 @@ def as_row(limit: InForce) -> tuple[str, ...]:
         fate(config),
         owner.policy or "-",
     )
+
+
+def _rate(config: SlotConfig) -> str:
+    """Such as "100Mbit/s, per peer 10Mbit/s"."""
+    parts = [rate for rate in (_rate_of(config),) if rate != "-" or not config.per_peer]
+    if config.per_peer:
+        parts.append(f"per peer {_rate_of(config.per_peer)}")
+    return ", ".join(parts)
+
+
+def _rate_of(config: SlotConfig | PeerConfig) -> str:
+    return _both(config.bits_per_s, units.format_bit_rate, config.packets_per_s, units.format_packet_rate)
 
 
 def fate(config: SlotConfig) -> str:
@@ -158,6 +170,8 @@ def as_document(limit: InForce) -> dict[str, Any]:
             "burstPackets": config.burst_packets,
             "tokensPackets": tokens_packets,
         }
+    if config.per_peer:
+        document["perPeer"] = _peer_document(config.per_peer)
     counters = {
         "conformPackets": stats.conform_packets,
         "conformBytes": stats.conform_bytes,
@@ -171,5 +185,19 @@ def as_document(limit: InForce) -> dict[str, Any]:
         "reservePackets": stats.reserve_packets,
         "reserveBytes": stats.reserve_bytes,
         "contendedPackets": stats.contended_packets,
+        "peerExceedPackets": stats.peer_too_fast_packets,
+        "sharedPeerPackets": stats.shared_peer_packets,
     }
     return document | counters
+
+
+def _peer_document(config: PeerConfig) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "ipv4PrefixLength": config.ipv4_prefix_length,
+        "ipv6PrefixLength": config.ipv6_prefix_length,
+    }
+    if config.bits_per_s:
+        document |= {"bitsPerSecond": config.bits_per_s, "burstBytes": config.burst_bytes}
+    if config.packets_per_s:
+        document |= {"packetsPerSecond": config.packets_per_s, "burstPackets": config.burst_packets}
+    return document

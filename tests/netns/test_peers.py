@@ -1,0 +1,145 @@
+"""Peers on a node with pods: each remote address has a bucket of its own, under the pod's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns.agent import (
+    Agent,
+    acquaint,
+    clean,
+    document,
+    limit_of,
+    policy,
+    received,
+    send,
+    tokenbucket,
+    wait,
+)
+from tests.netns.lab import Lab, Pod
+
+pytestmark = pytest.mark.timeout(180)
+SHARE = {"rate": {"packets": 1}, "burst": {"packets": 10}}
+FAMILIES = {
+    "IPv4": ("10.1.1.2/24", "10.4.1.2/24", "10.2.1.2/24"),
+    "IPv6": ("fd01::2/64", "fd04::2/64", "fd02::2/64"),
+}
+
+
+@pytest.fixture
+def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
+    """An agent that is not started yet."""
+    agent = Agent(tmp_path)
+    yield agent
+    if agent.process:
+        agent.stop()
+    clean()
+
+
+def pods_of(lab: Lab, family: str = "IPv4", style: str = "ptp") -> tuple[Pod, Pod, Pod]:
+    """Two clients, and a pod to limit."""
+    names = ("noisy", "quiet", "web")
+    pods = [lab.pod(name, [address], style) for name, address in zip(names, FAMILIES[family], strict=True)]
+    acquaint(*pods)
+    return pods[0], pods[1], pods[2]
+
+
+def limited(agent: Agent, web: Pod, direction: str = "ingress", **limit: Any) -> None:
+    """A running agent that limits a pod."""
+    agent.write("policy.yaml", policy("web", app="web", **{direction: {"exceedAction": "Drop", **limit}}))
+    agent.write("pods.yaml", document(web, app="web"))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+
+
+@pytest.mark.parametrize("style", ["ptp", "bridge"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_who_floods_leaves_the_others_their_share(
+    lab: Lab, agent: Agent, family: str, style: str
+) -> None:
+    """And takes nothing of what the pod's own bucket has for them."""
+    noisy, quiet, web = pods_of(lab, family, style)
+    limited(agent, web, rate={"packets": 1}, burst={"packets": 40}, perPeer=SHARE)
+    assert send(noisy, web, 300) <= 10
+    assert send(quiet, web, 8) == 8
+    limit = limit_of("web")
+    assert limit
+    assert limit["peerExceedPackets"] >= 290
+    assert limit["perPeer"]["burstPackets"] == 10
+
+
+def test_the_pods_own_bucket_bounds_them_all(lab: Lab, agent: Agent) -> None:
+    """However many peers there are."""
+    noisy, quiet, web = pods_of(lab)
+    limited(agent, web, rate={"packets": 1}, burst={"packets": 14}, perPeer=SHARE)
+    assert send(noisy, web, 50) == 10
+    assert send(quiet, web, 50) in (4, 5)
+
+
+def test_of_what_a_pod_sends_the_peer_is_where_it_goes(lab: Lab, agent: Agent) -> None:
+    """Not the pod itself, which would be one peer for all."""
+    noisy, quiet, web = pods_of(lab)
+    limited(agent, web, "egress", perPeer=SHARE)
+    assert send(web, noisy, 50) == 10
+    assert send(web, quiet, 50) == 10
+    assert send(web, noisy, 50) <= 1
+
+
+def test_fragments_count_for_their_sender(lab: Lab, agent: Agent) -> None:
+    """A datagram of four: two of them pass a bucket of ten whole."""
+    noisy, quiet, web = pods_of(lab)
+    limited(agent, web, perPeer=SHARE)
+    assert send(noisy, web, 20, 5000) == 2
+    assert send(quiet, web, 20, 5000) == 2
+
+
+def test_inspect_names_the_peers(lab: Lab, agent: Agent) -> None:
+    """Those that have used most of their bucket first."""
+    noisy, quiet, web = pods_of(lab)
+    limited(agent, web, perPeer=SHARE)
+    send(noisy, web, 50)
+    send(quiet, web, 2)
+    shown = tokenbucket("inspect", "web").stdout
+    assert "2 peers" in shown
+    assert shown.index(str(noisy.ip)) < shown.index(str(quiet.ip))
+
+
+@pytest.mark.needs("sch_fq")
+def test_who_waits_for_his_own_bucket_holds_up_nobody(lab: Lab, agent: Agent) -> None:
+    """The bulk of one arrives over half a second; the other's packets arrive before it."""
+    noisy, quiet, web = pods_of(lab)
+    per_peer = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}}
+    limited(
+        agent,
+        web,
+        rate={"bits": "100M"},
+        perPeer=per_peer,
+        exceedAction="Delay",
+        maxDelay="1s",
+    )
+    before, start = received(web), time.monotonic()
+    count = 4_000_000 // 2 // 8 // 1200
+    noisy_script = ("/usr/bin/python3", "-c", _BULK, str(web.ip), str(count))
+    noisy.run(*noisy_script)
+    send(quiet, web, 5, 1200)
+    in_time = received(web) - before
+    wait(lambda: received(web) - before == count + 5)
+    bits = count * (1200 + 42) * 8 - 8192 * 8
+    assert time.monotonic() - start >= 0.99 * bits / 4_000_000
+    limit = limit_of("web")
+    assert limit
+    assert limit["exceedPackets"] == 0
+    assert in_time < count
+
+
+_BULK = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(int(sys.argv[2])):
+    sender.sendto(bytes(1200), (sys.argv[1], 9))
+"""
