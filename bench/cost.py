@@ -21,6 +21,7 @@ from tokenbucket.core import gcra
 
 PROGRAMS = ("empty", "clock_read", "data_path", "data_path_by_hash")
 SLOTS = 2048
+SLOT, SLOT_WITH_PEERS = 7, SLOTS - 1
 ROUNDS = 41
 REPEAT = 100_000
 PACKET = bytes(12) + b"\x08\x00\x45" + bytes(49)
@@ -76,14 +77,20 @@ class Bench:
         for slot in range(1, SLOTS):
             syscall.update(config, slot, value)
             slot_of[ctypes.c_uint32(slot)] = ctypes.c_uint32(slot)
+        with_peers = layout.Config.from_buffer_copy(value)
+        with_peers.flags = layout.Flag.PER_PEER
+        with_peers.peer_bytes_scale, with_peers.peer_bytes_burst_q = with_peers.bytes_scale, burst_q
+        syscall.update(config, SLOT_WITH_PEERS, bytes(with_peers))
         os.close(config)
 
     def programs(self) -> dict[str, Cost]:
-        """All programs on one slot, in turn."""
-        samples: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+        """All programs on one slot, in turn, and the data path on one with a bucket for each peer."""
+        runs = {name: (fd, skb(SLOT)) for name, fd in self.fds.items()}
+        runs["data_path, per peer"] = (self.fds["data_path"], skb(SLOT_WITH_PEERS))
+        samples: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(ROUNDS):
-            for name, fd in self.fds.items():
-                samples[name].append(timed_ns(fd, skb(7), REPEAT))
+            for name, (fd, context) in runs.items():
+                samples[name].append(timed_ns(fd, context, REPEAT))
         return {name: of(values) for name, values in samples.items()}
 
     def slots(self, counts: tuple[int, ...]) -> dict[int, Cost]:

@@ -52,6 +52,17 @@ def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
         assert slots.meters(1) != slots.meters(4)
 
 
+def test_peers_are_new_in_another_version(pins: Pins) -> None:
+    """Their entries stay behind, so the slot's epoch must not be that of any of them."""
+    load_as_another_version(pins)
+    ensure_loaded(pins, Sizes(16))
+    with Slots(pins) as slots:
+        slots.write(2, slot("web"), fresh=True)
+        first = slots.peers_epoch(2)
+        slots.write(3, slot("web"), fresh=True)
+        assert 0 < first < slots.peers_epoch(3)
+
+
 def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
     """And from then on buckets are new."""
     load_as_another_version(pins)

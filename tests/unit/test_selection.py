@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from tokenbucket.core.bucket import bucket_of, describe
 from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Burst, Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.policy import Burst, Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
 from tokenbucket.core.precedence import Winners
 from tokenbucket.core.selector import Operator, Requirement, Selector
+from tokenbucket.core.slot import config_of
 
 LIMIT = Limit(Rate(10**6))
 
@@ -93,8 +94,37 @@ def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> No
             "10Gbit/s, burst 62.5MB, Delay 13.42ms",
         ),
         (Limit(Rate(10**6), Burst(2048), dscp=8), ExceedAction.MARK, "1Mbit/s, burst 2KiB, Mark DSCP 8"),
+        (
+            Limit(Rate(10**8), per_peer=PerPeer(Rate(10**7))),
+            ExceedAction.DELAY,
+            "100Mbit/s, burst 625kB, per peer 10Mbit/s, burst 62.5kB, Delay 25ms",
+        ),
+        (
+            Limit(Rate(10**8), per_peer=PerPeer(Rate(10**6))),
+            ExceedAction.DELAY,
+            "100Mbit/s, burst 625kB, per peer 1Mbit/s, burst 32KiB, Delay 193.8ms",
+        ),
+        (
+            Limit(Rate(), per_peer=PerPeer(Rate(10**6, 100), Burst(4096), 24, 56)),
+            ExceedAction.DROP,
+            "per peer (/24, /56) 1Mbit/s, burst 4KiB, 100pkt/s, burst 64 packets, Drop",
+        ),
     ],
 )
 def test_defaults_are_computed_from_the_rate(limit: Limit, action: ExceedAction, words: str) -> None:
     """50 ms of the rate, 500 ms to drop, with floors; and no more held than 16 MiB."""
     assert describe(bucket_of(limit, Mode.ENFORCE, action_in_force=action)) == words
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_peers_are_the_other_end_of_either_direction(direction: Direction) -> None:
+    """The source of what a pod receives, the destination of what it sends; the rest is as declared."""
+    per_peer = PerPeer(Rate(10**7, 1000), Burst(10**5), 24, 56)
+    bucket = bucket_of(Limit(Rate(), per_peer=per_peer), Mode.ENFORCE, action_in_force=ExceedAction.DROP)
+    config = config_of(bucket, direction, node_reserve=True)
+    assert config.bits_per_s == config.packets_per_s == 0
+    assert config.per_peer
+    assert config.per_peer.is_destination == (direction is Direction.EGRESS)
+    assert (config.per_peer.bits_per_s, config.per_peer.packets_per_s) == (10**7, 1000)
+    assert (config.per_peer.burst_bytes, config.per_peer.burst_packets) == (10**5, 500)
+    assert (config.per_peer.ipv4_prefix_length, config.per_peer.ipv6_prefix_length) == (24, 56)
