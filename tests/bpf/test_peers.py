@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,9 +22,10 @@ from tests.bpf.test_mark import ipv4, ipv6
 from tokenbucket.bpf import loader, syscall
 from tokenbucket.bpf.peers import Peers
 from tokenbucket.bpf.pins import PEERS, Pins, source_folder
-from tokenbucket.bpf.slots import Slots
+from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core import gcra
 from tokenbucket.core.slot import PeerConfig, Slot, SlotConfig
+from tokenbucket.layout import NO_SLOT
 
 NOW_NS = 10**12
 MS = 10**6
@@ -457,6 +459,66 @@ def test_cpus_do_not_multiply_a_peers_burst(machine: Machine, pins: Pins) -> Non
         }
         assert sum(own - gcra.packets_in(each, 1) for each in left.values()) == whole
         assert min(left.values()) >= 0
+
+
+@pytest.fixture
+def live(compiled_by_bcc: Any, slots: Slots) -> Iterator[Machine]:
+    """The shipped entry point with the real clock, so that buckets are on the edge all the time.
+
+    A test run sees slot 0, which is nobody's and must be so afterwards.
+    """
+    yield Machine(compiled_by_bcc.load_func(b"at_egress_hook", 3).fd, slots, index=NO_SLOT)
+    slots.free(NO_SLOT)
+
+
+WHOLE = {"packets_per_s": MBIT, "burst_packets": 60 * MBIT}
+"""A minute's burst: a meter that is never idle, so that its word is what was charged since it was read."""
+BY_WHOM = {
+    "the slot, later": config(max_delay_q=5 * MS * gcra.QUANTA_PER_NS, **WHOLE),
+    "the slot, with peers": config(
+        per_peer=PeerConfig(packets_per_s=1, packets_burst_q=10**6 * gcra.packets_cost_q(1, 1)), **WHOLE
+    ),
+    "the slot, with peers, later": config(
+        max_delay_q=5 * MS * gcra.QUANTA_PER_NS,
+        per_peer=PeerConfig(packets_per_s=1, packets_burst_q=10**6 * gcra.packets_cost_q(1, 1)),
+        **WHOLE,
+    ),
+    "the peers": config(per_peer=PeerConfig(packets_per_s=MBIT, packets_burst_q=512_000), **WHOLE),
+}
+
+
+@pytest.mark.parametrize("refusing", BY_WHOM)
+def test_what_is_charged_is_what_was_let_through(live: Machine, pins: Pins, refusing: str) -> None:
+    """To the quantum, where several CPUs stand on the edge of a bucket: a charge that lost is taken back."""
+    limit = BY_WHOM[refusing]
+    live.configure(limit)
+    tokens_ns = 30 * S if refusing == "the peers" else 0
+    half_a_circle_ns = 2**55  # from where a full bucket's word is
+    live.slots.fill(NO_SLOT, monotonic_ns() - tokens_ns + half_a_circle_ns)
+    for peer in (A, B):
+        syscall.test_run(live.program_fd, frame(peer), b"", 50)
+    before = words(live, pins)
+    with ThreadPoolExecutor(4) as pool:
+        runs = [
+            pool.submit(syscall.test_run, live.program_fd, frame(peer), b"", 10**6) for peer in (A, B) * 2
+        ]
+        assert all(run.result() for run in runs)
+    after = words(live, pins)
+    passed = after[0] - before[0]
+    assert 0 < passed < 4 * 10**6
+    assert after[1] - before[1] == passed * gcra.packets_cost_q(1, MBIT)
+    if limit.per_peer and "slot" in refusing:
+        assert after[2] - before[2] == passed * gcra.packets_cost_q(1, 1)
+
+
+def words(machine: Machine, pins: Pins) -> tuple[int, int, int]:
+    """Packets let through, and the words of the slot and, together, of its peers."""
+    stats = machine.slots.stats(machine.index)
+    return (
+        stats.conform_packets + stats.delayed_packets,
+        machine.slots.meters(machine.index).packets_tat,
+        sum(packets for _, packets in entries(machine, pins).values()),
+    )
 
 
 def test_bulk_of_one_peer_does_not_hold_up_another(machine: Machine) -> None:
