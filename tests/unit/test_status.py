@@ -297,7 +297,7 @@ def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["NoFq", "ForeignQdisc", "Bypassed", "NoInterface", "Contended", "NotImplemented"]
+    "reason", ["NoFq", "ForeignQdisc", "Bypassed", "NoInterface", "Contended", "NoNamespace"]
 )
 def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> None:
     """It stays in force, and ready."""

@@ -35,7 +35,6 @@ class Reason(enum.StrEnum):
     FOREIGN_QDISC = "ForeignQdisc"
     NO_NAMESPACE = "NoNamespace"
     BYPASSED = "Bypassed"
-    NOT_IMPLEMENTED = "NotImplemented"
     FOREIGN_FILTER = "ForeignFilter"
     CONTENDED = "Contended"
 
@@ -76,7 +75,7 @@ class InForce:
     words: str
     """The limit with its defaults, such as "100Mbit/s, burst 625kB, Delay 25ms"."""
     action: str
-    shortfalls: tuple[Shortfall, ...]
+    shortfall: Shortfall | None = None
 
 
 @dataclass(slots=True)
@@ -149,7 +148,8 @@ def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, locat
         result.findings.append(Finding(key, located.reason, located.message))
     if located.reason in {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}:
         return
-    result.findings += (Finding(key, reason, message) for reason, message in in_force.shortfalls)
+    if in_force.shortfall:
+        result.findings.append(Finding(key, *in_force.shortfall))
     waits = in_force.config.max_delay_q > 0
     end, hook = hook_of(key.direction, waits=waits)
     slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
@@ -167,7 +167,7 @@ def _in_force(policy: Policy, direction: Direction, no_queue: Shortfall | None, 
     action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
     # Only what enters a pod can come from the node itself.
     config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
-    return InForce(config, describe(bucket), action, (why_not,) if why_not else ())
+    return InForce(config, describe(bucket), action, why_not)
 
 
 _IN_SHORT = {

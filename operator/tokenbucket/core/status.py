@@ -23,14 +23,12 @@ _DEGRADING = {
     Reason.BYPASSED,
     Reason.NO_INTERFACE,
     Reason.CONTENDED,
-    Reason.NOT_IMPLEMENTED,
 }
 _NOT_FAILING = {
     Reason.NO_ADDRESS,
     Reason.NO_FQ,
     Reason.FOREIGN_QDISC,
     Reason.NO_NAMESPACE,
-    Reason.NOT_IMPLEMENTED,
 }
 _KNOWN = frozenset(map(str, Reason))
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)

@@ -14,7 +14,7 @@ from tokenbucket.core.report import PodReport, PolicyReport, ReasonCount
 from tokenbucket.core.slot import SlotKey
 
 _WAITS = {Reason.NO_ADDRESS}
-_DEGRADES = {Reason.NO_FQ, Reason.FOREIGN_QDISC, Reason.NO_NAMESPACE, Reason.NOT_IMPLEMENTED}
+_DEGRADES = {Reason.NO_FQ, Reason.FOREIGN_QDISC, Reason.NO_NAMESPACE}
 _REASONS = 16
 
 
