@@ -160,6 +160,12 @@ class Route:
         lab.wait_until(in_force, f"{cell} in the kernel")
         time.sleep(3 * BURST_S)
 
+    def in_force(self, bits_per_s: int, *, delays: bool) -> bool:
+        """Whether the pod is limited to that rate, and packets wait."""
+        configs = [slot.config for slot in self._slots.read().values()]
+        there = [(config.bits_per_s, config.max_delay_q > 0) for config in configs]
+        return there == [(bits_per_s, delays)] and bool(self.node.filters())
+
     def stats(self) -> Stats:
         """Counters of the pod's slot."""
         return self._slots.stats(self._slot)

@@ -72,14 +72,20 @@ def pod_document(name: str, address: str) -> str:
     )
 
 
-def policy_document(bits_per_s: int, burst_bytes: int | None = None) -> str:
-    """The one policy, on what all pods receive."""
+def policy_document(
+    bits_per_s: int,
+    burst_bytes: int | None = None,
+    *,
+    action: str = "Drop",
+    direction: str = "ingress",
+) -> str:
+    """The one policy, on what all pods receive, or send."""
     burst = f"\n    burst: {{bytes: {burst_bytes}}}" if burst_bytes else ""
     return (
         "apiVersion: tokenbucket.dev/v1alpha1\nkind: TokenBucketPolicy\n"
         "metadata: {name: bench, namespace: bench}\nspec:\n"
-        "  podSelector: {matchLabels: {app: bench}}\n  ingress:\n"
-        f"    rate: {{bits: {bits_per_s}}}{burst}\n    exceedAction: Drop\n"
+        f"  podSelector: {{matchLabels: {{app: bench}}}}\n  {direction}:\n"
+        f"    rate: {{bits: {bits_per_s}}}{burst}\n    exceedAction: {action}\n"
     )
 
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: guest.sh ROOT PYTHON FOLDER
-# In the virtual machine: runs pytest in ROOT once for each file of arguments FOLDER/RUNG.args, and leaves beside
-# it what it wrote, RUNG.log, and its exit status, RUNG.status; and what the kernel says, FOLDER/dmesg.
+# In the virtual machine: runs Python in ROOT once for each file of arguments FOLDER/NAME.args, and leaves beside
+# it what it wrote, NAME.log, and its exit status, NAME.status; and what the kernel says, FOLDER/dmesg.
 set -eu
 checkout=$1 python=$2 folder=$3
 uname -r >"$folder/release"
@@ -19,9 +19,9 @@ done
 mount -t tmpfs tmpfs /run/root/run
 
 for given in "$folder"/*.args; do
-	rung=${given%.args}
+	name=${given%.args}
 	status=0
-	chroot /run/root sh -c 'cd "$1" && exec xargs --arg-file="$2" --delimiter="\n" "$3" -m pytest' \
-		sh "$checkout" "$given" "$python" >"$rung.log" 2>&1 || status=$?
-	echo "$status" >"$rung.status"
+	chroot /run/root sh -c 'cd "$1" && exec xargs --arg-file="$2" --delimiter="\n" "$3"' \
+		sh "$checkout" "$given" "$python" >"$name.log" 2>&1 || status=$?
+	echo "$status" >"$name.status"
 done

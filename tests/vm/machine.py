@@ -1,4 +1,4 @@
-"""One boot of a kernel: the machine runs the rungs, one after the other, and ends."""
+"""One boot of a kernel: the machine runs programs of this repository, one after the other, and ends."""
 
 from __future__ import annotations
 
@@ -60,8 +60,16 @@ def run_rungs(kernel: Kernel, rungs: Mapping[str, Sequence[str]], folder: Path) 
 
     ``folder`` keeps what it and the machine wrote. Raises ClusterError when such a kernel is not to be had.
     """
-    for rung, arguments in rungs.items():
-        (folder / f"{rung}.args").write_text("".join(f"{word}\n" for word in arguments))
+    tests = {rung: ("-m", "pytest", *arguments) for rung, arguments in rungs.items()}
+    return run_programs(kernel, tests, folder, _TIMEOUT_S)
+
+
+def run_programs(
+    kernel: Kernel, programs: Mapping[str, Sequence[str]], folder: Path, timeout_s: float
+) -> dict[str, Ended]:
+    """Runs Python once for each name, with its arguments, for so long in all; as :func:`run_rungs`."""
+    for name, arguments in programs.items():
+        (folder / f"{name}.args").write_text("".join(f"{word}\n" for word in arguments))
     environment = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
     command = ["env", "--ignore-environment", *environment, _GUEST, _ROOT, sys.executable, folder]
     booted = virtual_machine.debian_kernel(kernel.series, kernel.suite)
@@ -69,14 +77,14 @@ def run_rungs(kernel: Kernel, rungs: Mapping[str, Sequence[str]], folder: Path) 
     machine = functools.partial(
         virtual_machine.argv, booted, [folder], memory=_MEMORY, devices=_FILES, processors=1
     )
-    _run(machine(command), folder / "console")
+    _run(machine(command), folder / "console", timeout_s)
     if not (folder / "release").exists():
         # It did not come up: once more, to see why.
-        _run(machine(["true"], verbose=True), folder / "console")
-    return {rung: _ended(kernel, rung, folder) for rung in rungs}
+        _run(machine(["true"], verbose=True), folder / "console", timeout_s)
+    return {name: _ended(kernel, name, folder) for name in programs}
 
 
-def _run(argv: Sequence[str], console: Path) -> None:
+def _run(argv: Sequence[str], console: Path, timeout_s: float) -> None:
     """Runs the machine to its end. Whatever ends this process ends it too."""
     contained = ["setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child=KILL", *argv]
     with console.open("wb") as file:
@@ -87,11 +95,11 @@ def _run(argv: Sequence[str], console: Path) -> None:
                 stdout=file,
                 stderr=file,
                 cwd="/",
-                timeout=_TIMEOUT_S,
+                timeout=timeout_s,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            file.write(f"\nended after {_TIMEOUT_S} s\n".encode())
+            file.write(f"\nended after {timeout_s} s\n".encode())
 
 
 def _ended(kernel: Kernel, rung: str, folder: Path) -> Ended:

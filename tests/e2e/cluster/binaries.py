@@ -69,10 +69,15 @@ def binaries(say: Callable[[str], None] = lambda _: None) -> Binaries:
             "kubernetes", (wanted.kubernetes, *KUBE_COMPONENTS, _KUBE_MAIN), _build_kubernetes, say
         ),
         containerd=_built("containerd", (wanted.containerd, *_CONTAINERD), _build_containerd, say),
-        cni=_built("cni", (wanted.cni, *_PLUGINS), _build_cni, say),
+        cni=cni_plugins(say),
         helm=helm(say),
         pause=_built("pause", ("1", _PAUSE_SOURCE), _build_pause, say),
     )
+
+
+def cni_plugins(say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of the CNI plugins, built where the cache lacks it."""
+    return _built("cni", (versions().cni, *_PLUGINS), _build_cni, say)
 
 
 def helm(say: Callable[[str], None] = lambda _: None) -> Path:

@@ -1,0 +1,138 @@
+"""What limits a pod: this project, and what its users have today.
+
+All get the same rate, and for the rest what a user gets who says no more. Where a limiter asks for a depth of
+the bucket, that is 50 ms of the rate; only the CNI plugin as the kubelet calls it has 2^31-1 bits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lab
+from exactness import Route
+
+BURST_S = 0.05
+KUBELETS_BURST_BITS = 2**31 - 1
+_HOST_SIDE, _POD_SIDE = "pod0", "eth0"
+
+
+@dataclass(frozen=True)
+class Limiter:
+    """One way to limit what a pod receives."""
+
+    name: str
+    install: Callable[[Route, int], None]
+    """Puts a rate in bits per second in force."""
+    remove: Callable[[Route], None]
+    ecn: bool = False
+    """Both ends ask for explicit congestion notification."""
+    burst: str = ""
+    """The depth of the bucket, in words."""
+
+
+def _declare(route: Route, bits_per_s: int, action: str) -> None:
+    route.node.declare("policy.yaml", lab.policy_document(bits_per_s, action=action))
+    lab.wait_until(lambda: route.in_force(bits_per_s, delays=action == "Delay") or None, f"{action} in force")
+
+
+def _lift(route: Route) -> None:
+    route.node.declare("policy.yaml", "")
+    lab.wait_until(lambda: not route.node.filters() or None, "the limit lifted")
+    lab.wait_until(lambda: _root(route) == "noqueue" or None, "our queue removed")
+
+
+def _root(route: Route) -> str:
+    command = ["tc", "-n", route.node.name, "-json", "qdisc", "show", "dev", _HOST_SIDE]
+    shown = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return next(each["kind"] for each in shown if "root" in each)
+
+
+def _ours(name: str, action: str, *, ecn: bool = False) -> Limiter:
+    burst = {"Delay": "50 ms", "Drop": "500 ms"}[action]
+    return Limiter(name, lambda route, bits: _declare(route, bits, action), _lift, ecn, burst)
+
+
+def _plugin(plugins: Path, name: str, burst: str, burst_bits: Callable[[int], int]) -> Limiter:
+    """The real binary, called as a container runtime calls it."""
+
+    def call(route: Route, command: str, bits_per_s: int) -> None:
+        network = {
+            "cniVersion": "1.0.0",
+            "name": "bench",
+            "type": "bandwidth",
+            "runtimeConfig": {
+                "bandwidth": {"ingressRate": bits_per_s, "ingressBurst": burst_bits(bits_per_s)}
+            },
+            "prevResult": {
+                "cniVersion": "1.0.0",
+                "interfaces": [
+                    {"name": _HOST_SIDE},
+                    {"name": _POD_SIDE, "sandbox": f"/run/netns/{route.pod}"},
+                ],
+                "ips": [],
+            },
+        }
+        environment = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": "bench",
+            "CNI_NETNS": f"/run/netns/{route.pod}",
+            "CNI_IFNAME": _POD_SIDE,
+            "CNI_PATH": str(plugins),
+        }
+        with lab.inside(route.node.name):
+            done = subprocess.run(
+                [plugins / "bandwidth"],
+                input=json.dumps(network),
+                env=os.environ | environment,
+                capture_output=True,
+                text=True,
+            )
+        if done.returncode != 0:
+            raise RuntimeError(f"CNI bandwidth plugin: {done.stdout}{done.stderr}")
+
+    def remove(route: Route) -> None:
+        lab.tc(f"qdisc del dev {_HOST_SIDE} root", route.node.name)
+
+    return Limiter(name, lambda route, bits: call(route, "ADD", bits), remove, burst=burst)
+
+
+def _htb(route: Route, bits_per_s: int) -> None:
+    rate, depth = f"rate {bits_per_s}bit ceil {bits_per_s}bit", _depth(bits_per_s)
+    shape = f"htb {rate} burst {depth} cburst {depth}"
+    root = f"qdisc add dev {_HOST_SIDE} root handle 1: htb default 1"
+    lab.tc((root, f"class add dev {_HOST_SIDE} parent 1: classid 1:1 {shape}"), route.node.name)
+
+
+def _police(route: Route, bits_per_s: int) -> None:
+    police = f"police rate {bits_per_s}bit burst {_depth(bits_per_s)} conform-exceed drop/pass"
+    hook = f"qdisc add dev {_HOST_SIDE} clsact"
+    lab.tc((hook, f"filter add dev {_HOST_SIDE} egress matchall action {police}"), route.node.name)
+
+
+def _depth(bits_per_s: int) -> int:
+    """Bytes; what the kernel refuses as too little for one packet is none."""
+    return max(int(bits_per_s * BURST_S / 8), 4096)
+
+
+def _qdisc(kind: str) -> Callable[[Route], None]:
+    return lambda route: lab.tc(f"qdisc del dev {_HOST_SIDE} {kind}", route.node.name)
+
+
+def limiters(plugins: Path) -> dict[str, Limiter]:
+    """All, by name. ``plugins`` is the folder of the CNI plugins."""
+    every = (
+        Limiter("none", lambda *_: None, lambda _: None, burst="-"),
+        _ours("Delay", "Delay"),
+        _ours("Delay, ECN", "Delay", ecn=True),
+        _ours("Drop", "Drop"),
+        _plugin(plugins, "CNI plugin", "268 MB", lambda _: KUBELETS_BURST_BITS),
+        _plugin(plugins, "CNI plugin, 50 ms", "50 ms", lambda bits: 8 * _depth(bits)),
+        Limiter("HTB", _htb, _qdisc("root"), burst="50 ms"),
+        Limiter("police", _police, _qdisc("clsact"), burst="50 ms"),
+    )
+    return {each.name: each for each in every}

@@ -1,0 +1,290 @@
+"""This project beside what its users have today, in one topology and one run.
+
+A client, a node that forwards, a pod. In each round every limiter is installed in turn, and everything is
+measured with it, so that what disturbs the machine disturbs all. Needs a kernel with fq, netem and police:
+``make bench-peers`` runs it in a virtual machine with Debian's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lab
+from exactness import POD_ADDRESS, Route
+from limiters import Limiter, limiters
+from run import machine
+
+RATE_BITS_PER_S = 50_000_000
+SECONDS, OMITTED_S = 4, 2
+"""Of each TCP measurement; the first two are left out, in which a bucket is used up."""
+LATENCY_S = 4.0
+CONNECTIONS = 20
+_UNTIL_ENDED_S = 300
+_NETEM_PACKETS = 200_000
+
+
+@dataclass(frozen=True)
+class Tcp:
+    """TCP flows to the pod."""
+
+    bits_per_s: int = RATE_BITS_PER_S
+    control: str = "cubic"
+    flows: int = 1
+    rtt_ms: float = 0
+
+    def __str__(self) -> str:
+        rtt = f", RTT {self.rtt_ms:g} ms" if self.rtt_ms else ""
+        flows = "1 flow" if self.flows == 1 else f"{self.flows} flows"
+        return f"{self.bits_per_s / 1e6:g} Mbit/s, {self.control}, {flows}{rtt}"
+
+
+COMPARED = (Tcp(), Tcp(control="bbr"), Tcp(flows=8), Tcp(rtt_ms=10), Tcp(control="bbr", rtt_ms=10))
+SWEEP = tuple(
+    Tcp(rate, control, flows, rtt)
+    for rate in (256_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000)
+    for control in ("cubic", "bbr", "reno")
+    for flows in (1, 8, 64)
+    for rtt in (0, 10, 50)
+)
+BULK_FLOWS = (1, 64)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measured number."""
+
+    limiter: str
+    what: str
+    cell: str
+    value: float
+
+
+class Bench:
+    """Everything that is measured of one route."""
+
+    def __init__(self, route: Route, request: Path) -> None:
+        self._route = route
+        self._request = request
+
+    def set_up(self) -> None:
+        """Lets every congestion control be used, and keeps no memory of former connections."""
+        for netns in (self._route.client, self._route.pod):
+            with lab.inside(netns):
+                Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
+        for control in ("bbr", "reno", "cubic"):
+            subprocess.run(["modprobe", f"tcp_{control}"], capture_output=True)
+        known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+        Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").write_text(" ".join(known))
+
+    @contextlib.contextmanager
+    def ecn(self, *, on: bool) -> Iterator[None]:
+        """Both ends ask for ECN, or only answer."""
+        for netns in (self._route.client, self._route.pod):
+            with lab.inside(netns):
+                Path("/proc/sys/net/ipv4/tcp_ecn").write_text("1" if on else "2")
+        yield
+
+    @contextlib.contextmanager
+    def round_trip(self, milliseconds: float) -> Iterator[None]:
+        """What the pod sends, acknowledgements here, takes so long."""
+        if not milliseconds:
+            yield
+            return
+        delay = f"netem delay {milliseconds}ms limit {_NETEM_PACKETS}"
+        lab.tc(f"qdisc add dev eth0 root {delay}", self._route.pod)
+        try:
+            yield
+        finally:
+            lab.tc("qdisc del dev eth0 root", self._route.pod)
+
+    @contextlib.contextmanager
+    def _serving(self, *command: str) -> Iterator[None]:
+        with lab.inside(self._route.pod):
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout
+            server.stdout.readline()
+            yield
+        finally:
+            server.kill()
+            server.communicate()
+
+    @contextlib.contextmanager
+    def _bulk(self, cell: Tcp, seconds: int, omitted: int) -> Iterator[subprocess.Popen[str]]:
+        serve = ("iperf3", "--server", "--one-off", "--forceflush", "--bind", POD_ADDRESS)
+        words = ["iperf3", "--client", POD_ADDRESS, "--json", "--congestion", cell.control]
+        words += ["--parallel", cell.flows, "--time", seconds, "--omit", omitted]
+        with self._serving(*serve), lab.inside(self._route.client):
+            client = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
+            try:
+                yield client
+            finally:
+                client.kill()
+                client.communicate()
+
+    def tcp(self, cell: Tcp) -> dict[str, float]:
+        """Goodput in percent of the rate, retransmissions, and Jain's index of fairness."""
+        with self.round_trip(cell.rtt_ms), self._bulk(cell, SECONDS, OMITTED_S) as client:
+            output, _ = client.communicate(timeout=120)
+        end: dict[str, Any] = json.loads(output)["end"]
+        rates = [each["receiver"]["bits_per_second"] for each in end["streams"]]
+        squares = sum(rate**2 for rate in rates)
+        return {
+            "goodput, % of the rate": 100 * end["sum_received"]["bits_per_second"] / cell.bits_per_s,
+            "retransmissions": end["sum_sent"]["retransmits"],
+            "fairness (Jain)": sum(rates) ** 2 / (len(rates) * squares) if squares else 0.0,
+        }
+
+    def latency(self, flows: int) -> dict[str, float]:
+        """Of requests, and of setting up connections, beside bulk flows; in ms."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._serving(str(self._request), "serve", POD_ADDRESS))
+            stack.enter_context(self._bulk(Tcp(flows=flows), _UNTIL_ENDED_S, 0))
+            time.sleep(OMITTED_S)
+            connections = self._ask("connect", str(CONNECTIONS))
+            answers = self._ask("ask", str(LATENCY_S))
+        cuts = statistics.quantiles(answers, n=1000)
+        return {
+            "p50, ms": cuts[499],
+            "p99, ms": cuts[989],
+            "p99.9, ms": cuts[998],
+            "connection p50, ms": statistics.median(connections),
+        }
+
+    def _ask(self, *words: str) -> list[float]:
+        verb, amount = words
+        with lab.inside(self._route.client):
+            command = [self._request, verb, POD_ADDRESS, amount]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        return [int(line) / 1e6 for line in done.stdout.split()]
+
+    def first_moments(self, bits_per_s: int) -> dict[str, float]:
+        """What passes at first of a UDP flood at ten times the rate, in multiples of rate x time."""
+        packets_per_s = 10 * bits_per_s / (8 * 1400)
+        words = (POD_ADDRESS, 1400 - 42, packets_per_s, 1.5)
+        start = self._route.sample()
+        with lab.inside(self._route.client):
+            sender = subprocess.Popen([self._route.sender, *map(str, words)], stdout=subprocess.DEVNULL)
+        samples = []
+        while sender.poll() is None:
+            samples.append(self._route.sample())
+            time.sleep(0.002)
+        begun = next(each for each in samples if each.received_bytes > start.received_bytes)
+        found = {}
+        for seconds, name in ((0.1, "first 100 ms"), (1.0, "first second")):
+            last = next(each for each in samples if each.before_s >= begun.before_s + seconds)
+            lasted_s = last.after_s - begun.before_s
+            received_bits = 8 * (last.received_bytes - start.received_bytes)
+            found[f"{name}, x rate"] = received_bits / (bits_per_s * lasted_s)
+        return found
+
+
+def compare(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
+    """Everything about one limiter, once."""
+    for cell in COMPARED:
+        with installed(route, limiter, cell.bits_per_s), bench.ecn(on=limiter.ecn):
+            yield from samples(limiter, str(cell), bench.tcp(cell))
+    for flows in BULK_FLOWS:
+        with installed(route, limiter, RATE_BITS_PER_S), bench.ecn(on=limiter.ecn):
+            name = f"beside {flows} bulk flow{'s' * (flows > 1)}"
+            yield from samples(limiter, name, bench.latency(flows))
+    with installed(route, limiter, RATE_BITS_PER_S):
+        yield from samples(limiter, "flood of UDP", bench.first_moments(RATE_BITS_PER_S))
+
+
+@contextlib.contextmanager
+def installed(route: Route, limiter: Limiter, bits_per_s: int) -> Iterator[None]:
+    """The limiter in force, from a full bucket on."""
+    limiter.install(route, bits_per_s)
+    try:
+        yield
+    finally:
+        limiter.remove(route)
+
+
+def samples(limiter: Limiter, cell: str, found: dict[str, float]) -> Iterator[Sample]:
+    """One for each number."""
+    for what, value in found.items():
+        yield Sample(limiter.name, what, cell, value)
+
+
+def tables(found: list[Sample], names: list[str]) -> None:
+    """A table for each number: limiters by cells, medians, with the least and the most."""
+    by_what: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for each in found:
+        by_what[each.what][each.cell, each.limiter].append(each.value)
+    for what, values in by_what.items():
+        print(f"\n{what}: median (least-most)")
+        for cell in dict.fromkeys(cell for cell, _ in values):
+            print(f"  {cell}")
+            for name in names:
+                numbers = values.get((cell, name))
+                if numbers:
+                    spread = f"({short(min(numbers))}-{short(max(numbers))})"
+                    print(f"    {name:20}{short(statistics.median(numbers)):>10}  {spread}")
+
+
+def short(number: float) -> str:
+    """Three digits."""
+    return f"{number:.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plugins", type=Path, required=True, help="folder of the CNI plugins")
+    parser.add_argument("--results", type=Path, help="write every sample there, as JSON")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", default=None, help="these limiters")
+    parser.add_argument("--sweep", action="store_true", help="goodput over rates, controls, flows and RTTs")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Runs it. Returns the exit status."""
+    given = options()
+    every = limiters(given.plugins)
+    chosen = [every[name] for name in given.only or every]
+    print(machine(), flush=True)
+    found: list[Sample] = []
+    with lab.node("peers") as node:
+        request = node.folder / "request"
+        source = Path(__file__).with_name("request.c")
+        subprocess.run(["gcc", "-O2", "-Wall", "-o", request, source], check=True)
+        route = Route(node)
+        bench = Bench(route, request)
+        bench.set_up()
+        every["Drop"].remove(route)  # what the route begins with
+        try:
+            for number in range(given.rounds):
+                for limiter in chosen:
+                    print(f"round {number + 1}, {limiter.name}", file=sys.stderr, flush=True)
+                    found += sweep(bench, route, limiter) if given.sweep else compare(bench, route, limiter)
+        finally:
+            route.close()
+    if given.results:
+        given.results.write_text(json.dumps([asdict(each) for each in found]))
+    tables(found, [limiter.name for limiter in chosen])
+    return 0
+
+
+def sweep(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
+    """TCP in every cell."""
+    for cell in SWEEP:
+        with installed(route, limiter, cell.bits_per_s), bench.ecn(on=limiter.ecn):
+            yield from samples(limiter, str(cell), bench.tcp(cell))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

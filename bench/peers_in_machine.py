@@ -1,0 +1,42 @@
+"""``make bench-peers``: bench/peers.py in a virtual machine, with a kernel that has all it needs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from cluster.binaries import cni_plugins
+from cluster.errors import ClusterError
+from tests.vm.kernels import Kernel
+from tests.vm.machine import run_programs
+
+KERNEL = Kernel("6.12", "trixie")
+TIMEOUT_S = 7200.0
+
+
+def main() -> int:
+    """Runs it. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, help="write every sample there, as JSON")
+    given, passed_on = parser.parse_known_args()
+    with tempfile.TemporaryDirectory(prefix="bench-peers-", dir="/var/tmp") as name:
+        folder = Path(name)
+        words = ["bench/peers.py", "--plugins", str(cni_plugins()), "--results", str(folder / "results.json")]
+        print(
+            f"in a virtual machine; it tells how far it is in {folder}/peers.log", file=sys.stderr, flush=True
+        )
+        try:
+            ended = run_programs(KERNEL, {"peers": [*words, *passed_on]}, folder, TIMEOUT_S)["peers"]
+        except ClusterError as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(ended.output if ended.passed else ended.explain())
+        if given.results and ended.passed:
+            given.results.write_text((folder / "results.json").read_text())
+    return 0 if ended.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

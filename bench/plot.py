@@ -1,0 +1,78 @@
+"""Plots of what ``bench/peers.py --results`` wrote: ``make bench-plots RESULTS=file``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib import pyplot
+
+OURS, PEERS = "#1b6ca8", "#b0b0b0"
+_OURS = {"Delay", "Delay, ECN", "Drop"}
+
+Values = dict[str, dict[str, list[float]]]
+"""By limiter and cell."""
+
+
+def read(file: Path) -> dict[str, Values]:
+    """Samples by what was measured."""
+    found: dict[str, Values] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for each in json.loads(file.read_text()):
+        found[each["what"]][each["limiter"]][each["cell"]].append(each["value"])
+    return found
+
+
+def bars(values: Values, title: str, file: Path, *, without: frozenset[str] = frozenset(), log: bool = False) -> None:
+    """One panel for each cell, one bar for each limiter: the median, with the least and the most."""
+    names = [name for name in values if name not in without]
+    cells = list(dict.fromkeys(cell for name in names for cell in values[name]))
+    figure, panels = pyplot.subplots(
+        1, len(cells), figsize=(1.5 + 2.6 * len(cells), 0.9 + 0.34 * len(names)), sharey=True, squeeze=False
+    )
+    for panel, cell in zip(panels[0], cells, strict=True):
+        for row, name in enumerate(names):
+            numbers = values[name][cell]
+            middle = statistics.median(numbers)
+            panel.barh(row, middle, color=OURS if name in _OURS else PEERS)
+            panel.hlines(row, min(numbers), max(numbers), color="black", linewidth=1)
+            panel.annotate(f" {middle:.3g}", (max(numbers), row), va="center", fontsize=8)
+        panel.set_title(cell, fontsize=9)
+        panel.set_yticks(range(len(names)), names, fontsize=9)
+        panel.tick_params(axis="x", labelsize=8)
+        panel.margins(x=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        if log:
+            panel.set_xscale("log")
+    panels[0][0].invert_yaxis()
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Writes the plots."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "tokenbucket"  # the same picture, the same file
+    found = read(given.results)
+    given.folder.mkdir(exist_ok=True, parents=True)
+    unlimited = frozenset({"none"})
+    goodput = found["goodput, % of the rate"]
+    bars(goodput, "TCP goodput, percent of the rate", given.folder / "goodput.svg", without=unlimited)
+    for what in ("p50", "p99", "p99.9"):
+        title = f"Request and response beside bulk, {what}, ms"
+        bars(found[f"{what}, ms"], title, given.folder / f"latency-{what}.svg", log=True)
+    first = found["first 100 ms, x rate"]
+    bars(first, "A flood's first 100 ms, in multiples of the rate", given.folder / "first.svg", without=unlimited)
+
+
+if __name__ == "__main__":
+    main()
