@@ -95,10 +95,7 @@ def _plugin(plugins: Path, name: str, burst: str, burst_bits: Callable[[int], in
         if done.returncode != 0:
             raise RuntimeError(f"CNI bandwidth plugin: {done.stdout}{done.stderr}")
 
-    def remove(route: Route) -> None:
-        lab.tc(f"qdisc del dev {_HOST_SIDE} root", route.node.name)
-
-    return Limiter(name, lambda route, bits: call(route, "ADD", bits), remove, burst=burst)
+    return Limiter(name, lambda route, bits: call(route, "ADD", bits), _unqueue, burst=burst)
 
 
 def _htb(route: Route, bits_per_s: int) -> None:
@@ -110,7 +107,7 @@ def _htb(route: Route, bits_per_s: int) -> None:
 
 def _police(route: Route, bits_per_s: int) -> None:
     police = f"police rate {bits_per_s}bit burst {_depth(bits_per_s)} conform-exceed drop/pass"
-    hook = f"qdisc add dev {_HOST_SIDE} clsact"
+    hook = f"qdisc replace dev {_HOST_SIDE} clsact"
     lab.tc((hook, f"filter add dev {_HOST_SIDE} egress matchall action {police}"), route.node.name)
 
 
@@ -119,8 +116,12 @@ def _depth(bits_per_s: int) -> int:
     return max(int(bits_per_s * BURST_S / 8), 4096)
 
 
-def _qdisc(kind: str) -> Callable[[Route], None]:
-    return lambda route: lab.tc(f"qdisc del dev {_HOST_SIDE} {kind}", route.node.name)
+def _unqueue(route: Route) -> None:
+    lab.tc(f"qdisc del dev {_HOST_SIDE} root", route.node.name)
+
+
+def _unpolice(route: Route) -> None:
+    lab.tc(f"filter del dev {_HOST_SIDE} egress", route.node.name)
 
 
 def limiters(plugins: Path) -> dict[str, Limiter]:
@@ -132,7 +133,7 @@ def limiters(plugins: Path) -> dict[str, Limiter]:
         _ours("Drop", "Drop"),
         _plugin(plugins, "CNI plugin", "268 MB", lambda _: KUBELETS_BURST_BITS),
         _plugin(plugins, "CNI plugin, 50 ms", "50 ms", lambda bits: 8 * _depth(bits)),
-        Limiter("HTB", _htb, _qdisc("root"), burst="50 ms"),
-        Limiter("police", _police, _qdisc("clsact"), burst="50 ms"),
+        Limiter("HTB", _htb, _unqueue, burst="50 ms"),
+        Limiter("police", _police, _unpolice, burst="50 ms"),
     )
     return {each.name: each for each in every}
