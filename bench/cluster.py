@@ -30,11 +30,16 @@ from cluster.node_shell import NodeShell, node_shells
 from cluster.workloads import pod
 from tests.e2e.agent_log import agent_log, attached_at
 from tests.e2e.agent_process import processor_s, resident_bytes
+from tests.e2e.flood import flood_of_those_to_come
 from tests.e2e.image import operator_image
 from tests.e2e.release import Release, policy, until, wait_ready
 
 NAMESPACE = "bench"
 BATCHES, BATCH = 5, 20
+ARRIVING = {"rate": {"bits": "1M"}, "burst": {"bytes": "16Ki"}, "exceedAction": "Drop"}
+OFFERED = 4_000_000
+"""Bits per second that are sent to each pod."""
+GATE = "tokenbucket.dev/RateLimited"
 NO_RESULTS = "/var/lib/tokenbucket-no-results"
 CHANGES, CHANGED_PODS = 100, 30
 PAUSE_S = (0.1, 0.6)
@@ -61,35 +66,70 @@ class Bench:
 
 @dataclass(frozen=True)
 class Arrival:
-    """Milliseconds of one pod, from when the container runtime had written down its network."""
+    """One pod, in milliseconds from when the container runtime had written down its network."""
 
     attached_ms: float
     first_act_ms: float
     """Until the first thing that its container does."""
+    ready_ms: float
+    """Until the kubelet calls it ready, to the second."""
+    unlimited_bytes: int
+    """What it was sent before its limit was attached."""
 
 
-def arrivals(bench: Bench) -> list[Arrival]:
-    """Batches of pods, whose first act is to tell the time."""
-    bench.here.apply(policy("all", "arrival", ingress={"rate": {"bits": "10M"}, "exceedAction": "Drop"}))
+def arrivals(bench: Bench, *, gate: bool = False) -> list[Arrival]:
+    """Batches of pods, whose first act is to tell the time. Each is sent too much before it is there."""
+    bench.here.apply(policy("all", "arrival", ingress=ARRIVING))
     found: list[Arrival] = []
     for batch in range(BATCHES):
         names = [f"arrival-{batch}-{number}" for number in range(BATCH)]
-        command = ["sh", "-c", "date +%s.%N; exec sleep infinity"]
-        labels = {"app": "arrival"}
-        documents = [
-            pod(name, bench.nodes[number % len(bench.nodes)], labels, command)
-            for number, name in enumerate(names)
-        ]
-        bench.here.apply(*documents)
-        bench.here.wait("condition=Ready", "pod", "--all", timeout_s=120)
-        until(lambda names=names: attachments(bench).keys() >= set(names))
-        networks, filters = networks_made(bench), attachments(bench)
-        for name in names:
-            first_act_s = float(bench.here.run("logs", name).split()[0])
-            made_s = networks[name]
-            found.append(Arrival(1000 * (filters[name] - made_s), 1000 * (first_act_s - made_s)))
+        with flood_of_those_to_come(bench.here, bench.nodes, BATCH // len(bench.nodes) + 3, OFFERED):
+            bench.here.apply(*(newcomer(bench, number, name, gate) for number, name in enumerate(names)))
+            bench.here.wait("condition=Ready", "pod", "--all", timeout_s=120)
+            until(lambda names=names: attachments(bench).keys() >= set(names))
+        found += arrived(bench, names)
         bench.here.run("delete", "pod", "--all", timeout_s=120)
     bench.here.run("delete", "tbp", "--all")
+    return found
+
+
+def newcomer(bench: Bench, number: int, name: str, gate: bool) -> dict[str, Any]:  # noqa: FBT001
+    """A pod that tells the time; with the gate, that is ready only when its limit is in force."""
+    command = ["sh", "-c", "date +%s.%N; exec sleep infinity"]
+    gates = {"readinessGates": [{"conditionType": GATE}]} if gate else {}
+    return pod(name, bench.nodes[number % len(bench.nodes)], {"app": "arrival"}, command, **gates)
+
+
+def arrived(bench: Bench, names: Sequence[str]) -> Iterator[Arrival]:
+    """What became of pods that are there, and are sent nothing any more."""
+    networks, filters, unlimited = networks_made(bench), attachments(bench), unlimited_bytes(bench)
+    ready = {each["metadata"]["name"]: ready_s(each) for each in bench.here.items("pods")}
+    for name in names:
+        first_act_s = float(bench.here.run("logs", name).split()[0])
+        times = (filters[name], first_act_s, ready[name])
+        attached, first_act, shown = (1000 * (each - networks[name]) for each in times)
+        yield Arrival(attached, first_act, shown, unlimited[name])
+
+
+def ready_s(document: Mapping[str, Any]) -> float:
+    """When a pod became ready, to the second."""
+    [since] = [
+        each["lastTransitionTime"] for each in document["status"]["conditions"] if each["type"] == "Ready"
+    ]
+    return datetime.fromisoformat(since).timestamp()
+
+
+def unlimited_bytes(bench: Bench) -> Mapping[str, int]:
+    """By pod, what its interface was given and its slot has not let through."""
+    found: dict[str, int] = {}
+    for node in bench.nodes:
+        agent = bench.release.agent(node)
+        limits = json.loads(bench.release.kubectl.exec(agent, "tokenbucket", "status", "-o", "json"))["limits"]
+        for limit in (each for each in limits if each.get("namespace") == NAMESPACE):
+            [hook] = limit["hooks"]
+            counter = f"/sys/class/net/{hook['interface']}/statistics/tx_bytes"
+            passed = limit["conformBytes"] + limit["delayedBytes"] + limit["reserveBytes"]
+            found[limit["pod"]] = int(bench.shell.run(node, "cat", counter)) - passed
     return found
 
 
@@ -123,12 +163,13 @@ def arrival_figures(found: Sequence[Arrival]) -> list[Figure]:
         Figure("from the sandbox's network to attached", attached, "ms"),
         Figure("  its 99th percentile", [percentile_99(attached)], "ms"),
         Figure("  to the container's first act", acts, "ms"),
+        Figure("  sent before it was attached", [each.unlimited_bytes for each in found], "bytes"),
         Figure(f"of {len(found)} pods, attached only after that", [late], "pods"),
     ]
 
 
 def report_arrival(bench: Bench) -> bool:
-    """With the CNI plugins' results, and without. Returns whether every target is met."""
+    """With the CNI plugins' results, without, and with the gate. Returns whether every target is met."""
     *figures, late = arrival_figures(arrivals(bench))
     met = print_table(
         f"{BATCHES * BATCH} pods come in batches of {BATCH}; the agent reads the CNI result cache",
@@ -136,6 +177,14 @@ def report_arrival(bench: Bench) -> bool:
     )
     bench.release.install(agent__cniResultsPath=NO_RESULTS)
     print_table("The same where the agent finds no such cache: podIP alone", arrival_figures(arrivals(bench)))
+    bench.release.install(agent__cniResultsPath=NO_RESULTS, agent__readinessGates="true")
+    found = arrivals(bench, gate=True)
+    early = sum(each.ready_ms < each.attached_ms - 1000 for each in found)
+    gated = must_be(f"of {len(found)} pods, ready before that", [early], 0, "pods")
+    ready = Figure(
+        "from the sandbox's network to ready, to the second", [each.ready_ms for each in found], "ms"
+    )
+    met &= print_table("The same with the readiness gate", [*arrival_figures(found), ready, gated])
     bench.release.install()
     return met
 

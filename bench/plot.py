@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib as mpl
-from matplotlib import pyplot
+from matplotlib import pyplot as plt
 
 OURS, PEERS = "#1b6ca8", "#b0b0b0"
 _OURS = {"Delay", "Delay, ECN", "Drop"}
@@ -26,11 +26,13 @@ def read(file: Path) -> dict[str, Values]:
     return found
 
 
-def bars(values: Values, title: str, file: Path, *, without: frozenset[str] = frozenset(), log: bool = False) -> None:
+def bars(
+    values: Values, title: str, file: Path, *, without: frozenset[str] = frozenset(), log: bool = False
+) -> None:
     """One panel for each cell, one bar for each limiter: the median, with the least and the most."""
     names = [name for name in values if name not in without]
     cells = list(dict.fromkeys(cell for name in names for cell in values[name]))
-    figure, panels = pyplot.subplots(
+    figure, panels = plt.subplots(
         1, len(cells), figsize=(1.5 + 2.6 * len(cells), 0.9 + 0.34 * len(names)), sharey=True, squeeze=False
     )
     for panel, cell in zip(panels[0], cells, strict=True):
@@ -51,7 +53,7 @@ def bars(values: Values, title: str, file: Path, *, without: frozenset[str] = fr
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 def main() -> None:
@@ -70,8 +72,8 @@ def main() -> None:
     for what in ("p50", "p99", "p99.9"):
         title = f"Request and response beside bulk, {what}, ms"
         bars(found[f"{what}, ms"], title, given.folder / f"latency-{what}.svg", log=True)
-    first = found["first 100 ms, x rate"]
-    bars(first, "A flood's first 100 ms, in multiples of the rate", given.folder / "first.svg", without=unlimited)
+    title = "A flood's first 100 ms, in multiples of the rate"
+    bars(found["first 100 ms, x rate"], title, given.folder / "first.svg", without=unlimited)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,8 +15,8 @@ from cluster.workloads import pod
 from tests.e2e.agent_log import agent_log, attached_at
 from tests.e2e.agent_process import signal_agent
 from tests.e2e.continuous import Sample, excess
+from tests.e2e.flood import flood_of_those_to_come
 from tests.e2e.release import Release, policy, until
-from tests.e2e.traffic import address
 
 PODS = 20
 RATE = 500_000
@@ -36,22 +35,6 @@ while after=$(date +%s.%N) && read eth </sys/class/net/eth0/statistics/rx_bytes;
     sleep 0.1
 done
 """
-_FLOOD = """
-import socket, sys, time
-per_s, targets = int(sys.argv[1]) / 8 / 1442, sys.argv[2:]
-sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sender.setblocking(False)
-payload, begin, sent = bytes(1400), time.monotonic(), 0
-while (now := time.monotonic()) - begin < 100:
-    due = int((now - begin) * per_s)
-    for target in targets * min(due - sent, 20):
-        try:
-            sender.sendto(payload, (target, 9))
-        except OSError:
-            pass
-    sent = due
-    time.sleep(0.01)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +50,6 @@ def shop(release: Release) -> Iterator[Kubectl]:
     with release.admin.fresh_namespace("arrival") as here:
         here.apply(policy("web", "web", ingress=LIMIT))
         yield here
-
-
-@contextlib.contextmanager
-def flood_of_those_to_come(here: Kubectl, places: list[str], pods: int) -> Iterator[None]:
-    """UDP to the addresses that the next pods of the nodes will have, before there is anybody."""
-    here.apply(*(pod(f"flood-{node}", node) for node in places))
-    here.wait("condition=Ready", "pod", "--all", timeout_s=120)
-    for node in places:
-        first = ipaddress.IPv4Address(address(here, f"flood-{node}"))
-        coming = [str(first + number) for number in range(1, pods + 1)]
-        here.exec(
-            f"flood-{node}",
-            *("sh", "-c", 'setsid python3 -c "$@" </dev/null >/dev/null 2>&1 &'),
-            *("sh", _FLOOD, str(OFFERED), *coming),
-        )
-    yield
-    here.run("delete", "pod", *(f"flood-{node}" for node in places))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +99,7 @@ def test_the_limit_is_in_force_before_the_first_container_runs(
     names = [f"web-{number}" for number in range(PODS)]
     before = attached(release, places)
     assert not before.keys() & names
-    with flood_of_those_to_come(shop, places, PODS // len(places) + 3):
+    with flood_of_those_to_come(shop, places, PODS // len(places) + 3, OFFERED):
         where = [places[number % len(places)] for number in range(PODS)]
         shop.apply(
             *(
