@@ -124,8 +124,8 @@ def unlimited_bytes(bench: Bench) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for node in bench.nodes:
         agent = bench.release.agent(node)
-        limits = json.loads(bench.release.kubectl.exec(agent, "tokenbucket", "status", "-o", "json"))["limits"]
-        for limit in (each for each in limits if each.get("namespace") == NAMESPACE):
+        shown = json.loads(bench.release.kubectl.exec(agent, "tokenbucket", "status", "-o", "json"))
+        for limit in (each for each in shown["limits"] if each.get("namespace") == NAMESPACE):
             [hook] = limit["hooks"]
             counter = f"/sys/class/net/{hook['interface']}/statistics/tx_bytes"
             passed = limit["conformBytes"] + limit["delayedBytes"] + limit["reserveBytes"]
