@@ -55,6 +55,25 @@ def up(
         return _joined(cluster, loaded, say) if vm and VM_NODE not in cluster.nodes else cluster
 
 
+def up_without_nodes(place: Layout, say: Say = quietly) -> Cluster:
+    """A cluster of etcd and an API server alone: nothing runs pods, watches over nodes or collects garbage,
+    so that objects may pretend to be any number of both. What was there under its name is removed first.
+
+    Raises ClusterError.
+    """
+    programs = binaries(say)
+    with locked(_lock(place)):
+        teardown.remove(place)
+        _write_files(place, programs)
+        made = _open_boxes(place, programs, ())
+        _make_reachable(made)
+        data = place.root / CONTROL_PLANE
+        control_plane.start_etcd(made.root, programs, data)
+        control_plane.start_api_server(made.root, programs, made.pki, data)
+        control_plane.wait_ready(made.root, made.api)
+        return _recorded(made, complete=True)
+
+
 def down(place: Layout | None = None) -> None:
     """Ends the cluster, in whatever state it is, and leaves nothing. Raises ClusterError for what stays."""
     place = place or layout()
@@ -151,11 +170,16 @@ def _start_runtime(made: Cluster, node: Node, store: Path) -> None:
 
 
 def _start_control_plane(made: Cluster) -> None:
+    _make_reachable(made)
+    control_plane.start(made.root, made.programs, made.pki, made.place.root / CONTROL_PLANE)
+    control_plane.wait_ready(made.root, made.api)
+
+
+def _make_reachable(made: Cluster) -> None:
+    """From outside, as the administrator."""
     outside = f"https://127.0.0.1:{made.record.port}"
     made.kubeconfig.write_text(pki.kubeconfig(made.pki, pki.ADMIN, outside))
     _start_forward(made.root, made.record.port)
-    control_plane.start(made.root, made.programs, made.pki, made.place.root / CONTROL_PLANE)
-    control_plane.wait_ready(made.root, made.api)
 
 
 def _start_forward(root: Box, port: int) -> None:

@@ -1,0 +1,91 @@
+"""One agent of a fleet, in a process of its own: the real one, but for its kernel (fleet_kernel)."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import fleet_kernel
+import kopf
+
+import tokenbucket.agent.cluster
+from tokenbucket.agent.cluster import AgentOptions, ClusterSource
+from tokenbucket.agent.reporter import Reporter
+from tokenbucket.cli.logs import LogFormat, set_up
+from tokenbucket.kubernetes import client, watch
+from tokenbucket.kubernetes.client import Client
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the API server is, and its authority's certificate, encoded as in a kubeconfig."""
+
+    url: str
+    authority: str
+
+
+class Agent:
+    """The process of an agent, as its parent sees it."""
+
+    def __init__(self, options: AgentOptions, server: Server, token: str, log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["fleet_agents"])
+        self._orders, theirs = context.Pipe()
+        info = kopf.ConnectionInfo(server=server.url, ca_data=server.authority, token=token)
+        self._process = context.Process(target=_run, args=(theirs, options, info, log), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, *question: object) -> None:
+        """Asks; :meth:`answer` must follow."""
+        self._orders.send(question)
+
+    def answer(self) -> Any:
+        """Raises EOFError when the process has ended."""
+        return self._orders.recv()
+
+    def kill(self) -> None:
+        """As a crash would."""
+        self._process.kill()
+        self._process.join()
+
+
+def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, log: Path) -> None:
+    """The process: an agent that answers questions until it is killed."""
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    set_up(LogFormat.JSON, "info")
+    watch.find_server = client.find_server = lambda: info
+    # The kernel gives one user 128 watches of folders, and no container runtime is here to be watched.
+    tokenbucket.agent.cluster.CniResults = lambda _: fleet_kernel.Silence()
+    source, slots = ClusterSource(options), fleet_kernel.Slots()
+    reporter = Reporter(source)
+    source.start()
+    reporter.start()
+    threading.Thread(target=fleet_kernel.loop(source, slots).run, daemon=True).start()
+    answers: dict[str, Callable[..., object]] = {
+        "reported": lambda: reporter._told is not None,
+        "written": lambda policy, generation: slots.written.get((policy, generation)),
+        "relist": lambda: asyncio.run(_relist(source, reporter)),
+    }
+    while True:
+        question, *values = orders.recv()
+        orders.send(answers[question](*values))
+
+
+async def _relist(source: ClusterSource, reporter: Reporter) -> None:
+    """What the reporter does every few minutes."""
+    async with Client(reporter._listed) as requests:
+        for each in source.watches:
+            await each.relist(requests)

@@ -1,0 +1,129 @@
+"""A node's kernel in memory, for agents of which there are hundreds on one machine: links, filters and slots.
+
+It stands in for netlink and BPF alone. Each pod's address has one veth behind it; nothing ever fails, and
+nothing is changed by anybody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Iterator, Mapping
+
+from tokenbucket.agent.loop import Loop
+from tokenbucket.agent.queues import Queues
+from tokenbucket.agent.reconcile import Reconciler
+from tokenbucket.agent.source import Source
+from tokenbucket.core.hook import Hook
+from tokenbucket.core.slot import Slot
+from tokenbucket.netlink.filters import Filter, LinkFilters
+from tokenbucket.netlink.links import VETH, Link
+from tokenbucket.netlink.view import Place, Whereabouts
+
+SLOTS = 2048
+_PROGRAM = 1
+Written = dict[tuple[str, int], float]
+
+
+class Silence:
+    """Something to poll that never has news: netlink of a node where nothing happens, or signals that never
+    come, or the cache of a container runtime that makes no network.
+    """
+
+    stopping = False
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def drain(self) -> None:
+        select.select([self._ours], [], [], 0)
+
+    def read(self) -> dict:
+        return {}
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
+class Slots:
+    """Slots, and when each generation of each policy was last written to one of them."""
+
+    count = SLOTS
+
+    def __init__(self) -> None:
+        self._slots: dict[int, Slot] = {}
+        self.written: Written = {}
+
+    def read(self) -> dict[int, Slot]:
+        return dict(self._slots)
+
+    def write(self, index: int, slot: Slot, *, fresh: bool) -> None:
+        assert fresh == (index not in self._slots)
+        self._slots[index] = slot
+        self.written[slot.owner.policy, slot.owner.generation] = time.monotonic()
+
+    def free(self, index: int) -> None:
+        del self._slots[index]
+
+
+class Network:
+    """Links and filters: what the agent knows as its view, and the filters that it attaches."""
+
+    roots: Mapping[int, object] = {}
+
+    def __init__(self) -> None:
+        self.links: dict[int, Link] = {}
+        self.filters: dict[int, LinkFilters] = {}
+        self._of: dict[object, Link] = {}
+
+    def refresh(self) -> None:
+        pass
+
+    def invalidate_all(self) -> None:
+        pass
+
+    def invalidate_filters(self, ifindex: int) -> None:
+        pass
+
+    def interfaces_of(self, *addresses: object) -> Whereabouts:
+        links = {self._link(address) for address in addresses}
+        return Whereabouts(Place.NAMESPACE, tuple(links))
+
+    def _link(self, address: object) -> Link:
+        if address not in self._of:
+            index = len(self._of) + 2
+            self._of[address] = self.links[index] = Link(index, f"veth{index}", VETH, None, None)
+        return self._of[address]
+
+    def attach(self, ifindex: int, hook: Hook, program: int, slot: int) -> None:
+        self.detach(ifindex, hook)
+        ours = Filter(ifindex, hook, slot, program, "")
+        self.filters[ifindex] = LinkFilters((*self.filters[ifindex].ours, ours))
+
+    def detach(self, ifindex: int, hook: Hook) -> None:
+        there = self.filters.get(ifindex, LinkFilters()).ours
+        self.filters[ifindex] = LinkFilters(tuple(each for each in there if each.hook is not hook))
+
+
+class _Programs:
+    ids = fds = dict.fromkeys(Hook, _PROGRAM)
+
+
+class _Locks:
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        yield
+
+
+def loop(source: Source, slots: Slots) -> Loop:
+    """The agent's loop and reconciler, on a kernel of its own."""
+    network = Network()
+    reconciler = Reconciler(network, network, slots, _Programs(), _Locks(), Queues(available=False))
+    # Settled: there are no pins of earlier builds to be removed.
+    return Loop(source, Silence(), Silence(), None, set(), reconciler, None, "", _settled=True)
