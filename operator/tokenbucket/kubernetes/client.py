@@ -16,6 +16,7 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+_LONGEST_MESSAGE = 256
 NOT_FOUND = 404
 FORBIDDEN = 403
 
@@ -98,10 +99,19 @@ class Client:
             async with self._session.request(
                 method, path, params=parameters, data=data, headers=headers, timeout=_TIMEOUT
             ) as response:
-                content = await response.json(content_type=None)
-                if response.ok:
-                    return content if isinstance(content, dict) else {}
-                message = content.get("message") if isinstance(content, dict) else None
-                raise ApiError(method, path, response.status, message or response.reason or "")
+                text = await response.text()
+                if not response.ok:
+                    raise ApiError(method, path, response.status, _message(text) or response.reason or "")
+                content = json.loads(text) if text else None
+                return content if isinstance(content, dict) else {}
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             raise ApiError(method, path, 0, str(error) or type(error).__name__) from error
+
+
+def _message(text: str) -> str:
+    """What a refusal says: a Status object, or plain words where the server is too busy to make one."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return text.strip()[:_LONGEST_MESSAGE]
+    return str(content.get("message") or "") if isinstance(content, dict) else ""
