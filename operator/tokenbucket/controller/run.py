@@ -20,6 +20,7 @@ from tokenbucket.controller.objects import (
     read_policy,
     read_report,
 )
+from tokenbucket.controller.pace import Pace
 from tokenbucket.core.parse import API_VERSION, POLICY
 from tokenbucket.core.status import NodeState, PolicyHead, policy_status
 from tokenbucket.errors import ApiError
@@ -68,6 +69,7 @@ class Controller:
             ),
             Watch({Selection(PODS, labels=options.agents): self._agents}, options.namespace),
         )
+        self._pace = Pace()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._stop = asyncio.Event()
@@ -147,14 +149,25 @@ class Controller:
         states = await self._states(client)
         concerned = _by_policy(states)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        for policy in self._policies.values():
+        policies = self._policies.values()
+        self._pace.keep({policy.head.uid for policy in policies})
+        waits: list[float] = []
+        for policy in policies:
             head = policy.head
             if not concerned[head.namespace, head.name] and self._may_be_unseen(policy):
                 continue
             before = policy.status.get("conditions") or []
             status = policy_status(head, concerned[head.namespace, head.name], before, now)
-            if status != policy.status:
+            if status == policy.status:
+                continue
+            wait_s = self._pace.wait_s(head.uid, len(states), time.monotonic())
+            if wait_s > 0:
+                waits.append(wait_s)
+            else:
                 await self._write(client, head, status, before)
+                self._pace.wrote(head.uid, time.monotonic())
+        if waits and self._loop:
+            self._loop.call_later(min(waits), self._news.set)
 
     def _may_be_unseen(self, policy: PolicyObject) -> bool:
         """Whether no agent has spoken of a policy that is so new that they may not have had the time to.
