@@ -46,7 +46,7 @@ from tokenbucket.agent.cluster import AgentOptions
 
 STARTS_PER_S = 8.0
 """As many agents as two CPUs can start, which elsewhere have a node each."""
-QUIET_S = 4.0
+QUIET_S = 6.0
 """After each change, so that what follows from it is counted as its own."""
 TIMEOUT_S = 300.0
 AGENT_LABELS = {
@@ -84,7 +84,7 @@ class Window:
         """By verb and resource, those of the benchmark left out. Watches count when they end."""
         made = self.metrics.by("apiserver_request_total", ("verb", "resource"))
         left = {(verb, what): count - self.own[verb, what] for (verb, what), count in made.items()}
-        return {key: count for key, count in left.items() if count > 0 and _ours(key[1])}
+        return {key: count for key, count in left.items() if count > 0 and (_ours(key[1]) or not key[1])}
 
     def events(self) -> dict[str, float]:
         """Sent to watches, by resource."""
@@ -121,15 +121,19 @@ class Fleet:
         return self.options.nodes
 
     def now(self) -> Moment:
-        metrics = server_metrics.parse(self.admin.text("GET", "/metrics"))
+        metrics = self._metrics()
         return Moment(time.monotonic(), metrics, self._processor_s(), self.admin.made.copy())
 
     def since(self, earlier: Moment) -> Window:
         # Before the metrics are asked for: to give them takes the API server as long as many a request.
         processor_s, at_s = self._processor_s(), time.monotonic()
-        metrics = server_metrics.parse(self.admin.text("GET", "/metrics")) - earlier.metrics
+        metrics = self._metrics() - earlier.metrics
         taken = {part: processor_s[part] - earlier.processor_s[part] for part in _PARTS}
         return Window(at_s - earlier.at_s, metrics, taken, self.admin.made - earlier.own)
+
+    def _metrics(self) -> Metrics:
+        self.admin.made["GET", ""] += 1
+        return server_metrics.parse(self.admin.text("GET", "/metrics"))
 
     def _processor_s(self) -> dict[str, float]:
         root = self.cluster.root
@@ -239,7 +243,7 @@ def request_figures(windows: Sequence[Window], per: float, what: str) -> list[Fi
     kinds = sorted({kind for window in windows for kind in window.requests()})
     return [
         Figure(
-            f"{verb} {resource}, {what}",
+            f"{verb} {resource or 'of the API itself'}, {what}",
             [each.requests().get((verb, resource), 0) / per for each in windows],
             "",
         )
@@ -332,7 +336,9 @@ def pod_changes(fleet: Fleet) -> list[Figure]:
 def relists(fleet: Fleet) -> list[Figure]:
     """Each agent reads all its lists anew, as it does every five minutes; here one after the other."""
     before = fleet.now()
-    fleet.ask("relist")
+    for agent in fleet.agents:
+        agent.ask("relist")
+        agent.answer()
     window = fleet.since(before)
     return [
         *request_figures([window], fleet.nodes, "an agent"),
@@ -490,7 +496,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pods-per-node", type=int, default=30, help=f"at least {APPS}, one of each application"
     )
-    parser.add_argument("--changes", type=int, default=10, help="how many of each kind")
+    parser.add_argument("--changes", type=int, default=6, help="how many of each kind")
     parser.add_argument("--rest", type=float, default=90.0, help="seconds in which nothing happens")
     parser.add_argument("--report-spread", type=float, default=2.0, help="as of the agent")
     parser.add_argument(

@@ -79,9 +79,12 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
         "written": lambda policy, generation: slots.written.get((policy, generation)),
         "relist": lambda: asyncio.run(_relist(source, reporter)),
     }
-    while True:
-        question, *values = orders.recv()
-        orders.send(answers[question](*values))
+    try:
+        while True:
+            question, *values = orders.recv()
+            orders.send(answers[question](*values))
+    finally:
+        os._exit(1)  # the threads of kopf would go on
 
 
 async def _relist(source: ClusterSource, reporter: Reporter) -> None:
