@@ -395,7 +395,7 @@ def warnings(logs: Path) -> Counter[str]:
             except ValueError:
                 entry = {"level": "error", "event": line[:100]}
             if entry["level"] != "info":
-                found[f"{log.stem.partition('-')[0]}: {entry['event']}"] += 1
+                found[f"{log.stem.partition('-')[0]}: {entry['event'].partition(' GET ')[0]}"] += 1
     return found
 
 

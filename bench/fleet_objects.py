@@ -34,8 +34,13 @@ class Admin:
     def text(self, method: str, path: str, body: object = None, kind: str = "application/json") -> str:
         """Raises RuntimeError when the server refuses."""
         data = json.dumps(body) if body is not None else None
-        self._connection.request(method, path, data, {"Content-Type": kind})
-        answer = self._connection.getresponse()
+        try:
+            self._connection.request(method, path, data, {"Content-Type": kind})
+            answer = self._connection.getresponse()
+        except http.client.RemoteDisconnected:  # nothing was asked for so long that the server has left
+            self._connection.close()
+            self._connection.request(method, path, data, {"Content-Type": kind})
+            answer = self._connection.getresponse()
         text = answer.read().decode()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]}")
