@@ -496,13 +496,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pods-per-node", type=int, default=30, help=f"at least {APPS}, one of each application"
     )
-    parser.add_argument("--changes", type=int, default=6, help="how many of each kind")
+    parser.add_argument("--changes", type=int, default=6, help="how many of each kind, at least 2")
     parser.add_argument("--rest", type=float, default=90.0, help="seconds in which nothing happens")
     parser.add_argument("--report-spread", type=float, default=2.0, help="as of the agent")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a value of the chart"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.changes < 2 or options.pods_per_node < APPS:
+        parser.error(f"--changes must be at least 2, and --pods-per-node at least {APPS}")
+    return options
 
 
 def main() -> int:
