@@ -372,17 +372,13 @@ def footprint(fleet: Fleet) -> list[Figure]:
         Figure("controller", [_resident_mib(fleet.controller.pid)], "MiB"),
         Figure("kube-apiserver", [metrics.sum("process_resident_memory_bytes") / 2**20], "MiB"),
         Figure("etcd", [_resident_mib(etcd)], "MiB"),
-        Figure("requests that the API server refused", [refused(metrics)], ""),
+        Figure(
+            "requests that the API server refused", [metrics.sum("apiserver_request_total", code="429")], ""
+        ),
         Figure(
             "watches that it ended, being too slow", [metrics.sum("apiserver_terminated_watchers_total")], ""
         ),
     ]
-
-
-def refused(metrics: Metrics) -> float:
-    return metrics.sum("apiserver_flowcontrol_rejected_requests_total") + metrics.sum(
-        "apiserver_request_total", code="429"
-    )
 
 
 def warnings(logs: Path) -> Counter[str]:

@@ -19,7 +19,6 @@ _FAMILIES = frozenset(
         "apiserver_watch_events_sizes_sum",
         "apiserver_cache_list_total",
         "apiserver_cache_list_fetched_objects_total",
-        "apiserver_flowcontrol_rejected_requests_total",
         "apiserver_terminated_watchers_total",
         "etcd_request_duration_seconds_count",
         "process_resident_memory_bytes",
