@@ -12,11 +12,11 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 
+from tokenbucket.agent import reconcile
 from tokenbucket.agent.loop import Loop
 from tokenbucket.agent.queues import Queues
-from tokenbucket.agent.reconcile import Reconciler
 from tokenbucket.agent.source import Source
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.hook import Hook, Interface
 from tokenbucket.core.slot import Slot
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
@@ -88,8 +88,25 @@ class Network:
     def invalidate_all(self) -> None:
         pass
 
-    def invalidate_filters(self, ifindex: int) -> None:
+    def search(self) -> None:
         pass
+
+    @property
+    def pod_namespaces(self) -> Network:
+        return self
+
+    @contextlib.contextmanager
+    def changing(self, _: Interface) -> Iterator[Network]:
+        yield self
+
+    def everywhere(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, object]]]:
+        yield 0, self.filters, self.roots
+
+    def filters_at(self, interface: Interface) -> LinkFilters:
+        return self.filters.get(interface.ifindex, LinkFilters())
+
+    def name_of(self, interface: Interface) -> str:
+        return self.links[interface.ifindex].name
 
     def interfaces_of(self, *addresses: object) -> Whereabouts:
         links = {self._link(address) for address in addresses}
@@ -124,6 +141,7 @@ class _Locks:
 def loop(source: Source, slots: Slots) -> Loop:
     """The agent's loop and reconciler, on a kernel of its own."""
     network = Network()
-    reconciler = Reconciler(network, network, slots, _Programs(), _Locks(), Queues(available=False))
+    reconcile.Filters = lambda connection: connection
+    reconciler = reconcile.Reconciler(network, slots, _Programs(), _Locks(), Queues(available=False))
     # Settled: there are no pins of earlier builds to be removed.
     return Loop(source, Silence(), Silence(), None, set(), reconciler, None, "", _settled=True)
