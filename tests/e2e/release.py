@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.command import run
 from cluster.errors import ClusterError
@@ -21,6 +21,7 @@ NAMESPACE = "tokenbucket-system"
 AGENTS = "app.kubernetes.io/component=agent"
 CONTROLLER = "app.kubernetes.io/component=controller"
 TIMEOUT_S = 240
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,12 @@ def wait_ready(kubectl: Kubectl, name: str, pods: int) -> None:
     until(in_force, lambda: kubectl.run("get", "tbp", name, "--output=yaml"))
 
 
-def until(holds: Callable[[], bool], explain: Callable[[], str] = str, timeout_s: float = 60.0) -> None:
-    """Waits until something holds. Raises AssertionError with the explanation when it does not come to."""
+def until(holds: Callable[[], Found], explain: Callable[[], str] = str, timeout_s: float = 60.0) -> Found:
+    """Waits until something holds, and returns it. Raises AssertionError with the explanation when it does not
+    come to.
+    """
     deadline = time.monotonic() + timeout_s
-    while not holds():
+    while not (found := holds()):
         assert time.monotonic() < deadline, explain()
         time.sleep(0.3)
+    return found
