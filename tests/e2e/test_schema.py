@@ -270,8 +270,9 @@ NODE_STATUS = {
 
 
 def test_a_nodes_report_is_one_request_and_shown_in_the_columns(shop: Kubectl) -> None:
-    """No subresource: what the agent applies is stored whole. A controller that runs removes it, as there is no
-    such node: then it is applied again.
+    """No subresource: what the agent applies is stored whole.
+
+    A controller that runs removes it, as there is no such node: then it is applied again.
     """
     report = {
         "apiVersion": "tokenbucket.dev/v1alpha1",
