@@ -124,7 +124,7 @@ def wait_ready(kubectl: Kubectl, name: str, pods: int) -> None:
 
 
 def until(holds: Callable[[], Found], explain: Callable[[], str] = str, timeout_s: float = 60.0) -> Found:
-    """Waits until something holds, and returns it. Raises AssertionError, with the explanation, at the end."""
+    """Waits until something holds, and returns it. Raises AssertionError with the explanation."""
     deadline = time.monotonic() + timeout_s
     while not (found := holds()):
         assert time.monotonic() < deadline, explain()
