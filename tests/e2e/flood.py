@@ -16,7 +16,7 @@ per_s, targets = int(sys.argv[1]) / 8 / 1442, sys.argv[2:]
 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sender.setblocking(False)
 payload, begin, sent = bytes(1400), time.monotonic(), 0
-while (now := time.monotonic()) - begin < 100:
+while (now := time.monotonic()) - begin < 600:
     due = int((now - begin) * per_s)
     for target in targets * min(due - sent, 20):
         try:
@@ -37,11 +37,15 @@ def flood_of_those_to_come(
     here.wait("condition=Ready", "pod", "--all", timeout_s=120)
     for node in places:
         first = ipaddress.IPv4Address(address(here, f"flood-{node}"))
-        coming = [str(first + number) for number in range(1, pods + 1)]
-        here.exec(
-            f"flood-{node}",
-            *("sh", "-c", 'setsid python3 -c "$@" </dev/null >/dev/null 2>&1 &'),
-            *("sh", _FLOOD, str(bits_per_s), *coming),
-        )
+        flood(here, f"flood-{node}", [first + number for number in range(1, pods + 1)], bits_per_s)
     yield
     here.run("delete", "pod", *(f"flood-{node}" for node in places))
+
+
+def flood(here: Kubectl, client: str, targets: Sequence[ipaddress.IPv4Address], bits_per_s: int) -> None:
+    """UDP from a pod to each of these addresses, until the pod ends, or for ten minutes."""
+    here.exec(
+        client,
+        *("sh", "-c", 'setsid python3 -c "$@" </dev/null >/dev/null 2>&1 &'),
+        *("sh", _FLOOD, str(bits_per_s), *map(str, targets)),
+    )

@@ -9,6 +9,7 @@ from cluster.kubectl import Kubectl
 from cluster.lifecycle import start_vm, stop_vm
 from cluster.shape import VM_NODE
 from cluster.workloads import server
+from tests.e2e.image import layout_image, operator_image
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_its_pods_run_again_after_it_has_lost_power(machine: Cluster, kubectl: K
         here.wait("condition=Ready", "pod/survivor", timeout_s=120)
         before = here.get("pod", "survivor")
         stop_vm(machine)
-        start_vm(machine)
+        start_vm(machine, [operator_image(), layout_image()])
         here.wait("jsonpath={.status.containerStatuses[0].restartCount}=1", "pod/survivor", timeout_s=120)
         here.wait("condition=Ready", "pod/survivor", timeout_s=120)
         assert here.get("pod", "survivor")["metadata"]["uid"] == before["metadata"]["uid"]

@@ -92,9 +92,14 @@ def stop_vm(cluster: Cluster) -> None:
     cluster.root.stop(VM_NODE.name)
 
 
-def start_vm(cluster: Cluster, images: Sequence[Image] = (), say: Say = quietly) -> None:
-    """Boots the virtual machine again, and waits until its node is ready."""
-    _run_vm(cluster, [*standard_images(cluster.programs, say), *images], say)
+def start_vm(
+    cluster: Cluster, images: Sequence[Image] = (), say: Say = quietly, taints: Sequence[str] = ()
+) -> None:
+    """Boots the virtual machine again, and waits until its node is ready.
+
+    If its Node object was deleted it joins anew, with the taints of these keys (NoSchedule).
+    """
+    _run_vm(cluster, [*standard_images(cluster.programs, say), *images], say, taints)
 
 
 def _identities(images: Sequence[Image]) -> tuple[str, ...]:
@@ -206,10 +211,10 @@ def _joined(cluster: Cluster, images: Sequence[Image], say: Say) -> Cluster:
     return joined
 
 
-def _run_vm(cluster: Cluster, images: Sequence[Image], say: Say) -> None:
+def _run_vm(cluster: Cluster, images: Sequence[Image], say: Say, taints: Sequence[str] = ()) -> None:
     booted, files = virtual_machine.kernel(say), disk(images, cluster.programs, say)
     before = cluster.api.boots().get(VM_NODE.name)
-    vm_node.boot(cluster.root, VM_NODE, booted, files, cluster.place, cluster.programs, cluster.pki)
+    vm_node.boot(cluster.root, VM_NODE, booted, files, cluster.place, cluster.programs, cluster.pki, taints)
     _wait_vm(cluster, before)
 
 

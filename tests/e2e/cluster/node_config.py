@@ -5,6 +5,7 @@ what their kernels' cgroups ask.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ def cni(node: Node) -> str:
     return json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": plugins}, indent=1)
 
 
-def kubelet(node: Node, pki: Pki, cgroup: str | None) -> str:
+def kubelet(node: Node, pki: Pki, cgroup: str | None, taints: Sequence[str] = ()) -> str:
     """The kubelet's configuration. With ``cgroup``, all its pods go below that one, on a kernel where it
-    shares the cgroup hierarchies with others.
+    shares the cgroup hierarchies with others. A node that is new joins with the taints of these keys.
     """
     config: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -94,6 +95,7 @@ def kubelet(node: Node, pki: Pki, cgroup: str | None) -> str:
         "maxPods": 250,
         "serializeImagePulls": False,
         "nodeStatusUpdateFrequency": "5s",
+        "registerWithTaints": [{"key": key, "effect": "NoSchedule"} for key in taints],
     }
     if cgroup is not None:
         config |= {

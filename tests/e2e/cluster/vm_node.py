@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import node_config, shape, virtual_machine
@@ -39,6 +40,7 @@ def boot(
     place: Layout,
     programs: Binaries,
     pki: Pki,
+    taints: Sequence[str],
 ) -> None:
     """Starts the machine; it goes on by itself until its kubelet runs."""
     folder, logs = place.node(node.name), components(node, place).folder
@@ -48,7 +50,7 @@ def boot(
         ended.unlink()
     node_config.write(folder, folder, node, programs)
     config = folder / "kubelet.json"
-    config.write_text(node_config.kubelet(node, pki, None))
+    config.write_text(node_config.kubelet(node, pki, None, taints))
     (folder / "addresses").write_text("".join(f"{line}\n" for line in shape.address_lines(node, "eth0")))
     (folder / "guest.env").write_text(_environment(node, programs, pki, config))
     command: list[str | Path] = [

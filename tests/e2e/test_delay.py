@@ -1,0 +1,111 @@
+"""Delay between real pods, on nodes whose kernel can hold packets, and what is said of those that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.kubectl import Kubectl
+from cluster.workloads import server
+from tests.e2e.release import Release, condition, policy, until, wait_ready
+from tests.e2e.traffic import tcp
+
+RATE = 50_000_000
+LIMIT = {"rate": {"bits": "50M"}}
+LEAST, MOST = 0.93 * RATE, 1.01 * RATE
+"""Of payload: headers are charged, and take 4 percent."""
+
+
+@pytest.fixture(scope="module")
+def kinds(release: Release, nodes: list[str]) -> dict[bool, list[str]]:
+    """The nodes with ``fq`` and those without, as their agents report."""
+
+    def reported() -> dict[str, bool]:
+        found = {each["metadata"]["name"]: each["status"].get("fq") for each in release.admin.items("tbn")}
+        return found if found.keys() >= set(nodes) else {}
+
+    fq = until(reported)
+    return {kind: [node for node in nodes if fq[node] is kind] for kind in (True, False)}
+
+
+@pytest.fixture(scope="module")
+def shop(release: Release, kinds: dict[bool, list[str]]) -> Iterator[Kubectl]:
+    """On a node with ``fq``, and on one without, a pod to limit; and a client on another."""
+    if not kinds[True]:
+        pytest.skip("no node of the cluster has a kernel with sch_fq")
+    if not kinds[False]:
+        pytest.skip("every node of the cluster has a kernel with sch_fq")
+    with release.admin.fresh_namespace("delay") as here:
+        here.apply(
+            server("held", kinds[True][0], {"app": "web"}),
+            server("degraded", kinds[False][0], {"app": "web"}),
+            server("peer", kinds[False][-1]),
+        )
+        here.wait("condition=Ready", "pod", "--all", timeout_s=180)
+        yield here
+
+
+@pytest.fixture(autouse=True)
+def _no_policies(shop: Kubectl) -> Iterator[None]:
+    yield
+    shop.run("delete", "tbp", "--all")
+
+
+def gets_its_rate(here: Kubectl, client: str, target: str) -> bool:
+    """Whether TCP gets the rate. Never more; less is measured again, since a machine may be busy."""
+    for _ in range(3):
+        found = tcp(here, client, target).bits_per_s
+        assert found < MOST, f"{client} to {target}"
+        if found > LEAST:
+            return True
+    return False
+
+
+def test_tcp_to_a_pod_gets_its_rate_and_no_more(shop: Kubectl) -> None:
+    """By the default action."""
+    shop.apply(policy("web", "web", ingress=LIMIT))
+    wait_ready(shop, "web", 2)
+    assert gets_its_rate(shop, "peer", "held")
+
+
+def test_tcp_from_a_pod_gets_its_rate_and_no_more(shop: Kubectl) -> None:
+    """Held back inside the pod's own network namespace."""
+    shop.apply(policy("web", "web", egress=LIMIT))
+    wait_ready(shop, "web", 2)
+    assert gets_its_rate(shop, "held", "peer")
+
+
+def test_tcp_never_gets_more_where_delay_cannot_be_had(shop: Kubectl) -> None:
+    """A policer is all there is."""
+    shop.apply(policy("web", "web", ingress=LIMIT))
+    wait_ready(shop, "web", 2)
+    assert tcp(shop, "peer", "degraded").bits_per_s < MOST
+
+
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_status_says_where_delay_is_in_force_and_where_not(shop: Kubectl, direction: str) -> None:
+    """In the column, and in a condition with the reason."""
+    shop.apply(policy("web", "web", **{direction: LIMIT}))
+    wait_ready(shop, "web", 2)
+    assert shop.get("tbp", "web")["status"]["action"] == "Delay, Drop (degraded: no fq)"
+    degraded = condition(shop, "web", "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "NoFq")
+    assert "1 pod on 1 node" in degraded["message"]
+    shop.run("label", "pod", "degraded", "app=other", "--overwrite")
+    try:
+        wait_ready(shop, "web", 1)
+        until(lambda: condition(shop, "web", "Degraded")["status"] == "False")
+        assert shop.get("tbp", "web")["status"]["action"] == "Delay"
+    finally:
+        shop.run("label", "pod", "degraded", "app=web", "--overwrite")
+
+
+def test_nothing_stays_in_a_pod_whose_limit_is_lifted(shop: Kubectl) -> None:
+    """Neither filter nor queue."""
+    shop.apply(policy("web", "web", egress=LIMIT))
+    wait_ready(shop, "web", 2)
+    assert "qdisc fq 7462:" in shop.exec("held", "tc", "qdisc", "show", "dev", "eth0")
+    shop.run("delete", "tbp", "web")
+    until(lambda: "fq 7462:" not in shop.exec("held", "tc", "qdisc", "show", "dev", "eth0"))
+    assert shop.exec("held", "tc", "filter", "show", "dev", "eth0", "egress") == ""
