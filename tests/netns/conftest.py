@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.isolation import private_namespaces
 from tests.netns import bpf_program
+from tests.netns.agent import Agent, clean
 from tests.netns.lab import Lab
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
@@ -29,6 +31,16 @@ def lab() -> Iterator[Lab]:
         yield lab
     finally:
         lab.close()
+
+
+@pytest.fixture
+def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
+    """An agent that is not started yet."""
+    agent = Agent(tmp_path)
+    yield agent
+    if agent.process:
+        agent.stop()
+    clean()
 
 
 @pytest.fixture

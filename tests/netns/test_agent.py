@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +10,6 @@ from tests.netns import agent as harness
 from tests.netns.agent import (
     Agent,
     acquaint,
-    clean,
     document,
     drop,
     limit_of,
@@ -26,16 +23,6 @@ from tests.netns.lab import Lab, Pod, ip, tc
 
 U32 = ("protocol", "all", "u32", "match", "u32", "0", "0", "flowid", "1:1")
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
-    """An agent that is not started yet."""
-    agent = Agent(tmp_path)
-    yield agent
-    if agent.process:
-        agent.stop()
-    clean()
 
 
 @pytest.fixture

@@ -5,29 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests import rungs
-from tests.netns.agent import Agent, acquaint, clean, document, limit_of, policy, received, send, wait
+from tests.netns.agent import Agent, acquaint, document, limit_of, policy, received, send, wait
 from tests.netns.lab import Lab, Pod, ifindex, tc
 
 pytestmark = pytest.mark.timeout(180)
 RATE = 4_000_000
 SIZE = 1200
 LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
-
-
-@pytest.fixture
-def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
-    """An agent that is not started yet."""
-    agent = Agent(tmp_path)
-    yield agent
-    if agent.process:
-        agent.stop()
-    clean()
 
 
 @pytest.fixture

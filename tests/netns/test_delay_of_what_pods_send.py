@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.netns.agent import (
     Agent,
     acquaint,
-    clean,
     document,
     limit_of,
     policy,
@@ -27,16 +24,6 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.needs("sch_fq")]
 RATE = 4_000_000
 SIZE = 1200
 LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
-
-
-@pytest.fixture
-def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
-    """An agent that is not started yet."""
-    agent = Agent(tmp_path)
-    yield agent
-    if agent.process:
-        agent.stop()
-    clean()
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ import pytest
 from tests.netns.agent import (
     Agent,
     acquaint,
-    clean,
     document,
     limit_of,
     policy,
@@ -29,16 +26,6 @@ FAMILIES = {
     "IPv4": ("10.1.1.2/24", "10.4.1.2/24", "10.2.1.2/24"),
     "IPv6": ("fd01::2/64", "fd04::2/64", "fd02::2/64"),
 }
-
-
-@pytest.fixture
-def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
-    """An agent that is not started yet."""
-    agent = Agent(tmp_path)
-    yield agent
-    if agent.process:
-        agent.stop()
-    clean()
 
 
 def pods_of(lab: Lab, family: str = "IPv4", style: str = "ptp") -> tuple[Pod, Pod, Pod]:

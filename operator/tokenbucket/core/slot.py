@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tokenbucket.core import gcra
 from tokenbucket.core.bucket import Bucket, PeerBucket
@@ -49,17 +50,13 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerConfig:
-    """The bucket of each peer of a slot. A rate of 0 is a meter not in use; bursts are times at the rate."""
+class BucketConfig:
+    """Two meters. A rate of 0 is a meter not in use; bursts are times at the rate, in quanta."""
 
     bits_per_s: int = 0
     bytes_burst_q: int = 0
     packets_per_s: int = 0
     packets_burst_q: int = 0
-    ipv4_prefix_length: int = 32
-    ipv6_prefix_length: int = 64
-    is_destination: bool = False
-    """The peer is where a packet goes to; else where it comes from."""
 
     @property
     def burst_bytes(self) -> int:
@@ -72,14 +69,23 @@ class PeerConfig:
         return gcra.packets_in(self.packets_burst_q, self.packets_per_s) if self.packets_per_s else 0
 
 
-@dataclass(frozen=True, slots=True)
-class SlotConfig:
-    """How a slot is limited. A rate of 0 is a meter not in use; bursts are times at the rate, in quanta."""
+Config = TypeVar("Config", bound=BucketConfig)
 
-    bits_per_s: int = 0
-    bytes_burst_q: int = 0
-    packets_per_s: int = 0
-    packets_burst_q: int = 0
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig(BucketConfig):
+    """The bucket of each peer of a slot."""
+
+    ipv4_prefix_length: int = 32
+    ipv6_prefix_length: int = 64
+    is_destination: bool = False
+    """The peer is where a packet goes to; else where it comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotConfig(BucketConfig):
+    """How a slot is limited."""
+
     reserve_bits_per_s: int = 0
     reserve_burst_q: int = 0
     dscp: int | None = None
@@ -89,16 +95,6 @@ class SlotConfig:
     observe: bool = False
     node_reserve: bool = False
     per_peer: PeerConfig | None = None
-
-    @property
-    def burst_bytes(self) -> int:
-        """Depth of the byte bucket."""
-        return gcra.bytes_in(self.bytes_burst_q, self.bits_per_s) if self.bits_per_s else 0
-
-    @property
-    def burst_packets(self) -> int:
-        """Depth of the packet bucket."""
-        return gcra.packets_in(self.packets_burst_q, self.packets_per_s) if self.packets_per_s else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +121,7 @@ def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> Sl
         node_reserve=node_reserve,
         per_peer=_peer_config(bucket.per_peer, direction) if bucket.per_peer else None,
     )
-    if bucket.bits_per_s and bucket.burst_bytes:
-        burst_q = gcra.bytes_time_q(bucket.burst_bytes, bucket.bits_per_s)
-        config = replace(config, bits_per_s=bucket.bits_per_s, bytes_burst_q=burst_q)
-    if bucket.packets_per_s and bucket.burst_packets:
-        burst_q = gcra.packets_time_q(bucket.burst_packets, bucket.packets_per_s)
-        config = replace(config, packets_per_s=bucket.packets_per_s, packets_burst_q=burst_q)
-    return config
+    return _with_meters(config, bucket)
 
 
 def _peer_config(bucket: PeerBucket, direction: Direction) -> PeerConfig:
@@ -140,6 +130,10 @@ def _peer_config(bucket: PeerBucket, direction: Direction) -> PeerConfig:
         ipv6_prefix_length=bucket.ipv6_prefix_length,
         is_destination=direction is Direction.EGRESS,
     )
+    return _with_meters(config, bucket)
+
+
+def _with_meters(config: Config, bucket: Bucket | PeerBucket) -> Config:
     if bucket.bits_per_s and bucket.burst_bytes:
         burst_q = gcra.bytes_time_q(bucket.burst_bytes, bucket.bits_per_s)
         config = replace(config, bits_per_s=bucket.bits_per_s, bytes_burst_q=burst_q)
