@@ -1,7 +1,7 @@
 """What limiting one more pod takes of the kernel's memory, beside TBF and HTB.
 
-Two hundred interfaces get what a limit needs, and the kernel is asked what it holds. Maps are made once, for all
-slots that a node may use, and are counted apart. Needs a kernel with fq.
+Two hundred interfaces get what a limit needs, and the kernel is asked what it holds. Maps are made once, for
+all slots that a node may use, and are counted apart. Needs a kernel with fq.
 """
 
 from __future__ import annotations
