@@ -28,6 +28,8 @@ class Store(Generic[T]):
         self._lock = threading.Lock()
         self._values: dict[Key, T | None] = {}
         self._versions: dict[Key, int] = {}
+        self._removed: dict[Key, int] = {}
+        """Objects that events removed since the newest list, and when: an older list still has them."""
         self._listed_at = -1
         self.doubtful = False
         """A list says that everything is gone. That is believed when a second one says so, too."""
@@ -56,6 +58,7 @@ class Store(Generic[T]):
         key, version = _key(document), _version(document)
         with self._lock:
             known = self._versions.get(key, -1)
+            self._removed[key] = max(version, self._removed.get(key, -1))
             gone = key in self._values and (version < 0 or known <= version)
             if gone:
                 self._drop(key)
@@ -75,8 +78,9 @@ class Store(Generic[T]):
                     self._drop(key)
                     changed = True
             for item in items:
-                changed |= self._put(item, present=True)
+                changed |= self._put(item, present=version >= self._listed_at)
             self._listed_at = max(self._listed_at, version)
+            self._removed = {key: at for key, at in self._removed.items() if at > self._listed_at}
             first = not self.synced.is_set()
             self.synced.set()
         if changed or first:
@@ -87,8 +91,9 @@ class Store(Generic[T]):
         known = self._versions.get(key)
         if known is not None and 0 <= version < known:
             return False
-        if known is None and not present and 0 <= version <= self._listed_at:
-            return False  # an event from before the last list, which does not have the object any more
+        gone_at = max(self._removed.get(key, -1), -1 if present else self._listed_at)
+        if known is None and 0 <= version <= gone_at:
+            return False  # from before an event that removed the object, or before a list that lacks it
         value = self._parse(document)
         before = self._values.get(key)
         self._values[key], self._versions[key] = value, version
