@@ -12,8 +12,9 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import kopf
@@ -50,6 +51,7 @@ class Watch:
     namespace: str | None = None
     """Only this namespace; ``None`` is the whole cluster."""
     _stop: threading.Event = field(default_factory=threading.Event)
+    _cancel: Callable[[], object] = lambda: None
     _thread: threading.Thread | None = None
 
     @property
@@ -80,6 +82,8 @@ class Watch:
     def stop(self) -> None:
         """Ends it."""
         self._stop.set()
+        with contextlib.suppress(RuntimeError):  # its event loop is closed: it is between two attempts
+            self._cancel()
         if self._thread:
             self._thread.join(_STOP_TIMEOUT_S)
 
@@ -106,16 +110,22 @@ class Watch:
                 return
 
     async def _operate(self) -> None:
-        await kopf.operator(
-            settings=self._settings(),
-            registry=self._registry(),
-            standalone=True,
-            # For peering, which is off; otherwise it is made of a user name, which a container need not have.
-            identity="tokenbucket",  # type: ignore[arg-type] # a text of a private type
-            clusterwide=self.namespace is None,
-            namespaces=[self.namespace] if self.namespace else [],
-            stop_flag=self._stop,
-        )
+        # Not by kopf's stop flag: it waits for that in a thread, which an operator that failed waits for.
+        task = asyncio.current_task()
+        assert task  # noqa: S101 - a coroutine runs in one
+        self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+        if self._stop.is_set():
+            return
+        with contextlib.suppress(asyncio.CancelledError):
+            await kopf.operator(
+                settings=self._settings(),
+                registry=self._registry(),
+                standalone=True,
+                # For peering, which is off; else it is made of a user name, which a container need not have.
+                identity="tokenbucket",  # type: ignore[arg-type] # a text of a private type
+                clusterwide=self.namespace is None,
+                namespaces=[self.namespace] if self.namespace else [],
+            )
 
     def _settings(self) -> kopf.OperatorSettings:
         settings = kopf.OperatorSettings()
