@@ -12,6 +12,7 @@ import contextlib
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -99,15 +100,16 @@ class Watch:
                 store.replace(content.get("items") or [], version_of(content.get("metadata") or {}))
 
     def _run(self, delay_s: float) -> None:
-        if self._stop.wait(delay_s):
-            return
-        for wait in Backoffs():
+        wait, backoffs = delay_s, iter(Backoffs())
+        while not self._stop.wait(wait):
+            began = time.monotonic()
             try:
                 asyncio.run(self._operate())
             except Exception as error:  # noqa: BLE001 - kopf ends on an error in a stream; limits must not
                 log.warning("watch ended", extra={"error": f"{type(error).__name__}: {error}"})
-            if self._stop.wait(wait):
-                return
+            if time.monotonic() - began > _LONGEST_BACKOFF_S:
+                backoffs = iter(Backoffs())
+            wait = next(backoffs)
 
     async def _operate(self) -> None:
         # Not by kopf's stop flag: it waits for that in a thread, which an operator that failed waits for.
