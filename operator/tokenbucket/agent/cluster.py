@@ -48,7 +48,7 @@ class AgentOptions:
 
 
 class ClusterSource:
-    """Stores that two watches fill, and the CNI result cache; wakes the loop when one of them changes.
+    """Stores that watches fill, and the CNI result cache; wakes the loop when one of them changes.
 
     Raises UnsupportedError when there are no credentials.
     """
@@ -66,17 +66,14 @@ class ClusterSource:
         self._poll = select.epoll()
         for each in (self._wakeup, self._cni):
             self._poll.register(each, select.EPOLLIN)
-        self.watches = (
-            Watch(
-                {
-                    Selection(POLICIES): self.policies,
-                    Selection(PODS, f"spec.nodeName={options.node}"): self.pods,
-                    Selection(NODES, f"metadata.name={options.node}"): self.node,
-                }
-            ),
-            Watch(
-                {Selection(CONFIG_MAPS, f"metadata.name={options.switch}"): self.switch}, options.namespace
-            ),
+        own_pods = Selection(PODS, f"spec.nodeName={options.node}")
+        own_node = Selection(NODES, f"metadata.name={options.node}")
+        switch = Selection(CONFIG_MAPS, f"metadata.name={options.switch}")
+        self.watches: tuple[Watch, ...] = (
+            Watch(Selection(POLICIES), self.policies),
+            Watch(own_pods, self.pods),
+            Watch(own_node, self.node),
+            Watch(switch, self.switch, options.namespace),
         )
         self.situation: Situation | None = None
         """After the last pass."""
@@ -113,7 +110,7 @@ class ClusterSource:
     def wishes(self) -> Wishes | None:
         """What policies, pods and the switch say; ``None`` until all of them have been listed."""
         self.asked_at = time.monotonic()
-        if not all(watch.synced for watch in self.watches):
+        if not all(watch.store.synced.is_set() for watch in self.watches):
             return None
         # One that is deleted says nothing new: it goes with the release, while agents may still run.
         switch = self._switch = self.switch.get(self.options.namespace, self.options.switch) or self._switch

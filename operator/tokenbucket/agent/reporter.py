@@ -104,7 +104,7 @@ class Reporter:
         due = time.monotonic() + _RELIST_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
         while True:
             await asyncio.sleep(_DOUBT_S)
-            doubtful = [watch for watch in self._source.watches if watch.doubtful]
+            doubtful = [watch for watch in self._source.watches if watch.store.doubtful]
             if doubtful or time.monotonic() > due:
                 for watch in doubtful or self._source.watches:
                     await _attempt("list", watch.relist(client))

@@ -59,15 +59,12 @@ class Controller:
         self._reports: Store[ReportObject] = Store(read_report, self._wake)
         self._agents: Store[AgentPod] = Store(read_agent, self._wake)
         self._nodes: Store[str] = Store(read_name, self._wake)
-        self._watches = (
-            Watch(
-                {
-                    Selection(POLICIES): self._policies,
-                    Selection(REPORTS): self._reports,
-                    Selection(NODES): self._nodes,
-                }
-            ),
-            Watch({Selection(PODS, labels=options.agents): self._agents}, options.namespace),
+        agents = Selection(PODS, labels=options.agents)
+        self._watches: tuple[Watch, ...] = (
+            Watch(Selection(POLICIES), self._policies),
+            Watch(Selection(REPORTS), self._reports),
+            Watch(Selection(NODES), self._nodes),
+            Watch(agents, self._agents, options.namespace),
         )
         self._pace = Pace()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +110,7 @@ class Controller:
         return f"not watching: {', '.join(dead)}" if dead else ""
 
     def _unready(self) -> str:
-        return "" if all(watch.synced for watch in self._watches) else "not everything is listed yet"
+        return "" if all(watch.store.synced.is_set() for watch in self._watches) else "not everything is listed yet"
 
     async def _work(self, client: Client) -> None:
         backoffs = iter(Backoffs())
@@ -136,7 +133,7 @@ class Controller:
         due = time.monotonic() + _RELIST_S
         while True:
             await asyncio.sleep(2)
-            doubtful = [watch for watch in self._watches if watch.doubtful]
+            doubtful = [watch for watch in self._watches if watch.store.doubtful]
             all_due = time.monotonic() > due
             due = time.monotonic() + _RELIST_S if all_due else due
             for watch in self._watches if all_due else doubtful:

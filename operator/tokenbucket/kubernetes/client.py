@@ -36,6 +36,16 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
+    async def serves(self, resource: Resource) -> bool:
+        """Whether the API server has this kind of object."""
+        try:
+            contents = await self._request("GET", resource.path().rpartition("/")[0])
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return False
+        return any(kind["name"] == resource.plural for kind in contents["resources"])
+
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object."""
         return await self._request("GET", resource.path(namespace, name))

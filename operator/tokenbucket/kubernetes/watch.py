@@ -1,8 +1,12 @@
-"""Watching by kopf: one operator, in a thread of its own, that fills stores and writes nothing.
+"""Watching by kopf: an operator for each kind of object, in a thread of its own, that fills a store and writes
+nothing.
 
 Handlers only take in what they are told. kopf keeps no store and tells nothing of objects that were deleted
 while a watch was broken (a list after "410 Gone" has no events of deletion), so every list that it reads goes
-into the stores as a whole: see :func:`tokenbucket.kubernetes.connection.open_session`.
+into the store as a whole: see :func:`tokenbucket.kubernetes.connection.open_session`.
+
+kopf ends on an error in a stream, and while it watches another kind as well it never comes to the end: its
+watcher of the other kind waits for credentials that nobody gives any more. Hence one kind for each.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Any
 
 import kopf
 
+from tokenbucket.errors import UnsupportedError
 from tokenbucket.kubernetes.client import Client
 from tokenbucket.kubernetes.connection import find_server, open_session
 from tokenbucket.kubernetes.resources import GROUP, Resource, Selection
@@ -46,24 +51,15 @@ class Backoffs:
 
 @dataclass(slots=True)
 class Watch:
-    """Keeps stores what the API server says, from :meth:`start` to :meth:`stop`."""
+    """Keeps a store what the API server says, from :meth:`start` to :meth:`stop`."""
 
-    stores: Mapping[Selection, Store[Any]]
+    selection: Selection
+    store: Store[Any]
     namespace: str | None = None
     """Only this namespace; ``None`` is the whole cluster."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _cancel: Callable[[], object] = lambda: None
     _thread: threading.Thread | None = None
-
-    @property
-    def synced(self) -> bool:
-        """Whether every store has everything."""
-        return all(store.synced.is_set() for store in self.stores.values())
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether a store wants to be listed again before it believes what it was told."""
-        return any(store.doubtful for store in self.stores.values())
 
     @property
     def alive(self) -> bool:
@@ -73,12 +69,11 @@ class Watch:
     def start(self, delay_s: float = 0.0) -> None:
         """Begins after a delay, in a thread of its own. Raises UnsupportedError without credentials."""
         find_server()
-        name = f"watch-{self.namespace or 'cluster'}"
-        self._thread = threading.Thread(target=self._run, args=(delay_s,), name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(delay_s,), name=f"watch-{self}", daemon=True)
         self._thread.start()
 
     def __str__(self) -> str:
-        return ", ".join(selection.resource.plural for selection in self.stores)
+        return self.selection.resource.plural
 
     def stop(self) -> None:
         """Ends it."""
@@ -89,15 +84,13 @@ class Watch:
             self._thread.join(_STOP_TIMEOUT_S)
 
     async def relist(self, client: Client) -> None:
-        """Lists everything anew. Raises ApiError."""
-        for selection in self.stores:
-            await client.list(selection, self.namespace)
+        """Lists all objects anew. Raises ApiError."""
+        await client.list(self.selection, self.namespace)
 
     def listed(self, path: str, content: Mapping[str, Any]) -> None:
         """Takes in a list. Lists of what is not watched are left aside."""
-        for selection, store in self.stores.items():
-            if path == selection.resource.path(self.namespace):
-                store.replace(content.get("items") or [], version_of(content.get("metadata") or {}))
+        if path == self.selection.resource.path(self.namespace):
+            self.store.replace(content.get("items") or [], version_of(content.get("metadata") or {}))
 
     def _run(self, delay_s: float) -> None:
         wait, backoffs = delay_s, iter(Backoffs())
@@ -106,7 +99,7 @@ class Watch:
             try:
                 asyncio.run(self._operate())
             except Exception as error:  # noqa: BLE001 - kopf ends on an error in a stream; limits must not
-                log.warning("watch ended", extra={"error": f"{type(error).__name__}: {error}"})
+                log.warning("watch ended", extra={"of": str(self), "error": f"{type(error).__name__}: {error}"})
             if time.monotonic() - began > _LONGEST_BACKOFF_S:
                 backoffs = iter(Backoffs())
             wait = next(backoffs)
@@ -119,6 +112,7 @@ class Watch:
         if self._stop.is_set():
             return
         with contextlib.suppress(asyncio.CancelledError):
+            await self._check_served()
             await kopf.operator(
                 settings=self._settings(),
                 registry=self._registry(),
@@ -128,6 +122,12 @@ class Watch:
                 clusterwide=self.namespace is None,
                 namespaces=[self.namespace] if self.namespace else [],
             )
+
+    async def _check_served(self) -> None:
+        """Raises UnsupportedError: kopf would leave out for good what is not there when it starts."""
+        async with Client() as client:
+            if not await client.serves(self.selection.resource):
+                raise UnsupportedError("no such kind on the API server; install the CRDs")
 
     def _settings(self) -> kopf.OperatorSettings:
         settings = kopf.OperatorSettings()
@@ -144,12 +144,11 @@ class Watch:
         settings.networking.error_backoffs = Backoffs()
         settings.networking.enforce_retry_after = True
         settings.process.ultimate_exiting_timeout = None
-        for selection in self.stores:
-            key = _key(selection.resource)
-            if selection.fields:
-                settings.watching.field_selectors[key] = selection.fields
-            if selection.labels:
-                settings.watching.label_selectors[key] = selection.labels
+        key = _key(self.selection.resource)
+        if self.selection.fields:
+            settings.watching.field_selectors[key] = self.selection.fields
+        if self.selection.labels:
+            settings.watching.label_selectors[key] = self.selection.labels
         return settings
 
     def _registry(self) -> kopf.OperatorRegistry:
@@ -160,20 +159,16 @@ class Watch:
             info = find_server()
             return kopf.AiohttpSession(server=info.server, aiohttp_session=open_session(info, self.listed))
 
-        for selection, store in self.stores.items():
-            _listen(registry, selection.resource, store)
+        @kopf.on.event(*_key(self.selection.resource), registry=registry, id=str(self))
+        async def take_in(event: Mapping[str, Any], **_: object) -> None:
+            with contextlib.suppress(KeyError):
+                if event["type"] == "DELETED":
+                    self.store.remove(event["object"])
+                else:
+                    self.store.put(event["object"])
+
         return registry
 
 
 def _key(resource: Resource) -> tuple[str, str, str]:
     return resource.group, resource.version, resource.plural
-
-
-def _listen(registry: kopf.OperatorRegistry, resource: Resource, store: Store[Any]) -> None:
-    @kopf.on.event(*_key(resource), registry=registry, id=resource.plural)
-    async def take_in(event: Mapping[str, Any], **_: object) -> None:
-        with contextlib.suppress(KeyError):
-            if event["type"] == "DELETED":
-                store.remove(event["object"])
-            else:
-                store.put(event["object"])
