@@ -110,7 +110,11 @@ class Controller:
         return f"not watching: {', '.join(dead)}" if dead else ""
 
     def _unready(self) -> str:
-        return "" if all(watch.store.synced.is_set() for watch in self._watches) else "not everything is listed yet"
+        return (
+            ""
+            if all(watch.store.synced.is_set() for watch in self._watches)
+            else "not everything is listed yet"
+        )
 
     async def _work(self, client: Client) -> None:
         backoffs = iter(Backoffs())

@@ -22,7 +22,8 @@ from tokenbucket.errors import UnsupportedError
 
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _TOKEN_KEPT_S = 60.0
-"""The kubelet writes a new token long before the old one ends."""
+"""The kubelet writes a new token long before the old one ends; one that is refused is read again at once."""
+_UNAUTHORIZED = 401
 
 Listed = Callable[[str, dict[str, Any]], None]
 """Is told the path and the content of every list that was read."""
@@ -40,6 +41,10 @@ class _TokenFile:
         if time.monotonic() - self._read_at > _TOKEN_KEPT_S:
             self._token, self._read_at = self.path.read_text().strip(), time.monotonic()
         return self._token
+
+    def forget(self) -> None:
+        """It is not good any more."""
+        self._read_at = float("-inf")
 
 
 def find_server() -> kopf.ConnectionInfo:
@@ -70,8 +75,15 @@ def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aio
     async def authorised(
         request: aiohttp.ClientRequest, handler: ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if token:
-            request.headers["Authorization"] = f"Bearer {token.current()}"
+        if not token:
+            return await handler(request)
+        request.headers["Authorization"] = f"Bearer {token.current()}"
+        response = await handler(request)
+        if response.status != _UNAUTHORIZED:
+            return response
+        response.release()
+        token.forget()
+        request.headers["Authorization"] = f"Bearer {token.current()}"
         return await handler(request)
 
     async def from_cache(

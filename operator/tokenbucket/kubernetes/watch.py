@@ -1,4 +1,4 @@
-"""Watching by kopf: an operator for each kind of object, in a thread of its own, that fills a store and writes
+"""Watching by kopf: an operator for each kind of object, in a thread of its own. It fills a store and writes
 nothing.
 
 Handlers only take in what they are told. kopf keeps no store and tells nothing of objects that were deleted
@@ -99,7 +99,9 @@ class Watch:
             try:
                 asyncio.run(self._operate())
             except Exception as error:  # noqa: BLE001 - kopf ends on an error in a stream; limits must not
-                log.warning("watch ended", extra={"of": str(self), "error": f"{type(error).__name__}: {error}"})
+                log.warning(
+                    "watch ended", extra={"of": str(self), "error": f"{type(error).__name__}: {error}"}
+                )
             if time.monotonic() - began > _LONGEST_BACKOFF_S:
                 backoffs = iter(Backoffs())
             wait = next(backoffs)
