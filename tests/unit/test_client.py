@@ -1,64 +1,190 @@
-"""Requests to an API server, here one that only refuses."""
+"""What single requests say, to a server that listens and to one that refuses."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
-from tokenbucket.errors import ApiError
+from tests.unit.fake_api import FakeApi, Seen, list_of
+from tokenbucket.errors import ApiError, UnsupportedError
+from tokenbucket.kubernetes import connection
 from tokenbucket.kubernetes.client import Client
-from tokenbucket.kubernetes.resources import PODS, Selection
+from tokenbucket.kubernetes.connection import Listed
+from tokenbucket.kubernetes.resources import NODES, PODS, POLICIES, Resource, Selection
+
+POLICY = POLICIES.path("shop", "web")
 
 
-def point(kubeconfig: Path, server: str) -> None:
-    """Writes a kubeconfig for that server."""
-    document = {
-        "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": server}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "users": [{"name": "test", "user": {"token": "none"}}],
-    }
-    kubeconfig.write_text(json.dumps(document))
+def ask(*questions: Callable[[Client], Awaitable[Any]], listed: Listed | None = None) -> list[Any]:
+    """Asks with one client, one after the other. Returns the answers."""
+
+    async def run() -> list[Any]:
+        async with Client(listed) as client:
+            return [await question(client) for question in questions]
+
+    return asyncio.run(run())
 
 
-def refusal(answer: web.Response, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> ApiError:
-    """What a client makes of a server that answers every request with this."""
+def sent(api: FakeApi, question: Callable[[Client], Awaitable[Any]]) -> Seen:
+    """The one request that a question sends."""
+    before = len(api.requests)
+    ask(question)
+    (seen,) = api.requests[before:]
+    return seen
 
-    async def ask() -> None:
-        async def respond(_: web.Request) -> web.Response:
-            return answer
 
-        application = web.Application()
-        application.router.add_route("*", "/{path:.*}", respond)
-        async with TestServer(application) as server:
-            point(kubeconfig, str(server.make_url("")).rstrip("/"))
-            async with Client() as client:
-                await client.list(Selection(PODS))
+def test_one_object_is_read(api: FakeApi) -> None:
+    """As the server has it, from the path of its kind, its namespace and its name."""
+    put = api.put(POLICIES, "web", "shop", spec={"mode": "Off"})
+    assert ask(lambda client: client.get(POLICIES, "web", "shop")) == [put]
+    assert (api.requests[-1].method, api.requests[-1].path) == ("GET", POLICY)
 
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+
+def test_a_list_comes_from_the_cache_and_is_told_whole(api: FakeApi) -> None:
+    """With the selection's fields; whoever wants every list gets its version with it."""
+    mine = api.put(PODS, "mine", "shop", spec={"nodeName": "here"})
+    api.put(PODS, "other", "shop", spec={"nodeName": "there"})
+    told: list[tuple[str, dict[str, Any]]] = []
+    pods = Selection(PODS, "spec.nodeName=here", "app=web")
+    assert ask(lambda client: client.list(pods), listed=lambda *each: told.append(each)) == [[mine]]
+    query = {"fieldSelector": "spec.nodeName=here", "labelSelector": "app=web", "resourceVersion": "0"}
+    assert [seen.query for seen in api.seen(list_of(PODS))] == [query]
+    assert told == [(PODS.path(), api.list(PODS, "spec.nodeName=here"))]
+
+
+def test_only_lists_are_told(api: FakeApi) -> None:
+    """Neither one object, nor the kinds of the server, nor a list that was refused."""
+    api.put(POLICIES, "web", "shop")
+    api.fail(list_of(POLICIES), 500)
+    told: list[object] = []
+    with pytest.raises(ApiError):
+        ask(
+            lambda client: client.get(POLICIES, "web", "shop"),
+            lambda client: client.serves(POLICIES),
+            lambda client: client.list(Selection(POLICIES)),
+            listed=lambda *each: told.append(each),
+        )
+    assert told == []
+    assert "resourceVersion" not in api.requests[0].query
+
+
+def test_apply_is_server_side_apply(api: FakeApi) -> None:
+    """By a manager of that name, of what it says and no more, also against what others say."""
+    api.put(POLICIES, "web", "shop")
+    document = {"metadata": {"name": "web", "namespace": "shop"}, "status": {"nodes": 3}}
+    seen = sent(api, lambda client: client.apply(POLICIES, document, "tokenbucket-agent", "status"))
+    assert (seen.method, seen.path) == ("PATCH", f"{POLICY}/status")
+    assert seen.query == {"fieldManager": "tokenbucket-agent", "force": "true"}
+    assert seen.headers["Content-Type"] == "application/apply-patch+yaml"
+    assert json.loads(seen.body) == document
+
+
+def test_each_kind_of_patch_says_which_it_is(api: FakeApi) -> None:
+    """The server takes the content type's word for what a list in it means."""
+    api.put(NODES, "here")
+    api.kinds.add(NODES)
+    patch = {"spec": {"taints": []}}
+    merged = sent(api, lambda client: client.merge(NODES, "here", None, patch))
+    strategic = sent(api, lambda client: client.strategic_merge(NODES, "here", None, patch, "status"))
+    assert merged.headers["Content-Type"] == "application/merge-patch+json"
+    assert strategic.headers["Content-Type"] == "application/strategic-merge-patch+json"
+    assert (merged.path, strategic.path) == ("/api/v1/nodes/here", "/api/v1/nodes/here/status")
+    assert json.loads(merged.body) == json.loads(strategic.body) == patch
+
+
+def test_an_object_is_created_and_deleted(api: FakeApi) -> None:
+    """Created among the objects of its namespace, deleted by its name."""
+    document = {"metadata": {"name": "web"}}
+    created = sent(api, lambda client: client.create(POLICIES, "shop", document))
+    assert (created.method, created.path) == ("POST", POLICIES.path("shop"))
+    assert created.headers["Content-Type"] == "application/json"
+    assert [each["metadata"]["name"] for each in api.list(POLICIES)["items"]] == ["web"]
+    deleted = sent(api, lambda client: client.delete(POLICIES, "web", "shop"))
+    assert (deleted.method, deleted.path) == ("DELETE", POLICY)
+    assert api.list(POLICIES)["items"] == []
+
+
+def test_what_is_not_there_may_be_deleted(api: FakeApi) -> None:
+    """Any other refusal is an error."""
+    ask(lambda client: client.delete(POLICIES, "web", "shop"))
+    api.fail(lambda seen: seen.method == "DELETE", 403, "no")
+    with pytest.raises(ApiError, match="403: no"):
+        ask(lambda client: client.delete(POLICIES, "web", "shop"))
+
+
+def test_an_error_names_request_object_and_the_servers_words(api: FakeApi) -> None:
+    """And carries the status."""
+    api.fail(lambda _: True, 422, "spec.rate: must be positive")
     with pytest.raises(ApiError) as caught:
-        asyncio.run(ask())
-    return caught.value
+        ask(lambda client: client.merge(POLICIES, "web", "shop", {}))
+    assert str(caught.value) == f"PATCH {POLICY}: 422: spec.rate: must be positive"
+    assert caught.value.status == 422
 
 
-def test_a_server_that_is_too_busy_for_a_status_object_is_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That it refused is not that it was not there."""
-    words = "Too many requests, please try again later.\n"
-    error = refusal(web.Response(status=429, text=words), tmp_path / "config", monkeypatch)
-    assert error.status == 429
-    assert words.strip() in str(error)
+def test_no_answer_is_an_error_of_its_own(api: FakeApi) -> None:
+    """Status 0, with the object and the cause."""
+    api.stop()
+    try:
+        with pytest.raises(ApiError, match=f"GET {POLICY}: no answer: .+") as caught:
+            ask(lambda client: client.get(POLICIES, "web", "shop"))
+        assert caught.value.status == 0
+    finally:
+        api.start()
 
 
-def test_a_refusal_has_the_servers_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They name what is not allowed."""
-    answer = web.json_response({"kind": "Status", "message": "pods is forbidden"}, status=403)
-    error = refusal(answer, tmp_path / "config", monkeypatch)
-    assert error.status == 403
-    assert "pods is forbidden" in str(error)
+@pytest.mark.parametrize(("kind", "served"), [(POLICIES, True), (NODES, False)])
+def test_whether_a_kind_is_served_is_known(api: FakeApi, kind: Resource, *, served: bool) -> None:
+    """By what the server says that it has."""
+    assert ask(lambda client: client.serves(kind)) == [served]
+
+
+def test_a_group_that_is_not_served_has_no_kinds(api: FakeApi) -> None:
+    """As before the CRDs are installed."""
+    api.kinds.remove(POLICIES)
+    assert ask(lambda client: client.serves(POLICIES)) == [False]
+
+
+def test_a_token_that_is_refused_is_read_again_and_the_request_made_again(api: FakeApi) -> None:
+    """By the same client, with the body that it had; a token that is good is not read for each request."""
+    token: Path = connection._TOKEN
+    token.write_text("old\n")
+    api.token = "old"
+    api.put(POLICIES, "web", "shop")
+
+    def patch(client: Client) -> Awaitable[None]:
+        return client.merge(POLICIES, "web", "shop", {"spec": {"mode": "Off"}})
+
+    def patch_with_a_new_file(client: Client) -> Awaitable[None]:
+        token.write_text("new\n")
+        return patch(client)
+
+    def patch_with_the_old_one_revoked(client: Client) -> Awaitable[None]:
+        api.token = "new"
+        return patch(client)
+
+    ask(patch, patch_with_a_new_file, patch_with_the_old_one_revoked, patch)
+    tokens = [seen.headers["Authorization"].removeprefix("Bearer ") for seen in api.requests]
+    assert tokens == ["old", "old", "old", "new", "new"]
+    assert {seen.body for seen in api.requests} == {'{"spec": {"mode": "Off"}}'}
+
+
+def test_a_token_that_stays_refused_is_an_error(api: FakeApi) -> None:
+    """After one more attempt, and no more."""
+    connection._TOKEN.write_text("old\n")
+    api.token = "new"
+    with pytest.raises(ApiError, match="401"):
+        ask(lambda client: client.get(POLICIES, "web", "shop"))
+    assert len(api.requests) == 2
+
+
+def test_without_credentials_there_is_no_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither in a pod nor with a kubeconfig: what is missing is named."""
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="KUBECONFIG"):
+        Client()

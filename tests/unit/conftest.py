@@ -1,0 +1,32 @@
+"""Fixtures of the unit rung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from tests.unit.fake_api import FakeApi
+from tokenbucket.kubernetes import connection, watch
+from tokenbucket.kubernetes.resources import PODS, POLICIES
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    """An API server of pods and policies, the one that a client finds; attempts follow one another fast."""
+    with FakeApi(PODS, POLICIES) as api:
+        config = {
+            "current-context": "fake",
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+            "clusters": [{"name": "fake", "cluster": {"server": api.url}}],
+            "users": [{"name": "fake", "user": {}}],
+        }
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        monkeypatch.setattr(connection, "_TOKEN", tmp_path / "token")
+        monkeypatch.setattr(watch, "random", SimpleNamespace(uniform=lambda *_: 0.02, randrange=lambda _: 0))
+        yield api

@@ -1,0 +1,350 @@
+"""Watching an API server that fails in every way it knows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.fake_api import END, RESET, FakeApi, Seen, list_of, watch_of
+from tokenbucket.errors import ApiError
+from tokenbucket.kubernetes import connection, watch
+from tokenbucket.kubernetes.client import Client
+from tokenbucket.kubernetes.resources import PODS, POLICIES, Selection
+from tokenbucket.kubernetes.store import Store
+from tokenbucket.kubernetes.watch import Watch
+
+PATIENCE_S = 10.0
+
+
+class Watching:
+    """Watches of all policies and of the pods of node ``here``, and what the policies' store has told."""
+
+    def __init__(self) -> None:
+        self.told: list[set[str]] = []
+        """Names of the policies after each change."""
+        self.policies: Store[tuple[str, str]] = Store(_read, self._tell)
+        self.pods: Store[tuple[str, str]] = Store(_read)
+        pods = Selection(PODS, "spec.nodeName=here")
+        self.watches = (Watch(Selection(POLICIES), self.policies), Watch(pods, self.pods))
+
+    def _tell(self) -> None:
+        self.told.append(self.names())
+
+    def names(self) -> set[str]:
+        return {name for name, _ in self.policies.values()}
+
+    def says(self, name: str) -> str:
+        return dict(self.policies.values()).get(name, "")
+
+    def synced(self) -> bool:
+        return self.policies.synced.is_set() and self.pods.synced.is_set()
+
+    def relist(self) -> None:
+        """Lists everything anew beside the watches, as the reporter does."""
+        asyncio.run(self._relist())
+
+    async def _relist(self) -> None:
+        async with Client(self._listed) as client:
+            for each in self.watches:
+                await each.relist(client)
+
+    def _listed(self, path: str, content: Mapping[str, Any]) -> None:
+        for each in self.watches:
+            each.listed(path, content)
+
+
+def _read(document: Mapping[str, Any]) -> tuple[str, str]:
+    return document["metadata"]["name"], document.get("spec", {}).get("says", "")
+
+
+@contextmanager
+def started() -> Iterator[Watching]:
+    """Watches that are started, and ended in the end."""
+    found = Watching()
+    for each in found.watches:
+        each.start()
+    try:
+        yield found
+    finally:
+        for each in found.watches:
+            each.stop()
+    assert not any(each.alive for each in found.watches)
+
+
+@contextmanager
+def watching(api: FakeApi) -> Iterator[Watching]:
+    """Watches that have listed everything and are told of changes."""
+    with started() as found:
+        wait(lambda: found.synced() and api.watched(POLICIES) and api.watched(PODS))
+        found.told.clear()
+        yield found
+
+
+def wait(condition: Callable[[], object]) -> None:
+    """Polls until something is true."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, f"waited {PATIENCE_S} s in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def stores(api: FakeApi) -> Iterator[Watching]:
+    """The stores of a watch, with policy ``web`` in them."""
+    api.put(POLICIES, "web", "shop")
+    with watching(api) as stores:
+        yield stores
+
+
+def half_a_line(api: FakeApi, end: object) -> None:
+    api.send('{"type": "ADDED", "object": {"metadata": {"na')
+    api.cut(end)
+
+
+def an_error_event(api: FakeApi) -> None:
+    api.send('{"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcd is away"}}\n')
+    api.cut(END)
+
+
+FAULTS: dict[str, Callable[[FakeApi], None]] = {
+    "time is over": lambda api: api.cut(END),
+    "reset": lambda api: api.cut(RESET),
+    "line cut short, then reset": lambda api: half_a_line(api, RESET),
+    "line cut short, then end": lambda api: half_a_line(api, END),
+    "error event": an_error_event,
+}
+
+
+def test_changes_reach_the_store(api: FakeApi, stores: Watching) -> None:
+    """Made, changed, removed; of pods only those of the node."""
+    api.put(POLICIES, "db", "shop")
+    wait(lambda: stores.names() == {"web", "db"})
+    api.put(POLICIES, "db", "shop", spec={"says": "slower"})
+    wait(lambda: stores.says("db") == "slower")
+    api.delete(POLICIES, "web", "shop")
+    wait(lambda: stores.names() == {"db"})
+    api.put(PODS, "elsewhere", "shop", spec={"nodeName": "there"})
+    api.put(PODS, "mine", "shop", spec={"nodeName": "here"})
+    wait(lambda: {name for name, _ in stores.pods.values()} == {"mine"})
+
+
+@pytest.mark.parametrize("as_status", [False, True], ids=["event", "status"])
+def test_what_was_deleted_while_a_watch_was_gone_is_gone_after_410(
+    api: FakeApi, stores: Watching, *, as_status: bool
+) -> None:
+    """The list that follows tells what no event tells."""
+    api.put(POLICIES, "db", "shop")
+    wait(lambda: stores.names() == {"web", "db"})
+    stores.told.clear()
+    api.gone_as_status = as_status
+    with api.lock:
+        api.cut(RESET)
+        api.delete(POLICIES, "db", "shop")
+        api.compact()
+    wait(lambda: stores.names() == {"web"})
+    assert stores.told == [{"web"}]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_stream_loses_nothing_and_is_caught_up(api: FakeApi, stores: Watching, fault: str) -> None:
+    """What changed meanwhile is told once, and nothing that did not change."""
+    with api.lock:
+        FAULTS[fault](api)
+        api.put(POLICIES, "db", "shop")
+    wait(lambda: stores.names() == {"web", "db"})
+    wait(lambda: api.watched(POLICIES))
+    assert stores.told == [{"web", "db"}]
+
+
+def test_streams_that_break_again_and_again_are_opened_again(api: FakeApi, stores: Watching) -> None:
+    """Faults that end kopf's operator as well as those that do not."""
+    for number, fault in enumerate([*FAULTS.values()] * 2):
+        wait(lambda: api.watched(POLICIES))
+        with api.lock:
+            fault(api)
+            api.put(POLICIES, f"policy-{number}", "shop")
+        wait(lambda n=number: f"policy-{n}" in stores.names())
+    assert len(stores.names()) == 1 + 2 * len(FAULTS)
+
+
+def test_a_server_that_is_away_takes_nothing_with_it(api: FakeApi, stores: Watching) -> None:
+    """The store stays as it is, and learns of all changes, once, when the server is back."""
+    api.put(POLICIES, "db", "shop")
+    wait(lambda: stores.names() == {"web", "db"})
+    stores.told.clear()
+    api.stop()
+    api.delete(POLICIES, "db", "shop")
+    api.put(POLICIES, "cache", "shop")
+    api.compact()
+    with pytest.raises(ApiError, match="no answer"):
+        stores.relist()
+    assert stores.names() == {"web", "db"}
+    assert all(each.alive for each in stores.watches)
+    api.start()
+    wait(lambda: stores.names() == {"web", "cache"})
+    assert stores.told == [{"web", "cache"}]
+
+
+def test_a_watch_may_begin_before_its_server(api: FakeApi) -> None:
+    """As on a node that starts with its cluster."""
+    api.put(POLICIES, "web", "shop")
+    api.stop()
+    with started() as stores:
+        assert not stores.synced()
+        api.start()
+        wait(stores.synced)
+        assert stores.names() == {"web"}
+
+
+def test_a_bookmark_moves_the_watch_on(api: FakeApi, stores: Watching) -> None:
+    """After a break it goes on from there: what was forgotten before is no reason for a new list."""
+    for number in range(3):
+        api.put(PODS, f"other-{number}", "shop", spec={"nodeName": "there"})
+    api.compact()
+    api.bookmark()
+    api.put(POLICIES, "db", "shop")
+    wait(lambda: "db" in stores.names())
+    before = len(api.seen(list_of(PODS)))
+    with api.lock:
+        api.cut(END)
+        api.put(PODS, "mine", "shop", spec={"nodeName": "here"})
+    wait(stores.pods.values)
+    assert len(api.seen(list_of(PODS))) == before
+
+
+def test_an_empty_list_is_doubted_until_a_second_one(api: FakeApi, stores: Watching) -> None:
+    """A server that lists nothing after a restart lifts no limit."""
+    with api.lock:
+        api.cut(RESET)
+        api.answer(list_of(POLICIES), api.list(POLICIES) | {"items": []})
+        api.compact()
+    wait(lambda: stores.policies.doubtful)
+    assert stores.names() == {"web"}
+    stores.relist()
+    assert not stores.policies.doubtful
+    assert stores.names() == {"web"}
+    assert stores.told == []
+
+
+def test_an_empty_list_that_a_second_one_confirms_is_believed(api: FakeApi, stores: Watching) -> None:
+    """Everything has been deleted indeed."""
+    with api.lock:
+        api.cut(RESET)
+        api.delete(POLICIES, "web", "shop")
+        api.compact()
+    wait(lambda: stores.policies.doubtful)
+    assert stores.names() == {"web"}
+    stores.relist()
+    assert stores.names() == set()
+    assert stores.told == [set()]
+
+
+def test_a_kind_that_vanishes_takes_nothing_with_it_and_is_watched_again(
+    api: FakeApi, stores: Watching
+) -> None:
+    """Its CRD was deleted: what was asked for stays until a list says otherwise."""
+    with api.lock:
+        api.kinds.remove(POLICIES)
+        api.cut(RESET, POLICIES)
+    before = len(api.seen(policies_asked_for))
+    wait(lambda: len(api.seen(policies_asked_for)) >= before + 3)
+    with pytest.raises(ApiError, match="404"):
+        stores.relist()
+    assert stores.names() == {"web"}
+    assert stores.told == []
+    api.kinds.add(POLICIES)
+    wait(lambda: api.watched(POLICIES))
+    api.put(POLICIES, "db", "shop")
+    wait(lambda: stores.names() == {"web", "db"})
+
+
+def policies_asked_for(seen: Seen) -> bool:
+    """Whether a request asks if there is such a kind as policies."""
+    return seen.path == POLICIES.path().rpartition("/")[0]
+
+
+def test_a_kind_that_is_not_there_yet_is_watched_when_it_comes(api: FakeApi) -> None:
+    """An agent may start before the CRDs."""
+    api.kinds.remove(POLICIES)
+    api.put(POLICIES, "web", "shop")
+    with started() as stores:
+        wait(lambda: len(api.seen(policies_asked_for)) >= 3)
+        assert not stores.synced()
+        api.kinds.add(POLICIES)
+        wait(lambda: stores.names() == {"web"})
+
+
+def test_an_operator_that_has_lasted_begins_again_without_a_growing_wait(
+    api: FakeApi, stores: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors months apart are not one long failure."""
+    monkeypatch.setattr(watch, "_LONGEST_BACKOFF_S", 0.0)
+    monkeypatch.setattr(watch, "Backoffs", lambda: [0.02, 2 * PATIENCE_S])
+    for number in range(3):
+        an_error_event(api)
+        wait(lambda n=number: len(api.seen(list_of(POLICIES))) == 2 + n and api.watched(POLICIES))
+
+
+def test_a_server_that_asks_for_patience_gets_it(api: FakeApi, stores: Watching) -> None:
+    """Status 429: the next attempt comes after Retry-After, though a back-off is shorter."""
+    with api.lock:
+        api.cut(RESET)
+        api.fail(watch_of(POLICIES), 429, Retry_After="1")
+    wait(lambda: len(api.seen(watch_of(POLICIES))) == 3)
+    refused, again = api.seen(watch_of(POLICIES))[1:]
+    assert again.at_s - refused.at_s >= 1
+    assert stores.names() == {"web"}
+
+
+def test_a_token_that_is_refused_is_read_again(api: FakeApi) -> None:
+    """The kubelet has written a new one meanwhile."""
+    token: Path = connection._TOKEN
+    token.write_text("old\n")
+    api.token = "old"
+    api.put(POLICIES, "web", "shop")
+    with watching(api) as stores:
+        with api.lock:
+            api.token = "new"
+            token.write_text("new\n")
+            api.cut(RESET)
+            api.put(POLICIES, "db", "shop")
+        wait(lambda: stores.names() == {"web", "db"})
+
+
+def test_only_what_reads_is_sent(api: FakeApi) -> None:
+    """No finalizer is set or taken off, no annotation is written, whatever an object looks like."""
+    for name in ("kopf.zalando.org/KopfFinalizerMarker", "tokenbucket.dev/finalizer"):
+        metadata = {"finalizers": [name], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+        api.put(POLICIES, name.replace("/", "-").lower(), "shop", metadata=metadata)
+    with watching(api) as stores:
+        api.put(POLICIES, "web", "shop", metadata={"finalizers": ["kopf.zalando.org/KopfFinalizerMarker"]})
+        wait(lambda: "web" in stores.names())
+        api.delete(POLICIES, "web", "shop")
+        wait(lambda: "web" not in stores.names())
+    assert {seen.method for seen in api.requests} == {"GET"}
+
+
+def test_every_list_is_asked_of_the_cache_and_every_watch_goes_on_from_it(
+    api: FakeApi, stores: Watching
+) -> None:
+    """A list of one node's pods must not make a server decode the pods of all."""
+    stores.relist()
+    for resource in (PODS, POLICIES):
+        assert len(api.seen(list_of(resource))) == 2
+        assert {seen.query["resourceVersion"] for seen in api.seen(list_of(resource))} == {"0"}
+        assert {seen.query["resourceVersion"] for seen in api.seen(watch_of(resource))} == {"101"}
+
+
+def test_pods_are_selected_by_the_server(api: FakeApi, stores: Watching) -> None:
+    """In every list and in every watch; policies are not."""
+    stores.relist()
+    for seen in (*api.seen(list_of(PODS)), *api.seen(watch_of(PODS))):
+        assert seen.query["fieldSelector"] == "spec.nodeName=here"
+    for seen in (*api.seen(list_of(POLICIES)), *api.seen(watch_of(POLICIES))):
+        assert "fieldSelector" not in seen.query
