@@ -281,14 +281,15 @@ def test_a_kind_that_is_not_there_yet_is_watched_when_it_comes(api: FakeApi) -> 
 
 
 def test_an_operator_that_has_lasted_begins_again_without_a_growing_wait(
-    api: FakeApi, stores: Watching, monkeypatch: pytest.MonkeyPatch
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Errors months apart are not one long failure."""
     monkeypatch.setattr(watch, "_LONGEST_BACKOFF_S", 0.0)
     monkeypatch.setattr(watch, "Backoffs", lambda: [0.02, 2 * PATIENCE_S])
-    for number in range(3):
-        an_error_event(api)
-        wait(lambda n=number: len(api.seen(list_of(POLICIES))) == 2 + n and api.watched(POLICIES))
+    with watching(api):
+        for number in range(3):
+            an_error_event(api)
+            wait(lambda n=number: len(api.seen(list_of(POLICIES))) == 2 + n and api.watched(POLICIES))
 
 
 def test_a_server_that_asks_for_patience_gets_it(api: FakeApi, stores: Watching) -> None:
