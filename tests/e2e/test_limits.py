@@ -13,8 +13,9 @@ from cluster.workloads import pod, server
 from tests.e2e.release import Release, condition, policy, until, wait_ready
 from tests.e2e.traffic import udp
 
-RATE = 20_000_000
-LIMIT = {"rate": {"bits": "20M"}, "burst": {"bytes": "256Ki"}, "exceedAction": "Drop"}
+RATE = 5_000_000
+"""Low enough for a node with an emulated processor."""
+LIMIT = {"rate": {"bits": "5M"}, "burst": {"bytes": "64Ki"}, "exceedAction": "Drop"}
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +79,10 @@ def test_an_edit_is_in_force_at_once_and_a_deletion_lifts_it(shop: Kubectl, node
     client, target = f"client-{nodes[0]}", f"web-{nodes[-1]}"
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", len(nodes))
-    assert "20Mbit/s, burst 256KiB, Drop" in shop.run("get", "tbp")
-    shop.apply(policy("web", "web", ingress={**LIMIT, "rate": {"bits": "10M"}}))
+    assert "5Mbit/s, burst 64KiB, Drop" in shop.run("get", "tbp")
+    shop.apply(policy("web", "web", ingress={**LIMIT, "rate": {"bits": "2500k"}}))
     wait_ready(shop, "web", len(nodes))
-    assert "10Mbit/s, burst 256KiB, Drop" in shop.run("get", "tbp")
+    assert "2.5Mbit/s, burst 64KiB, Drop" in shop.run("get", "tbp")
     assert limited(shop, client, target, RATE // 2)
     shop.run("delete", "tbp", "web")
     until(lambda: arrives(shop, client, target) > 2 * RATE)
@@ -91,7 +92,7 @@ def test_the_higher_priority_wins_and_the_other_says_so(shop: Kubectl, nodes: li
     """Until it is deleted."""
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", len(nodes))
-    shop.apply(policy("strict", "web", priority=5, ingress={**LIMIT, "rate": {"bits": "5M"}}))
+    shop.apply(policy("strict", "web", priority=5, ingress={**LIMIT, "rate": {"bits": "1250k"}}))
     wait_ready(shop, "strict", len(nodes))
     until(lambda: condition(shop, "web", "Programmed").get("reason") == "Overridden")
     assert "shop/strict" in condition(shop, "web", "Programmed")["message"]
