@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 LOCK   := requirements/dev.txt
 STAMP  := $(VENV)/.installed
 CODE   := operator/tokenbucket tests bench examples hack
-C_FILES = $(wildcard operator/bpf/*.[ch] tests/bpf/programs/*.c bench/*.c)
+C_FILES = $(wildcard operator/bpf/*.[ch] tests/bpf/programs/*.c tests/netns/programs/*.c bench/*.c)
 
 IMAGE ?= localhost/tokenbucket:test
 PLAY   := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.play

@@ -12,18 +12,12 @@ import pytest
 from tests.bpf import test_exactness
 from tests.bpf.bucket_machine import Machine
 from tests.bpf.conftest import PROGRAMS
+from tests.clang import clang
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.pins import BPFFS, Pins, source_folder
 from tokenbucket.bpf.slots import Slots
 
 DEVICE = "stock0"
-
-
-def clang(source: Path, output: Path) -> None:
-    """Compiles as ``make tokenbucket.o`` does."""
-    arch = f"-I/usr/include/{os.uname().machine}-linux-gnu"
-    flags = ["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I", str(source_folder()), arch]
-    subprocess.run(["clang", *flags, "-c", str(source), "-o", str(output)], check=True)
 
 
 @pytest.fixture

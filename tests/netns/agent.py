@@ -79,6 +79,15 @@ def document(pod: Pod, **labels: str) -> dict[str, Any]:
     }
 
 
+_OFTEN = """
+import functools, sys
+from tokenbucket import cli
+from tokenbucket.agent import loop
+loop.Loop = functools.partial(loop.Loop, schedule=loop.Schedule(max_s=float(sys.argv.pop(1))))
+sys.exit(cli.main())
+"""
+
+
 class Agent:
     """The agent's process, its folder of manifests and its log."""
 
@@ -97,10 +106,11 @@ class Agent:
         hidden.write_text(text)
         hidden.rename(self.folder / name)
 
-    def start(self, *options: str) -> None:
-        """Starts it, and waits for its first pass."""
+    def start(self, *options: str, full_pass_s: float = 0.0) -> None:
+        """Starts it, and waits for its first pass. ``full_pass_s`` makes it read everything so often."""
         before = len(self.events("started"))
-        command = [*self.prefix, sys.executable, "-m", "tokenbucket", "agent"]
+        program = ["-c", _OFTEN, str(full_pass_s)] if full_pass_s else ["-m", "tokenbucket"]
+        command = [*self.prefix, sys.executable, *program, "agent"]
         command += ["--manifests", str(self.folder), "--pins", str(PINS.root)]
         command += ["--log-format", "json", "--log-level", "debug", *options]
         with self.log_file.open("ab") as log:

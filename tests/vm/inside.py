@@ -30,6 +30,8 @@ LEFT_OUT = (
     # Of the command line, and of ways to other namespaces.
     "tests/netns/test_devices.py::",
     "tests/netns/test_connection.py::",
+    # Whether these kernels count, for the pod, what is handed over past its veth has not been tried.
+    "tests/netns/test_bypass.py::",
     # Most follow the agent, which needs no kernel, or count tokens by the clock.
     "tests/netns/test_agent.py::",
 )
