@@ -73,6 +73,7 @@ class _Stream:
     """An open watch and what is to be sent on it."""
 
     resource: Resource
+    namespace: str
     selector: str
     queue: asyncio.Queue[object] = field(default_factory=asyncio.Queue)
 
@@ -180,14 +181,14 @@ class FakeApi:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answer(where, _failure(status, message), status=status, headers=named)
 
-    def list(self, resource: Resource, selector: str = "") -> Document:
-        """What a list says now."""
+    def list(self, resource: Resource, selector: str = "", namespace: str = "") -> Document:
+        """What a list says now, of all namespaces or of one."""
         with self.lock:
             items = [each for key, each in self._objects.items() if key[0] == resource]
             return {
                 "kind": "List",
                 "metadata": {"resourceVersion": str(self._version)},
-                "items": [each for each in items if _selected(selector, each)],
+                "items": [each for each in items if _selected(selector, namespace, each)],
             }
 
     def seen(self, where: Callable[[Seen], bool]) -> list[Seen]:
@@ -205,7 +206,7 @@ class FakeApi:
         document = {"metadata": metadata, **content}
         self._history.append((self._version, resource, kind, document))
         for stream in self._streams:
-            if stream.resource == resource and _selected(stream.selector, document):
+            if stream.resource == resource and _selected(stream.selector, stream.namespace, document):
                 self._loop.call_soon_threadsafe(stream.queue.put_nowait, _event(kind, document))
 
     async def _start(self) -> None:
@@ -234,11 +235,11 @@ class FakeApi:
         return await self._send(request, opened) if isinstance(opened, _Stream) else opened
 
     def _open(self, seen: Seen) -> _Stream | web.Response:
-        resource, _, _ = _target(seen.path)
+        resource, namespace, _ = _target(seen.path)
         if resource not in self.kinds:
             return _refused(404)
         since = int(seen.query["resourceVersion"])
-        stream = _Stream(resource, seen.query.get("fieldSelector", ""))
+        stream = _Stream(resource, namespace, seen.query.get("fieldSelector", ""))
         if since < self._compacted:
             if self.gone_as_status:
                 return _refused(410)
@@ -246,7 +247,7 @@ class FakeApi:
                 stream.queue.put_nowait(item)
             return stream
         for version, of, kind, document in self._history:
-            if version > since and of == resource and _selected(stream.selector, document):
+            if version > since and of == resource and _selected(stream.selector, namespace, document):
                 stream.queue.put_nowait(_event(kind, document))
         self._streams.append(stream)
         return stream
@@ -273,7 +274,7 @@ class FakeApi:
         if resource not in self.kinds:
             return _refused(404)
         if seen.method == "GET" and not name:
-            return web.json_response(self.list(resource, seen.query.get("fieldSelector", "")))
+            return web.json_response(self.list(resource, seen.query.get("fieldSelector", ""), namespace))
         if seen.method == "POST":
             document = json.loads(seen.body)
             return web.json_response(self.put(resource, document["metadata"]["name"], namespace), status=201)
@@ -327,8 +328,9 @@ def _target(path: str) -> tuple[Resource, str, str]:
     return Resource(group, version, plural), namespace, name
 
 
-def _selected(selector: str, document: Document) -> bool:
-    wanted = (each.split("=") for each in selector.split(",") if each)
+def _selected(selector: str, namespace: str, document: Document) -> bool:
+    wanted = [each.split("=") for each in selector.split(",") if each]
+    wanted += [["metadata.namespace", namespace]] if namespace else []
     return all(_field(document, path) == value for path, value in wanted)
 
 

@@ -134,6 +134,25 @@ def test_changes_reach_the_store(api: FakeApi, stores: Watching) -> None:
     wait(lambda: {name for name, _ in stores.pods.values()} == {"mine"})
 
 
+def test_a_watch_of_one_namespace_asks_for_no_other(api: FakeApi) -> None:
+    """Which is a right that it need not have."""
+    store = Store(_read)
+    ours = Watch(Selection(POLICIES, labels="app=web"), store, "shop")
+    api.put(POLICIES, "web", "shop")
+    ours.start()
+    try:
+        wait(lambda: store.values() and api.watched(POLICIES))
+        api.put(POLICIES, "other", "elsewhere")
+        api.put(POLICIES, "db", "shop")
+        wait(lambda: len(store.values()) == 2)
+    finally:
+        ours.stop()
+    assert {name for name, _ in store.values()} == {"web", "db"}
+    objects = api.seen(lambda seen: seen.path.endswith(POLICIES.plural))
+    assert {seen.path for seen in objects} == {POLICIES.path("shop")}
+    assert {seen.query["labelSelector"] for seen in objects} == {"app=web"}
+
+
 @pytest.mark.parametrize("as_status", [False, True], ids=["event", "status"])
 def test_what_was_deleted_while_a_watch_was_gone_is_gone_after_410(
     api: FakeApi, stores: Watching, *, as_status: bool
