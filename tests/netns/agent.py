@@ -131,8 +131,9 @@ class Agent:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of its log with that event."""
-        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        """The lines of its log with that event. The last one may not be whole yet."""
+        whole = (line for line in self.log().splitlines(keepends=True) if line.endswith("\n"))
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
 
