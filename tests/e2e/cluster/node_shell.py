@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import ClusterError
 from .images import CLIENT_TAG
 from .kubectl import Kubectl
 
@@ -16,14 +17,21 @@ _ENTER = ("nsenter", "--target", "1", "--mount", "--net", "--uts", "--ipc", "--p
 
 @dataclass(frozen=True, slots=True)
 class NodeShell:
-    """Runs commands in the namespaces of a node's first process. ``pods`` are pods' names by node."""
+    """Runs commands in the namespaces of a node's first process."""
 
     kubectl: Kubectl
-    pods: dict[str, str]
 
     def run(self, node: str, *argv: str, timeout_s: float = 60.0) -> str:
         """What the command prints on the node. Raises ClusterError when it fails."""
-        return self.kubectl.exec(self.pods[node], *_ENTER, *argv, timeout_s=timeout_s)
+        return self.kubectl.exec(self._pod(node), *_ENTER, *argv, timeout_s=timeout_s)
+
+    def _pod(self, node: str) -> str:
+        # Looked up each time: a node that joins anew has another one.
+        pods = self.kubectl.items("pods", f"--field-selector=spec.nodeName={node}")
+        here = [pod["metadata"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        if not here:
+            raise ClusterError(_NAME, f"no pod on {node}")
+        return str(here[0]["name"])
 
 
 @contextlib.contextmanager
@@ -32,8 +40,7 @@ def node_shells(kubectl: Kubectl) -> Iterator[NodeShell]:
     with kubectl.fresh_namespace(_NAME) as here:
         here.apply(_daemon_set())
         here.rolled_out(f"daemonset/{_NAME}", timeout_s=120)
-        pods = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in here.items("pods")}
-        yield NodeShell(here, pods)
+        yield NodeShell(here)
 
 
 def _daemon_set() -> dict[str, Any]:
