@@ -72,9 +72,10 @@ class Release:
     def agent(self, node: str) -> str:
         """Name of the agent's pod on a node."""
         pods = self.kubectl.items("pods", f"--selector={AGENTS}", f"--field-selector=spec.nodeName={node}")
-        return str(
-            next(pod["metadata"]["name"] for pod in pods if not pod["metadata"].get("deletionTimestamp"))
-        )
+        there = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        if not there:
+            raise ClusterError(NAME, f"no agent on {node}")
+        return str(there[0])
 
     def _helm(self, *words: str) -> str:
         helm = Path(self.admin.program).with_name("helm") if "/" in self.admin.program else None
