@@ -15,7 +15,8 @@ from pathlib import Path
 from tokenbucket.bpf.pins import Pins, Sizes, build_of, mount_bpffs, source_folder
 from tokenbucket.errors import LoadError
 
-_TIMEOUT_S = 120
+_TIMEOUT_S = 300
+"""Compiling takes under a second, and minutes on an emulated processor that has other work."""
 _ERROR_LINES = 8
 _DEFAULT = Sizes()
 
