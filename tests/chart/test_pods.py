@@ -75,8 +75,16 @@ def test_the_agent_sees_the_nodes_network_and_a_pods_dns(agent: Document) -> Non
     pod = agent["spec"]["template"]["spec"]
     assert pod["hostNetwork"]
     assert pod["dnsPolicy"] == "ClusterFirstWithHostNet"
-    for probe in ("livenessProbe", "readinessProbe"):
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container(pod)[probe]["httpGet"]["host"] == "127.0.0.1"
+
+
+def test_an_agent_that_is_slow_to_start_is_not_called_dead(agent: Document) -> None:
+    """It has five minutes until it first answers that it is alive, whether it is ready or not."""
+    main = container(agent["spec"]["template"]["spec"])
+    startup = main["startupProbe"]
+    assert startup["failureThreshold"] * startup["periodSeconds"] >= 300
+    assert startup["httpGet"] == main["livenessProbe"]["httpGet"] != main["readinessProbe"]["httpGet"]
 
 
 def test_the_agent_runs_on_every_linux_node_before_others(agent: Document) -> None:

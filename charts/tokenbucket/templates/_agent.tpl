@@ -85,13 +85,19 @@ spec:
                 fieldRef:
                   fieldPath: metadata.name
             {{- include "tokenbucket.podNamespace" $root | nindent 12 }}
+          # A node that starts has much to do: until the agent answers for the first time it is not called dead.
+          startupProbe:
+            {{- include "tokenbucket.agent.probe" (list "/healthz" $agent.probePort) | nindent 12 }}
+            periodSeconds: 2
+            failureThreshold: 150
           livenessProbe:
             {{- include "tokenbucket.agent.probe" (list "/healthz" $agent.probePort) | nindent 12 }}
-            initialDelaySeconds: 30
             periodSeconds: 20
+            failureThreshold: 3
           readinessProbe:
             {{- include "tokenbucket.agent.probe" (list "/readyz" $agent.probePort) | nindent 12 }}
             periodSeconds: 5
+            failureThreshold: 3
           resources:
             {{- toYaml $agent.resources | nindent 12 }}
           securityContext:
@@ -180,7 +186,6 @@ httpGet:
   path: {{ index . 0 }}
   port: {{ int (index . 1) }}
 timeoutSeconds: 5
-failureThreshold: 3
 {{- end }}
 
 {{/* Takes a list: the agent's values and the track. */}}

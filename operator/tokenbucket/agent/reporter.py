@@ -19,6 +19,7 @@ from typing import Any
 from tokenbucket import __version__
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.objects import NOT_READY_TAINT
+from tokenbucket.bpf.load import LOAD_TIMEOUT_S
 from tokenbucket.core.parse import API_VERSION, READINESS_GATE
 from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.report import NodeReport, to_document
@@ -36,8 +37,8 @@ _RELIST_S = 300.0
 _DOUBT_S = 2.0
 _POLICIES, _PODS = 2048, 64
 """What the schema lets a report hold."""
-_SILENCE_S = 200.0
-"""A loop that asks nothing for so long, where it makes a pass each minute, hangs."""
+_SILENCE_S = LOAD_TIMEOUT_S + 80.0
+"""A loop that asks nothing for so long hangs: it makes a pass each minute, after the program is loaded."""
 
 
 class Reporter:

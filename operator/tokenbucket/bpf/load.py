@@ -15,8 +15,8 @@ from pathlib import Path
 from tokenbucket.bpf.pins import Pins, Sizes, build_of, mount_bpffs, source_folder
 from tokenbucket.errors import LoadError
 
-_TIMEOUT_S = 300
-"""Compiling takes under a second, and minutes on an emulated processor that has other work."""
+LOAD_TIMEOUT_S = 300
+"""A busy node may take minutes for what a second is enough for elsewhere."""
 _ERROR_LINES = 8
 _DEFAULT = Sizes()
 
@@ -67,11 +67,11 @@ def _run_loader(source: Path, pins: Pins, sizes: Sizes) -> None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_TIMEOUT_S,
+            timeout=LOAD_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise LoadError(f"load {source}: no result after {_TIMEOUT_S} s") from error
+        raise LoadError(f"load {source}: no result after {LOAD_TIMEOUT_S} s") from error
     if result.returncode != 0:
         raise LoadError(f"load {source}: {_cause(result.returncode, result.stdout + result.stderr)}")
 
