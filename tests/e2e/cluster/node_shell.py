@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,8 @@ class NodeShell:
 @contextlib.contextmanager
 def node_shells(kubectl: Kubectl) -> Iterator[NodeShell]:
     """A shell on every node, for the block."""
-    with kubectl.fresh_namespace(_NAME) as here:
+    # A name of its own: another block may have shells, too.
+    with kubectl.fresh_namespace(f"{_NAME}-{secrets.token_hex(4)}") as here:
         here.apply(_daemon_set())
         here.rolled_out(f"daemonset/{_NAME}", timeout_s=120)
         yield NodeShell(here)
