@@ -112,6 +112,7 @@ def test_a_node_shows_the_interfaces_and_programs_of_its_own_network(
         shell.run(name, "rmdir", f"/sys/fs/bpf/{name}")
 
 
+@pytest.mark.usefixtures("pods")
 def test_a_program_for_traffic_control_can_be_attached_on_every_node(
     cluster: Cluster, shell: NodeShell
 ) -> None:
