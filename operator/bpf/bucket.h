@@ -79,21 +79,46 @@ static __always_inline int tb_is_used(const struct tb_meter *meter)
 	return *(const volatile __u64 *)meter->scale != 0;
 }
 
+/* The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators"). */
+static __always_inline __u64 tb_scrambled(__u64 number)
+{
+	number = (number ^ number >> 30) * 0xbf58476d1ce4e5b9ULL;
+	number = (number ^ number >> 27) * 0x94d049bb133111ebULL;
+	return number ^ number >> 31;
+}
+
+/*
+ * How much bulk may find ahead of it: each packet another amount, from half of the longest delay to all of
+ * it, so that the flow that fills the bucket is the one that loses, and not whoever comes while it is full
+ * ("lock-out", RFC 7567). It is the largest of four uniform numbers: where a share x of the upper half is
+ * ahead, x^4 of the packets are dropped.
+ */
+static __always_inline __s64 tb_patience(const struct tb_config *config, __u64 now)
+{
+	__u64 dice = tb_scrambled(now), half = config->max_delay_q / 2;
+	__s64 most = tb_later_of(tb_later_of(dice & 0xffff, dice >> 16 & 0xffff),
+				 tb_later_of(dice >> 32 & 0xffff, dice >> 48));
+
+	return half + (half * most >> 16);
+}
+
 /*
  * The most that may be ahead of a packet by a meter of which it and a super-packet take so much. A packet
  * that conforms has its tokens: less than nothing is ahead of it.
  */
 static __always_inline __s64 tb_max_ahead(const struct tb_config *config, struct tb_packet packet,
-					  enum tb_when when, __u64 need, __u64 super_cost)
+					  enum tb_when when, __u64 now, __u64 need, __u64 super_cost)
 {
 	if (when == TB_NOW)
 		return -(__s64)need;
-	return tb_is_small(packet) ? 2 * config->max_delay_q + super_cost : config->max_delay_q;
+	if (tb_is_small(packet))
+		return config->max_delay_q + config->max_delay_q / 2 + super_cost;
+	return tb_patience(config, now);
 }
 
 static __always_inline struct tb_meter tb_byte_meter(const struct tb_config *config, struct tb_packet packet,
-						     enum tb_when when, __u64 *word, const __u64 *scale,
-						     __u64 burst)
+						     enum tb_when when, __u64 now, __u64 *word,
+						     const __u64 *scale, __u64 burst)
 {
 	__u64 cost = tb_bytes_cost(packet.wire_bytes, *scale);
 	__u64 super_cost = tb_bytes_cost(TB_SUPER_BYTES, *scale);
@@ -103,12 +128,12 @@ static __always_inline struct tb_meter tb_byte_meter(const struct tb_config *con
 		.scale = scale,
 		.cost = cost,
 		.burst = burst,
-		.max_ahead = tb_max_ahead(config, packet, when, tb_lesser_of(cost, burst), super_cost),
+		.max_ahead = tb_max_ahead(config, packet, when, now, tb_lesser_of(cost, burst), super_cost),
 	};
 }
 
 static __always_inline struct tb_meter tb_packet_meter(const struct tb_config *config,
-						       struct tb_packet packet, enum tb_when when,
+						       struct tb_packet packet, enum tb_when when, __u64 now,
 						       __u64 *word, const __u64 *scale, __u64 burst)
 {
 	__u64 cost = tb_packets_cost(packet.segments, *scale);
@@ -119,18 +144,18 @@ static __always_inline struct tb_meter tb_packet_meter(const struct tb_config *c
 		.scale = scale,
 		.cost = cost,
 		.burst = burst,
-		.max_ahead = tb_max_ahead(config, packet, when, tb_lesser_of(cost, burst), super_cost),
+		.max_ahead = tb_max_ahead(config, packet, when, now, tb_lesser_of(cost, burst), super_cost),
 	};
 }
 
 static __always_inline struct tb_bucket tb_bucket_of_slot(const struct tb_config *config,
 							  struct tb_meters *meters, struct tb_packet packet,
-							  enum tb_when when)
+							  enum tb_when when, __u64 now)
 {
 	return (struct tb_bucket){
-		tb_byte_meter(config, packet, when, &meters->bytes_tat, &config->bytes_scale,
+		tb_byte_meter(config, packet, when, now, &meters->bytes_tat, &config->bytes_scale,
 			      config->bytes_burst_q),
-		tb_packet_meter(config, packet, when, &meters->packets_tat, &config->packets_scale,
+		tb_packet_meter(config, packet, when, now, &meters->packets_tat, &config->packets_scale,
 				config->packets_burst_q),
 	};
 }
@@ -187,7 +212,7 @@ static __always_inline int tb_charge_alone(const struct tb_config *config, struc
 					   struct tb_packet packet, enum tb_when when, __u64 now,
 					   struct tb_place *place)
 {
-	struct tb_bucket bucket = tb_bucket_of_slot(config, meters, packet, when);
+	struct tb_bucket bucket = tb_bucket_of_slot(config, meters, packet, when, now);
 
 	if (!tb_has_room(&bucket, now))
 		return 0;

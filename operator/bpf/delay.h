@@ -6,7 +6,7 @@
  * What is bounded is what waits ahead of a packet, not its own cost, so that a super-packet goes through an
  * empty bucket at any rate. Small packets (acknowledgements, SYN, DNS, ping) are charged and never wait, so
  * that what is waited for is not behind the bulk. They are dropped only where more is ahead than bulk alone
- * can put there: a super-packet behind the longest delay, and the longest delay once more.
+ * can put there: a super-packet behind the longest delay, and half of that delay for themselves.
  */
 #ifndef TB_DELAY_H
 #define TB_DELAY_H

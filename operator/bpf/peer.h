@@ -91,12 +91,12 @@ static __always_inline void tb_enter(struct tb_remote *remote, __u64 now)
 
 static __always_inline struct tb_bucket tb_bucket_of_peer(const struct tb_config *config,
 							  struct tb_peer *peer, struct tb_packet packet,
-							  enum tb_when when)
+							  enum tb_when when, __u64 now)
 {
 	return (struct tb_bucket){
-		tb_byte_meter(config, packet, when, &peer->bytes_tat, &config->peer_bytes_scale,
+		tb_byte_meter(config, packet, when, now, &peer->bytes_tat, &config->peer_bytes_scale,
 			      config->peer_bytes_burst_q),
-		tb_packet_meter(config, packet, when, &peer->packets_tat, &config->peer_packets_scale,
+		tb_packet_meter(config, packet, when, now, &peer->packets_tat, &config->peer_packets_scale,
 				config->peer_packets_burst_q),
 	};
 }
@@ -119,8 +119,8 @@ static __always_inline int tb_charge_chain(const struct tb_config *config, struc
 					   struct tb_packet packet, enum tb_when when, __u64 now,
 					   struct tb_place *place)
 {
-	struct tb_bucket of_slot = tb_bucket_of_slot(config, meters, packet, when);
-	struct tb_bucket of_peer = tb_bucket_of_peer(config, remote->peer, packet, when);
+	struct tb_bucket of_slot = tb_bucket_of_slot(config, meters, packet, when, now);
+	struct tb_bucket of_peer = tb_bucket_of_peer(config, remote->peer, packet, when, now);
 
 	if (!remote->is_new && !tb_has_room(&of_peer, now)) {
 		if (when == TB_NOW)

@@ -104,7 +104,7 @@ class DelayModel:
         demands = self._used(size_bytes, segments)
         if not all(meter.conforms(now_ns, units) for meter, units in demands):
             largest = self._used(SUPER_BYTES, SUPER_SEGMENTS)
-            rooms = (self._room(meter, units, size_bytes) for meter, units in largest)
+            rooms = (self._room(meter, units, size_bytes, now_ns) for meter, units in largest)
             if any(
                 meter.base(now_ns) - now_ns > room for (meter, _), room in zip(demands, rooms, strict=True)
             ):
@@ -121,10 +121,25 @@ class DelayModel:
         demands = ((self.bytes, size_bytes), (self.packets, segments))
         return [(meter, units) for meter, units in demands if meter]
 
-    def _room(self, meter: Meter, largest: int, size_bytes: int) -> Fraction:
+    def _room(self, meter: Meter, largest: int, size_bytes: int, now_ns: int) -> Fraction:
         if size_bytes > SMALL_BYTES:
-            return Fraction(self.max_delay_ns)
-        return 2 * self.max_delay_ns + meter.time_of(largest)
+            return patience(self.max_delay_ns, now_ns)
+        return Fraction(3 * self.max_delay_ns, 2) + meter.time_of(largest)
+
+
+def patience(max_delay_ns: int, now_ns: int) -> Fraction:
+    """The most that bulk may find ahead of it at a time: from half of the longest delay to all of it."""
+    half = max_delay_ns / QUANTUM_NS // 2
+    scrambled = _scrambled(int(now_ns / QUANTUM_NS) % 2**64)
+    largest = max(scrambled >> shift & 0xFFFF for shift in (0, 16, 32, 48))
+    return (half + half * largest // 2**16) * QUANTUM_NS
+
+
+def _scrambled(number: int) -> int:
+    """SplitMix64's finalizer."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        number = (number ^ number >> shift) * factor % 2**64
+    return number ^ number >> 31
 
 
 def _nearest(value: Fraction) -> int:

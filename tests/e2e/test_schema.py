@@ -175,7 +175,7 @@ def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
 
 STATUS = {
     "observedGeneration": 1,
-    "effective": {"ingress": "100Mbit/s, burst 625kB, Delay 25ms", "egress": "1Gbit/s, burst 6.25MB, Drop"},
+    "effective": {"ingress": "100Mbit/s, burst 625kB, Delay 100ms", "egress": "1Gbit/s, burst 6.25MB, Drop"},
     "action": "Delay",
     "pods": {"matched": 3, "programmed": 2, "degraded": 1, "failed": 1, "summary": "2/3"},
     "nodes": {"matched": 2, "unavailable": 0},
@@ -249,7 +249,7 @@ NODE_STATUS = {
             "pending": 0,
             "overridden": 0,
             "off": 0,
-            "effective": {"ingress": "100Mbit/s, burst 625kB, Delay 25ms"},
+            "effective": {"ingress": "100Mbit/s, burst 625kB, Delay 100ms"},
             "action": {"ingress": "Drop (degraded: no fq)"},
             "reasons": [{"reason": "NoFq", "pods": 3, "message": "the kernel has no fq"}],
         },

@@ -82,7 +82,7 @@ def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> No
 @pytest.mark.parametrize(
     ("limit", "action", "words"),
     [
-        (Limit(Rate(100_000_000)), ExceedAction.DELAY, "100Mbit/s, burst 625kB, Delay 25ms"),
+        (Limit(Rate(100_000_000)), ExceedAction.DELAY, "100Mbit/s, burst 625kB, Delay 100ms"),
         (Limit(Rate(1_000_000)), ExceedAction.DELAY, "1Mbit/s, burst 32KiB, Delay 193.8ms"),
         (Limit(Rate(100_000_000)), ExceedAction.DROP, "100Mbit/s, burst 6.25MB, Drop"),
         (Limit(Rate(1_000_000)), ExceedAction.DROP, "1Mbit/s, burst 128KiB, Drop"),
@@ -97,7 +97,7 @@ def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> No
         (
             Limit(Rate(10**8), per_peer=PerPeer(Rate(10**7))),
             ExceedAction.DELAY,
-            "100Mbit/s, burst 625kB, per peer 10Mbit/s, burst 62.5kB, Delay 25ms",
+            "100Mbit/s, burst 625kB, per peer 10Mbit/s, burst 62.5kB, Delay 100ms",
         ),
         (
             Limit(Rate(10**8), per_peer=PerPeer(Rate(10**6))),

@@ -17,7 +17,7 @@ from tokenbucket.core.status import NodeState, PolicyHead, policy_status
 
 HEAD = PolicyHead("shop", "web", "uid-1", 4)
 THEN, NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
-WORDS = "100Mbit/s, burst 625kB, Delay 25ms"
+WORDS = "100Mbit/s, burst 625kB, Delay 100ms"
 
 
 def says(**fields: Any) -> PolicyReport:

@@ -11,7 +11,7 @@ _NS_PER_S = 10**9
 _FULL_SIZE_BYTES = 1514
 _HELD_BYTES = 16 * 2**20
 """What a queue may hold of one pod's packets, whatever is declared."""
-_DEFAULT_DELAY_NS = 25_000_000
+_DEFAULT_DELAY_NS = 100_000_000
 _DELAY_PACKETS = 16
 _BURST_NS = {ExceedAction.DELAY: 50_000_000, ExceedAction.MARK: 50_000_000, ExceedAction.DROP: 500_000_000}
 _BURST_FLOOR_BYTES = {
@@ -99,7 +99,7 @@ def _max_delay_ns(limit: Limit) -> int:
 
 
 def describe(bucket: Bucket) -> str:
-    """The bucket in words, such as "100Mbit/s, burst 625kB, Delay 25ms"."""
+    """The bucket in words, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
     parts = _meters(bucket)
     if bucket.per_peer:
         parts.append(f"{_each(bucket.per_peer)} {', '.join(_meters(bucket.per_peer))}")

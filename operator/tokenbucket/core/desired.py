@@ -73,7 +73,7 @@ class InForce:
 
     config: SlotConfig
     words: str
-    """The limit with its defaults, such as "100Mbit/s, burst 625kB, Delay 25ms"."""
+    """The limit with its defaults, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
     action: str
     shortfall: Shortfall | None = None
 
