@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Requests and responses of 64 bytes over TCP, one at a time, a millisecond apart.
+ * Requests and responses over TCP, one at a time, a millisecond apart.
  *
- *   request serve ADDRESS          answers, until it is ended
- *   request ask ADDRESS SECONDS    prints the nanoseconds from each request to its response
- *   request connect ADDRESS COUNT  prints the nanoseconds that each connection took to set up
+ *   request serve ADDRESS              sends back what comes, until it is ended
+ *   request ask ADDRESS SECONDS BYTES  prints the nanoseconds from each request to its response
+ *   request connect ADDRESS COUNT      prints the nanoseconds that each connection took to set up
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,7 +19,7 @@
 
 enum {
 	PORT = 10,
-	SIZE = 64,
+	SIZE = 65536,
 	CLIENTS = 64,
 	PAUSE_NS = 1000000,
 };
@@ -97,16 +97,16 @@ static _Noreturn void serve(const char *address)
 	}
 }
 
-static int ask(const char *address, double seconds)
+static int ask(const char *address, double seconds, ssize_t size)
 {
 	int fd = open_socket(address, connect);
 	unsigned long long end = clock_ns() + seconds * 1e9;
-	char message[SIZE] = {};
+	static char message[SIZE];
 
 	while (clock_ns() < end) {
 		unsigned long long begin = clock_ns();
 
-		if (send(fd, message, SIZE, 0) != SIZE || recv(fd, message, SIZE, MSG_WAITALL) != SIZE)
+		if (send(fd, message, size, 0) != size || recv(fd, message, size, MSG_WAITALL) != size)
 			return 1;
 		printf("%llu\n", clock_ns() - begin);
 		pause_shortly();
@@ -130,8 +130,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		serve(argv[2]);
-	if (argc == 4 && !strcmp(argv[1], "ask"))
-		return ask(argv[2], atof(argv[3]));
+	if (argc == 5 && !strcmp(argv[1], "ask") && atol(argv[4]) <= SIZE)
+		return ask(argv[2], atof(argv[3]), atol(argv[4]));
 	if (argc == 4 && !strcmp(argv[1], "connect"))
 		return connect_often(argv[2], atoi(argv[3]));
 	return 2;
