@@ -17,6 +17,8 @@ import lab
 from exactness import Route
 
 BURST_S = 0.05
+DROP_BURSTS_MS = (50, 100, 250, 500, 1000)
+FLOOR_BYTES = 16 * 1024
 KUBELETS_BURST_BITS = 2**31 - 1
 _HOST_SIDE, _POD_SIDE = "pod0", "eth0"
 
@@ -35,8 +37,9 @@ class Limiter:
     """The depth of the bucket, in words."""
 
 
-def _declare(route: Route, bits_per_s: int, action: str) -> None:
-    route.node.declare("policy.yaml", lab.policy_document(bits_per_s, action=action))
+def _declare(route: Route, bits_per_s: int, action: str, burst_s: float | None = None) -> None:
+    burst_bytes = max(int(bits_per_s * burst_s / 8), FLOOR_BYTES) if burst_s else None
+    route.node.declare("policy.yaml", lab.policy_document(bits_per_s, burst_bytes, action=action))
     lab.wait_until(lambda: route.in_force(bits_per_s, delays=action == "Delay") or None, f"{action} in force")
 
 
@@ -55,6 +58,18 @@ def _root(route: Route) -> str:
 def _ours(name: str, action: str, *, ecn: bool = False) -> Limiter:
     burst = {"Delay": "50 ms", "Drop": "500 ms"}[action]
     return Limiter(name, lambda route, bits: _declare(route, bits, action), _lift, ecn, burst)
+
+
+def drops() -> dict[str, Limiter]:
+    """Drop with bursts from one that suits a queue to one that is a second of the rate, by name."""
+
+    def drop(milliseconds: int) -> Limiter:
+        name = f"Drop, {milliseconds} ms"
+        return Limiter(
+            name, lambda route, bits: _declare(route, bits, "Drop", milliseconds / 1000), _lift, burst=name
+        )
+
+    return {each.name: each for each in map(drop, DROP_BURSTS_MS)}
 
 
 def _plugin(plugins: Path, name: str, burst: str, burst_bits: Callable[[int], int]) -> Limiter:

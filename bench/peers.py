@@ -22,7 +22,7 @@ from typing import Any
 
 import lab
 from exactness import POD_ADDRESS, Route
-from limiters import Limiter, limiters
+from limiters import Limiter, drops, limiters
 from run import machine
 
 RATE_BITS_PER_S = 100_000_000
@@ -59,6 +59,14 @@ SWEEP = tuple(
     for flows in (1, 8, 64)
     for rtt in (0, 10, 50)
 )
+BURSTS = tuple(
+    Tcp(rate, control, flows, rtt)
+    for rate in (1_000_000, 10_000_000, 100_000_000)
+    for control, flows in (("cubic", 1), ("bbr", 1), ("reno", 1), ("cubic", 8))
+    for rtt in (0, 5, 50)
+)
+"""Where the depth of a policer's bucket matters."""
+STUDIES = {"sweep": SWEEP, "bursts": BURSTS}
 BULK_FLOWS = (1, 64)
 
 
@@ -251,7 +259,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, help="write every sample there, as JSON")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=None, help="these limiters")
-    parser.add_argument("--sweep", action="store_true", help="goodput over rates, controls, flows and RTTs")
+    parser.add_argument(
+        "--study",
+        choices=STUDIES,
+        help="not the comparison, but goodput over rates, controls, flows and RTTs; or Drop's over bursts",
+    )
     return parser.parse_args()
 
 
@@ -259,7 +271,8 @@ def main() -> int:
     """Runs it. Returns the exit status."""
     given = options()
     every = limiters(given.plugins)
-    chosen = [every[name] for name in given.only or every]
+    known = drops() if given.study == "bursts" else every
+    chosen = [known[name] for name in given.only or known]
     print(machine(), flush=True)
     found: list[Sample] = []
     with lab.node("peers") as node:
@@ -274,7 +287,7 @@ def main() -> int:
             for number in range(given.rounds):
                 for limiter in chosen:
                     print(f"round {number + 1}, {limiter.name}", file=sys.stderr, flush=True)
-                    found += sweep(bench, route, limiter) if given.sweep else compare(bench, route, limiter)
+                    found += measured(bench, route, limiter, given.study)
         finally:
             route.close()
     if given.results:
@@ -283,9 +296,11 @@ def main() -> int:
     return 0
 
 
-def sweep(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
-    """TCP in every cell."""
-    for cell in SWEEP:
+def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) -> Iterator[Sample]:
+    """The comparison, or of a study TCP in every cell."""
+    if not study:
+        yield from compare(bench, route, limiter)
+    for cell in STUDIES.get(study or "", ()):
         with installed(route, limiter, cell.bits_per_s), bench.ecn(on=limiter.ecn):
             yield from samples(limiter, str(cell), bench.tcp(cell))
 
