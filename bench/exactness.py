@@ -19,7 +19,8 @@ from pathlib import Path
 
 import lab
 
-from tokenbucket.bpf.slots import Slots, Stats
+from tokenbucket.bpf.slots import Slots
+from tokenbucket.core.stats import Stats
 
 SIZES_BYTES = (64, 512, 1400)
 """Of Ethernet frames without FCS, as veth and the program count them."""

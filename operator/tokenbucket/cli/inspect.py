@@ -12,7 +12,6 @@ import sys
 from tokenbucket import units
 from tokenbucket.agent.snapshot import InForce, snapshot
 from tokenbucket.bpf.peers import Peer
-from tokenbucket.bpf.slots import Stats
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, pins_options
 from tokenbucket.cli.output import table
@@ -20,6 +19,7 @@ from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction
 from tokenbucket.core.slot import PeerConfig, SlotConfig
+from tokenbucket.core.stats import Stats
 from tokenbucket.errors import KernelError
 
 _LONG_MS = 86_400_000

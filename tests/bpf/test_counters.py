@@ -1,0 +1,62 @@
+"""What the program counts of what it did: nothing twice, and nothing not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bpf.bucket_machine import Machine, config
+
+MS = 10**6
+NOW_NS = 1_000 * 10**9
+OFFERED, SIZE_BYTES = 200, 1000
+ACTIONS = {"Drop": {}, "Delay": {"max_delay_q": 256 * 5 * MS}, "Mark": {"dscp": 10}}
+RESERVE = {"node_reserve": True, "reserve_bits_per_s": 10**6, "reserve_burst_q": 256 * 20 * MS}
+
+
+@pytest.mark.parametrize("further", [{}, RESERVE], ids=["", "with a reserve"])
+@pytest.mark.parametrize("observe", [False, True], ids=["", "observed"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_admitted_and_dropped_is_all_there_was(
+    machine: Machine, action: str, further: dict[str, int], *, observe: bool
+) -> None:
+    """In packets and in bytes, whatever becomes of what exceeds; the node itself sends a part."""
+    given = ACTIONS[action] | further | {"observe": observe}
+    machine.configure(config(bits_per_s=10**7, burst_bytes=5 * SIZE_BYTES, **given))
+    machine.fill(NOW_NS)
+    passed = sum(
+        machine.offer(NOW_NS + number * MS // 10, SIZE_BYTES, ingress_ifindex=number % 2)
+        for number in range(OFFERED)
+    )
+    stats = machine.slots.stats(machine.index)
+    assert passed == OFFERED if observe or action == "Mark" else 5 < passed < OFFERED
+    assert (stats.admitted_packets, stats.dropped_packets) == (passed, OFFERED - passed)
+    assert (stats.admitted_bytes, stats.dropped_bytes) == (
+        passed * SIZE_BYTES,
+        (OFFERED - passed) * SIZE_BYTES,
+    )
+
+
+def test_a_mode_that_changes_leaves_what_was_counted(machine: Machine) -> None:
+    """What was only observed is never taken for dropped, nor the other way round."""
+    limit = {"packets_per_s": 1, "burst_packets": 1}
+    machine.configure(config(**limit))
+    for observe in (True, False, True):
+        machine.configure(config(**limit, observe=observe), fresh=False)
+        machine.fill(NOW_NS)
+        for _ in range(10):
+            machine.offer(NOW_NS)
+    stats = machine.slots.stats(machine.index)
+    assert (stats.forwarded_packets, stats.dropped_packets) == (18, 9)
+
+
+def test_a_slot_for_another_limit_counts_from_nothing(machine: Machine) -> None:
+    """All counters, also those that few packets touch."""
+    machine.configure(config(packets_per_s=1, burst_packets=1))
+    machine.fill(NOW_NS)
+    for _ in range(10):
+        machine.offer(NOW_NS)
+    assert machine.slots.stats(machine.index).dropped_packets == 9
+    machine.slots.free(machine.index)
+    machine.configure(config(packets_per_s=1, burst_packets=1))
+    stats = machine.slots.stats(machine.index)
+    assert (stats.admitted_packets, stats.dropped_packets) == (0, 0)
