@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from tokenbucket.agent import loop
 from tokenbucket.agent.cluster import AgentOptions, ClusterSource
+from tokenbucket.agent.options import MetricsOptions
+from tokenbucket.agent.passes import Passes
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.bpf.pins import Pins, Sizes
+from tokenbucket.kubernetes.connection import answers
 
 
-def run(options: AgentOptions, pins: Pins, sizes: Sizes) -> None:
+def run(options: AgentOptions, pins: Pins, sizes: Sizes, metrics: MetricsOptions | None) -> None:
     """Runs until it is told to stop; limits stay in force. Raises as :func:`tokenbucket.agent.loop.run` does,
     and UnsupportedError when there are no credentials.
     """
-    source = ClusterSource(options)
+    source, passes = ClusterSource(options), Passes()
     reporter = Reporter(source)
-    source.start()
-    reporter.start()
-    try:
-        loop.run(lambda: source, pins, sizes)
-    finally:
-        reporter.stop()
+    with ExitStack() as stack:
+        if metrics:
+            from tokenbucket.agent.exposition import Exposition  # noqa: PLC0415
+
+            exposition = Exposition(
+                pins, passes, lambda: reporter.ready, lambda: reporter.reported_at_s, answers.counts
+            )
+            stack.enter_context(exposition.serve(metrics))
+        source.start()
+        reporter.start()
+        stack.callback(reporter.stop)
+        loop.run(lambda: source, pins, sizes, passes)

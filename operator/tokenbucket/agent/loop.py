@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from tokenbucket.agent.devices import detach_all
+from tokenbucket.agent.passes import Passes
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconcile import Reconciler
 from tokenbucket.agent.schedule import Schedule
@@ -46,6 +47,7 @@ class Loop:
     reconciler: Reconciler
     pins: Pins
     build: str
+    passes: Passes = field(default_factory=Passes)
     schedule: Schedule = field(default_factory=Schedule)
     _cleanup: bool = False
     _full_pass_at: float = 0.0
@@ -109,17 +111,19 @@ class Loop:
             outcome = self.reconciler.run(wishes.policies, wishes.pods, wishes.enforcement)
         except KernelError as error:
             log.warning("pass failed", extra={"error": str(error)})
+            self.passes.failed(time.monotonic() - start)
             self._reconnect()
             return False
+        seconds = time.monotonic() - start
         if outcome.actions:
-            seconds = round(time.monotonic() - start, 4)
-            details = {"actions": outcome.actions, "seconds": seconds, "complete": outcome.complete}
+            details = {"actions": outcome.actions, "seconds": round(seconds, 4), "complete": outcome.complete}
             log.info("pass", extra=details)
         if outcome.complete and not self._settled:
             self.pins.remove_other_builds(self.build)  # no filter runs them any more
             remove_other_layouts(self.pins)
             self._settled = True
         self.source.passed(wishes, outcome)
+        self.passes.ended(wishes, outcome, seconds)
         return outcome.complete
 
     def _reconnect(self) -> None:
@@ -130,23 +134,23 @@ class Loop:
         self.reconciler.view = View(self.connection)
 
 
-def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes) -> None:
-    """Runs the agent until it is told to stop.
+def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: Passes) -> None:
+    """Runs the agent until it is told to stop. What becomes of its passes is noted in ``passes``.
 
     Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
     KernelError.
     """
-    locks = Locks.of(pins)
     with StopSignals() as signals, closing(open_source()) as source:
         while not signals.stopping:
             if _wants_cleanup(source):
                 detached = detach_all(pins)
                 log.info("everything of ours removed", extra={"filters": detached})
                 source.cleaned()
+                passes.cleaned()
                 _wait(source, signals)
             else:
-                with locks.only_agent():
-                    _enforce(source, signals, pins, sizes, locks)
+                with Locks.of(pins).only_agent():
+                    _enforce(source, signals, pins, sizes, passes)
     log.info("stopped; limits stay in force")
 
 
@@ -165,7 +169,7 @@ def _wait(source: Source, signals: StopSignals) -> None:
                 key.data()
 
 
-def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, locks: Locks) -> None:
+def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, passes: Passes) -> None:
     """Keeps limits in force until a signal comes or everything of ours is to go."""
     with ExitStack() as stack:
         connection = connect()
@@ -182,8 +186,8 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, loc
         programs = stack.enter_context(closing(Programs(pins, build)))
         log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})
         queues = Queues.probed(view)
-        reconciler = Reconciler(view, opened, programs, locks, queues)
-        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build)
+        reconciler = Reconciler(view, opened, programs, Locks.of(pins), queues)
+        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build, passes)
         try:
             loop.run()
         finally:

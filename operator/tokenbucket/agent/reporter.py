@@ -53,6 +53,13 @@ class Reporter:
         self._stop: asyncio.Event | None = None
         self._told: dict[str, Any] | None = None
         self._gates: dict[PodId, str] = {}
+        self.reported_at_s: float | None = None
+        """When the API server was last known to have what is the case, in Unix time."""
+
+    @property
+    def ready(self) -> bool:
+        """As the kubelet's probes are told."""
+        return not (self._sick() or self._unready())
 
     def start(self) -> None:
         """Begins."""
@@ -141,6 +148,7 @@ class Reporter:
         if document != self._told:
             await client.apply(REPORTS, document, MANAGER)
             self._told = document
+        self.reported_at_s = time.time()
         if self._options.remove_taint:
             await self._remove_taint(client)
         if self._options.readiness_gates:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from tokenbucket.agent import loop
+from tokenbucket.agent.options import MetricsOptions
+from tokenbucket.agent.passes import Passes
 from tokenbucket.agent.standalone import FolderSource
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
 from tokenbucket.cli.exit_codes import ExitCode
-from tokenbucket.cli.options import address, log_options, need_root, pins_options, set_up_logs
+from tokenbucket.cli.options import (
+    address,
+    log_options,
+    metrics_options,
+    need_root,
+    pins_options,
+    set_up_logs,
+)
 
 _MAX_SLOTS = 1 << 16
 _PEERS = (1 << 10, 1 << 22)
@@ -19,7 +29,9 @@ _PEERS = (1 << 10, 1 << 22)
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     text = "limit the pods of this machine"
-    verb = verbs.add_parser("agent", help=text, description=text, parents=[pins_options(), log_options()])
+    verb = verbs.add_parser(
+        "agent", help=text, description=text, parents=[pins_options(), log_options(), metrics_options()]
+    )
     source = verb.add_mutually_exclusive_group()
     source.add_argument(
         "--manifests", type=Path, metavar="DIR", help="without a cluster: folder of policies and pods"
@@ -38,6 +50,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=_peers,
         default=DEFAULT_PEERS,
         help="peers that perPeer tells apart, of all limits together (default %(default)s)",
+    )
+    verb.add_argument(
+        "--no-pod-metrics",
+        dest="pod_metrics",
+        action="store_false",
+        help="with --metrics-address: leave out what each pod would have of its own",
     )
     _add_cluster_options(verb.add_argument_group("in a cluster"))
     verb.set_defaults(run=run)
@@ -100,12 +118,30 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     set_up_logs(options)
     if options.manifests:
-        loop.run(lambda: FolderSource(options.manifests), options.pins, _sizes(options))
+        _run_standalone(options)
     elif options.node:
         _run_in_cluster(options)
     else:
         raise SystemExit("tokenbucket agent: --manifests DIR or --node NAME is needed")
     return ExitCode.DONE
+
+
+def _metrics(options: argparse.Namespace) -> MetricsOptions | None:
+    if not options.metrics_address:
+        return None
+    host, port = options.metrics_address
+    return MetricsOptions(host, port, options.pod_metrics)
+
+
+def _run_standalone(options: argparse.Namespace) -> None:
+    passes, metrics = Passes(), _metrics(options)
+    with ExitStack() as stack:
+        if metrics:
+            from tokenbucket.agent.exposition import Exposition  # noqa: PLC0415
+
+            exposition = Exposition(options.pins, passes, lambda: passes.completed_at_s is not None)
+            stack.enter_context(exposition.serve(metrics))
+        loop.run(lambda: FolderSource(options.manifests), options.pins, _sizes(options), passes)
 
 
 def _run_in_cluster(options: argparse.Namespace) -> None:
@@ -128,7 +164,7 @@ def _run_in_cluster(options: argparse.Namespace) -> None:
         probe_port=port,
         cni_results=options.cni_results,
     )
-    in_cluster.run(settings, options.pins, _sizes(options))
+    in_cluster.run(settings, options.pins, _sizes(options), _metrics(options))
 
 
 def _slots(text: str) -> int:

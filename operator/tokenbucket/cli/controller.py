@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+from contextlib import ExitStack
 
 from tokenbucket.cli.exit_codes import ExitCode
-from tokenbucket.cli.options import address, log_options, set_up_logs
+from tokenbucket.cli.options import address, log_options, metrics_options, set_up_logs
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     text = "write the status of policies, in a cluster"
-    verb = verbs.add_parser("controller", help=text, description=text, parents=[log_options()])
+    verb = verbs.add_parser(
+        "controller", help=text, description=text, parents=[log_options(), metrics_options()]
+    )
     verb.add_argument(
         "--namespace",
         default=os.environ.get("POD_NAMESPACE", "default"),
@@ -42,5 +45,11 @@ def run(options: argparse.Namespace) -> ExitCode:
 
     set_up_logs(options)
     host, port = options.probe_address
-    asyncio.run(Controller(ControllerOptions(options.namespace, options.agents, host, port)).run())
+    controller = Controller(ControllerOptions(options.namespace, options.agents, host, port))
+    with ExitStack() as stack:
+        if options.metrics_address:
+            from tokenbucket.controller.exposition import serve  # noqa: PLC0415
+
+            stack.enter_context(serve(options.metrics_address, controller))
+        asyncio.run(controller.run())
     return ExitCode.DONE

@@ -48,6 +48,18 @@ def log_options() -> argparse.ArgumentParser:
     return parent
 
 
+def metrics_options() -> argparse.ArgumentParser:
+    """``--metrics-address``."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--metrics-address",
+        type=address,
+        metavar="HOST:PORT",
+        help="answer /metrics there, in the format of Prometheus (default: nowhere)",
+    )
+    return parent
+
+
 def set_up_logs(options: argparse.Namespace) -> None:
     """Logs as those options say."""
     set_up(options.log_format, options.log_level)

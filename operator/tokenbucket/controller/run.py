@@ -55,21 +55,26 @@ class Controller:
 
     def __init__(self, options: ControllerOptions) -> None:
         self._options = options
-        self._policies: Store[PolicyObject] = Store(read_policy, self._wake)
+        self.policies: Store[PolicyObject] = Store(read_policy, self._wake)
         self._reports: Store[ReportObject] = Store(read_report, self._wake)
-        self._agents: Store[AgentPod] = Store(read_agent, self._wake)
+        self.agents: Store[AgentPod] = Store(read_agent, self._wake)
         self._nodes: Store[str] = Store(read_name, self._wake)
         agents = Selection(PODS, labels=options.agents)
         self._watches: tuple[Watch, ...] = (
-            Watch(Selection(POLICIES), self._policies),
+            Watch(Selection(POLICIES), self.policies),
             Watch(Selection(REPORTS), self._reports),
             Watch(Selection(NODES), self._nodes),
-            Watch(agents, self._agents, options.namespace),
+            Watch(agents, self.agents, options.namespace),
         )
         self._pace = Pace()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._stop = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """As the kubelet's probes are told."""
+        return not (self._sick() or self._unready())
 
     async def run(self) -> None:
         """Runs until a signal asks for the end."""
@@ -150,7 +155,7 @@ class Controller:
         states = await self._states(client)
         concerned = _by_policy(states)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        policies = self._policies.values()
+        policies = self.policies.values()
         self._pace.keep({policy.head.uid for policy in policies})
         waits: list[float] = []
         for policy in policies:
@@ -182,7 +187,7 @@ class Controller:
 
     async def _states(self, client: Client) -> list[NodeState]:
         """The reports, each with whether its agent lives. Those of nodes that are no more are deleted."""
-        alive = {agent.node for agent in self._agents.values() if agent.ready}
+        alive = {agent.node for agent in self.agents.values() if agent.ready}
         nodes = set(self._nodes.values())
         return [
             NodeState(each.name, each.report, each.name in alive, each.written)

@@ -7,8 +7,10 @@ does not have while a node starts; the address is in every container's environme
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,37 @@ class _TokenFile:
     def forget(self) -> None:
         """It is not good any more."""
         self._read_at = float("-inf")
+
+
+class Answers:
+    """How often the API server gave each answer, over all sessions of this process. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, int]] = Counter()
+
+    def add(self, method: str, status: int) -> None:
+        """One more. A status of 0: there was no answer."""
+        with self._lock:
+            self._counts[method, status] += 1
+
+    def counts(self) -> Mapping[tuple[str, int], int]:
+        """By method and status."""
+        with self._lock:
+            return dict(self._counts)
+
+
+answers = Answers()
+
+
+async def _counted(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+    try:
+        response = await handler(request)
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        answers.add(request.method, 0)
+        raise
+    answers.add(request.method, response.status)
+    return response
 
 
 def find_server() -> kopf.ConnectionInfo:
@@ -102,7 +135,7 @@ def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aio
         base_url=info.server,
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
         headers={**info.as_http_headers(), "User-Agent": f"tokenbucket/{__version__}"},
-        middlewares=(authorised, from_cache),
+        middlewares=(authorised, from_cache, _counted),
     )
 
 

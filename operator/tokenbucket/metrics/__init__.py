@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: what each is called, and how it is answered."""

@@ -1,0 +1,83 @@
+"""The metrics of the controller: the policies of the cluster, as their status has them, and the agents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tokenbucket.metrics.api import API_REQUESTS
+from tokenbucket.metrics.measure import Measure, Sample, alone
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReading:
+    """What a policy's status says."""
+
+    namespace: str
+    name: str
+    reason: str
+    """Of the condition Ready; empty where there is none yet."""
+    pods: Mapping[str, int]
+    """By state: matched, programmed, degraded, failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerReading:
+    """What the controller knows at one moment."""
+
+    version: str
+    ready: bool
+    policies: Sequence[PolicyReading] = ()
+    ready_agents: int = 0
+    other_agents: int = 0
+    api_requests: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """By method and status; 0 where no answer came."""
+
+
+def _reasons(reading: ControllerReading) -> Iterator[Sample]:
+    counts = Counter(policy.reason or "Unknown" for policy in reading.policies)
+    return (((reason,), count) for reason, count in sorted(counts.items()))
+
+
+def _pods(reading: ControllerReading) -> Iterator[Sample]:
+    return (
+        ((policy.namespace, policy.name, state), count)
+        for policy in reading.policies
+        for state, count in sorted(policy.pods.items())
+    )
+
+
+OF_THE_CONTROLLER: tuple[Measure[ControllerReading], ...] = (
+    Measure(
+        "tokenbucket_build_info",
+        "Always 1; the version of the agent or the controller.",
+        ("version",),
+        lambda reading: [((reading.version,), 1)],
+    ),
+    Measure(
+        "tokenbucket_controller_ready",
+        "1 where the controller is well and knows all policies, reports and agents.",
+        (),
+        alone(lambda reading: reading.ready),
+    ),
+    Measure(
+        "tokenbucket_agents",
+        "Pods of agents, by whether they are ready.",
+        ("ready",),
+        lambda reading: [(("true",), reading.ready_agents), (("false",), reading.other_agents)],
+    ),
+    Measure(
+        "tokenbucket_policies",
+        "Policies of the cluster, by the reason of their condition Ready; Unknown where they have none yet.",
+        ("reason",),
+        _reasons,
+    ),
+    Measure(
+        "tokenbucket_policy_pods",
+        "Pods of a policy, by state, as its status counts them: matched, programmed, degraded, failed.",
+        ("namespace", "policy", "state"),
+        _pods,
+    ),
+    API_REQUESTS,
+)

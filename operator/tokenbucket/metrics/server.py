@@ -1,0 +1,84 @@
+"""``/metrics`` over HTTP, in a thread of its own: a scrape holds up no limit and no probe."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from tokenbucket.errors import TokenBucketError
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 30.0
+
+
+@contextmanager
+def serving(host: str, port: int, registry: CollectorRegistry) -> Iterator[None]:
+    """Answers for the block. Where the address is taken it tries again, and says so: limits do not depend on
+    metrics.
+    """
+    server = _Server(host, port, registry)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+class _Server(threading.Thread):
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        super().__init__(name="metrics", daemon=True)
+        self._host, self._port, self._registry = host, port, registry
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self.join()
+
+    def run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        application = web.Application()
+        application.router.add_get("/metrics", self._answer)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        try:
+            while not self._stop.is_set() and not await self._listen(runner):
+                await self._stopped_within(_RETRY_S)
+            await self._stop.wait()
+        finally:
+            await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner) -> bool:
+        try:
+            await web.TCPSite(runner, self._host, self._port, shutdown_timeout=1).start()
+        except OSError as error:
+            log.error("no metrics", extra={"address": f"{self._host}:{self._port}", "error": error.strerror})  # noqa: TRY400
+            return False
+        return True
+
+    async def _stopped_within(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        """Rendered in this thread's loop, so that one scrape at a time takes memory and time."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        try:
+            body = encode(self._registry)
+        except TokenBucketError as error:
+            log.warning("no metrics", extra={"error": str(error)})
+            return web.Response(status=500, text=f"{error}\n")
+        return web.Response(body=body, headers={"Content-Type": content_type})

@@ -1,0 +1,141 @@
+"""What a real agent's metrics say of real traffic."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.netns.agent import Agent, acquaint, document, drop, policy, send, wait
+from tests.netns.lab import Lab, Pod
+
+HOST = "127.0.0.1"
+BURST = 10
+
+
+@pytest.fixture
+def port(lab: Lab) -> int:
+    """A port of the node where nobody listens."""
+    with socket.create_server((HOST, 0)) as free:
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def client(lab: Lab) -> Pod:
+    return lab.pod("client", ["10.1.1.2/24"])
+
+
+@pytest.fixture
+def web(lab: Lab, client: Pod) -> Pod:
+    pod = lab.pod("web", ["10.2.1.2/24"])
+    acquaint(client, pod)
+    return pod
+
+
+def scraped(port: int) -> Iterator[tuple[str, dict[str, str], float]]:
+    with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            yield sample.name, sample.labels, sample.value
+
+
+def value(port: int, name: str, **labels: str) -> float | None:
+    """Of the one sample with these labels."""
+    found = [
+        value
+        for sample, given, value in scraped(port)
+        if sample == f"tokenbucket_{name}" and labels.items() <= given.items()
+    ]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def start(agent: Agent, port: int, pod: Pod, *options: str, uid: str = "1") -> None:
+    """An agent that limits a pod to one packet a second, and answers for it."""
+    agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, BURST)))
+    write_pod(agent, pod, uid)
+    agent.start("--metrics-address", f"{HOST}:{port}", *options)
+    wait(lambda: agent.events("attached"), agent.log)
+
+
+def write_pod(agent: Agent, pod: Pod, uid: str) -> None:
+    given = document(pod, app="web")
+    given["metadata"]["uid"] = uid
+    agent.write("pods.yaml", given)
+
+
+def test_a_scrape_says_what_passed_and_what_was_dropped(
+    lab: Lab, agent: Agent, client: Pod, web: Pod, port: int
+) -> None:
+    """To the packet, and goes on from there when the agent starts again."""
+    start(agent, port, web)
+    of_web = {"namespace": "default", "pod": "web", "policy": "web", "direction": "ingress"}
+    before = value(port, "pod_admitted_packets_total", **of_web)
+    sent = 50
+    arrived = send(client, web, sent)
+
+    def counted() -> tuple[float | None, float | None]:
+        admitted = value(port, "pod_admitted_packets_total", **of_web)
+        return admitted - before, value(port, "pod_dropped_packets_total", **of_web)
+
+    admitted, dropped = counted()
+    assert 0 < arrived <= admitted <= BURST + 1
+    assert sent <= admitted + dropped <= sent + 5, "what the kernel itself sends may come on top"
+    assert value(port, "pod_rate_packets_per_second", **of_web) == 1
+    assert value(port, "pod_burst_packets", **of_web) == BURST
+    assert value(port, "pod_rate_bytes_per_second", **of_web) is None
+    agent.stop()
+    agent.start("--metrics-address", f"{HOST}:{port}")
+    wait(lambda: value(port, "agent_ready"), agent.log)
+    after = counted()
+    assert after >= (admitted, dropped)
+    assert sum(after) < 2 * sent
+
+
+def test_a_pod_of_the_same_name_counts_from_nothing(
+    lab: Lab, agent: Agent, client: Pod, web: Pod, port: int
+) -> None:
+    """It is another pod, with another bucket: Prometheus takes a value that falls for a new beginning."""
+    start(agent, port, web, uid="1")
+    send(client, web, 50)
+    assert value(port, "pod_dropped_packets_total", pod="web") > 30
+    write_pod(agent, web, uid="2")
+    wait(lambda: value(port, "pod_dropped_packets_total", pod="web") == 0, agent.log)
+
+
+def test_the_agent_says_how_it_is(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
+    """What is in force, what is not and why, and when it last looked."""
+    start(agent, port, web, "--slots", "64")
+    wait(lambda: value(port, "limits_in_force") == 1, agent.log)
+    assert value(port, "agent_ready") == 1
+    assert value(port, "slots") == 63
+    assert value(port, "slots_in_use") == 1
+    assert value(port, "agent_enforcement", mode="Enforce") == 1
+    assert value(port, "agent_passes_total", result="complete") > 0
+    assert value(port, "agent_last_pass_timestamp_seconds") > 1e9
+    assert value(port, "unmetered_packets_total") == 0
+    assert value(port, "pod_not_as_declared") is None
+    lab.delete(web)
+    wait(lambda: value(port, "limits_not_as_declared", reason="NoInterface") == 1, agent.log)
+    missing = {"pod": "web", "policy": "web", "direction": "ingress", "reason": "NoInterface"}
+    assert value(port, "pod_not_as_declared", **missing) == 1
+    assert value(port, "limits_in_force") == 0
+
+
+def test_pods_can_be_left_out(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
+    """For those who count their series."""
+    start(agent, port, web, "--no-pod-metrics")
+    wait(lambda: value(port, "limits_in_force") == 1, agent.log)
+    assert not [name for name, labels, _ in scraped(port) if "pod" in labels]
+
+
+def test_an_address_that_is_taken_holds_up_no_limit(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
+    """The agent says so."""
+    with socket.create_server((HOST, port)):
+        start(agent, port, web)
+        [said] = wait(lambda: agent.events("no metrics"), agent.log)
+        assert said["address"] == f"{HOST}:{port}"
