@@ -25,23 +25,26 @@ def serving(host: str, port: int, registry: CollectorRegistry) -> Iterator[None]
     metrics.
     """
     server = _Server(host, port, registry)
-    server.start()
+    thread = threading.Thread(target=server.run, name="metrics", daemon=True)
+    thread.start()
+    server.tried.wait()
     try:
         yield
     finally:
         server.stop()
+        thread.join()
 
 
-class _Server(threading.Thread):
+class _Server:
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        super().__init__(name="metrics", daemon=True)
         self._host, self._port, self._registry = host, port, registry
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
+        self.tried = threading.Event()
+        """Set once it listens, or has found that it cannot yet."""
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self.join()
 
     def run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -50,28 +53,30 @@ class _Server(threading.Thread):
     async def _serve(self) -> None:
         application = web.Application()
         application.router.add_get("/metrics", self._answer)
-        runner = web.AppRunner(application, access_log=None)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
-            while not self._stop.is_set() and not await self._listen(runner):
-                await self._stopped_within(_RETRY_S)
+            while not await self._listen(runner) and not await self._stopped_within(_RETRY_S):
+                pass
             await self._stop.wait()
         finally:
             await runner.cleanup()
 
     async def _listen(self, runner: web.AppRunner) -> bool:
         try:
-            await web.TCPSite(runner, self._host, self._port, shutdown_timeout=1).start()
+            await web.TCPSite(runner, self._host, self._port).start()
         except OSError as error:
             log.error("no metrics", extra={"address": f"{self._host}:{self._port}", "error": error.strerror})  # noqa: TRY400
             return False
+        finally:
+            self.tried.set()
         return True
 
-    async def _stopped_within(self, seconds: float) -> None:
+    async def _stopped_within(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            return await asyncio.wait_for(self._stop.wait(), seconds)
         except TimeoutError:
-            return
+            return False
 
     async def _answer(self, request: web.Request) -> web.Response:
         """Rendered in this thread's loop, so that one scrape at a time takes memory and time."""

@@ -1,0 +1,46 @@
+"""Writes the tables of docs/metrics.md, from what is exposed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS
+from tokenbucket.metrics.controller import OF_THE_CONTROLLER
+from tokenbucket.metrics.measure import Measure
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+TABLES = {"pods": OF_THE_PODS, "agent": OF_THE_AGENT, "controller": OF_THE_CONTROLLER}
+END = "<!-- end of the table -->"
+
+
+def row(measure: Measure[Any]) -> str:
+    """One line of a table."""
+    labels = ", ".join(f"`{label}`" for label in measure.labels) or "-"
+    return f"| `{measure.name}` | {measure.kind} | {labels} | {measure.meaning} |"
+
+
+def table(measures: Iterable[Measure[Any]]) -> str:
+    """In Markdown."""
+    return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *map(row, measures)])
+
+
+def page(current: str) -> str:
+    """The page with its tables replaced."""
+    for name, measures in TABLES.items():
+        begin = f"<!-- {name}: written by 'make generate' -->"
+        before, found, rest = current.partition(begin)
+        if not found:
+            raise SystemExit(f"{PAGE}: no line {begin}")
+        _, _, after = rest.partition(END)
+        current = f"{before}{begin}\n\n{table(measures)}\n\n{END}{after}"
+    return current
+
+
+def main() -> None:
+    PAGE.write_text(page(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""What is exposed: names, labels and values, as Prometheus itself would read them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import pytest
+from hack import metrics_table
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.unit.fake_api import FakeApi, list_of
+from tokenbucket.core.desired import Reason
+from tokenbucket.core.pod import PodId
+from tokenbucket.core.policy import Direction, Mode
+from tokenbucket.core.report import PodReport
+from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
+from tokenbucket.core.stats import Stats
+from tokenbucket.errors import ApiError, KernelError
+from tokenbucket.kubernetes.client import Client
+from tokenbucket.kubernetes.connection import answers
+from tokenbucket.kubernetes.resources import PODS, Selection
+from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS, AgentReading
+from tokenbucket.metrics.controller import OF_THE_CONTROLLER, ControllerReading, PolicyReading
+from tokenbucket.metrics.measure import Measure, registry_of
+from tokenbucket.metrics.server import serving
+
+HOST = "127.0.0.1"
+READING = AgentReading("1.2.3", True, Mode.ENFORCE, {"complete": 7}, 0.5, 1.7e9, 3, {})
+COUNTED = Stats(
+    in_window_packets=1,
+    idle_packets=2,
+    conform_bytes=300,
+    reserve_packets=4,
+    reserve_bytes=400,
+    delayed_packets=5,
+    delayed_bytes=500,
+    delayed_ns=2_500_000_000,
+    forwarded_packets=6,
+    forwarded_bytes=600,
+    dropped_packets=7,
+    dropped_bytes=700,
+    ce_packets=8,
+    marked_packets=9,
+)
+EVERY = {each.name: each for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_CONTROLLER)}
+
+Labels = frozenset[tuple[str, str]]
+
+
+def slot(subject: Subject, config: SlotConfig | None = None) -> Slot:
+    return Slot(Owner(SlotKey(subject, Direction.INGRESS), "web"), config or SlotConfig(bits_per_s=8000))
+
+
+def values(text: str) -> Mapping[tuple[str, Labels], float]:
+    """Every sample of an exposition; none is there twice."""
+    found = [
+        ((sample.name.removeprefix("tokenbucket_"), frozenset(sample.labels.items())), sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    ]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def agent_values(reading: AgentReading) -> Mapping[tuple[str, Labels], float]:
+    return values(generate_latest(registry_of((*OF_THE_AGENT, *OF_THE_PODS), lambda: reading)).decode())
+
+
+def of_pod(reading: AgentReading, pod: str) -> dict[str, float]:
+    """What a pod has of its own."""
+    return {name: value for (name, labels), value in agent_values(reading).items() if ("pod", pod) in labels}
+
+
+def test_names_follow_the_conventions() -> None:
+    """One prefix, base units, and _total for what only grows; no name means two things."""
+    assert all(re.fullmatch(r"tokenbucket(_[a-z]+)+", name) for name in EVERY)
+    units = re.compile(r"milli|micro|nano|kilo|mega|bits|_ms|_ns")
+    assert not [name for name in EVERY if units.search(name)]
+    for measures in ((*OF_THE_AGENT, *OF_THE_PODS), OF_THE_CONTROLLER):
+        assert len({each.name for each in measures}) == len(measures)
+        assert all(each.meaning.endswith(".") for each in measures)
+
+
+def test_a_pods_counters_are_those_of_its_slot() -> None:
+    """Whatever was let through is admitted, in bytes and packets; delay is in seconds."""
+    config = SlotConfig(bits_per_s=8000, max_delay_q=1, dscp=3)
+    assert of_pod(replace(READING, limits=[(slot(PodId("shop", "web-0"), config), COUNTED)]), "web-0") == {
+        "pod_admitted_packets_total": 1 + 2 + 4 + 5 + 6,
+        "pod_admitted_bytes_total": 300 + 400 + 500 + 600,
+        "pod_dropped_packets_total": 7,
+        "pod_dropped_bytes_total": 700,
+        "pod_delayed_packets_total": 5,
+        "pod_delay_seconds_total": 2.5,
+        "pod_congestion_marked_packets_total": 8,
+        "pod_marked_packets_total": 9,
+        "pod_forwarded_packets_total": 6,
+        "pod_rate_bytes_per_second": 1000,
+    }
+
+
+def test_a_limit_has_only_the_series_that_can_move() -> None:
+    """One that drops neither delays nor marks; one in packets has no rate in bytes."""
+    config = SlotConfig(packets_per_s=10, packets_burst_q=256 * 10**9)
+    assert of_pod(replace(READING, limits=[(slot(PodId("shop", "web-0"), config), Stats())]), "web-0") == {
+        "pod_admitted_packets_total": 0,
+        "pod_admitted_bytes_total": 0,
+        "pod_dropped_packets_total": 0,
+        "pod_dropped_bytes_total": 0,
+        "pod_rate_packets_per_second": 10,
+        "pod_burst_packets": 10,
+    }
+
+
+@given(st.text(min_size=1), st.text())
+def test_any_name_is_read_back_as_it_is(pod: str, policy: str) -> None:
+    """In a folder of manifests names are what somebody wrote there: quotes, line ends, anything."""
+    limit = Slot(Owner(SlotKey(PodId("a\\b", pod), Direction.EGRESS), policy), SlotConfig())
+    labels = {"namespace": "a\\b", "pod": pod, "policy": policy, "direction": "egress"}
+    found = agent_values(replace(READING, limits=[(limit, COUNTED)]))
+    assert found["pod_dropped_packets_total", frozenset(labels.items())] == 7
+
+
+def test_two_slots_of_one_name_are_one_series() -> None:
+    """For a moment, while a pod is made anew; Prometheus would refuse the second."""
+    slots = [(slot(PodId("shop", "web-0", uid)), COUNTED) for uid in ("1", "2")]
+    assert of_pod(replace(READING, limits=slots), "web-0")["pod_dropped_packets_total"] == 7
+
+
+def test_what_is_limited_by_hand_is_no_pod() -> None:
+    """It has a slot, and no series."""
+    found = agent_values(replace(READING, limits=[(slot(DeviceId(0, "eth1")), COUNTED)], slots_in_use=1))
+    assert not [name for name, _ in found if name.startswith("pod_")]
+    assert found["slots_in_use", frozenset()] == 1
+
+
+def test_every_reason_is_there_before_it_happens() -> None:
+    """An alert on a series that does not exist would never fire, nor be tested."""
+    found = agent_values(replace(READING, findings={Reason.NO_FQ: 3}))
+    reasons = {
+        dict(labels)["reason"]: value
+        for (name, labels), value in found.items()
+        if name == "limits_not_as_declared"
+    }
+    assert reasons == dict.fromkeys(map(str, Reason), 0) | {"NoFq": 3}
+
+
+def test_what_is_not_as_declared_is_named_once() -> None:
+    """With its policy's name as the pod's counters have it, and without the message."""
+    finding = PodReport("shop", "web-0", "shop/web", "ingress", "NoFq", "one")
+    found = of_pod(replace(READING, pods=[finding, replace(finding, message="two")]), "web-0")
+    assert found == {"pod_not_as_declared": 1}
+
+
+def test_times_that_have_not_come_have_no_sample() -> None:
+    """A 0 would be 1970, and fifty years of silence."""
+    names = {name for name, _ in agent_values(replace(READING, passed_at_s=None))}
+    assert "agent_last_pass_timestamp_seconds" not in names
+    assert "agent_report_timestamp_seconds" not in names
+    assert "agent_ready" in names
+
+
+def test_the_controller_counts_policies_by_reason() -> None:
+    """One without a status yet is counted too."""
+    policies = [
+        PolicyReading("shop", "web", "Programmed", {"matched": 2, "programmed": 2}),
+        PolicyReading("shop", "db", "Programmed", {"matched": 1}),
+        PolicyReading("shop", "new", "", {}),
+    ]
+    reading = ControllerReading("1.2.3", True, policies, 3, 1, {("GET", 0): 4, ("PATCH", 200): 5})
+    found = values(generate_latest(registry_of(OF_THE_CONTROLLER, lambda: reading)).decode())
+
+    def value(name: str, **labels: str) -> float:
+        return found[name, frozenset(labels.items())]
+
+    assert value("policies", reason="Programmed") == 2
+    assert value("policies", reason="Unknown") == 1
+    assert value("policy_pods", namespace="shop", policy="web", state="programmed") == 2
+    assert (value("agents", ready="true"), value("agents", ready="false")) == (3, 1)
+    assert value("api_requests_total", method="GET", code="none") == 4
+    assert value("api_requests_total", method="PATCH", code="200") == 5
+
+
+def test_answers_of_the_api_are_counted(api: FakeApi) -> None:
+    """Of every session, refusals too, and where no answer comes."""
+
+    def ask() -> None:
+        async def run() -> None:
+            async with Client() as client:
+                await client.list(Selection(PODS))
+
+        asyncio.run(run())
+
+    before = answers.counts()
+    ask()
+    api.fail(list_of(PODS), 403)
+    with pytest.raises(ApiError):
+        ask()
+    api.stop()
+    with pytest.raises(ApiError):
+        ask()
+    api.start()
+    after = answers.counts()
+    assert {key: count - before.get(key, 0) for key, count in after.items() if key[0] == "GET"} == {
+        ("GET", 200): 1,
+        ("GET", 403): 1,
+        ("GET", 0): 1,
+    } | {key: 0 for key in before if key[1] not in {200, 403, 0}}
+
+
+def served(registry: CollectorRegistry, paths: Iterable[str] = ("/metrics",), **headers: str) -> list[str]:
+    """Texts of these paths."""
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    found = []
+    with serving(HOST, port, registry):
+        for path in paths:
+            request = urllib.request.Request(f"http://{HOST}:{port}{path}", headers=headers)
+            with urllib.request.urlopen(request) as response:
+                found.append(response.read().decode())
+    with pytest.raises(OSError, match="refused"), socket.create_connection((HOST, port)):
+        pass
+    return found
+
+
+def test_it_is_served_for_the_block_and_not_longer() -> None:
+    """Each time anew, with what the process itself takes."""
+    texts = served(registry_of(OF_THE_AGENT, lambda: READING), ["/metrics", "/metrics"])
+    assert all(values(text)["limits_in_force", frozenset()] == 3 for text in texts)
+    assert values(texts[0])["process_resident_memory_bytes", frozenset()] > 0
+
+
+def test_open_metrics_is_spoken_to_those_who_ask() -> None:
+    """As Prometheus does."""
+    [text] = served(
+        registry_of(OF_THE_AGENT, lambda: READING), Accept="application/openmetrics-text; version=1.0.0"
+    )
+    assert text.endswith("# EOF\n")
+    assert "tokenbucket_limits_in_force" in {family.name for family in parse_open_metrics(text)}
+
+
+def test_what_cannot_be_read_is_an_error_and_not_a_zero() -> None:
+    """Prometheus then says that the target is down; the next scrape may work."""
+
+    def read() -> AgentReading:
+        raise KernelError("bpf MAP_LOOKUP_ELEM", "tb_stats[7]", 12)
+
+    registry = registry_of(OF_THE_AGENT, read)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        served(registry)
+    assert caught.value.code == 500
+    assert "tb_stats[7]" in caught.value.read().decode()
+
+
+@pytest.mark.parametrize("measure", EVERY.values(), ids=EVERY)
+def test_the_documentation_has_every_metric(measure: Measure) -> None:
+    """'make generate' writes the tables."""
+    assert metrics_table.row(measure) in metrics_table.PAGE.read_text().splitlines()
+
+
+def test_the_documentation_is_what_would_be_generated() -> None:
+    """Nothing is there that is not exposed."""
+    current = metrics_table.PAGE.read_text()
+    assert metrics_table.page(current) == current
