@@ -22,11 +22,19 @@ Document = dict[str, Any]
 Values = Mapping[str, Any]
 
 EVERYTHING: Values = {
-    "agent": {"readinessGates": True, "removeTaint": True, "canary": {"enabled": True}},
-    "controller": {"networkPolicy": {"enabled": True}},
+    "agent": {
+        "readinessGates": True,
+        "removeTaint": True,
+        "canary": {"enabled": True},
+        "metrics": {"enabled": True},
+    },
+    "controller": {"networkPolicy": {"enabled": True}, "metrics": {"enabled": True}},
     "rbac": {"aggregateToEdit": True},
     "admission": {"warnings": True},
     "flowControl": {"enabled": True},
+    "podMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboard": {"enabled": True},
 }
 """Everything on that can be switched on."""
 

@@ -71,12 +71,33 @@ def test_the_probes_ask_where_the_command_answers(chart: Chart, node: None) -> N
     assert options(rendered, "tokenbucket-controller").probe_address == ("0.0.0.0", port["containerPort"])
 
 
+def test_metrics_are_answered_at_the_nodes_own_address_alone(chart: Chart, node: None) -> None:
+    """Which the kubelet puts into the command line; another one can be named, of either family."""
+
+    def address(**metrics: object) -> tuple[str, int] | None:
+        rendered = chart.render({"agent": {"metrics": metrics}})
+        return options(rendered, "tokenbucket-agent").metrics_address
+
+    assert address() is None
+    assert address(enabled=True) == ("$(NODE_IP)", 10475)
+    assert address(enabled=True, host="127.0.0.1", port=7000) == ("127.0.0.1", 7000)
+    assert address(enabled=True, host="fd00::1") == ("fd00::1", 10475)
+
+
+def test_pods_metrics_can_be_left_out(chart: Chart, node: None) -> None:
+    """They are there unless somebody says so."""
+    for per_pod in (True, False):
+        rendered = chart.render({"agent": {"metrics": {"enabled": True, "perPod": per_pod}}})
+        assert options(rendered, "tokenbucket-agent").pod_metrics is per_pod
+
+
 def test_the_commands_are_told_who_and_where_they_are(full: Manifests) -> None:
     """By the downward API."""
     fields = {
         "NODE_NAME": "spec.nodeName",
         "POD_NAME": "metadata.name",
         "POD_NAMESPACE": "metadata.namespace",
+        "NODE_IP": "status.hostIP",
     }
     for name, pod in full.pods().items():
         [container] = pod["containers"]

@@ -88,6 +88,12 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
         {"protectedNamespaces": ["Not A Name"]},
         {"cleanup": {"timeoutSeconds": 0}},
         {"flowControl": {"concurrencyShares": 0}},
+        {"agent": {"metrics": {"host": "localhost"}}},
+        {"agent": {"metrics": {"port": 0}}},
+        {"controller": {"networkPolicy": {"metricsFrom": [{"namespace": "monitoring"}]}}},
+        {"podMonitor": {"interval": "often"}},
+        {"prometheusRule": {"runbookUrl": "operations.md"}},
+        {"dashboard": {"labels": {"grafana_dashboard": 1}}},
     ],
     ids=json.dumps,
 )

@@ -85,6 +85,17 @@ spec:
                 fieldRef:
                   fieldPath: metadata.name
             {{- include "tokenbucket.podNamespace" $root | nindent 12 }}
+            {{- if and $agent.metrics.enabled (not $agent.metrics.host) }}
+            - name: NODE_IP
+              valueFrom:
+                fieldRef:
+                  fieldPath: status.hostIP
+            {{- end }}
+          {{- if $agent.metrics.enabled }}
+          ports:
+            - name: metrics
+              containerPort: {{ int $agent.metrics.port }}
+          {{- end }}
           # A node that starts has much to do: until the agent answers for the first time it is not called dead.
           startupProbe:
             {{- include "tokenbucket.agent.probe" (list "/healthz" $agent.probePort) | nindent 12 }}
@@ -170,6 +181,14 @@ network namespace. */}}
 - --report-spread={{ .Values.agent.reportSpreadSeconds }}
 - --cni-results={{ .Values.agent.cniResultsPath }}
 - --probe-address=127.0.0.1:{{ int .Values.agent.probePort }}
+{{- with .Values.agent.metrics }}
+{{- if .enabled }}
+- --metrics-address={{ .host | default "$(NODE_IP)" }}:{{ int .port }}
+{{- if not .perPod }}
+- --no-pod-metrics
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if .Values.agent.readinessGates }}
 - --readiness-gates
 {{- end }}

@@ -95,3 +95,11 @@ seccompProfile:
 {{- define "tokenbucket.enforcement" -}}
 {{- .Values.enforcement | default "Off" }}
 {{- end }}
+
+{{/* Stops where there is nothing to look at. Takes a list: the root, and the name of the value that needs it. */}}
+{{- define "tokenbucket.metrics.served" -}}
+{{- $values := (index . 0).Values -}}
+{{- if not (or $values.agent.metrics.enabled $values.controller.metrics.enabled) -}}
+{{- fail (printf "%s.enabled: there are no metrics; set agent.metrics.enabled or controller.metrics.enabled" (index . 1)) -}}
+{{- end -}}
+{{- end }}

@@ -47,8 +47,11 @@ class _Server:
         self._loop.call_soon_threadsafe(self._stop.set)
 
     def run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        finally:
+            self.tried.set()
 
     async def _serve(self) -> None:
         application = web.Application()

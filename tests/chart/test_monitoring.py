@@ -1,0 +1,191 @@
+"""Metrics, and what is made of them: who is asked where, alerts, a dashboard."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.chart import ROOT, Chart, ChartError, Document, Manifests
+from tests.chart.promtool import promtool
+from tokenbucket.core.desired import Reason
+from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS
+from tokenbucket.metrics.controller import OF_THE_CONTROLLER
+
+HERE = Path(__file__).parent
+SERVED = {each.name: set(each.labels) for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_CONTROLLER)}
+OF_TARGETS = {"instance", "node", "job"}
+KINDS = ("PodMonitor", "PrometheusRule")
+METRIC = re.compile(r"\b(tokenbucket_\w+)(?:\{([^}]*)\})?")
+AGENT = {"agent": {"metrics": {"enabled": True}}}
+CONTROLLER = {"controller": {"metrics": {"enabled": True}}}
+
+
+def dashboard(manifests: Manifests) -> dict[str, Any]:
+    [content] = manifests.one("ConfigMap", "tokenbucket-dashboard")["data"].values()
+    return json.loads(content)
+
+
+def rules(manifests: Manifests) -> list[Document]:
+    [document] = manifests.of("PrometheusRule")
+    return [rule for group in document["spec"]["groups"] for rule in group["rules"]]
+
+
+def expressions(manifests: Manifests) -> Iterator[str]:
+    """Of every alert, panel and variable."""
+    yield from (rule["expr"] for rule in rules(manifests))
+    yield from panels(manifests)
+    yield from (
+        each["query"]["query"]
+        for each in dashboard(manifests)["templating"]["list"]
+        if each["type"] == "query"
+    )
+
+
+def panels(manifests: Manifests) -> Iterator[str]:
+    for panel in dashboard(manifests)["panels"]:
+        yield from (target["expr"] for target in panel["targets"])
+
+
+def test_every_expression_asks_for_what_there_is(full: Manifests) -> None:
+    """Names of metrics, and in braces only labels that they have: others would be silent for ever."""
+    found = [match for text in expressions(full) for match in METRIC.findall(text)]
+    assert len(found) > 30
+    for name, matchers in found:
+        labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
+        assert name in SERVED
+        assert labels <= SERVED[name] | OF_TARGETS, name
+
+
+def test_what_alerts_and_legends_name_is_there(full: Manifests) -> None:
+    """Labels in texts, of the metric that the text is about."""
+    for rule in rules(full):
+        labels = {label for name, _ in METRIC.findall(rule["expr"]) for label in SERVED[name]} | OF_TARGETS
+        named = re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"]))
+        assert set(named) <= labels, rule["alert"]
+    for panel in dashboard(full)["panels"]:
+        for target in panel["targets"]:
+            labels = {
+                label for name, _ in METRIC.findall(target["expr"]) for label in SERVED[name]
+            } | OF_TARGETS
+            assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels, panel["title"]
+
+
+def test_every_reason_has_its_alert(full: Manifests) -> None:
+    """But that a pod has no address yet, which is its own trouble."""
+    patterns = [
+        re.search(r'reason=~?"([^"]+)"', rule["expr"])[1]
+        for rule in rules(full)
+        if "limits_not_as_declared" in rule["expr"]
+    ]
+    matched = [reason for reason in Reason for pattern in patterns if re.fullmatch(pattern, reason)]
+    assert sorted(matched) == sorted(set(Reason) - {Reason.NO_ADDRESS})
+
+
+def test_every_alert_says_what_to_do(full: Manifests) -> None:
+    """Its runbook is a section of docs/operations.md, and no section is without an alert."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    sections = set(re.findall(r"^### (TokenBucket\w+)$", page, re.MULTILINE))
+    assert sections == {rule["alert"] for rule in rules(full)}
+    for rule in rules(full):
+        assert rule["annotations"]["runbook_url"].endswith(f"/docs/operations.md#{rule['alert'].lower()}")
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+
+
+@pytest.fixture(scope="session")
+def checker() -> Path:
+    try:
+        return promtool()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no promtool: {getattr(error, 'stderr', '') or error}")
+
+
+def run_promtool(checker: Path, *words: str | Path) -> None:
+    done = subprocess.run([checker, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_alerts_fire_when_they_should(checker: Path, full: Manifests, tmp_path: Path) -> None:
+    """And not otherwise."""
+    [document] = full.of("PrometheusRule")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(document["spec"]))
+    run_promtool(checker, "check", "rules", tmp_path / "rules.yaml")
+    shutil.copy(HERE / "alerts_test.yaml", tmp_path)
+    run_promtool(checker, "test", "rules", tmp_path / "alerts_test.yaml")
+
+
+def test_prometheus_understands_the_dashboard(checker: Path, full: Manifests, tmp_path: Path) -> None:
+    """Each of its expressions, with Grafana's variables filled in."""
+    texts = [text.replace("$__rate_interval", "5m").replace("$namespace", ".*") for text in panels(full)]
+    assert not [text for text in texts if "$" in text]
+    records = [{"record": f"panel_{number}", "expr": text} for number, text in enumerate(texts)]
+    (tmp_path / "panels.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": records}]}))
+    run_promtool(checker, "check", "rules", tmp_path / "panels.yaml")
+
+
+def test_the_dashboard_is_one_page_without_gaps(full: Manifests) -> None:
+    """No two panels in one place, none without a word of explanation."""
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard(full)["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert panel["description"], panel["title"]
+        taken |= cells
+    assert taken == {(x, y) for x in range(24) for y in range(1 + max(y for _, y in taken))}
+
+
+def test_who_is_asked_listens_there(full: Manifests) -> None:
+    """The PodMonitor's port is a port of the agents and of the controller, and of no other pod."""
+    [monitor] = full.of("PodMonitor")
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["honorLabels"], "a limited pod's namespace and name are not its agent's"
+    selector = monitor["spec"]["selector"]["matchLabels"]
+    asked = {}
+    for each in full.documents:
+        template = each.get("spec", {}).get("template", {})
+        if selector.items() <= template.get("metadata", {}).get("labels", {}).items():
+            [container] = template["spec"]["containers"]
+            ports = {port["name"]: port["containerPort"] for port in container.get("ports", ())}
+            [address] = [word for word in container["args"] if word.startswith("--metrics-address")] or [None]
+            if endpoint["port"] in ports:
+                asked[each["metadata"]["name"]] = address.endswith(f":{ports[endpoint['port']]}")
+    assert asked == dict.fromkeys(
+        ["tokenbucket-agent", "tokenbucket-agent-canary", "tokenbucket-controller"], True
+    )
+
+
+@pytest.mark.parametrize(("role", "groups"), [(AGENT, {"agent", "api"}), (CONTROLLER, {"controller", "api"})])
+def test_what_is_not_served_is_not_missed(chart: Chart, role: dict[str, Any], groups: set[str]) -> None:
+    """An alert that it is absent would fire for ever."""
+    [document] = chart.render(role | {"prometheusRule": {"enabled": True}}).of("PrometheusRule")
+    assert {group["name"] for group in document["spec"]["groups"]} == {
+        f"tokenbucket-{each}" for each in groups
+    }
+
+
+@pytest.mark.parametrize("value", ["podMonitor", "prometheusRule"])
+def test_monitoring_without_metrics_is_an_error(chart: Chart, value: str) -> None:
+    """With what to set."""
+    with pytest.raises(ChartError, match=f"{value}.enabled: there are no metrics; set agent.metrics.enabled"):
+        chart.render({value: {"enabled": True}})
+
+
+def test_nothing_is_served_unless_it_is_asked_for(default: Manifests) -> None:
+    """No port of a node is opened by an upgrade."""
+    for pod in default.pods().values():
+        [container] = pod["containers"]
+        assert not [word for word in container.get("args", ()) if "metrics" in word]
+        assert "metrics" not in {port["name"] for port in container.get("ports", ())}
+    assert not [kind for kind in KINDS if default.of(kind)]
