@@ -92,13 +92,15 @@ struct tb_peer_key {
 
 /* Kept per CPU. Packets are wire packets: each segment of a GSO packet counts. */
 struct tb_stats {
-	/* The first cache line: what a conforming packet touches, which was one of the first two cases; and the end
-	 * of those that exceeded and had no other. */
+	/*
+	 * The first cache line: what a conforming packet touches, which was one of the first two cases; and
+	 * what became of those that exceeded, where it was nothing better.
+	 */
 	__u64 in_window_packets;
 	__u64 idle_packets;
 	__u64 conform_bytes;
 	__u64 shared_peer_packets; /* had no peer's bucket of their own, but the one shared */
-	__u64 forwarded_packets; /* let through all the same: marked, or only observed */
+	__u64 forwarded_packets;   /* let through all the same: marked, or only observed */
 	__u64 forwarded_bytes;
 	__u64 dropped_packets;
 	__u64 dropped_bytes;

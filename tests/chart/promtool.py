@@ -1,4 +1,4 @@
-"""promtool, of Debian's package of Prometheus: unpacked into the cache, as installing it would start a server."""
+"""promtool, of Debian's package of Prometheus: unpacked, not installed, which would start a server."""
 
 from __future__ import annotations
 

@@ -120,8 +120,11 @@ def agent(agents: list[Agent]) -> Agent:
 
 
 def test_the_api_server_takes_everything(release: Release) -> None:
-    """With all that can be switched on; a pod needs its account to be there, so those that make pods do."""
-    documents = [each for each in rendered(release, NAMESPACE) if each["kind"] != "Pod"]
+    """With all that can be switched on, but what is not the API server's own: a pod needs its account to be
+    there, so those that make pods do, and what is for the Prometheus operator needs its CRDs.
+    """
+    not_here = {"Pod", "PodMonitor", "PrometheusRule"}
+    documents = [each for each in rendered(release, NAMESPACE) if each["kind"] not in not_here]
     for each in documents:
         if each["kind"] == "CustomResourceDefinition":
             each["metadata"]["labels"]["app.kubernetes.io/instance"] = NAME
