@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.bpf.bucket_machine import Machine, config
+from tokenbucket.core.pod import PodId
+from tokenbucket.core.policy import Direction
+from tokenbucket.core.slot import Owner, Slot, SlotKey
+from tokenbucket.core.stats import Stats
 
 MS = 10**6
 NOW_NS = 1_000 * 10**9
@@ -60,3 +64,28 @@ def test_a_slot_for_another_limit_counts_from_nothing(machine: Machine) -> None:
     machine.configure(config(packets_per_s=1, burst_packets=1))
     stats = machine.slots.stats(machine.index)
     assert (stats.admitted_packets, stats.dropped_packets) == (0, 0)
+
+
+@pytest.mark.parametrize(("uid", "left"), [("2", False), ("1", True)])
+def test_a_slot_that_changes_hands_while_it_is_read_is_left_out(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, uid: str, *, left: bool
+) -> None:
+    """Its counters may be the next one's. A policy that changes meanwhile is no reason."""
+    slots, read = machine.slots, machine.slots.stats
+
+    def own(uid: str, policy: str) -> SlotKey:
+        key = SlotKey(PodId("shop", "web", uid), Direction.INGRESS)
+        slots.write(
+            machine.index, Slot(Owner(key, policy), config(packets_per_s=1, burst_packets=1)), fresh=True
+        )
+        return key
+
+    def read_slowly(index: int) -> Stats:
+        stats = read(index)
+        own(uid, "after")
+        return stats
+
+    own("1", "before")
+    monkeypatch.setattr(slots, "stats", read_slowly)
+    found = [slot.owner for slot, _ in slots.counted() if slot.owner.key.subject.name == "web"]
+    assert [owner.policy for owner in found] == ["after"] * left

@@ -1,0 +1,80 @@
+"""Metrics of a cluster, asked for over the network as Prometheus asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from cluster.kubectl import Kubectl
+from cluster.workloads import pod
+from tests.e2e.release import CONTROLLER, Release, policy, until, wait_ready
+
+
+@pytest.fixture(scope="module")
+def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
+    """A limited pod on each node, and one that cannot be limited."""
+    release.install(agent__metrics__enabled="true", controller__metrics__enabled="true")
+    with release.admin.fresh_namespace("metrics") as here:
+        here.apply(
+            policy("web", "web", ingress={"rate": {"bits": "80M"}, "exceedAction": "Drop"}),
+            *(pod(f"web-{node}", node, labels={"app": "web"}) for node in nodes),
+        )
+        wait_ready(here, "web", len(nodes))
+        yield here
+    release.install()
+
+
+def scraped(kubectl: Kubectl, name: str) -> list[Sample]:
+    """All samples of a pod, at the port that it calls so, through the API server."""
+    found = kubectl.get("pod", name)
+    [container] = found["spec"]["containers"]
+    [port] = [each["containerPort"] for each in container["ports"] if each["name"] == "metrics"]
+    namespace = found["metadata"]["namespace"]
+    text = kubectl.run("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics")
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+def value(samples: list[Sample], name: str, **labels: str) -> float:
+    """Of all that have these labels."""
+    wanted = labels.items()
+    return sum(
+        each.value for each in samples if each.name == f"tokenbucket_{name}" and wanted <= each.labels.items()
+    )
+
+
+def test_an_agent_answers_for_its_own_node(shop: Kubectl, release: Release, nodes: list[str]) -> None:
+    """Its pod's limit, itself, and how the API server answers it."""
+    for node in nodes:
+        samples = scraped(release.kubectl, release.agent(node))
+        assert value(samples, "agent_ready") == 1
+        assert value(samples, "limits_in_force") == 1
+        assert value(samples, "agent_last_pass_timestamp_seconds") > 0
+        assert value(samples, "agent_report_timestamp_seconds") > 0
+        assert value(samples, "api_requests_total", method="GET", code="200") > 0
+        limited = [each.labels for each in samples if each.name == "tokenbucket_pod_rate_bytes_per_second"]
+        assert limited == [
+            {"namespace": "metrics", "pod": f"web-{node}", "policy": "web", "direction": "ingress"}
+        ]
+        assert value(samples, "pod_rate_bytes_per_second") == 10**7
+
+
+def test_the_controller_answers_for_the_cluster(shop: Kubectl, release: Release, nodes: list[str]) -> None:
+    """Its policies and its agents."""
+    [name] = [
+        each["metadata"]["name"]
+        for each in release.kubectl.items("pods", f"--selector={CONTROLLER}")
+        if "deletionTimestamp" not in each["metadata"]
+    ]
+
+    def told() -> bool:
+        samples = scraped(release.kubectl, name)
+        return (
+            value(samples, "policies", reason="Programmed") == 1
+            and value(samples, "policy_pods", policy="web", state="programmed") == len(nodes)
+            and value(samples, "agents", ready="true") == len(nodes)
+        )
+
+    until(told)
