@@ -19,6 +19,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.fake_api import FakeApi, list_of
+from tokenbucket.controller import exposition
+from tokenbucket.controller.run import Controller, ControllerOptions
 from tokenbucket.core.desired import Reason
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction, Mode
@@ -188,6 +190,26 @@ def test_the_controller_counts_policies_by_reason() -> None:
     assert (value("agents", ready="true"), value("agents", ready="false")) == (3, 1)
     assert value("api_requests_total", method="GET", code="none") == 4
     assert value("api_requests_total", method="PATCH", code="200") == 5
+
+
+def test_the_controller_tells_what_status_tells(api: FakeApi) -> None:
+    """Of a policy that has one, and of one that has none."""
+    controller = Controller(ControllerOptions("tokenbucket-system", "app=agent"))
+    ready = {"type": "Ready", "status": "False", "reason": "Failed"}
+    status = {
+        "conditions": [{"type": "Accepted", "reason": "Accepted"}, ready],
+        "pods": {"matched": 3, "failed": 1},
+    }
+    controller.policies.put({"metadata": {"namespace": "shop", "name": "web"}, "status": status})
+    controller.policies.put({"metadata": {"namespace": "shop", "name": "new"}})
+    for name, state in (("one", "True"), ("two", "False")):
+        conditions = [{"type": "Ready", "status": state}]
+        controller.agents.put({"metadata": {"name": name}, "status": {"conditions": conditions}})
+    found = exposition.read(controller)
+    assert (found.ready, found.ready_agents, found.other_agents) == (False, 1, 1)
+    web, new = found.policies
+    assert (web.reason, web.pods) == ("Failed", {"matched": 3, "programmed": 0, "degraded": 0, "failed": 1})
+    assert (new.reason, set(new.pods.values())) == ("", {0})
 
 
 def test_answers_of_the_api_are_counted(api: FakeApi) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 from tokenbucket import __version__
@@ -18,10 +17,11 @@ _STATES = ("matched", "programmed", "degraded", "failed")
 
 def serve(address: tuple[str, int], controller: Controller) -> AbstractContextManager[None]:
     """Answers at that host and port for the block."""
-    return serving(*address, registry_of(OF_THE_CONTROLLER, lambda: _read(controller)))
+    return serving(*address, registry_of(OF_THE_CONTROLLER, lambda: read(controller)))
 
 
-def _read(controller: Controller) -> ControllerReading:
+def read(controller: Controller) -> ControllerReading:
+    """What is the case now."""
     agents = controller.agents.values()
     ready = sum(agent.ready for agent in agents)
     return ControllerReading(
@@ -35,14 +35,9 @@ def _read(controller: Controller) -> ControllerReading:
 
 
 def _policy(policy: PolicyObject) -> PolicyReading:
-    """What its status says, which another version may have written."""
+    """What its status says, of the types that the schema lets in."""
     conditions = policy.status.get("conditions") or ()
-    reasons = [str(each.get("reason") or "") for each in conditions if each.get("type") == "Ready"]
-    counts = policy.status.get("pods")
-    pods = counts if isinstance(counts, Mapping) else {}
-    return PolicyReading(
-        policy.head.namespace,
-        policy.head.name,
-        reasons[0] if reasons else "",
-        {state: int(pods.get(state) or 0) for state in _STATES},
-    )
+    reason = next((each["reason"] for each in conditions if each["type"] == "Ready"), "")
+    pods = policy.status.get("pods") or {}
+    counts = {state: pods.get(state, 0) for state in _STATES}
+    return PolicyReading(policy.head.namespace, policy.head.name, reason, counts)
