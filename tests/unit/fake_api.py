@@ -107,6 +107,7 @@ class FakeApi:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        asyncio.run_coroutine_threadsafe(_others_ended(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -348,3 +349,11 @@ def _failure(status: int, message: str) -> Document:
 
 def _refused(status: int, message: str = "refused") -> web.Response:
     return web.json_response(_failure(status, message), status=status)
+
+
+async def _others_ended() -> None:
+    """Connections that were reset are still being cleared away."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
