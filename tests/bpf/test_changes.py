@@ -69,9 +69,7 @@ def flood(machine: Machine) -> Iterator[None]:
         assert all(run.result() for run in runs)
 
 
-@pytest.mark.parametrize(
-    "actions", [*((name,) for name in ACTIONS), tuple(ACTIONS)], ids=", ".join
-)
+@pytest.mark.parametrize("actions", [*((name,) for name in ACTIONS), tuple(ACTIONS)], ids=", ".join)
 def test_changes_one_after_the_other_give_nothing_away(machine: Machine, actions: tuple[str, ...]) -> None:
     """Of rate and burst, and from each action to each other: what is let through stays within the higher rate
     x time + one burst, and does not fall below the lower rate.
