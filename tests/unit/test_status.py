@@ -38,8 +38,14 @@ def good(name: str = "a", pods: int = 3, **fields: Any) -> NodeState:
     return node(name, matched=pods, programmed=pods, **fields)
 
 
-def status(*nodes: NodeState, head: PolicyHead = HEAD, previous: Iterable[object] = (), now: str = NOW):
-    return policy_status(head, nodes, previous, now)
+def status(
+    *nodes: NodeState,
+    head: PolicyHead = HEAD,
+    previous: Iterable[object] = (),
+    now: str = NOW,
+    agents: int = 1,
+) -> dict[str, Any]:
+    return policy_status(head, nodes, previous, now, agents)
 
 
 def condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -80,6 +86,13 @@ def test_a_policy_in_force_everywhere_is_ready() -> None:
             {"type": "Ready", **common, **in_force},
         ],
     }
+
+
+def test_without_an_agent_nobody_knows_that_a_policy_selects_no_pod() -> None:
+    """As after uninstalling, or where no agent has started yet."""
+    document = status(agents=0)
+    assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
+    assert message(document).startswith("no agent is ready on any node")
 
 
 def test_a_policy_that_selects_no_pod_is_ready() -> None:

@@ -154,6 +154,7 @@ class Controller:
     async def _round(self, client: Client) -> None:
         states = await self._states(client)
         concerned = _by_policy(states)
+        agents = sum(state.alive for state in states)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         policies = self.policies.values()
         self._pace.keep({policy.head.uid for policy in policies})
@@ -163,7 +164,7 @@ class Controller:
             if not concerned[head.namespace, head.name] and self._may_be_unseen(policy):
                 continue
             before = policy.status.get("conditions") or []
-            status = policy_status(head, concerned[head.namespace, head.name], before, now)
+            status = policy_status(head, concerned[head.namespace, head.name], before, now, agents)
             if status == policy.status:
                 continue
             wait_s = self._pace.wait_s(head.uid, len(states), time.monotonic())

@@ -96,6 +96,8 @@ class _Sum:
     behind: tuple[_Entry, ...]
     """Of live agents that have not reported this generation yet."""
     dead: tuple[_Entry, ...]
+    agents: int
+    """Live ones, of all nodes."""
 
     @property
     def entries(self) -> tuple[_Entry, ...]:
@@ -132,9 +134,12 @@ def policy_status(
     reports: Iterable[NodeState],
     previous_conditions: Iterable[object],
     now: str,
+    agents: int,
 ) -> dict[str, Any]:
-    """The whole status of a TokenBucketPolicy. ``now`` is RFC 3339."""
-    total = _sum(policy, reports)
+    """The whole status of a TokenBucketPolicy. ``reports`` are those that speak of it, ``agents`` is how many
+    live agents there are, whatever they speak of; ``now`` is RFC 3339.
+    """
+    total = _sum(policy, reports, agents)
     programmed, matched = total.pods("programmed"), total.matched
     document = {
         "observedGeneration": policy.generation,
@@ -156,7 +161,7 @@ def policy_status(
     return {name: value for name, value in document.items() if value not in ({}, "")}
 
 
-def _sum(head: PolicyHead, reports: Iterable[NodeState]) -> _Sum:
+def _sum(head: PolicyHead, reports: Iterable[NodeState], agents: int) -> _Sum:
     current, behind, dead = [], [], []
     for node in sorted(reports, key=lambda node: node.name):
         given = _find(head, node.report)
@@ -170,7 +175,7 @@ def _sum(head: PolicyHead, reports: Iterable[NodeState]) -> _Sum:
             current.append(entry)
         else:
             behind.append(entry)
-    return _Sum(head, tuple(current), tuple(behind), tuple(dead))
+    return _Sum(head, tuple(current), tuple(behind), tuple(dead), agents)
 
 
 def _find(head: PolicyHead, report: NodeReport) -> PolicyReport | None:
@@ -282,6 +287,9 @@ def _failed(total: _Sum) -> _Verdict | None:
 
 
 def _unavailable(total: _Sum) -> _Verdict | None:
+    if not total.agents and not total.dead:
+        message = "no agent is ready on any node: nobody tells which pods spec.podSelector selects"
+        return _Verdict("Unknown", "AgentUnavailable", message)
     if not total.dead:
         return None
     pods = sum(entry.policy.matched for entry in total.dead)
