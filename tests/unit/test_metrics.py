@@ -7,6 +7,7 @@ import re
 import socket
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -222,7 +223,7 @@ def test_answers_of_the_api_are_counted(api: FakeApi) -> None:
 
         asyncio.run(run())
 
-    before = answers.counts()
+    before = Counter(answers.counts())
     ask()
     api.fail(list_of(PODS), 403)
     with pytest.raises(ApiError):
@@ -231,12 +232,7 @@ def test_answers_of_the_api_are_counted(api: FakeApi) -> None:
     with pytest.raises(ApiError):
         ask()
     api.start()
-    after = answers.counts()
-    assert {key: count - before.get(key, 0) for key, count in after.items() if key[0] == "GET"} == {
-        ("GET", 200): 1,
-        ("GET", 403): 1,
-        ("GET", 0): 1,
-    } | {key: 0 for key in before if key[1] not in {200, 403, 0}}
+    assert Counter(answers.counts()) - before == {("GET", 200): 1, ("GET", 403): 1, ("GET", 0): 1}
 
 
 def served(registry: CollectorRegistry, paths: Iterable[str] = ("/metrics",), **headers: str) -> list[str]:
