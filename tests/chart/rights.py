@@ -20,7 +20,7 @@ EVERYWHERE: dict[str, Rights] = {
     "tokenbucket-controller": {
         POLICIES: READ,
         STATUS: frozenset({"get", "patch"}),
-        REPORTS: READ | {"delete"},
+        REPORTS: READ | {"patch", "delete"},
         NODES: READ,
         EVENTS: frozenset({"create"}),
     },

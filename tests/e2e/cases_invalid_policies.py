@@ -244,6 +244,7 @@ INVALID = (
     _labels("label-value", "matchLabels", "[app]: ", "the value of a label", matchLabels={"app": "a b"}),
     _labels("label-value-long", "matchLabels.app", "more than 63", matchLabels={"app": "x" * 64}),
     _labels("label-value-missing", "matchLabels", "app: has no value; give one", matchLabels={"app": None}),
+    _labels("no-label", "matchLabels", "is empty, which selects all pods; give a label", matchLabels={}),
     _requirement("requirement-key", "key", "must be the key of a label", key="a b", operator="Exists"),
     _requirement("requirement-value", "values[0]", "must be the value of a label", **_IN, values=["a b"]),
     # Too many.

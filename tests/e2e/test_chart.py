@@ -257,6 +257,11 @@ def test_an_agent_may_set_the_one_condition_of_its_own_nodes_pods(agents: list[A
             {"egress": {"rate": {"bits": "80M"}, "burst": {"bytes": "999k"}, "exceedAction": "Drop"}},
             "spec.egress.burst.bytes: is less than 100 ms of the rate",
         ),
+        (
+            {"ingress": {"rate": {"bits": "10M"}, "perPeer": {"rate": {"bits": "100M"}}}},
+            "spec.ingress.perPeer.rate.bits: is above rate.bits",
+        ),
+        ({"ingress": {"rate": {"bits": "10M"}, "perPeer": {"rate": {"bits": "10M"}}}}, None),
         ({"ingress": {"rate": {"bits": "1M"}}, "egress": {"rate": {"packets": 100}}}, None),
         ({"ingress": {"rate": {"bits": "80M"}, "burst": {"bytes": "1M"}, "exceedAction": "Drop"}}, None),
         ({"ingress": {"rate": {"bits": "80M"}, "burst": {"bytes": "64Ki"}}}, None),

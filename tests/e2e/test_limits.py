@@ -103,6 +103,33 @@ def test_the_higher_priority_wins_and_the_other_says_so(shop: Kubectl, nodes: li
     assert limited(shop, client, target, RATE)
 
 
+def test_a_policy_that_loses_one_direction_names_the_winner(shop: Kubectl, nodes: list[str]) -> None:
+    """What is left of it is in force."""
+    shop.apply(policy("web", "web", ingress=LIMIT, egress=LIMIT))
+    shop.apply(policy("strict", "web", priority=5, egress=LIMIT))
+    wait_ready(shop, "strict", len(nodes))
+    pods = f"{len(nodes)} pod{'s' if len(nodes) > 1 else ''}"
+    winner = f"in force instead: shop/strict (egress of {pods})"
+    until(lambda: winner in condition(shop, "web", "Programmed").get("message", ""))
+    wait_ready(shop, "web", len(nodes))
+
+
+def test_a_trial_lifts_no_limit(shop: Kubectl, nodes: list[str]) -> None:
+    """A policy that only observes gives way to one that enforces, and says so; alone it limits nothing."""
+    client, target = f"client-{nodes[-1]}", f"web-{nodes[0]}"
+    shop.apply(policy("web", "web", ingress=LIMIT))
+    wait_ready(shop, "web", len(nodes))
+    shop.apply(policy("trial", "web", priority=9, mode="Observe", ingress=LIMIT))
+    until(lambda: condition(shop, "trial", "Ready").get("reason") == "Overridden")
+    assert "gives way to all that enforce" in condition(shop, "trial", "Ready")["message"]
+    assert limited(shop, client, target, RATE)
+    shop.run("delete", "tbp", "web")
+    wait_ready(shop, "trial", len(nodes))
+    assert condition(shop, "trial", "Ready")["reason"] == "Observed"
+    until(lambda: arrives(shop, client, target) > 2 * RATE)
+    assert "Observe" in shop.run("get", "tbp", "trial", "--output=jsonpath={.status.action}")
+
+
 def test_labels_of_a_running_pod_decide(shop: Kubectl, nodes: list[str]) -> None:
     """A pod that gets the label is limited, and one that loses it is not."""
     shop.apply(policy("chosen", "chosen", ingress=LIMIT))

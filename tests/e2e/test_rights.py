@@ -112,7 +112,7 @@ REFUSED = {
         *FOR_NOBODY,
         *READ_OUTSIDE,
         *deeds("configmaps", ("patch",)),
-        *deeds("tokenbucketnodes", ("create", "patch"), OURS),
+        *deeds("tokenbucketnodes", ("create",), OURS),
         *deeds("tokenbucketpolicies/status", ("update",), OURS),
         *deeds("events", ("list", "delete")),
         *(Deed(verb, "pods", "", "kube-system") for verb in ("get", "list", "watch")),

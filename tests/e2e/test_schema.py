@@ -25,7 +25,7 @@ from tests.e2e.release import until
 CRDS = Path(__file__).parents[2] / "crds" / "tokenbucket.yaml"
 KINDS = ("tokenbucketpolicies.tokenbucket.dev", "tokenbucketnodes.tokenbucket.dev")
 POLICY_COLUMNS = ["NAME", "INGRESS", "EGRESS", "PODS", "ACTION", "READY", "REASON", "AGE"]
-NODE_COLUMNS = ["NAME", "ENFORCEMENT", "LIMITS", "FQ", "KERNEL", "VERSION", "AGE"]
+NODE_COLUMNS = ["NAME", "READY", "ENFORCEMENT", "LIMITS", "FQ", "KERNEL", "VERSION", "AGE", "PROBLEM"]
 
 
 @pytest.fixture(scope="module")
@@ -230,10 +230,20 @@ def test_a_policy_can_be_waited_for(applied: Kubectl) -> None:
 
 
 NODE_STATUS = {
+    "conditions": [
+        {
+            "type": "AgentReady",
+            "status": "False",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "reason": "NoPod",
+            "message": "none",
+        }
+    ],
     "agent": {"version": "0.1.0", "pod": "tokenbucket-agent-abcde"},
     "kernel": "6.12.107",
     "fq": True,
     "enforcement": "Enforce",
+    "problem": "ConfigMap: enforcement: 'Of' must be one of Enforce, Observe, Off",
     "clean": False,
     "limits": 12,
     "policies": [
@@ -245,9 +255,11 @@ NODE_STATUS = {
             "matched": 3,
             "programmed": 3,
             "degraded": 3,
+            "observed": 0,
             "failed": 0,
             "pending": 0,
             "overridden": 0,
+            "overriddenBy": [{"policy": "shop/other", "direction": "egress", "pods": 3}],
             "off": 0,
             "effective": {"ingress": "100Mbit/s, burst 625kB, Delay 100ms"},
             "action": {"ingress": "Drop (degraded: no fq)"},
@@ -291,7 +303,8 @@ def test_a_nodes_report_is_one_request_and_shown_in_the_columns(shop: Kubectl) -
         assert json.loads(stored)["status"] == NODE_STATUS
         head, line = columns(until(applied_and_shown))
         assert head == NODE_COLUMNS
-        assert line[:-1] == ["node-of-a-test", "Enforce", "12", "true", "6.12.107", "0.1.0"]
+        assert line[:-2] == ["node-of-a-test", "False", "Enforce", "12", "true", "6.12.107", "0.1.0"]
+        assert line[-1] == NODE_STATUS["problem"]
     finally:
         shop.delete(report)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.cluster import Cluster
+from cluster.errors import ClusterError
 from cluster.node_shell import NodeShell
 from tests.e2e.agents import AGENT_PIDS
 from tests.e2e.image import LAYOUT_TAG
@@ -74,9 +75,18 @@ def test_agents_whose_image_is_missing(shop: TwoLimits) -> None:
         here.run("set", "image", "daemonset/tokenbucket-agent", "*=localhost/tokenbucket:none")
         try:
             until(lambda: shop.programmed("Unknown", "AgentUnavailable"))
+            until(lambda: set(_agents_ready(shop)) == {"False"})
         finally:
             here.run("rollout", "undo", "daemonset/tokenbucket-agent")
         shop.release.wait()
+        until(lambda: set(_agents_ready(shop)) == {"True"})
+
+
+def _agents_ready(shop: TwoLimits) -> list[str]:
+    """As ``kubectl get tbn`` shows it of each node."""
+    return [
+        line.split()[1] for line in shop.kubectl.run("get", "tbn", *shop.nodes, "--no-headers").splitlines()
+    ]
 
 
 @pytest.mark.usefixtures("cluster")  # only its nodes have that image
@@ -133,6 +143,58 @@ def test_the_kill_switch(shop: TwoLimits) -> None:
         time.sleep(2)
         for flow in flows:
             limited(flow)
+
+
+def test_a_switch_that_only_observes(shop: TwoLimits) -> None:
+    """Everything passes, and nobody takes that for a limit: not ready, and the column Action says so."""
+    with shop.under_traffic() as flows:
+        shop.release.enforce("Observe")
+        try:
+            until(lambda: shop.programmed("False", "Observed"))
+            assert "Observe" in shop.kubectl.run("get", "tbp", "web", "--output=jsonpath={.status.action}")
+            for flow in flows:
+                until(lambda flow=flow: unlimited(flow))  # type: ignore[misc]
+        finally:
+            shop.release.enforce("Enforce")
+        shop.wait()
+
+
+@pytest.mark.parametrize("word", ["Of", ""])
+def test_a_word_that_the_switch_does_not_know_is_refused(shop: TwoLimits, word: str) -> None:
+    """In both places, with the words that it knows."""
+    with pytest.raises(ClusterError, match=r"data.enforcement: .* must be one of Enforce, Observe, Off"):
+        shop.release.enforce(word)
+    with pytest.raises(ClusterError, match=r"tokenbucket.dev/enforcement: .* must be one of Enforce, Obs"):
+        shop.kubectl.run("label", "node", shop.nodes[0], f"tokenbucket.dev/enforcement={word}")
+
+
+def test_a_word_that_comes_past_the_check_changes_nothing(shop: TwoLimits) -> None:
+    """Off stays Off, and ``kubectl get tbn`` says what is wrong."""
+    binding = "validatingadmissionpolicybinding/tokenbucket-switch-of-release"
+    document = shop.kubectl.get(*binding.split("/"))
+    shop.release.enforce("Off")
+    try:
+        until(lambda: shop.programmed("False", "Off"))
+        shop.kubectl.run("delete", binding)
+        until(lambda: _accepts(shop, "Of"))
+        until(lambda: "'Of' must be one of" in shop.kubectl.run("get", "tbn", shop.nodes[0]))
+        assert shop.kubectl.get("tbn", shop.nodes[0])["status"]["enforcement"] == "Off"
+        assert shop.programmed("False", "Off")
+    finally:
+        shop.release.enforce("Enforce")
+        del document["metadata"]["resourceVersion"], document["metadata"]["uid"]
+        shop.kubectl.apply(document)
+    shop.wait()
+    assert "must be one of" not in shop.kubectl.run("get", "tbn")
+
+
+def _accepts(shop: TwoLimits, word: str) -> bool:
+    """Whether the API server does: it learns of a binding's end a moment later."""
+    try:
+        shop.release.enforce(word)
+    except ClusterError:
+        return False
+    return True
 
 
 def test_the_kill_switch_of_one_node(shop: TwoLimits) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tokenbucket.core.report import (
     NodeReport,
+    Override,
     PodReport,
     PolicyReport,
     ReasonCount,
@@ -35,10 +36,11 @@ POLICY = st.builds(
     matched=COUNT,
     programmed=COUNT,
     degraded=COUNT,
+    observed=COUNT,
     failed=COUNT,
     pending=COUNT,
     overridden=COUNT,
-    overridden_by=TEXT,
+    overridden_by=st.lists(st.builds(Override, TEXT, TEXT, COUNT), max_size=3).map(tuple),
     off=COUNT,
     effective=WORDS,
     action=WORDS,
@@ -52,6 +54,7 @@ REPORT = st.builds(
     kernel=TEXT,
     fq=st.booleans(),
     enforcement=TEXT,
+    problem=TEXT,
     clean=st.booleans(),
     limits=COUNT,
     policies=st.lists(POLICY, max_size=3).map(tuple),
@@ -70,6 +73,7 @@ FULL = to_document(
         kernel="6.12.107",
         fq=True,
         enforcement="Enforce",
+        problem="none",
         clean=True,
         limits=2,
         policies=(
@@ -79,7 +83,7 @@ FULL = to_document(
                 "1",
                 3,
                 "spec: wrong",
-                overridden_by="shop/other",
+                overridden_by=(Override("shop/other", "egress", 1),),
                 effective={"ingress": "1Mbit/s"},
                 action={"ingress": "Drop"},
                 reasons=(ReasonCount("NoFq", 1, "none"),),
@@ -145,7 +149,7 @@ def test_the_default_of_each_field_is_read_where_the_document_is_empty() -> None
 
 def test_what_is_empty_is_not_written() -> None:
     """Numbers and flags are: columns show them."""
-    counts = ("matched", "programmed", "degraded", "failed", "pending", "overridden", "off")
+    counts = ("matched", "programmed", "degraded", "observed", "failed", "pending", "overridden", "off")
     report = NodeReport(policies=(PolicyReport("shop", "web", "1", 3),))
     assert to_document(report) == {
         "fq": False,

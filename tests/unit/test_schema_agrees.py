@@ -117,7 +117,7 @@ def test_every_list_says_how_it_merges() -> None:
     }
     assert keys == {
         f"{POLICY}.status.conditions": ["type"],
-        "TokenBucketNode.status.policies": ["namespace", "name"],
+        "TokenBucketNode.status.conditions": ["type"],
     }
 
 

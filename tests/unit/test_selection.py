@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +74,14 @@ def test_each_direction_has_its_own_winner() -> None:
     assert Winners([weak, strong]).of(POD) == {Direction.INGRESS: strong, Direction.EGRESS: weak}
 
 
+@given(st.permutations(RANKED))
+def test_one_that_only_observes_wins_over_none_that_enforces(policies: list[Policy]) -> None:
+    """Whatever its priority: a trial must not lift a limit. Among themselves the usual order holds."""
+    trial, other = (replace(each, name=f"{each.name}-trial", mode=Mode.OBSERVE) for each in RANKED[:2])
+    assert Winners([trial, other, *policies]).of(POD) == {Direction.INGRESS: RANKED[0]}
+    assert Winners([other, trial]).of(POD) == {Direction.INGRESS: trial}
+
+
 def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> None:
     """A namespace is a border."""
     off = Policy("shop", "off", Selector(), {Direction.INGRESS: LIMIT}, mode=Mode.OFF)
@@ -88,6 +98,11 @@ def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> No
         (Limit(Rate(1_000_000)), ExceedAction.DROP, "1Mbit/s, burst 128KiB, Drop"),
         (Limit(Rate(None, 10_000)), ExceedAction.DROP, "10kpkt/s, burst 5000 packets, Drop"),
         (Limit(Rate(None, 10)), ExceedAction.DROP, "10pkt/s, burst 64 packets, Drop"),
+        (
+            Limit(Rate(10**12, 10**9)),
+            ExceedAction.DROP,
+            "1Tbit/s, burst 4GiB, 1Gpkt/s, burst 16777216 packets, Drop",
+        ),
         (
             Limit(Rate(10**10), max_delay_ns=10**9),
             ExceedAction.DELAY,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_report import STATUS_SCHEMA, misfits
-from tokenbucket.core.report import NodeReport, PolicyReport, ReasonCount
-from tokenbucket.core.status import NodeState, PolicyHead, policy_status
+from tokenbucket.core.policy import Mode
+from tokenbucket.core.report import NodeReport, Override, PolicyReport, ReasonCount
+from tokenbucket.core.status import policy_status
+from tokenbucket.core.summary import Agents, NodeState, PolicyHead
 
 HEAD = PolicyHead("shop", "web", "uid-1", 4)
 THEN, NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
@@ -38,14 +41,20 @@ def good(name: str = "a", pods: int = 3, **fields: Any) -> NodeState:
     return node(name, matched=pods, programmed=pods, **fields)
 
 
+def over(policy: str, pods: int = 1, direction: str = "ingress") -> tuple[Override, ...]:
+    """Another policy is in force instead."""
+    return (Override(policy, direction, pods),)
+
+
 def status(
     *nodes: NodeState,
     head: PolicyHead = HEAD,
     previous: Iterable[object] = (),
     now: str = NOW,
     agents: int = 1,
+    silent: Iterable[str] = (),
 ) -> dict[str, Any]:
-    return policy_status(head, nodes, previous, now, agents)
+    return policy_status(head, nodes, previous, now, Agents(agents, tuple(silent)))
 
 
 def condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -135,7 +144,8 @@ def test_a_refusal_of_an_earlier_generation_is_past() -> None:
 
 def test_pods_all_kept_off_by_the_mode_are_off() -> None:
     """The reason is the policy's own."""
-    document = status(node("a", matched=1, off=1), node("b", matched=1, off=1, enforcement="Off"))
+    head = replace(HEAD, mode=Mode.OFF)
+    document = status(node("a", matched=1, off=1), node("b", matched=1, off=1, enforcement="Off"), head=head)
     assert verdict(document) == verdict(document, "Ready") == ("False", "Off")
     assert message(document) == "kept off 2 of 2 pods: spec.mode is Off"
 
@@ -214,23 +224,83 @@ def test_words_of_a_dead_agent_are_still_shown() -> None:
 
 
 def test_a_policy_that_another_overrides_on_all_pods_names_it_and_the_fix() -> None:
-    """That of the most pods, where there are several."""
-    one = node("a", matched=1, overridden=1, overridden_by="shop/first")
+    """All of them where there are several, the one of the most pods first."""
+    one = node("a", matched=1, overridden=1, overridden_by=over("shop/first"))
     document = status(one)
     assert verdict(document) == verdict(document, "Ready") == ("False", "Overridden")
     assert message(document) == (
-        "shop/first is in force on 1 pod instead; raise spec.priority above, or change a podSelector"
+        "in force instead: shop/first (ingress of 1 pod); raise spec.priority above, or change a podSelector"
     )
-    document = status(one, node("b", matched=2, overridden=2, overridden_by="shop/second"))
-    assert message(document).startswith("shop/second and 1 more are in force on 3 pods instead")
+    both = (*over("shop/second", 2), *over("shop/first", 1, "egress"), *over("shop/second", 1, "egress"))
+    document = status(one, node("b", matched=2, overridden=2, overridden_by=both))
+    assert message(document).startswith(
+        "in force instead: shop/second (ingress of 2 pods, egress of 1 pod), "
+        "shop/first (ingress of 1 pod, egress of 1 pod); raise"
+    )
+
+
+def test_of_many_policies_that_override_three_are_named() -> None:
+    """And it says how many there are."""
+    document = status(node("a", matched=5, overridden=5, overridden_by=sum(map(over, "abcde"), ())))
+    named = "a (ingress of 1 pod), b (ingress of 1 pod), c (ingress of 1 pod) and 2 more"
+    assert message(document).startswith(f"in force instead: {named}; raise")
+
+
+def test_a_policy_that_observes_is_told_why_one_of_a_lower_priority_is_in_force() -> None:
+    """Raising the priority alone would not help."""
+    head = replace(HEAD, mode=Mode.OBSERVE)
+    document = status(node("a", matched=1, overridden=1, overridden_by=over("shop/first")), head=head)
+    assert "(one that only observes gives way to all that enforce)" in message(document)
 
 
 def test_a_policy_that_another_overrides_on_some_pods_is_in_force() -> None:
     """A default for all pods, and an exception for some, is what priorities are for."""
-    document = status(node("a", matched=5, programmed=3, overridden=2, overridden_by="shop/other"))
+    others = over("shop/other", 2)
+    document = status(node("a", matched=5, programmed=3, overridden=2, overridden_by=others))
     assert verdict(document) == ("True", "Programmed")
-    assert message(document) == "in force on 3 of 5 pods, on 1 node; shop/other is on 2 others"
+    assert message(document) == (
+        "in force on 3 of 5 pods, on 1 node; in force instead: shop/other (ingress of 2 pods)"
+    )
     assert document["pods"]["summary"] == "3/5"
+
+
+def test_a_policy_that_another_overrides_in_one_direction_names_it() -> None:
+    """Its pods count as programmed: what is left of it is in force."""
+    document = status(node("a", matched=2, programmed=2, overridden_by=over("shop/other", 2, "egress")))
+    assert verdict(document) == ("True", "Programmed")
+    assert message(document) == (
+        "in force on 2 of 2 pods, on 1 node; in force instead: shop/other (egress of 2 pods)"
+    )
+
+
+def test_a_policy_that_only_observes_says_so() -> None:
+    """As it declares: it is ready, and nobody takes it for a limit."""
+    document = status(
+        node("a", matched=2, programmed=2, observed=2, action={"ingress": "Observe"}),
+        head=replace(HEAD, mode=Mode.OBSERVE),
+    )
+    assert verdict(document) == verdict(document, "Ready") == ("True", "Observed")
+    assert message(document) == "counted, and not limited, on 2 of 2 pods, on 1 node"
+    assert document["action"] == "Observe"
+
+
+def test_a_limit_that_the_switch_only_observes_is_not_ready() -> None:
+    """It declares more. The nodes are named, and what holds them."""
+    observing = node("b", enforcement="Observe", matched=2, programmed=2, observed=2)
+    document = status(good("a"), observing)
+    assert verdict(document) == verdict(document, "Ready") == ("False", "Observed")
+    assert message(document).startswith("counted, and not limited, on 2 of ")
+    assert "enforcement is Observe on 1 node (b), by the ConfigMap or the node's label" in message(document)
+
+
+def test_a_policy_younger_than_the_word_of_a_dead_agent_is_not_known_to_select_nothing() -> None:
+    """Nor to be in force wherever it should."""
+    document = status(silent=["b"])
+    assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
+    assert message(document) == "no agent is ready on b: nobody tells which pods are selected there"
+    document = status(node("a", matched=2, programmed=2), silent=["b"])
+    assert verdict(document) == ("Unknown", "AgentUnavailable")
+    assert message(document).endswith("; in force on 2 of 2 pods elsewhere")
 
 
 def test_nodes_that_have_not_seen_the_generation_are_pending() -> None:
@@ -305,7 +375,7 @@ def test_all_pods_off_come_before_anything_but_a_refusal() -> None:
 
 def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
     """What is in force on its node is not known."""
-    overridden = node("a", matched=1, overridden=1, overridden_by="shop/other")
+    overridden = node("a", matched=1, overridden=1, overridden_by=over("shop/other"))
     assert verdict(status(overridden, good("b", alive=False)))[1] == "AgentUnavailable"
 
 
@@ -404,6 +474,12 @@ def test_previous_conditions_that_make_no_sense_are_ignored() -> None:
     assert status(good("a"), previous=nonsense) == status(good("a"))
 
 
+OVERRIDE = st.builds(
+    Override,
+    st.sampled_from(["", "shop/b", "shop/c"]),
+    st.sampled_from(["ingress", "egress", ""]),
+    st.integers(0, 2),
+)
 NODES = st.lists(
     st.builds(
         NodeState,
@@ -418,7 +494,7 @@ NODES = st.lists(
                     refused=st.sampled_from(["", "", "wrong"]),
                     effective=st.dictionaries(st.sampled_from(["ingress", "egress"]), st.text(max_size=600)),
                     action=st.dictionaries(st.sampled_from(["ingress", "egress"]), st.text(max_size=600)),
-                    overridden_by=st.sampled_from(["", "shop/b", "shop/c"]),
+                    overridden_by=st.lists(OVERRIDE, max_size=4).map(tuple),
                     reasons=st.lists(
                         st.builds(
                             ReasonCount,
@@ -436,6 +512,7 @@ NODES = st.lists(
                             "matched",
                             "programmed",
                             "degraded",
+                            "observed",
                             "failed",
                             "pending",
                             "overridden",

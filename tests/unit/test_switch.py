@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tokenbucket.core.policy import Mode
-from tokenbucket.core.switch import Switch, parse_switch
+from tokenbucket.core.switch import Switch, Word, parse_switch, parse_word
 
 
 @pytest.mark.parametrize("word", ["Off", "off", "OFF"])
 def test_the_switch_is_understood_in_any_case(word: str) -> None:
     """Whoever needs it is in a hurry."""
-    assert parse_switch({"enforcement": word}) == Switch(Mode.OFF)
+    assert parse_switch({"enforcement": word}) == Switch(Word(Mode.OFF))
 
 
-def test_an_empty_switch_enforces() -> None:
+def test_a_switch_that_says_nothing_leaves_it_to_the_default() -> None:
     """As one that is not there."""
-    assert parse_switch({}) == Switch(Mode.ENFORCE, cleanup=False)
+    assert parse_switch({}) == Switch(Word(None), cleanup=False)
 
 
 def test_cleanup_is_asked_for_in_so_many_words() -> None:
@@ -25,9 +25,20 @@ def test_cleanup_is_asked_for_in_so_many_words() -> None:
     assert not parse_switch({"enforcement": "Off", "cleanup": "yes"}).cleanup
 
 
-@pytest.mark.parametrize("word", ["", "none", "stop", None, 3])
-def test_a_word_that_is_not_understood_changes_nothing_and_is_said(word: object) -> None:
-    """Limits stay in force, and the message names the words that are understood."""
-    switch = parse_switch({"enforcement": word})
-    assert switch.enforcement is Mode.ENFORCE
-    assert "Enforce, Observe, Off" in switch.problem
+@pytest.mark.parametrize("text", ["", "none", "stop", 3])
+@pytest.mark.parametrize("mode", [Mode.OFF, Mode.ENFORCE, None])
+def test_a_word_that_is_not_understood_changes_nothing_and_is_said(text: object, mode: Mode | None) -> None:
+    """Whatever held before holds, read again too; the message names the words that are understood."""
+    before = Word(mode)
+    word = parse_word("ConfigMap: enforcement", text)
+    for _ in range(2):
+        before = word.after(before)
+        assert before.mode is mode
+        assert "Enforce, Observe, Off" in before.problem
+
+
+def test_a_word_that_is_understood_holds_whatever_was_before() -> None:
+    """Nothing, too: a label that is taken off leaves the node to the release."""
+    before = Word(Mode.OFF, "what was wrong once")
+    assert Word(Mode.OBSERVE).after(before) == Word(Mode.OBSERVE)
+    assert Word().after(before) == Word()

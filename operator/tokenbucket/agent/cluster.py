@@ -18,7 +18,7 @@ from tokenbucket.agent.source import Wishes
 from tokenbucket.cni.results import CniResults
 from tokenbucket.core.pod import Pod
 from tokenbucket.core.policy import Mode, Policy, Refused
-from tokenbucket.core.switch import Switch
+from tokenbucket.core.switch import Switch, Word
 from tokenbucket.core.tally import Situation
 from tokenbucket.kubernetes.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection
 from tokenbucket.kubernetes.store import Store
@@ -79,7 +79,8 @@ class ClusterSource:
         """After the last pass."""
         self.asked_at = time.monotonic()
         """When the loop last asked for its wishes."""
-        self._switch = Switch()
+        self._of_release = self._of_node = Word()
+        self._cleanup = False
         self.clean = False
         self.told: Callable[[], None] = lambda: None
         """Called after each pass."""
@@ -112,12 +113,26 @@ class ClusterSource:
         self.asked_at = time.monotonic()
         if not all(watch.store.synced.is_set() for watch in self.watches):
             return None
-        # One that is deleted says nothing new: it goes with the release, while agents may still run.
-        switch = self._switch = self.switch.get(self.options.namespace, self.options.switch) or self._switch
-        node = self.node.get("", self.options.node)
+        self._read_switch()
         policies = tuple(each for each in self.policies.values() if isinstance(each, Policy))
-        enforcement = (node and node.enforcement) or switch.enforcement
-        return Wishes(policies, self._pods(), enforcement, switch.cleanup)
+        enforcement = self._of_node.mode or self._of_release.mode or Mode.ENFORCE
+        return Wishes(policies, self._pods(), enforcement, self._cleanup)
+
+    def _read_switch(self) -> None:
+        before = self._problem
+        # One that is deleted says nothing new: it goes with the release, while agents may still run.
+        if switch := self.switch.get(self.options.namespace, self.options.switch):
+            self._of_release = switch.word.after(self._of_release)
+            self._cleanup = switch.cleanup
+        if node := self.node.get("", self.options.node):
+            self._of_node = node.word.after(self._of_node)
+        if self._problem and self._problem != before:
+            log.error("switch not understood", extra={"error": self._problem})
+
+    @property
+    def _problem(self) -> str:
+        """What is wrong with the kill switch."""
+        return "; ".join(filter(None, (self._of_release.problem, self._of_node.problem)))
 
     def _pods(self) -> tuple[Pod, ...]:
         """Pods, each with the addresses that the container runtime gave it last, if it says so."""
@@ -139,6 +154,7 @@ class ClusterSource:
             outcome.findings,
             outcome.in_force,
             outcome.fq,
+            self._problem,
         )
         self.told()
 

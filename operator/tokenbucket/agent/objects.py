@@ -9,8 +9,8 @@ from typing import Any
 
 from tokenbucket.core.parse import parse_pod, parse_policy
 from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Mode, Policy, Refused
-from tokenbucket.core.switch import NODE_LABEL, Switch, parse_mode, parse_switch
+from tokenbucket.core.policy import Policy, Refused
+from tokenbucket.core.switch import NODE_LABEL, Switch, Word, parse_switch, parse_word
 from tokenbucket.errors import SpecError
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class ThisNode:
 
     name: str
     uid: str
-    enforcement: Mode | None
+    word: Word
     """What the node's label says, above the switch of the release."""
     tainted: bool
 
@@ -72,19 +72,11 @@ def read_pod(document: Mapping[str, Any]) -> Pod | None:
 def read_node(document: Mapping[str, Any]) -> ThisNode:
     """The agent's node."""
     metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
-    word = (metadata.get("labels") or {}).get(NODE_LABEL)
-    enforcement = parse_mode(word)
-    if word is not None and enforcement is None:
-        log.error("label of the node not understood", extra={"label": NODE_LABEL, "value": word})
+    word = parse_word(f"label {NODE_LABEL}", (metadata.get("labels") or {}).get(NODE_LABEL))
     taints = {taint.get("key") for taint in spec.get("taints") or ()}
-    return ThisNode(
-        str(metadata.get("name")), str(metadata.get("uid")), enforcement, NOT_READY_TAINT in taints
-    )
+    return ThisNode(str(metadata.get("name")), str(metadata.get("uid")), word, NOT_READY_TAINT in taints)
 
 
 def read_switch(document: Mapping[str, Any]) -> Switch:
     """The ConfigMap of the release."""
-    switch = parse_switch(document.get("data") or {})
-    if switch.problem:
-        log.error("switch not understood; Enforce holds", extra={"error": switch.problem})
-    return switch
+    return parse_switch(document.get("data") or {})

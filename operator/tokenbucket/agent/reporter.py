@@ -20,7 +20,7 @@ from tokenbucket import __version__
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.objects import NOT_READY_TAINT
 from tokenbucket.bpf.load import LOAD_TIMEOUT_S
-from tokenbucket.core.parse import API_VERSION, READINESS_GATE
+from tokenbucket.core.parse import API_VERSION, READINESS_GATE, REPORT
 from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.report import NodeReport, to_document
 from tokenbucket.core.tally import Situation, missing_limits, pods_not_programmed, tally
@@ -162,6 +162,7 @@ class Reporter:
             kernel=os.uname().release,
             fq=situation.fq,
             enforcement=situation.enforcement.value,
+            problem=situation.problem,
             clean=self._source.clean,
             limits=len(situation.in_force),
             policies=tally(situation)[:_POLICIES],
@@ -175,7 +176,7 @@ class Reporter:
             metadata["ownerReferences"] = [owner]
         return {
             "apiVersion": API_VERSION,
-            "kind": "TokenBucketNode",
+            "kind": REPORT,
             "metadata": metadata,
             "status": to_document(report),
         }

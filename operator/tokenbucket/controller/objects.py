@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tokenbucket.core.parse import parse_policy
+from tokenbucket.core.policy import Mode
 from tokenbucket.core.report import NodeReport, parse_report
-from tokenbucket.core.status import PolicyHead
+from tokenbucket.core.summary import PolicyHead
 from tokenbucket.errors import SpecError
+
+MANAGER = "tokenbucket-controller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,8 @@ class PolicyObject:
     """A policy, as far as its status needs it, and the status that it has."""
 
     head: PolicyHead
-    created_s: float
-    """When, in seconds of Unix time; 0 where that is not known."""
+    changed_s: float
+    """When somebody last wrote it, in seconds of Unix time; 0 where that is not known."""
     status: Mapping[str, Any]
 
 
@@ -28,16 +31,27 @@ class ReportObject:
     """A TokenBucketNode."""
 
     name: str
+    uid: str
     report: NodeReport
     written: str
-    """When, RFC 3339."""
+    """When the agent wrote it, RFC 3339."""
+    conditions: Sequence[object]
 
 
 @dataclass(frozen=True, slots=True)
 class AgentPod:
     """The pod of an agent."""
 
+    name: str
     node: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeObject:
+    """A node of the cluster."""
+
+    name: str
     ready: bool
 
 
@@ -51,15 +65,29 @@ def read_policy(document: Mapping[str, Any]) -> PolicyObject:
             uid=str(metadata.get("uid") or ""),
             generation=int(metadata.get("generation") or 0),
             refused=_problems(document),
+            mode=_mode(document),
         ),
-        _unix_time(metadata.get("creationTimestamp")),
+        unix_time(_last_written(metadata, lambda entry: entry.get("subresource") != "status")),
         document.get("status") or {},
     )
 
 
-def _unix_time(text: object) -> float:
+def _last_written(metadata: Mapping[str, Any], wanted: Callable[[Mapping[str, Any]], bool]) -> str:
+    """When one of the managers that are wanted last wrote the object, RFC 3339."""
+    entries = filter(wanted, metadata.get("managedFields") or ())
+    created = str(metadata.get("creationTimestamp") or "")
+    return max([created, *(str(entry.get("time") or "") for entry in entries)])
+
+
+def _mode(document: Mapping[str, Any]) -> Mode:
+    word = (document.get("spec") or {}).get("mode")
+    return Mode(word) if word in set(Mode) else Mode.ENFORCE
+
+
+def unix_time(text: str) -> float:
+    """Seconds, of a time in RFC 3339; 0 where it is none."""
     try:
-        return datetime.fromisoformat(str(text)).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return 0.0
 
@@ -75,22 +103,31 @@ def _problems(document: Mapping[str, Any]) -> str:
 def read_report(document: Mapping[str, Any]) -> ReportObject:
     """An agent's report, of whatever version."""
     metadata = document.get("metadata") or {}
-    times = [str(entry.get("time") or "") for entry in metadata.get("managedFields") or ()]
-    written = max([*times, str(metadata.get("creationTimestamp") or "")])
-    return ReportObject(str(metadata.get("name") or ""), parse_report(document), written)
+    conditions = (document.get("status") or {}).get("conditions")
+    return ReportObject(
+        str(metadata.get("name") or ""),
+        str(metadata.get("uid") or ""),
+        parse_report(document),
+        _last_written(metadata, lambda entry: entry.get("manager") != MANAGER),
+        conditions if isinstance(conditions, list) else (),
+    )
 
 
 def read_agent(document: Mapping[str, Any]) -> AgentPod:
     """An agent's pod. One that is going is not ready."""
-    metadata, status = document.get("metadata") or {}, document.get("status") or {}
-    ready = any(
-        condition.get("type") == "Ready" and condition.get("status") == "True"
-        for condition in status.get("conditions") or ()
-    )
+    metadata = document.get("metadata") or {}
+    ready = _is_ready(document)
     going = metadata.get("deletionTimestamp") is not None
-    return AgentPod(str((document.get("spec") or {}).get("nodeName") or ""), ready and not going)
+    node = (document.get("spec") or {}).get("nodeName")
+    return AgentPod(str(metadata.get("name") or ""), str(node or ""), ready and not going)
 
 
-def read_name(document: Mapping[str, Any]) -> str:
-    """The name of a node."""
-    return str((document.get("metadata") or {}).get("name") or "")
+def read_node(document: Mapping[str, Any]) -> NodeObject:
+    """A node of the cluster."""
+    metadata = document.get("metadata") or {}
+    return NodeObject(str(metadata.get("name") or ""), _is_ready(document))
+
+
+def _is_ready(document: Mapping[str, Any]) -> bool:
+    conditions = (document.get("status") or {}).get("conditions") or ()
+    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)

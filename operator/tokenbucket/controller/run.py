@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tokenbucket.controller.objects import (
+    MANAGER,
     AgentPod,
+    NodeObject,
     PolicyObject,
     ReportObject,
     read_agent,
-    read_name,
+    read_node,
     read_policy,
     read_report,
+    unix_time,
 )
 from tokenbucket.controller.pace import Pace
-from tokenbucket.core.parse import API_VERSION, POLICY
-from tokenbucket.core.status import NodeState, PolicyHead, policy_status
+from tokenbucket.core.agent_condition import agent_condition
+from tokenbucket.core.parse import API_VERSION, POLICY, REPORT
+from tokenbucket.core.status import policy_status
+from tokenbucket.core.summary import Agents, NodeState, PolicyHead
 from tokenbucket.errors import ApiError
 from tokenbucket.kubernetes import probes
-from tokenbucket.kubernetes.client import NOT_FOUND, Client
+from tokenbucket.kubernetes.client import CONFLICT, NOT_FOUND, Client
 from tokenbucket.kubernetes.resources import EVENTS, NODES, PODS, POLICIES, REPORTS, Selection
 from tokenbucket.kubernetes.store import Store
 from tokenbucket.kubernetes.watch import Backoffs, Watch
 
 log = logging.getLogger(__name__)
 
-MANAGER = "tokenbucket-controller"
 _QUIET_S = 0.3
 _INTERVAL_S = 1.0
 _RELIST_S = 300.0
@@ -58,7 +63,7 @@ class Controller:
         self.policies: Store[PolicyObject] = Store(read_policy, self._wake)
         self._reports: Store[ReportObject] = Store(read_report, self._wake)
         self.agents: Store[AgentPod] = Store(read_agent, self._wake)
-        self._nodes: Store[str] = Store(read_name, self._wake)
+        self._nodes: Store[NodeObject] = Store(read_node, self._wake)
         agents = Selection(PODS, labels=options.agents)
         self._watches: tuple[Watch, ...] = (
             Watch(Selection(POLICIES), self.policies),
@@ -152,9 +157,11 @@ class Controller:
                     log.warning("list failed", extra={"error": str(error)})
 
     async def _round(self, client: Client) -> None:
-        states = await self._states(client)
+        reports = await self._current_reports(client)
+        states = self._states(reports)
         concerned = _by_policy(states)
-        agents = sum(state.alive for state in states)
+        alive = sum(state.alive for state in states)
+        silent = self._silent(states)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         policies = self.policies.values()
         self._pace.keep({policy.head.uid for policy in policies})
@@ -164,6 +171,7 @@ class Controller:
             if not concerned[head.namespace, head.name] and self._may_be_unseen(policy):
                 continue
             before = policy.status.get("conditions") or []
+            agents = Agents(alive, tuple(name for name, last_s in silent if last_s < policy.changed_s))
             status = policy_status(head, concerned[head.namespace, head.name], before, now, agents)
             if status == policy.status:
                 continue
@@ -175,26 +183,53 @@ class Controller:
                 self._pace.wrote(head.uid, time.monotonic())
         if waits and self._loop:
             self._loop.call_later(min(waits), self._news.set)
+        await self._tell_of_agents(client, reports, now)
 
     def _may_be_unseen(self, policy: PolicyObject) -> bool:
         """Whether no agent has spoken of a policy that is so new that they may not have had the time to.
         Until then, that it matches no pod would be a guess.
         """
-        age_s = time.time() - policy.created_s
+        age_s = time.time() - policy.changed_s
         if age_s >= _UNSEEN_S or self._loop is None:
             return False
         self._loop.call_later(_UNSEEN_S - age_s, self._news.set)
         return True
 
-    async def _states(self, client: Client) -> list[NodeState]:
-        """The reports, each with whether its agent lives. Those of nodes that are no more are deleted."""
-        alive = {agent.node for agent in self.agents.values() if agent.ready}
-        nodes = set(self._nodes.values())
+    async def _current_reports(self, client: Client) -> list[ReportObject]:
+        """The reports. Those of nodes that are no more are deleted."""
+        nodes = {node.name for node in self._nodes.values()}
         return [
-            NodeState(each.name, each.report, each.name in alive, each.written)
+            each
             for each in self._reports.values()
             if each.name in nodes or not await self._delete_orphan(client, each.name)
         ]
+
+    def _states(self, reports: Iterable[ReportObject]) -> list[NodeState]:
+        """Each with whether its agent lives."""
+        alive = {agent.node for agent in self.agents.values() if agent.ready}
+        return [NodeState(each.name, each.report, each.name in alive, each.written) for each in reports]
+
+    def _silent(self, states: Iterable[NodeState]) -> list[tuple[str, float]]:
+        """Nodes that work without a live agent, and when each one's agent last wrote, in Unix time.
+
+        On a node that is down nobody waits for a limit.
+        """
+        ready = {node.name for node in self._nodes.values() if node.ready}
+        dead = sorted((state for state in states if not state.alive), key=lambda state: state.name)
+        return [(state.name, unix_time(state.since)) for state in dead if state.name in ready]
+
+    async def _tell_of_agents(self, client: Client, reports: Iterable[ReportObject], now: str) -> None:
+        """Writes into each report whether its agent is ready, where it says otherwise."""
+        pods: dict[str, dict[str, bool]] = defaultdict(dict)
+        for agent in self.agents.values():
+            pods[agent.node][agent.name] = agent.ready
+        for report in reports:
+            conditions = [agent_condition(pods[report.name], report.conditions, now)]
+            if conditions != list(report.conditions):
+                metadata = {"name": report.name, "uid": report.uid}
+                document = {"kind": REPORT, "metadata": metadata, "status": {"conditions": conditions}}
+                with _suppress_gone():
+                    await client.apply(REPORTS, {"apiVersion": API_VERSION, **document}, MANAGER)
 
     async def _delete_orphan(self, client: Client, name: str) -> bool:
         try:
@@ -212,13 +247,20 @@ class Controller:
     ) -> None:
         metadata = {"namespace": head.namespace, "name": head.name, "uid": head.uid}
         document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": status}
-        try:
+        with _suppress_gone():
             await client.apply(POLICIES, document, MANAGER, "status")
             for condition in _news(status["conditions"], before):
                 await client.create(EVENTS, head.namespace, _event(head, condition))
-        except ApiError as error:
-            if error.status not in {NOT_FOUND, 409}:  # it has gone, or is another of that name, meanwhile
-                raise
+
+
+@contextlib.contextmanager
+def _suppress_gone() -> Iterator[None]:
+    """The object has gone, or is another of that name, meanwhile: fine."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status not in {NOT_FOUND, CONFLICT}:
+            raise
 
 
 def _by_policy(states: list[NodeState]) -> dict[tuple[str, str], list[NodeState]]:

@@ -21,6 +21,9 @@ _BURST_FLOOR_BYTES = {
 }
 """A policer needs a deep bucket: TCP that loses packets at once never finds its rate."""
 _BURST_FLOOR_PACKETS = 64
+_BURST_CEILING_BYTES = 4 * 2**30
+_BURST_CEILING_PACKETS = 2**24
+"""As much as may be declared."""
 _USUAL_LENGTHS = (32, 64)
 
 
@@ -81,11 +84,15 @@ def _peer_bucket_of(per_peer: PerPeer, action: ExceedAction) -> PeerBucket:
 
 def _bursts(rate: Rate, burst: Burst, action: ExceedAction) -> tuple[int | None, int | None]:
     """Bytes and packets that a bucket holds, declared or by default."""
-    bits, packets, time_ns = rate.bits_per_s, rate.packets_per_s, _BURST_NS[action]
-    return (
-        burst.size_bytes or (bits and max(_BURST_FLOOR_BYTES[action], bits * time_ns // (8 * _NS_PER_S))),
-        burst.packets or (packets and max(_BURST_FLOOR_PACKETS, packets * time_ns // _NS_PER_S)),
+    time_ns = _BURST_NS[action]
+    size_bytes = rate.bits_per_s and max(
+        _BURST_FLOOR_BYTES[action],
+        min(rate.bits_per_s * time_ns // (8 * _NS_PER_S), _BURST_CEILING_BYTES),
     )
+    packets = rate.packets_per_s and max(
+        _BURST_FLOOR_PACKETS, min(rate.packets_per_s * time_ns // _NS_PER_S, _BURST_CEILING_PACKETS)
+    )
+    return burst.size_bytes or size_bytes, burst.packets or packets
 
 
 def _max_delay_ns(limit: Limit) -> int:

@@ -165,6 +165,8 @@ def _in_force(policy: Policy, direction: Direction, no_queue: Shortfall | None, 
     in_force = ExceedAction.DROP if why_not else limit.exceed_action
     bucket = bucket_of(limit, mode, action_in_force=in_force)
     action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
+    if bucket.observe:
+        action = Mode.OBSERVE.value
     # Only what enters a pod can come from the node itself.
     config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
     return InForce(config, describe(bucket), action, why_not)

@@ -18,12 +18,13 @@ from tokenbucket.core.policy import Direction, Limit, Mode, Policy
 from tokenbucket.core.selector import Operator, Requirement, Selector
 
 API_VERSION = "tokenbucket.dev/v1alpha1"
-POLICY, POD = "TokenBucketPolicy", "Pod"
+POLICY, REPORT, POD = "TokenBucketPolicy", "TokenBucketNode", "Pod"
 READINESS_GATE = "tokenbucket.dev/RateLimited"
 _ENDED = {"Succeeded", "Failed"}
 _NAMESPACE_LENGTH = 63
 _UID_LENGTH = 47
 _LABELS, _VALUES = 16, 64
+_NO_LABEL = "is empty, which selects all pods; give a label with its value, or remove matchLabels"
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_KEY = re.compile(
     rf"({_DNS_LABEL}(\.{_DNS_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?", re.ASCII
@@ -85,6 +86,8 @@ def _selector(fields: Fields, value: object) -> Selector:
     for name, number in (("matchLabels", len(labels)), ("matchExpressions", len(items))):
         if number > _LABELS:
             fields.wrong(f"{path}.{name}", number, f"must have at most {_LABELS} items")
+    if not labels and given.get("matchLabels") is not None:
+        fields.wrong(f"{path}.matchLabels", None, _NO_LABEL)
     requirements = []
     for key, item in labels.items():
         where = f"{path}.matchLabels.{key[:64]}"

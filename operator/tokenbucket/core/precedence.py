@@ -1,4 +1,8 @@
-"""Which policy wins where several select a pod: the highest priority, then the oldest, then by name."""
+"""Which policy wins where several select a pod.
+
+One that enforces before one that only observes, so that a trial never lifts a limit; then the highest
+priority, then the oldest, then by name.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ from tokenbucket.core.pod import Pod
 from tokenbucket.core.policy import Direction, Mode, Policy
 
 
-def rank(policy: Policy) -> tuple[int, bool, str, str]:
+def rank(policy: Policy) -> tuple[bool, int, bool, str, str]:
     """Sorts the winner first. A policy without a time of creation is younger than any with one."""
-    return (-policy.priority, not policy.created, policy.created, policy.name)
+    observes = policy.mode is Mode.OBSERVE
+    return (observes, -policy.priority, not policy.created, policy.created, policy.name)
 
 
 class Winners:

@@ -24,6 +24,15 @@ class ReasonCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """Another policy that is in force on so many pods for one direction of this one."""
+
+    policy: str
+    direction: str
+    pods: int
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyReport:
     """One policy on one node; counts are pods. See the schema in crds/tokenbucket.yaml for each."""
 
@@ -35,10 +44,11 @@ class PolicyReport:
     matched: int = 0
     programmed: int = 0
     degraded: int = 0
+    observed: int = 0
     failed: int = 0
     pending: int = 0
     overridden: int = 0
-    overridden_by: str = ""
+    overridden_by: tuple[Override, ...] = ()
     off: int = 0
     effective: Mapping[str, str] = field(default_factory=dict)
     action: Mapping[str, str] = field(default_factory=dict)
@@ -66,6 +76,7 @@ class NodeReport:
     kernel: str = ""
     fq: bool = False
     enforcement: str = ""
+    problem: str = ""
     clean: bool = False
     limits: int = 0
     policies: tuple[PolicyReport, ...] = ()
@@ -73,7 +84,7 @@ class NodeReport:
     pods_omitted: int = 0
 
 
-_COUNTS = ("matched", "programmed", "degraded", "failed", "pending", "overridden", "off")
+_COUNTS = ("matched", "programmed", "degraded", "observed", "failed", "pending", "overridden", "off")
 _POD_FIELDS = ("namespace", "name", "policy", "direction", "reason", "message")
 
 
@@ -86,6 +97,7 @@ def to_document(report: NodeReport) -> dict[str, Any]:
             "kernel": report.kernel,
             "fq": report.fq,
             "enforcement": report.enforcement,
+            "problem": _cut(report.problem),
             "clean": report.clean,
             "limits": report.limits,
             "policies": [_policy_document(policy) for policy in report.policies],
@@ -104,7 +116,10 @@ def _policy_document(policy: PolicyReport) -> dict[str, Any]:
             "generation": policy.generation,
             "refused": _cut(policy.refused),
             **{name: getattr(policy, name) for name in _COUNTS},
-            "overriddenBy": policy.overridden_by,
+            "overriddenBy": [
+                {"policy": each.policy, "direction": each.direction, "pods": each.pods}
+                for each in policy.overridden_by
+            ],
             "effective": dict(policy.effective),
             "action": dict(policy.action),
             "reasons": [
@@ -137,6 +152,7 @@ def parse_report(document: object) -> NodeReport:
         kernel=_get(status, "kernel", ""),
         fq=_get(status, "fq", False),
         enforcement=_get(status, "enforcement", ""),
+        problem=_get(status, "problem", ""),
         clean=_get(status, "clean", False),
         limits=_number(status, "limits"),
         policies=tuple(_policy(each) for each in _items(status, "policies")),
@@ -155,7 +171,10 @@ def _policy(given: Mapping[str, Any]) -> PolicyReport:
         generation=_number(given, "generation"),
         refused=_get(given, "refused", ""),
         **{name: _number(given, name) for name in _COUNTS},
-        overridden_by=_get(given, "overriddenBy", ""),
+        overridden_by=tuple(
+            Override(_get(each, "policy", ""), _get(each, "direction", ""), _number(each, "pods"))
+            for each in _items(given, "overriddenBy")
+        ),
         effective=_texts(given.get("effective")),
         action=_texts(given.get("action")),
         reasons=tuple(

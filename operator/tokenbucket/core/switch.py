@@ -12,27 +12,40 @@ _MODES = {mode.value.lower(): mode for mode in Mode}
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """What one of the two places says that decide: the ConfigMap of the release, or the node's label."""
+
+    mode: Mode | None = None
+    """``None`` where it says nothing."""
+    problem: str = ""
+    """What is wrong with it."""
+
+    def after(self, before: Word) -> Word:
+        """This word; where it is not understood, the one ``before`` stays."""
+        return Word(before.mode, self.problem) if self.problem else self
+
+
+@dataclass(frozen=True, slots=True)
 class Switch:
     """What the release's ConfigMap says."""
 
-    enforcement: Mode = Mode.ENFORCE
+    word: Word = Word()
     cleanup: bool = False
     """Nothing of ours is to stay on any node."""
-    problem: str = ""
-    """What is wrong with it; then its defaults hold."""
 
 
 def parse_switch(data: Mapping[str, object]) -> Switch:
-    """Reads the data of the ConfigMap. A word that is none of ours changes nothing, and is said."""
-    word = data.get("enforcement", Mode.ENFORCE.value)
-    enforcement = parse_mode(word)
+    """Reads the data of the ConfigMap."""
     cleanup = str(data.get("cleanup", "")).lower() == "true"
-    if enforcement is None:
-        problem = f"enforcement: {word!r}: must be one of {', '.join(mode.value for mode in Mode)}"
-        return Switch(cleanup=cleanup, problem=problem)
-    return Switch(enforcement, cleanup)
+    return Switch(parse_word("ConfigMap: enforcement", data.get("enforcement")), cleanup)
 
 
-def parse_mode(word: object) -> Mode | None:
-    """Enforce, Observe or Off in any case; ``None`` for anything else."""
-    return _MODES.get(word.lower()) if isinstance(word, str) else None
+def parse_word(place: str, word: object) -> Word:
+    """Reads Enforce, Observe or Off in any case. ``None``: the place says nothing."""
+    if word is None:
+        return Word()
+    mode = _MODES.get(word.lower()) if isinstance(word, str) else None
+    if mode is None:
+        words = ", ".join(mode.value for mode in Mode)
+        return Word(problem=f"{place}: {word!r} must be one of {words}; until then it is as before")
+    return Word(mode)

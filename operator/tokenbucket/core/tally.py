@@ -10,12 +10,14 @@ from tokenbucket.core.desired import Finding, InForce, Reason
 from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.policy import Direction, Mode, Policy, Refused
 from tokenbucket.core.precedence import Winners
-from tokenbucket.core.report import PodReport, PolicyReport, ReasonCount
+from tokenbucket.core.report import Override, PodReport, PolicyReport, ReasonCount
 from tokenbucket.core.slot import SlotKey
 
 _WAITS = {Reason.NO_ADDRESS}
 _DEGRADES = {Reason.NO_FQ, Reason.FOREIGN_QDISC, Reason.NO_NAMESPACE}
+_PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16
+_OVERRIDES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Situation:
     in_force: Mapping[SlotKey, InForce]
     fq: bool = False
     """Whether the node's kernel can hold packets back."""
+    problem: str = ""
+    """What is wrong with the kill switch."""
 
 
 @dataclass(slots=True)
@@ -38,7 +42,8 @@ class _Count:
 
     states: Counter[str] = field(default_factory=Counter)
     reasons: dict[Reason, list[str]] = field(default_factory=lambda: defaultdict(list))
-    winners: Counter[str] = field(default_factory=Counter)
+    observed: int = 0
+    winners: Counter[tuple[str, Direction]] = field(default_factory=Counter)
     words: dict[Direction, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     actions: dict[Direction, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
@@ -97,7 +102,9 @@ class _Judge:
         if Mode.OFF in {policy.mode, self._situation.enforcement}:
             return "off"
         winning = self._winners.of(pod)
-        count.winners.update(str(winning[each]) for each in policy.limits if winning[each] is not policy)
+        count.winners.update(
+            (str(winning[each]), each) for each in policy.limits if winning[each] is not policy
+        )
         keys = [SlotKey(pod.id, each) for each in policy.limits if winning[each] is policy]
         if not keys:
             return "overridden"
@@ -107,7 +114,10 @@ class _Judge:
         for key in in_force.keys() & set(keys):
             count.words[key.direction][in_force[key].words] += 1
             count.actions[key.direction][in_force[key].action] += 1
-        return _judge(set(reasons), in_force=in_force.keys() >= set(keys))
+        state = _judge(set(reasons), in_force=in_force.keys() >= set(keys))
+        if state in _PROGRAMMED and any(in_force[key].config.observe for key in keys):
+            count.observed += 1
+        return state
 
 
 def _judge(reasons: set[Reason], *, in_force: bool) -> str:
@@ -131,17 +141,24 @@ def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:
         uid=policy.uid,
         generation=policy.generation,
         matched=matched,
-        programmed=states["programmed"] + states["degraded"],
+        programmed=sum(states[state] for state in _PROGRAMMED),
         degraded=states["degraded"],
+        observed=count.observed,
         failed=states["failed"],
         pending=states["pending"],
         overridden=states["overridden"],
-        overridden_by=_most_common(count.winners) if states["overridden"] else "",
+        overridden_by=_overrides(count.winners),
         off=states["off"],
         effective={direction.value: _most_common(words) for direction, words in count.words.items()},
         action={direction.value: _most_common(words) for direction, words in count.actions.items()},
         reasons=tuple(reasons[:_REASONS]),
     )
+
+
+def _overrides(winners: Counter[tuple[str, Direction]]) -> tuple[Override, ...]:
+    """Who is in force instead, the one of the most pods first."""
+    ranked = sorted(winners.items(), key=lambda item: (-item[1], item[0]))[:_OVERRIDES]
+    return tuple(Override(policy, direction.value, pods) for (policy, direction), pods in ranked)
 
 
 def _refusal(refused: Refused) -> PolicyReport:

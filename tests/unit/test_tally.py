@@ -1,0 +1,114 @@
+"""What an agent reports of each policy."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+
+from tokenbucket.core.agent_condition import agent_condition
+from tokenbucket.core.desired import Located, Reason, desired
+from tokenbucket.core.hook import End, Interface
+from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.report import Override, PolicyReport
+from tokenbucket.core.selector import Operator, Requirement, Selector
+from tokenbucket.core.tally import Situation, tally
+
+LIMIT = Limit(Rate(10**7), exceed_action=ExceedAction.DROP)
+IN, OUT = Direction
+PODS = tuple(
+    Pod(PodId("shop", f"{app}-{number}"), {"app": app}, frozenset({IPv4Address(f"10.0.{block}.{number}")}))
+    for block, app in enumerate(("web", "db"))
+    for number in range(2)
+)
+
+
+def policy(name: str, *directions: Direction, app: str = "", **fields: object) -> Policy:
+    """One that selects the pods of an app, or all."""
+    selector = Selector(frozenset({Requirement("app", Operator.IN, frozenset({app}))} if app else ()))
+    return Policy("shop", name, selector, dict.fromkeys(directions, LIMIT), **fields)
+
+
+def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: Located | None = None):
+    """The reports by name, where every pod has its veth."""
+    located = located or Located({End.HOST: frozenset({Interface(7)})})
+    wish = desired(policies, PODS, lambda *_: located, enforcement)
+    situation = Situation(policies, (), PODS, enforcement, wish.findings, wish.in_force)
+    return {report.name: report for report in tally(situation)}
+
+
+def counts(report: PolicyReport) -> dict[str, int]:
+    """Those that are not 0."""
+    names = ("matched", "programmed", "degraded", "observed", "failed", "pending", "overridden", "off")
+    return {name: number for name in names if (number := getattr(report, name))}
+
+
+def test_every_pod_selected_is_accounted_for() -> None:
+    """And no other."""
+    reports = tallied(policy("web", IN, OUT, app="web"), policy("nothing", IN, app="none"))
+    assert reports.keys() == {"web"}
+    assert counts(reports["web"]) == {"matched": 2, "programmed": 2}
+    assert reports["web"].action == {"ingress": "Drop", "egress": "Drop"}
+
+
+def test_a_policy_overridden_names_every_winner_with_its_pods() -> None:
+    """In each direction; one that keeps a direction is programmed, and names the winner of the other."""
+    reports = tallied(
+        policy("all", IN, OUT),
+        policy("web", IN, app="web", priority=2),
+        policy("db", IN, OUT, app="db", priority=1),
+    )
+    assert counts(reports["all"]) == {"matched": 4, "programmed": 2, "overridden": 2}
+    assert reports["all"].overridden_by == (
+        Override("shop/db", "egress", 2),
+        Override("shop/db", "ingress", 2),
+        Override("shop/web", "ingress", 2),
+    )
+    assert reports["web"].overridden_by == reports["db"].overridden_by == ()
+
+
+@pytest.mark.parametrize(
+    ("mode", "enforcement"), [(Mode.OBSERVE, Mode.ENFORCE), (Mode.ENFORCE, Mode.OBSERVE)]
+)
+def test_pods_that_are_only_observed_are_counted_as_such(mode: Mode, enforcement: Mode) -> None:
+    """Whoever says so; the action is none of those that a limit has."""
+    report = tallied(policy("web", IN, app="web", mode=mode), enforcement=enforcement)["web"]
+    assert counts(report) == {"matched": 2, "programmed": 2, "observed": 2}
+    assert report.action == {"ingress": "Observe"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "enforcement"), [(Mode.OFF, Mode.ENFORCE), (Mode.ENFORCE, Mode.OFF), (Mode.OBSERVE, Mode.OFF)]
+)
+def test_pods_kept_off_are_off(mode: Mode, enforcement: Mode) -> None:
+    """Nothing is said of what would be in force."""
+    report = tallied(policy("web", IN, mode=mode), enforcement=enforcement)["web"]
+    assert counts(report) == {"matched": 4, "off": 4}
+    assert (report.effective, report.action) == ({}, {})
+
+
+def test_a_pod_without_its_interface_is_failed_and_says_why() -> None:
+    """Once for all of them."""
+    report = tallied(policy("web", IN), located=Located(reason=Reason.NO_INTERFACE, message="none"))["web"]
+    assert counts(report) == {"matched": 4, "failed": 4}
+    assert [(each.reason, each.pods) for each in report.reasons] == [("NoInterface", 4)]
+
+
+@pytest.mark.parametrize(
+    ("pods", "status", "reason"),
+    [
+        ({"agent-a": True}, "True", "Ready"),
+        ({"agent-a": False, "agent-b": True}, "True", "Ready"),
+        ({"agent-a": False}, "False", "NotReady"),
+        ({}, "False", "NoPod"),
+    ],
+)
+def test_a_nodes_agent_is_ready_as_its_pod_is(pods: dict[str, bool], status: str, reason: str) -> None:
+    """And the condition stays as it is while nothing changes."""
+    first = agent_condition(pods, [None, {"type": "Other", "status": status}], "2026-01-01T00:00:00Z")
+    assert (first["status"], first["reason"]) == (status, reason)
+    assert agent_condition(pods, [first], "2026-01-02T00:00:00Z") == first
+    changed = agent_condition({} if pods else {"new": True}, [first], "2026-01-02T00:00:00Z")
+    expected = first if changed["status"] == status else {"lastTransitionTime": "2026-01-02T00:00:00Z"}
+    assert changed["lastTransitionTime"] == expected["lastTransitionTime"]
