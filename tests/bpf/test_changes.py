@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
-from tests.bpf.bucket_machine import Machine, config, context
-from tests.bpf.test_peers import FULL, MS, A, B, frame, peers
-from tokenbucket.bpf import syscall
+from tests.bpf.bucket_machine import Machine, config
+from tests.bpf.flood import flood
+from tests.bpf.test_peers import FULL, MS, peers
 from tokenbucket.bpf.slots import monotonic_ns
 from tokenbucket.core import gcra
 from tokenbucket.core.slot import SlotConfig
@@ -45,28 +41,6 @@ ACTIONS: dict[str, dict[str, object]] = {
         "per_peer": peers(SLOW, SLOW // 80),
     },
 }
-
-
-@contextmanager
-def flood(machine: Machine) -> Iterator[None]:
-    """Two peers, each on a CPU of its own as far as there are any, send as much as they can."""
-    ended = threading.Event()
-
-    def send(packet: bytes) -> int:
-        sent = 0
-        while not ended.is_set():
-            skb = context(monotonic_ns(), mark=machine.index, ingress_ifindex=1, wire_len=FULL)
-            syscall.test_run(machine.program_fd, packet, skb, 16)
-            sent += 16
-        return sent
-
-    with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(send, frame(peer)) for peer in (A, B)]
-        try:
-            yield
-        finally:
-            ended.set()
-        assert all(run.result() for run in runs)
 
 
 @pytest.mark.parametrize("actions", [*((name,) for name in ACTIONS), tuple(ACTIONS)], ids=", ".join)

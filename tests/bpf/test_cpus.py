@@ -1,0 +1,61 @@
+"""Two CPUs on one bucket: it gives what it holds, whatever it does with the rest."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.bpf.bucket_machine import Machine, config
+from tests.bpf.flood import flood
+from tests.bpf.test_peers import MS, peers
+from tokenbucket.bpf.slots import monotonic_ns
+from tokenbucket.core import gcra
+
+BITS_PER_S, BURST_BYTES = 80_000_000, 100_000
+PACKETS_PER_S, BURST_PACKETS = 6_000, 90
+LASTS_S = 0.5
+DELAY_NS = 40 * MS
+SIZES = ((60, 1), (1514, 1), (590, 1), (65_226, 45), (1514, 1), (120, 1), (9014, 7))
+"""Wire bytes and segments. The two meters are emptied in turn."""
+LARGEST_BYTES, MOST_SEGMENTS = 65_226, 45
+DELAYS: dict[str, object] = {"max_delay_q": DELAY_NS * gcra.QUANTA_PER_NS}
+PER_PEER: dict[str, object] = {"per_peer": peers(BITS_PER_S, BURST_BYTES)}
+ACTIONS: dict[str, dict[str, object]] = {
+    "Drop": {},
+    "Delay": DELAYS,
+    "Mark": {"dscp": 10},
+    "Observe": {"observe": True},
+    "Observe Delay": {"observe": True, **DELAYS},
+    "Drop per peer": PER_PEER,
+    "Delay per peer": {**DELAYS, **PER_PEER},
+    "Mark per peer": {"dscp": 10, **PER_PEER},
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("meters", ["bits", "packets", "both"])
+def test_what_two_cpus_find_in_one_bucket_is_rate_times_time_and_a_burst(
+    machine: Machine, action: str, meters: str
+) -> None:
+    """In bytes and in packets, of mixed sizes; and one packet more, which may find the bucket just full."""
+    bits = (BITS_PER_S, BURST_BYTES) if meters != "packets" else (0, 0)
+    packets = (PACKETS_PER_S, BURST_PACKETS) if meters != "bits" else (0, 0)
+    machine.configure(config(*bits, *packets, **ACTIONS[action]))  # type: ignore[arg-type]
+    began_ns = monotonic_ns()
+    machine.fill(began_ns)
+    with flood(machine, SIZES):
+        time.sleep(LASTS_S)
+    lasted_s = (monotonic_ns() - began_ns) / 10**9
+    stats = machine.slots.stats(machine.index)
+    waiting_s = 2 * DELAY_NS / 10**9 if "Delay" in action else 0.0  # small packets, at most so far ahead
+    found_bytes = stats.conform_bytes + stats.delayed_bytes
+    found_packets = stats.conform_packets + stats.delayed_packets
+    assert stats.exceed_packets > 0
+    assert stats.unmetered_packets == 0
+    if meters != "packets":
+        assert found_bytes <= BITS_PER_S / 8 * (lasted_s + waiting_s) + BURST_BYTES + LARGEST_BYTES
+    if meters != "bits":
+        assert found_packets <= PACKETS_PER_S * (lasted_s + waiting_s) + BURST_PACKETS + MOST_SEGMENTS
+    if meters == "bits":  # and it is no trickle
+        assert found_bytes > BITS_PER_S / 8 * lasted_s / 2
