@@ -19,7 +19,7 @@ ifneq ($(V),1)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: bench-cluster bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup e2e e2e-kind image test-chart test-vm help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup e2e e2e-kind image test-chart test-vm help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ bench: setup ## what a decision costs, and how exact it is (root)
 
 bench-cluster: cluster-setup ## arrival, new rates and footprint on a real cluster (root)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.cluster $(ARGS)
+
+bench-cluster-peers: cluster-setup ## on a real cluster beside the CNI bandwidth plugin, on a node in a virtual machine (root, 20 min)
+	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.beside_plugin $(ARGS)
 
 bench-fleet: cluster-setup ## hundreds of agents against a real API server (root, 10 min)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.fleet $(ARGS)
