@@ -19,7 +19,7 @@ ifneq ($(V),1)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup e2e e2e-kind image test-chart test-vm help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ lint: setup ## formats, linter, types, layers, spelling
 	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell $(CODE) operator/bpf docs *.md
 
-test: test-quick e2e ## every test but test-vm; REQUIRE=unit,chart,bpf,netns,e2e: fail rather than skip
+test: test-quick test-kernels e2e ## every test, of test-vm what is short; REQUIRE=unit,chart,bpf,netns,vm,e2e: fail rather than skip
 
 test-quick: cluster-setup tokenbucket.o ## the tests of unit, chart, bpf and netns
 	$(PYTHON) -m pytest $(ARGS)
@@ -65,8 +65,11 @@ test-netns: setup ## tests with namespaces, veths and traffic (root)
 test-chart: cluster-setup ## tests of the Helm chart
 	$(PYTHON) -m pytest tests/chart $(ARGS)
 
-test-vm: cluster-setup ## the bpf and netns rungs on Debian's kernels, in virtual machines (root)
+test-vm: cluster-setup ## the bpf and netns rungs on Debian's kernels, in virtual machines (root, an hour)
 	$(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
+
+test-kernels: cluster-setup ## what is short of them (root)
+	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
 
 e2e: cluster-setup ## tests on a real Kubernetes cluster, which the first time is built (root, 13 min; 10 more then)
 	$(PYTHON) -m pytest tests/e2e --timeout=1800 $(ARGS)

@@ -36,7 +36,7 @@ WINDOWS, WINDOW_S, SAMPLE_S = 3, 1.0, 0.02
 HEADERS_BYTES = 14 + 20 + 8
 REACHED = 0.98
 ERROR_PERCENT = 0.5
-POD_ADDRESS = "10.202.1.2"
+POD_ADDRESS, CLIENT_ADDRESS = "10.202.1.2", "10.202.0.2"
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Route:
         lab.ip(("addr add 10.202.0.1/24 dev up0", "link set up0 up", "link set pod0 up"), node)
         lab.ip("addr add 10.202.1.1/24 dev pod0", node)
         lab.ip(f"neigh add {POD_ADDRESS} lladdr 02:00:00:00:00:04 dev pod0 nud permanent", node)
-        lab.ip("addr add 10.202.0.2/24 dev eth0", client)
+        lab.ip(f"addr add {CLIENT_ADDRESS}/24 dev eth0", client)
         lab.ip("neigh add 10.202.0.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent", client)
         lab.ip("route add default via 10.202.0.1", client)
         lab.ip((f"addr add {POD_ADDRESS}/24 dev eth0", "route add default via 10.202.1.1"), pod)
@@ -165,7 +165,7 @@ class Route:
         """Whether the pod is limited to that rate, and packets wait."""
         configs = [slot.config for slot in self._slots.read().values()]
         there = [(config.bits_per_s, config.max_delay_q > 0) for config in configs]
-        return there == [(bits_per_s, delays)] and bool(self.node.filters())
+        return there == [(bits_per_s, delays)]
 
     def stats(self) -> Stats:
         """Counters of the pod's slot."""

@@ -1,4 +1,4 @@
-"""What limits a pod: this project, and what its users have today.
+"""What limits a pod, in what it receives if no more is said: this project, and what its users have today.
 
 All get the same rate, and for the rest what a user gets who says no more. Where a limiter asks for a depth of
 the bucket, that is 50 ms of the rate; only the CNI plugin as the kubelet calls it has 2^31-1 bits.
@@ -25,7 +25,7 @@ _HOST_SIDE, _POD_SIDE = "pod0", "eth0"
 
 @dataclass(frozen=True)
 class Limiter:
-    """One way to limit what a pod receives."""
+    """One way to limit a pod."""
 
     name: str
     install: Callable[[Route, int], None]
@@ -35,29 +35,48 @@ class Limiter:
     """Both ends ask for explicit congestion notification."""
     burst: str = ""
     """The depth of the bucket, in words."""
+    sends: bool = False
+    """It limits what the pod sends."""
 
 
-def _declare(route: Route, bits_per_s: int, action: str, burst_s: float | None = None) -> None:
+def _declare(
+    route: Route, bits_per_s: int, action: str, burst_s: float | None = None, direction: str = "ingress"
+) -> None:
     burst_bytes = max(int(bits_per_s * burst_s / 8), FLOOR_BYTES) if burst_s else None
-    route.node.declare("policy.yaml", lab.policy_document(bits_per_s, burst_bytes, action=action))
+    document = lab.policy_document(bits_per_s, burst_bytes, action=action, direction=direction)
+    route.node.declare("policy.yaml", document)
     lab.wait_until(lambda: route.in_force(bits_per_s, delays=action == "Delay") or None, f"{action} in force")
+    place = (route.pod, _POD_SIDE) if direction == "egress" else (route.node.name, _HOST_SIDE)
+    lab.wait_until(lambda: _has_program(*place) or None, "the program in place")
 
 
 def _lift(route: Route) -> None:
     route.node.declare("policy.yaml", "")
-    lab.wait_until(lambda: not route.node.filters() or None, "the limit lifted")
-    lab.wait_until(lambda: _root(route) == "noqueue" or None, "our queue removed")
+    for place in ((route.node.name, _HOST_SIDE), (route.pod, _POD_SIDE)):
+        lab.wait_until(lambda place=place: _is_free(*place) or None, "the limit lifted")
 
 
-def _root(route: Route) -> str:
-    command = ["tc", "-n", route.node.name, "-json", "qdisc", "show", "dev", _HOST_SIDE]
-    shown = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return next(each["kind"] for each in shown if "root" in each)
+def _is_free(netns: str, device: str) -> bool:
+    qdiscs = json.loads(_show(netns, "-json", "qdisc", "show", "dev", device))
+    root = next(each["kind"] for each in qdiscs if "root" in each)
+    return root == "noqueue" and not _has_program(netns, device)
 
 
-def _ours(name: str, action: str, *, ecn: bool = False) -> Limiter:
+def _has_program(netns: str, device: str) -> bool:
+    return "bpf" in _show(netns, "filter", "show", "dev", device, "egress")
+
+
+def _show(netns: str, *words: str) -> str:
+    return subprocess.run(["tc", "-n", netns, *words], check=True, capture_output=True, text=True).stdout
+
+
+def _ours(name: str, action: str, *, ecn: bool = False, direction: str = "ingress") -> Limiter:
     burst = {"Delay": "50 ms", "Drop": "500 ms"}[action]
-    return Limiter(name, lambda route, bits: _declare(route, bits, action), _lift, ecn, burst)
+
+    def install(route: Route, bits_per_s: int) -> None:
+        _declare(route, bits_per_s, action, direction=direction)
+
+    return Limiter(name, install, _lift, ecn, burst, direction == "egress")
 
 
 def drops() -> dict[str, Limiter]:
@@ -72,7 +91,9 @@ def drops() -> dict[str, Limiter]:
     return {each.name: each for each in map(drop, DROP_BURSTS_MS)}
 
 
-def _plugin(plugins: Path, name: str, burst: str, burst_bits: Callable[[int], int]) -> Limiter:
+def _plugin(
+    plugins: Path, name: str, burst: str, burst_bits: Callable[[int], int], direction: str = "ingress"
+) -> Limiter:
     """The real binary, called as a container runtime calls it."""
 
     def call(route: Route, command: str, bits_per_s: int) -> None:
@@ -81,7 +102,7 @@ def _plugin(plugins: Path, name: str, burst: str, burst_bits: Callable[[int], in
             "name": "bench",
             "type": "bandwidth",
             "runtimeConfig": {
-                "bandwidth": {"ingressRate": bits_per_s, "ingressBurst": burst_bits(bits_per_s)}
+                "bandwidth": {f"{direction}Rate": bits_per_s, f"{direction}Burst": burst_bits(bits_per_s)}
             },
             "prevResult": {
                 "cniVersion": "1.0.0",
@@ -110,7 +131,17 @@ def _plugin(plugins: Path, name: str, burst: str, burst_bits: Callable[[int], in
         if done.returncode != 0:
             raise RuntimeError(f"CNI bandwidth plugin: {done.stdout}{done.stderr}")
 
-    return Limiter(name, lambda route, bits: call(route, "ADD", bits), _unqueue, burst=burst)
+    def install(route: Route, bits_per_s: int) -> None:
+        call(route, "ADD", bits_per_s)
+
+    def remove(route: Route) -> None:
+        call(route, "DEL", KUBELETS_BURST_BITS)
+        if direction == "ingress":  # the plugin leaves it to the end of the interface
+            _unqueue(route)
+        else:
+            lab.tc(f"qdisc del dev {_HOST_SIDE} ingress", route.node.name)
+
+    return Limiter(name, install, remove, burst=burst, sends=direction == "egress")
 
 
 def _htb(route: Route, bits_per_s: int) -> None:
@@ -150,5 +181,7 @@ def limiters(plugins: Path) -> dict[str, Limiter]:
         _plugin(plugins, "CNI plugin, 50 ms", "50 ms", lambda bits: 8 * _depth(bits)),
         Limiter("HTB", _htb, _unqueue, burst="50 ms"),
         Limiter("police", _police, _unpolice, burst="50 ms"),
+        _ours("sends: Delay", "Delay", direction="egress"),
+        _plugin(plugins, "sends: CNI plugin, 50 ms", "50 ms", lambda bits: 8 * _depth(bits), "egress"),
     )
     return {each.name: each for each in every}

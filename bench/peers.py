@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import lab
-from exactness import POD_ADDRESS, Route
+from exactness import CLIENT_ADDRESS, POD_ADDRESS, Route
 from limiters import Limiter, drops, limiters
 from run import machine
 
@@ -51,7 +51,19 @@ class Tcp:
         return f"{self.bits_per_s / 1e6:g} Mbit/s, {self.control}, {flows}{rtt}"
 
 
-COMPARED = (Tcp(), Tcp(control="bbr"), Tcp(flows=8), Tcp(rtt_ms=10), Tcp(control="bbr", rtt_ms=10))
+FAST_BITS_PER_S = 1_000_000_000
+COMPARED = (
+    Tcp(),
+    Tcp(control="bbr"),
+    Tcp(flows=8),
+    Tcp(rtt_ms=10),
+    Tcp(control="bbr", rtt_ms=10),
+    Tcp(FAST_BITS_PER_S),
+    Tcp(FAST_BITS_PER_S, flows=8),
+)
+OUT_OF_REACH_BITS_PER_S = 100_000_000_000
+"""A limit that nothing here comes near."""
+PACKET_BYTES = 64
 SWEEP = tuple(
     Tcp(rate, control, flows, rtt)
     for rate in (256_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000)
@@ -79,12 +91,23 @@ class Sample:
     value: float
 
 
+@dataclass(frozen=True)
+class Way:
+    """Which way bulk and requests go: from one namespace to another, and its address."""
+
+    source: str
+    target: str
+    address: str
+
+
 class Bench:
     """Everything that is measured of one route."""
 
     def __init__(self, route: Route, request: Path) -> None:
         self._route = route
         self._request = request
+        self._way = self._to_the_pod = Way(route.client, route.pod, POD_ADDRESS)
+        self._from_the_pod = Way(route.pod, route.client, CLIENT_ADDRESS)
 
     def set_up(self) -> None:
         """Lets every congestion control be used, and keeps no memory of former connections."""
@@ -97,29 +120,30 @@ class Bench:
         Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").write_text(" ".join(known))
 
     @contextlib.contextmanager
-    def ecn(self, *, on: bool) -> Iterator[None]:
-        """Both ends ask for ECN, or only answer."""
+    def of(self, limiter: Limiter) -> Iterator[None]:
+        """Traffic goes the way that it limits, and asks for ECN, or only answers, as it says."""
+        self._way = self._from_the_pod if limiter.sends else self._to_the_pod
         for netns in (self._route.client, self._route.pod):
             with lab.inside(netns):
-                Path("/proc/sys/net/ipv4/tcp_ecn").write_text("1" if on else "2")
+                Path("/proc/sys/net/ipv4/tcp_ecn").write_text("1" if limiter.ecn else "2")
         yield
 
     @contextlib.contextmanager
     def round_trip(self, milliseconds: float) -> Iterator[None]:
-        """What the pod sends, acknowledgements here, takes so long."""
+        """What comes back, acknowledgements here, takes so long."""
         if not milliseconds:
             yield
             return
         delay = f"netem delay {milliseconds}ms limit {_NETEM_PACKETS}"
-        lab.tc(f"qdisc add dev eth0 root {delay}", self._route.pod)
+        lab.tc(f"qdisc add dev eth0 root {delay}", self._way.target)
         try:
             yield
         finally:
-            lab.tc("qdisc del dev eth0 root", self._route.pod)
+            lab.tc("qdisc del dev eth0 root", self._way.target)
 
     @contextlib.contextmanager
     def _serving(self, *command: str) -> Iterator[None]:
-        with lab.inside(self._route.pod):
+        with lab.inside(self._way.target):
             server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout
@@ -131,10 +155,11 @@ class Bench:
 
     @contextlib.contextmanager
     def _bulk(self, cell: Tcp, seconds: int, omitted: int) -> Iterator[subprocess.Popen[str]]:
-        serve = ("iperf3", "--server", "--one-off", "--forceflush", "--bind", POD_ADDRESS)
-        words = ["iperf3", "--client", POD_ADDRESS, "--json", "--congestion", cell.control]
+        to = self._way.address
+        serve = ("iperf3", "--server", "--one-off", "--forceflush", "--bind", to)
+        words = ["iperf3", "--client", to, "--json", "--congestion", cell.control]
         words += ["--parallel", cell.flows, "--time", seconds, "--omit", omitted]
-        with self._serving(*serve), lab.inside(self._route.client):
+        with self._serving(*serve), lab.inside(self._way.source):
             client = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
             try:
                 yield client
@@ -158,7 +183,7 @@ class Bench:
     def latency(self, flows: int) -> dict[str, float]:
         """Of requests, and of setting up connections, beside bulk flows; in ms."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._serving(str(self._request), "serve", POD_ADDRESS))
+            stack.enter_context(self._serving(str(self._request), "serve", self._way.address))
             stack.enter_context(self._bulk(Tcp(flows=flows), _UNTIL_ENDED_S, 0))
             time.sleep(OMITTED_S)
             connections = self._ask("connect", str(CONNECTIONS))
@@ -175,8 +200,8 @@ class Bench:
 
     def _ask(self, *words: str) -> list[float]:
         verb, *amounts = words
-        with lab.inside(self._route.client):
-            command = [self._request, verb, POD_ADDRESS, *amounts]
+        with lab.inside(self._way.source):
+            command = [self._request, verb, self._way.address, *amounts]
             done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         return [int(line) / 1e6 for line in done.stdout.split()]
 
@@ -200,18 +225,32 @@ class Bench:
             found[f"{name}, x rate"] = received_bits / (bits_per_s * lasted_s)
         return found
 
+    def capacity(self) -> dict[str, float]:
+        """Small packets that one sender gets through a limit that is far away."""
+        words = (POD_ADDRESS, PACKET_BYTES - 42, 1e8, 1.0)
+        before = self._route.sample()
+        with lab.inside(self._route.client):
+            subprocess.run([self._route.sender, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+        after = self._route.sample()
+        packets = (after.received_bytes - before.received_bytes) / PACKET_BYTES
+        return {"64-byte packets, thousand/s": packets / 1000}
+
 
 def compare(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
     """Everything about one limiter, once."""
     for cell in COMPARED:
-        with installed(route, limiter, cell.bits_per_s), bench.ecn(on=limiter.ecn):
+        with installed(route, limiter, cell.bits_per_s), bench.of(limiter):
             yield from samples(limiter, str(cell), bench.tcp(cell))
     for flows in BULK_FLOWS:
-        with installed(route, limiter, RATE_BITS_PER_S), bench.ecn(on=limiter.ecn):
+        with installed(route, limiter, RATE_BITS_PER_S), bench.of(limiter):
             name = f"beside {flows} bulk flow{'s' * (flows > 1)}"
             yield from samples(limiter, name, bench.latency(flows))
+    if limiter.sends:
+        return
     with installed(route, limiter, RATE_BITS_PER_S):
         yield from samples(limiter, "flood of UDP", bench.first_moments(RATE_BITS_PER_S))
+    with installed(route, limiter, OUT_OF_REACH_BITS_PER_S):
+        yield from samples(limiter, "far from the limit", bench.capacity())
 
 
 @contextlib.contextmanager
@@ -300,7 +339,7 @@ def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) ->
     if not study:
         yield from compare(bench, route, limiter)
     for cell in STUDIES.get(study or "", ()):
-        with installed(route, limiter, cell.bits_per_s), bench.ecn(on=limiter.ecn):
+        with installed(route, limiter, cell.bits_per_s), bench.of(limiter):
             yield from samples(limiter, str(cell), bench.tcp(cell))
 
 

@@ -29,7 +29,7 @@ def main() -> int:
         )
         try:
             programs = {"memory": ["bench/memory.py"], "peers": [*words, *passed_on]}
-            ended = run_programs(KERNEL, programs, folder, TIMEOUT_S)
+            ended = run_programs(KERNEL, programs, folder, TIMEOUT_S, instruction_clock=True)
         except ClusterError as error:
             print(error, file=sys.stderr)
             return 1

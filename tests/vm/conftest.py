@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -13,7 +14,8 @@ from tests.vm.machine import Ended, run_rungs
 
 # No random order: a machine is the same each time.
 _OPTIONS = ["-p", "no:randomly", "--hypothesis-profile=few", "--durations=20", "--timeout=600"]
-_RUNGS = {rung: [f"tests/{rung}", "-p", "tests.vm.inside", *_OPTIONS] for rung in ("bpf", "netns")}
+_SHORT = ["--short"] if os.environ.get("TOKENBUCKET_VM") == "short" else []
+_RUNGS = {rung: [f"tests/{rung}", "-p", "tests.vm.inside", *_OPTIONS, *_SHORT] for rung in ("bpf", "netns")}
 _AT_A_TIME = 2
 _POOL = pytest.StashKey[ThreadPoolExecutor]()
 _ENDED = pytest.StashKey[list[Ended]]()

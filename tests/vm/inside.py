@@ -1,7 +1,8 @@
 """Plugin of the pytest that runs inside a machine, where all is some thirty times slower.
 
 It leaves out the tests that no kernel has a part in, or that a slow machine makes meaningless, and lets the
-others wait longer.
+others wait longer. With ``--short`` it leaves out more: of the bpf rung what loads several times, and of the
+netns rung all but what packets and queues do.
 """
 
 from __future__ import annotations
@@ -46,16 +47,50 @@ KEPT = (
 """All the same."""
 
 
+LONG = (
+    "tests/bpf/test_changes.py::",
+    "tests/bpf/test_elders.py::",
+    "tests/bpf/test_load.py::test_a_refused_program_is_one_readable_error",
+    "tests/bpf/test_load.py::test_another_build_takes_over_the_maps",
+    "tests/bpf/test_peers.py::test_cpus_do_not_multiply_a_peers_burst",
+)
+SHORT = (
+    *KEPT,
+    "tests/bpf/",
+    "tests/netns/test_delay.py::test_what_exceeds_arrives_later_and_none_is_lost",
+    "tests/netns/test_delay.py::test_small_packets_do_not_wait_behind_large_ones",
+    "tests/netns/test_delay.py::test_the_queue_goes_when_it_is_empty_and_nothing_of_it_is_lost",
+    "tests/netns/test_delay_of_what_pods_send.py::test_the_sender_waits_and_nothing_is_lost",
+    "tests/netns/test_peers.py::test_one_who_floods_leaves_the_others_their_share[IPv4-ptp]",
+    "tests/netns/test_filters.py::test_program_sees_its_slot",
+    "tests/netns/test_filters.py::test_ours_runs_before_others",
+    "tests/netns/test_monitor.py::test_removal_of_",
+    "tests/netns/test_view.py::test_pod_is_found_by_each_of_its_addresses",
+)
+"""With ``--short``: these, but for the long ones."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--short", action="store_true", help="what a kernel is likeliest to do otherwise")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ids = [item.nodeid for item in items]
     folders = {_folder(name) for name in ids}
-    listed = [name for name in (*LEFT_OUT, *KEPT) if _folder(name) in folders]
+    listed = [name for name in (*LEFT_OUT, *LONG, *SHORT) if _folder(name) in folders]
     stale = [begin for begin in listed if not any(name.startswith(begin) for name in ids)]
     if stale:
         raise pytest.UsageError(f"{__file__}: no such tests: {', '.join(stale)}")
-    left_out = [item for item in items if item.nodeid.startswith(LEFT_OUT) and item.nodeid not in KEPT]
+    short = config.getoption("--short")
+    left_out = [item for item in items if _is_left_out(item.nodeid, short=short)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def _is_left_out(name: str, *, short: bool) -> bool:
+    if short and (name.startswith(LONG) or not name.startswith(SHORT)):
+        return True
+    return name.startswith(LEFT_OUT) and name not in KEPT
 
 
 def _folder(name: str) -> str:
