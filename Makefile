@@ -110,9 +110,10 @@ bench-fleet: cluster-setup ## hundreds of agents against a real API server (root
 bench-peers: cluster-setup ## beside the CNI plugin, HTB and police, on Debian's kernel in a virtual machine (root, 40 min)
 	PYTHONPATH=.:tests/e2e $(PYTHON) -m bench.peers_in_machine $(ARGS)
 
-bench-plots: setup ## the plots of docs/benchmarks-peers.md from RESULTS, what bench-peers wrote with --results
+bench-plots: setup ## plots and tables of docs/benchmarks-peers.md from RESULTS, what bench-peers wrote with --results
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/plots.txt
 	$(PYTHON) bench/plot.py $(RESULTS) docs/plots
+	$(PYTHON) bench/peers_tables.py $(RESULTS)
 
 tokenbucket.o: $(OBJECT) ## the program by clang, for stock tc: build/tokenbucket.o
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import arrival
+import capacity
 import cost
 import exactness
 import scale
@@ -42,6 +43,7 @@ def main() -> int:
     print(machine())
     try:
         cost.report()
+        capacity.report()
         met = [scale.report(), arrival.report(), exactness.report(full=full)]
     except KeyboardInterrupt:
         print("\nstopped; everything is cleaned up")
