@@ -472,7 +472,9 @@ def live(compiled_by_bcc: Any, slots: Slots) -> Iterator[Machine]:
     slots.free(NO_SLOT)
 
 
-WHOLE = {"packets_per_s": MBIT, "burst_packets": 60 * MBIT}
+SLOWER = 100_000
+"""Packets per second: fewer than any machine decides on."""
+WHOLE = {"packets_per_s": SLOWER, "burst_packets": 60 * SLOWER}
 """A minute's burst: a meter that is never idle, so that its word is what was charged since it was read."""
 BY_WHOM = {
     "the slot, later": config(max_delay_q=5 * MS * gcra.QUANTA_PER_NS, **WHOLE),
@@ -484,7 +486,9 @@ BY_WHOM = {
         per_peer=PeerConfig(packets_per_s=1, packets_burst_q=10**6 * gcra.packets_cost_q(1, 1)),
         **WHOLE,
     ),
-    "the peers": config(per_peer=PeerConfig(packets_per_s=MBIT, packets_burst_q=512_000), **WHOLE),
+    "the peers": config(
+        per_peer=PeerConfig(packets_per_s=SLOWER, packets_burst_q=8 * gcra.packets_cost_q(1, SLOWER)), **WHOLE
+    ),
 }
 
 
@@ -507,7 +511,7 @@ def test_what_is_charged_is_what_was_let_through(live: Machine, pins: Pins, refu
     after = words(live, pins)
     passed = after[0] - before[0]
     assert 0 < passed < 4 * 10**6
-    assert (after[1] - before[1]) % WORD == passed * gcra.packets_cost_q(1, MBIT)
+    assert (after[1] - before[1]) % WORD == passed * gcra.packets_cost_q(1, SLOWER)
     if limit.per_peer and "slot" in refusing:
         assert (after[2] - before[2]) % WORD == passed * gcra.packets_cost_q(1, 1)
 
