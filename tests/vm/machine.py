@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parents[2]
 _GUEST = Path(__file__).parent / "guest.sh"
 _TIMEOUT_S = 3600
 _MEMORY = "3G"
-_INSTRUCTION_CLOCK = "-icount shift=0"
+_INSTRUCTION_CLOCK = "-icount shift=0,sleep=off"
 """A nanosecond for each instruction, so that a busy machine outside makes nothing in it take longer."""
 _FILES = "-virtfs local,path=/,mount_tag=files,security_model=none,readonly=on,multidevs=remap"
 _ENVIRONMENT = {
