@@ -28,6 +28,8 @@ from run import machine
 RATE_BITS_PER_S = 100_000_000
 SECONDS, OMITTED_S = 4, 2
 """Of each TCP measurement; the first two are left out, in which a bucket is used up."""
+LEAST_PACKETS = 1000
+"""Of full size, that it takes: longer than that at low rates, and half as long is left out."""
 LATENCY_S = 4.0
 CONNECTIONS = 20
 SMALL_BYTES, LARGE_BYTES = 64, 4096
@@ -44,6 +46,12 @@ class Tcp:
     control: str = "cubic"
     flows: int = 1
     rtt_ms: float = 0
+
+    @property
+    def seconds(self) -> tuple[int, int]:
+        """How long it is measured, and what is left out before."""
+        seconds = max(SECONDS, LEAST_PACKETS * 1514 * 8 // self.bits_per_s)
+        return seconds, max(OMITTED_S, seconds // 2)
 
     def __str__(self) -> str:
         rtt = f", RTT {self.rtt_ms:g} ms" if self.rtt_ms else ""
@@ -66,7 +74,7 @@ OUT_OF_REACH_BITS_PER_S = 100_000_000_000
 PACKET_BYTES = 64
 SWEEP = tuple(
     Tcp(rate, control, flows, rtt)
-    for rate in (256_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000)
+    for rate in (256_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000, FAST_BITS_PER_S)
     for control in ("cubic", "bbr", "reno")
     for flows in (1, 8, 64)
     for rtt in (0, 10, 50)
@@ -169,8 +177,8 @@ class Bench:
 
     def tcp(self, cell: Tcp) -> dict[str, float]:
         """Goodput in percent of the rate, retransmissions, and Jain's index of fairness."""
-        with self.round_trip(cell.rtt_ms), self._bulk(cell, SECONDS, OMITTED_S) as client:
-            output, _ = client.communicate(timeout=120)
+        with self.round_trip(cell.rtt_ms), self._bulk(cell, *cell.seconds) as client:
+            output, _ = client.communicate(timeout=600)
         end: dict[str, Any] = json.loads(output)["end"]
         rates = [each["receiver"]["bits_per_second"] for each in end["streams"]]
         squares = sum(rate**2 for rate in rates)
