@@ -132,6 +132,8 @@ def _plugin(
             raise RuntimeError(f"CNI bandwidth plugin: {done.stdout}{done.stderr}")
 
     def install(route: Route, bits_per_s: int) -> None:
+        if direction == "egress":
+            _make_room(route)
         call(route, "ADD", bits_per_s)
 
     def remove(route: Route) -> None:
@@ -144,9 +146,15 @@ def _plugin(
     return Limiter(name, install, remove, burst=burst, sends=direction == "egress")
 
 
+def _make_room(route: Route) -> None:
+    """Where our programs were a qdisc stays, which the plugin finds in its way."""
+    if "clsact" in _show(route.node.name, "qdisc", "show", "dev", _HOST_SIDE):
+        lab.tc(f"qdisc del dev {_HOST_SIDE} clsact", route.node.name)
+
+
 def _htb(route: Route, bits_per_s: int) -> None:
     rate, depth = f"rate {bits_per_s}bit ceil {bits_per_s}bit", _depth(bits_per_s)
-    shape = f"htb {rate} burst {depth} cburst {depth}"
+    shape = f"htb {rate} burst {depth} cburst {depth} quantum 200000"  # what it takes anyway, and warns
     root = f"qdisc add dev {_HOST_SIDE} root handle 1: htb default 1"
     lab.tc((root, f"class add dev {_HOST_SIDE} parent 1: classid 1:1 {shape}"), route.node.name)
 

@@ -105,7 +105,7 @@ def main() -> int:
 def htb(node: str) -> Callable[[], None]:
     """A root and a class."""
     root = each(node, "qdisc add dev {0} root handle 1: htb default 1")
-    limit = each(node, "class add dev {0} parent 1: classid 1:1 htb rate 50mbit burst 300k")
+    limit = each(node, "class add dev {0} parent 1: classid 1:1 htb rate 50mbit burst 300k quantum 200000")
 
     def add() -> None:
         root()
