@@ -201,11 +201,11 @@ def test_the_controller_tells_what_status_tells(api: FakeApi) -> None:
         "conditions": [{"type": "Accepted", "reason": "Accepted"}, ready],
         "pods": {"matched": 3, "failed": 1},
     }
-    controller.policies.put({"metadata": {"namespace": "shop", "name": "web"}, "status": status})
-    controller.policies.put({"metadata": {"namespace": "shop", "name": "new"}})
+    controller.stores.policies.put({"metadata": {"namespace": "shop", "name": "web"}, "status": status})
+    controller.stores.policies.put({"metadata": {"namespace": "shop", "name": "new"}})
     for name, state in (("one", "True"), ("two", "False")):
         conditions = [{"type": "Ready", "status": state}]
-        controller.agents.put({"metadata": {"name": name}, "status": {"conditions": conditions}})
+        controller.stores.agents.put({"metadata": {"name": name}, "status": {"conditions": conditions}})
     found = exposition.read(controller)
     assert (found.ready, found.ready_agents, found.other_agents) == (False, 1, 1)
     web, new = found.policies

@@ -22,12 +22,12 @@ def serve(address: tuple[str, int], controller: Controller) -> AbstractContextMa
 
 def read(controller: Controller) -> ControllerReading:
     """What is the case now."""
-    agents = controller.agents.values()
+    agents = controller.stores.agents.values()
     ready = sum(agent.ready for agent in agents)
     return ControllerReading(
         version=__version__,
         ready=controller.ready,
-        policies=[_policy(policy) for policy in controller.policies.values()],
+        policies=[_policy(policy) for policy in controller.stores.policies.values()],
         ready_agents=ready,
         other_agents=len(agents) - ready,
         api_requests=answers.counts(),

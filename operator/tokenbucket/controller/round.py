@@ -1,0 +1,197 @@
+"""One round of the controller: the statuses that the reports amount to, written where they differ."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenbucket.controller.objects import (
+    MANAGER,
+    AgentPod,
+    NodeObject,
+    PolicyObject,
+    ReportObject,
+    unix_time,
+)
+from tokenbucket.controller.pace import Pace
+from tokenbucket.core.agent_condition import agent_condition
+from tokenbucket.core.parse import API_VERSION, POLICY, REPORT
+from tokenbucket.core.status import policy_status
+from tokenbucket.core.summary import Agents, NodeState, PolicyHead
+from tokenbucket.errors import ApiError
+from tokenbucket.kubernetes.client import CONFLICT, NOT_FOUND, Client
+from tokenbucket.kubernetes.resources import EVENTS, NODES, POLICIES, REPORTS
+from tokenbucket.kubernetes.store import Store
+
+log = logging.getLogger(__name__)
+
+_UNSEEN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What is known of the cluster."""
+
+    policies: Store[PolicyObject]
+    reports: Store[ReportObject]
+    agents: Store[AgentPod]
+    nodes: Store[NodeObject]
+
+
+class Rounds:
+    """Use :meth:`make` whenever something may have changed."""
+
+    def __init__(self, stores: Stores, again: Callable[[float], None]) -> None:
+        """``again`` asks for another round after so many seconds."""
+        self._stores = stores
+        self._again = again
+        self._pace = Pace()
+
+    async def make(self, client: Client) -> None:
+        """One round. Raises ApiError: what was not written is due in the next one."""
+        reports = await self._current_reports(client)
+        states = self._states(reports)
+        concerned = _by_policy(states)
+        alive = sum(state.alive for state in states)
+        silent = self._silent(states)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        policies = self._stores.policies.values()
+        self._pace.keep({policy.head.uid for policy in policies})
+        waits: list[float] = []
+        for policy in policies:
+            head = policy.head
+            if not concerned[head.namespace, head.name] and self._may_be_unseen(policy):
+                continue
+            before = policy.status.get("conditions") or []
+            agents = Agents(alive, tuple(name for name, last_s in silent if last_s < policy.changed_s))
+            status = policy_status(head, concerned[head.namespace, head.name], before, now, agents)
+            if status == policy.status:
+                continue
+            wait_s = self._pace.wait_s(head.uid, len(states), time.monotonic())
+            if wait_s > 0:
+                waits.append(wait_s)
+            else:
+                await self._write(client, head, status, before)
+                self._pace.wrote(head.uid, time.monotonic())
+        if waits:
+            self._again(min(waits))
+        await self._tell_of_agents(client, reports, now)
+
+    def _may_be_unseen(self, policy: PolicyObject) -> bool:
+        """Whether no agent has spoken of a policy that is so new that they may not have had the time to.
+        Until then, that it matches no pod would be a guess.
+        """
+        age_s = time.time() - policy.changed_s
+        if age_s >= _UNSEEN_S:
+            return False
+        self._again(_UNSEEN_S - age_s)
+        return True
+
+    async def _current_reports(self, client: Client) -> list[ReportObject]:
+        """The reports. Those of nodes that are no more are deleted."""
+        nodes = {node.name for node in self._stores.nodes.values()}
+        return [
+            each
+            for each in self._stores.reports.values()
+            if each.name in nodes or not await self._delete_orphan(client, each.name)
+        ]
+
+    def _states(self, reports: Iterable[ReportObject]) -> list[NodeState]:
+        """Each with whether its agent lives."""
+        alive = {agent.node for agent in self._stores.agents.values() if agent.ready}
+        return [NodeState(each.name, each.report, each.name in alive, each.written) for each in reports]
+
+    def _silent(self, states: Iterable[NodeState]) -> list[tuple[str, float]]:
+        """Nodes that work without a live agent, and when each one's agent last wrote, in Unix time.
+
+        On a node that is down nobody waits for a limit.
+        """
+        ready = {node.name for node in self._stores.nodes.values() if node.ready}
+        dead = sorted((state for state in states if not state.alive), key=lambda state: state.name)
+        return [(state.name, unix_time(state.since)) for state in dead if state.name in ready]
+
+    async def _tell_of_agents(self, client: Client, reports: Iterable[ReportObject], now: str) -> None:
+        """Writes into each report whether its agent is ready, where it says otherwise."""
+        pods: dict[str, dict[str, bool]] = defaultdict(dict)
+        for agent in self._stores.agents.values():
+            pods[agent.node][agent.name] = agent.ready
+        for report in reports:
+            conditions = [agent_condition(pods[report.name], report.conditions, now)]
+            if conditions != list(report.conditions):
+                metadata = {"name": report.name, "uid": report.uid}
+                document = {"kind": REPORT, "metadata": metadata, "status": {"conditions": conditions}}
+                with _suppress_gone():
+                    await client.apply(REPORTS, {"apiVersion": API_VERSION, **document}, MANAGER)
+
+    async def _delete_orphan(self, client: Client, name: str) -> bool:
+        try:
+            await client.get(NODES, name)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            await client.delete(REPORTS, name)
+            log.info("report of a deleted node deleted", extra={"node": name})
+            return True
+        return False
+
+    async def _write(
+        self, client: Client, head: PolicyHead, status: dict[str, Any], before: list[dict[str, Any]]
+    ) -> None:
+        metadata = {"namespace": head.namespace, "name": head.name, "uid": head.uid}
+        document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": status}
+        with _suppress_gone():
+            await client.apply(POLICIES, document, MANAGER, "status")
+            for condition in _news(status["conditions"], before):
+                await client.create(EVENTS, head.namespace, _event(head, condition))
+
+
+@contextlib.contextmanager
+def _suppress_gone() -> Iterator[None]:
+    """The object has gone, or is another of that name, meanwhile: fine."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status not in {NOT_FOUND, CONFLICT}:
+            raise
+
+
+def _by_policy(states: list[NodeState]) -> dict[tuple[str, str], list[NodeState]]:
+    found: dict[tuple[str, str], list[NodeState]] = defaultdict(list)
+    for state in states:
+        for policy in state.report.policies:
+            found[policy.namespace, policy.name].append(state)
+    return found
+
+
+def _news(after: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Conditions that became bad, for another reason than before: worth an event."""
+    known = {(each.get("type"), each.get("reason")) for each in before}
+    bad = {"Accepted": "False", "Degraded": "True"}
+    return [
+        each
+        for each in after
+        if each["status"] == bad.get(each["type"]) and (each["type"], each["reason"]) not in known
+    ]
+
+
+def _event(head: PolicyHead, condition: Mapping[str, Any]) -> dict[str, Any]:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    about = {"apiVersion": API_VERSION, "kind": POLICY, "namespace": head.namespace, "name": head.name}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"namespace": head.namespace, "generateName": f"{head.name[:230]}."},
+        "involvedObject": {**about, "uid": head.uid},
+        "type": "Warning",
+        "reason": condition["reason"],
+        "message": condition["message"][:1024],
+        "source": {"component": MANAGER},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
