@@ -107,7 +107,7 @@ bench-cluster-peers: cluster-setup ## on a real cluster beside the CNI bandwidth
 bench-fleet: cluster-setup ## hundreds of agents against a real API server (root, 10 min)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.fleet $(ARGS)
 
-bench-peers: cluster-setup ## beside the CNI plugin, HTB and police, on Debian's kernel in a virtual machine (root, 40 min)
+bench-peers: cluster-setup ## beside the CNI plugin, HTB and police, on Debian's kernel in a virtual machine (root, 100 min)
 	PYTHONPATH=.:tests/e2e $(PYTHON) -m bench.peers_in_machine $(ARGS)
 
 bench-plots: setup ## plots and tables of docs/benchmarks-peers.md from RESULTS, what bench-peers wrote with --results

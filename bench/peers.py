@@ -46,11 +46,12 @@ class Tcp:
     control: str = "cubic"
     flows: int = 1
     rtt_ms: float = 0
+    least_s: int = SECONDS
 
     @property
     def seconds(self) -> tuple[int, int]:
         """How long it is measured, and what is left out before."""
-        seconds = max(SECONDS, LEAST_PACKETS * 1514 * 8 // self.bits_per_s)
+        seconds = max(self.least_s, LEAST_PACKETS * 1514 * 8 // self.bits_per_s)
         return seconds, max(OMITTED_S, seconds // 2)
 
     def __str__(self) -> str:
@@ -85,7 +86,13 @@ BURSTS = tuple(
     for rtt in (0, 5, 50)
 )
 """Where the depth of a policer's bucket matters."""
-STUDIES = {"sweep": SWEEP, "bursts": BURSTS}
+LOSSES = tuple(
+    Tcp(RATE_BITS_PER_S, control, flows, rtt, least_s=40)
+    for control, flows in (("cubic", 1), ("reno", 1), ("cubic", 8))
+    for rtt in (0, 10)
+)
+"""Long enough for what is lost once in several seconds."""
+STUDIES = {"sweep": SWEEP, "bursts": BURSTS, "losses": LOSSES}
 BULK_FLOWS = (1, 64)
 
 
@@ -308,7 +315,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--study",
         choices=STUDIES,
-        help="not the comparison, but goodput over rates, controls, flows and RTTs; or Drop's over bursts",
+        help="not the comparison, but TCP alone: at many rates and RTTs, Drop's at many bursts, or for long",
     )
     return parser.parse_args()
 
@@ -334,10 +341,10 @@ def main() -> int:
                 for limiter in chosen:
                     print(f"round {number + 1}, {limiter.name}", file=sys.stderr, flush=True)
                     found += measured(bench, route, limiter, given.study)
+                if given.results:
+                    given.results.write_text(json.dumps([asdict(each) for each in found]))
         finally:
             route.close()
-    if given.results:
-        given.results.write_text(json.dumps([asdict(each) for each in found]))
     tables(found, [limiter.name for limiter in chosen])
     return 0
 

@@ -13,7 +13,7 @@ from tests.vm.kernels import Kernel
 from tests.vm.machine import run_programs
 
 KERNEL = Kernel("6.12", "trixie")
-TIMEOUT_S = 7200.0
+TIMEOUT_S = 14400.0
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
             return 1
         for each in ended.values():
             print(each.output if each.passed else each.explain())
-        if given.results and ended["peers"].passed:
+        if given.results and (folder / "results.json").exists():
             given.results.write_text((folder / "results.json").read_text())
     return 0 if all(each.passed for each in ended.values()) else 1
 
