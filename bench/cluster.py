@@ -102,7 +102,8 @@ def newcomer(bench: Bench, number: int, name: str, gate: bool) -> dict[str, Any]
 
 def arrived(bench: Bench, names: Sequence[str]) -> Iterator[Arrival]:
     """What became of pods that are there, and are sent nothing any more."""
-    networks, filters, unlimited = networks_made(bench), attachments(bench), unlimited_bytes(bench)
+    networks, filters = networks_made(bench), attachments(bench)
+    unlimited = {name: count for node in bench.nodes for name, count in unlimited_bytes(bench, node, names)}
     ready = {each["metadata"]["name"]: ready_s(each) for each in bench.here.items("pods")}
     for name in names:
         first_act_s = float(bench.here.run("logs", name).split()[0])
@@ -119,18 +120,16 @@ def ready_s(document: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(since).timestamp()
 
 
-def unlimited_bytes(bench: Bench) -> Mapping[str, int]:
-    """By pod, what its interface was given and its slot has not let through."""
-    found: dict[str, int] = {}
-    for node in bench.nodes:
-        agent = bench.release.agent(node)
-        shown = json.loads(bench.release.kubectl.exec(agent, "tokenbucket", "status", "-o", "json"))
-        for limit in (each for each in shown["limits"] if each.get("namespace") == NAMESPACE):
+def unlimited_bytes(bench: Bench, node: str, names: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """For each of these pods on a node, what its interface was given and its slot has not let through."""
+    agent = bench.release.agent(node)
+    shown = json.loads(bench.release.kubectl.exec(agent, "tokenbucket", "status", "-o", "json"))
+    for limit in shown["limits"]:
+        if limit.get("namespace") == NAMESPACE and limit["pod"] in names:
             [hook] = limit["hooks"]
             counter = f"/sys/class/net/{hook['interface']}/statistics/tx_bytes"
             passed = limit["conformBytes"] + limit["delayedBytes"] + limit["reserveBytes"]
-            found[limit["pod"]] = int(bench.shell.run(node, "cat", counter)) - passed
-    return found
+            yield limit["pod"], int(bench.shell.run(node, "cat", counter)) - passed
 
 
 def attachments(bench: Bench) -> Mapping[str, float]:

@@ -23,7 +23,7 @@ from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.view import View
 
 TOKENBUCKET = str(Path(sys.executable).parent / "tokenbucket")
-WAIT_S = 60.0
+WAIT_S = 300.0
 _CLONE_NEWNET = 0x40000000
 Found = TypeVar("Found")
 _libc = ctypes.CDLL(None, use_errno=True)

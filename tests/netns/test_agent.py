@@ -248,6 +248,39 @@ def test_a_pod_on_the_nodes_network_is_reported(lab: Lab, agent: Agent) -> None:
     assert status() == []
 
 
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_a_pod_that_gives_up_its_address_stays_limited(lab: Lab, agent: Agent, direction: str) -> None:
+    """It may configure its network, and would be free; that it cannot be found by it is said."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    agent.write("all.yaml", policy("all", **{direction: drop(1, 5)}), document(web))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+    web.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    assert (event["reason"], event["detail"].rpartition("; ")[2]) == (
+        "NoInterface",
+        "the limit stays where it was",
+    )
+    web.run("ip", "address", "add", "10.2.1.2/24", "dev", "eth0")
+    wait(lambda: agent.events("no longer the case"), agent.log)
+    assert [hook["interface"] for hook in limit_of("web", direction)["hooks"]] == [web.veth]
+    assert not agent.events("detached")
+    assert [event["new"] for event in agent.events("limit set")] == [True]
+
+
+def test_an_address_that_another_pod_takes_lifts_no_limit(lab: Lab, agent: Agent) -> None:
+    """Two pods of one owner could free one of them that way."""
+    web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
+    limited(agent, web)
+    other.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    assert event["reason"] == "AddressConflict"
+    other.run("ip", "address", "delete", "10.2.1.2/32", "dev", "eth0")
+    wait(lambda: agent.events("no longer the case"), agent.log)
+    assert not agent.events("detached")
+    assert [event["new"] for event in agent.events("limit set")] == [True]
+
+
 def test_a_new_pod_of_the_same_name_starts_with_a_full_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
     """Its predecessor's debts are not its own: the uid tells them apart."""
     web = lab.pod("web", ["10.2.1.2/24"])

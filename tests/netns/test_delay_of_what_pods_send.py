@@ -125,6 +125,20 @@ def test_another_agent_takes_over_what_is_inside(agent: Agent, pods: tuple[Pod, 
     assert len(agent.events("attached")) == 1
 
 
+def test_a_slot_that_a_filter_inside_a_pod_names_is_not_given_back(
+    agent: Agent, pods: tuple[Pod, Pod]
+) -> None:
+    """An agent that has just started knows no filter there; the next pod with the slot would pay for it."""
+    web, _ = pods
+    limited(agent, web)
+    agent.stop()
+    agent.write("policy.yaml", "")
+    agent.start()
+    wait(lambda: agent.events("limit lifted"), agent.log)
+    assert inside(web)[1] == []
+    assert agent.log().index('"detached"') < agent.log().index('"limit lifted"')
+
+
 def test_a_foreign_root_qdisc_inside_stays_and_what_exceeds_is_dropped(
     agent: Agent, pods: tuple[Pod, Pod]
 ) -> None:

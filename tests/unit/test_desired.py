@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -39,7 +40,7 @@ def wish(
     dscp = 8 if action is ExceedAction.MARK else None
     limit = Limit(Rate(10**7), exceed_action=action, dscp=dscp)
     policy = Policy("shop", "web", Selector(frozenset()), {direction: limit}, mode=mode)
-    return desired([policy], [pod], lambda _, waits: located(waits, **fields), enforcement)
+    return desired([policy], [pod], lambda _pod, _addresses, waits: located(waits, **fields), enforcement)
 
 
 def only(wish: Desired) -> Wanted:
@@ -107,7 +108,7 @@ def test_pods_are_entered_only_to_delay_what_they_send(action: ExceedAction) -> 
     """It costs a right and a millisecond."""
     asked: list[AbstractSet[Direction]] = []
 
-    def locate(_: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+    def locate(_pod: PodId, _: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
         asked.append(waits)
         return located(waits)
 
@@ -147,3 +148,40 @@ def test_a_pod_that_cannot_be_limited_is_told_of_and_takes_no_slot(pod: Pod, rea
     found = wish(IN, pod=pod)
     assert found.wanted == {}
     assert [each.reason for each in found.findings] == [reason]
+
+
+def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
+    """And keeps its place in every pass, whatever the order; the other is told."""
+    pods = [
+        Pod(PodId("shop", name), {}, frozenset({IPv4Address(f"10.0.0.{n}")})) for n, name in enumerate("ab")
+    ]
+    policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7))})
+    for order in (pods, pods[::-1]):
+        found = desired([policy], order, lambda _pod, _addresses, waits: located(waits))
+        assert [key.subject.name for key in found.wanted] == ["a"]
+        assert found.in_force.keys() == found.wanted.keys()
+        assert [(each.key.subject.name, each.reason) for each in found.findings] == [
+            ("b", Reason.ADDRESS_CONFLICT)
+        ]
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_INTERFACE, Reason.ADDRESS_CONFLICT])
+def test_a_pod_found_only_by_its_limit_keeps_it_and_says_so(reason: Reason) -> None:
+    """Its address is gone, or is another's too."""
+    found = wish(IN, reason=reason, message="gone; the limit stays where it was")
+    assert only(found).points == {HookPoint(HOST_SIDE, Hook.EGRESS)}
+    assert [each.reason for each in found.findings] == [reason]
+
+
+def test_pods_of_one_address_keep_what_they_have_and_get_nothing_new() -> None:
+    """They are looked for by their limits alone."""
+    pods = [replace(POD, id=PodId("shop", name)) for name in "ab"]
+    policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7))})
+
+    def locate(pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+        assert not addresses
+        return located(waits) if pod.name == "b" else Located()
+
+    found = desired([policy], pods, locate)
+    assert [key.subject.name for key in found.wanted] == ["b"]
+    assert {each.reason for each in found.findings} == {Reason.ADDRESS_CONFLICT}

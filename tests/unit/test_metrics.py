@@ -159,7 +159,7 @@ def test_every_reason_is_there_before_it_happens() -> None:
 
 def test_what_is_not_as_declared_is_named_once() -> None:
     """With its policy's name as the pod's counters have it, and without the message."""
-    finding = PodReport("shop", "web-0", "shop/web", "ingress", "NoFq", "one")
+    finding = PodReport("shop", "web-0", "web", "ingress", "NoFq", "one")
     found = of_pod(replace(READING, pods=[finding, replace(finding, message="two")]), "web-0")
     assert found == {"pod_not_as_declared": 1}
 

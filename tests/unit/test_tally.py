@@ -6,14 +6,15 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from tests.unit.test_report import STATUS_SCHEMA, misfits
 from tokenbucket.core.agent_condition import agent_condition
 from tokenbucket.core.desired import Located, Reason, desired
 from tokenbucket.core.hook import End, Interface
 from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
-from tokenbucket.core.report import Override, PolicyReport
+from tokenbucket.core.report import NodeReport, Override, PolicyReport, to_document
 from tokenbucket.core.selector import Operator, Requirement, Selector
-from tokenbucket.core.tally import Situation, tally
+from tokenbucket.core.tally import Situation, pods_not_programmed, tally
 
 LIMIT = Limit(Rate(10**7), exceed_action=ExceedAction.DROP)
 IN, OUT = Direction
@@ -32,8 +33,10 @@ def policy(name: str, *directions: Direction, app: str = "", **fields: object) -
 
 def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: Located | None = None):
     """The reports by name, where every pod has its veth."""
-    located = located or Located({End.HOST: frozenset({Interface(7)})})
-    wish = desired(policies, PODS, lambda *_: located, enforcement)
+    found = {
+        pod.id: located or Located({End.HOST: frozenset({Interface(7 + n)})}) for n, pod in enumerate(PODS)
+    }
+    wish = desired(policies, PODS, lambda pod, *_: found[pod], enforcement)
     situation = Situation(policies, (), PODS, enforcement, wish.findings, wish.in_force)
     return {report.name: report for report in tally(situation)}
 
@@ -66,6 +69,19 @@ def test_a_policy_overridden_names_every_winner_with_its_pods() -> None:
         Override("shop/web", "ingress", 2),
     )
     assert reports["web"].overridden_by == reports["db"].overridden_by == ()
+
+
+def test_a_report_with_the_longest_names_fits_the_schema() -> None:
+    """Else the API server refuses all of it."""
+    namespace, name = "n" * 63, "x" * 253
+    pod = Pod(PodId(namespace, name), {}, frozenset())
+    policies = [Policy(namespace, name[:-1] + end, Selector(frozenset()), {IN: LIMIT}) for end in "ab"]
+    wish = desired(policies, [pod], lambda *_: Located())
+    situation = Situation(policies, (), [pod], Mode.ENFORCE, wish.findings, wish.in_force)
+    report = NodeReport(policies=tally(situation), pods=tuple(pods_not_programmed(situation)))
+    assert [each.policy for each in report.pods] == [policies[0].name]
+    assert [len(each.overridden_by) for each in report.policies] == [0, 1]
+    assert misfits(STATUS_SCHEMA["TokenBucketNode"], to_document(report)) == []
 
 
 @pytest.mark.parametrize(

@@ -168,9 +168,9 @@ class ClusterSource:
         """Ends the watches."""
         for watch in self.watches:
             watch.stop()
-        self._cni.close()
-        self._poll.close()
+        for each in (self._cni, self._poll, self._wakeup, self._waker):
+            each.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it has been woken often enough
+        with contextlib.suppress(OSError):  # it has been woken often enough, or has ended
             self._waker.send(b"\0")

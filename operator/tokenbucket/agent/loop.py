@@ -33,6 +33,9 @@ from tokenbucket.netlink.view import View
 
 log = logging.getLogger(__name__)
 
+_ASK_S = 60.0
+"""So often, at least, the source is asked: it tells by that that the agent lives."""
+
 
 @dataclass(slots=True)
 class Loop:
@@ -88,17 +91,18 @@ class Loop:
         start = time.monotonic()
         if start >= self._full_pass_at:
             self.reconciler.look_everywhere()
-            self.reconciler.queues.forget()
             self.source.reread()
-            self._look_for_bypass()
+            self._look_again()
             self._full_pass_at = start + self.schedule.max_s
         self.schedule.started(start, complete=self._reconcile(start))
 
-    def _look_for_bypass(self) -> None:
+    def _look_again(self) -> None:
+        """For what no event tells of."""
         try:
+            self.reconciler.queues.forget(self.reconciler.view)
             self.reconciler.look_for_bypass()
         except KernelError as error:
-            log.warning("no look for bypassed limits", extra={"error": str(error)})
+            log.warning("no look for queues and bypassed limits", extra={"error": str(error)})
 
     def _reconcile(self, start: float) -> bool:
         wishes = self.source.wishes()
@@ -165,7 +169,7 @@ def _wait(source: Source, signals: StopSignals) -> None:
         selector.register(source, selectors.EVENT_READ, source.drain)
         selector.register(signals, selectors.EVENT_READ, signals.drain)
         while not signals.stopping and _wants_cleanup(source):
-            for key, _ in selector.select():
+            for key, _ in selector.select(_ASK_S):
                 key.data()
 
 

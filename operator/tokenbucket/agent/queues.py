@@ -32,9 +32,10 @@ class Queues:
         """Asks the kernel. Raises KernelError."""
         return cls(has_fq(view.connection))
 
-    def forget(self) -> None:
-        """What was refused may be possible now."""
+    def forget(self, view: View) -> None:
+        """What was refused may be possible now. Raises KernelError."""
         self._refused = {}
+        self.available = self.available or has_fq(view.connection)
 
     def add(self, view: View, interfaces: Iterable[Interface]) -> bool:
         """Adds a queue to each interface. Returns False where one cannot be had, which is remembered: a plan

@@ -7,18 +7,28 @@ telling a repair from a first attachment, and news from what was said before.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import time
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tokenbucket.agent.queues import NO_FQ, Queues
 from tokenbucket.agent.repairs import Repairs
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.core.bypass import BypassWatch, Counted
-from tokenbucket.core.desired import Address, Finding, InForce, Located, Reason, Shortfall, desired
+from tokenbucket.core.desired import (
+    Address,
+    Desired,
+    Finding,
+    InForce,
+    Located,
+    Reason,
+    Shortfall,
+    desired,
+)
 from tokenbucket.core.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.plan import (
     Action,
@@ -28,11 +38,12 @@ from tokenbucket.core.plan import (
     Detach,
     FreeSlot,
     Observed,
+    Plan,
     RemoveQueue,
     WriteSlot,
     plan,
 )
-from tokenbucket.core.pod import Pod
+from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.policy import Direction, Mode, Policy
 from tokenbucket.core.slot import SlotKey
 from tokenbucket.errors import KernelError, UnsupportedError
@@ -91,14 +102,10 @@ class Reconciler:
         """One pass. Failures of single actions are logged and the pass goes on. Raises KernelError."""
         policies, pods = tuple(policies), tuple(pods)
         with self.locks.writing():
-            self.view.refresh()
-            wish = desired(policies, pods, self._locate, enforcement)
-            planned = plan(wish.wanted, self._observed())
+            wish, planned, observed = self._plan(policies, pods, enforcement)
             queues = [action.interface for action in planned.actions if isinstance(action, AddQueue)]
             if not self.queues.add(self.view, queues):
-                self.view.refresh()
-                wish = desired(policies, pods, self._locate, enforcement)
-                planned = plan(wish.wanted, self._observed())
+                wish, planned, observed = self._plan(policies, pods, enforcement)
             findings = wish.findings
             findings += [
                 Finding(key, Reason.BYPASSED, _BYPASSED) for key in wish.wanted if key in self.bypass.bypassed
@@ -110,8 +117,14 @@ class Reconciler:
             ]
             keys = {point: key for key, wanted in wish.wanted.items() for point in wanted.points}
             done = failures = 0
+            named: set[int] = set()
             for action in (each for each in planned.actions if not isinstance(each, AddQueue)):
+                if isinstance(action, FreeSlot) and not self._may_free(action, named):
+                    failures += 1
+                    continue
                 finding, failed = self._do(action, keys)
+                if isinstance(action, Detach) and failed:
+                    named.add(observed.filters[action.point].slot)
                 findings += [finding] if finding else []
                 failures += failed
                 done += not (failed or finding)
@@ -124,6 +137,21 @@ class Reconciler:
             key: each for key, each in wish.in_force.items() if key not in missing and wish.wanted[key].points
         }
         return Outcome(done, complete, tuple(findings), in_force, self.queues.available)
+
+    def _plan(
+        self, policies: Iterable[Policy], pods: Iterable[Pod], enforcement: Mode
+    ) -> tuple[Desired, Plan, Observed]:
+        self.view.refresh()
+        observed = self._observed()
+        wish = desired(policies, pods, functools.partial(self._locate, observed), enforcement)
+        return wish, plan(wish.wanted, observed), observed
+
+    def _may_free(self, action: FreeSlot, named: AbstractSet[int]) -> bool:
+        """Not while a filter may name it: what passes there would be charged to the next pod that has it."""
+        if not self.view.pod_namespaces.searched:
+            self.view.pod_namespaces.search()
+            return False
+        return action.index not in named
 
     def look_everywhere(self) -> None:
         """The next pass believes nothing that it knows."""
@@ -159,11 +187,27 @@ class Reconciler:
             queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
         return Observed(self.slots.read(), attached, self.slots.count, queues)
 
-    def _locate(self, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+    def _locate(
+        self,
+        observed: Observed,
+        pod: PodId,
+        addresses: frozenset[Address],
+        waits: AbstractSet[Direction],
+    ) -> Located:
         where = self.view.interfaces_of(*addresses)
-        if where.place is not Place.NAMESPACE:
-            reason, message = _NOT_LOCATED[where.place]
+        if where.place is Place.NAMESPACE:
+            return self._behind(where, waits)
+        reason, message = _NOT_LOCATED[where.place]
+        # Else a pod that may configure its network could lift its limit.
+        where = self.view.namespace_of(_interfaces_limited(observed, pod))
+        if where.place is not Place.NAMESPACE or not where.veths:
             return Located({}, reason, message)
+        return replace(
+            self._behind(where, waits), reason=reason, message=f"{message}; the limit stays where it was"
+        )
+
+    def _behind(self, where: Whereabouts, waits: AbstractSet[Direction]) -> Located:
+        """What leads to a namespace."""
         if not where.veths:
             return Located({}, Reason.NO_INTERFACE, _not_a_veth(where))
         ends = {End.HOST: frozenset(Interface(link.ifindex) for link in where.veths)}
@@ -265,6 +309,12 @@ class Reconciler:
         for finding in sorted(self._said - findings, key=str):
             log.info("no longer the case", extra={"limit": finding.key, "reason": finding.reason})
         self._said = findings
+
+
+def _interfaces_limited(observed: Observed, pod: PodId) -> set[Interface]:
+    """Where filters name a slot of the pod."""
+    mine = {index for index, slot in observed.slots.items() if slot.owner.key.subject == pod}
+    return {point.interface for point, attached in observed.filters.items() if attached.slot in mine}
 
 
 def _concerned(action: Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:

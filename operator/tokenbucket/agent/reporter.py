@@ -8,12 +8,13 @@ missed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any
 
 from tokenbucket import __version__
@@ -22,6 +23,7 @@ from tokenbucket.agent.objects import NOT_READY_TAINT
 from tokenbucket.bpf.load import LOAD_TIMEOUT_S
 from tokenbucket.core.parse import API_VERSION, READINESS_GATE, REPORT
 from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.precedence import Winners
 from tokenbucket.core.report import NodeReport, to_document
 from tokenbucket.core.tally import Situation, missing_limits, pods_not_programmed, tally
 from tokenbucket.errors import ApiError
@@ -67,14 +69,15 @@ class Reporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends, after a last report if one is due."""
+        """Ends."""
         if self._loop and self._stop:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)
 
     def _notify(self) -> None:
         if self._loop and self._news:
-            self._loop.call_soon_threadsafe(self._news.set)
+            with contextlib.suppress(RuntimeError):  # it has ended, which the kubelet's probes notice
+                self._loop.call_soon_threadsafe(self._news.set)
 
     def _run(self) -> None:
         asyncio.run(self._main())
@@ -82,17 +85,28 @@ class Reporter:
     async def _main(self) -> None:
         self._news, self._stop = asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        options = self._options
-        async with (
-            Client(self._listed) as client,
-            probes.serve(options.probe_host, options.probe_port, healthy=self._sick, ready=self._unready),
-        ):
-            work = [self._report_changes(client), self._relist_now_and_then(client)]
-            tasks = [asyncio.create_task(each) for each in work]
-            await self._stop.wait()
-            for task in tasks:
+        async with Client(self._listed) as client:
+            work = [self._report_changes(client), self._relist_now_and_then(client), self._answer_probes()]
+            tasks = [asyncio.create_task(each) for each in (*work, self._stop.wait())]
+            ended, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*others, return_exceptions=True)
+            for task in ended:
+                task.result()
+
+    async def _answer_probes(self) -> None:
+        """For as long as it runs. An address that is taken is tried again: limits do not depend on it."""
+        options = self._options
+        for wait_s in Backoffs():
+            try:
+                async with probes.serve(
+                    options.probe_host, options.probe_port, healthy=self._sick, ready=self._unready
+                ):
+                    await asyncio.Event().wait()
+            except OSError as error:
+                log.warning("probes not answered", extra={"error": str(error)})
+            await asyncio.sleep(wait_s)
 
     def _sick(self) -> str:
         silent = time.monotonic() - self._source.asked_at
@@ -137,9 +151,17 @@ class Reporter:
             await asyncio.sleep(random.uniform(0.1, 0.5) * self._options.report_spread_s)  # noqa: S311
             self._news.clear()
             situation = self._source.situation
-            if situation and await _attempt("report", self._report(client, situation)):
+            if not situation:
+                continue
+            # Each by itself: what one of them is refused keeps no pod and no node from getting ready.
+            told = [await _attempt("report", self._report(client, situation))]
+            if self._options.remove_taint:
+                told.append(await _attempt("remove taint", self._remove_taint(client)))
+            if self._options.readiness_gates:
+                told += [await _attempt("tell pod", each) for each in self._open_gates(client, situation)]
+            if all(told):
                 backoffs = iter(Backoffs())
-            elif situation:
+            else:
                 await asyncio.sleep(next(backoffs))
                 self._news.set()
 
@@ -149,10 +171,6 @@ class Reporter:
             await client.apply(REPORTS, document, MANAGER)
             self._told = document
         self.reported_at_s = time.time()
-        if self._options.remove_taint:
-            await self._remove_taint(client)
-        if self._options.readiness_gates:
-            await self._open_gates(client, situation)
 
     def _document(self, situation: Situation) -> dict[str, Any]:
         pods = sorted(pods_not_programmed(situation), key=str)
@@ -192,14 +210,19 @@ class Reporter:
         await client.merge(NODES, known.name, None, {"metadata": version, "spec": {"taints": taints}})
         log.info("taint removed", extra={"taint": NOT_READY_TAINT})
 
-    async def _open_gates(self, client: Client, situation: Situation) -> None:
+    def _open_gates(self, client: Client, situation: Situation) -> Iterator[Awaitable[None]]:
+        """What there is to tell pods."""
         waiting = [pod for pod in situation.pods if pod.waits and not pod.ended]
         self._gates = {pod.id: self._gates[pod.id] for pod in waiting if pod.id in self._gates}
+        winners = Winners(situation.policies)
         for pod in waiting:
-            missing = missing_limits(situation, pod)
+            missing = missing_limits(situation, winners, pod)
             if self._gates.get(pod.id) != missing:
-                await _tell_pod(client, pod, missing)
-                self._gates[pod.id] = missing
+                yield self._tell(client, pod, missing)
+
+    async def _tell(self, client: Client, pod: Pod, missing: str) -> None:
+        await _tell_pod(client, pod, missing)
+        self._gates[pod.id] = missing
 
 
 async def _tell_pod(client: Client, pod: Pod, missing: str) -> None:

@@ -1,6 +1,6 @@
 """Which limits should be in force on this node, and why others are not: a pure function.
 
-A pod's interfaces come from a function of its addresses, so that this module knows nothing of netlink.
+A pod's interfaces come from a function, so that this module knows nothing of netlink.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.core.bucket import bucket_of, describe
 from tokenbucket.core.hook import End, HookPoint, Interface, hook_of
 from tokenbucket.core.plan import Wanted
-from tokenbucket.core.pod import Pod
+from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.policy import Direction, ExceedAction, Mode, Policy
 from tokenbucket.core.precedence import Winners
 from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey, config_of
@@ -39,16 +39,19 @@ class Reason(enum.StrEnum):
     CONTENDED = "Contended"
 
 
+_WITHOUT_SLOT = {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}
+"""Why a pod that has no interface gets no slot either: it may never need one."""
+
 Shortfall = tuple[Reason, str]
 """Something that a limit says and that is not done, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The veths of one pod, or the reason why there are none."""
+    """The veths of one pod, or the reason why they are not found."""
 
     ends: Mapping[End, frozenset[Interface]] = field(default_factory=dict)
-    """The pod's own ends are given where packets are to wait on them."""
+    """The pod's own ends are given where packets are to wait on them. With a reason, those that it had."""
     reason: Reason | None = None
     message: str = ""
     no_queue: Mapping[Direction, Shortfall] = field(default_factory=dict)
@@ -88,7 +91,7 @@ class Desired:
     findings: list[Finding] = field(default_factory=list)
 
 
-Locate = Callable[[frozenset[Address], AbstractSet[Direction]], Located]
+Locate = Callable[[PodId, frozenset[Address], AbstractSet[Direction]], Located]
 """Finds the pod that has these addresses. The packets of these directions are to wait, if they can."""
 
 
@@ -115,7 +118,21 @@ def desired(
             if name not in in_force:
                 in_force[name] = _in_force(policy, direction, no_queue, enforcement)
             _add(result, SlotKey(pod.id, direction), policy, in_force[name], located)
+    _give_each_point_to_one(result)
     return result if enforcement is not Mode.OFF else _nowhere(result)
+
+
+def _give_each_point_to_one(result: Desired) -> None:
+    """Of pods that are found behind the same interface, only the first by name is limited there."""
+    taken: dict[HookPoint, SlotKey] = {}
+    for key, wanted in sorted(result.wanted.items(), key=lambda item: str(item[0])):
+        first = next((taken[point] for point in wanted.points if point in taken), None)
+        if first:
+            text = f"the pod is found where {first.subject} is: one of them has an address of the other"
+            result.findings.append(Finding(key, Reason.ADDRESS_CONFLICT, text))
+            del result.wanted[key], result.in_force[key]
+        else:
+            taken |= dict.fromkeys(wanted.points, key)
 
 
 def _nowhere(result: Desired) -> Desired:
@@ -130,13 +147,12 @@ def _place(pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy
         )
     if not pod.addresses:
         return Located(reason=Reason.NO_ADDRESS, message="the pod has no address yet")
-    shared = sorted(str(address) for address in pod.addresses if claims[address] > 1)
-    if shared:
-        text = f"{', '.join(shared)} is claimed by more than one pod"
-        return Located(reason=Reason.ADDRESS_CONFLICT, message=text)
-    return locate(
-        pod.addresses, {direction for direction, policy in limits.items() if _waits(policy, direction)}
-    )
+    waits = {direction for direction, policy in limits.items() if _waits(policy, direction)}
+    shared = frozenset(address for address in pod.addresses if claims[address] > 1)
+    if not shared:
+        return locate(pod.id, pod.addresses, waits)
+    text = f"{', '.join(sorted(map(str, shared)))} is claimed by more than one pod"
+    return replace(locate(pod.id, frozenset(), waits), reason=Reason.ADDRESS_CONFLICT, message=text)
 
 
 def _waits(policy: Policy, direction: Direction) -> bool:
@@ -146,7 +162,7 @@ def _waits(policy: Policy, direction: Direction) -> bool:
 def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, located: Located) -> None:
     if located.reason:
         result.findings.append(Finding(key, located.reason, located.message))
-    if located.reason in {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}:
+    if located.reason in _WITHOUT_SLOT and not located.ends:
         return
     if in_force.shortfall:
         result.findings.append(Finding(key, *in_force.shortfall))

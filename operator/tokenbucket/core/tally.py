@@ -74,7 +74,7 @@ def pods_not_programmed(situation: Situation) -> Iterator[PodReport]:
             yield PodReport(
                 pod.id.namespace,
                 pod.id.name,
-                str(policy),
+                policy.name,
                 finding.key.direction.value,
                 finding.reason.value,
                 finding.message,
@@ -176,11 +176,11 @@ def _most_common(words: Counter[str]) -> str:
     return min(words, key=lambda word: (-words[word], word), default="")
 
 
-def missing_limits(situation: Situation, pod: Pod) -> str:
-    """What is not in force of a pod's limits; an empty text when all are."""
+def missing_limits(situation: Situation, winners: Winners, pod: Pod) -> str:
+    """What is not in force of a pod's limits; empty when all are. ``winners`` are of the situation."""
     if situation.enforcement is Mode.OFF:
         return ""
     found = {finding.key: finding for finding in situation.findings}
-    keys = [SlotKey(pod.id, direction) for direction in Winners(situation.policies).of(pod)]
+    keys = [SlotKey(pod.id, direction) for direction in winners.of(pod)]
     missing = [key for key in keys if key not in situation.in_force]
     return "; ".join(str(found.get(key, f"{key}: not in force yet")) for key in missing)

@@ -69,10 +69,7 @@ def _each_limit(value: Callable[[Slot, Stats], float | None]) -> Callable[[Agent
 
 
 def _not_as_declared(reading: AgentReading) -> Iterator[Sample]:
-    found = {
-        (each.namespace, each.name, each.policy.partition("/")[2], each.direction, each.reason)
-        for each in reading.pods
-    }
+    found = {(each.namespace, each.name, each.policy, each.direction, each.reason) for each in reading.pods}
     return ((labels, 1) for labels in sorted(found))
 
 

@@ -48,6 +48,11 @@ class PodNamespaces:
         """Those entered so far, but for those that have ended."""
         return MappingProxyType(self._known)
 
+    @property
+    def searched(self) -> bool:
+        """Whether what an agent before has left in any namespace is known too."""
+        return self._searched
+
     def enter(self, nsid: int) -> PodNamespace | None:
         """The namespace of this number, read unless it is known; ``None`` where no path leads there.
 

@@ -111,11 +111,27 @@ class View:
         nsids = tuple(sorted(nsid for nsid in owners if nsid is not None))
         if len(owners) > 1:
             return Whereabouts(Place.AMBIGUOUS, nsids=nsids)
-        if not nsids:
-            return Whereabouts(Place.HOST)
-        behind = self._behind.get(nsids[0], [])
+        return self._behind_all_of(nsids[0]) if nsids else Whereabouts(Place.HOST)
+
+    def namespace_of(self, interfaces: Iterable[Interface]) -> Whereabouts:
+        """The one namespace to which all these interfaces lead, or of which they are."""
+        nsids = {self._behind_which(interface) for interface in interfaces}
+        if len(nsids) > 1:
+            return Whereabouts(Place.AMBIGUOUS)
+        nsid = nsids.pop() if nsids else None
+        return Whereabouts(Place.UNKNOWN) if nsid is None else self._behind_all_of(nsid)
+
+    def _behind_all_of(self, nsid: int) -> Whereabouts:
+        behind = self._behind.get(nsid, [])
         veths = tuple(link for link in behind if link.kind == VETH)
-        return Whereabouts(Place.NAMESPACE, veths, tuple(link for link in behind if link.kind != VETH), nsids)
+        others = tuple(link for link in behind if link.kind != VETH)
+        return Whereabouts(Place.NAMESPACE, veths, others, (nsid,))
+
+    def _behind_which(self, interface: Interface) -> int | None:
+        if interface.namespace:
+            return self._nsid_of(interface)
+        link = self._links.get(interface.ifindex)
+        return link.nsid if link else None
 
     def everywhere(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, Root]]]:
         """Filters and root qdiscs of the node's namespace and of every pod's that was entered, by its inode,

@@ -1,0 +1,43 @@
+"""How the agent waits while there is nothing to do."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tokenbucket.agent import loop
+from tokenbucket.agent.signals import StopSignals
+from tokenbucket.agent.source import Wishes
+
+
+class Clean:
+    """A source that never has news, and after so many questions something to do."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self._wakeup, self._waker = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self._wakeup.fileno()
+
+    def drain(self) -> None:
+        raise AssertionError
+
+    def wishes(self) -> Wishes:
+        self.left -= 1
+        return Wishes(cleanup=self.left > 0)
+
+    def close(self) -> None:
+        self._wakeup.close()
+        self._waker.close()
+
+
+def test_an_agent_of_a_clean_node_goes_on_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word from anybody: one that asks nothing is taken for dead, and restarted."""
+    monkeypatch.setattr(loop, "_ASK_S", 0.01)
+    with StopSignals() as signals:
+        source = Clean(3)
+        loop._wait(source, signals)
+        source.close()
+    assert source.left == 0

@@ -1,0 +1,119 @@
+"""What an agent tells the API server, and the kubelet."""
+
+from __future__ import annotations
+
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from tests.unit.fake_api import FakeApi, Seen
+from tokenbucket.agent.cluster import AgentOptions, ClusterSource
+from tokenbucket.agent.reporter import Reporter
+from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.policy import Mode
+from tokenbucket.core.tally import Situation
+from tokenbucket.kubernetes.resources import PODS, REPORTS
+
+WAITS = tuple(
+    Pod(PodId("shop", f"web-{number}"), {}, frozenset({IPv4Address("10.0.0.2")}), waits=True)
+    for number in range(2)
+)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
+    """What an agent knows after a pass, on a node with pods that wait to be told."""
+    api.kinds |= {REPORTS}
+    api.put(REPORTS, "node")
+    options = AgentOptions(
+        node="node",
+        namespace="tokenbucket",
+        pod="agent",
+        switch="switch",
+        readiness_gates=True,
+        report_spread_s=0.01,
+        probe_port=free_port(),
+        cni_results=tmp_path / "results",
+    )
+    with closing(ClusterSource(options)) as source:
+        source.situation = Situation((), (), WAITS, Mode.ENFORCE, (), {})
+        yield source
+
+
+@pytest.fixture
+def reporter(source: ClusterSource) -> Iterator[Reporter]:
+    reporter = Reporter(source)
+    yield reporter
+    reporter.stop()
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def tells(kind: str) -> Callable[[Seen], bool]:
+    """Whether a request writes one of these."""
+    return lambda seen: seen.method == "PATCH" and f"/{kind}/" in seen.path
+
+
+def told(api: FakeApi, pod: str) -> bool:
+    """Whether a pod was told that its limits are in force."""
+    return any(
+        f"/{pod}/" in seen.path and '"status": "True"' in seen.body for seen in api.seen(tells("pods"))
+    )
+
+
+def test_a_report_that_is_refused_keeps_no_pod_from_getting_ready(
+    api: FakeApi, source: ClusterSource, reporter: Reporter
+) -> None:
+    """Nor does one pod another."""
+    for pod in WAITS:
+        api.put(PODS, pod.id.name, "shop")
+    for _ in range(100):
+        api.fail(tells("tokenbucketnodes"), 422, "status.pods[0].policy: too long")
+        api.fail(lambda seen: tells("pods")(seen) and "/web-0/" in seen.path, 403)
+    reporter.start()
+    until(lambda: (source.told(), told(api, "web-1"))[1])
+    assert api.seen(tells("tokenbucketnodes"))
+
+
+def test_a_refused_report_is_tried_again(api: FakeApi, source: ClusterSource, reporter: Reporter) -> None:
+    """Without anything new to tell."""
+    api.fail(tells("tokenbucketnodes"), 500)
+    reporter.start()
+    until(lambda: (source.told(), len(api.seen(tells("tokenbucketnodes"))) > 0)[1])
+    until(lambda: reporter.reported_at_s)
+
+
+def test_a_port_that_is_taken_is_asked_for_again(source: ClusterSource, reporter: Reporter) -> None:
+    """An agent before may still have it; what there is to tell is told meanwhile."""
+    port = source.options.probe_port
+    with socket.create_server(("127.0.0.1", port)):
+        reporter.start()
+        until(lambda: (source.told(), reporter.reported_at_s)[1])
+
+    def answered() -> bool:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
+        except urllib.error.HTTPError as error:
+            error.close()  # it answers, and is not well: nothing is watched here
+        except OSError:
+            return False
+        return True
+
+    until(answered)
