@@ -16,7 +16,12 @@ PODS, POD_STATUS, NODES = ("", "pods"), ("", "pods/status"), ("", "nodes")
 CONFIG_MAPS, EVENTS, DAEMON_SETS = ("", "configmaps"), ("", "events"), ("apps", "daemonsets")
 
 EVERYWHERE: dict[str, Rights] = {
-    "tokenbucket-agent": {POLICIES: READ, PODS: READ, NODES: READ, REPORTS: READ | {"create", "patch"}},
+    "tokenbucket-agent": {
+        POLICIES: READ,
+        PODS: READ,
+        NODES: READ,
+        REPORTS: frozenset({"get", "create", "patch"}),
+    },
     "tokenbucket-controller": {
         POLICIES: READ,
         STATUS: frozenset({"get", "patch"}),
@@ -24,13 +29,13 @@ EVERYWHERE: dict[str, Rights] = {
         NODES: READ,
         EVENTS: frozenset({"create"}),
     },
-    "tokenbucket-cleanup": {REPORTS: frozenset({"get", "list", "delete"}), NODES: frozenset({"get", "list"})},
+    "tokenbucket-cleanup": {REPORTS: frozenset({"list", "delete"}), NODES: frozenset({"list"})},
     "tokenbucket-check": {POLICIES: frozenset({"list"}), REPORTS: frozenset({"list"})},
 }
 IN_THE_RELEASES_NAMESPACE: dict[str, Rights] = {
     "tokenbucket-agent": {CONFIG_MAPS: READ},
-    "tokenbucket-controller": {PODS: READ, CONFIG_MAPS: READ},
-    "tokenbucket-cleanup": {CONFIG_MAPS: frozenset({"get", "patch"})},
+    "tokenbucket-controller": {PODS: READ},
+    "tokenbucket-cleanup": {CONFIG_MAPS: frozenset({"patch"})},
     "tokenbucket-check": {PODS: frozenset({"list"}), DAEMON_SETS: frozenset({"list"})},
 }
 

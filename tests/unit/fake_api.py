@@ -278,7 +278,9 @@ class FakeApi:
             return web.json_response(self.list(resource, seen.query.get("fieldSelector", ""), namespace))
         if seen.method == "POST":
             document = json.loads(seen.body)
-            return web.json_response(self.put(resource, document["metadata"]["name"], namespace), status=201)
+            metadata = document["metadata"]
+            made = metadata.get("name") or f"{metadata['generateName']}{self._version}"
+            return web.json_response(self.put(resource, made, namespace), status=201)
         if key not in self._objects:
             return _refused(404, f'{resource.plural} "{name}" not found')
         if seen.method == "DELETE":

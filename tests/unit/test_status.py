@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_report import STATUS_SCHEMA, misfits
+from tokenbucket import __version__
 from tokenbucket.core.policy import Mode
 from tokenbucket.core.report import NodeReport, Override, PolicyReport, ReasonCount
 from tokenbucket.core.status import policy_status
@@ -124,15 +125,21 @@ def test_a_policy_that_the_controller_refuses_is_invalid_without_any_node() -> N
 
 
 def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
-    """That agent is of another version than the controller, which accepts the policy."""
+    """That a namespace is protected, say, is known to agents alone."""
     document = status(good("a"), node("b", refused="spec.egress: unknown"))
     assert verdict(document, "Accepted") == ("False", "Invalid")
-    assert message(document, "Accepted") == (
-        "refused on 1 node (b): spec.egress: unknown; the controller accepts it: "
-        "is the agent (0.1.0) of the controller's version?"
-    )
+    assert message(document, "Accepted") == "refused on 1 node (b): spec.egress: unknown"
     assert verdict(document) == ("False", "Failed")
     assert message(document) == "refused on 1 node (b), see Accepted; in force on 3 of 3 pods"
+
+
+def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
+    """It may know less."""
+    older = node("b", refused="spec.egress: unknown")
+    older = replace(older, report=replace(older.report, agent_version="0.0.9"))
+    assert message(status(older), "Accepted").endswith(
+        f"; the controller accepts it: the agent there is of 0.0.9, and not of {__version__}"
+    )
 
 
 def test_a_refusal_of_an_earlier_generation_is_past() -> None:
@@ -379,9 +386,7 @@ def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
     assert verdict(status(overridden, good("b", alive=False)))[1] == "AgentUnavailable"
 
 
-@pytest.mark.parametrize(
-    "reason", ["NoFq", "ForeignQdisc", "Bypassed", "NoInterface", "Contended", "NoNamespace"]
-)
+@pytest.mark.parametrize("reason", ["NoFq", "ForeignQdisc", "NoNamespace"])
 def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> None:
     """It stays in force, and ready."""
     reasons = (ReasonCount(reason, 3, "because"),)
@@ -390,6 +395,14 @@ def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> Non
     assert message(document, "Degraded") == f"not as declared: {reason} on 3 pods on 1 node (because)"
     assert verdict(document, "Ready") == ("True", "Programmed")
     assert document["pods"]["degraded"] == 3
+
+
+@pytest.mark.parametrize("reason", ["Bypassed", "NoInterface", "Contended"])
+def test_a_limit_that_may_be_in_force_in_part_degrades_the_policy_too(reason: str) -> None:
+    """Programmed tells of it as well."""
+    document = status(node("a", matched=3, failed=3, reasons=(ReasonCount(reason, 3, "because"),)))
+    assert verdict(document, "Degraded") == ("True", reason)
+    assert verdict(document, "Ready") == ("False", "Failed")
 
 
 @pytest.mark.parametrize(

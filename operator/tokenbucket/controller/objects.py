@@ -45,6 +45,8 @@ class AgentPod:
     name: str
     node: str
     ready: bool
+    created_s: float
+    """In seconds of Unix time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def read_agent(document: Mapping[str, Any]) -> AgentPod:
     ready = _is_ready(document)
     going = metadata.get("deletionTimestamp") is not None
     node = (document.get("spec") or {}).get("nodeName")
-    return AgentPod(str(metadata.get("name") or ""), str(node or ""), ready and not going)
+    created_s = unix_time(str(metadata.get("creationTimestamp") or ""))
+    return AgentPod(str(metadata.get("name") or ""), str(node or ""), ready and not going, created_s)
 
 
 def read_node(document: Mapping[str, Any]) -> NodeObject:

@@ -31,6 +31,13 @@ from tokenbucket.kubernetes.store import Store
 log = logging.getLogger(__name__)
 
 _UNSEEN_S = 10.0
+"""A policy that no agent has spoken of for so long selects no pod."""
+_DUE_S = 4.0
+"""Until then a policy may be in force on the nodes that have spoken of it, and not on others: agents gather
+news for a second, and times are in seconds.
+"""
+_STARTING_S = 60.0
+"""An agent's pod that is not ready for so long, and has never reported, is not just starting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,13 @@ class Rounds:
         waits: list[float] = []
         for policy in policies:
             head = policy.head
-            if not concerned[head.namespace, head.name] and self._may_be_unseen(policy):
+            # Until then, that it matches no pod would be a guess.
+            if not concerned[head.namespace, head.name] and self._is_younger(policy.changed_s, _UNSEEN_S):
                 continue
             before = policy.status.get("conditions") or []
             agents = Agents(alive, tuple(name for name, last_s in silent if last_s < policy.changed_s))
             status = policy_status(head, concerned[head.namespace, head.name], before, now, agents)
-            if status == policy.status:
+            if status == policy.status or (_is_ready(status) and self._is_younger(policy.changed_s, _DUE_S)):
                 continue
             wait_s = self._pace.wait_s(head.uid, len(states), time.monotonic())
             if wait_s > 0:
@@ -82,14 +90,12 @@ class Rounds:
             self._again(min(waits))
         await self._tell_of_agents(client, reports, now)
 
-    def _may_be_unseen(self, policy: PolicyObject) -> bool:
-        """Whether no agent has spoken of a policy that is so new that they may not have had the time to.
-        Until then, that it matches no pod would be a guess.
-        """
-        age_s = time.time() - policy.changed_s
-        if age_s >= _UNSEEN_S:
+    def _is_younger(self, since_s: float, than_s: float) -> bool:
+        """Whether something is of less than that age. There is another round when it is not any more."""
+        left_s = than_s - (time.time() - since_s)
+        if left_s <= 0:
             return False
-        self._again(_UNSEEN_S - age_s)
+        self._again(left_s)
         return True
 
     async def _current_reports(self, client: Client) -> list[ReportObject]:
@@ -107,13 +113,19 @@ class Rounds:
         return [NodeState(each.name, each.report, each.name in alive, each.written) for each in reports]
 
     def _silent(self, states: Iterable[NodeState]) -> list[tuple[str, float]]:
-        """Nodes that work without a live agent, and when each one's agent last wrote, in Unix time.
+        """Nodes that work without a live agent, and when each one's agent last wrote, in Unix time; 0 for
+        never.
 
         On a node that is down nobody waits for a limit.
         """
         ready = {node.name for node in self._stores.nodes.values() if node.ready}
-        dead = sorted((state for state in states if not state.alive), key=lambda state: state.name)
-        return [(state.name, unix_time(state.since)) for state in dead if state.name in ready]
+        spoke = {state.name: None if state.alive else unix_time(state.since) for state in states}
+        for agent in self._stores.agents.values():
+            starts = agent.ready or self._is_younger(agent.created_s, _STARTING_S)
+            spoke.setdefault(agent.node, None if starts else 0.0)
+        return [
+            (name, last_s) for name, last_s in sorted(spoke.items()) if name in ready and last_s is not None
+        ]
 
     async def _tell_of_agents(self, client: Client, reports: Iterable[ReportObject], now: str) -> None:
         """Writes into each report whether its agent is ready, where it says otherwise."""
@@ -166,6 +178,10 @@ def _by_policy(states: list[NodeState]) -> dict[tuple[str, str], list[NodeState]
         for policy in state.report.policies:
             found[policy.namespace, policy.name].append(state)
     return found
+
+
+def _is_ready(status: Mapping[str, Any]) -> bool:
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in status["conditions"])
 
 
 def _news(after: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tokenbucket import __version__
 from tokenbucket.core.desired import Reason
 from tokenbucket.core.policy import Direction, Mode
 from tokenbucket.core.summary import Entry, Summary, in_number, some_of
@@ -80,11 +81,9 @@ def _accepted(total: Summary) -> _Verdict:
     if total.refusing:
         first = total.refusing[0]
         version = first.node.report.agent_version or "an unknown version"
-        message = (
-            f"refused on {_nodes(total.refusing)}: {first.policy.refused}"
-            f"; the controller accepts it: is the agent ({version}) of the controller's version?"
-        )
-        return _Verdict("False", "Invalid", message)
+        differs = f"; the controller accepts it: the agent there is of {version}, and not of {__version__}"
+        message = f"refused on {_nodes(total.refusing)}: {first.policy.refused}"
+        return _Verdict("False", "Invalid", message + differs * (version != __version__))
     return _Verdict("True", "Accepted", "the policy is valid")
 
 
