@@ -354,7 +354,8 @@ def _refused(status: int, message: str = "refused") -> web.Response:
 
 
 async def _others_ended() -> None:
-    """Connections that were reset are still being cleared away."""
+    """Connections that were reset or closed are still being cleared away."""
+    await asyncio.sleep(0.01)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -43,7 +43,7 @@ def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], P
                 f"namespace {namespace} is protected; a policy there needs the label {ALLOW_PROTECTED}=true",
             )
         try:
-            return parse_policy({**document, "apiVersion": document.get("apiVersion"), "status": None})
+            return parse_policy({**document, "status": None})
         except SpecError as error:
             return _refused(metadata, "; ".join(str(problem) for problem in error.problems))
 

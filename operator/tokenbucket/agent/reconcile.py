@@ -155,6 +155,9 @@ class Reconciler:
 
     def look_everywhere(self) -> None:
         """The next pass believes nothing that it knows."""
+        self.culprits = {
+            ifindex: name for ifindex, name in self.culprits.items() if ifindex in self.view.links
+        }
         self.view.invalidate_all()
         self.view.pod_namespaces.search()
 

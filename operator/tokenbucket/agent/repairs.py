@@ -18,6 +18,8 @@ class Repairs:
 
     def allow(self, place: Hashable, now: float) -> bool:
         """Counts a repair and says whether to make it: the first five in any minute are."""
+        for each in [each for each, past in self._times.items() if past[-1] <= now - WINDOW_S]:
+            del self._times[each]
         times = self._times.setdefault(place, deque())
         while times and times[0] <= now - WINDOW_S:
             times.popleft()
@@ -25,8 +27,3 @@ class Repairs:
             return False
         times.append(now)
         return True
-
-    def forget(self, places: set[Hashable]) -> None:
-        """Drops places that are no more."""
-        for place in places & self._times.keys():
-            del self._times[place]

@@ -39,7 +39,6 @@ class Command(enum.IntEnum):
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     MAP_LOOKUP_BATCH = 24
-    MAP_UPDATE_BATCH = 26
 
 
 class MapType(enum.IntEnum):
@@ -202,19 +201,9 @@ def items(fd: int, key_size: int, value_size: int, subject: str = "map") -> Iter
         first, places = False, (places[1], places[0])
 
 
-def update_many(fd: int, values: dict[int, bytes], subject: str = "map") -> None:
-    """Writes several elements of an array in one call. All values have the same length."""
-    if not values:
-        return
-    keys = (ctypes.c_uint32 * len(values))(*values)
-    joined = b"".join(values.values())
-    buffer = ctypes.create_string_buffer(joined, len(joined))
-    _bpf(Command.MAP_UPDATE_BATCH, _batch(fd, keys, buffer, len(values)), subject)
-
-
 def _batch(
     fd: int,
-    keys: ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char],
+    keys: ctypes.Array[ctypes.c_char] | ctypes.Array[ctypes.c_uint32],
     values: ctypes.Array[ctypes.c_char],
     count: int,
     positions: tuple[int, int] = (0, 0),

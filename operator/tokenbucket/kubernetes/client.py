@@ -19,7 +19,6 @@ _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _LONGEST_MESSAGE = 256
 NOT_FOUND = 404
 CONFLICT = 409
-FORBIDDEN = 403
 
 
 class Client:

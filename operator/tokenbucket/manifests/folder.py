@@ -16,7 +16,6 @@ from tokenbucket.core.policy import Policy
 from tokenbucket.errors import SpecError
 from tokenbucket.manifests.documents import DocumentError, documents
 
-API_GROUP = "tokenbucket.dev"
 _SUFFIXES = {".yaml", ".yml", ".json"}
 
 

@@ -34,10 +34,8 @@ class Root:
     ifindex: int
     kind: str
     handle: int
-    packets: int
-    """What it may hold, where it is ``fq``."""
     held: int
-    """What it holds now."""
+    """Packets that it holds now."""
 
     @property
     def ours(self) -> bool:
@@ -119,8 +117,5 @@ def _root(message: Message) -> Root | None:
     if parent != ROOT or handle == 0:
         return None
     found = attributes(message.body, TC.size)
-    options = attributes(found.get(_TCA_OPTIONS, b""))
     queue = attributes(found.get(_TCA_STATS2, b"")).get(_STATS_QUEUE, bytes(4))
-    kind = text(found.get(_TCA_KIND, b""))
-    packets = struct.unpack_from("=I", options[_PLIMIT])[0] if kind == FQ and _PLIMIT in options else 0
-    return Root(ifindex, kind, handle, packets, struct.unpack_from("=I", queue)[0])
+    return Root(ifindex, text(found.get(_TCA_KIND, b"")), handle, struct.unpack_from("=I", queue)[0])
