@@ -6,7 +6,7 @@ A pod's interfaces come from a function, so that this module knows nothing of ne
 from __future__ import annotations
 
 import enum
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -124,15 +124,16 @@ def desired(
 
 def _give_each_point_to_one(result: Desired) -> None:
     """Of pods that are found behind the same interface, only the first by name is limited there."""
-    taken: dict[HookPoint, SlotKey] = {}
-    for key, wanted in sorted(result.wanted.items(), key=lambda item: str(item[0])):
-        first = next((taken[point] for point in wanted.points if point in taken), None)
-        if first:
+    keys: dict[HookPoint, list[SlotKey]] = defaultdict(list)
+    for key, wanted in result.wanted.items():
+        for point in wanted.points:
+            keys[point].append(key)
+    for contenders in (each for each in keys.values() if len(each) > 1):
+        first, *others = sorted(contenders, key=str)
+        for key in (each for each in others if each in result.wanted):
             text = f"the pod is found where {first.subject} is: one of them has an address of the other"
             result.findings.append(Finding(key, Reason.ADDRESS_CONFLICT, text))
             del result.wanted[key], result.in_force[key]
-        else:
-            taken |= dict.fromkeys(wanted.points, key)
 
 
 def _nowhere(result: Desired) -> Desired:
