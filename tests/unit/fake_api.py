@@ -123,7 +123,7 @@ class FakeApi:
     def stop(self) -> None:
         """Goes away: watches are reset, new connections refused."""
         self.cut(RESET)
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
 
     def put(self, resource: Resource, name: str, namespace: str = "", **content: Any) -> Document:
         """Creates or replaces an object. Returns it."""
@@ -215,8 +215,15 @@ class FakeApi:
         application.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        self._port = self._runner.addresses[0][1]
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        await web.SockSite(self._runner, self._listener).start()
+        self._port = self._listener.getsockname()[1]
+
+    async def _stop(self) -> None:
+        # asyncio forgets to close what has been accepted when its server goes before it is attached to it.
+        self._loop.remove_reader(self._listener)
+        await asyncio.sleep(0.01)
+        await self._runner.cleanup()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.text()
