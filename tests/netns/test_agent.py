@@ -281,6 +281,20 @@ def test_an_address_that_another_pod_takes_lifts_no_limit(lab: Lab, agent: Agent
     assert [event["new"] for event in agent.events("limit set")] == [True]
 
 
+def test_a_pod_that_hands_its_address_to_another_stays_limited_where_it_is(lab: Lab, agent: Agent) -> None:
+    """And the other keeps its own limit, whatever the names."""
+    first, second = lab.pod("aaa", ["10.2.1.2/24"]), lab.pod("zzz", ["10.3.1.2/24"])
+    agent.write("all.yaml", policy("all", ingress=drop(1, 5)), document(first), document(second))
+    agent.start()
+    wait(lambda: len(agent.events("attached")) == 2, agent.log)
+    first.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
+    second.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
+    wait(lambda: "another pod's" in agent.log(), agent.log)
+    hooks = {limit["pod"]: [hook["interface"] for hook in limit["hooks"]] for limit in status()}
+    assert hooks == {"aaa": [first.veth], "zzz": [second.veth]}
+    assert not agent.events("detached")
+
+
 def test_a_new_pod_of_the_same_name_starts_with_a_full_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
     """Its predecessor's debts are not its own: the uid tells them apart."""
     web = lab.pod("web", ["10.2.1.2/24"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -171,17 +170,3 @@ def test_a_pod_found_only_by_its_limit_keeps_it_and_says_so(reason: Reason) -> N
     found = wish(IN, reason=reason, message="gone; the limit stays where it was")
     assert only(found).points == {HookPoint(HOST_SIDE, Hook.EGRESS)}
     assert [each.reason for each in found.findings] == [reason]
-
-
-def test_pods_of_one_address_keep_what_they_have_and_get_nothing_new() -> None:
-    """They are looked for by their limits alone."""
-    pods = [replace(POD, id=PodId("shop", name)) for name in "ab"]
-    policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7))})
-
-    def locate(pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
-        assert not addresses
-        return located(waits) if pod.name == "b" else Located()
-
-    found = desired([policy], pods, locate)
-    assert [key.subject.name for key in found.wanted] == ["b"]
-    assert {each.reason for each in found.findings} == {Reason.ADDRESS_CONFLICT}

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
+from tokenbucket.agent.homes import Homes
 from tokenbucket.agent.queues import NO_FQ, Queues
 from tokenbucket.agent.repairs import Repairs
 from tokenbucket.bpf.locks import Locks
@@ -63,7 +64,10 @@ _NOT_LOCATED = {
         "no interface of this node leads to a namespace with the pod's address",
     ),
     Place.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; it is not limited"),
-    Place.AMBIGUOUS: (Reason.ADDRESS_CONFLICT, "more than one network namespace has the pod's addresses"),
+    Place.AMBIGUOUS: (
+        Reason.ADDRESS_CONFLICT,
+        "more than one network namespace, or another pod's, has the pod's addresses",
+    ),
 }
 
 
@@ -123,8 +127,9 @@ class Reconciler:
                     failures += 1
                     continue
                 finding, failed = self._do(action, keys)
-                if isinstance(action, Detach) and failed:
-                    named.add(observed.filters[action.point].slot)
+                if isinstance(action, Attach | Detach) and (failed or finding):
+                    there = observed.filters.get(action.point)
+                    named |= {there.slot} if there else set()
                 findings += [finding] if finding else []
                 failures += failed
                 done += not (failed or finding)
@@ -142,9 +147,20 @@ class Reconciler:
         self, policies: Iterable[Policy], pods: Iterable[Pod], enforcement: Mode
     ) -> tuple[Desired, Plan, Observed]:
         self.view.refresh()
-        observed = self._observed()
-        wish = desired(policies, pods, functools.partial(self._locate, observed), enforcement)
+        homes = self._homes({pod.id for pod in pods if not pod.ended})
+        wish = desired(policies, pods, functools.partial(self._locate, homes), enforcement)
+        observed = self._observed()  # also what is in namespaces that were just entered
         return wish, plan(wish.wanted, observed), observed
+
+    def _homes(self, present: AbstractSet[PodId]) -> Homes:
+        """Where the limits of these pods are."""
+        observed, homes = self._observed(), Homes()
+        for point, attached in observed.filters.items():
+            slot = observed.slots.get(attached.slot)
+            nsid = self.view.namespace_behind(point.interface)
+            if slot and nsid is not None and slot.owner.key.subject in present:
+                homes.add(slot.owner.key.subject, nsid)
+        return homes
 
     def _may_free(self, action: FreeSlot, named: AbstractSet[int]) -> bool:
         """Not while a filter may name it: what passes there would be charged to the next pod that has it."""
@@ -191,19 +207,17 @@ class Reconciler:
         return Observed(self.slots.read(), attached, self.slots.count, queues)
 
     def _locate(
-        self,
-        observed: Observed,
-        pod: PodId,
-        addresses: frozenset[Address],
-        waits: AbstractSet[Direction],
+        self, homes: Homes, pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]
     ) -> Located:
         where = self.view.interfaces_of(*addresses)
-        if where.place is Place.NAMESPACE:
+        if where.place is Place.NAMESPACE and not homes.is_anothers(where.nsids[0], pod):
             return self._behind(where, waits)
-        reason, message = _NOT_LOCATED[where.place]
-        # Else a pod that may configure its network could lift its limit.
-        where = self.view.namespace_of(_interfaces_limited(observed, pod))
-        if where.place is not Place.NAMESPACE or not where.veths:
+        place = Place.AMBIGUOUS if where.place is Place.NAMESPACE else where.place
+        reason, message = _NOT_LOCATED[place]
+        # Else a pod that may configure its network could lift its limit, or another's.
+        home = homes.of(pod)
+        where = Whereabouts(Place.UNKNOWN) if home is None else self.view.leading_to(home)
+        if not where.veths:
             return Located({}, reason, message)
         return replace(
             self._behind(where, waits), reason=reason, message=f"{message}; the limit stays where it was"
@@ -312,12 +326,6 @@ class Reconciler:
         for finding in sorted(self._said - findings, key=str):
             log.info("no longer the case", extra={"limit": finding.key, "reason": finding.reason})
         self._said = findings
-
-
-def _interfaces_limited(observed: Observed, pod: PodId) -> set[Interface]:
-    """Where filters name a slot of the pod."""
-    mine = {index for index, slot in observed.slots.items() if slot.owner.key.subject == pod}
-    return {point.interface for point, attached in observed.filters.items() if attached.slot in mine}
 
 
 def _concerned(action: Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:

@@ -71,7 +71,8 @@ class Reporter:
     def stop(self) -> None:
         """Ends."""
         if self._loop and self._stop:
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)
 
     def _notify(self) -> None:

@@ -93,7 +93,7 @@ class Rounds:
     def _is_younger(self, since_s: float, than_s: float) -> bool:
         """Whether something is of less than that age. There is another round when it is not any more."""
         left_s = than_s - (time.time() - since_s)
-        if left_s <= 0:
+        if not 0 < left_s <= 2 * than_s:  # a clock that is so far ahead tells nothing
             return False
         self._again(left_s)
         return True
@@ -120,9 +120,12 @@ class Rounds:
         """
         ready = {node.name for node in self._stores.nodes.values() if node.ready}
         spoke = {state.name: None if state.alive else unix_time(state.since) for state in states}
-        for agent in self._stores.agents.values():
-            starts = agent.ready or self._is_younger(agent.created_s, _STARTING_S)
-            spoke.setdefault(agent.node, None if starts else 0.0)
+        agents = self._stores.agents.values()
+        starting = {
+            agent.node for agent in agents if agent.ready or self._is_younger(agent.created_s, _STARTING_S)
+        }
+        for node in {agent.node for agent in agents}:
+            spoke.setdefault(node, None if node in starting else 0.0)
         return [
             (name, last_s) for name, last_s in sorted(spoke.items()) if name in ready and last_s is not None
         ]

@@ -9,7 +9,7 @@ import enum
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.core.bucket import bucket_of, describe
@@ -118,8 +118,10 @@ def desired(
             if name not in in_force:
                 in_force[name] = _in_force(policy, direction, no_queue, enforcement)
             _add(result, SlotKey(pod.id, direction), policy, in_force[name], located)
+    if enforcement is Mode.OFF:
+        return _nowhere(result)
     _give_each_point_to_one(result)
-    return result if enforcement is not Mode.OFF else _nowhere(result)
+    return result
 
 
 def _give_each_point_to_one(result: Desired) -> None:
@@ -129,9 +131,9 @@ def _give_each_point_to_one(result: Desired) -> None:
         for point in wanted.points:
             keys[point].append(key)
     for contenders in (each for each in keys.values() if len(each) > 1):
-        first, *others = sorted(contenders, key=str)
-        for key in (each for each in others if each in result.wanted):
-            text = f"the pod is found where {first.subject} is: one of them has an address of the other"
+        left = sorted((key for key in contenders if key in result.wanted), key=str)
+        for key in left[1:]:
+            text = f"the pod is found where {left[0].subject} is: one of them has an address of the other"
             result.findings.append(Finding(key, Reason.ADDRESS_CONFLICT, text))
             del result.wanted[key], result.in_force[key]
 
@@ -148,12 +150,12 @@ def _place(pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy
         )
     if not pod.addresses:
         return Located(reason=Reason.NO_ADDRESS, message="the pod has no address yet")
+    shared = sorted(str(address) for address in pod.addresses if claims[address] > 1)
+    if shared:
+        text = f"{', '.join(shared)} is claimed by more than one pod"
+        return Located(reason=Reason.ADDRESS_CONFLICT, message=text)
     waits = {direction for direction, policy in limits.items() if _waits(policy, direction)}
-    shared = frozenset(address for address in pod.addresses if claims[address] > 1)
-    if not shared:
-        return locate(pod.id, pod.addresses, waits)
-    text = f"{', '.join(sorted(map(str, shared)))} is claimed by more than one pod"
-    return replace(locate(pod.id, frozenset(), waits), reason=Reason.ADDRESS_CONFLICT, message=text)
+    return locate(pod.id, pod.addresses, waits)
 
 
 def _waits(policy: Policy, direction: Direction) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,6 +14,8 @@ from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.namespaces import Namespace, inside, numbered_namespaces
 from tokenbucket.netlink.qdiscs import kinds_at_clsact
 from tokenbucket.netlink.queues import Root, read_roots
+
+log = logging.getLogger(__name__)
 
 _ENDED = {errno.ENOENT, errno.EINVAL}
 
@@ -96,7 +99,8 @@ class PodNamespaces:
             except KernelError as error:
                 if error.errno == errno.EPERM:  # then no agent has been there
                     return
-                raise
+                log.warning("namespace not searched", extra={"nsid": nsid, "error": str(error)})
+                continue
             if found and not found.has_ours:
                 del self._known[nsid]
 

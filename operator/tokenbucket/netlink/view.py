@@ -111,23 +111,17 @@ class View:
         nsids = tuple(sorted(nsid for nsid in owners if nsid is not None))
         if len(owners) > 1:
             return Whereabouts(Place.AMBIGUOUS, nsids=nsids)
-        return self._behind_all_of(nsids[0]) if nsids else Whereabouts(Place.HOST)
+        return self.leading_to(nsids[0]) if nsids else Whereabouts(Place.HOST)
 
-    def namespace_of(self, interfaces: Iterable[Interface]) -> Whereabouts:
-        """The one namespace to which all these interfaces lead, or of which they are."""
-        nsids = {self._behind_which(interface) for interface in interfaces}
-        if len(nsids) > 1:
-            return Whereabouts(Place.AMBIGUOUS)
-        nsid = nsids.pop() if nsids else None
-        return Whereabouts(Place.UNKNOWN) if nsid is None else self._behind_all_of(nsid)
-
-    def _behind_all_of(self, nsid: int) -> Whereabouts:
+    def leading_to(self, nsid: int) -> Whereabouts:
+        """The links that lead to a namespace."""
         behind = self._behind.get(nsid, [])
         veths = tuple(link for link in behind if link.kind == VETH)
         others = tuple(link for link in behind if link.kind != VETH)
         return Whereabouts(Place.NAMESPACE, veths, others, (nsid,))
 
-    def _behind_which(self, interface: Interface) -> int | None:
+    def namespace_behind(self, interface: Interface) -> int | None:
+        """The number of the namespace to which an interface leads, or of which it is."""
         if interface.namespace:
             return self._nsid_of(interface)
         link = self._links.get(interface.ifindex)
