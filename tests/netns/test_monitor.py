@@ -51,6 +51,14 @@ def test_address_inside_a_pod_is_an_event_with_its_namespace(lab, monitor, conne
     assert nsid in seen
 
 
+def test_without_the_right_to_hear_other_namespaces_it_does_not_open():
+    """NET_BROADCAST, which is why the agent has it: what happens inside pods is never missed in silence."""
+    command = ["setpriv", "--bounding-set=-net_broadcast", "--inh-caps=-net_broadcast", "--", sys.executable]
+    script = "from tokenbucket.netlink.monitor import Monitor; Monitor()"
+    done = subprocess.run([*command, "-c", script], capture_output=True, text=True)
+    assert "KernelError: watch rtnetlink: Operation not permitted" in done.stderr
+
+
 def test_address_of_the_node_has_no_namespace(lab, monitor):
     """So that it is told from a pod's."""
     ip("address", "add", "192.0.2.1/32", "dev", "lo")
