@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tests.chart.chart import Document
 
-READ = frozenset({"get", "list", "watch"})
-Rights = dict[tuple[str, str], frozenset[str]]
+WATCH = frozenset({"list", "watch"})
 
-POLICIES, STATUS = (
-    ("tokenbucket.dev", "tokenbucketpolicies"),
-    ("tokenbucket.dev", "tokenbucketpolicies/status"),
+
+class What(NamedTuple):
+    """Objects of a kind: all of them, or the one of a name."""
+
+    group: str
+    resource: str
+    name: str = ""
+
+
+Rights = dict[What, frozenset[str]]
+
+POLICIES = What("tokenbucket.dev", "tokenbucketpolicies")
+STATUS = What("tokenbucket.dev", "tokenbucketpolicies/status")
+REPORTS = What("tokenbucket.dev", "tokenbucketnodes")
+PODS, POD_STATUS, NODES = What("", "pods"), What("", "pods/status"), What("", "nodes")
+SWITCH, EVENTS, DAEMON_SETS = (
+    What("", "configmaps", "tokenbucket"),
+    What("", "events"),
+    What("apps", "daemonsets"),
 )
-REPORTS = ("tokenbucket.dev", "tokenbucketnodes")
-PODS, POD_STATUS, NODES = ("", "pods"), ("", "pods/status"), ("", "nodes")
-CONFIG_MAPS, EVENTS, DAEMON_SETS = ("", "configmaps"), ("", "events"), ("apps", "daemonsets")
 
 EVERYWHERE: dict[str, Rights] = {
     "tokenbucket-agent": {
-        POLICIES: READ,
-        PODS: READ,
-        NODES: READ,
+        POLICIES: WATCH,
+        PODS: WATCH,
+        NODES: WATCH,
         REPORTS: frozenset({"get", "create", "patch"}),
     },
     "tokenbucket-controller": {
-        POLICIES: READ,
-        STATUS: frozenset({"get", "patch"}),
-        REPORTS: READ | {"patch", "delete"},
-        NODES: READ,
+        POLICIES: WATCH,
+        STATUS: frozenset({"patch"}),
+        REPORTS: WATCH | {"patch", "delete"},
+        NODES: WATCH | {"get"},
         EVENTS: frozenset({"create"}),
     },
     "tokenbucket-cleanup": {REPORTS: frozenset({"list", "delete"}), NODES: frozenset({"list"})},
     "tokenbucket-check": {POLICIES: frozenset({"list"}), REPORTS: frozenset({"list"})},
 }
 IN_THE_RELEASES_NAMESPACE: dict[str, Rights] = {
-    "tokenbucket-agent": {CONFIG_MAPS: READ},
-    "tokenbucket-controller": {PODS: READ},
-    "tokenbucket-cleanup": {CONFIG_MAPS: frozenset({"patch"})},
+    "tokenbucket-agent": {SWITCH: WATCH},
+    "tokenbucket-controller": {PODS: WATCH},
+    "tokenbucket-cleanup": {SWITCH: frozenset({"patch"})},
     "tokenbucket-check": {PODS: frozenset({"list"}), DAEMON_SETS: frozenset({"list"})},
 }
 
 
 def rights(role: Document) -> Rights:
-    """The rules of a role, by API group and resource."""
+    """The rules of a role."""
     return {
-        (group, resource): frozenset(rule["verbs"])
+        What(group, resource, name): frozenset(rule["verbs"])
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
     }

@@ -11,7 +11,8 @@ from tests.chart.rights import (
     NODES,
     POD_STATUS,
     POLICIES,
-    READ,
+    SWITCH,
+    WATCH,
     Rights,
     rights,
 )
@@ -46,7 +47,7 @@ def test_no_other_account_has_any(full: Manifests) -> None:
 @pytest.mark.parametrize(
     ("value", "further"),
     [
-        ({"removeTaint": True}, {NODES: READ | {"patch"}}),
+        ({"removeTaint": True}, {NODES: WATCH | {"get", "patch"}}),
         ({"readinessGates": True}, {POD_STATUS: frozenset({"patch"})}),
     ],
 )
@@ -57,18 +58,20 @@ def test_a_feature_adds_its_one_right(chart: Chart, value: dict[str, bool], furt
     assert granted(rendered, "ClusterRoleBinding", "tokenbucket-agent") == expected
 
 
-def test_the_cleanup_may_change_only_the_switch(default: Manifests) -> None:
-    """No other ConfigMap of the namespace."""
-    [rule] = default.one("Role", "tokenbucket-cleanup")["rules"]
-    assert rule["resourceNames"] == [default.of("ConfigMap")[0]["metadata"]["name"]]
+def test_the_switch_is_the_one_config_map_that_anybody_sees_or_changes(full: Manifests) -> None:
+    """Others of the namespace may be somebody else's."""
+    roles = (*full.of("ClusterRole"), *full.of("Role"))
+    seen = {what for role in roles for what in rights(role) if what.resource == "configmaps"}
+    assert seen == {SWITCH}
+    assert full.one("ConfigMap", SWITCH.name)["data"]["enforcement"]
 
 
 def test_nobody_may_do_everything_with_anything_or_read_secrets(full: Manifests) -> None:
     """Whatever is switched on."""
     for role in (*full.of("ClusterRole"), *full.of("Role")):
-        for (group, resource), verbs in rights(role).items():
-            assert "*" not in {group, resource, *verbs}
-            assert resource not in {"secrets", "serviceaccounts/token", "pods/exec"}
+        for what, verbs in rights(role).items():
+            assert "*" not in {*what, *verbs}
+            assert what.resource not in {"secrets", "serviceaccounts/token", "pods/exec"}
 
 
 def test_only_what_speaks_to_the_api_server_gets_a_token(full: Manifests) -> None:
@@ -87,7 +90,7 @@ def test_whoever_may_view_a_namespace_may_view_its_policies(default: Manifests) 
     """And nothing lets them write."""
     role = default.one("ClusterRole", "tokenbucket-view")
     assert role["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
-    assert set(rights(role).values()) == {READ}
+    assert set(rights(role).values()) == {frozenset({"get", "list", "watch"})}
     assert "ClusterRole/tokenbucket-edit" not in default.names()
 
 

@@ -98,11 +98,20 @@ FOR_NOBODY = [
     *deeds("certificatesigningrequests", ("create", "update"), "certificates.k8s.io"),
     *deeds("*", ("*",), "*"),
 ]
-READ_OUTSIDE = [Deed(verb, "configmaps", "", "kube-system") for verb in ("get", "list", "watch")]
+READ_OTHERS = [
+    Deed(verb, "configmaps", "", namespace, name)
+    for verb in ("get", "list", "watch")
+    for namespace, name in (
+        ("kube-system", ""),
+        ("kube-system", NAME),
+        (NAMESPACE, ""),
+        (NAMESPACE, "another"),
+    )
+]
 REFUSED = {
     "agent": [
         *FOR_NOBODY,
-        *READ_OUTSIDE,
+        *READ_OTHERS,
         *deeds("configmaps", ("patch",)),
         *deeds("tokenbucketnodes", ("list", "watch", "delete"), OURS),
         *deeds("tokenbucketpolicies/status", ("update", "patch"), OURS),
@@ -110,8 +119,8 @@ REFUSED = {
     ],
     "controller": [
         *FOR_NOBODY,
-        *READ_OUTSIDE,
-        *deeds("configmaps", ("get", "list", "watch", "patch")),
+        *READ_OTHERS,
+        *(Deed(verb, "configmaps", "", NAMESPACE, NAME) for verb in ("get", "list", "watch", "patch")),
         *deeds("tokenbucketnodes", ("create",), OURS),
         *deeds("tokenbucketpolicies/status", ("update",), OURS),
         *deeds("events", ("list", "delete")),
@@ -119,10 +128,10 @@ REFUSED = {
     ],
     "cleanup": [
         *FOR_NOBODY,
-        *READ_OUTSIDE,
+        *READ_OTHERS,
         Deed("patch", "configmaps", "", "kube-system", NAME),
         Deed("patch", "configmaps", "", NAMESPACE, "another"),
-        *(Deed("get", "configmaps", "", NAMESPACE, name) for name in (NAME, "another")),
+        *(Deed(verb, "configmaps", "", NAMESPACE, NAME) for verb in ("get", "list", "watch")),
         *deeds("tokenbucketnodes", ("get", "create", "patch", "watch"), OURS),
         *deeds("tokenbucketpolicies", ("get", "list", "watch"), OURS),
         *deeds("pods", ("get", "list", "watch")),
@@ -133,15 +142,11 @@ REFUSED = {
 
 def needed(account: str) -> list[Deed]:
     """All that an account cannot do without."""
-    name = f"{NAME}-{account}"
-    switch = NAME if account == "cleanup" else ""
+    places = {"": EVERYWHERE, NAMESPACE: IN_THE_RELEASES_NAMESPACE}
     return [
-        Deed(verb, resource, group)
-        for (group, resource), verbs in EVERYWHERE[name].items()
-        for verb in sorted(verbs)
-    ] + [
-        Deed(verb, resource, group, NAMESPACE, switch if resource == "configmaps" else "")
-        for (group, resource), verbs in IN_THE_RELEASES_NAMESPACE[name].items()
+        Deed(verb, what.resource, what.group, namespace, what.name)
+        for namespace, rights in places.items()
+        for what, verbs in rights[f"{NAME}-{account}"].items()
         for verb in sorted(verbs)
     ]
 
