@@ -1,3 +1,3 @@
 """Rate limits for pods: token buckets in eBPF, declared by TokenBucketPolicy objects."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chart.chart import EVERYTHING, Chart, Document, Manifests
+from tokenbucket import __version__
 
 CAPABILITIES = {"NET_ADMIN", "NET_BROADCAST", "BPF", "PERFMON", "SYS_ADMIN"}
 AGENTS = ("tokenbucket-agent", "tokenbucket-agent-canary")
@@ -183,7 +184,7 @@ def test_a_new_chart_with_the_same_image_restarts_nothing(full: Manifests) -> No
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        ({}, "ghcr.io/tokenbucket/tokenbucket:0.1.0"),
+        ({}, f"ghcr.io/tokenbucket/tokenbucket:{__version__}"),
         ({"repository": "localhost/tokenbucket", "tag": "test"}, "localhost/tokenbucket:test"),
         ({"tag": "x", "digest": f"sha256:{'0' * 64}"}, f"ghcr.io/tokenbucket/tokenbucket@sha256:{'0' * 64}"),
     ],

@@ -33,7 +33,7 @@ def node(
     name: str = "a", *, alive: bool = True, since: str = THEN, enforcement: str = "Enforce", **fields: Any
 ):
     """A node that says so."""
-    report = NodeReport(agent_version="0.1.0", enforcement=enforcement, policies=(says(**fields),))
+    report = NodeReport(agent_version=__version__, enforcement=enforcement, policies=(says(**fields),))
     return NodeState(name, report, alive, since)
 
 
