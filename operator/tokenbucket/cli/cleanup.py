@@ -39,5 +39,5 @@ def run(options: argparse.Namespace) -> ExitCode:
     print(f"{len(cleaned.clean)} nodes are clean")
     if cleaned.unreachable:
         nodes = ", ".join(cleaned.unreachable)
-        print(f"tokenbucket: not reached: {nodes}; there, run 'tokenbucket detach --all'", file=sys.stderr)
+        print(f"tokenbucket: not reached: {nodes}; clean each by examples/detach.yaml", file=sys.stderr)
     return ExitCode.DONE
