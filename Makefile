@@ -80,7 +80,7 @@ e2e-kind: setup ## the same on a kind cluster (docker, kind, helm, kubectl)
 image: ## the image, with docker, podman or buildah
 	hack/image.sh $(IMAGE) $(ARGS)
 
-cluster: cluster-setup ## a real Kubernetes cluster on this machine, without a registry, with the chart installed (root)
+cluster: cluster-setup ## a real Kubernetes cluster on this machine, without a registry, with the chart installed (root); ARGS=--vm: also a node whose kernel has fq
 	$(PLAY) up $(ARGS)
 
 cluster-demo: cluster-setup ## limits at work on it
