@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 
 import tokenbucket
 
@@ -42,6 +43,16 @@ def test_the_version_is_the_one_that_the_changelog_describes_last() -> None:
     unreleased, changes, latest = sections[1:4]
     assert unreleased == "Unreleased"
     assert (tokenbucket.__version__ != latest) == bool(changes.strip())
+
+
+def test_nothing_is_published_before_the_tests_have_passed() -> None:
+    """On the tag itself: what passed on a branch may be something else."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text())["jobs"]
+    assert jobs["tests"]["uses"] == "./.github/workflows/ci.yaml"
+    assert {name: job.get("needs") for name, job in jobs.items() if name != "tests"} == {
+        "image": "tests",
+        "chart": "image",
+    }
 
 
 def test_each_c_file_says_its_licence_first() -> None:
