@@ -42,9 +42,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(machine())
     try:
-        cost.report()
+        met = [cost.report()]
         capacity.report()
-        met = [scale.report(), arrival.report(), exactness.report(full=full)]
+        met += [scale.report(), arrival.report(), exactness.report(full=full)]
     except KeyboardInterrupt:
         print("\nstopped; everything is cleaned up")
         return 130
