@@ -1,13 +1,13 @@
-"""What limiting one more pod takes of the kernel's memory, beside TBF and HTB.
+"""What limiting one more pod takes of the kernel's memory, beside TBF, HTB and police.
 
 Two hundred interfaces get what a limit needs, and the kernel is asked what it holds. Maps are made once, for
-all slots that a node may use, and are counted apart. Needs a kernel with fq.
+all slots and peers that a node may use, and are counted apart. Needs a kernel with fq and police.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from run import machine
 from tokenbucket import layout
 from tokenbucket.agent.queues import QUEUE_PACKETS
 from tokenbucket.bpf.load import ensure_loaded
-from tokenbucket.bpf.pins import DEFAULT_SLOTS
-from tokenbucket.bpf.slots import Programs
+from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, MAPS, PEERS, Pins, opened
+from tokenbucket.bpf.slots import Programs, possible_cpus
 from tokenbucket.core.hook import Hook
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
@@ -32,6 +32,9 @@ INTERFACES = 200
 ROUNDS = 5
 CLSACT, ROOT = "qdisc del dev {0} clsact", "qdisc del dev {0} root"
 SETTLE_S = 1.0
+SHARED_BYTES = sum(ctypes.sizeof(kind) for kind in (layout.Config, layout.Meters, layout.Owner))
+PER_CPU_BYTES = ctypes.sizeof(layout.Stats)
+PEER_BYTES = ctypes.sizeof(layout.PeerKey) + ctypes.sizeof(layout.Peer)
 _COUNTED = ("Slab:", "Percpu:", "VmallocUsed:", "PageTables:", "KernelStack:")
 
 
@@ -59,11 +62,30 @@ def each(node: str, command: str) -> Callable[[], None]:
     return lambda: lab.tc((command.format(f"v{number}") for number in range(INTERFACES)), node)
 
 
-def slot_bytes() -> int:
-    """Of one slot, in the maps."""
-    processors = os.cpu_count() or 1
-    shared = sum(ctypes.sizeof(kind) for kind in (layout.Config, layout.Meters, layout.Owner))
-    return shared + processors * ctypes.sizeof(layout.Stats)
+def map_bytes(pins: Pins, name: str) -> int:
+    """Of a whole map, as the kernel counts it: with what it needs to find an element."""
+    with opened(pins.maps / name) as fd:
+        text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    (found,) = re.findall(r"^memlock:\s+(\d+)", text, re.MULTILINE)
+    return int(found)
+
+
+def print_maps(pins: Pins) -> None:
+    """What the maps take, once on each node."""
+    slots, peers = sum(map_bytes(pins, name) for name in MAPS), map_bytes(pins, PEERS)
+    lab.print_table(
+        "Kernel memory for the maps, once",
+        (
+            lab.Figure(f"{DEFAULT_SLOTS} slots", [slots / 2**20], "MiB"),
+            lab.Figure("  each", [slots / DEFAULT_SLOTS], "bytes"),
+            lab.Figure(f"{DEFAULT_PEERS} peers", [peers / 2**20], "MiB"),
+            lab.Figure("  each", [peers / DEFAULT_PEERS], "bytes"),
+        ),
+    )
+    print(
+        f"  values of a slot: {SHARED_BYTES} + {PER_CPU_BYTES} x possible CPUs, of which there are"
+        f" {possible_cpus()} here; key and value of a peer: {PEER_BYTES}"
+    )
 
 
 def main() -> int:
@@ -87,29 +109,46 @@ def main() -> int:
                 for ifindex in indexes:
                     add_fq(connection, ifindex, QUEUE_PACKETS)
 
-            tbf = "qdisc add dev {0} root tbf rate 50mbit burst 300k latency 25ms"
+            tbf = each(node.name, "qdisc add dev {0} root tbf rate 50mbit burst 300k latency 25ms")
             lab.print_table(
                 f"Kernel memory for one more limited interface, of {INTERFACES}",
                 (
                     lab.Figure("our filter, with clsact", per_interface(node.name, attach, CLSACT), "bytes"),
                     lab.Figure("our fq, for Delay", per_interface(node.name, hold, ROOT), "bytes"),
-                    lab.Figure("our slot, in the maps", [slot_bytes()], "bytes"),
-                    lab.Figure("TBF", per_interface(node.name, each(node.name, tbf), ROOT), "bytes"),
+                    lab.Figure("TBF", per_interface(node.name, tbf, ROOT), "bytes"),
                     lab.Figure("HTB", per_interface(node.name, htb(node.name), ROOT), "bytes"),
+                    lab.Figure(
+                        "police, with clsact", per_interface(node.name, police(node.name), CLSACT), "bytes"
+                    ),
                 ),
             )
-            print(f"  maps for {DEFAULT_SLOTS} slots: {slot_bytes() * DEFAULT_SLOTS / 2**20:.1f} MiB, once")
+        print_maps(node.pins)
     return 0
 
 
 def htb(node: str) -> Callable[[], None]:
     """A root and a class."""
-    root = each(node, "qdisc add dev {0} root handle 1: htb default 1")
-    limit = each(node, "class add dev {0} parent 1: classid 1:1 htb rate 50mbit burst 300k quantum 200000")
+    return both(
+        each(node, "qdisc add dev {0} root handle 1: htb default 1"),
+        each(node, "class add dev {0} parent 1: classid 1:1 htb rate 50mbit burst 300k quantum 200000"),
+    )
+
+
+def police(node: str) -> Callable[[], None]:
+    """A filter for everything, and its action."""
+    action = "police rate 50mbit burst 300k conform-exceed drop/pass"
+    return both(
+        each(node, "qdisc add dev {0} clsact"),
+        each(node, f"filter add dev {{0}} egress matchall action {action}"),
+    )
+
+
+def both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    """One after the other."""
 
     def add() -> None:
-        root()
-        limit()
+        first()
+        second()
 
     return add
 

@@ -57,7 +57,7 @@ class Slots:
         """
         self.count = pins.check_maps() or 0
         self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
-        self._cpus = _possible_cpus()
+        self._cpus = possible_cpus()
         self._elders = Elders(pins, lambda owner: _owner(owner).key)
 
     def __enter__(self) -> Self:
@@ -164,7 +164,7 @@ class Programs:
             os.close(fd)
 
 
-def _possible_cpus() -> int:
+def possible_cpus() -> int:
     """CPUs that per-CPU values have room for. The kernel numbers them without gaps up to the last."""
     last = Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]
     return int(last) + 1
