@@ -13,7 +13,7 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,9 @@ class Cell:
     def burst_bytes(self) -> int:
         """Depth of the bucket."""
         return int(self.rate_bits_per_s * BURST_S / 8)
+
+    def __str__(self) -> str:
+        return f"{self.size_bytes} bytes, {self.rate_bits_per_s / 1e6:g} Mbit/s, {self.load:g} x sent"
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,9 @@ class Route:
         counters = next(line for line in text.splitlines() if line.strip().startswith("eth0:"))
         return Sample(before, after, int(counters.split(":")[1].split()[0]))
 
-    def samples_of(self, cell: Cell) -> tuple[list[Sample], str]:
+    def samples_of(self, cell: Cell, windows: int = WINDOWS) -> tuple[list[Sample], str]:
         """Samples while the sender runs, the first just before it; and what it said."""
-        seconds = SETTLE_S + WINDOWS * WINDOW_S + 5 * SAMPLE_S
+        seconds = SETTLE_S + windows * WINDOW_S + 5 * SAMPLE_S
         words = (POD_ADDRESS, cell.size_bytes - HEADERS_BYTES, cell.packets_per_s, seconds)
         samples = [self.sample()]
         with lab.inside(self.client):
@@ -214,7 +217,7 @@ class Route:
             window_errors_percent=errors,
             lost_packets=sent - received_bytes // cell.size_bytes,
             dropped_packets=after.exceed_packets - before.exceed_packets,
-            excess_bytes=excess_bytes(samples, cell),
+            excess_bytes=excess_bytes(samples, cell.rate_bits_per_s, cell.burst_bytes + cell.size_bytes),
         )
 
     def close(self) -> None:
@@ -224,10 +227,10 @@ class Route:
         os.close(self._counter)
 
 
-def errors_percent(samples: list[Sample], cell: Cell) -> Iterator[float]:
+def errors_percent(samples: list[Sample], cell: Cell, windows: int = WINDOWS) -> Iterator[float]:
     """The rate of each window against the declared one."""
     # The sender begins a few milliseconds after the first sample; the settling time has room for it.
-    edges = [samples[0].before_s + SETTLE_S + WINDOW_S * number for number in range(WINDOWS + 1)]
+    edges = [samples[0].before_s + SETTLE_S + WINDOW_S * number for number in range(windows + 1)]
     chosen = [next(each for each in samples if each.before_s >= edge) for edge in edges]
     for first, last in itertools.pairwise(chosen):
         seconds = (last.before_s + last.after_s - first.before_s - first.after_s) / 2
@@ -235,15 +238,14 @@ def errors_percent(samples: list[Sample], cell: Cell) -> Iterator[float]:
         yield 100 * (rate / cell.rate_bits_per_s - 1)
 
 
-def excess_bytes(samples: list[Sample], cell: Cell) -> float:
-    """The most that the pod ever had above rate x time + burst + one packet. Time is rounded up."""
+def excess_bytes(samples: Sequence[Sample], bits_per_s: int, allowance_bytes: int) -> float:
+    """The most that the pod ever had above rate x time + what is allowed at once. Time is rounded up."""
     start = samples[0]
-    allowance = cell.burst_bytes + cell.size_bytes
     return max(
         each.received_bytes
         - start.received_bytes
-        - cell.rate_bits_per_s / 8 * (each.after_s - start.before_s)
-        - allowance
+        - bits_per_s / 8 * (each.after_s - start.before_s)
+        - allowance_bytes
         for each in samples[1:]
     )
 

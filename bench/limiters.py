@@ -33,8 +33,8 @@ class Limiter:
     remove: Callable[[Route], None]
     ecn: bool = False
     """Both ends ask for explicit congestion notification."""
-    burst: str = ""
-    """The depth of the bucket, in words."""
+    burst_bytes: Callable[[int], int] | None = None
+    """The depth of the bucket at a rate in bits per second."""
     sends: bool = False
     """It limits what the pod sends."""
 
@@ -71,12 +71,14 @@ def _show(netns: str, *words: str) -> str:
 
 
 def _ours(name: str, action: str, *, ecn: bool = False, direction: str = "ingress") -> Limiter:
-    burst = {"Delay": "50 ms", "Drop": "500 ms"}[action]
+    default_burst_s = {"Delay": 0.05, "Drop": 0.5}[action]
 
     def install(route: Route, bits_per_s: int) -> None:
         _declare(route, bits_per_s, action, direction=direction)
 
-    return Limiter(name, install, _lift, ecn, burst, direction == "egress")
+    return Limiter(
+        name, install, _lift, ecn, lambda bits: _depth(bits, default_burst_s), direction == "egress"
+    )
 
 
 def drops() -> dict[str, Limiter]:
@@ -84,15 +86,13 @@ def drops() -> dict[str, Limiter]:
 
     def drop(milliseconds: int) -> Limiter:
         name = f"Drop, {milliseconds} ms"
-        return Limiter(
-            name, lambda route, bits: _declare(route, bits, "Drop", milliseconds / 1000), _lift, burst=name
-        )
+        return Limiter(name, lambda route, bits: _declare(route, bits, "Drop", milliseconds / 1000), _lift)
 
     return {each.name: each for each in map(drop, DROP_BURSTS_MS)}
 
 
 def _plugin(
-    plugins: Path, name: str, burst: str, burst_bits: Callable[[int], int], direction: str = "ingress"
+    plugins: Path, name: str, burst_bits: Callable[[int], int], direction: str = "ingress"
 ) -> Limiter:
     """The real binary, called as a container runtime calls it."""
 
@@ -143,7 +143,10 @@ def _plugin(
         else:
             lab.tc(f"qdisc del dev {_HOST_SIDE} ingress", route.node.name)
 
-    return Limiter(name, install, remove, burst=burst, sends=direction == "egress")
+    def burst_bytes(bits_per_s: int) -> int:
+        return burst_bits(bits_per_s) // 8
+
+    return Limiter(name, install, remove, burst_bytes=burst_bytes, sends=direction == "egress")
 
 
 def _make_room(route: Route) -> None:
@@ -165,9 +168,9 @@ def _police(route: Route, bits_per_s: int) -> None:
     lab.tc((hook, f"filter add dev {_HOST_SIDE} egress matchall action {police}"), route.node.name)
 
 
-def _depth(bits_per_s: int) -> int:
+def _depth(bits_per_s: int, burst_s: float = BURST_S) -> int:
     """Bytes; what the kernel refuses as too little for one packet is none."""
-    return max(int(bits_per_s * BURST_S / 8), 4096)
+    return max(int(bits_per_s * burst_s / 8), 4096)
 
 
 def _unqueue(route: Route) -> None:
@@ -181,15 +184,15 @@ def _unpolice(route: Route) -> None:
 def limiters(plugins: Path) -> dict[str, Limiter]:
     """All, by name. ``plugins`` is the folder of the CNI plugins."""
     every = (
-        Limiter("none", lambda *_: None, lambda _: None, burst="-"),
+        Limiter("none", lambda *_: None, lambda _: None),
         _ours("Delay", "Delay"),
         _ours("Delay, ECN", "Delay", ecn=True),
         _ours("Drop", "Drop"),
-        _plugin(plugins, "CNI plugin", "268 MB", lambda _: KUBELETS_BURST_BITS),
-        _plugin(plugins, "CNI plugin, 50 ms", "50 ms", lambda bits: 8 * _depth(bits)),
-        Limiter("HTB", _htb, _unqueue, burst="50 ms"),
-        Limiter("police", _police, _unpolice, burst="50 ms"),
+        _plugin(plugins, "CNI plugin", lambda _: KUBELETS_BURST_BITS),
+        _plugin(plugins, "CNI plugin, 50 ms", lambda bits: 8 * _depth(bits)),
+        Limiter("HTB", _htb, _unqueue, burst_bytes=_depth),
+        Limiter("police", _police, _unpolice, burst_bytes=_depth),
         _ours("sends: Delay", "Delay", direction="egress"),
-        _plugin(plugins, "sends: CNI plugin, 50 ms", "50 ms", lambda bits: 8 * _depth(bits), "egress"),
+        _plugin(plugins, "sends: CNI plugin, 50 ms", lambda bits: 8 * _depth(bits), "egress"),
     )
     return {each.name: each for each in every}

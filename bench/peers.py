@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import statistics
 import subprocess
@@ -21,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import lab
-from exactness import CLIENT_ADDRESS, POD_ADDRESS, Route
+from exactness import (
+    CLIENT_ADDRESS,
+    FLOOD_PACKETS_PER_S,
+    HEADERS_BYTES,
+    POD_ADDRESS,
+    Cell,
+    Route,
+    errors_percent,
+    excess_bytes,
+)
 from limiters import Limiter, drops, limiters
 from run import machine
 
@@ -72,7 +82,16 @@ COMPARED = (
 )
 OUT_OF_REACH_BITS_PER_S = 100_000_000_000
 """A limit that nothing here comes near."""
-PACKET_BYTES = 64
+PACKET_BYTES, FLOOD_BYTES = 64, 1400
+"""Of a packet that is counted, and of one that floods."""
+UDP = tuple(
+    Cell(size, rate, load)
+    for size, rate in ((64, 10_000_000), (512, RATE_BITS_PER_S), (1400, RATE_BITS_PER_S))
+    for load in (1.2, 2.0)
+)
+"""Above the rate. One emulated processor cannot send 64 bytes at 100 Mbit/s, 200,000 a second."""
+USED_UP_BYTES_PER_S = 80_000_000
+"""A flood as fast as possible is faster, even through a limiter."""
 SWEEP = tuple(
     Tcp(rate, control, flows, rtt)
     for rate in (256_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000, FAST_BITS_PER_S)
@@ -209,6 +228,7 @@ class Bench:
             "p50, ms": cuts[499],
             "p99, ms": cuts[989],
             "p99.9, ms": cuts[998],
+            "most, ms": max(answers),
             "4 KiB p50, ms": statistics.median(large),
             "connection p50, ms": statistics.median(connections),
         }
@@ -220,32 +240,67 @@ class Bench:
             done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         return [int(line) / 1e6 for line in done.stdout.split()]
 
-    def first_moments(self, bits_per_s: int) -> dict[str, float]:
-        """What passes at first of a UDP flood at ten times the rate, in multiples of rate x time."""
-        packets_per_s = 10 * bits_per_s / (8 * 1400)
-        words = (POD_ADDRESS, 1400 - 42, packets_per_s, 1.5)
-        start = self._route.sample()
-        with lab.inside(self._route.client):
-            sender = subprocess.Popen([self._route.sender, *map(str, words)], stdout=subprocess.DEVNULL)
-        samples = []
-        while sender.poll() is None:
-            samples.append(self._route.sample())
-            time.sleep(0.002)
-        begun = next(each for each in samples if each.received_bytes > start.received_bytes)
+    def first_moments(self, bits_per_s: int, burst_bytes: int | None) -> dict[str, float]:
+        """What passes at first of a UDP flood at ten times the rate, in multiples of rate x time.
+
+        With a known burst also what was ever above rate x time + burst + one packet, in packets.
+        """
+        before = [self._route.sample()]
+        with self._flood(FLOOD_BYTES, 10 * bits_per_s / (8 * FLOOD_BYTES), 1.5) as sender:
+            while sender.poll() is None:
+                before.append(self._route.sample())
+                time.sleep(0.002)
+        # Time runs from the last look that saw nothing of the flood.
+        quiet = sum(each.received_bytes == before[0].received_bytes for each in before)
+        seen = before[quiet - 1 :]
         found = {}
         for seconds, name in ((0.1, "first 100 ms"), (1.0, "first second")):
-            last = next(each for each in samples if each.before_s >= begun.before_s + seconds)
-            lasted_s = last.after_s - begun.before_s
-            received_bits = 8 * (last.received_bytes - start.received_bytes)
-            found[f"{name}, x rate"] = received_bits / (bits_per_s * lasted_s)
+            end = next(at for at, each in enumerate(seen) if each.before_s >= seen[0].before_s + seconds)
+            received_bytes = seen[end].received_bytes - seen[0].received_bytes
+            rate_bytes = bits_per_s / 8 * (seen[end].after_s - seen[0].before_s)
+            found[f"{name}, x rate"] = received_bytes / rate_bytes
+            if burst_bytes is not None:
+                excess = excess_bytes(seen[: end + 1], bits_per_s, burst_bytes + FLOOD_BYTES)
+                found[f"{name}, packets too many"] = excess / FLOOD_BYTES
         return found
+
+    @contextlib.contextmanager
+    def _flood(
+        self, size_bytes: int, packets_per_s: float, seconds: float
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """UDP to the pod, until it ends by itself."""
+        words = (POD_ADDRESS, size_bytes - HEADERS_BYTES, packets_per_s, seconds)
+        with lab.inside(self._route.client):
+            sender = subprocess.Popen([self._route.sender, *map(str, words)], stdout=subprocess.DEVNULL)
+        try:
+            yield sender
+            if sender.wait() != 0:
+                raise RuntimeError("the sender failed")
+        finally:
+            sender.kill()
+            sender.wait()
+
+    def use_up(self, burst_bytes: int) -> None:
+        """Floods until no token is left."""
+        with self._flood(FLOOD_BYTES, FLOOD_PACKETS_PER_S, 0.1 + burst_bytes / USED_UP_BYTES_PER_S):
+            pass
+
+    def udp(self, cell: Cell) -> dict[str, float]:
+        """What is sent and what arrives, on the wire, once the bucket is empty; in percent of the rate."""
+        samples, said = self._route.samples_of(cell, windows=1)
+        (error_percent,) = errors_percent(samples, cell, windows=1)
+        sent, nanoseconds = (int(word) for word in said.split())
+        offered_bits_per_s = 8 * cell.size_bytes * sent * 1e9 / nanoseconds
+        return {
+            "UDP sent, % of the rate": 100 * offered_bits_per_s / cell.rate_bits_per_s,
+            "UDP, % of the rate": 100 + error_percent,
+        }
 
     def capacity(self) -> dict[str, float]:
         """Small packets that one sender gets through a limit that is far away."""
-        words = (POD_ADDRESS, PACKET_BYTES - 42, 1e8, 1.0)
         before = self._route.sample()
-        with lab.inside(self._route.client):
-            subprocess.run([self._route.sender, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+        with self._flood(PACKET_BYTES, FLOOD_PACKETS_PER_S, 1.0):
+            pass
         after = self._route.sample()
         packets = (after.received_bytes - before.received_bytes) / PACKET_BYTES
         return {"64-byte packets, thousand/s": packets / 1000}
@@ -262,8 +317,15 @@ def compare(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
             yield from samples(limiter, name, bench.latency(flows))
     if limiter.sends:
         return
+    depth = limiter.burst_bytes or (lambda _: None)
     with installed(route, limiter, RATE_BITS_PER_S):
-        yield from samples(limiter, "flood of UDP", bench.first_moments(RATE_BITS_PER_S))
+        found = bench.first_moments(RATE_BITS_PER_S, depth(RATE_BITS_PER_S))
+        yield from samples(limiter, "flood of UDP", found)
+    for rate, cells in itertools.groupby(UDP, lambda cell: cell.rate_bits_per_s):
+        with installed(route, limiter, rate):
+            bench.use_up(depth(rate) or 0)
+            for cell in cells:
+                yield from samples(limiter, str(cell), bench.udp(cell))
     with installed(route, limiter, OUT_OF_REACH_BITS_PER_S):
         yield from samples(limiter, "far from the limit", bench.capacity())
 
