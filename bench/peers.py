@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import lab
+import peers_targets
 from exactness import (
     CLIENT_ADDRESS,
     FLOOD_PACKETS_PER_S,
@@ -346,18 +347,23 @@ def samples(limiter: Limiter, cell: str, found: dict[str, float]) -> Iterator[Sa
         yield Sample(limiter.name, what, cell, value)
 
 
-def tables(found: list[Sample], names: list[str]) -> None:
-    """A table for each number: limiters by cells, medians, with the least and the most."""
-    by_what: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+def by_what(found: list[Sample]) -> peers_targets.Found:
+    """The numbers, sorted."""
+    values: peers_targets.Found = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for each in found:
-        by_what[each.what][each.cell, each.limiter].append(each.value)
-    for what, values in by_what.items():
+        values[each.what][each.limiter][each.cell].append(each.value)
+    return values
+
+
+def tables(found: peers_targets.Found) -> None:
+    """A table for each number: limiters by cells, medians, with the least and the most."""
+    for what, by_limiter in found.items():
         print(f"\n{what}: median (least-most)")
-        for cell in dict.fromkeys(cell for cell, _ in values):
+        for cell in dict.fromkeys(cell for cells in by_limiter.values() for cell in cells):
             print(f"  {cell}")
-            for name in names:
-                numbers = values.get((cell, name))
-                if numbers:
+            for name, cells in by_limiter.items():
+                if cell in cells:
+                    numbers = cells[cell]
                     spread = f"({short(min(numbers))}-{short(max(numbers))})"
                     print(f"    {name:20}{short(statistics.median(numbers)):>10}  {spread}")
 
@@ -407,8 +413,9 @@ def main() -> int:
                     given.results.write_text(json.dumps([asdict(each) for each in found]))
         finally:
             route.close()
-    tables(found, [limiter.name for limiter in chosen])
-    return 0
+    values = by_what(found)
+    tables(values)
+    return 0 if given.study or peers_targets.report(values) else 1
 
 
 def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) -> Iterator[Sample]:

@@ -35,7 +35,9 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
         for each in ended.values():
-            print(each.output if each.passed else each.explain())
+            print(each.output)
+            if not each.passed:  # by a missed target, or by an error
+                print(f"end of the console:\n{each.console}", file=sys.stderr)
         if given.results and (folder / "results.json").exists():
             given.results.write_text((folder / "results.json").read_text())
     return 0 if all(each.passed for each in ended.values()) else 1
