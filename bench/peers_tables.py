@@ -10,11 +10,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from peers import COMPARED, short
+from peers import COMPARED, UDP, short
 from plot import Values, read
 
 _BESIDE = ("beside 1 bulk flow", "beside 64 bulk flows")
-_LATENCIES = ("p50", "p99", "p99.9", "4 KiB p50", "connection p50")
+_LATENCIES = ("p50", "p99", "p99.9", "most", "4 KiB p50", "connection p50")
 
 Column = tuple[str, str, str]
 """Its head, what was measured, and the cell."""
@@ -48,13 +48,17 @@ def main() -> None:
     }
     for beside in _BESIDE:
         tables[f"latency {beside}, ms"] = [(name, f"{name}, ms", beside) for name in _LATENCIES]
-    first = [(f"first {time}", f"first {time}, x rate", "flood of UDP") for time in ("100 ms", "second")]
+    tables["UDP, % of the rate"] = [(str(cell), "UDP, % of the rate", str(cell)) for cell in UDP]
+    for what in ("x rate", "packets too many"):
+        tables[f"flood, {what}"] = [
+            (f"first {time}", f"first {time}, {what}", "flood of UDP") for time in ("100 ms", "second")
+        ]
     far = (
         "64-byte packets far from the limit, thousand/s",
         "64-byte packets, thousand/s",
         "far from the limit",
     )
-    tables["flood"], tables["capacity"] = first, [far]
+    tables["capacity"] = [far]
     for title, columns in tables.items():
         print(f"\n{title}\n\n{markdown(found, columns)}")
 
