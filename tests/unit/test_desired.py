@@ -11,7 +11,7 @@ from tokenbucket.core.desired import Address, Desired, Located, Reason, desired
 from tokenbucket.core.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.plan import Wanted
 from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
 from tokenbucket.core.selector import Selector
 
 HOST_SIDE, POD_SIDE = Interface(7), Interface(2, namespace=4026532000)
@@ -87,10 +87,13 @@ def test_what_one_direction_lacks_is_nothing_to_the_other(direction: Direction) 
     assert only(wish(direction, no_queue={IN if direction is OUT else OUT: NO_QUEUE})).delays
 
 
-@pytest.mark.parametrize("direction", Direction)
-@pytest.mark.parametrize(
+OBSERVING = pytest.mark.parametrize(
     ("mode", "enforcement"), [(Mode.OBSERVE, Mode.ENFORCE), (Mode.ENFORCE, Mode.OBSERVE)]
 )
+
+
+@pytest.mark.parametrize("direction", Direction)
+@OBSERVING
 def test_observing_needs_no_queue_and_counts_what_would_wait(
     direction: Direction, mode: Mode, enforcement: Mode
 ) -> None:
@@ -100,6 +103,24 @@ def test_observing_needs_no_queue_and_counts_what_would_wait(
     assert not wanted.delays
     assert wanted.slot.config.observe
     assert wanted.slot.config.max_delay_q == enforced.slot.config.max_delay_q > 0
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_peers_alone_are_not_delayed(direction: Direction) -> None:
+    """What they all may have wait has no bound. No pod is entered for it, and the policy says so."""
+    asked: list[AbstractSet[Direction]] = []
+
+    def locate(_pod: PodId, _: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+        asked.append(waits)
+        return located(waits)
+
+    limit = Limit(Rate(), per_peer=PerPeer(Rate(10**7)))
+    found = desired([Policy("shop", "web", Selector(frozenset()), {direction: limit})], [POD], locate)
+    assert asked == [set()]
+    assert not only(found).delays
+    assert [each.reason for each in found.findings] == [Reason.UNBOUNDED_QUEUE]
+    [in_force] = found.in_force.values()
+    assert in_force.action == "Drop (degraded: no bound of what waits)"
 
 
 @pytest.mark.parametrize("action", ExceedAction)

@@ -15,7 +15,8 @@ from tokenbucket.netlink.view import View
 log = logging.getLogger(__name__)
 
 QUEUE_PACKETS = 1 << 16
-"""What a queue may hold: 16 MiB, which the bucket lets wait at most, in the smallest packets that wait."""
+"""What a queue may hold: 16 MiB, which limits let wait at most, in the smallest packets that wait. It bounds
+no bytes, as a super-packet counts as one: the longest delay does."""
 NO_FQ = (Reason.NO_FQ, "the node's kernel has no fq (sch_fq) to hold packets; Drop is in force")
 
 

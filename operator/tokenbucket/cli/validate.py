@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from tokenbucket.cli.exit_codes import ExitCode
-from tokenbucket.core.bucket import bucket_of, describe
-from tokenbucket.core.policy import Policy
+from tokenbucket.core.bucket import action_of, bucket_of, describe
+from tokenbucket.core.desired import Reason
+from tokenbucket.core.policy import Limit, Policy
 from tokenbucket.manifests.folder import Manifests, parse_text
 
 
@@ -37,11 +38,14 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 def in_words(policy: Policy) -> str:
     """Its limits with every default filled in."""
-    limits = (
-        f"{direction} {describe(bucket_of(limit, policy.mode, action_in_force=limit.exceed_action))}"
-        for direction, limit in policy.limits.items()
-    )
+    limits = (f"{direction} {_limit_in_words(limit, policy)}" for direction, limit in policy.limits.items())
     return "; ".join(limits)
+
+
+def _limit_in_words(limit: Limit, policy: Policy) -> str:
+    action = action_of(limit)
+    words = describe(bucket_of(limit, policy.mode, action_in_force=action))
+    return words if action is limit.exceed_action else f"{words} ({Reason.UNBOUNDED_QUEUE})"
 
 
 def _read(name: str) -> Manifests:

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from tokenbucket import units
 from tokenbucket.core.policy import Burst, ExceedAction, Limit, Mode, PerPeer, Rate
+from tokenbucket.core.waiting import FULL_SIZE_BYTES, HELD_BYTES, Meter, longest_delay_ns
 
 _NS_PER_S = 10**9
-_FULL_SIZE_BYTES = 1514
-_HELD_BYTES = 16 * 2**20
-"""What a queue may hold of one pod's packets, whatever is declared."""
 _DEFAULT_DELAY_NS = 100_000_000
 _DELAY_PACKETS = 16
 _BURST_NS = {ExceedAction.DELAY: 50_000_000, ExceedAction.MARK: 50_000_000, ExceedAction.DROP: 500_000_000}
@@ -21,9 +19,10 @@ _BURST_FLOOR_BYTES = {
 }
 """A policer needs a deep bucket: TCP that loses packets at once never finds its rate."""
 _BURST_FLOOR_PACKETS = 64
-_BURST_CEILING_BYTES = 4 * 2**30
-_BURST_CEILING_PACKETS = 2**24
-"""As much as may be declared."""
+_BURST_CEILING = (4 * 2**30, 2**24)
+"""In bytes, and in packets: as much as may be declared."""
+_BURST_CEILING_ABOVE_PEERS = (HELD_BYTES // 4, HELD_BYTES // 4 // FULL_SIZE_BYTES)
+"""What the pod's bucket admits at once may all have to wait for the peers'."""
 _USUAL_LENGTHS = (32, 64)
 
 
@@ -56,7 +55,7 @@ class Bucket:
 
 def bucket_of(limit: Limit, mode: Mode, *, action_in_force: ExceedAction) -> Bucket:
     """The limit with its defaults. ``action_in_force`` is Drop where Delay cannot be had."""
-    burst_bytes, burst_packets = _bursts(limit.rate, limit.burst, action_in_force)
+    burst_bytes, burst_packets = _own_bursts(limit, action_in_force)
     return Bucket(
         bits_per_s=limit.rate.bits_per_s,
         burst_bytes=burst_bytes,
@@ -82,15 +81,29 @@ def _peer_bucket_of(per_peer: PerPeer, action: ExceedAction) -> PeerBucket:
     )
 
 
-def _bursts(rate: Rate, burst: Burst, action: ExceedAction) -> tuple[int | None, int | None]:
+def action_of(limit: Limit) -> ExceedAction:
+    """What can be done with what exceeds: Drop where nothing would bound what waits."""
+    delays = limit.exceed_action is ExceedAction.DELAY
+    return ExceedAction.DROP if delays and _longest_delay_ns(limit) is None else limit.exceed_action
+
+
+def _own_bursts(limit: Limit, action: ExceedAction) -> tuple[int | None, int | None]:
+    above_peers = limit.per_peer and action is ExceedAction.DELAY
+    ceiling = _BURST_CEILING_ABOVE_PEERS if above_peers else _BURST_CEILING
+    return _bursts(limit.rate, limit.burst, action, ceiling)
+
+
+def _bursts(
+    rate: Rate, burst: Burst, action: ExceedAction, ceiling: tuple[int, int] = _BURST_CEILING
+) -> tuple[int | None, int | None]:
     """Bytes and packets that a bucket holds, declared or by default."""
     time_ns = _BURST_NS[action]
+    ceiling_bytes, ceiling_packets = ceiling
     size_bytes = rate.bits_per_s and max(
-        _BURST_FLOOR_BYTES[action],
-        min(rate.bits_per_s * time_ns // (8 * _NS_PER_S), _BURST_CEILING_BYTES),
+        _BURST_FLOOR_BYTES[action], min(rate.bits_per_s * time_ns // (8 * _NS_PER_S), ceiling_bytes)
     )
     packets = rate.packets_per_s and max(
-        _BURST_FLOOR_PACKETS, min(rate.packets_per_s * time_ns // _NS_PER_S, _BURST_CEILING_PACKETS)
+        _BURST_FLOOR_PACKETS, min(rate.packets_per_s * time_ns // _NS_PER_S, ceiling_packets)
     )
     return burst.size_bytes or size_bytes, burst.packets or packets
 
@@ -98,11 +111,26 @@ def _bursts(rate: Rate, burst: Burst, action: ExceedAction) -> tuple[int | None,
 def _max_delay_ns(limit: Limit) -> int:
     """By default long enough for a window of packets at the slower of the pod's rate and a peer's."""
     rates = [limit.rate.bits_per_s, limit.per_peer.rate.bits_per_s if limit.per_peer else None]
-    bits = [rate for rate in rates if rate]
-    if not bits:
-        return limit.max_delay_ns or _DEFAULT_DELAY_NS
-    default = max(_DEFAULT_DELAY_NS, _DELAY_PACKETS * _FULL_SIZE_BYTES * 8 * _NS_PER_S // min(bits))
-    return min(limit.max_delay_ns or default, _HELD_BYTES * 8 * _NS_PER_S // max(bits))
+    windows_ns = (_DELAY_PACKETS * FULL_SIZE_BYTES * 8 * _NS_PER_S // rate for rate in rates if rate)
+    delay_ns = limit.max_delay_ns or max((_DEFAULT_DELAY_NS, *windows_ns))
+    return min(delay_ns, _longest_delay_ns(limit) or delay_ns)
+
+
+def _longest_delay_ns(limit: Limit) -> int | None:
+    peers = limit.per_peer
+    own = _meters_of(limit.rate, _own_bursts(limit, ExceedAction.DELAY))
+    of_peers = _meters_of(peers.rate, _bursts(peers.rate, peers.burst, ExceedAction.DELAY)) if peers else []
+    return longest_delay_ns(own, of_peers)
+
+
+def _meters_of(rate: Rate, bursts: tuple[int | None, int | None]) -> list[Meter]:
+    burst_bytes, burst_packets = bursts
+    meters = []
+    if rate.bits_per_s and burst_bytes:
+        meters.append(Meter(rate.bits_per_s, burst_bytes))
+    if rate.packets_per_s and burst_packets:
+        meters.append(Meter.of_packets(rate.packets_per_s, burst_packets))
+    return meters
 
 
 def describe(bucket: Bucket) -> str:

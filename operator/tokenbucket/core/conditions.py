@@ -19,6 +19,7 @@ _DEGRADING = {
     Reason.NO_FQ,
     Reason.FOREIGN_QDISC,
     Reason.NO_NAMESPACE,
+    Reason.UNBOUNDED_QUEUE,
     Reason.BYPASSED,
     Reason.NO_INTERFACE,
     Reason.CONTENDED,
@@ -28,6 +29,7 @@ _NOT_FAILING = {
     Reason.NO_FQ,
     Reason.FOREIGN_QDISC,
     Reason.NO_NAMESPACE,
+    Reason.UNBOUNDED_QUEUE,
 }
 _KNOWN = frozenset(map(str, Reason))
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)

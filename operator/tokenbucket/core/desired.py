@@ -12,11 +12,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from tokenbucket.core.bucket import bucket_of, describe
+from tokenbucket.core.bucket import action_of, bucket_of, describe
 from tokenbucket.core.hook import End, HookPoint, Interface, hook_of
 from tokenbucket.core.plan import Wanted
 from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Direction, ExceedAction, Mode, Policy
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy
 from tokenbucket.core.precedence import Winners
 from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey, config_of
 
@@ -34,6 +34,7 @@ class Reason(enum.StrEnum):
     NO_FQ = "NoFq"
     FOREIGN_QDISC = "ForeignQdisc"
     NO_NAMESPACE = "NoNamespace"
+    UNBOUNDED_QUEUE = "UnboundedQueue"
     BYPASSED = "Bypassed"
     FOREIGN_FILTER = "ForeignFilter"
     CONTENDED = "Contended"
@@ -44,6 +45,11 @@ _WITHOUT_SLOT = {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS
 
 Shortfall = tuple[Reason, str]
 """Something that a limit says and that is not done, and why."""
+
+_UNBOUNDED = (
+    Reason.UNBOUNDED_QUEUE,
+    "what waits for peers could be more than 16 MiB; give the pod a rate, or a lower one; Drop is in force",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,7 @@ def _place(pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy
 
 
 def _waits(policy: Policy, direction: Direction) -> bool:
-    return policy.limits[direction].exceed_action is ExceedAction.DELAY
+    return action_of(policy.limits[direction]) is ExceedAction.DELAY
 
 
 def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, located: Located) -> None:
@@ -180,7 +186,7 @@ def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, locat
 def _in_force(policy: Policy, direction: Direction, no_queue: Shortfall | None, enforcement: Mode) -> InForce:
     limit = policy.limits[direction]
     mode = Mode.OBSERVE if enforcement is Mode.OBSERVE else policy.mode
-    why_not = no_queue if _waits(policy, direction) else None
+    why_not = _why_not_delay(limit, no_queue)
     in_force = ExceedAction.DROP if why_not else limit.exceed_action
     bucket = bucket_of(limit, mode, action_in_force=in_force)
     action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
@@ -191,8 +197,15 @@ def _in_force(policy: Policy, direction: Direction, no_queue: Shortfall | None, 
     return InForce(config, describe(bucket), action, why_not)
 
 
+def _why_not_delay(limit: Limit, no_queue: Shortfall | None) -> Shortfall | None:
+    if limit.exceed_action is not ExceedAction.DELAY:
+        return None
+    return no_queue if action_of(limit) is ExceedAction.DELAY else _UNBOUNDED
+
+
 _IN_SHORT = {
     Reason.NO_FQ: "no fq",
     Reason.FOREIGN_QDISC: "foreign qdisc",
     Reason.NO_NAMESPACE: "pod's namespace not entered",
+    Reason.UNBOUNDED_QUEUE: "no bound of what waits",
 }

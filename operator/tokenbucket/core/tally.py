@@ -14,7 +14,7 @@ from tokenbucket.core.report import Override, PodReport, PolicyReport, ReasonCou
 from tokenbucket.core.slot import SlotKey
 
 _WAITS = {Reason.NO_ADDRESS}
-_DEGRADES = {Reason.NO_FQ, Reason.FOREIGN_QDISC, Reason.NO_NAMESPACE}
+_DEGRADES = {Reason.NO_FQ, Reason.FOREIGN_QDISC, Reason.NO_NAMESPACE, Reason.UNBOUNDED_QUEUE}
 _PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16
 _OVERRIDES = 16

@@ -1,0 +1,107 @@
+"""How much a queue holds of one pod's packets: never more than 16 MiB, whatever is declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from tokenbucket.core.waiting import HELD_BYTES, Meter, longest_delay_ns
+
+MS = 10**6
+SUPER_BYTES = 2**16
+M, G = 10**6, 10**9
+
+
+@dataclass
+class Model:
+    """A meter at work. It begins full."""
+
+    meter: Meter
+    tat_ns: float = field(default=float("-inf"))
+
+    def ahead_ns(self, now_ns: float) -> float:
+        return max(self.tat_ns - now_ns, -self.meter.time_ns(self.meter.burst_bytes))
+
+    def charge(self, size: int, now_ns: float) -> float:
+        """Returns how long the packet has to wait."""
+        ahead_ns = self.ahead_ns(now_ns)
+        self.tat_ns = now_ns + ahead_ns + self.meter.time_ns(size)
+        return ahead_ns + self.meter.time_ns(min(size, self.meter.burst_bytes))
+
+
+def most_held(own: list[Meter], peers: list[Meter], delay_ns: int) -> int:
+    """Bytes that wait at most when all peers that a node tells apart send as many super-packets as are let
+    in, at a thousand moments of twice the longest time that a packet waits.
+    """
+    pod = [Model(each) for each in own]
+    senders = [[Model(each) for each in peers] for _ in range(65_536 if peers else 1)]
+    longest_ns = delay_ns + max(each.time_ns(min(each.burst_bytes, SUPER_BYTES)) for each in (*own, *peers))
+    leaves_ns: list[float] = []
+    most = turn = 0
+    for step in range(1000):
+        now_ns = step * longest_ns / 500
+        leaves_ns = [each for each in leaves_ns if each > now_ns]
+        refused = 0
+        while refused < 8:  # of many peers the next one may have room
+            chain = [*pod, *senders[turn % len(senders)]]
+            if any(each.ahead_ns(now_ns) > delay_ns for each in chain):
+                refused += 1
+                turn += 1
+                continue
+            wait_ns = max(each.charge(SUPER_BYTES, now_ns) for each in chain)
+            if wait_ns > 0:
+                leaves_ns.append(now_ns + wait_ns)
+                turn += 1
+        most = max(most, len(leaves_ns))
+    return most * SUPER_BYTES
+
+
+def bits(rate: int, burst: int) -> Meter:
+    return Meter(rate, burst)
+
+
+@pytest.mark.parametrize(
+    ("own", "peers"),
+    [
+        ([bits(10 * G, 62_500_000)], []),
+        ([Meter.of_packets(M, 50_000)], []),
+        ([bits(G, 6_250_000), Meter.of_packets(100_000, 5000)], []),
+        ([bits(50 * M, 2**30), Meter.of_packets(M, 64)], []),
+        ([bits(M, 32_768), Meter.of_packets(M, 50_000)], []),
+        ([bits(G, 2**22)], [bits(10 * M, 62_500)]),
+        ([bits(100 * M, 625_000)], [bits(M, 32_768)]),
+        ([Meter.of_packets(100_000, 2770)], [bits(100 * M, 625_000)]),
+        ([bits(10 * G, 2**22)], [bits(G, 6_250_000)]),
+    ],
+)
+def test_no_more_waits_than_16_mib(own: list[Meter], peers: list[Meter]) -> None:
+    """But for a packet of each of the pod's meters that is about to leave, and one that was just let in."""
+    delay_ns = longest_delay_ns(own, peers)
+    assert delay_ns
+    delay_ns = min(delay_ns, 2_000 * MS)
+    assert most_held(own, peers, delay_ns) <= HELD_BYTES + 2 * len(own) * SUPER_BYTES
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        [],
+        [bits(G, 2**24)],
+        [bits(100 * G, 2**22)],
+        [bits(100 * M, 625_000), Meter.of_packets(10**9, 2770)],
+    ],
+)
+def test_slow_peers_of_a_fast_pod_do_not_wait(own: list[Meter]) -> None:
+    """No rate of the pod's, one too fast, a burst too deep: each peer may have a super-packet wait 33 s."""
+    assert longest_delay_ns(own, [bits(8000, 32_768)]) is None
+
+
+def test_of_two_meters_the_slower_one_bounds_what_waits() -> None:
+    """A packet rate far above the other takes nothing of what the other allows."""
+    alone = longest_delay_ns([bits(M, 32_768)], [])
+    both = longest_delay_ns([bits(M, 32_768), Meter.of_packets(M, 50_000)], [])
+    assert alone
+    assert both
+    assert both > 1_000 * MS > longest_delay_ns([Meter.of_packets(M, 50_000)], [])
+    assert both < alone
