@@ -106,6 +106,17 @@ def test_observing_needs_no_queue_and_counts_what_would_wait(
 
 
 @pytest.mark.parametrize("direction", Direction)
+@OBSERVING
+def test_what_only_observes_lacks_no_queue(direction: Direction, mode: Mode, enforcement: Mode) -> None:
+    """It neither delays nor drops: it is as declared, and counts what would be dropped there."""
+    observing = wish(direction, mode=mode, enforcement=enforcement, no_queue={direction: NO_QUEUE})
+    assert observing.findings == []
+    [in_force] = observing.in_force.values()
+    assert (in_force.action, in_force.shortfall) == ("Observe", None)
+    assert in_force.config.max_delay_q == 0
+
+
+@pytest.mark.parametrize("direction", Direction)
 def test_peers_alone_are_not_delayed(direction: Direction) -> None:
     """What they all may have wait has no bound. No pod is entered for it, and the policy says so."""
     asked: list[AbstractSet[Direction]] = []

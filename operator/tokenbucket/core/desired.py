@@ -189,11 +189,11 @@ def _in_force(policy: Policy, direction: Direction, no_queue: Shortfall | None, 
     why_not = _why_not_delay(limit, no_queue)
     in_force = ExceedAction.DROP if why_not else limit.exceed_action
     bucket = bucket_of(limit, mode, action_in_force=in_force)
-    action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
-    if bucket.observe:
-        action = Mode.OBSERVE.value
     # Only what enters a pod can come from the node itself.
     config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
+    if bucket.observe:  # nothing is done, and so nothing in another way than declared
+        return InForce(config, describe(bucket), Mode.OBSERVE.value)
+    action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
     return InForce(config, describe(bucket), action, why_not)
 
 
