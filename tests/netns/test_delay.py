@@ -103,6 +103,17 @@ def test_no_more_waits_than_the_longest_delay(agent: Agent, pods: tuple[Pod, Pod
 
 
 @pytest.mark.needs("sch_fq")
+def test_what_is_to_leave_after_more_than_ten_seconds_waits(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """At 8 kbit/s a packet takes more than a second; fq drops beyond ten unless it is told otherwise."""
+    client, web = pods
+    limited(agent, web, rate={"bits": "8k"}, burst={"bytes": "1Ki"}, maxDelay=None)
+    send(client, web, 12, SIZE)
+    waiting = root(web)
+    assert limit_of("web")["exceedPackets"] == 0
+    assert (waiting["qlen"] > 8, waiting["drops"]) == (True, 0)
+
+
+@pytest.mark.needs("sch_fq")
 def test_the_queue_goes_when_it_is_empty_and_nothing_of_it_is_lost(
     agent: Agent, pods: tuple[Pod, Pod]
 ) -> None:

@@ -10,6 +10,7 @@ import errno
 import struct
 from dataclasses import dataclass
 
+from tokenbucket.core import gcra
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attribute, attributes, text
@@ -24,7 +25,10 @@ _TCA_KIND, _TCA_OPTIONS, _TCA_STATS2, _TCA_STAB = 1, 2, 7, 8
 _STAB_BASE = 1
 _LOOPBACK = 1
 _STATS_QUEUE = 3
-_PLIMIT, _FLOW_PLIMIT = 1, 2
+_PLIMIT, _FLOW_PLIMIT, _HORIZON = 1, 2, 14
+_HORIZON_US = gcra.AHEAD_MAX_Q // gcra.QUANTA_PER_NS // 1000
+"""As far ahead as a meter's word can lie. Since 39d010504e6b ("net_sched: sch_fq: add horizon attribute",
+5.7) fq drops what is to leave later than that, by default 10 s: at 8 kbit/s packets wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
     """
     size = struct.pack("=I", packets)
     options = attribute(_PLIMIT, size) + attribute(_FLOW_PLIMIT, size)
+    options += attribute(_HORIZON, struct.pack("=I", _HORIZON_US))
     body = TC.pack(0, ifindex, HANDLE, ROOT, 0)
     body += attribute(_TCA_KIND, b"fq\0") + attribute(_TCA_OPTIONS, options)
     try:
