@@ -86,6 +86,22 @@ def test_a_pod_that_removes_its_limit_has_it_back(agent: Agent, pods: tuple[Pod,
         wait(lambda: inside(web) == there, agent.log)
 
 
+def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
+    agent: Agent, pods: tuple[Pod, Pod]
+) -> None:
+    """Where it cannot: what exceeds is dropped there, and the reason says why."""
+    web, sink = pods
+    agent.start(full_pass_s=600.0)  # which would try again
+    limited(agent, web)
+    with web.popen("sh", "-c", "while sleep 0.1; do tc qdisc del dev eth0 clsact; done 2>/dev/null") as loop:
+        wait(lambda: on_the_node(web), agent.log)
+        loop.kill()
+    (event,) = agent.events("not in force as declared")
+    assert event["reason"] == "ContendedInPod"
+    assert limit_of("web", "egress")["exceedAction"] == "Drop"
+    assert send(web, sink, 1000, SIZE) < 1000
+
+
 def test_nothing_is_left_inside_when_the_limit_is_lifted(agent: Agent, pods: tuple[Pod, Pod]) -> None:
     """And what waited has arrived."""
     web, sink = pods

@@ -386,7 +386,9 @@ def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
     assert verdict(status(overridden, good("b", alive=False)))[1] == "AgentUnavailable"
 
 
-@pytest.mark.parametrize("reason", ["NoFq", "ForeignQdisc", "NoNamespace", "UnboundedQueue"])
+@pytest.mark.parametrize(
+    "reason", ["NoFq", "ForeignQdisc", "NoNamespace", "UnboundedQueue", "ContendedInPod"]
+)
 def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> None:
     """It stays in force, and ready."""
     reasons = (ReasonCount(reason, 3, "because"),)

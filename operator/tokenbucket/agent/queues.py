@@ -49,9 +49,13 @@ class Queues:
                     add_fq(connection, interface.ifindex, QUEUE_PACKETS)
                 log.info("queue added", extra={"interface": view.name_of(interface)})
             except (UnsupportedError, KernelError) as error:
-                self._refused[interface] = (Reason.NO_FQ, f"{error}; Drop is in force")
+                self.refuse(interface, (Reason.NO_FQ, f"{error}; Drop is in force"))
                 added = False
         return added
+
+    def refuse(self, interface: Interface, why: Shortfall) -> None:
+        """Packets are not to wait there, until what was refused is forgotten."""
+        self._refused[interface] = why
 
     def why_not(
         self, view: View, interfaces: Iterable[Interface], roots: Mapping[int, Root]

@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 
 _BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
 _NOT_NAMED = "no path leads to the pod's network namespace, looked for in /run/netns; Drop is in force"
+_REMOVED_INSIDE = "our filter was removed more than 5 times in a minute, from within the pod or by a plugin"
 _NOT_LOCATED = {
     Place.UNKNOWN: (
         Reason.NO_INTERFACE,
@@ -107,6 +108,8 @@ class Reconciler:
         policies, pods = tuple(policies), tuple(pods)
         with self.locks.writing():
             wish, planned, observed = self._plan(policies, pods, enforcement)
+            if self._gives_way_in_pods(planned):
+                wish, planned, observed = self._plan(policies, pods, enforcement)
             queues = [action.interface for action in planned.actions if isinstance(action, AddQueue)]
             if not self.queues.add(self.view, queues):
                 wish, planned, observed = self._plan(policies, pods, enforcement)
@@ -265,11 +268,30 @@ class Reconciler:
         log.info(_words(action), extra=self._details(action))
         return None, False
 
+    def _gives_way_in_pods(self, planned: Plan) -> bool:
+        """Whether a pod removes our filter from its own interface again and again. What it sends is then
+        limited on the node's side, where it cannot.
+        """
+        attachments = [each for each in planned.actions if isinstance(each, Attach)]
+        contended = {
+            each.point.interface
+            for each in attachments
+            if each.point.interface.namespace
+            and self._is_repair(each)
+            and self.repairs.exhausted(each.point.interface, time.monotonic())
+        }
+        for interface in contended:
+            text = f"{self.view.name_of(interface)}: {_REMOVED_INSIDE}; Drop is in force"
+            self.queues.refuse(interface, (Reason.CONTENDED_IN_POD, text))
+        return bool(contended)
+
+    def _is_repair(self, action: Attach) -> bool:
+        there = self.view.filters_at(action.point.interface).ours
+        was_there = self._attached.get(action.point) == action.slot
+        return was_there and all(ours.hook is not action.point.hook for ours in there)
+
     def _may_attach(self, action: Attach) -> bool:
-        interface = action.point.interface
-        there = any(ours.hook is action.point.hook for ours in self.view.filters_at(interface).ours)
-        is_repair = self._attached.get(action.point) == action.slot and not there
-        return not is_repair or self.repairs.allow(interface, time.monotonic())
+        return not self._is_repair(action) or self.repairs.allow(action.point.interface, time.monotonic())
 
     def _contention(self, point: HookPoint) -> str:
         foreign = ", ".join(str(each) for each in self.view.filters_at(point.interface).foreign)

@@ -20,10 +20,12 @@ class Repairs:
         """Counts a repair and says whether to make it: the first five in any minute are."""
         for each in [each for each, past in self._times.items() if past[-1] <= now - WINDOW_S]:
             del self._times[each]
-        times = self._times.setdefault(place, deque())
-        while times and times[0] <= now - WINDOW_S:
-            times.popleft()
-        if len(times) >= ALLOWED:
+        if self.exhausted(place, now):
             return False
-        times.append(now)
+        self._times.setdefault(place, deque(maxlen=ALLOWED)).append(now)
         return True
+
+    def exhausted(self, place: Hashable, now: float) -> bool:
+        """Whether the next repair would be one too many."""
+        times = self._times.get(place)
+        return times is not None and len(times) == ALLOWED and times[0] > now - WINDOW_S

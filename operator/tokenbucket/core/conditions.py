@@ -20,6 +20,7 @@ _DEGRADING = {
     Reason.FOREIGN_QDISC,
     Reason.NO_NAMESPACE,
     Reason.UNBOUNDED_QUEUE,
+    Reason.CONTENDED_IN_POD,
     Reason.BYPASSED,
     Reason.NO_INTERFACE,
     Reason.CONTENDED,
@@ -30,6 +31,7 @@ _NOT_FAILING = {
     Reason.FOREIGN_QDISC,
     Reason.NO_NAMESPACE,
     Reason.UNBOUNDED_QUEUE,
+    Reason.CONTENDED_IN_POD,
 }
 _KNOWN = frozenset(map(str, Reason))
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)

@@ -35,6 +35,7 @@ class Reason(enum.StrEnum):
     FOREIGN_QDISC = "ForeignQdisc"
     NO_NAMESPACE = "NoNamespace"
     UNBOUNDED_QUEUE = "UnboundedQueue"
+    CONTENDED_IN_POD = "ContendedInPod"
     BYPASSED = "Bypassed"
     FOREIGN_FILTER = "ForeignFilter"
     CONTENDED = "Contended"
@@ -208,4 +209,5 @@ _IN_SHORT = {
     Reason.FOREIGN_QDISC: "foreign qdisc",
     Reason.NO_NAMESPACE: "pod's namespace not entered",
     Reason.UNBOUNDED_QUEUE: "no bound of what waits",
+    Reason.CONTENDED_IN_POD: "contended in the pod",
 }

@@ -14,7 +14,13 @@ from tokenbucket.core.report import Override, PodReport, PolicyReport, ReasonCou
 from tokenbucket.core.slot import SlotKey
 
 _WAITS = {Reason.NO_ADDRESS}
-_DEGRADES = {Reason.NO_FQ, Reason.FOREIGN_QDISC, Reason.NO_NAMESPACE, Reason.UNBOUNDED_QUEUE}
+_DEGRADES = {
+    Reason.NO_FQ,
+    Reason.FOREIGN_QDISC,
+    Reason.NO_NAMESPACE,
+    Reason.UNBOUNDED_QUEUE,
+    Reason.CONTENDED_IN_POD,
+}
 _PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16
 _OVERRIDES = 16
