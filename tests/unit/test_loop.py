@@ -1,12 +1,16 @@
-"""How the agent waits while there is nothing to do."""
+"""How the agent waits while there is nothing to do, or nothing yet."""
 
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tokenbucket.agent import loop
+from tokenbucket.agent.reconcile import Outcome
+from tokenbucket.agent.schedule import Again
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import Wishes
 
@@ -41,3 +45,16 @@ def test_an_agent_of_a_clean_node_goes_on_asking(monkeypatch: pytest.MonkeyPatch
         loop._wait(source, signals)
         source.close()
     assert source.left == 0
+
+
+def test_a_pass_that_only_waits_leaves_no_other_build_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue may hold packets for as long as flows last, and runs no program."""
+    removed: list[str] = []
+    monkeypatch.setattr(loop, "remove_other_layouts", lambda _: removed.append("layouts"))
+    outcome = Outcome(0, complete=True, findings=(), in_force={}, fq=True, waits=True)
+    source: Any = SimpleNamespace(wishes=Wishes, passed=lambda *_: None)
+    reconciler: Any = SimpleNamespace(run=lambda *_: outcome)
+    pins: Any = SimpleNamespace(remove_other_builds=removed.append)
+    others: Any = (None, None, None, set())
+    agent = loop.Loop(source, *others, reconciler, pins, "build")
+    assert (agent._reconcile(0.0), removed) == (Again.WAITS, ["build", "layouts"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tokenbucket.agent.repairs import ALLOWED, WINDOW_S, Repairs
-from tokenbucket.agent.schedule import Schedule
+from tokenbucket.agent.schedule import Again, Schedule
 
 
 def idle(at: float = 100.0) -> Schedule:
     """A schedule whose last pass was at that time."""
-    schedule = Schedule(min_s=1, max_s=60, retry_s=5)
+    schedule = Schedule(min_s=1, max_s=60, retry_s=2, soon_s=5)
     schedule.started(at)
     return schedule
 
@@ -42,11 +42,12 @@ def test_without_a_kick_a_pass_is_due_after_the_maximum_interval() -> None:
     assert idle().due(160.0)
 
 
-def test_an_incomplete_pass_is_tried_again() -> None:
-    """Sooner than the maximum interval, later than at once."""
+@pytest.mark.parametrize(("again", "pause_s"), [(Again.FAILED, 2.0), (Again.WAITS, 5.0)])
+def test_a_pass_that_left_something_to_do_is_followed_soon(again: Again, pause_s: float) -> None:
+    """Sooner than the maximum interval, later than at once; what only time makes possible is no failure."""
     schedule = idle()
-    schedule.started(200.0, complete=False)
-    assert schedule.wait(200.0) == 5.0
+    schedule.started(200.0, again)
+    assert schedule.wait(200.0) == pause_s
 
 
 def test_five_repairs_a_minute_are_made_and_no_more() -> None:

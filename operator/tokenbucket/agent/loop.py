@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from tokenbucket.agent.devices import detach_all
 from tokenbucket.agent.passes import Passes
 from tokenbucket.agent.queues import Queues
-from tokenbucket.agent.reconcile import Reconciler
-from tokenbucket.agent.schedule import Schedule
+from tokenbucket.agent.reconcile import Outcome, Reconciler
+from tokenbucket.agent.schedule import Again, Schedule
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import Source
 from tokenbucket.bpf.elders import remove_other_layouts
@@ -94,7 +94,7 @@ class Loop:
             self.source.reread()
             self._look_again()
             self._full_pass_at = start + self.schedule.max_s
-        self.schedule.started(start, complete=self._reconcile(start))
+        self.schedule.started(start, self._reconcile(start))
 
     def _look_again(self) -> None:
         """For what no event tells of."""
@@ -104,20 +104,20 @@ class Loop:
         except KernelError as error:
             log.warning("no look for queues and bypassed limits", extra={"error": str(error)})
 
-    def _reconcile(self, start: float) -> bool:
+    def _reconcile(self, start: float) -> Again:
         wishes = self.source.wishes()
         if wishes is None:
-            return True
+            return Again.NOTHING
         if wishes.cleanup:
             self._cleanup = True
-            return True
+            return Again.NOTHING
         try:
             outcome = self.reconciler.run(wishes.policies, wishes.pods, wishes.enforcement)
         except KernelError as error:
             log.warning("pass failed", extra={"error": str(error)})
             self.passes.failed(time.monotonic() - start)
             self._reconnect()
-            return False
+            return Again.FAILED
         seconds = time.monotonic() - start
         if outcome.actions:
             details = {"actions": outcome.actions, "seconds": round(seconds, 4), "complete": outcome.complete}
@@ -128,7 +128,7 @@ class Loop:
             self._settled = True
         self.source.passed(wishes, outcome)
         self.passes.ended(wishes, outcome, seconds)
-        return outcome.complete
+        return _again(outcome)
 
     def _reconnect(self) -> None:
         """A connection on which something was lost may stay confused: the next pass has a new one."""
@@ -136,6 +136,12 @@ class Loop:
         self.connection = connect()
         self.own_ports.add(self.connection.portid)
         self.reconciler.view = View(self.connection)
+
+
+def _again(outcome: Outcome) -> Again:
+    if not outcome.complete:
+        return Again.FAILED
+    return Again.WAITS if outcome.waits else Again.NOTHING
 
 
 def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: Passes) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tokenbucket.core.desired import Reason, Shortfall
 from tokenbucket.core.hook import Interface
 from tokenbucket.errors import KernelError, UnsupportedError
-from tokenbucket.netlink.queues import Root, add_fq, has_fq
+from tokenbucket.netlink.queues import Root, add_fq, has_fq, remove_fq
 from tokenbucket.netlink.view import View
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,14 @@ QUEUE_PACKETS = 1 << 16
 """What a queue may hold: 16 MiB, which limits let wait at most, in the smallest packets that wait. It bounds
 no bytes, as a super-packet counts as one: the longest delay does."""
 NO_FQ = (Reason.NO_FQ, "the node's kernel has no fq (sch_fq) to hold packets; Drop is in force")
+
+
+class Removed(NamedTuple):
+    """How many queues are gone, how many hold packets still, and at how many something failed."""
+
+    gone: int
+    holding: int
+    failed: int
 
 
 @dataclass(slots=True)
@@ -56,6 +65,28 @@ class Queues:
     def refuse(self, interface: Interface, why: Shortfall) -> None:
         """Packets are not to wait there, until what was refused is forgotten."""
         self._refused[interface] = why
+
+    def remove(self, view: View, interfaces: Iterable[Interface]) -> Removed:
+        """Removes the queue of each interface once it is empty. One that holds packets is no failure: those
+        of a pod that paces what it sends may do so at nearly every look.
+        """
+        gone = holding = failed = 0
+        for interface in interfaces:
+            try:
+                with view.changing(interface) as connection:
+                    is_gone = remove_fq(connection, interface.ifindex)
+            except KernelError as error:
+                log.warning(
+                    "queue not removed", extra={"interface": view.name_of(interface), "error": str(error)}
+                )
+                view.invalidate_all()
+                failed += 1
+                continue
+            gone += is_gone
+            holding += not is_gone
+            if is_gone:
+                log.info("queue removed", extra={"interface": view.name_of(interface)})
+        return Removed(gone, holding, failed)
 
     def why_not(
         self, view: View, interfaces: Iterable[Interface], roots: Mapping[int, Root]

@@ -6,7 +6,6 @@ telling a repair from a first attachment, and news from what was said before.
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import time
@@ -32,7 +31,6 @@ from tokenbucket.core.desired import (
 )
 from tokenbucket.core.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.plan import (
-    Action,
     AddQueue,
     Attach,
     Attached,
@@ -50,12 +48,13 @@ from tokenbucket.core.slot import SlotKey
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.links import Link
-from tokenbucket.netlink.queues import remove_fq
 from tokenbucket.netlink.traffic import received_packets
 from tokenbucket.netlink.view import Place, View, Whereabouts
 
 log = logging.getLogger(__name__)
 
+_Action = WriteSlot | Attach | Detach | FreeSlot
+"""What is done here; queues are added before, and removed after."""
 _BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
 _NOT_NAMED = "no path leads to the pod's network namespace, looked for in /run/netns; Drop is in force"
 _REMOVED_INSIDE = "our filter was removed more than 5 times in a minute, from within the pod or by a plugin"
@@ -83,6 +82,8 @@ class Outcome:
     """The limits that are attached wherever they should be."""
     fq: bool
     """Whether the kernel can hold packets back."""
+    waits: bool = False
+    """Something is left to do that nothing but time makes possible, and that no event will tell of."""
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ class Reconciler:
             keys = {point: key for key, wanted in wish.wanted.items() for point in wanted.points}
             done = failures = 0
             named: set[int] = set()
-            for action in (each for each in planned.actions if not isinstance(each, AddQueue)):
+            for action in (each for each in planned.actions if not isinstance(each, AddQueue | RemoveQueue)):
                 if isinstance(action, FreeSlot) and not self._may_free(action, named):
                     failures += 1
                     continue
@@ -138,13 +139,19 @@ class Reconciler:
                 done += not (failed or finding)
                 if failed or finding:
                     missing |= _concerned(action, keys)
+            removed = self.queues.remove(
+                self.view, [action.interface for action in planned.actions if isinstance(action, RemoveQueue)]
+            )
+            done += removed.gone
+            failures += removed.failed
             self._attached = {point: slot for point, slot in self._attached.items() if point in keys}
         self._say(frozenset(findings))
         complete = not failures and not planned.without_slot
         in_force = {
             key: each for key, each in wish.in_force.items() if key not in missing and wish.wanted[key].points
         }
-        return Outcome(done, complete, tuple(findings), in_force, self.queues.available)
+        waits = removed.holding > 0
+        return Outcome(done, complete, tuple(findings), in_force, self.queues.available, waits)
 
     def _plan(
         self, policies: Iterable[Policy], pods: Iterable[Pod], enforcement: Mode
@@ -252,7 +259,7 @@ class Reconciler:
         ends = frozenset(Interface(link.peer_ifindex, inode) for link in where.veths if link.peer_ifindex)
         return ends, self.queues.why_not(self.view, ends, found.roots)
 
-    def _do(self, action: Action, keys: dict[HookPoint, SlotKey]) -> tuple[Finding | None, bool]:
+    def _do(self, action: _Action, keys: dict[HookPoint, SlotKey]) -> tuple[Finding | None, bool]:
         """Does one action. Returns what its owner should know, and whether it is to be tried again."""
         try:
             if isinstance(action, Attach) and not self._may_attach(action):
@@ -301,7 +308,7 @@ class Reconciler:
             + (f"; on the interface there is also {foreign}" if foreign else "")
         )
 
-    def _apply(self, action: Action) -> None:
+    def _apply(self, action: _Action) -> None:
         match action:
             case WriteSlot(index, slot, fresh):
                 self.slots.write(index, slot, fresh=fresh)
@@ -315,13 +322,8 @@ class Reconciler:
                     Filters(connection).detach(point.interface.ifindex, point.hook)
             case FreeSlot(index):
                 self.slots.free(index)
-            case RemoveQueue(interface):
-                with self.view.changing(interface) as connection:
-                    removed = remove_fq(connection, interface.ifindex)
-                if not removed:
-                    raise KernelError("remove fq", self.view.name_of(interface), errno.EBUSY)
 
-    def _details(self, action: Action) -> dict[str, object]:
+    def _details(self, action: _Action) -> dict[str, object]:
         match action:
             case WriteSlot(index, slot, fresh):
                 rates = {"bits_per_s": slot.config.bits_per_s, "packets_per_s": slot.config.packets_per_s}
@@ -337,8 +339,6 @@ class Reconciler:
                 return {"interface": self.view.name_of(point.interface), "hook": point.hook}
             case FreeSlot(index):
                 return {"slot": index}
-            case AddQueue(interface) | RemoveQueue(interface):
-                return {"interface": self.view.name_of(interface)}
 
     def _say(self, findings: frozenset[Finding]) -> None:
         """One line for each finding that is new, and one for each that is no more."""
@@ -350,7 +350,7 @@ class Reconciler:
         self._said = findings
 
 
-def _concerned(action: Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:
+def _concerned(action: _Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:
     """The limit that is not in force without this action."""
     match action:
         case WriteSlot(_, slot):
@@ -360,7 +360,7 @@ def _concerned(action: Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey
     return set()
 
 
-def _words(action: Action) -> str:
+def _words(action: _Action) -> str:
     match action:
         case WriteSlot():
             return "limit set"
@@ -370,10 +370,6 @@ def _words(action: Action) -> str:
             return "detached"
         case FreeSlot():
             return "limit lifted"
-        case AddQueue():
-            return "queue added"
-        case RemoveQueue():
-            return "queue removed"
 
 
 def _not_a_veth(where: Whereabouts) -> str:

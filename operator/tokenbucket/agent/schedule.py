@@ -1,4 +1,5 @@
-"""When to make a pass: a level-triggered loop with a minimum, a retry and a maximum interval.
+"""When to make a pass: a level-triggered loop with a minimum and a maximum interval, and shorter ones after a
+pass that left something to do.
 
 Two guarantees: passes start at least ``min_s`` apart, however often the loop is kicked; and at most
 ``max_s`` after the last one, however seldom. Time is passed in.
@@ -6,8 +7,19 @@ Two guarantees: passes start at least ``min_s`` apart, however often the loop is
 
 from __future__ import annotations
 
+import enum
 import math
 from dataclasses import dataclass
+
+
+class Again(enum.Enum):
+    """What the last pass left to do."""
+
+    NOTHING = enum.auto()
+    WAITS = enum.auto()
+    """What nothing but time makes possible."""
+    FAILED = enum.auto()
+    """What may work when tried again."""
 
 
 @dataclass(slots=True)
@@ -17,6 +29,7 @@ class Schedule:
     min_s: float = 0.005
     max_s: float = 60.0
     retry_s: float = 1.0
+    soon_s: float = 5.0
     _last: float = -math.inf
     _wanted: float = -math.inf
 
@@ -32,7 +45,8 @@ class Schedule:
         """Seconds until the next pass is due."""
         return max(0.0, self._wanted - now)
 
-    def started(self, now: float, *, complete: bool = True) -> None:
-        """A pass that started at ``now`` has been made; one that was not complete is tried again."""
+    def started(self, now: float, again: Again = Again.NOTHING) -> None:
+        """A pass that started at ``now`` has been made."""
+        pauses_s = {Again.NOTHING: self.max_s, Again.WAITS: self.soon_s, Again.FAILED: self.retry_s}
         self._last = now
-        self._wanted = now + (self.max_s if complete else self.retry_s)
+        self._wanted = now + min(self.max_s, pauses_s[again])
