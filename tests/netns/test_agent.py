@@ -289,10 +289,55 @@ def test_a_pod_that_hands_its_address_to_another_stays_limited_where_it_is(lab: 
     wait(lambda: len(agent.events("attached")) == 2, agent.log)
     first.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
     second.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
-    wait(lambda: "another pod's" in agent.log(), agent.log)
+    wait(lambda: "another than the pod's" in agent.log(), agent.log)
     hooks = {limit["pod"]: [hook["interface"] for hook in limit["hooks"]] for limit in status()}
     assert hooks == {"aaa": [first.veth], "zzz": [second.veth]}
     assert not agent.events("detached")
+
+
+def test_a_pod_that_hands_its_address_to_one_without_a_limit_stays_limited(lab: Lab, agent: Agent) -> None:
+    """Also for an agent that starts after the deed; it is reachable by a route of its own."""
+    web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
+    limited(agent, web)
+    agent.write("other.yaml", document(other))
+    web.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
+    web.run("ip", "route", "add", "local", "10.2.1.2/32", "dev", "lo")
+    other.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
+    wait(lambda: "another than the pod's" in agent.log(), agent.log)
+    agent.stop()
+    agent.start()
+    wait(lambda: agent.log().count("another than the pod's") == 2, agent.log)
+    assert [hook["interface"] for hook in limit_of("web")["hooks"]] == [web.veth]
+    assert not agent.events("detached")
+
+
+def test_pods_whose_mixed_up_addresses_are_corrected_change_places(lab: Lab, agent: Agent) -> None:
+    """Each with its bucket; a mistake that was mended is no attack."""
+    first, second = lab.pod("aaa", ["10.2.1.2/24"]), lab.pod("zzz", ["10.3.1.2/24"])
+    mixed_up = [document(first), document(second)]
+    mixed_up[0]["status"], mixed_up[1]["status"] = mixed_up[1]["status"], mixed_up[0]["status"]
+    agent.write("all.yaml", policy("all", ingress=drop(1, 5)), *mixed_up)
+    agent.start()
+    wait(lambda: len(agent.events("attached")) == 2, agent.log)
+    agent.write("all.yaml", policy("all", ingress=drop(1, 5)), document(first), document(second))
+    wait(lambda: len(agent.events("attached")) == 4, agent.log)
+    hooks = {limit["pod"]: [hook["interface"] for hook in limit["hooks"]] for limit in status()}
+    assert hooks == {"aaa": [first.veth], "zzz": [second.veth]}
+    assert not agent.events("not in force as declared")
+
+
+def test_a_new_pod_with_the_address_that_another_had_is_limited_at_once(lab: Lab, agent: Agent) -> None:
+    """In the pass in which the other is declared to be elsewhere."""
+    first, second = lab.pod("aaa", ["10.2.1.2/24"]), lab.pod("zzz", ["10.3.1.2/24"])
+    limit = policy("all", ingress=drop(1, 5))
+    agent.write("all.yaml", limit, {**document(first), "status": document(second)["status"]})
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+    agent.write("all.yaml", limit, document(first), document(second))
+    wait(lambda: len(agent.events("attached")) == 3, agent.log)
+    hooks = {limit["pod"]: [hook["interface"] for hook in limit["hooks"]] for limit in status()}
+    assert hooks == {"aaa": [first.veth], "zzz": [second.veth]}
+    assert not agent.events("not in force as declared")
 
 
 def test_a_new_pod_of_the_same_name_starts_with_a_full_bucket(lab: Lab, agent: Agent, client: Pod) -> None:

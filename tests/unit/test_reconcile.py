@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,29 +14,58 @@ import pytest
 from tokenbucket.agent import queues
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconcile import Outcome, Reconciler
-from tokenbucket.core.hook import Interface
+from tokenbucket.core.desired import Reason
+from tokenbucket.core.hook import Hook, Interface
+from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.selector import Selector
+from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink.filters import LinkFilters
+from tokenbucket.netlink.filters import Filter, LinkFilters
+from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.netlink.queues import FQ, HANDLE, Root
+from tokenbucket.netlink.view import Place, Whereabouts
 
 QUEUE = Interface(7)
+HERE, THERE = 1, 2
+LIMIT = Limit(Rate(10**6), exceed_action=ExceedAction.DROP)
+POLICY = Policy("shop", "all", Selector(frozenset()), {Direction.EGRESS: LIMIT})
+
+
+def pod(name: str) -> Pod:
+    """A pod that is declared with the one address that there is."""
+    return Pod(PodId("shop", name), {}, frozenset({IPv4Address("10.0.0.1")}))
 
 
 class View:
-    """A node."""
+    """A node. An agent before has left a filter inside a pod ``HERE``, whose address is ``THERE``."""
 
     def __init__(self, roots: dict[int, Root]) -> None:
         self.roots = roots
         self.invalidated = False
         self.pod_namespaces = self
-        self.searched = True
+        self.searched = False
         self.known: dict[int, SimpleNamespace] = {}
+
+    def search(self) -> None:
+        self.searched = True
 
     def refresh(self) -> None:
         pass
 
     def everywhere(self) -> Iterator[tuple[int, dict[int, LinkFilters], dict[int, Root]]]:
         yield 0, {}, self.roots
+        if self.searched:
+            yield 4026532000, {2: LinkFilters((Filter(2, Hook.EGRESS, slot=1, prog_id=1, tag=""),))}, {}
+
+    def interfaces_of(self, *_: object) -> Whereabouts:
+        return self.leading_to(THERE)
+
+    def leading_to(self, nsid: int) -> Whereabouts:
+        return Whereabouts(Place.NAMESPACE, (Link(nsid, f"veth{nsid}", VETH, nsid, 2),), nsids=(nsid,))
+
+    def namespace_behind(self, interface: Interface) -> int | None:
+        return HERE if interface.namespace else None
 
     @contextmanager
     def changing(self, interface: Interface) -> Iterator[None]:
@@ -49,11 +79,14 @@ class View:
         self.invalidated = True
 
 
-def agent(roots: dict[int, Root]) -> tuple[Reconciler, View]:
-    """One that has just started, on a node without limits."""
-    view = View(roots)
+def agent(*limited: Pod, roots: dict[int, Root] | None = None) -> tuple[Reconciler, View]:
+    """One that has just started, on a node where these pods have slots."""
+    owners = {index: Owner(SlotKey(each.id, Direction.EGRESS)) for index, each in enumerate(limited, 1)}
+    slots = {index: Slot(owner, SlotConfig()) for index, owner in owners.items()}
+    view = View(roots or {})
+    programs = SimpleNamespace(ids=dict.fromkeys(Hook, 1))
     locks = SimpleNamespace(writing=nullcontext)
-    node: Any = (view, SimpleNamespace(read=dict, count=16), None, locks, Queues(available=True))
+    node: Any = (view, SimpleNamespace(read=lambda: slots, count=16), programs, locks, Queues(available=True))
     return Reconciler(*node), view
 
 
@@ -86,3 +119,20 @@ def test_a_queue_that_cannot_be_removed_is_tried_again(monkeypatch: pytest.Monke
     """With everything read anew: what is known of the node may be wrong."""
     outcome, view = removing_a_queue(monkeypatch, ending=KernelError("remove fq", "veth7", errno.EPERM))
     assert (outcome.actions, outcome.complete, view.invalidated) == (0, False, True)
+
+
+def test_a_pod_that_is_refused_an_address_is_looked_at_again_soon() -> None:
+    """What makes room for it may be an action of the pass that refused it, and those make no event."""
+    reconciler, _ = agent()
+    outcome = reconciler.run([POLICY], [pod("web"), pod("other")])
+    assert (outcome.complete, outcome.waits) == (True, True)
+
+
+def test_a_limit_that_an_agent_before_left_inside_a_pod_keeps_it_at_home() -> None:
+    """It cannot be seen from the node's side, and the pod's address may have been given away meanwhile."""
+    web = pod("web")
+    reconciler, _ = agent(web)
+    wish, _, _ = reconciler._plan([POLICY], [web], Mode.ENFORCE)
+    [wanted] = wish.wanted.values()
+    assert [point.interface.ifindex for point in wanted.points] == [HERE]
+    assert [finding.reason for finding in wish.findings] == [Reason.ADDRESS_CONFLICT]

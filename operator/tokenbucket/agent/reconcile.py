@@ -1,7 +1,8 @@
 """One pass: what should be, what is, the plan, and its actions.
 
 A pass keeps nothing that it could not read back. What it remembers from one pass to the next is only for
-telling a repair from a first attachment, and news from what was said before.
+telling a repair from a first attachment, a new declaration from an address that was given away, and news from
+what was said before.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from tokenbucket.agent.homes import Homes
+from tokenbucket.agent.homes import Declarations, Homes
 from tokenbucket.agent.queues import NO_FQ, Queues
 from tokenbucket.agent.repairs import Repairs
 from tokenbucket.bpf.locks import Locks
@@ -66,7 +67,7 @@ _NOT_LOCATED = {
     Place.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; it is not limited"),
     Place.AMBIGUOUS: (
         Reason.ADDRESS_CONFLICT,
-        "more than one network namespace, or another pod's, has the pod's addresses",
+        "more than one network namespace, or another than the pod's, has the pod's addresses",
     ),
 }
 
@@ -99,6 +100,7 @@ class Reconciler:
     bypass: BypassWatch = field(default_factory=BypassWatch)
     culprits: dict[int, str] = field(default_factory=dict)
     """By interface, the name of the process that last removed something of ours there."""
+    _declarations: Declarations = field(default_factory=Declarations)
     _attached: dict[HookPoint, int] = field(default_factory=dict)
     _said: frozenset[Finding] = frozenset()
 
@@ -144,32 +146,41 @@ class Reconciler:
             )
             done += removed.gone
             failures += removed.failed
+            self._declarations.passed(pods, {key.subject for key in missing})
             self._attached = {point: slot for point, slot in self._attached.items() if point in keys}
         self._say(frozenset(findings))
         complete = not failures and not planned.without_slot
         in_force = {
             key: each for key, each in wish.in_force.items() if key not in missing and wish.wanted[key].points
         }
-        waits = removed.holding > 0
+        waits = removed.holding > 0 or any(each.reason is Reason.ADDRESS_CONFLICT for each in findings)
         return Outcome(done, complete, tuple(findings), in_force, self.queues.available, waits)
 
     def _plan(
         self, policies: Iterable[Policy], pods: Iterable[Pod], enforcement: Mode
     ) -> tuple[Desired, Plan, Observed]:
         self.view.refresh()
-        homes = self._homes({pod.id for pod in pods if not pod.ended})
+        homes = self._homes(self._declarations.unchanged(pods))
         wish = desired(policies, pods, functools.partial(self._locate, homes), enforcement)
         observed = self._observed()  # also what is in namespaces that were just entered
         return wish, plan(wish.wanted, observed), observed
 
-    def _homes(self, present: AbstractSet[PodId]) -> Homes:
-        """Where the limits of these pods are."""
+    def _homes(self, settled: AbstractSet[PodId]) -> Homes:
+        """Where the limits of these pods are, as long as veths lead there."""
         observed, homes = self._observed(), Homes()
         for point, attached in observed.filters.items():
             slot = observed.slots.get(attached.slot)
             nsid = self.view.namespace_behind(point.interface)
-            if slot and nsid is not None and slot.owner.key.subject in present:
+            if nsid is None or not slot or slot.owner.key.subject not in settled:
+                continue
+            if self.view.leading_to(nsid).veths:
                 homes.add(slot.owner.key.subject, nsid)
+        has_slot = {slot.owner.key.subject for slot in observed.slots.values()} & settled
+        if not self.view.pod_namespaces.searched and any(homes.of(pod) is None for pod in has_slot):
+            # An agent before, or the connection before, may know of a filter inside a pod.
+            self.view.pod_namespaces.search()
+            self.view.refresh()
+            return self._homes(settled)
         return homes
 
     def _may_free(self, action: FreeSlot, named: AbstractSet[int]) -> bool:
@@ -220,7 +231,7 @@ class Reconciler:
         self, homes: Homes, pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]
     ) -> Located:
         where = self.view.interfaces_of(*addresses)
-        if where.place is Place.NAMESPACE and not homes.is_anothers(where.nsids[0], pod):
+        if where.place is Place.NAMESPACE and homes.admit(pod, where.nsids[0]):
             return self._behind(where, waits)
         place = Place.AMBIGUOUS if where.place is Place.NAMESPACE else where.place
         reason, message = _NOT_LOCATED[place]
