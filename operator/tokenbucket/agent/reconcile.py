@@ -167,6 +167,18 @@ class Reconciler:
 
     def _homes(self, settled: AbstractSet[PodId]) -> Homes:
         """Where the limits of these pods are, as long as veths lead there."""
+        homes = self._homes_in_view(settled)
+        if self.view.pod_namespaces.searched:
+            return homes
+        has_slot = {slot.owner.key.subject for slot in self.slots.read().values()} & settled
+        if any(homes.of(pod) is None for pod in has_slot):
+            # An agent before, or the connection before, may know of a filter inside a pod.
+            self.view.pod_namespaces.search()
+            self.view.refresh()
+            homes = self._homes_in_view(settled)
+        return homes
+
+    def _homes_in_view(self, settled: AbstractSet[PodId]) -> Homes:
         observed, homes = self._observed(), Homes()
         for point, attached in observed.filters.items():
             slot = observed.slots.get(attached.slot)
@@ -175,12 +187,6 @@ class Reconciler:
                 continue
             if self.view.leading_to(nsid).veths:
                 homes.add(slot.owner.key.subject, nsid)
-        has_slot = {slot.owner.key.subject for slot in observed.slots.values()} & settled
-        if not self.view.pod_namespaces.searched and any(homes.of(pod) is None for pod in has_slot):
-            # An agent before, or the connection before, may know of a filter inside a pod.
-            self.view.pod_namespaces.search()
-            self.view.refresh()
-            return self._homes(settled)
         return homes
 
     def _may_free(self, action: FreeSlot, named: AbstractSet[int]) -> bool:
