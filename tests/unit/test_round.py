@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from tests.unit.fake_api import FakeApi
+from tests.unit.fake_api import FakeApi, Seen
 from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
 from tokenbucket.controller.round import Rounds, Stores
 from tokenbucket.core.parse import API_VERSION, POLICY
 from tokenbucket.core.report import NodeReport, PolicyReport, to_document
+from tokenbucket.errors import ApiError
 from tokenbucket.kubernetes.client import Client
+from tokenbucket.kubernetes.connection import answers
 from tokenbucket.kubernetes.resources import EVENTS, NODES, POLICIES, REPORTS
 from tokenbucket.kubernetes.store import Store
 
@@ -43,6 +45,16 @@ def report(name: str) -> Mapping[str, Any]:
     return {"metadata": metadata, "status": to_document(NodeReport(policies=(said,)))}
 
 
+def writes_status(policy: str) -> Callable[[Seen], bool]:
+    """Whether a request writes the status of that policy."""
+    return lambda seen: seen.method == "PATCH" and seen.path.endswith(f"/{policy}/status")
+
+
+def tells_of_agent(seen: Seen) -> bool:
+    """Whether a request says in a report how its agent is."""
+    return seen.method == "PATCH" and seen.path.startswith(REPORTS.path())
+
+
 class Cluster:
     """What a controller sees, and the API server that it writes to."""
 
@@ -52,12 +64,12 @@ class Cluster:
         self.stores = Stores(Store(read_policy), Store(read_report), Store(read_agent), Store(read_node))
         self.waits: list[float] = []
 
-    def policy(self, age_s: float) -> None:
+    def policy(self, age_s: float, name: str = "web", rate: str = "1M") -> None:
         """One that was written so long ago."""
-        limit = {"rate": {"bits": "1M"}}
+        limit = {"rate": {"bits": rate}}
         document = self._api.put(
             POLICIES,
-            "web",
+            name,
             "shop",
             apiVersion=API_VERSION,
             kind=POLICY,
@@ -66,15 +78,19 @@ class Cluster:
         )
         self.stores.policies.put(document)
 
-    def written(self) -> dict[str, str]:
-        """After a round, the reason of each condition that was written, if any were."""
+    def round(self) -> None:
+        """Makes one. Raises as it does."""
 
         async def make() -> None:
             async with Client() as client:
                 await Rounds(self.stores, self.waits.append).make(client)
 
         asyncio.run(make())
-        told = self._api.seen(lambda seen: seen.method == "PATCH" and seen.path.endswith("/web/status"))
+
+    def written(self) -> dict[str, str]:
+        """After a round, the reason of each condition that was written, if any were."""
+        self.round()
+        told = self._api.seen(writes_status("web"))
         conditions = json.loads(told[-1].body)["status"]["conditions"] if told else []
         return {each["type"]: each["reason"] for each in conditions}
 
@@ -126,3 +142,58 @@ def test_a_node_that_is_to_have_no_agent_is_not_waited_for(cluster: Cluster) -> 
     cluster.stores.agents.put(agent("down", ready=False))
     cluster.policy(age_s=100)
     assert cluster.written()["Ready"] == "Programmed"
+
+
+def test_a_refused_status_holds_up_nothing_behind_it(api: FakeApi, cluster: Cluster) -> None:
+    """An admission webhook may refuse one policy for ever. It is tried again."""
+    cluster.policy(age_s=100, name="refused")
+    cluster.policy(age_s=100)
+    api.fail(writes_status("refused"), 422, "denied by an admission webhook")
+    assert cluster.written()["Ready"] == "Programmed"
+    assert api.seen(tells_of_agent)
+    assert 0 < min(cluster.waits) <= 1
+
+
+def test_a_refused_event_holds_up_nothing_behind_it(api: FakeApi, cluster: Cluster) -> None:
+    """As in a namespace that is being deleted. The status says the same."""
+    cluster.policy(age_s=100, name="invalid", rate="1")
+    cluster.policy(age_s=100)
+    api.fail(lambda seen: seen.method == "POST", 403, "the namespace is being terminated")
+    assert cluster.written()["Ready"] == "Programmed"
+    assert api.seen(tells_of_agent)
+    assert len(api.seen(lambda seen: seen.method == "POST")) == 1
+
+
+def test_a_report_that_cannot_be_written_or_deleted_holds_up_no_other(api: FakeApi, cluster: Cluster) -> None:
+    """Dead agents would not be told of."""
+    api.put(REPORTS, "gone")
+    cluster.stores.reports.put(report("gone"))
+    for name in ("b", "c"):
+        cluster.stores.nodes.put(node(name))
+        cluster.stores.reports.put(report(name))
+    api.fail(lambda seen: seen.method == "DELETE", 403)
+    api.fail(lambda seen: tells_of_agent(seen) and seen.path.endswith("/b"), 422)
+    cluster.round()
+    assert {"a", "b", "c"} <= {seen.path.rpartition("/")[2] for seen in api.seen(tells_of_agent)}
+
+
+def requests_until_it_ends(cluster: Cluster) -> int:
+    """In a round that raises."""
+    before = sum(answers.counts().values())
+    with pytest.raises(ApiError):
+        cluster.round()
+    return sum(answers.counts().values()) - before
+
+
+def test_an_api_server_that_is_away_is_not_asked_once_for_each_object(api: FakeApi, cluster: Cluster) -> None:
+    """Nor is one that is too busy."""
+    for name in ("web", "api", "db"):
+        cluster.policy(age_s=100, name=name)
+        api.fail(lambda seen: seen.method == "PATCH", 503)
+    busy = requests_until_it_ends(cluster)
+    api.stop()
+    try:
+        away = requests_until_it_ends(cluster)
+    finally:
+        api.start()
+    assert (busy, away) == (1, 1)

@@ -8,8 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from tokenbucket.controller.attempts import Attempts
 from tokenbucket.controller.objects import (
     MANAGER,
     AgentPod,
@@ -58,9 +60,13 @@ class Rounds:
         self._stores = stores
         self._again = again
         self._pace = Pace()
+        self._attempts = Attempts(again)
 
     async def make(self, client: Client) -> None:
-        """One round. Raises ApiError: what was not written is due in the next one."""
+        """One round. What is refused holds up nothing else, and asks for another round.
+
+        Raises ApiError while the API server is away: what was not written is due in the next one.
+        """
         reports = await self._current_reports(client)
         states = self._states(reports)
         concerned = _by_policy(states)
@@ -68,7 +74,9 @@ class Rounds:
         silent = self._silent(states)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         policies = self._stores.policies.values()
-        self._pace.keep({policy.head.uid for policy in policies})
+        uids = {policy.head.uid for policy in policies}
+        self._pace.keep(uids)
+        self._attempts.keep(uids | {report.uid for report in reports})
         waits: list[float] = []
         for policy in policies:
             head = policy.head
@@ -84,8 +92,7 @@ class Rounds:
             if wait_s > 0:
                 waits.append(wait_s)
             else:
-                await self._write(client, head, status, before)
-                self._pace.wrote(head.uid, time.monotonic())
+                await self._attempts.make(head.uid, partial(self._write, client, head, status, before))
         if waits:
             self._again(min(waits))
         await self._tell_of_agents(client, reports, now)
@@ -104,7 +111,8 @@ class Rounds:
         return [
             each
             for each in self._stores.reports.values()
-            if each.name in nodes or not await self._delete_orphan(client, each.name)
+            if each.name in nodes
+            or not await self._attempts.make(each.uid, partial(self._delete_orphan, client, each.name))
         ]
 
     def _states(self, reports: Iterable[ReportObject]) -> list[NodeState]:
@@ -140,8 +148,7 @@ class Rounds:
             if conditions != list(report.conditions):
                 metadata = {"name": report.name, "uid": report.uid}
                 document = {"kind": REPORT, "metadata": metadata, "status": {"conditions": conditions}}
-                with _suppress_gone():
-                    await client.apply(REPORTS, {"apiVersion": API_VERSION, **document}, MANAGER)
+                await self._attempts.make(report.uid, partial(_add, client, document))
 
     async def _delete_orphan(self, client: Client, name: str) -> bool:
         try:
@@ -161,8 +168,9 @@ class Rounds:
         document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": status}
         with _suppress_gone():
             await client.apply(POLICIES, document, MANAGER, "status")
+            self._pace.wrote(head.uid, time.monotonic())
             for condition in _news(status["conditions"], before):
-                await client.create(EVENTS, head.namespace, _event(head, condition))
+                await _tell(client, head, condition)
 
 
 @contextlib.contextmanager
@@ -173,6 +181,22 @@ def _suppress_gone() -> Iterator[None]:
     except ApiError as error:
         if error.status not in {NOT_FOUND, CONFLICT}:
             raise
+
+
+async def _add(client: Client, document: Mapping[str, Any]) -> None:
+    """To a report: what its agent says stays."""
+    with _suppress_gone():
+        await client.apply(REPORTS, {"apiVersion": API_VERSION, **document}, MANAGER)
+
+
+async def _tell(client: Client, head: PolicyHead, condition: Mapping[str, Any]) -> None:
+    """Makes an event. One that is refused is not tried again: what it says is in the status already."""
+    try:
+        await client.create(EVENTS, head.namespace, _event(head, condition))
+    except ApiError as error:
+        if not error.status:
+            raise
+        log.warning("event refused", extra={"policy": f"{head.namespace}/{head.name}", "error": str(error)})
 
 
 def _by_policy(states: list[NodeState]) -> dict[tuple[str, str], list[NodeState]]:
