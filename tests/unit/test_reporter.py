@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 import urllib.error
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.fake_api import FakeApi, Seen
+from tokenbucket.agent import reporter as reporter_module
 from tokenbucket.agent.cluster import AgentOptions, ClusterSource
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.core.pod import Pod, PodId
@@ -98,6 +100,45 @@ def test_a_refused_report_is_tried_again(api: FakeApi, source: ClusterSource, re
     reporter.start()
     until(lambda: (source.told(), len(api.seen(tells("tokenbucketnodes"))) > 0)[1])
     until(lambda: reporter.reported_at_s)
+
+
+def is_look(seen: Seen) -> bool:
+    """Whether a request asks for the report."""
+    return (seen.method, seen.path) == ("GET", REPORTS.path(name="node"))
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reporter looks for its report all the time."""
+    monkeypatch.setattr(reporter_module, "_RELIST_S", 0.0)
+    monkeypatch.setattr(reporter_module, "_DOUBT_S", 0.01)
+
+
+@pytest.mark.usefixtures("looks")
+def test_a_report_that_is_deleted_is_made_again(
+    api: FakeApi, source: ClusterSource, reporter: Reporter
+) -> None:
+    """Somebody may take it for a stale one."""
+    reporter.start()
+    until(lambda: (source.told(), reporter.reported_at_s)[1])
+    before = len(api.seen(tells("tokenbucketnodes")))
+    api.delete(REPORTS, "node")
+    until(lambda: len(api.seen(tells("tokenbucketnodes"))) > before)
+
+
+@pytest.mark.usefixtures("looks")
+def test_the_report_of_a_clean_node_is_not_made_again(
+    api: FakeApi, source: ClusterSource, reporter: Reporter
+) -> None:
+    """It is deleted before the agent is, and would stay for ever."""
+    reporter.start()
+    until(lambda: (source.cleaned(), reporter.reported_at_s)[1])
+    api.delete(REPORTS, "node")
+    before = len(api.requests)
+    until(lambda: len([seen for seen in api.requests[before:] if is_look(seen)]) > 4)
+    (told,) = api.seen(tells("tokenbucketnodes"))
+    said = json.loads(told.body)
+    assert (said["status"]["clean"], said["metadata"]["uid"]) == (True, "node-uid")
 
 
 def test_a_port_that_is_taken_is_asked_for_again(source: ClusterSource, reporter: Reporter) -> None:

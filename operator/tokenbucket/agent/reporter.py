@@ -136,13 +136,17 @@ class Reporter:
                 due = time.monotonic() + _RELIST_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
     async def _look_for_report(self, client: Client) -> None:
+        if not await self._find_report(client):
+            self._told = None
+            self._notify()
+
+    async def _find_report(self, client: Client) -> dict[str, Any] | None:
         try:
-            await client.get(REPORTS, self._options.node)
+            return await client.get(REPORTS, self._options.node)
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
-            self._told = None
-            self._notify()
+            return None
 
     async def _report_changes(self, client: Client) -> None:
         assert self._news  # noqa: S101 - made before this task
@@ -169,9 +173,18 @@ class Reporter:
     async def _report(self, client: Client, situation: Situation) -> None:
         document = self._document(situation)
         if document != self._told:
-            await client.apply(REPORTS, document, MANAGER)
+            await self._write(client, document)
             self._told = document
         self.reported_at_s = time.time()
+
+    async def _write(self, client: Client, document: dict[str, Any]) -> None:
+        """The report of a clean node is deleted while its agent still runs: then it makes no new one."""
+        if document["status"]["clean"]:
+            known = await self._find_report(client)
+            if not known:
+                return
+            document = {**document, "metadata": {**document["metadata"], "uid": known["metadata"]["uid"]}}
+        await client.apply(REPORTS, document, MANAGER)
 
     def _document(self, situation: Situation) -> dict[str, Any]:
         pods = sorted(pods_not_programmed(situation), key=str)
