@@ -7,30 +7,27 @@ what was said before.
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tokenbucket.agent.homes import Declarations, Homes
-from tokenbucket.agent.queues import NO_FQ, Queues
+from tokenbucket.agent.locate import Locator
+from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.repairs import Repairs
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.core.bypass import BypassWatch, Counted
 from tokenbucket.core.desired import (
-    Address,
     Desired,
     Finding,
     InForce,
-    Located,
     Reason,
-    Shortfall,
     desired,
 )
-from tokenbucket.core.hook import End, Hook, HookPoint, Interface
+from tokenbucket.core.hook import Hook, HookPoint, Interface
 from tokenbucket.core.plan import (
     AddQueue,
     Attach,
@@ -44,32 +41,20 @@ from tokenbucket.core.plan import (
     plan,
 )
 from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Direction, Mode, Policy
+from tokenbucket.core.policy import Mode, Policy
 from tokenbucket.core.slot import SlotKey
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.links import Link
 from tokenbucket.netlink.traffic import received_packets
-from tokenbucket.netlink.view import Place, View, Whereabouts
+from tokenbucket.netlink.view import View
 
 log = logging.getLogger(__name__)
 
 _Action = WriteSlot | Attach | Detach | FreeSlot
 """What is done here; queues are added before, and removed after."""
 _BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
-_NOT_NAMED = "no path leads to the pod's network namespace, looked for in /run/netns; Drop is in force"
 _REMOVED_INSIDE = "our filter was removed more than 5 times in a minute, from within the pod or by a plugin"
-_NOT_LOCATED = {
-    Place.UNKNOWN: (
-        Reason.NO_INTERFACE,
-        "no interface of this node leads to a namespace with the pod's address",
-    ),
-    Place.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; it is not limited"),
-    Place.AMBIGUOUS: (
-        Reason.ADDRESS_CONFLICT,
-        "more than one network namespace, or another than the pod's, has the pod's addresses",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +146,7 @@ class Reconciler:
     ) -> tuple[Desired, Plan, Observed]:
         self.view.refresh()
         homes = self._homes(self._declarations.unchanged(pods))
-        wish = desired(policies, pods, functools.partial(self._locate, homes), enforcement)
+        wish = desired(policies, pods, Locator(self.view, self.queues, homes).locate, enforcement)
         observed = self._observed()  # also what is in namespaces that were just entered
         return wish, plan(wish.wanted, observed), observed
 
@@ -232,49 +217,6 @@ class Reconciler:
                 attached[point] = Attached(ours.slot, ours.prog_id == self.programs.ids[ours.hook])
             queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
         return Observed(self.slots.read(), attached, self.slots.count, queues)
-
-    def _locate(
-        self, homes: Homes, pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]
-    ) -> Located:
-        where = self.view.interfaces_of(*addresses)
-        if where.place is Place.NAMESPACE and homes.admit(pod, where.nsids[0]):
-            return self._behind(where, waits)
-        place = Place.AMBIGUOUS if where.place is Place.NAMESPACE else where.place
-        reason, message = _NOT_LOCATED[place]
-        # Else a pod that may configure its network could lift its limit, or another's.
-        home = homes.of(pod)
-        where = Whereabouts(Place.UNKNOWN) if home is None else self.view.leading_to(home)
-        if not where.veths:
-            return Located({}, reason, message)
-        return replace(
-            self._behind(where, waits), reason=reason, message=f"{message}; the limit stays where it was"
-        )
-
-    def _behind(self, where: Whereabouts, waits: AbstractSet[Direction]) -> Located:
-        """What leads to a namespace."""
-        if not where.veths:
-            return Located({}, Reason.NO_INTERFACE, _not_a_veth(where))
-        ends = {End.HOST: frozenset(Interface(link.ifindex) for link in where.veths)}
-        no_queue = {}
-        if Direction.INGRESS in waits:
-            no_queue[Direction.INGRESS] = self.queues.why_not(self.view, ends[End.HOST], self.view.roots)
-        if Direction.EGRESS in waits:
-            ends[End.POD], no_queue[Direction.EGRESS] = self._pod_side(where)
-        return Located(ends, no_queue={each: why for each, why in no_queue.items() if why})
-
-    def _pod_side(self, where: Whereabouts) -> tuple[frozenset[Interface], Shortfall | None]:
-        """The pod's own ends of its veths, and why what it sends cannot wait on them."""
-        if not self.queues.available:
-            return frozenset(), NO_FQ
-        try:
-            found = self.view.pod_namespaces.enter(where.nsids[0])
-        except KernelError as error:
-            return frozenset(), (Reason.NO_NAMESPACE, f"{error}; Drop is in force")
-        if not found:
-            return frozenset(), (Reason.NO_NAMESPACE, _NOT_NAMED)
-        inode = found.namespace.inode
-        ends = frozenset(Interface(link.peer_ifindex, inode) for link in where.veths if link.peer_ifindex)
-        return ends, self.queues.why_not(self.view, ends, found.roots)
 
     def _do(self, action: _Action, keys: dict[HookPoint, SlotKey]) -> tuple[Finding | None, bool]:
         """Does one action. Returns what its owner should know, and whether it is to be tried again."""
@@ -387,12 +329,3 @@ def _words(action: _Action) -> str:
             return "detached"
         case FreeSlot():
             return "limit lifted"
-
-
-def _not_a_veth(where: Whereabouts) -> str:
-    others = ", ".join(f"{link.name} ({link.kind})" for link in where.others)
-    return (
-        f"the pod is reached over {others}, which is no veth"
-        if others
-        else "the pod has no veth on this node"
-    )
