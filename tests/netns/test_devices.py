@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 import pytest
+from pyroute2.netlink import rtnl
 
-from tests.netns.agent import acquaint, clean, limit_of, send, status, tokenbucket
+from tests.netns.agent import PINS, acquaint, clean, limit_of, send, status, tokenbucket
 from tests.netns.lab import Lab, Pod, tc
+from tokenbucket.agent import devices
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink.connection import Connection
+from tokenbucket.netlink.messages import Message
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +55,25 @@ def test_an_interface_in_another_namespace_is_limited(pods: tuple[Pod, Pod]) -> 
     assert limit_of("eth0")["hooks"] == [{"interface": "eth0", "hook": "ingress"}]
     tokenbucket("detach", "--all")
     assert send(a, b, 50) == 50
+
+
+def test_everything_is_removed_whatever_pods_do_with_their_links_and_addresses(
+    pods: tuple[Pod, Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a pod can change all the while is not looked at, so it cannot keep the others limited."""
+    a, b = pods
+    attach = ("--direction", "ingress", "--packet-rate", "1", "--packet-burst", "5")
+    tokenbucket("attach", "--dev", a.veth, *attach)
+    tokenbucket("attach", "--dev", "eth0", "--netns", b.netns, *attach)
+    dump = Connection.dump
+
+    def interrupted(connection: Connection, kind: int, body: bytes, subject: str) -> list[Message]:
+        if kind in {rtnl.RTM_GETLINK, rtnl.RTM_GETADDR}:
+            raise KernelError("list", subject, errno.EINTR)
+        return dump(connection, kind, body, subject)
+
+    monkeypatch.setattr(Connection, "dump", interrupted)
+    assert devices.detach_all(PINS) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 
 import pytest
 
 from tests.netns.lab import Lab, Pod, ifindex, ip, tc
 from tokenbucket.core.hook import Hook, Interface
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink import addresses as addresses_module
 from tokenbucket.netlink import view as module
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
@@ -281,14 +288,14 @@ def test_event_makes_only_its_own_part_stale(lab, view, connection, monkeypatch)
     pods = [lab.pod(name, [f"10.{number}.0.2/24"]) for number, name in enumerate("abcd", start=1)]
     view.refresh()
     subjects = []
-    for name in ("dump", "get"):
+    for name in ("dump", "glimpse", "get"):
         original = getattr(connection, name)
         monkeypatch.setattr(
             connection,
             name,
-            lambda kind, body, subject, original=original: (
+            lambda kind, body, subject, *most, original=original: (
                 subjects.append(subject),
-                original(kind, body, subject),
+                original(kind, body, subject, *most),
             )[1],
         )
     nsid = view.links[pods[1].ifindex].nsid
@@ -321,6 +328,81 @@ def test_namespace_that_dies_during_a_refresh_is_simply_gone(lab, view, monkeypa
     view.refresh()
     assert place(view, "10.1.0.2") is Place.UNKNOWN
     assert found(view, "10.2.0.2") == {other.ifindex}
+
+
+_FLAP = """
+import socket, struct
+sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+sock.bind((0, 0))
+body = struct.pack("=BBBBi", 2, 32, 0, 0, socket.if_nametoindex("eth0"))
+body += struct.pack("=HH4s", 8, 2, bytes((10, 200, 0, 1)))
+add, remove = (struct.pack("=IHHII", 16 + len(body), *each, 1, 0) + body for each in ((20, 0x401), (21, 1)))
+print(flush=True)
+while True:
+    sock.send(add)
+    sock.send(remove)
+"""
+
+
+@contextmanager
+def flapping(pod: Pod) -> Iterator[None]:
+    """The pod has so many addresses that a dump spans several datagrams, and adds and removes one more."""
+    batch = "".join(f"address add 10.9.{n // 250}.{n % 250 + 1}/32 dev eth0\n" for n in range(2000))
+    pod.run("sh", "-c", f"echo '{batch}' | ip -batch -")
+    with pod.popen(sys.executable, "-c", _FLAP, stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+
+
+def test_pod_that_never_stops_changing_its_addresses_hides_nobody(lab, connection):
+    """Nor itself: what a pod does in its own namespace is no reason to stop limiting, or lifting limits."""
+    pod, other = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
+    with flapping(pod):
+        for _ in range(10):
+            view = View(connection)
+            view.refresh()
+            assert found(view, "10.1.0.2") == {pod.ifindex}
+            assert found(view, "10.2.0.2") == {other.ifindex}
+
+
+def test_namespace_with_very_many_addresses_is_read_in_part(lab, view, monkeypatch):
+    """One that never comes to an end would hold up all others."""
+    pod, other = lab.pod("a", ["10.1.0.2/24", "10.3.0.2/24", "10.4.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
+    monkeypatch.setattr(addresses_module, "_MOST", 3)  # the loopback's is one
+    view.refresh()
+    assert found(view, "10.1.0.2") == {pod.ifindex}
+    assert place(view, "10.4.0.2") is Place.UNKNOWN
+    assert found(view, "10.2.0.2") == {other.ifindex}
+
+
+def test_namespace_whose_addresses_cannot_be_read_is_as_it_was(lab, view, monkeypatch, caplog):
+    """It is tried again each time, and holds up no other; one line says so."""
+    pod, other = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b")
+    view.refresh()
+    [broken] = view.interfaces_of(pod.ip).nsids
+    read = module.read_addresses
+
+    def fail(connection, nsid=None):
+        if nsid == broken:
+            raise KernelError("list", "addresses", errno.ENOMEM)
+        return read(connection, nsid)
+
+    monkeypatch.setattr(module, "read_addresses", fail)
+    pod.add_address("10.1.0.3/24")
+    other.add_address("10.2.0.2/24")
+    for _ in range(2):
+        view.invalidate_all()
+        view.refresh()
+    view.refresh()
+    assert found(view, "10.1.0.2") == {pod.ifindex}
+    assert found(view, "10.2.0.2") == {other.ifindex}
+    assert [each.message for each in caplog.records] == ["addresses not read"]
+    monkeypatch.undo()
+    view.refresh()
+    assert found(view, "10.1.0.3") == {pod.ifindex}
 
 
 def test_interface_that_goes_before_it_is_read_is_simply_gone(lab, view):

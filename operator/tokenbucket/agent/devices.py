@@ -22,8 +22,7 @@ from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.links import Link, find_link
 from tokenbucket.netlink.namespaces import Namespace, namespace_at, own_namespace, reachable_namespaces
-from tokenbucket.netlink.queues import remove_fq
-from tokenbucket.netlink.view import View
+from tokenbucket.netlink.queues import read_roots, remove_fq
 
 NAMED_NAMESPACES = Path("/run/netns")
 
@@ -124,17 +123,16 @@ def _detach_all_in(namespace: Namespace, programs: set[int]) -> int:
 
 def _detach_all_by(connection: Connection, programs: set[int] | None) -> int:
     """``programs`` are those whose filters go; ``None`` is all of ours, also what lost its pins."""
-    view = View(connection)
-    view.refresh()
+    filters = Filters(connection)
     ours = [
         each
-        for filters in view.filters.values()
-        for each in filters.ours
+        for found in filters.read_all().values()
+        for each in found.ours
         if programs is None or each.prog_id in programs
     ]
     for each in ours:
-        Filters(connection).detach(each.ifindex, each.hook, remove_empty_clsact=True)
-    for ifindex in view.roots:
+        filters.detach(each.ifindex, each.hook, remove_empty_clsact=True)
+    for ifindex in read_roots(connection):
         remove_fq(connection, ifindex, at_once=True)
     return len(ours)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.errors import KernelError
@@ -15,22 +16,29 @@ Address = IPv4Address | IPv6Address
 
 _RTM_GETADDR = 22
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_TARGET_NETNSID = 1, 2, 10
+_MOST = 4096
+"""Of a pod's namespace: one that has very many is not to hold up all others."""
 
 
 def read_addresses(connection: Connection, nsid: int | None = None) -> frozenset[Address] | None:
-    """Addresses of the namespace of this number, or of the connection's own.
+    """All addresses of the connection's own namespace, or the first 4096 of the one of this number.
 
     Loopback and link-local addresses are left out: every namespace has them, so they find nothing.
     ``None`` when there is no such namespace (any more). Raises KernelError.
     """
-    target = b"" if nsid is None else attribute(_IFA_TARGET_NETNSID, struct.pack("=i", nsid))
-    subject = "addresses" if nsid is None else f"addresses of namespace {nsid}"
+    any_family = ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    if nsid is None:
+        return _addresses(connection.dump(_RTM_GETADDR, any_family, "addresses"))
+    target = any_family + attribute(_IFA_TARGET_NETNSID, struct.pack("=i", nsid))
     try:
-        messages = connection.dump(_RTM_GETADDR, ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + target, subject)
+        return _addresses(connection.glimpse(_RTM_GETADDR, target, f"addresses of namespace {nsid}", _MOST))
     except KernelError as error:
-        if nsid is not None and error.errno == errno.EINVAL:
+        if error.errno == errno.EINVAL:
             return None
         raise
+
+
+def _addresses(messages: Iterable[Message]) -> frozenset[Address]:
     addresses = (_address(message) for message in messages)
     return frozenset(address for address in addresses if address)
 

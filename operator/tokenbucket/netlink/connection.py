@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from typing import Any, Self
 
 from pyroute2.iproute import IPRoute
 from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from pyroute2.netlink.exceptions import NetlinkError
 
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.messages import Marshal, Message, Request
@@ -52,7 +53,8 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._route = IPRoute(use_socket=sock)
-        self._route.set_marshal(Marshal())
+        self._marshal = Marshal()
+        self._route.set_marshal(self._marshal)
         self._route.status["nlm_generator"] = False  # nlm_request looks for it, and only other classes set it
 
     @property
@@ -67,16 +69,27 @@ class Connection:
         """
         with kernel_errors("list", subject):
             for _ in range(_ATTEMPTS):
-                try:
-                    return self._dump_once(kind, body)
-                except NetlinkDumpInterrupted:
-                    continue
+                messages, whole = self._dump_once(kind, body)
+                if whole:
+                    return messages
         raise KernelError("list", subject, errno.EINTR)
 
-    def _dump_once(self, kind: int, body: bytes) -> list[Message]:
+    def glimpse(self, kind: int, body: bytes, subject: str, most: int) -> list[Message]:
+        """The first ``most`` answers to a dump request about what a stranger may change all the while.
+
+        All were there at some time of the dump. What an interrupted one lacks is of a change that makes an
+        event, by which it is read again. Raises KernelError.
+        """
+        with kernel_errors("list", subject):
+            messages, _ = self._dump_once(kind, body, most)
+        return messages
+
+    def _dump_once(self, kind: int, body: bytes, most: int = sys.maxsize) -> tuple[list[Message], bool]:
+        """The answers, and whether nothing changed while they came."""
+        self._marshal.begin(most)
         request = Request(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
         messages: list[Message] = self._route.nlm_request_batch([request])
-        return messages
+        return messages, not self._marshal.interrupted
 
     def get(self, kind: int, body: bytes, subject: str) -> Message:
         """The answer to a request for one object. Raises KernelError when there is no such object."""

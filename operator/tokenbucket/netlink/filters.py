@@ -125,6 +125,11 @@ class Filters:
             return ingress  # which answers for its only hook, whichever is asked for
         return LinkFilters(ingress.ours + egress.ours, ingress.foreign + egress.foreign)
 
+    def read_all(self) -> dict[int, LinkFilters]:
+        """By interface, the filters of those that have clsact or what takes its place. Raises KernelError."""
+        kinds = kinds_at_clsact(self._connection)
+        return {ifindex: self.read(ifindex, kind) for ifindex, kind in kinds.items()}
+
     def _has_ingress_qdisc(self, ifindex: int) -> bool:
         return kinds_at_clsact(self._connection).get(ifindex) == INGRESS
 

@@ -9,10 +9,11 @@ is asked for.
 from __future__ import annotations
 
 import struct
+import sys
 from typing import Any
 
 from pyroute2.netlink import NLMSG_DONE, rtnl
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 HEADER = struct.Struct("=IHHII")
@@ -26,7 +27,7 @@ TC = struct.Struct("=BxxxiIII")
 
 _ATTRIBUTE = struct.Struct("=HH")
 _TYPE_MASK = 0x3FFF
-_DUMP_INTERRUPTED = 0x10
+_MULTIPART, _DUMP_INTERRUPTED = 0x2, 0x10
 _ALIGNMENT = 4
 
 
@@ -106,31 +107,36 @@ _PLAIN = {
 
 
 class Marshal(MarshalRtnl):  # type: ignore[misc] # pyroute2 has no types
-    """Turns what the kernel sends into messages, and its bad ends of dumps into errors."""
+    """Turns what the kernel sends into messages, and failed ends of dumps into errors."""
 
     msg_map = {**MarshalRtnl.msg_map, **dict.fromkeys(_PLAIN, Message)}  # noqa: RUF012 - pyroute2 copies it
 
     def __init__(self) -> None:
         super().__init__()
-        self._interrupted: set[int] = set()
+        self.begin()
+
+    def begin(self, most: int = sys.maxsize) -> None:
+        """A dump is about to begin, of which so many messages are wanted: the others are passed over."""
+        self._left = most
+        self.interrupted = False
+        """Whether something changed while the dump came."""
 
     def parse_one_message(  # noqa: PLR0913 - pyroute2's signature
         self, key: int, flags: int, sequence_number: int, data: bytes, offset: int, length: int
     ) -> Any:  # noqa: ANN401 - a message of pyroute2 or one of ours
-        """One message. An interrupted dump is an error at its end, when nothing of it is left to come."""
-        if flags & _DUMP_INTERRUPTED:
-            self._interrupted.add(sequence_number)
-        if key != NLMSG_DONE:
-            return super().parse_one_message(key, flags, sequence_number, data, offset, length)
-        message = Message(data, offset)
-        message["header"]["error"] = self._error_at_end(sequence_number, message.body)
-        return message
+        """One message; ``None`` for one that is not wanted."""
+        self.interrupted |= bool(flags & _DUMP_INTERRUPTED)
+        if key == NLMSG_DONE:
+            message = Message(data, offset)
+            message["header"]["error"] = _error_at_end(message.body)
+            return message
+        if flags & _MULTIPART:
+            self._left -= 1
+            if self._left < 0:
+                return None
+        return super().parse_one_message(key, flags, sequence_number, data, offset, length)
 
-    def _error_at_end(self, sequence_number: int, body: bytes) -> NetlinkError | None:
-        code = struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-        if code < 0:
-            return NetlinkError(-code)
-        if sequence_number in self._interrupted:
-            self._interrupted.discard(sequence_number)
-            return NetlinkDumpInterrupted()
-        return None
+
+def _error_at_end(body: bytes) -> NetlinkError | None:
+    code = struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+    return NetlinkError(-code) if code < 0 else None

@@ -12,7 +12,6 @@ from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.namespaces import Namespace, inside, numbered_namespaces
-from tokenbucket.netlink.qdiscs import kinds_at_clsact
 from tokenbucket.netlink.queues import Root, read_roots
 
 log = logging.getLogger(__name__)
@@ -125,7 +124,4 @@ class PodNamespaces:
 def read_pod_namespace(namespace: Namespace) -> PodNamespace:
     """Enters a namespace and looks round. Raises KernelError."""
     with inside(namespace) as connection:
-        reader = Filters(connection)
-        kinds = kinds_at_clsact(connection)
-        filters = {ifindex: reader.read(ifindex, kind) for ifindex, kind in kinds.items()}
-        return PodNamespace(namespace, filters, read_roots(connection))
+        return PodNamespace(namespace, Filters(connection).read_all(), read_roots(connection))

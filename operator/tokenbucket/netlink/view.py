@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +25,9 @@ from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
 from tokenbucket.netlink.namespaces import inside
 from tokenbucket.netlink.pod_namespaces import PodNamespaces
-from tokenbucket.netlink.qdiscs import kinds_at_clsact
 from tokenbucket.netlink.queues import ROOT, Root, read_roots
+
+log = logging.getLogger(__name__)
 
 
 class Place(enum.Enum):
@@ -76,6 +78,8 @@ class View:
         self._owners: dict[Address, set[int | None]] = {}
         self._behind: dict[int | None, list[Link]] = {}
         self._stale = _Stale()
+        self._unreadable: set[int] = set()
+        """Namespaces whose addresses could not be read the last time."""
         self.pod_namespaces = PodNamespaces(connection)
 
     @property
@@ -220,7 +224,8 @@ class View:
     def refresh(self) -> None:
         """Reads again what is stale. What has vanished is simply gone.
 
-        Raises KernelError, and what could not be read is still stale.
+        A pod's namespace that cannot be read is as it was, and holds up nothing else. Raises KernelError for
+        the node's own; what could not be read is still stale.
         """
         self.pod_namespaces.refresh()
         if self._stale.everything:
@@ -239,9 +244,9 @@ class View:
         self._stale = _Stale()
         links = read_links(self._connection)
         nsids = {link.nsid for link in links.values()} | {None}
-        addresses = {nsid: read_addresses(self._connection, nsid) for nsid in nsids}
-        kinds = kinds_at_clsact(self._connection)
-        filters = {ifindex: self._filter_reader.read(ifindex, kind) for ifindex, kind in kinds.items()}
+        self._unreadable &= nsids
+        addresses = {nsid: self._read_addresses(nsid) for nsid in nsids}
+        filters = self._filter_reader.read_all()
         self._roots = read_roots(self._connection)
         self._links = links
         self._index_links()
@@ -276,9 +281,24 @@ class View:
             return
         reachable = self._behind.keys() | {None}
         for nsid in tuple(self._stale.namespaces):
-            found = read_addresses(self._connection, nsid) if nsid in reachable else None
-            self._replace_addresses(nsid, found)
             self._stale.namespaces.discard(nsid)
+            self._replace_addresses(nsid, self._read_addresses(nsid) if nsid in reachable else None)
+        self._unreadable &= reachable
+
+    def _read_addresses(self, nsid: int | None) -> frozenset[Address] | None:
+        """What was known of a pod's namespace that cannot be read; it stays stale then."""
+        try:
+            found = read_addresses(self._connection, nsid)
+        except KernelError as error:
+            self._stale.namespaces.add(nsid)
+            if nsid is None:
+                raise
+            if nsid not in self._unreadable:
+                log.warning("addresses not read", extra={"nsid": nsid, "error": str(error)})
+            self._unreadable.add(nsid)
+            return self._addresses.get(nsid)
+        self._unreadable.discard(nsid)
+        return found
 
     def _replace_addresses(self, nsid: int | None, found: frozenset[Address] | None) -> None:
         before = self._addresses.pop(nsid, frozenset())
