@@ -18,6 +18,7 @@ _OWN = Path("/proc/thread-self/ns/net")
 _RTM_GETNSID = 90
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _RTGENMSG = bytes(4)
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,10 +41,14 @@ def namespace_at(path: Path) -> Namespace:
 
 
 def reachable_namespaces() -> tuple[Namespace, ...]:
-    """Every namespace that has a name in /run/netns or a process in it, once each, one's own too."""
-    own = _OWN.stat()
+    """Every namespace that has a name in /run/netns or a process in it, once each, one's own too.
+
+    Raises KernelError.
+    """
+    with kernel_errors("list", "network namespaces"):
+        own, candidates = _OWN.stat(), tuple(_candidates())
     found = {own.st_ino: _OWN}
-    for path in _candidates():
+    for path in candidates:
         try:
             status = path.stat()
         except OSError:  # ended meanwhile, or not ours to look at
@@ -54,13 +59,18 @@ def reachable_namespaces() -> tuple[Namespace, ...]:
 
 
 def numbered_namespaces(connection: Connection) -> dict[int, Namespace]:
-    """The reachable namespaces that the connection's namespace has a number for, by number."""
+    """The reachable namespaces that the connection's namespace has a number for, by number.
+
+    Raises KernelError.
+    """
     found = {}
     for namespace in reachable_namespaces():
         try:
             number = _number_of(connection, namespace)
-        except KernelError:  # ended meanwhile
-            continue
+        except KernelError as error:
+            if error.errno in _SHORTAGES:  # that says nothing about the namespace
+                raise
+            continue  # ended meanwhile
         if number >= 0:
             found[number] = namespace
     return found

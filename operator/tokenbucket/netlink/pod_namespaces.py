@@ -17,6 +17,8 @@ from tokenbucket.netlink.queues import Root, read_roots
 log = logging.getLogger(__name__)
 
 _ENDED = {errno.ENOENT, errno.EINVAL}
+_TRIES = 3
+"""So often a namespace is looked into in vain before nothing waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,11 @@ class PodNamespaces:
         self._known: dict[int, PodNamespace] = {}
         self._namespaces: dict[int, Namespace] | None = None
         self._stale: set[int] = set()
-        self._to_search = self._searched = False
+        self._to_search = False
+        self._unsearched: dict[int, int] | None = None
+        """Where the search has failed, and how often; ``None`` before the first."""
+        self._unreadable: set[int] = set()
+        """Known ones that could not be read the last time."""
 
     @property
     def known(self) -> Mapping[int, PodNamespace]:
@@ -52,13 +58,13 @@ class PodNamespaces:
 
     @property
     def searched(self) -> bool:
-        """Whether what an agent before has left in any namespace is known too."""
-        return self._searched
+        """Whether what an agent before has left in any namespace is known too, as far as it can be."""
+        return self._unsearched is not None and all(tries >= _TRIES for tries in self._unsearched.values())
 
     def enter(self, nsid: int) -> PodNamespace | None:
         """The namespace of this number, read unless it is known; ``None`` where no path leads there.
 
-        Raises KernelError, EPERM without the right to enter.
+        Raises KernelError, EPERM without the right to enter; what was known is still known then, and stale.
         """
         if nsid not in self._known or nsid in self._stale:
             self._read(nsid)
@@ -79,26 +85,45 @@ class PodNamespaces:
         self._namespaces = None
 
     def search(self) -> None:
-        """The next refresh looks, unless one has, for what an agent before has left in any namespace."""
-        self._to_search = not self._searched
+        """The next refresh looks for what an agent before has left in any namespace, where none has yet."""
+        self._to_search = self._unsearched is None or bool(self._unsearched)
 
     def refresh(self) -> None:
-        """Reads again what is known and stale. Raises KernelError."""
-        for nsid in self._stale & self._known.keys():
-            self._read(nsid)
-        self._stale.clear()
+        """Reads again what is known and stale. One that cannot be read is as it was, and still stale.
+
+        Raises KernelError when nobody can tell which there are.
+        """
+        self._stale &= self._known.keys()
+        for nsid in tuple(self._stale):
+            self._read_again(nsid)
+        self._unreadable &= self._stale
         if self._to_search:
             self._search()
-            self._to_search, self._searched = False, True
+            self._to_search = False
+
+    def _read_again(self, nsid: int) -> None:
+        try:
+            self._read(nsid)
+        except KernelError as error:
+            if nsid not in self._unreadable:
+                log.warning("namespace not read", extra={"nsid": nsid, "error": str(error)})
+            self._unreadable.add(nsid)
 
     def _search(self) -> None:
-        for nsid in self._numbered().keys() - self._known.keys():
+        before = self._unsearched
+        to_search = self._numbered().keys() - self._known.keys()
+        if before is not None:
+            to_search &= before.keys()
+        self._unsearched = {}
+        for nsid in to_search:
             try:
                 found = self.enter(nsid)
             except KernelError as error:
                 if error.errno == errno.EPERM:  # then no agent has been there
                     return
-                log.warning("namespace not searched", extra={"nsid": nsid, "error": str(error)})
+                self._unsearched[nsid] = (before or {}).get(nsid, 0) + 1
+                if self._unsearched[nsid] == 1:
+                    log.warning("namespace not searched", extra={"nsid": nsid, "error": str(error)})
                 continue
             if found and not found.has_ours:
                 del self._known[nsid]
@@ -109,15 +134,16 @@ class PodNamespaces:
         return self._namespaces
 
     def _read(self, nsid: int) -> None:
-        self._known.pop(nsid, None)
         namespace = self._numbered().get(nsid)
-        if namespace is None:
-            return
         try:
-            self._known[nsid] = read_pod_namespace(namespace)
+            found = read_pod_namespace(namespace) if namespace else None
         except KernelError as error:
             if error.errno not in _ENDED:
                 raise
+            found = None
+        self._known.pop(nsid, None)
+        if found:
+            self._known[nsid] = found
         self._stale.discard(nsid)
 
 

@@ -1,0 +1,103 @@
+"""The search for what an agent before has left in pods' namespaces, where a look into one fails."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenbucket.core.hook import Hook
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink import namespaces, pod_namespaces
+from tokenbucket.netlink.filters import Filter, LinkFilters
+from tokenbucket.netlink.namespaces import Namespace, numbered_namespaces
+from tokenbucket.netlink.pod_namespaces import PodNamespace, PodNamespaces
+
+NAMESPACE = Namespace(111, Path("/run/netns/a"))
+WITH_OURS = PodNamespace(NAMESPACE, {2: LinkFilters((Filter(2, Hook.EGRESS, 7, 1, ""),))}, {})
+CONNECTION: Any = None
+
+
+def failure(number: int = errno.EMFILE) -> KernelError:
+    return KernelError("enter", str(NAMESPACE.path), number)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PodNamespaces]:
+    """One namespace, of number 5, and what comes of each look into it; the last one from then on."""
+
+    def make(*looks: PodNamespace | KernelError) -> PodNamespaces:
+        left = list(looks)
+
+        def look(_: Namespace) -> PodNamespace:
+            found = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(found, KernelError):
+                raise found
+            return found
+
+        monkeypatch.setattr(pod_namespaces, "numbered_namespaces", lambda _: {5: NAMESPACE})
+        monkeypatch.setattr(pod_namespaces, "read_pod_namespace", look)
+        return PodNamespaces(CONNECTION)
+
+    return make
+
+
+def search(pods: PodNamespaces) -> bool:
+    pods.search()
+    pods.refresh()
+    return pods.searched
+
+
+def test_a_look_that_failed_is_made_again(world: Callable[..., PodNamespaces]) -> None:
+    """Else a filter stays there for ever whose slot becomes another pod's."""
+    pods = world(failure(), WITH_OURS)
+    assert not search(pods)
+    assert search(pods)
+    assert pods.known == {5: WITH_OURS}
+
+
+def test_a_namespace_that_is_never_seen_holds_up_no_slot_for_ever(
+    world: Callable[..., PodNamespaces],
+) -> None:
+    """After three tries; it is looked into at each search all the same."""
+    pods = world(failure(), failure(), failure(), WITH_OURS)
+    assert [search(pods) for _ in range(3)] == [False, False, True]
+    assert pods.known == {}
+    assert search(pods)
+    assert pods.known == {5: WITH_OURS}
+
+
+def test_without_the_right_to_enter_there_is_nothing_to_find(world: Callable[..., PodNamespaces]) -> None:
+    """An agent before had it no more than this one."""
+    assert search(world(failure(errno.EPERM)))
+
+
+def test_what_cannot_be_read_again_is_as_it_was(
+    world: Callable[..., PodNamespaces], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its filters still name their slots. It is read again each time, and one line says so."""
+    later = PodNamespace(NAMESPACE, {}, {})
+    pods = world(WITH_OURS, failure(), failure(), later)
+    pods.enter(5)
+    pods.note(5)
+    for _ in range(2):
+        pods.refresh()
+        assert pods.known == {5: WITH_OURS}
+    assert [record.message for record in caplog.records] == ["namespace not read"]
+    pods.refresh()
+    assert pods.known == {5: later}
+
+
+def test_a_shortage_does_not_look_like_the_end_of_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To find none, for want of a file descriptor, would be to have searched all."""
+
+    def fail(*_: object) -> int:
+        raise failure()
+
+    monkeypatch.setattr(namespaces, "reachable_namespaces", lambda: (NAMESPACE,))
+    monkeypatch.setattr(namespaces, "_number_of", fail)
+    with pytest.raises(KernelError, match="EMFILE"):
+        numbered_namespaces(CONNECTION)
