@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from tokenbucket.cni import results as module
 from tokenbucket.cni.results import CniResults
 from tokenbucket.core.pod import PodId
 
@@ -118,3 +121,51 @@ def test_a_folder_that_comes_later_is_read(tmp_path: Path) -> None:
         assert results.read() == {WEB: addresses("10.0.0.5")}
     finally:
         results.close()
+
+
+def failing(number: int) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("function", "number"), [("__init__", errno.EMFILE), ("add_watch", errno.ENOSPC)], ids=["none", "full"]
+)
+def test_without_inotify_the_cache_is_read_all_the_same(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    function: str,
+    number: int,
+) -> None:
+    """Any process of root can use it up. One line says so, and events come when there is some again."""
+    monkeypatch.setattr(module.INotify, function, failing(number))
+    results = CniResults(tmp_path)
+    try:
+        write(tmp_path, "10.0.0.5/24")
+        for _ in range(2):
+            results.drain()
+            assert results.read() == {WEB: addresses("10.0.0.5")}
+        assert [record.message for record in caplog.records] == ["CNI result cache not watched"]
+        monkeypatch.undo()
+        results.read()
+        write(tmp_path, "10.0.0.6/24")
+        assert select.select([results], [], [], 10)[0]
+        results.drain()
+        assert not select.select([results], [], [], 0)[0]
+    finally:
+        results.close()
+
+
+def test_a_folder_that_cannot_be_read_says_what_it_said_before(
+    cache: CniResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that fails is no reason to stop limiting."""
+    write(tmp_path, "10.0.0.5/24")
+    cache.read()
+    monkeypatch.setattr(Path, "iterdir", failing(errno.EIO))
+    for _ in range(2):
+        assert cache.read() == {WEB: addresses("10.0.0.5")}
+    assert [record.message for record in caplog.records] == ["CNI result cache not read"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
@@ -38,25 +39,33 @@ class _Attachment:
 
 
 class CniResults:
-    """The cache of one node, read again where a file has changed. Polled by its file descriptor."""
+    """The cache of one node, read again where a file has changed. Polled by its file descriptor.
+
+    Nobody depends on it. Where the system has no inotify left (all processes of root share so many), there
+    are no events, and it is tried again at each read.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._inotify = INotify(nonblocking=True)
-        self._watched = False
+        self._poll = select.epoll()  # there also while there is no inotify
+        self._inotify: INotify | None = None
         self._files: dict[str, tuple[tuple[int, ...], _Attachment | None]] = {}
+        self._said: set[tuple[str, str]] = set()
 
     def fileno(self) -> int:
         """Readable when a file has changed."""
-        return int(self._inotify.fileno())
+        return self._poll.fileno()
 
     def drain(self) -> None:
         """Takes all events that wait."""
-        self._inotify.read(timeout=0)
+        if self._inotify:
+            self._inotify.read(timeout=0)
 
     def close(self) -> None:
         """Ends the watch."""
-        self._inotify.close()
+        self._poll.close()
+        if self._inotify:
+            self._inotify.close()
 
     def read(self) -> Mapping[PodId, frozenset[Address]]:
         """Addresses by pod, of each pod's newest sandbox. Empty where there is no cache (yet)."""
@@ -74,12 +83,32 @@ class CniResults:
         return found
 
     def _watch(self) -> None:
-        if not self._watched and self.folder.is_dir():
-            self._inotify.add_watch(str(self.folder), _CHANGES)
-            self._watched = True
+        if self._inotify:
+            return
+        try:
+            self._inotify = _watch_on(self.folder)
+            self._poll.register(self._inotify, select.EPOLLIN)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._say("CNI result cache not watched", error)
+
+    def _say(self, event: str, error: OSError) -> None:
+        """Once, for each cause."""
+        said = event, error.strerror or ""
+        if said not in self._said:
+            log.warning(event, extra={"folder": str(self.folder), "error": error.strerror})
+        self._said.add(said)
 
     def _read_files(self) -> Iterator[_Attachment | None]:
-        present = {path.name: path for path in self.folder.iterdir()} if self.folder.is_dir() else {}
+        try:
+            present = {path.name: path for path in self.folder.iterdir()}
+        except FileNotFoundError:
+            present = {}
+        except OSError as error:
+            self._say("CNI result cache not read", error)
+            yield from (known for _, known in self._files.values())
+            return
         self._files = {name: read for name, read in self._files.items() if name in present}
         for name, path in present.items():
             yield self._read_file(name, path)
@@ -97,6 +126,17 @@ class CniResults:
         attachment = _parse(text, status.st_mtime_ns)
         self._files[name] = (stamp, attachment)
         return attachment
+
+
+def _watch_on(folder: Path) -> INotify:
+    """Raises OSError."""
+    inotify = INotify(nonblocking=True)
+    try:
+        inotify.add_watch(str(folder), _CHANGES)
+    except OSError:
+        inotify.close()
+        raise
+    return inotify
 
 
 def _parse(text: bytes, written_ns: int) -> _Attachment | None:
