@@ -6,12 +6,18 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.unit.test_parse_policy import VALUES
+from tokenbucket.bpf.slots import _owner, _owner_struct
 from tokenbucket.core.parse import parse_pod
 from tokenbucket.core.pod import PodId
+from tokenbucket.core.policy import Direction
+from tokenbucket.core.slot import Owner, SlotKey
 from tokenbucket.errors import SpecError
+
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=300)
 
 
 def document(**more: Any) -> dict[str, Any]:
@@ -47,6 +53,21 @@ def test_a_wrong_address_is_named(address: object) -> None:
     """A number would be an address to Python."""
     with pytest.raises(SpecError, match=r"status\.podIP: .*is not an IP address"):
         parse_pod(document(status={"podIP": address}))
+
+
+@given(TEXTS, TEXTS, TEXTS)
+@example("a", "a", "é" * 23 + "x")
+@example("a", "a", "é" * 40)
+@example("a", "a", "\ud800")
+@example("a" * 63, "a" * 253, "x" * 47)
+def test_what_is_accepted_has_room_in_the_kernel(namespace: str, name: str, uid: str) -> None:
+    """Else the agent would fall over one document, at each start. Room there is in bytes."""
+    try:
+        pod = parse_pod({"kind": "Pod", "metadata": {"namespace": namespace, "name": name, "uid": uid}})
+    except SpecError:
+        return
+    owner = Owner(SlotKey(pod.id, Direction.EGRESS), pod.id.name, 2**63 - 1)
+    assert _owner(bytes(_owner_struct(owner))) == owner
 
 
 @given(VALUES)

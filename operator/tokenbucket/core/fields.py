@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -58,11 +59,11 @@ class Fields:
         return value
 
     def text(self, value: object, path: str, default: str = "", longest: int = 253) -> str:
-        """A text."""
+        """A text. ``longest`` is in bytes of UTF-8, as the kernel's maps hold them."""
         if value is None:
             return default
-        if not isinstance(value, str) or len(value) > longest or "\0" in value:
-            self.wrong(path, value, f"must be a text of at most {longest} characters")
+        if not isinstance(value, str) or _size_bytes(value) > longest or "\0" in value:
+            self.wrong(path, value, f"must be a text of at most {longest} bytes")
             return default
         return value
 
@@ -103,6 +104,13 @@ class Fields:
         """Raises SpecError if anything was wrong."""
         if self.problems:
             raise SpecError(subject, tuple(self.problems))
+
+
+def _size_bytes(text: str) -> float:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # half a character, as an escape in YAML and JSON can say
+        return math.inf
 
 
 def subject_of(kind: str, document: object) -> str:

@@ -22,7 +22,7 @@ POLICY, REPORT, POD = "TokenBucketPolicy", "TokenBucketNode", "Pod"
 READINESS_GATE = "tokenbucket.dev/RateLimited"
 _ENDED = {"Succeeded", "Failed"}
 _NAMESPACE_LENGTH = 63
-_UID_LENGTH = 47
+_UID_BYTES = 47
 _LABELS, _VALUES = 16, 64
 _NO_LABEL = "is empty, which selects all pods; give a label with its value, or remove matchLabels"
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -51,7 +51,7 @@ def parse_policy(document: object) -> Policy:
         limits=_limits(fields, spec),
         priority=fields.integer(spec.get("priority"), "spec.priority", 0, 1000) or 0,
         mode=fields.choice(spec.get("mode"), "spec.mode", Mode, [mode.value for mode in Mode], Mode.ENFORCE),
-        uid=fields.text(metadata.get("uid"), "metadata.uid", longest=_UID_LENGTH),
+        uid=fields.text(metadata.get("uid"), "metadata.uid", longest=_UID_BYTES),
         generation=fields.integer(metadata.get("generation"), "metadata.generation", 0, 2**63 - 1) or 0,
         created=fields.text(metadata.get("creationTimestamp"), "metadata.creationTimestamp", longest=40),
     )
@@ -151,7 +151,7 @@ def parse_pod(document: object) -> Pod:
         id=PodId(
             _namespace(fields, metadata),
             fields.name(metadata.get("name"), "metadata.name"),
-            fields.text(metadata.get("uid"), "metadata.uid", longest=_UID_LENGTH),
+            fields.text(metadata.get("uid"), "metadata.uid", longest=_UID_BYTES),
         ),
         labels=_labels(fields, metadata.get("labels"), "metadata.labels"),
         addresses=frozenset() if ended else addresses,
