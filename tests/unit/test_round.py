@@ -38,11 +38,11 @@ def agent(name: str, *, ready: bool = True, age_s: float = 1000) -> Mapping[str,
     return {"metadata": metadata, "spec": {"nodeName": name}, "status": READY if ready else {}}
 
 
-def report(name: str) -> Mapping[str, Any]:
-    """A node with the policy in force on one pod."""
-    said = PolicyReport("shop", "web", "web-uid", 1, matched=1, programmed=1)
+def report(name: str, pods: int = 1) -> Mapping[str, Any]:
+    """A node with the policy in force on so many pods."""
+    said = (PolicyReport("shop", "web", "web-uid", 1, matched=pods, programmed=pods),) if pods else ()
     metadata = {"name": name, "uid": name, "creationTimestamp": ago(0)}
-    return {"metadata": metadata, "status": to_document(NodeReport(policies=(said,)))}
+    return {"metadata": metadata, "status": to_document(NodeReport(policies=said))}
 
 
 def writes_status(policy: str) -> Callable[[Seen], bool]:
@@ -63,6 +63,7 @@ class Cluster:
         api.kinds |= {REPORTS, NODES, EVENTS}
         self.stores = Stores(Store(read_policy), Store(read_report), Store(read_agent), Store(read_node))
         self.waits: list[float] = []
+        self.report_spread_s = 2.0
 
     def policy(self, age_s: float, name: str = "web", rate: str = "1M") -> None:
         """One that was written so long ago."""
@@ -83,7 +84,7 @@ class Cluster:
 
         async def make() -> None:
             async with Client() as client:
-                await Rounds(self.stores, self.waits.append).make(client)
+                await Rounds(self.stores, self.waits.append, self.report_spread_s).make(client)
 
         asyncio.run(make())
 
@@ -115,6 +116,25 @@ def test_a_policy_is_called_ready_only_when_every_agent_had_the_time_to_speak(cl
     assert 0 < min(cluster.waits) <= 4
     cluster.policy(age_s=5)
     assert cluster.written()["Ready"] == "Programmed"
+
+
+def test_agents_that_take_their_time_are_waited_for(cluster: Cluster) -> None:
+    """Those of thousands of nodes are told to: until then, one that has spoken speaks for itself alone."""
+    cluster.report_spread_s = 60.0
+    cluster.policy(age_s=50)
+    assert cluster.written() == {}
+    cluster.policy(age_s=63)
+    assert cluster.written()["Ready"] == "Programmed"
+
+
+def test_that_a_policy_selects_no_pod_is_said_when_all_agents_were_due(cluster: Cluster) -> None:
+    """Until then nobody may have looked."""
+    cluster.report_spread_s = 60.0
+    cluster.stores.reports.put(report("a", pods=0))
+    cluster.policy(age_s=50)
+    assert cluster.written() == {}
+    cluster.policy(age_s=70)
+    assert cluster.written()["Programmed"] == "NoMatchingPods"
 
 
 def test_what_is_wrong_is_said_at_once(cluster: Cluster) -> None:

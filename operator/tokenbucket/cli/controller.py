@@ -36,6 +36,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="HOST:PORT",
         help="where /healthz and /readyz are answered (default 0.0.0.0:10474)",
     )
+    verb.add_argument(
+        "--report-spread",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="what the agents are told: no policy is called ready before (default %(default)s)",
+    )
     verb.set_defaults(run=run)
 
 
@@ -45,7 +52,9 @@ def run(options: argparse.Namespace) -> ExitCode:
 
     set_up_logs(options)
     host, port = options.probe_address
-    controller = Controller(ControllerOptions(options.namespace, options.agents, host, port))
+    controller = Controller(
+        ControllerOptions(options.namespace, options.agents, host, port, options.report_spread)
+    )
     with ExitStack() as stack:
         if options.metrics_address:
             from tokenbucket.controller.exposition import serve  # noqa: PLC0415

@@ -32,11 +32,11 @@ from tokenbucket.kubernetes.store import Store
 
 log = logging.getLogger(__name__)
 
-_UNSEEN_S = 10.0
-"""A policy that no agent has spoken of for so long selects no pod."""
-_DUE_S = 4.0
-"""Until then a policy may be in force on the nodes that have spoken of it, and not on others: agents gather
-news for a second, and times are in seconds.
+_UNSEEN_S = 8.0
+"""A policy that no agent has spoken of for so long after all were due selects no pod."""
+_DUE_S = 2.0
+"""Until so long after all were due a policy may be in force on the nodes that have spoken of it, and not on
+others: times are in seconds, and requests take their time.
 """
 _STARTING_S = 60.0
 """An agent's pod that is not ready for so long, and has never reported, is not just starting."""
@@ -55,10 +55,14 @@ class Stores:
 class Rounds:
     """Use :meth:`make` whenever something may have changed."""
 
-    def __init__(self, stores: Stores, again: Callable[[float], None]) -> None:
-        """``again`` asks for another round after so many seconds."""
+    def __init__(self, stores: Stores, again: Callable[[float], None], report_spread_s: float = 2.0) -> None:
+        """``again`` asks for another round after so many seconds. Agents tell of a change within
+        ``report_spread_s``.
+        """
         self._stores = stores
         self._again = again
+        self._due_s = report_spread_s + _DUE_S
+        self._unseen_s = report_spread_s + _UNSEEN_S
         self._pace = Pace()
         self._attempts = Attempts(again)
 
@@ -81,12 +85,16 @@ class Rounds:
         for policy in policies:
             head = policy.head
             # Until then, that it matches no pod would be a guess.
-            if not concerned[head.namespace, head.name] and self._is_younger(policy.changed_s, _UNSEEN_S):
+            if not concerned[head.namespace, head.name] and self._is_younger(
+                policy.changed_s, self._unseen_s
+            ):
                 continue
             before = policy.status.get("conditions") or []
             agents = Agents(alive, tuple(name for name, last_s in silent if last_s < policy.changed_s))
             status = policy_status(head, concerned[head.namespace, head.name], before, now, agents)
-            if status == policy.status or (_is_ready(status) and self._is_younger(policy.changed_s, _DUE_S)):
+            if status == policy.status or (
+                _is_ready(status) and self._is_younger(policy.changed_s, self._due_s)
+            ):
                 continue
             wait_s = self._pace.wait_s(head.uid, len(states), time.monotonic())
             if wait_s > 0:

@@ -35,6 +35,8 @@ class ControllerOptions:
     """Label selector of the agents' pods."""
     probe_host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks the pod's own address
     probe_port: int = 10474
+    report_spread_s: float = 2.0
+    """Agents tell of a change within so long."""
 
 
 class Controller:
@@ -54,7 +56,7 @@ class Controller:
             Watch(Selection(NODES), self.stores.nodes),
             Watch(Selection(PODS, labels=options.agents), self.stores.agents, options.namespace),
         )
-        self._rounds = Rounds(self.stores, self._wake_after)
+        self._rounds = Rounds(self.stores, self._wake_after, options.report_spread_s)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._stop = asyncio.Event()
