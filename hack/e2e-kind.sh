@@ -6,7 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cluster=${KIND_CLUSTER:-tokenbucket-e2e}
+# As tests/e2e calls them, which pulls neither.
 image=localhost/tokenbucket:test
+client=localhost/client:1
+unset TOKENBUCKET_E2E_IMAGE TOKENBUCKET_E2E_CLIENT_IMAGE
 
 for tool in docker helm kind kubectl; do
 	if ! command -v "$tool" >/dev/null; then
@@ -26,6 +29,7 @@ end() {
 }
 
 BUILDER=docker hack/image.sh "$image"
+docker build --tag "$client" tests/e2e/cluster/dockerfiles/client
 
 if ! kind get clusters | grep -qx "$cluster"; then
 	trap end EXIT
@@ -35,7 +39,7 @@ else
 	trap end EXIT
 	kind export kubeconfig --name "$cluster" --kubeconfig "$state/kubeconfig"
 fi
-kind load docker-image "$image" --name "$cluster"
+kind load docker-image "$image" "$client" --name "$cluster"
 
 # A node of kind is a container: systemd does not mount the bpffs there, as it does on a machine.
 for node in $(kind get nodes --name "$cluster"); do

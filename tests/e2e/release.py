@@ -35,12 +35,10 @@ class Release:
         """Commands in the release's namespace."""
         return Kubectl(self.admin.kubeconfig, self.admin.program, NAMESPACE)
 
-    def install(self, image: str = TAG, **values: object) -> None:
+    def install(self, image: str = "", **values: object) -> None:
         """``helm upgrade --install``, and waits until all is ready. In names of values, ``__`` is a dot."""
-        repository, _, tag = image.rpartition(":")
         given = {
-            "image.repository": repository,
-            "image.tag": tag,
+            **_image(image),
             # All agents at once: a rollout that is careful would take the tests minutes.
             "agent.updateStrategy.rollingUpdate.maxUnavailable": "100%",
             "agent.startJitterSeconds": 0,
@@ -87,6 +85,20 @@ class Release:
         argv = [*together, f"--kubeconfig={self.admin.kubeconfig}", f"--namespace={NAMESPACE}", *words]
         env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         return run(argv, part=f"helm {words[0]}", env=env, timeout_s=TIMEOUT_S + 60)
+
+
+def _image(tag: str) -> dict[str, str]:
+    """The chart's values for an image that the nodes were given. With no tag, for the one that
+    ``$TOKENBUCKET_E2E_IMAGE`` names, pulled each time since somebody may have pushed it anew; otherwise for
+    this checkout's.
+    """
+    named = "" if tag else os.environ.get("TOKENBUCKET_E2E_IMAGE", "")
+    repository, _, tag = (tag or named or TAG).rpartition(":")
+    return {
+        "image.repository": repository,
+        "image.tag": tag,
+        "image.pullPolicy": "Always" if named else "Never",
+    }
 
 
 def policy(name: str, app: str | None = None, **spec: object) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .client import client_image
 from .errors import ClusterError
-from .images import CLIENT_TAG
 from .kubectl import Kubectl
 
 _NAME = "node-shell"
@@ -48,8 +48,7 @@ def node_shells(kubectl: Kubectl) -> Iterator[NodeShell]:
 def _daemon_set() -> dict[str, Any]:
     container = {
         "name": "main",
-        "image": CLIENT_TAG,
-        "imagePullPolicy": "Never",
+        **client_image(),
         "command": ["sleep", "infinity"],
         "securityContext": {"privileged": True},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .images import CLIENT_TAG
+from .client import client_image
 
 HTTP_PORT = 80
 IPERF_PORT = 5201
@@ -25,8 +25,7 @@ def pod(
     """A pod that waits, or runs ``command``; on ``node`` if one is named. ``spec`` is added to its spec."""
     container: dict[str, Any] = {
         "name": "main",
-        "image": CLIENT_TAG,
-        "imagePullPolicy": "Never",
+        **client_image(),
         "command": list(command or _WAIT),
         "securityContext": {"capabilities": {"add": ["NET_RAW", "NET_ADMIN"]}},
     }
