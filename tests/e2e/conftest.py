@@ -14,7 +14,7 @@ from cluster.kubectl import Kubectl
 from cluster.lifecycle import down, up
 from cluster.node_shell import NodeShell, node_shells
 from tests.e2e.image import layout_image, operator_image
-from tests.e2e.release import Release
+from tests.e2e.release import Release, until
 
 
 def _external() -> Path | None:
@@ -69,6 +69,31 @@ def nodes(kubectl: Kubectl) -> list[str]:
         for node in kubectl.items("nodes")
         if not any(taint["effect"] != "PreferNoSchedule" for taint in node["spec"].get("taints", ()))
     ]
+
+
+@pytest.fixture(scope="session")
+def has_fq(release: Release, nodes: list[str]) -> dict[str, bool]:
+    """Whether the kernel of each node has ``fq``, as its agent reports."""
+
+    def reported() -> dict[str, bool]:
+        found = {each["metadata"]["name"]: each["status"].get("fq") for each in release.admin.items("tbn")}
+        return found if found.keys() >= set(nodes) else {}
+
+    return until(reported)
+
+
+@pytest.fixture(scope="session")
+def with_fq(has_fq: dict[str, bool], nodes: list[str]) -> list[str]:
+    """The nodes where Delay can be had."""
+    found = [node for node in nodes if has_fq[node]]
+    return found or pytest.skip("no node of the cluster has a kernel with sch_fq")
+
+
+@pytest.fixture(scope="session")
+def without_fq(has_fq: dict[str, bool], nodes: list[str]) -> list[str]:
+    """The nodes where it cannot."""
+    found = [node for node in nodes if not has_fq[node]]
+    return found or pytest.skip("every node of the cluster has a kernel with sch_fq")
 
 
 @pytest.fixture(scope="session")
