@@ -48,6 +48,14 @@ FLOODS = {
 }
 
 
+IN_FORCE = {
+    "Delay": ("with_fq", "Delay", "Delay"),
+    "Delay, degraded": ("without_fq", "Delay", "Drop (degraded: no fq)"),
+    "Drop": ("nodes", "Drop", "Drop"),
+}
+"""The fixture with the nodes for it, the action declared, and what the policy's status calls it."""
+
+
 def probed(name: str, node: str) -> dict[str, Any]:
     """A pod with a container for each kind of probe; both of its probes are asked each second."""
     document = pod(name, node)
@@ -66,10 +74,13 @@ def probed(name: str, node: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
-    """A client on one node, and on another the pod with the probes."""
+def shop(request: pytest.FixtureRequest, release: Release, nodes: list[str]) -> Iterator[Kubectl]:
+    """A client on one node, and the pod with the probes on the last of the nodes that a test asks for, by the
+    name of their fixture.
+    """
+    places: list[str] = request.getfixturevalue(getattr(request, "param", "nodes"))
     with release.admin.fresh_namespace("probes") as here:
-        here.apply(pod("client", nodes[0]), probed("web", nodes[-1]))
+        here.apply(pod("client", nodes[0]), probed("web", places[-1]))
         here.wait("condition=Ready", "pod", "--all", timeout_s=180)
         yield here
 
@@ -87,12 +98,15 @@ def complaints(here: Kubectl) -> str:
     return here.run("get", "events", "--field-selector=reason=Unhealthy", "--output=wide")
 
 
-@pytest.mark.parametrize("action", ["Delay", "Drop"])
+@pytest.mark.parametrize(("shop", "action", "in_force"), IN_FORCE.values(), ids=IN_FORCE, indirect=["shop"])
 @pytest.mark.parametrize("flood", FLOODS)
-def test_no_probe_fails_on_a_pod_that_is_flooded(shop: Kubectl, action: str, flood: str) -> None:
-    """Ready all the time, and nothing started again; also where Delay cannot be had and is Drop."""
+def test_no_probe_fails_on_a_pod_that_is_flooded(
+    shop: Kubectl, action: str, in_force: str, flood: str
+) -> None:
+    """Ready all the time, and nothing started again."""
     shop.apply(policy("web", "web", ingress={"rate": {"bits": str(RATE)}, "exceedAction": action}))
     wait_ready(shop, "web", 1)
+    assert shop.get("tbp", "web")["status"]["action"] == in_force
     before = health(shop)
     target = f"--client={address(shop, 'web')}"
     words = ["iperf3", target, f"--port={IPERF_PORT}", f"--time={SECONDS}", *FLOODS[flood]]
