@@ -13,7 +13,7 @@ from cluster.kubectl import Kubectl
 from tests.e2e.traffic import address
 
 _PORT = 9999
-_LONGEST_S = 240
+_LONGEST_S = 600
 """A flow that nobody ends ends by itself."""
 _RECORD = "/tmp/record"
 _PID = "/tmp/pid"

@@ -15,7 +15,7 @@ from cluster.node_shell import NodeShell
 from cluster.shape import Node
 from tests.e2e.agents import AGENT_PIDS
 from tests.e2e.release import Release, until
-from tests.e2e.two_limits import POLICIES, TwoLimits, limited, two_limited_pods, unlimited
+from tests.e2e.two_limits import NAMES, TwoLimits, limited, two_held_pods, two_limited_pods, unlimited
 
 _NOT_READY = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
 
@@ -28,17 +28,41 @@ def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
     release.install()
 
 
-def test_nothing_stays_but_the_policies(shop: TwoLimits, shell: NodeShell, nodes: list[str]) -> None:
-    """No queueing discipline and so no filter, no pin and no report; traffic is unlimited. With the chart
-    installed again, the policies are in force again.
+@pytest.fixture
+def held(release: Release, with_fq: list[str], nodes: list[str]) -> Iterator[TwoLimits]:
+    """The same for Delay."""
+    with two_held_pods(release, with_fq, nodes, "uninstall-delay") as made:
+        yield made
+    release.install()
+
+
+@pytest.mark.parametrize(
+    ("limits", "on_nodes", "in_pods"),
+    [("shop", {"clsact"}, set()), ("held", {"clsact", "fq"}, {"clsact", "fq"})],
+    ids=["Drop", "Delay"],
+)
+def test_nothing_stays_but_the_policies(
+    request: pytest.FixtureRequest,
+    shell: NodeShell,
+    nodes: list[str],
+    limits: str,
+    on_nodes: set[str],
+    in_pods: set[str],
+) -> None:
+    """Neither on the nodes nor in the pods: no queueing discipline and so no filter, no pin and no report;
+    traffic is unlimited. With the chart installed again, the policies are in force again.
     """
-    before = {node: _queues(shell, node) for node in nodes}
-    shop.kubectl.apply(*POLICIES)
+    shop: TwoLimits = request.getfixturevalue(limits)
+    before = _queues(shop, shell, nodes)
+    shop.apply()
     shop.wait()
-    assert all(_queues(shell, node) != before[node] for node in shop.nodes)
+    during = _queues(shop, shell, nodes)
+    for place in before:
+        expected = on_nodes if place in shop.nodes else in_pods if place in NAMES else set()
+        assert {kind for _, kind in during[place] - before[place]} == expected, place
     shop.release.uninstall()
+    assert _queues(shop, shell, nodes) == before
     for node in nodes:
-        assert _queues(shell, node) == before[node]
         assert "tokenbucket" not in shell.run(node, "ls", "/sys/fs/bpf")
     assert not shop.kubectl.items("tokenbucketnodes")
     assert {each["metadata"]["name"] for each in shop.kubectl.items("tbp")} == {"web", "worker"}
@@ -54,15 +78,20 @@ def test_nothing_stays_but_the_policies(shop: TwoLimits, shell: NodeShell, nodes
             limited(flow)
 
 
-def _queues(shell: NodeShell, node: str) -> list[tuple[str, str]]:
-    """Link and kind of each queueing discipline that somebody has added on the node."""
-    found = json.loads(shell.run(node, "tc", "-json", "qdisc", "show"))
-    return sorted((each["dev"], each["kind"]) for each in found if each["kind"] != "noqueue")
+def _queues(shop: TwoLimits, shell: NodeShell, nodes: list[str]) -> dict[str, set[tuple[str, str]]]:
+    """Link and kind of each queueing discipline that somebody has added, by node and by limited pod."""
+    show = ("tc", "-json", "qdisc", "show")
+    said = {node: shell.run(node, *show) for node in nodes}
+    said |= {name: shop.kubectl.exec(name, *show) for name in NAMES}
+    return {
+        place: {(each["dev"], each["kind"]) for each in json.loads(text) if each["kind"] != "noqueue"}
+        for place, text in said.items()
+    }
 
 
 def test_a_node_that_cannot_be_reached_is_named(shop: TwoLimits, cluster: Cluster) -> None:
     """Uninstalling ends all the same. What stays on that node is in force, and the next installation's."""
-    shop.kubectl.apply(*POLICIES)
+    shop.apply()
     shop.wait()
     lost = next(each for each in cluster.nodes if each.name == shop.nodes[1])
     with shop.under_traffic() as (received, sent):

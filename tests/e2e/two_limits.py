@@ -1,4 +1,6 @@
-"""One pod limited in what it receives and one in what it sends, and traffic through both limits."""
+"""One pod limited in what it receives and one in what it sends, and traffic through both limits. What exceeds
+is dropped, or held back.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +13,42 @@ from cluster.workloads import pod
 from tests.e2e.continuous import ContinuousTraffic
 from tests.e2e.release import Release, condition, policy, until, wait_ready
 
-RATE = 10_000_000
-BURST = 262_144
+RATE = 5_000_000
+"""Low enough for a node with an emulated processor."""
+BURST = 131_072
 TOLERANCE = BURST // 8
 """Bytes: what the limit lets through in 26 ms."""
-LIMIT = {"rate": {"bits": "10M"}, "burst": {"bytes": "256Ki"}, "exceedAction": "Drop"}
-POLICIES = (policy("web", "web", ingress=LIMIT), policy("worker", "worker", egress=LIMIT))
-_NAMES = ("web", "worker")
+LIMIT = {"rate": {"bits": "5M"}, "burst": {"bytes": "128Ki"}, "exceedAction": "Drop"}
+NAMES = ("web", "worker")
+_DELAY = {**LIMIT, "exceedAction": "Delay"}
+_POLICIES = {
+    "Drop": {"web": {"ingress": LIMIT}, "worker": {"egress": LIMIT}},
+    # In both directions: queues on the node's side and in the pods.
+    "Delay": {name: {"ingress": _DELAY, "egress": _DELAY} for name in NAMES},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class TwoLimits:
     """The pod ``web`` is on the first of two nodes, the pod ``worker`` on the second. Their policies have the
-    same names.
+    same names, and the action.
     """
 
     kubectl: Kubectl
     release: Release
     nodes: tuple[str, str]
+    action: str
+
+    def apply(self, **spec: object) -> None:
+        """The policies, with ``spec`` added to what each says."""
+        limits = _POLICIES[self.action]
+        self.kubectl.apply(*(policy(name, name, **limits[name], **spec) for name in NAMES))
 
     def wait(self) -> None:
-        """Until both limits are in force, and the nodes and the policies say so."""
-        for name, node in zip(_NAMES, self.nodes, strict=True):
+        """Until both limits are in force as declared, and the nodes and the policies say so."""
+        for name, node in zip(NAMES, self.nodes, strict=True):
             wait_ready(self.kubectl, name, 1)
+            assert self.kubectl.get("tbp", name)["status"]["action"] == self.action
             until(lambda node=node, name=name: name in self.in_force(node))  # type: ignore[misc]
 
     def in_force(self, node: str) -> set[str]:
@@ -47,7 +62,7 @@ class TwoLimits:
 
     def programmed(self, status: str, reason: str) -> bool:
         """Whether both policies have the condition Programmed with that status and reason."""
-        found = [condition(self.kubectl, name, "Programmed") for name in _NAMES]
+        found = [condition(self.kubectl, name, "Programmed") for name in NAMES]
         return all((each.get("status"), each.get("reason")) == (status, reason) for each in found)
 
     @contextlib.contextmanager
@@ -85,9 +100,28 @@ def unlimited(flow: ContinuousTraffic) -> bool:
 
 @contextlib.contextmanager
 def two_limited_pods(release: Release, nodes: list[str], namespace: str) -> Iterator[TwoLimits]:
-    """The pods, in a namespace of their own, without the policies."""
-    first, second = nodes[0], nodes[1 % len(nodes)]
+    """The pods, each on a node of its own, in a namespace of their own, without the policies."""
+    places = nodes[0], nodes[1 % len(nodes)]
+    with _pods(release, namespace, places, peers=places[::-1]) as here:
+        yield TwoLimits(here, release, places, "Drop")
+
+
+@contextlib.contextmanager
+def two_held_pods(
+    release: Release, with_fq: list[str], nodes: list[str], namespace: str
+) -> Iterator[TwoLimits]:
+    """The same with Delay, so both on a node that has ``fq``."""
+    held = with_fq[0]
+    other = next((node for node in nodes if node != held), held)
+    with _pods(release, namespace, (held, held), peers=(other, other)) as here:
+        yield TwoLimits(here, release, (held, held), "Delay")
+
+
+@contextlib.contextmanager
+def _pods(
+    release: Release, namespace: str, places: tuple[str, str], peers: tuple[str, str]
+) -> Iterator[Kubectl]:
     with release.admin.fresh_namespace(namespace) as here:
-        here.apply(pod("web", first), pod("sink", first), pod("caller", second), pod("worker", second))
+        here.apply(*map(pod, (*NAMES, "caller", "sink"), (*places, *peers)))
         here.wait("condition=Ready", "pod", "--all", timeout_s=180)
-        yield TwoLimits(here, release, (first, second))
+        yield here
