@@ -25,7 +25,7 @@ def section(title: str, text: str) -> str:
 
 def main() -> None:
     overview = help_of()
-    verbs = re.findall(r"^    ([a-z]+) ", overview, flags=re.MULTILINE)
+    verbs = re.findall(r"^    ([a-z]+)\b", overview, flags=re.MULTILINE)
     sections = [section("tokenbucket", overview)]
     sections += [section(f"tokenbucket {verb}", help_of(verb)) for verb in verbs]
     PAGE.write_text(HEADING + "\n".join(sections) + "\n")
