@@ -23,6 +23,8 @@ from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.monitor import Monitor
+from tokenbucket.netlink.namespaces import numbered_namespaces
+from tokenbucket.netlink.traffic import received_packets
 from tokenbucket.netlink.view import Place, View
 
 
@@ -464,3 +466,12 @@ def test_a_pods_namespace_is_read_again_when_something_changes_in_it(lab, monito
 
 def _index_inside(pod: Pod) -> int:
     return json.loads(ip("-json", "link", "show", "dev", "eth0", netns=pod.netns))[0]["ifindex"]
+
+
+def test_ones_own_namespace_is_no_pods(lab, view):
+    """The kernel numbers it once it is asked for a pod's interface. What is ours would be seen twice."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    view.refresh()
+    link = view.links[pod.ifindex]
+    assert received_packets(view.connection, link.nsid, link.peer_ifindex) is not None
+    assert {each.inode for each in numbered_namespaces(view.connection).values()} == {pod.inode}

@@ -59,12 +59,15 @@ def reachable_namespaces() -> tuple[Namespace, ...]:
 
 
 def numbered_namespaces(connection: Connection) -> dict[int, Namespace]:
-    """The reachable namespaces that the connection's namespace has a number for, by number.
+    """The reachable namespaces that one's own has a number for, by number. It may have one for itself, given
+    by the kernel to tell where the other end of a pod's interface is; that is no other namespace.
 
     Raises KernelError.
     """
-    found = {}
+    own, found = own_namespace(), {}
     for namespace in reachable_namespaces():
+        if namespace.inode == own.inode:
+            continue
         try:
             number = _number_of(connection, namespace)
         except KernelError as error:
