@@ -108,9 +108,9 @@ def test_what_is_to_leave_after_more_than_ten_seconds_waits(agent: Agent, pods: 
     client, web = pods
     limited(agent, web, rate={"bits": "8k"}, burst={"bytes": "1Ki"}, maxDelay=None)
     send(client, web, 12, SIZE)
-    waiting = root(web)
-    assert limit_of("web")["exceedPackets"] == 0
-    assert (waiting["qlen"] > 8, waiting["drops"]) == (True, 0)
+    limit = limit_of("web")
+    assert (limit["delayedPackets"], limit["exceedPackets"]) == (11, 0)
+    assert root(web)["drops"] == 0
 
 
 @pytest.mark.needs("sch_fq")

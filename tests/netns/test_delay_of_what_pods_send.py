@@ -94,10 +94,10 @@ def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
     agent.start(full_pass_s=600.0)  # which would try again
     limited(agent, web)
     with web.popen("sh", "-c", "while sleep 0.1; do tc qdisc del dev eth0 clsact; done 2>/dev/null") as loop:
-        wait(lambda: on_the_node(web), agent.log)
+        (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
         loop.kill()
-    (event,) = agent.events("not in force as declared")
     assert event["reason"] == "ContendedInPod"
+    assert on_the_node(web)
     assert limit_of("web", "egress")["exceedAction"] == "Drop"
     assert send(web, sink, 1000, SIZE) < 1000
 
