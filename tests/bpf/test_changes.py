@@ -3,65 +3,121 @@
 from __future__ import annotations
 
 import itertools
-import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.bpf.bucket_machine import Machine, config
-from tests.bpf.flood import flood
-from tests.bpf.test_peers import FULL, MS, peers
-from tokenbucket.bpf.slots import monotonic_ns
+from tests.bpf.bucket_machine import Machine, config, context
+from tests.bpf.test_peers import ALICE, BOB, FULL, MBIT, MS, NOW_NS, A, Address, B, frame, peers
+from tokenbucket.bpf import syscall
 from tokenbucket.core import gcra
 from tokenbucket.core.slot import SlotConfig
+from tokenbucket.layout import NO_SLOT
 
-SLOW, FAST = 4_000_000, 16_000_000
+SLOW, FAST = 8 * MBIT, 32 * MBIT
 BURST_S = 1 / 32
-DELAY_NS = 40 * MS
-CHANGES, PAUSE_S = 2000, 0.0005
-PACKETS_PER_S = 10**6
+CHANGES, CHANGE_NS = 1000, MS // 2
+SENDERS = (A, B, ALICE, BOB)
+FLOOD = {"size_bytes": FULL, "at_once": 64}
+TRICKLE = {"size_bytes": 100, "at_once": 1}
+"""Of all senders 6.4 Mbit/s and 8,000 packets/s, which every limit here lets pass."""
 
 
-def limit(bits_per_s: int, **action: object) -> SlotConfig:
-    """A rate with a burst of that time; packets are limited too, far above what comes."""
-    return config(
-        bits_per_s,
-        int(bits_per_s * BURST_S / 8),
-        PACKETS_PER_S,
-        PACKETS_PER_S,
-        **action,  # type: ignore[arg-type]
-    )
+def limit(bits_per_s: int, packets_per_s: int = 10**6, **action: object) -> SlotConfig:
+    """Bursts of that time at both rates. The default for packets is far above what comes."""
+    bursts = int(bits_per_s * BURST_S / 8), int(packets_per_s * BURST_S)
+    return config(bits_per_s, bursts[0], packets_per_s, bursts[1], **action)  # type: ignore[arg-type]
 
 
+def delay(milliseconds: int) -> dict[str, object]:
+    return {"max_delay_q": milliseconds * MS * gcra.QUANTA_PER_NS}
+
+
+PER_PEER = {"per_peer": peers(SLOW, SLOW // 80)}
+PER_WIDER_PEER = {"per_peer": peers(SLOW, SLOW // 80, ipv4_prefix_length=24, ipv6_prefix_length=48)}
 ACTIONS: dict[str, dict[str, object]] = {
     "Drop": {},
-    "Delay": {"max_delay_q": DELAY_NS * gcra.QUANTA_PER_NS},
-    "per peer": {"per_peer": peers(SLOW, SLOW // 80)},
-    "Delay per peer": {
-        "max_delay_q": DELAY_NS * gcra.QUANTA_PER_NS,
-        "per_peer": peers(SLOW, SLOW // 80),
-    },
+    "Delay": delay(40),
+    "shorter Delay": delay(10),
+    "Mark": {"dscp": 10},
+    "other Mark": {"dscp": 46},
+    "Observe": {"observe": True},
+    "Delay, observed": {**delay(40), "observe": True},
+    "per peer": PER_PEER,
+    "per wider peer": PER_WIDER_PEER,
+    "Delay per peer": {**delay(40), **PER_PEER},
 }
+LIMITS: dict[str, list[SlotConfig]] = {
+    **{
+        f"rate and burst, {name}": [limit(SLOW, **each), limit(FAST, **each)]
+        for name, each in ACTIONS.items()
+    },
+    "packet rate and burst": [limit(1000 * MBIT, 10_000), limit(1000 * MBIT, 40_000)],
+    "maxDelay": [limit(SLOW, **delay(40)), limit(SLOW, **delay(10))],
+    "dscp": [limit(SLOW, dscp=10), limit(SLOW, dscp=46)],
+    "Mark and Observe": [limit(SLOW, dscp=10), limit(SLOW, observe=True)],
+    "prefix lengths": [limit(SLOW, **PER_PEER), limit(SLOW, **PER_WIDER_PEER)],
+    "all": [limit(rate, **each) for each in ACTIONS.values() for rate in (SLOW, FAST)],
+}
+CHANGING = pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 
 
-@pytest.mark.parametrize("actions", [*((name,) for name in ACTIONS), tuple(ACTIONS)], ids=", ".join)
-def test_changes_one_after_the_other_give_nothing_away(machine: Machine, actions: tuple[str, ...]) -> None:
-    """Of rate and burst, and from each action to each other: what is let through stays within the higher rate
-    x time + one burst, and does not fall below the lower rate.
+def changed(machine: Machine, limits: list[SlotConfig], size_bytes: int, at_once: int) -> Iterator[set[int]]:
+    """Goes from each limit to each other, one with each step of the clock, while all senders send. After each
+    it yields the code points that the last packets left with.
     """
-    limits = [limit(rate, **ACTIONS[name]) for name in actions for rate in (SLOW, FAST)]
     machine.configure(limits[0])
-    began_ns = monotonic_ns()
-    machine.fill(began_ns)
-    changes = (each for pair in itertools.permutations(limits, 2) for each in pair)
-    with flood(machine):
-        for each in itertools.islice(itertools.cycle(changes), CHANGES):
+    machine.fill(NOW_NS)
+    walk = itertools.chain.from_iterable(itertools.combinations(limits, 2))
+    with ThreadPoolExecutor(2) as pool:
+        for step, each in enumerate(itertools.islice(itertools.cycle(walk), CHANGES), start=1):
+            skb = context(
+                NOW_NS + step * CHANGE_NS,
+                mark=machine.index,
+                ingress_ifindex=1,
+                wire_len=size_bytes,
+                gso_segs=1,
+            )
+            sent = [pool.submit(send, machine, peer, size_bytes, skb, at_once) for peer in SENDERS]
             machine.configure(each, fresh=False)
-            time.sleep(PAUSE_S)
-    lasted_s = (monotonic_ns() - began_ns) / 10**9
+            yield {run.result() for run in sent}
+
+
+def send(machine: Machine, peer: Address, size_bytes: int, skb: bytes, count: int) -> int:
+    """Sends one packet so many times. Returns its code point afterwards."""
+    left = syscall.test_run(machine.program_fd, frame(peer)[:size_bytes], skb, count).packet
+    return int.from_bytes(left[14:16]) >> (2 if peer.version == 4 else 6) & 0x3F
+
+
+@CHANGING
+def test_changes_one_after_the_other_give_nothing_away(machine: Machine, limits: list[SlotConfig]) -> None:
+    """At every moment, what conforms and what waits is within the higher rate x time + burst, and not below
+    the lower rate. Nothing is dropped by limits that drop nothing, or marked as none of them marks.
+    """
+    bits_per_s = max(one.bits_per_s for one in limits)
+    packets_per_s = max(one.packets_per_s for one in limits)
+    least_bits_per_s = min(min(one.bits_per_s, one.packets_per_s * 8 * FULL) for one in limits)
+    once_s = BURST_S + max(one.max_delay_q for one in limits) / gcra.QUANTA_PER_NS / 10**9
+    code_points = {one.dscp or 0 for one in limits}
+    without_limit = machine.slots.stats(NO_SLOT).unmetered_packets
+    lasted_s = 0.0
+    for left in changed(machine, limits, **FLOOD):
+        lasted_s += CHANGE_NS / 10**9
+        stats = machine.slots.stats(machine.index)
+        passed = stats.conform_bytes + stats.delayed_bytes
+        assert 8 * passed <= bits_per_s * (lasted_s + once_s) + 8 * 2 * FULL
+        assert passed / FULL <= packets_per_s * (lasted_s + once_s) + 2
+        assert 8 * passed >= least_bits_per_s * lasted_s
+        assert left <= code_points
+    assert CHANGES / lasted_s >= 1000
+    assert machine.slots.stats(NO_SLOT).unmetered_packets == without_limit
+    assert bool(stats.dropped_packets) is any(one.dscp is None and not one.observe for one in limits)
+
+
+@CHANGING
+def test_a_change_loses_nothing_that_both_limits_let_pass(machine: Machine, limits: list[SlotConfig]) -> None:
+    """Below the lower rate, each packet conforms, whichever limit it finds, or half of each."""
+    steps = sum(1 for _ in changed(machine, limits, **TRICKLE))
     stats = machine.slots.stats(machine.index)
-    admitted_bits = 8 * (stats.conform_bytes + stats.delayed_bytes)
-    waiting_s = DELAY_NS / 10**9 if any("Delay" in name for name in actions) else 0
-    assert stats.unmetered_packets == 0
-    assert stats.dropped_packets > 0
-    assert admitted_bits <= FAST * (lasted_s + BURST_S + waiting_s) + 8 * 2 * FULL
-    assert admitted_bits >= SLOW * lasted_s
+    assert (stats.conform_packets, stats.exceed_packets) == (steps * len(SENDERS), 0)

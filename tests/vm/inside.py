@@ -61,6 +61,7 @@ SHORT = (
     "tests/netns/test_delay.py::test_small_packets_do_not_wait_behind_large_ones",
     "tests/netns/test_delay.py::test_the_queue_goes_when_it_is_empty_and_nothing_of_it_is_lost",
     "tests/netns/test_delay_of_what_pods_send.py::test_the_sender_waits_and_nothing_is_lost",
+    "tests/netns/test_round_trip.py::",
     "tests/netns/test_peers.py::test_one_who_floods_leaves_the_others_their_share[IPv4-ptp]",
     "tests/netns/test_filters.py::test_program_sees_its_slot",
     "tests/netns/test_filters.py::test_ours_runs_before_others",

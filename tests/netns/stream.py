@@ -1,0 +1,73 @@
+"""Numbered UDP packets from one pod to another, for as long as a test lasts."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.netns.agent import PATIENCE_S
+from tests.netns.lab import Pod
+
+_RECEIVE = """
+import select, socket, sys, time
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
+server.bind((sys.argv[1], 9))
+print(time.monotonic_ns(), flush=True)
+arrived = []
+while server in select.select([server, sys.stdin], [], [])[0]:
+    number = int.from_bytes(server.recv(2048)[:8])
+    arrived.append((number, time.monotonic_ns()))
+for each in arrived:
+    print(*each)
+"""
+_SEND = """
+import select, socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.connect((sys.argv[1], 9))
+size, pause_s, sent = int(sys.argv[2]), float(sys.argv[3]), 0
+while not select.select([sys.stdin], [], [], pause_s)[0]:
+    client.send(sent.to_bytes(8).ljust(size, b'.'))
+    sent += 1
+print(sent)
+"""
+
+
+@dataclass
+class Stream:
+    """What was sent, once it has ended."""
+
+    sent: int = 0
+    arrived: list[tuple[int, int]] = field(default_factory=list)
+    """The number of each packet, and when it was read, in ns since before the first was sent."""
+
+
+@contextmanager
+def stream(source: Pod, target: Pod, size: int, pause_s: float) -> Iterator[Stream]:
+    """Packets of so many bytes of payload, with a pause after each, for the block."""
+    stream = Stream()
+    with _running(target, _RECEIVE, str(target.ip)) as receiver:
+        assert receiver.stdout
+        start_ns = int(receiver.stdout.readline())
+        with _running(source, _SEND, str(target.ip), str(size), str(pause_s)) as sender:
+            yield stream
+            stream.sent = int(sender.communicate(timeout=PATIENCE_S)[0])
+        time.sleep(0.05)  # softirqs deliver what was sent
+        lines = receiver.communicate(timeout=PATIENCE_S)[0].splitlines()
+    pairs = (map(int, line.split()) for line in lines)
+    stream.arrived = [(number, now_ns - start_ns) for number, now_ns in pairs]
+
+
+@contextmanager
+def _running(pod: Pod, script: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A program inside a pod that goes on until its input ends."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = pod.popen("/usr/bin/python3", "-c", script, *words, **pipes)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,81 @@
+"""A change between Delay and Drop while packets come: queues come and go, and hooks move."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.netns.agent import Agent, acquaint, document, policy, wait
+from tests.netns.lab import Lab, Pod
+from tests.netns.stream import stream
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("sch_fq")]
+SWITCHES = 3
+HEADERS = 42
+BURST = 8192
+MAX_DELAY_S = 0.1
+Ends = tuple[Pod, Pod]
+
+
+@pytest.fixture(params=["ingress", "egress"])
+def direction(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def ends(lab: Lab, direction: str) -> Ends:
+    """Who sends, and who receives; the one in that direction is limited."""
+    web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.1.1.2/24"])
+    acquaint(web, other)
+    return (other, web) if direction == "ingress" else (web, other)
+
+
+def limited(agent: Agent, direction: str, bits_per_s: int, action: str) -> None:
+    limit = {"rate": {"bits": bits_per_s}, "burst": {"bytes": BURST}, "exceedAction": action}
+    if action == "Delay":
+        limit["maxDelay"] = f"{int(MAX_DELAY_S * 1000)}ms"
+    agent.write("policy.yaml", policy("web", app="web", **{direction: limit}))
+
+
+def switches(agent: Agent, direction: str, bits_per_s: int) -> None:
+    """There and back, several times, each awaited to its last action."""
+    for number in range(1, SWITCHES + 1):
+        limited(agent, direction, bits_per_s, "Drop")
+        wait(lambda number=number: len(agent.events("queue removed")) == number, agent.log)
+        limited(agent, direction, bits_per_s, "Delay")
+        wait(lambda number=number: len(agent.events("limit set")) == 2 * number + 1, agent.log)
+
+
+def delaying(agent: Agent, ends: Ends, direction: str, bits_per_s: int) -> None:
+    """Starts the agent, with a limit in force."""
+    web = next(pod for pod in ends if pod.name == "web")
+    agent.write("pods.yaml", document(web, app="web"))
+    limited(agent, direction, bits_per_s, "Delay")
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+
+
+def test_below_the_limit_every_packet_arrives_once(agent: Agent, ends: Ends, direction: str) -> None:
+    """None is lost, and none is there twice."""
+    bits_per_s = 40_000_000
+    delaying(agent, ends, direction, bits_per_s)
+    with stream(*ends, size=100, pause_s=0.005) as sent:
+        switches(agent, direction, bits_per_s)
+    missing = set(range(sent.sent)) - {number for number, _ in sent.arrived}
+    assert (sorted(missing), len(sent.arrived)) == ([], sent.sent)
+
+
+def test_above_the_limit_no_more_arrives_than_it_lets_pass(agent: Agent, ends: Ends, direction: str) -> None:
+    """At every moment: the rate x time, the burst, and what Delay has let wait."""
+    bits_per_s = 2_000_000
+    delaying(agent, ends, direction, bits_per_s)
+    size = 1200
+    with stream(*ends, size=size, pause_s=0.002) as sent:
+        switches(agent, direction, bits_per_s)
+    assert len(sent.arrived) < sent.sent
+    once_bits = 8 * BURST + MAX_DELAY_S * bits_per_s
+    excess = [
+        count
+        for count, (_, now_ns) in enumerate(sent.arrived)
+        if count * (size + HEADERS) * 8 > bits_per_s * now_ns / 10**9 + once_bits
+    ]
+    assert excess == []
