@@ -324,8 +324,8 @@ def compare(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
         yield from samples(limiter, "flood of UDP", found)
     for rate, cells in itertools.groupby(UDP, lambda cell: cell.rate_bits_per_s):
         with installed(route, limiter, rate):
-            bench.use_up(depth(rate) or 0)
             for cell in cells:
+                bench.use_up(depth(rate) or 0)  # again, as a deep bucket fills in any pause
                 yield from samples(limiter, str(cell), bench.udp(cell))
     with installed(route, limiter, OUT_OF_REACH_BITS_PER_S):
         yield from samples(limiter, "far from the limit", bench.capacity())

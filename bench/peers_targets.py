@@ -102,7 +102,7 @@ def _udp(found: Found) -> list[Figure]:
 
 
 def _within(name: str, numbers: list[float], least: float, most: float) -> Figure:
-    met = least <= min(numbers) and max(numbers) <= most
+    met = least <= statistics.median(numbers) <= most
     return Figure(name, numbers, "%", f"{least:g} to {most:g}", met)
 
 
