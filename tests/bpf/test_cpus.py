@@ -52,7 +52,6 @@ def test_what_two_cpus_find_in_one_bucket_is_rate_times_time_and_a_burst(
     found_bytes = stats.conform_bytes + stats.delayed_bytes
     found_packets = stats.conform_packets + stats.delayed_packets
     assert stats.exceed_packets > 0
-    assert stats.unmetered_packets == 0
     if meters != "packets":
         assert found_bytes <= BITS_PER_S / 8 * (lasted_s + waiting_s) + BURST_BYTES + LARGEST_BYTES
     if meters != "bits":

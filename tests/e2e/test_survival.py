@@ -177,6 +177,35 @@ def test_a_switch_that_only_observes(shop: TwoLimits) -> None:
         shop.wait()
 
 
+def test_a_switch_that_is_deleted_changes_nothing(shop: TwoLimits) -> None:
+    """Off stays Off, ``kubectl get tbn`` says what is wrong, and ``helm upgrade`` brings it back."""
+    shop.release.enforce("Off")
+    try:
+        until(lambda: shop.programmed("False", "Off"))
+        shop.release.kubectl.run("delete", "configmap", "tokenbucket")
+        until(lambda: "ConfigMap: is missing" in shop.kubectl.run("get", "tbn", shop.nodes[0]))
+        assert shop.kubectl.get("tbn", shop.nodes[0])["status"]["enforcement"] == "Off"
+        assert shop.programmed("False", "Off")
+    finally:
+        shop.release.install()
+    shop.wait()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"enforcements": "Off"}, "has a key that nobody reads"),
+        ({"cleanup": "yes"}, "data.cleanup: must be"),
+        ({"enforcement": None}, "must be one of"),
+    ],
+)
+def test_a_slip_in_the_switch_is_refused(shop: TwoLimits, data: dict[str, str | None], message: str) -> None:
+    """Whoever needs it is in a hurry, and would believe that it is off."""
+    patch = json.dumps({"data": data})
+    with pytest.raises(ClusterError, match=message):
+        shop.release.kubectl.run("patch", "configmap", "tokenbucket", "--type=merge", f"--patch={patch}")
+
+
 @pytest.mark.parametrize("word", ["Of", ""])
 def test_a_word_that_the_switch_does_not_know_is_refused(shop: TwoLimits, word: str) -> None:
     """In both places, with the words that it knows."""

@@ -89,6 +89,17 @@ def _queues(shop: TwoLimits, shell: NodeShell, nodes: list[str]) -> dict[str, se
     }
 
 
+def test_the_kill_switch_need_not_be_there(shop: TwoLimits, shell: NodeShell) -> None:
+    """Somebody may have deleted its ConfigMap: the nodes are cleaned all the same."""
+    shop.apply()
+    shop.wait()
+    shop.release.kubectl.run("delete", "configmap", "tokenbucket")
+    shop.release.uninstall()
+    for node in shop.nodes:
+        assert "tokenbucket" not in shell.run(node, "ls", "/sys/fs/bpf")
+    assert not shop.kubectl.items("tokenbucketnodes")
+
+
 def test_a_node_that_cannot_be_reached_is_named(shop: TwoLimits, cluster: Cluster) -> None:
     """Uninstalling ends all the same. What stays on that node is in force, and the next installation's."""
     shop.apply()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns.agent import Agent, acquaint, document, policy, wait
+from tests.netns.agent import Agent, acquaint, document, limit_of, policy, wait
 from tests.netns.lab import Lab, Pod
 from tests.netns.stream import stream
 
@@ -66,6 +66,10 @@ def test_below_the_limit_only_the_change_of_a_queue_costs_packets(
     with stream(*ends, size=100, pause_s=0.005) as sent:
         switches(agent, direction, bits_per_s)
     numbers = [number for number, _ in sent.arrived]
+    counted = limit_of("web", direction)
+    assert counted
+    assert counted["exceedPackets"] == 0
+    assert counted["conformPackets"] >= len(numbers), "what a filter at each end sees counts twice"
     assert len(numbers) == len(set(numbers))
     assert sent.sent - len(numbers) <= 2 * SWITCHES * KERNELS_SHARE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tokenbucket.core.policy import Mode
-from tokenbucket.core.switch import Switch, Word, parse_switch, parse_word
+from tokenbucket.core.switch import MISSING, Switch, Word, parse_switch, parse_word
 
 
 @pytest.mark.parametrize("word", ["Off", "off", "OFF"])
@@ -14,9 +14,12 @@ def test_the_switch_is_understood_in_any_case(word: str) -> None:
     assert parse_switch({"enforcement": word}) == Switch(Word(Mode.OFF))
 
 
-def test_a_switch_that_says_nothing_leaves_it_to_the_default() -> None:
-    """As one that is not there."""
-    assert parse_switch({}) == Switch(Word(None), cleanup=False)
+@pytest.mark.parametrize("word", [parse_switch({}).word, MISSING], ids=["empty", "missing"])
+def test_a_switch_that_says_nothing_changes_nothing_and_is_said(word: Word) -> None:
+    """What was switched off in an emergency stays off when somebody deletes the switch."""
+    after = word.after(Word(Mode.OFF))
+    assert after.mode is Mode.OFF
+    assert after.problem
 
 
 def test_cleanup_is_asked_for_in_so_many_words() -> None:

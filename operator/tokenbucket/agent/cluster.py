@@ -18,7 +18,7 @@ from tokenbucket.agent.source import Wishes
 from tokenbucket.cni.results import CniResults
 from tokenbucket.core.pod import Pod
 from tokenbucket.core.policy import Mode, Policy, Refused
-from tokenbucket.core.switch import Switch, Word
+from tokenbucket.core.switch import MISSING, Switch, Word
 from tokenbucket.core.tally import Situation
 from tokenbucket.kubernetes.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection
 from tokenbucket.kubernetes.store import Store
@@ -80,6 +80,7 @@ class ClusterSource:
         self.asked_at = time.monotonic()
         """When the loop last asked for its wishes."""
         self._of_release = self._of_node = Word()
+        self._enforcement = Mode.ENFORCE
         self._cleanup = False
         self.clean = False
         self.told: Callable[[], None] = lambda: None
@@ -115,22 +116,31 @@ class ClusterSource:
             return None
         self._read_switch()
         policies = tuple(each for each in self.policies.values() if isinstance(each, Policy))
-        enforcement = self._of_node.mode or self._of_release.mode or Mode.ENFORCE
-        return Wishes(policies, self._pods(), enforcement, self._cleanup)
+        return Wishes(policies, self._pods(), self._switched(), self._cleanup)
 
     def _read_switch(self) -> None:
-        before = self._problem
-        # One that is deleted says nothing new: it goes with the release, while agents may still run.
+        before = self.problem
         if switch := self.switch.get(self.options.namespace, self.options.switch):
             self._of_release = switch.word.after(self._of_release)
             self._cleanup = switch.cleanup
+        elif not self._cleanup:  # then it goes with the release, while agents may still run
+            self._of_release = MISSING.after(self._of_release)
         if node := self.node.get("", self.options.node):
             self._of_node = node.word.after(self._of_node)
-        if self._problem and self._problem != before:
-            log.error("switch not understood", extra={"error": self._problem})
+        if self.problem and self.problem != before:
+            log.error("switch not understood", extra={"error": self.problem})
+
+    def _switched(self) -> Mode:
+        """What the switch says. A change of it is logged: whoever looks for a cause finds it there."""
+        before = self._enforcement
+        self._enforcement = self._of_node.mode or self._of_release.mode or Mode.ENFORCE
+        if self._enforcement is not before:
+            by = "the node's label" if self._of_node.mode else "the ConfigMap"
+            log.warning("enforcement switched", extra={"before": before, "now": self._enforcement, "by": by})
+        return self._enforcement
 
     @property
-    def _problem(self) -> str:
+    def problem(self) -> str:
         """What is wrong with the kill switch."""
         return "; ".join(filter(None, (self._of_release.problem, self._of_node.problem)))
 
@@ -154,7 +164,7 @@ class ClusterSource:
             outcome.findings,
             outcome.in_force,
             outcome.fq,
-            self._problem,
+            self.problem,
         )
         self.told()
 

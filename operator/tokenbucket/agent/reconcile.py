@@ -291,6 +291,7 @@ class Reconciler:
                     "policy": slot.owner.policy,
                     "slot": index,
                     "new": fresh,
+                    "observes": slot.config.observe,
                 } | rates
             case Attach(point, index):
                 return {"interface": self.view.name_of(point.interface), "hook": point.hook, "slot": index}
@@ -303,7 +304,9 @@ class Reconciler:
         """One line for each finding that is new, and one for each that is no more."""
         for finding in sorted(findings - self._said, key=str):
             details = {"limit": finding.key, "reason": finding.reason, "detail": finding.message}
-            log.warning("not in force as declared", extra=details)
+            # Every pod is without an address for a moment.
+            level = logging.INFO if finding.reason is Reason.NO_ADDRESS else logging.WARNING
+            log.log(level, "not in force as declared", extra=details)
         for finding in sorted(self._said - findings, key=str):
             log.info("no longer the case", extra={"limit": finding.key, "reason": finding.reason})
         self._said = findings

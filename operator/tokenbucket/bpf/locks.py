@@ -54,7 +54,8 @@ class Locks:
         except BlockingIOError as error:
             holder = os.read(fd, 32).decode().strip()
             os.close(fd)
-            raise LockedError(f"{self.folder}: another agent runs (pid {holder})") from error
+            where = f"as pid {holder} of the host or of its container"
+            raise LockedError(f"{self.folder}: another agent runs, {where}; stop it first") from error
         try:
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())

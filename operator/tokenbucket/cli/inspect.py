@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     found = [limit for limit in _read(options) if _is_meant(limit, options)]
     if not found:
-        print(f"tokenbucket: {options.pod or options.dev}: is not limited", file=sys.stderr)
+        print(f"tokenbucket: {options.pod or options.dev}: is not limited on this node", file=sys.stderr)
         return ExitCode.NOT_FOUND
     print("\n\n".join(machine(limit) for limit in found))
     return ExitCode.DONE

@@ -14,6 +14,7 @@ from tokenbucket.kubernetes.client import Client
 from tokenbucket.kubernetes.resources import CONFIG_MAPS, NODES, REPORTS, Selection
 
 _INTERVAL_S = 1.0
+_MANAGER = "tokenbucket-cleanup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,13 @@ async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[
     A node that is not ready is not waited for. Raises ApiError, and UnsupportedError without credentials.
     """
     async with Client() as client:
-        data = {"enforcement": Mode.OFF.value, "cleanup": "true"}
-        await client.merge(CONFIG_MAPS, switch, namespace, {"data": data})
+        document = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": switch, "namespace": namespace},
+            "data": {"enforcement": Mode.OFF.value, "cleanup": "true"},
+        }
+        await client.apply(CONFIG_MAPS, document, _MANAGER)  # makes it where somebody has deleted it
         say(f"ConfigMap {namespace}/{switch}: enforcement Off, cleanup true")
         deadline = time.monotonic() + timeout_s
         said = -1

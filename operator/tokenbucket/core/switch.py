@@ -25,6 +25,12 @@ class Word:
         return Word(before.mode, self.problem) if self.problem else self
 
 
+MISSING = Word(
+    problem="ConfigMap: is missing; till then it is as before, or Enforce for an agent that starts"
+)
+"""Somebody has deleted the release's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Switch:
     """What the release's ConfigMap says."""
@@ -37,7 +43,7 @@ class Switch:
 def parse_switch(data: Mapping[str, object]) -> Switch:
     """Reads the data of the ConfigMap."""
     cleanup = str(data.get("cleanup", "")).lower() == "true"
-    return Switch(parse_word("ConfigMap: enforcement", data.get("enforcement")), cleanup)
+    return Switch(parse_word("ConfigMap: enforcement", data.get("enforcement", "")), cleanup)
 
 
 def parse_word(place: str, word: object) -> Word:

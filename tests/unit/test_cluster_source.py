@@ -1,0 +1,79 @@
+"""What an agent takes from the API server: here the kill switch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.unit.fake_api import FakeApi
+from tokenbucket.agent.cluster import AgentOptions, ClusterSource
+from tokenbucket.core.policy import Mode
+from tokenbucket.core.switch import NODE_LABEL
+
+SWITCH = {"name": "switch", "namespace": "tokenbucket"}
+
+
+@pytest.fixture
+def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
+    """All has been listed, and the switch says Enforce."""
+    options = AgentOptions(
+        node="node", namespace="tokenbucket", pod="agent", switch="switch", cni_results=tmp_path / "results"
+    )
+    with closing(ClusterSource(options)) as source:
+        for watch in source.watches:
+            watch.store.synced.set()
+        switch(source, "Enforce")
+        assert enforcement(source) is Mode.ENFORCE
+        yield source
+
+
+def switch(source: ClusterSource, word: str, **data: str) -> None:
+    source.switch.put({"metadata": SWITCH, "data": {"enforcement": word, **data}})
+
+
+def label(source: ClusterSource, **labels: str) -> None:
+    source.node.put({"metadata": {"name": "node", "uid": "node", "labels": labels}})
+
+
+def enforcement(source: ClusterSource) -> Mode:
+    wishes = source.wishes()
+    assert wishes
+    return wishes.enforcement
+
+
+def test_the_log_says_who_has_moved_the_switch(
+    source: ClusterSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once: who looks for the cause of a detachment must not take it for a fault."""
+    switch(source, "Off")
+    assert [enforcement(source) for _ in range(2)] == [Mode.OFF] * 2
+    label(source, **{NODE_LABEL: "Observe"})
+    assert enforcement(source) is Mode.OBSERVE
+    said = [vars(record) for record in caplog.records]
+    assert [(each["before"], each["now"], each["by"]) for each in said] == [
+        (Mode.ENFORCE, Mode.OFF, "the ConfigMap"),
+        (Mode.OFF, Mode.OBSERVE, "the node's label"),
+    ]
+
+
+def test_a_switch_that_is_deleted_leaves_it_as_it_was_and_is_reported(source: ClusterSource) -> None:
+    """Nothing comes or goes with it unseen."""
+    switch(source, "Off")
+    assert enforcement(source) is Mode.OFF
+    source.switch.remove({"metadata": SWITCH})
+    assert enforcement(source) is Mode.OFF
+    assert "ConfigMap: is missing" in source.problem
+
+
+def test_a_switch_that_goes_with_the_release_is_no_problem(source: ClusterSource) -> None:
+    """Agents may still run then."""
+    switch(source, "Off", cleanup="true")
+    assert enforcement(source) is Mode.OFF
+    source.switch.remove({"metadata": SWITCH})
+    wishes = source.wishes()
+    assert wishes
+    assert wishes.cleanup
+    assert source.problem == ""
