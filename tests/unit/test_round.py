@@ -137,6 +137,18 @@ def test_that_a_policy_selects_no_pod_is_said_when_all_agents_were_due(cluster: 
     assert cluster.written()["Programmed"] == "NoMatchingPods"
 
 
+def test_a_policy_is_read_with_its_limits_in_words() -> None:
+    """One that is wrong has none, and says what is."""
+    document = {"metadata": {"name": "web", "namespace": "shop"}, "spec": {"podSelector": {}}}
+    document |= {"apiVersion": API_VERSION, "kind": POLICY}
+    document["spec"] |= {"egress": {"rate": {"bits": "10M"}, "exceedAction": "Drop"}}
+    assert read_policy(document).head.declared == {"egress": "10Mbit/s, burst 625kB, Drop"}
+    document["spec"] |= {"ingress": {"rate": {"bits": "10Mbps"}}}
+    head = read_policy(document).head
+    assert head.declared == {}
+    assert "10M" in head.refused
+
+
 def test_what_is_wrong_is_said_at_once(cluster: Cluster) -> None:
     """There is nothing to wait for."""
     cluster.stores.agents.put(agent("a", ready=False))

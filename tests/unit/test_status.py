@@ -115,6 +115,14 @@ def test_a_policy_that_selects_no_pod_is_ready() -> None:
     assert "action" not in document
 
 
+def test_a_limit_that_is_in_force_nowhere_is_shown_as_declared() -> None:
+    """Whoever looks sees what it would do; what is in force on some pods comes before that."""
+    head = replace(HEAD, declared={"ingress": WORDS, "egress": WORDS})
+    assert status(head=head)["effective"] == {"ingress": WORDS, "egress": WORDS}
+    document = status(good(effective={"egress": "1Mbit/s"}), head=head)
+    assert document["effective"] == {"ingress": WORDS, "egress": "1Mbit/s"}
+
+
 def test_a_policy_that_the_controller_refuses_is_invalid_without_any_node() -> None:
     """Ready says what is wrong."""
     document = status(head=dataclasses.replace(HEAD, refused="spec.ingress: is empty"))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tokenbucket.cli.exit_codes import ExitCode
-from tokenbucket.core.bucket import action_of, bucket_of, describe
+from tokenbucket.core.bucket import action_of, as_declared
 from tokenbucket.core.desired import Reason
 from tokenbucket.core.policy import Limit, Policy
 from tokenbucket.manifests.folder import Manifests, parse_text
@@ -43,9 +43,8 @@ def in_words(policy: Policy) -> str:
 
 
 def _limit_in_words(limit: Limit, policy: Policy) -> str:
-    action = action_of(limit)
-    words = describe(bucket_of(limit, policy.mode, action_in_force=action))
-    return words if action is limit.exceed_action else f"{words} ({Reason.UNBOUNDED_QUEUE})"
+    words = as_declared(limit, policy.mode)
+    return words if action_of(limit) is limit.exceed_action else f"{words} ({Reason.UNBOUNDED_QUEUE})"
 
 
 def _read(name: str) -> Manifests:

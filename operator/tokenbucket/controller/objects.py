@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tokenbucket.core.bucket import as_declared
 from tokenbucket.core.parse import parse_policy
 from tokenbucket.core.policy import Mode
 from tokenbucket.core.report import NodeReport, parse_report
@@ -60,14 +61,16 @@ class NodeObject:
 def read_policy(document: Mapping[str, Any]) -> PolicyObject:
     """A policy, whether it is valid or not."""
     metadata = document.get("metadata") or {}
+    refused, declared = _as_declared(document)
     return PolicyObject(
         PolicyHead(
             namespace=str(metadata.get("namespace") or ""),
             name=str(metadata.get("name") or ""),
             uid=str(metadata.get("uid") or ""),
             generation=int(metadata.get("generation") or 0),
-            refused=_problems(document),
+            refused=refused,
             mode=_mode(document),
+            declared=declared,
         ),
         unix_time(_last_written(metadata, lambda entry: entry.get("subresource") != "status")),
         document.get("status") or {},
@@ -94,12 +97,14 @@ def unix_time(text: str) -> float:
         return 0.0
 
 
-def _problems(document: Mapping[str, Any]) -> str:
+def _as_declared(document: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """What is wrong with a policy, or its limits in words, by direction."""
     try:
-        parse_policy({**document, "status": None})
+        policy = parse_policy({**document, "status": None})
     except SpecError as error:
-        return "; ".join(str(problem) for problem in error.problems)
-    return ""
+        return "; ".join(str(problem) for problem in error.problems), {}
+    limits = policy.limits.items()
+    return "", {direction.value: as_declared(limit, policy.mode) for direction, limit in limits}
 
 
 def read_report(document: Mapping[str, Any]) -> ReportObject:

@@ -144,6 +144,11 @@ def describe(bucket: Bucket) -> str:
     return ", ".join(parts) + (" (observed only)" if bucket.observe else "")
 
 
+def as_declared(limit: Limit, mode: Mode) -> str:
+    """A limit in words, with its defaults, as it is where nothing stands against it."""
+    return describe(bucket_of(limit, mode, action_in_force=action_of(limit)))
+
+
 def _meters(bucket: Bucket | PeerBucket) -> list[str]:
     parts = []
     if bucket.bits_per_s and bucket.burst_bytes:

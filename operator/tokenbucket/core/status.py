@@ -32,7 +32,7 @@ def policy_status(
     programmed, matched = total.pods("programmed"), total.matched
     document = {
         "observedGeneration": policy.generation,
-        "effective": _effective(total),
+        "effective": {**policy.declared, **_effective(total)},
         "action": _actions(total),
         "pods": {
             "matched": matched,

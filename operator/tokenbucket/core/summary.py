@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from tokenbucket.core.policy import Mode
 from tokenbucket.core.report import NodeReport, PolicyReport
@@ -23,6 +23,8 @@ class PolicyHead:
     refused: str = ""
     """What is wrong with it, as far as the controller can tell; empty where it is valid."""
     mode: Mode = Mode.ENFORCE
+    declared: Mapping[str, str] = field(default_factory=dict)
+    """By direction, the limit in words, where it is valid."""
 
 
 @dataclass(frozen=True, slots=True)
