@@ -71,7 +71,7 @@ test-vm: cluster-setup ## the bpf and netns rungs on Debian's kernels, in virtua
 test-kernels: cluster-setup ## what is short of them (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
 
-e2e: cluster-setup ## tests on a real Kubernetes cluster, which the first time is built (root, 13 min; 10 more then)
+e2e: cluster-setup ## tests on a real Kubernetes cluster, which the first time is built (root, 25 min; 10 more then)
 	$(PYTHON) -m pytest tests/e2e --timeout=1800 $(ARGS)
 
 e2e-kind: setup ## the same on a kind cluster (docker, kind, helm, kubectl)
