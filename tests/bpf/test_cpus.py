@@ -11,6 +11,7 @@ from tests.bpf.flood import flood
 from tests.bpf.test_peers import MS, peers
 from tokenbucket.bpf.slots import monotonic_ns
 from tokenbucket.core import gcra
+from tokenbucket.layout import NO_SLOT
 
 BITS_PER_S, BURST_BYTES = 80_000_000, 100_000
 PACKETS_PER_S, BURST_PACKETS = 6_000, 90
@@ -42,6 +43,7 @@ def test_what_two_cpus_find_in_one_bucket_is_rate_times_time_and_a_burst(
     bits = (BITS_PER_S, BURST_BYTES) if meters != "packets" else (0, 0)
     packets = (PACKETS_PER_S, BURST_PACKETS) if meters != "bits" else (0, 0)
     machine.configure(config(*bits, *packets, **ACTIONS[action]))  # type: ignore[arg-type]
+    without_limit = machine.slots.stats(NO_SLOT).unmetered_packets
     began_ns = monotonic_ns()
     machine.fill(began_ns)
     with flood(machine, SIZES):
@@ -52,6 +54,7 @@ def test_what_two_cpus_find_in_one_bucket_is_rate_times_time_and_a_burst(
     found_bytes = stats.conform_bytes + stats.delayed_bytes
     found_packets = stats.conform_packets + stats.delayed_packets
     assert stats.exceed_packets > 0
+    assert machine.slots.stats(NO_SLOT).unmetered_packets == without_limit
     if meters != "packets":
         assert found_bytes <= BITS_PER_S / 8 * (lasted_s + waiting_s) + BURST_BYTES + LARGEST_BYTES
     if meters != "bits":

@@ -11,28 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenbucket import __version__
-from tokenbucket.core.desired import Reason
+from tokenbucket.core.desired import DEGRADING, Reason
 from tokenbucket.core.policy import Direction, Mode
 from tokenbucket.core.summary import Entry, Summary, in_number, some_of
 
-_DEGRADING = {
-    Reason.NO_FQ,
-    Reason.FOREIGN_QDISC,
-    Reason.NO_NAMESPACE,
-    Reason.UNBOUNDED_QUEUE,
-    Reason.CONTENDED_IN_POD,
-    Reason.BYPASSED,
-    Reason.NO_INTERFACE,
-    Reason.CONTENDED,
-}
-_NOT_FAILING = {
-    Reason.NO_ADDRESS,
-    Reason.NO_FQ,
-    Reason.FOREIGN_QDISC,
-    Reason.NO_NAMESPACE,
-    Reason.UNBOUNDED_QUEUE,
-    Reason.CONTENDED_IN_POD,
-}
+_DEGRADING = DEGRADING | {Reason.BYPASSED, Reason.NO_INTERFACE, Reason.CONTENDED}
+_NOT_FAILING = DEGRADING | {Reason.NO_ADDRESS}
 _KNOWN = frozenset(map(str, Reason))
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)
 """What the schema allows; a report of another version may say anything."""

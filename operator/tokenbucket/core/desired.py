@@ -211,3 +211,5 @@ _IN_SHORT = {
     Reason.UNBOUNDED_QUEUE: "no bound of what waits",
     Reason.CONTENDED_IN_POD: "contended in the pod",
 }
+DEGRADING = frozenset(_IN_SHORT)
+"""With these a limit is in force, in another way than declared."""

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokenbucket.core.desired import Finding, InForce, Reason
+from tokenbucket.core.desired import DEGRADING, Finding, InForce, Reason
 from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.policy import Direction, Mode, Policy, Refused
 from tokenbucket.core.precedence import Winners
@@ -14,13 +14,6 @@ from tokenbucket.core.report import Override, PodReport, PolicyReport, ReasonCou
 from tokenbucket.core.slot import SlotKey
 
 _WAITS = {Reason.NO_ADDRESS}
-_DEGRADES = {
-    Reason.NO_FQ,
-    Reason.FOREIGN_QDISC,
-    Reason.NO_NAMESPACE,
-    Reason.UNBOUNDED_QUEUE,
-    Reason.CONTENDED_IN_POD,
-}
 _PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16
 _OVERRIDES = 16
@@ -128,11 +121,11 @@ class _Judge:
 
 def _judge(reasons: set[Reason], *, in_force: bool) -> str:
     """A pod is programmed only if every direction of the policy is in force."""
-    if reasons - _WAITS - _DEGRADES:
+    if reasons - _WAITS - DEGRADING:
         return "failed"
     if not in_force:
         return "pending"
-    return "degraded" if reasons & _DEGRADES else "programmed"
+    return "degraded" if reasons & DEGRADING else "programmed"
 
 
 def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:
