@@ -19,6 +19,8 @@ from .versions import versions
 _DOCKERFILES = Path(__file__).parent / "dockerfiles"
 _IMAGES = ("boot/vmlinuz-*", "lib/modules/*/vmlinuz")
 _MEMORY = "5G"
+# Scripts that pip installs run with the Python that ran pip: it must be there when this checkout is gone.
+_PYTHON = "/usr/bin/python3"
 # What boots machines wants a terminal. script(1) would do, but spins while its own input is at its end.
 _IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
@@ -67,9 +69,11 @@ def debian_kernel(series: str, suite: str, say: Callable[[str], None] = lambda _
 def launcher() -> Path:
     """The folder with virtme-ng."""
     wheel = versions().vm_wheel
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target"]
+    pip = [_PYTHON, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target"]
     return build_once(
-        "vm", digest(wheel, sys.version), lambda target: _discard(run([*pip, target, wheel], part=wheel))
+        "vm",
+        digest(wheel, _PYTHON, sys.version),
+        lambda target: _discard(run([*pip, target, wheel], part=wheel)),
     )
 
 
