@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.bpf.bucket_machine import config
 from tokenbucket.bpf.elders import other_layouts, remove_other_layouts
 from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.pins import Pins, Sizes, mount_bpffs
-from tokenbucket.bpf.slots import Slots
+from tokenbucket.bpf.slots import Slots, monotonic_ns
+from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.core.slot import Owner, Slot, SlotKey
+
+MS = 10**6
 
 
 @pytest.fixture
@@ -27,21 +31,30 @@ def pins() -> Iterator[Pins]:
 
 
 def slot(name: str) -> Slot:
-    return Slot(Owner(SlotKey(PodId("shop", name, f"uid-{name}"), Direction.INGRESS)), SlotConfig())
+    return Slot(
+        Owner(SlotKey(PodId("shop", name, f"uid-{name}"), Direction.INGRESS)), config(8 * 10**6, 10**6)
+    )
 
 
-def load_as_another_version(pins: Pins) -> None:
-    """Loads, and renames the layout version."""
+def load_as_another_version(pins: Pins) -> Slots:
+    """Loads, and renames the layout version. Returns its maps, open; slot 3 is ``web``."""
     ensure_loaded(pins, Sizes(16))
-    with Slots(pins) as slots:
-        slots.write(3, slot("web"), fresh=True)
-        slots.fill(3, 10**15)  # a state that no new bucket has
+    slots = Slots(pins)
+    slots.write(3, slot("web"), fresh=True)
+    slots.fill(3, 10**15)  # a state that no new bucket has
     pins.folder.rename(pins.root / "v0")
+    return slots
+
+
+def move(slots: Slots, index: int, at_ns: int) -> None:
+    """Lets the words of a slot's meters say that time of the monotonic clock."""
+    half = 2**63 // gcra.QUANTA_PER_NS  # that far behind is a word that was never used
+    slots.fill(index, at_ns + half)
 
 
 def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
     """Whatever slot it has in the other version; a limit that is not there begins with a full bucket."""
-    load_as_another_version(pins)
+    load_as_another_version(pins).close()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
         slots.write(1, slot("new"), fresh=True)
@@ -52,9 +65,49 @@ def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
         assert slots.meters(1) != slots.meters(4)
 
 
+def test_what_passes_the_other_version_meanwhile_is_charged(pins: Pins) -> None:
+    """Filters move over one by one, and until the last has, packets pass through both versions."""
+    with load_as_another_version(pins) as other:
+        ensure_loaded(pins, Sizes(16))
+        with Slots(pins) as slots:
+            now_ns = monotonic_ns()
+            move(other, 3, now_ns)
+            slots.write(2, slot("web"), fresh=True)
+            move(other, 3, now_ns + 5 * MS)
+            move(slots, 2, now_ns + 2 * MS)
+            for _ in range(2):
+                slots.catch_up(2)
+                assert slots.meters(2).bytes_tat == gcra.word_of(now_ns + 7 * MS)
+
+
+def test_an_agent_that_comes_between_goes_on(pins: Pins) -> None:
+    """It does not know what has been charged already, so it charges at least what the other version says."""
+    with load_as_another_version(pins) as other:
+        ensure_loaded(pins, Sizes(16))
+        with Slots(pins) as slots:
+            slots.write(2, slot("web"), fresh=True)
+        now_ns = monotonic_ns()
+        with Slots(pins) as slots:
+            for there_ns, here_ns in ((5 * MS, 2 * MS), (2 * MS, 5 * MS)):
+                move(other, 3, now_ns + there_ns)
+                move(slots, 2, now_ns + here_ns)
+                slots.catch_up(2)
+                assert slots.meters(2).bytes_tat == gcra.word_of(now_ns + 5 * MS)
+
+
+def test_only_filters_of_other_versions_move_over(pins: Pins) -> None:
+    """By the programs that they run."""
+    load_as_another_version(pins).close()
+    theirs = pins.program_ids()
+    ensure_loaded(pins, Sizes(16))
+    with Slots(pins) as slots:
+        assert slots.elders.program_ids == theirs
+        assert pins.program_ids() > theirs
+
+
 def test_peers_are_new_in_another_version(pins: Pins) -> None:
     """Their entries stay behind, so the slot's epoch must not be that of any of them."""
-    load_as_another_version(pins)
+    load_as_another_version(pins).close()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
         slots.write(2, slot("web"), fresh=True)
@@ -65,7 +118,7 @@ def test_peers_are_new_in_another_version(pins: Pins) -> None:
 
 def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
     """And from then on buckets are new."""
-    load_as_another_version(pins)
+    load_as_another_version(pins).close()
     build = ensure_loaded(pins, Sizes(16))
     assert [folder.name for folder in other_layouts(pins)] == ["v0"]
     remove_other_layouts(pins)
@@ -75,7 +128,7 @@ def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
 
 def test_an_incomplete_version_is_left_aside(pins: Pins) -> None:
     """Such as one whose loader was killed."""
-    load_as_another_version(pins)
+    load_as_another_version(pins).close()
     (pins.root / "v0/maps/tb_meters").unlink()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:

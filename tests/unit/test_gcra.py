@@ -46,3 +46,37 @@ def test_the_three_cases_of_the_window(now_q: int, behind_q: int, tokens_q: int,
     tat = (now_q - behind_q) % 2**64
     assert gcra.tokens_q(tat, now_q, 10 * S_Q) == tokens_q
     assert gcra.case_of(tat, now_q, 1 * S_Q, 10 * S_Q) is case
+
+
+@given(
+    st.integers(0, 2**64 - 1),
+    st.integers(1, S_Q),
+    st.lists(st.tuples(st.booleans(), st.integers(0, S_Q), st.integers(0, S_Q)), max_size=20),
+)
+def test_two_meters_of_a_limit_are_as_one_once_charged(
+    begin_q: int, burst_q: int, packets: list[tuple[bool, int, int]]
+) -> None:
+    """Packets pass one or the other, each charged there; charging one with what passed the other gives the
+    word of a meter that saw all of them.
+    """
+    now_q, one, word, other = begin_q, begin_q, begin_q, begin_q
+    for passes_other, gap_q, cost_q in packets:
+        now_q = (now_q + gap_q) % 2**64
+        before = other
+        if passes_other:
+            other = _used(other, now_q, cost_q, burst_q)
+        else:
+            word = _used(word, now_q, cost_q, burst_q)
+        word = gcra.charged(word, before, other, now_q, burst_q)
+        one = _used(one, now_q, cost_q, burst_q)
+        assert gcra.tokens_q(word, now_q, burst_q) == gcra.tokens_q(one, now_q, burst_q)
+
+
+def _used(tat: int, now_q: int, cost_q: int, burst_q: int) -> int:
+    """A word after a packet that is let through whatever it says."""
+    return (now_q - gcra.tokens_q(tat, now_q, burst_q) + cost_q) % 2**64
+
+
+def test_a_meter_that_was_filled_charges_nothing() -> None:
+    now_q = 5 * S_Q
+    assert gcra.charged(now_q, now_q, gcra.never_used(5 * 10**9), now_q, S_Q) == now_q

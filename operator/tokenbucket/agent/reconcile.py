@@ -272,15 +272,26 @@ class Reconciler:
             case WriteSlot(index, slot, fresh):
                 self.slots.write(index, slot, fresh=fresh)
             case Attach(point, index):
-                with self.view.changing(point.interface) as connection:
-                    program = self.programs.fds[point.hook]
-                    Filters(connection).attach(point.interface.ifindex, point.hook, program, index)
-                self._attached[point] = index
+                self._attach(point, index)
             case Detach(point):
                 with self.view.changing(point.interface) as connection:
                     Filters(connection).detach(point.interface.ifindex, point.hook)
             case FreeSlot(index):
                 self.slots.free(index)
+
+    def _attach(self, point: HookPoint, index: int) -> None:
+        there = {
+            each.prog_id for each in self.view.filters_at(point.interface).ours if each.hook is point.hook
+        }
+        moves_over = not there.isdisjoint(self.slots.elders.program_ids)
+        with self.view.changing(point.interface) as connection:
+            if moves_over:  # before, to be exact from the first packet; after, for those meanwhile
+                self.slots.catch_up(index)
+            program = self.programs.fds[point.hook]
+            Filters(connection).attach(point.interface.ifindex, point.hook, program, index)
+            if moves_over:
+                self.slots.catch_up(index)
+        self._attached[point] = index
 
     def _details(self, action: _Action) -> dict[str, object]:
         match action:

@@ -118,11 +118,7 @@ class Pins:
 
     def program_ids(self) -> set[int]:
         """The kernel's numbers of all programs that are pinned here, of every layout version and build."""
-        ids = set()
-        for path in self.root.glob("v*/programs/*/*"):
-            with opened(path) as fd:
-                ids.add(syscall.program_info(fd).id)
-        return ids
+        return {number for folder in self.root.glob("v*") for number in program_ids(folder)}
 
     def last_build(self) -> str | None:
         """The build that was loaded last, if any is."""
@@ -172,6 +168,18 @@ class Pins:
             if error.errno == _ENOENT:
                 return None
             raise
+
+
+def program_ids(folder: Path) -> set[int]:
+    """The kernel's numbers of all programs that are pinned in a layout version's folder.
+
+    Raises KernelError.
+    """
+    ids = set()
+    for path in folder.glob("programs/*/*"):
+        with opened(path) as fd:
+            ids.add(syscall.program_info(fd).id)
+    return ids
 
 
 @contextmanager

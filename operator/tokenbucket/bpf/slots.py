@@ -58,7 +58,7 @@ class Slots:
         self.count = pins.check_maps() or 0
         self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
         self._cpus = possible_cpus()
-        self._elders = Elders(pins, lambda owner: _owner(owner).key)
+        self.elders = Elders(pins, lambda owner: _owner(owner).key)
 
     def __enter__(self) -> Self:
         return self
@@ -92,12 +92,19 @@ class Slots:
         the limit has in another layout version; else all stay as they are.
         """
         if fresh:
-            inherited = self._elders.meters(slot.owner.key)
+            inherited = self.elders.meters(slot.owner.key)
             meters = _new_peers(inherited) if inherited else _full_meters(monotonic_ns())
             self._write("tb_meters", index, meters)
             self._write("tb_stats", index, bytes(MAPS["tb_stats"].value_size * self._cpus))
         self._write("tb_config", index, bytes(_config_struct(slot.config)))
         self._write("tb_owners", index, bytes(_owner_struct(slot.owner)))
+
+    def catch_up(self, index: int) -> None:
+        """Charges a slot with what the limit's bucket in another layout version has let through meanwhile."""
+        slot = Slot(_owner(self._lookup("tb_owners", index, 1)), _config(self._lookup("tb_config", index, 1)))
+        charged = self.elders.charge(slot, lambda: self._raw_meters(index), monotonic_ns())
+        if charged:
+            self._write("tb_meters", index, bytes(charged))
 
     def fill(self, index: int, now_ns: int) -> None:
         """Fills a slot's buckets as of that time of the monotonic clock, and forgets its peers."""
@@ -110,13 +117,12 @@ class Slots:
 
     def meters(self, index: int) -> Meters:
         """The state of a slot's buckets."""
-        raw = layout.Meters.from_buffer_copy(self._lookup("tb_meters", index, 1))
+        raw = self._raw_meters(index)
         return Meters(raw.bytes_tat, raw.packets_tat, raw.reserve_tat)
 
     def peers_epoch(self, index: int) -> int:
         """The epoch of a slot's peers: entries of another one were somebody else's."""
-        raw = layout.Meters.from_buffer_copy(self._lookup("tb_meters", index, 1))
-        return int(raw.peers_epoch)
+        return int(self._raw_meters(index).peers_epoch)
 
     def stats(self, index: int) -> Stats:
         """The counters of a slot, summed over the CPUs."""
@@ -135,6 +141,9 @@ class Slots:
             for index, slot in before.items()
             if index in after and after[index].owner.key == slot.owner.key
         ]
+
+    def _raw_meters(self, index: int) -> layout.Meters:
+        return layout.Meters.from_buffer_copy(self._lookup("tb_meters", index, 1))
 
     def _read_map(self, name: str) -> bytes:
         return syscall.lookup_all(self._fds[name], self.count, MAPS[name].value_size, name)
@@ -183,12 +192,15 @@ def _full_meters(now_ns: int) -> bytes:
     )
 
 
-def _new_peers(meters: bytes) -> bytes:
+def _new_peers(meters: layout.Meters) -> bytes:
     """Those meters with a new epoch of peers: entries of another layout version stay there."""
-    found, now_ns = layout.Meters.from_buffer_copy(meters), monotonic_ns()
+    now_ns = monotonic_ns()
     full = gcra.never_used(now_ns)
-    found.shared_peer, found.peers_epoch = layout.Peer(full, full), now_ns
-    return bytes(found)
+    return bytes(
+        layout.Meters(
+            meters.bytes_tat, meters.packets_tat, meters.reserve_tat, layout.Peer(full, full), now_ns
+        )
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -91,6 +91,21 @@ def tokens_q(tat: int, now_q: int, burst_q: int) -> int:
     return min((now_q - tat) % _WORD, burst_q)
 
 
+def charged(tat: int, before: int, after: int, now_q: int, burst_q: int) -> int:
+    """A word, charged with what another meter of the same limit let through while it went from one word to
+    another: as if both had been one.
+    """
+    taken_q = (_within(after, now_q, burst_q) - _within(before, now_q, burst_q)) % _WORD
+    if not 0 < taken_q <= AHEAD_MAX_Q:  # nothing; or it was filled
+        return tat
+    return (_within(tat, now_q, burst_q) + taken_q) % _WORD
+
+
+def _within(tat: int, now_q: int, burst_q: int) -> int:
+    """The word, or the one of a full bucket, whichever is later."""
+    return (now_q - tokens_q(tat, now_q, burst_q)) % _WORD
+
+
 def case_of(tat: int, now_q: int, cost_q: int, burst_q: int) -> Case:
     """Which case a packet of that cost would be at this moment."""
     if tokens_q(tat, now_q, burst_q) < min(cost_q, burst_q):
