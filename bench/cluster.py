@@ -45,7 +45,8 @@ CHANGES, CHANGED_PODS = 100, 30
 PAUSE_S = (0.1, 0.6)
 """Between two changes, at random, so that they keep no step with the agent."""
 NODE_PODS = 110
-IDLE_S, SETTLE_S = 60.0, 15.0
+IDLE_S, SETTLE_S = 60.0, 150.0
+"""The kubelet writes the status of each pod once more within two minutes."""
 MEDIAN_MS, P99_MS = 300.0, 1000.0
 MEMORY_MIB, PROCESSOR_PERCENT = 64.0, 0.5
 _RESULTS = """

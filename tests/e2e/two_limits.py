@@ -75,7 +75,7 @@ class TwoLimits:
             yield received, sent
 
     @contextlib.contextmanager
-    def unbroken(self) -> Iterator[None]:
+    def unbroken(self, tolerance: int = TOLERANCE) -> Iterator[None]:
         """The same; and in all that time no more comes through than the limits let. At the end they are in
         force, and said to be.
         """
@@ -83,13 +83,13 @@ class TwoLimits:
             yield
             self.wait()
             for flow in flows:
-                limited(flow)
+                limited(flow, tolerance=tolerance)
 
 
-def limited(flow: ContinuousTraffic, rate: int = RATE) -> None:
+def limited(flow: ContinuousTraffic, rate: int = RATE, tolerance: int = TOLERANCE) -> None:
     """Asserts that no more came than the limit lets through, and enough to show it."""
     excess, arrived = flow.excess(rate, BURST), flow.arrived()
-    assert excess < TOLERANCE, f"{excess} bytes too many"
+    assert excess < tolerance, f"{excess} bytes too many"
     assert arrived > rate / 2, f"only {arrived:.0f} bit/s, too little to show anything"
 
 

@@ -21,6 +21,7 @@ from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy
 from tokenbucket.core.selector import Selector
 from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey
 from tokenbucket.errors import KernelError
+from tokenbucket.layout import NO_SLOT
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.netlink.queues import FQ, HANDLE, Root
@@ -28,6 +29,8 @@ from tokenbucket.netlink.view import Place, Whereabouts
 
 QUEUE = Interface(7)
 HERE, THERE = 1, 2
+OURS, OF_ANOTHER_LAYOUT = 1, 9
+"""Programs."""
 LIMIT = Limit(Rate(10**6), exceed_action=ExceedAction.DROP)
 POLICY = Policy("shop", "all", Selector(frozenset()), {Direction.EGRESS: LIMIT})
 
@@ -40,8 +43,8 @@ def pod(name: str) -> Pod:
 class View:
     """A node. An agent before has left a filter inside a pod ``HERE``, whose address is ``THERE``."""
 
-    def __init__(self, roots: dict[int, Root]) -> None:
-        self.roots = roots
+    def __init__(self, roots: dict[int, Root], prog_id: int) -> None:
+        self.roots, self.prog_id = roots, prog_id
         self.invalidated = False
         self.pod_namespaces = self
         self.searched = False
@@ -56,7 +59,7 @@ class View:
     def everywhere(self) -> Iterator[tuple[int, dict[int, LinkFilters], dict[int, Root]]]:
         yield 0, {}, self.roots
         if self.searched:
-            yield 4026532000, {2: LinkFilters((Filter(2, Hook.EGRESS, slot=1, prog_id=1, tag=""),))}, {}
+            yield 4026532000, {2: LinkFilters((Filter(2, Hook.EGRESS, 1, self.prog_id, tag=""),))}, {}
 
     def interfaces_of(self, *_: object) -> Whereabouts:
         return self.leading_to(THERE)
@@ -79,14 +82,19 @@ class View:
         self.invalidated = True
 
 
-def agent(*limited: Pod, roots: dict[int, Root] | None = None) -> tuple[Reconciler, View]:
-    """One that has just started, on a node where these pods have slots."""
+def agent(
+    *limited: Pod, roots: dict[int, Root] | None = None, prog_id: int = OURS
+) -> tuple[Reconciler, View]:
+    """One that has just started, on a node where these pods have slots, and a filter runs that program."""
     owners = {index: Owner(SlotKey(each.id, Direction.EGRESS)) for index, each in enumerate(limited, 1)}
     slots = {index: Slot(owner, SlotConfig()) for index, owner in owners.items()}
-    view = View(roots or {})
-    programs = SimpleNamespace(ids=dict.fromkeys(Hook, 1))
+    view = View(roots or {}, prog_id)
+    programs = SimpleNamespace(ids=dict.fromkeys(Hook, OURS))
     locks = SimpleNamespace(writing=nullcontext)
-    node: Any = (view, SimpleNamespace(read=lambda: slots, count=16), programs, locks, Queues(available=True))
+    maps = SimpleNamespace(
+        read=lambda: slots, count=16, named=lambda slot, program: slot if program == OURS else NO_SLOT
+    )
+    node: Any = (view, maps, programs, locks, Queues(available=True))
     return Reconciler(*node), view
 
 
@@ -136,3 +144,12 @@ def test_a_limit_that_an_agent_before_left_inside_a_pod_keeps_it_at_home() -> No
     [wanted] = wish.wanted.values()
     assert [point.interface.ifindex for point in wanted.points] == [HERE]
     assert [finding.reason for finding in wish.findings] == [Reason.ADDRESS_CONFLICT]
+
+
+def test_a_number_that_a_filter_of_another_layout_names_means_none_of_these_slots() -> None:
+    """Where some filters have moved over and some could not yet."""
+    web = pod("web")
+    reconciler, _ = agent(web, prog_id=OF_ANOTHER_LAYOUT)
+    wish, _, _ = reconciler._plan([POLICY], [web], Mode.ENFORCE)
+    [wanted] = wish.wanted.values()
+    assert [point.interface.ifindex for point in wanted.points] == [THERE]

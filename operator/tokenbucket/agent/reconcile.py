@@ -195,12 +195,13 @@ class Reconciler:
         slots = self.slots.read()
         for ours in (each for filters in self.view.filters.values() for each in filters.ours):
             link = self.view.links.get(ours.ifindex)
-            if ours.hook is not Hook.EGRESS or ours.slot not in slots or not link:
+            slot = self.slots.named(ours.slot, ours.prog_id)
+            if ours.hook is not Hook.EGRESS or slot not in slots or not link:
                 continue
             received = self._received_behind(link)
             if received is not None:
-                key = slots[ours.slot].owner.key
-                before = counted.get(key, Counted(0, self.slots.stats(ours.slot).seen_packets))
+                key = slots[slot].owner.key
+                before = counted.get(key, Counted(0, self.slots.stats(slot).seen_packets))
                 counted[key] = Counted(before.received + received, before.seen)
         self.bypass.look(counted)
 
@@ -214,7 +215,8 @@ class Reconciler:
         for namespace, filters, roots in self.view.everywhere():
             for ours in (each for found in filters.values() for each in found.ours):
                 point = HookPoint(Interface(ours.ifindex, namespace), ours.hook)
-                attached[point] = Attached(ours.slot, ours.prog_id == self.programs.ids[ours.hook])
+                slot = self.slots.named(ours.slot, ours.prog_id)
+                attached[point] = Attached(slot, ours.prog_id == self.programs.ids[ours.hook])
             queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
         return Observed(self.slots.read(), attached, self.slots.count, queues)
 

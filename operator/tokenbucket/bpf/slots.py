@@ -99,6 +99,12 @@ class Slots:
         self._write("tb_config", index, bytes(_config_struct(slot.config)))
         self._write("tb_owners", index, bytes(_owner_struct(slot.owner)))
 
+    def named(self, slot: int, program_id: int) -> int:
+        """The slot that a filter names with that number; NO_SLOT where it runs a program of another layout
+        version, which means a slot of its own maps.
+        """
+        return layout.NO_SLOT if program_id in self.elders.program_ids else slot
+
     def catch_up(self, index: int) -> None:
         """Charges a slot with what the limit's bucket in another layout version has let through meanwhile."""
         slot = Slot(_owner(self._lookup("tb_owners", index, 1)), _config(self._lookup("tb_config", index, 1)))
