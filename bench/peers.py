@@ -113,6 +113,7 @@ LOSSES = tuple(
 )
 """Long enough for what is lost once in several seconds."""
 STUDIES = {"sweep": SWEEP, "bursts": BURSTS, "losses": LOSSES}
+UDP_ALONE = "udp"
 BULK_FLOWS = (1, 64)
 
 
@@ -318,17 +319,23 @@ def compare(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
             yield from samples(limiter, name, bench.latency(flows))
     if limiter.sends:
         return
-    depth = limiter.burst_bytes or (lambda _: None)
+    burst_bytes = limiter.burst_bytes(RATE_BITS_PER_S) if limiter.burst_bytes else None
     with installed(route, limiter, RATE_BITS_PER_S):
-        found = bench.first_moments(RATE_BITS_PER_S, depth(RATE_BITS_PER_S))
+        found = bench.first_moments(RATE_BITS_PER_S, burst_bytes)
         yield from samples(limiter, "flood of UDP", found)
-    for rate, cells in itertools.groupby(UDP, lambda cell: cell.rate_bits_per_s):
-        with installed(route, limiter, rate):
-            for cell in cells:
-                bench.use_up(depth(rate) or 0)  # again, as a deep bucket fills in any pause
-                yield from samples(limiter, str(cell), bench.udp(cell))
+    yield from floods(bench, route, limiter)
     with installed(route, limiter, OUT_OF_REACH_BITS_PER_S):
         yield from samples(limiter, "far from the limit", bench.capacity())
+
+
+def floods(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
+    """UDP above the rate, by the size of its packets and by how much is offered."""
+    for rate, cells in itertools.groupby(UDP, lambda cell: cell.rate_bits_per_s):
+        burst_bytes = limiter.burst_bytes(rate) if limiter.burst_bytes else 0
+        with installed(route, limiter, rate):
+            for cell in cells:
+                bench.use_up(burst_bytes)  # again, as a deep bucket fills in any pause
+                yield from samples(limiter, str(cell), bench.udp(cell))
 
 
 @contextlib.contextmanager
@@ -382,8 +389,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=None, help="these limiters")
     parser.add_argument(
         "--study",
-        choices=STUDIES,
-        help="not the comparison, but TCP alone: at many rates and RTTs, Drop's at many bursts, or for long",
+        choices=[*STUDIES, UDP_ALONE],
+        help="not the comparison: TCP at many rates and RTTs, Drop's at many bursts, or for long; or UDP",
     )
     return parser.parse_args()
 
@@ -419,9 +426,11 @@ def main() -> int:
 
 
 def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) -> Iterator[Sample]:
-    """The comparison, or of a study TCP in every cell."""
+    """The comparison, or of a study TCP in every cell, or UDP."""
     if not study:
         yield from compare(bench, route, limiter)
+    elif study == UDP_ALONE and not limiter.sends:
+        yield from floods(bench, route, limiter)
     for cell in STUDIES.get(study or "", ()):
         with installed(route, limiter, cell.bits_per_s), bench.of(limiter):
             yield from samples(limiter, str(cell), bench.tcp(cell))
