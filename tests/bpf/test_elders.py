@@ -129,10 +129,12 @@ def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
 
 
 def test_an_incomplete_version_is_left_aside(pins: Pins) -> None:
-    """Such as one whose loader was killed."""
+    """Such as one whose loader was killed. What its filters name is still not a slot of this one."""
     load_as_another_version(pins).close()
     (pins.root / "v0/maps/tb_meters").unlink()
+    theirs = pins.program_ids()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
+        assert slots.elders.program_ids == theirs
         slots.write(1, slot("web"), fresh=True)
         assert slots.read()[1] == slot("web")

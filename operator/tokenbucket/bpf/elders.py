@@ -75,7 +75,7 @@ class Elders:
     def _find(self, folder: Path, key_of: Callable[[bytes], SlotKey]) -> None:
         maps = folder / "maps"
         try:
-            programs = program_ids(folder)
+            self.program_ids |= program_ids(folder)
             with opened(maps / "tb_owners") as owners, opened(maps / "tb_meters") as meters:
                 size = syscall.map_info(owners, "tb_owners")
                 if (size.value_size, syscall.map_info(meters, "tb_meters").value_size) != (
@@ -86,7 +86,6 @@ class Elders:
                 content = syscall.lookup_all(owners, size.max_entries, _OWNER_SIZE, "tb_owners")
         except KernelError:  # incomplete
             return
-        self.program_ids |= programs
         for index in range(size.max_entries):
             owner = content[index * _OWNER_SIZE : (index + 1) * _OWNER_SIZE]
             if owner[0]:
