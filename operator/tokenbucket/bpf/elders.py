@@ -43,7 +43,10 @@ class Elders:
             self._find(folder, key_of)
 
     def meters(self, key: SlotKey) -> layout.Meters | None:
-        """The state of a limit's bucket in another layout version; ``None`` where there is none."""
+        """The state of a limit's bucket in another layout version; ``None`` where there is none.
+
+        :meth:`charge` goes on from here.
+        """
         if key not in self._places:
             return None
         maps, index = self._places[key]
@@ -60,6 +63,7 @@ class Elders:
         let through since it was last looked at; ``None`` where there is none.
 
         ``meters`` reads that state, as late as can be: packets that come meanwhile are not counted.
+        ``now_ns`` is the time of the monotonic clock.
         """
         before, after = self._seen.get(slot.owner.key), self.meters(slot.owner.key)
         if after is None:

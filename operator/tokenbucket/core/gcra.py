@@ -93,7 +93,7 @@ def tokens_q(tat: int, now_q: int, burst_q: int) -> int:
 
 def charged(tat: int, before: int, after: int, now_q: int, burst_q: int) -> int:
     """A word, charged with what another meter of the same limit let through while it went from one word to
-    another: as if both had been one.
+    another, all in quanta: as if both had been one.
     """
     taken_q = (_within(after, now_q, burst_q) - _within(before, now_q, burst_q)) % _WORD
     if not 0 < taken_q <= AHEAD_MAX_Q:  # nothing; or it was filled
