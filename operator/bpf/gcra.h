@@ -33,6 +33,9 @@
 #define TB_COST_MAX (TB_AHEAD_MAX / 2)
 /* Above the largest super-packet that a kernel builds (512 KiB) and the segments it can have. */
 #define TB_AMOUNT_MAX (1ULL << 20)
+/* The largest packet that a reserve is asked for: at 33 bit/s its cost is just below 2^64 before the shift.
+ */
+#define TB_RESERVE_MAX (1ULL << 14)
 /*
  * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 63 bits under an
  * amount of TB_AMOUNT_MAX bytes and of 2^16 packets. At the other end, 1 Tbit/s and 10^9 packets/s, a scale
@@ -81,7 +84,7 @@ static __always_inline __u64 tb_packets_cost(__u64 packets, __u64 scale)
 	return tb_min(tb_cost(packets, scale, TB_PACKETS_SHIFT), TB_COST_MAX);
 }
 
-/* A reserve is a fraction of the rate, and so may be below 8 kbit/s. */
+/* A reserve is a fraction of the rate, and so may be below 8 kbit/s: at most TB_RESERVE_MAX bytes. */
 static __always_inline __u64 tb_reserve_cost(__u64 bytes, __u64 scale)
 {
 	return tb_min(tb_bytes_cost(bytes, scale), TB_COST_MAX);

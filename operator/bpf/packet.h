@@ -20,6 +20,7 @@ enum {
 	TB_IPPROTO_ICMPV6 = 58,
 	TB_ND_FIRST = 133, /* router solicitation ... */
 	TB_ND_LAST = 137,  /* ... redirect */
+	TB_ND_HOP_LIMIT = 255,
 };
 
 enum tb_hook {
@@ -98,13 +99,24 @@ static __always_inline __u32 tb_segment_headers(struct __sk_buff *skb)
 	return TB_ETH_HLEN + transport + TB_UDP_HLEN;
 }
 
-/* At an egress hook wire_len is what the qdisc layer accounts, see qdisc_pkt_len_init() in net/core/dev.c. */
+/* Of a super-packet, by what each of them carries. */
+static __always_inline __u64 tb_segments(struct __sk_buff *skb, __u64 headers)
+{
+	__u64 gso_size = skb->gso_size;
+
+	return skb->len > headers ? (skb->len - headers + gso_size - 1) / gso_size : 1;
+}
+
+/*
+ * At an egress hook wire_len is what the qdisc layer accounts, see qdisc_pkt_len_init() in net/core/dev.c.
+ * The segments of a super-packet of a virtual machine or a raw socket are counted there alone.
+ */
 static __always_inline struct tb_packet tb_leaving(struct __sk_buff *skb)
 {
 	struct tb_packet packet = { .wire_bytes = skb->wire_len, .segments = skb->gso_segs };
 
 	if (!packet.segments)
-		packet.segments = 1;
+		packet.segments = skb->gso_size ? tb_segments(skb, tb_segment_headers(skb)) : 1;
 	return packet;
 }
 
@@ -112,26 +124,28 @@ static __always_inline struct tb_packet tb_leaving(struct __sk_buff *skb)
 static __always_inline struct tb_packet tb_arriving(struct __sk_buff *skb)
 {
 	struct tb_packet packet = { .wire_bytes = skb->len, .segments = 1 };
-	__u64 gso_size = skb->gso_size, headers;
+	__u64 headers;
 
-	if (!gso_size)
+	if (!skb->gso_size)
 		return packet;
 	headers = tb_segment_headers(skb);
-	if (packet.wire_bytes <= headers)
-		return packet;
-	packet.segments = (packet.wire_bytes - headers + gso_size - 1) / gso_size;
+	packet.segments = tb_segments(skb, headers);
 	packet.wire_bytes += (packet.segments - 1) * headers;
 	return packet;
 }
 
-/* ARP and IPv6 neighbour discovery: without them nothing else works. */
+/*
+ * ARP and IPv6 neighbour discovery: without them nothing else works. What has come from another link is none
+ * (RFC 4861, 7.1), whoever sent it.
+ */
 static __always_inline int tb_is_neighbour_discovery(struct __sk_buff *skb)
 {
 	__u8 type;
 
 	if (tb_is_protocol(skb, TB_ETH_P_ARP))
 		return 1;
-	if (!tb_is_protocol(skb, TB_ETH_P_IPV6) || tb_net_byte(skb, 6) != TB_IPPROTO_ICMPV6)
+	if (!tb_is_protocol(skb, TB_ETH_P_IPV6) || tb_net_byte(skb, 6) != TB_IPPROTO_ICMPV6 ||
+	    tb_net_byte(skb, 7) != TB_ND_HOP_LIMIT)
 		return 0;
 	type = tb_net_byte(skb, TB_IPV6_HLEN);
 	return type >= TB_ND_FIRST && type <= TB_ND_LAST;

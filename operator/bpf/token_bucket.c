@@ -49,7 +49,7 @@ static __always_inline enum tb_case tb_charge_packets(const struct tb_config *co
 /*
  * A small allowance beside the bucket, for what the node itself sends (probes of the kubelet) and for
  * neighbour discovery, which must not be lost in a flood. It is charged to the bucket all the same, so that
- * the total stays at the rate.
+ * the total stays at the rate. Not for bulk.
  */
 static __always_inline int tb_passes_in_reserve(struct __sk_buff *skb, const struct tb_config *config,
 						struct tb_meters *meters, struct tb_packet packet, __u64 now)
@@ -57,7 +57,8 @@ static __always_inline int tb_passes_in_reserve(struct __sk_buff *skb, const str
 	int of_the_node = (config->flags & TB_NODE_RESERVE) && !skb->ingress_ifindex;
 	__u64 cost = tb_reserve_cost(packet.wire_bytes, config->reserve_scale);
 
-	if (!config->reserve_scale || (!of_the_node && !tb_is_neighbour_discovery(skb)))
+	if (!config->reserve_scale || packet.wire_bytes > TB_RESERVE_MAX ||
+	    (!of_the_node && !tb_is_neighbour_discovery(skb)))
 		return 0;
 	if (tb_take(&meters->reserve_tat, now, cost, config->reserve_burst_q) >= TB_TOO_FAST)
 		return 0;

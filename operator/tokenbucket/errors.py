@@ -63,8 +63,6 @@ class KernelError(TokenBucketError):
     def __init__(self, operation: str, subject: str, errno: int) -> None:
         name = errno_names.errorcode.get(errno, str(errno))
         super().__init__(f"{operation} {subject}: {os.strerror(errno)} ({name})")
-        self.operation = operation
-        self.subject = subject
         self.errno = errno
 
 

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.bucket_machine import config
-from tokenbucket.bpf.elders import other_layouts, remove_other_layouts
+from tokenbucket.bpf.elders import other_layouts
 from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.pins import Pins, Sizes, mount_bpffs
 from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import Owner, Slot, SlotKey
+from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotKey
 from tokenbucket.layout import NO_SLOT
 
 MS = 10**6
+DEVICE = SlotKey(DeviceId(0, "eth1"), Direction.EGRESS)
 
 
 @pytest.fixture
@@ -123,9 +124,24 @@ def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
     load_as_another_version(pins).close()
     build = ensure_loaded(pins, Sizes(16))
     assert [folder.name for folder in other_layouts(pins)] == ["v0"]
-    remove_other_layouts(pins)
+    with Slots(pins) as slots:
+        slots.elders.unpin()
     assert other_layouts(pins) == []
     assert pins.has_build(build)
+
+
+def test_a_version_that_limits_a_device_stays(pins: Pins) -> None:
+    """No agent moves that limit over."""
+    with load_as_another_version(pins) as theirs:
+        theirs.write(4, Slot(Owner(DEVICE), config(8 * 10**6, 10**6)), fresh=True)
+    programs = pins.program_ids()
+    ensure_loaded(pins, Sizes(16))
+    with Slots(pins) as slots:
+        assert all(slots.limits_device_elsewhere(4, program) for program in programs)
+        assert not any(slots.limits_device_elsewhere(3, program) for program in programs)
+        assert not any(slots.limits_device_elsewhere(4, other) for other in pins.program_ids() - programs)
+        slots.elders.unpin()
+    assert [folder.name for folder in other_layouts(pins)] == ["v0"]
 
 
 def test_an_incomplete_version_is_left_aside(pins: Pins) -> None:

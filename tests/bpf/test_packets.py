@@ -8,6 +8,9 @@ import pytest
 
 from tests.bpf.bucket_machine import UDP_PACKET, Machine, config
 from tokenbucket.core import gcra
+from tokenbucket.core.bucket import bucket_of
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Rate
+from tokenbucket.core.slot import RESERVE_BURST_BYTES, config_of
 from tokenbucket.errors import KernelError
 
 NOW_NS = 10**12
@@ -55,6 +58,8 @@ def test_both_hooks_charge_a_super_packet_the_same(
     ready(ingress_machine, packet)
     assert ingress_machine.offer(NOW_NS, gso_segs=segments, gso_size=gso_size, wire_len=0)
     assert charged_bytes(machine) == charged_bytes(ingress_machine) == wire_bytes
+    ready(machine, packet)
+    assert machine.offer(NOW_NS, wire_bytes, gso_size=gso_size), "of a virtual machine"
     assert machine.slots.stats(machine.index).conform_packets == segments
     assert ingress_machine.slots.stats(ingress_machine.index).conform_packets == segments
 
@@ -71,7 +76,13 @@ def test_a_super_packet_larger_than_the_burst_passes_a_full_bucket(machine: Mach
 
 
 ARP = bytes(12) + b"\x08\x06" + bytes(46)
-SOLICITATION = frame("IPv6 UDP", 90)[0][:20] + b"\x3a" + bytes(33) + bytes([135]) + bytes(9)
+
+
+def solicitation(hop_limit: int) -> bytes:
+    return frame("IPv6 UDP", 90)[0][:20] + bytes([58, hop_limit, *bytes(32), 135, *bytes(9)])
+
+
+SOLICITATION = solicitation(255)
 
 
 @pytest.mark.parametrize("packet", [ARP, SOLICITATION], ids=["ARP", "ND"])
@@ -80,6 +91,45 @@ def test_neighbour_discovery_survives_a_flood(machine: Machine, packet: bytes) -
     empty(machine, reserve_packets=3)
     machine.packet = packet
     assert [machine.offer(NOW_NS) for _ in range(5)] == [True] * 3 + [False] * 2
+
+
+def test_neighbour_discovery_from_another_link_has_no_part_in_the_reserve(machine: Machine) -> None:
+    """Anybody could send it (RFC 4861, 7.1)."""
+    empty(machine, reserve_packets=3)
+    machine.packet = solicitation(254)
+    assert not machine.offer(NOW_NS)
+
+
+def test_bulk_has_no_part_in_the_reserve(machine: Machine) -> None:
+    """It is for probes."""
+    empty(machine, reserve_packets=1000, node_reserve=True)
+    assert machine.offer(NOW_NS, 1 << 14, ingress_ifindex=0)
+    assert not machine.offer(NOW_NS, (1 << 14) + 1, ingress_ifindex=0)
+
+
+@pytest.mark.parametrize("rate", [Rate(None, 100), Rate(None, 1), Rate(10**9, 1000), Rate(8000)], ids=str)
+def test_a_flood_of_neighbour_discovery_never_gets_past_a_tenth_of_the_rate(
+    machine: Machine, rate: Rate
+) -> None:
+    """Nor does the bucket's debt grow without end, until it reads as the past, which is a full bucket."""
+    bucket = bucket_of(Limit(rate), Mode.ENFORCE, action_in_force=ExceedAction.DROP)
+    machine.configure(config_of(bucket, Direction.INGRESS, node_reserve=True))
+    machine.fill(NOW_NS)
+    machine.packet = ARP[:42]
+    flood_s, step_ns = 60, 10**9 // 200
+    admitted = sum(machine.offer(NOW_NS + i * step_ns) for i in range(flood_s * 200))
+    meters = machine.slots.meters(machine.index)
+    reserve_packets = RESERVE_BURST_BYTES / 42 + 1
+    for word, packets_per_s, burst_packets in (
+        (meters.packets_tat, rate.packets_per_s, bucket.burst_packets),
+        (meters.bytes_tat, (rate.bits_per_s or 0) / (8 * 42), (bucket.burst_bytes or 0) / 42),
+    ):
+        if packets_per_s:
+            assert admitted <= 1.1 * flood_s * packets_per_s + (burst_packets or 0) + reserve_packets
+            debt_q = (word - gcra.word_of(NOW_NS + flood_s * 10**9)) % 2**64
+            assert (
+                debt_q < 1.1 * reserve_packets / packets_per_s * 10**9 * gcra.QUANTA_PER_NS or debt_q > 2**63
+            )
 
 
 def test_the_nodes_own_packets_pass_within_the_reserve_and_are_charged(machine: Machine) -> None:

@@ -69,7 +69,7 @@ def test_the_probes_ask_where_the_command_answers(chart: Chart, node: None) -> N
     assert options(rendered, "tokenbucket-agent").probe_address == (asked["host"], asked["port"])
     [port] = controller["ports"]
     assert controller["readinessProbe"]["httpGet"]["port"] == port["name"]
-    assert options(rendered, "tokenbucket-controller").probe_address == ("0.0.0.0", port["containerPort"])
+    assert options(rendered, "tokenbucket-controller").probe_address == ("", port["containerPort"])
 
 
 def test_metrics_are_answered_at_the_nodes_own_address_alone(chart: Chart, node: None) -> None:

@@ -182,6 +182,12 @@ def test_monitoring_without_metrics_is_an_error(chart: Chart, value: str) -> Non
         chart.render({value: {"enabled": True}})
 
 
+def test_two_servers_on_one_port_are_an_error(chart: Chart) -> None:
+    """The controller would end at once, again and again."""
+    with pytest.raises(ChartError, match=r"controller\.metrics\.port: 7000 is controller\.probePort too"):
+        chart.render({"controller": {"probePort": 7000, "metrics": {"enabled": True, "port": 7000}}})
+
+
 def test_nothing_is_served_unless_it_is_asked_for(default: Manifests) -> None:
     """No port of a node is opened by an upgrade."""
     for pod in default.pods().values():

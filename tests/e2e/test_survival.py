@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import sys
 import time
@@ -247,6 +248,36 @@ def _accepts(shop: TwoLimits, word: str) -> bool:
     return True
 
 
+def test_a_node_with_a_wrong_word_can_still_be_changed(shop: TwoLimits) -> None:
+    """Drained, or tainted by the node controller: only the word itself is refused."""
+    node, label = shop.nodes[0], "tokenbucket.dev/enforcement"
+    binding = "validatingadmissionpolicybinding/tokenbucket-switch-of-node"
+    document = shop.kubectl.get(*binding.split("/"))
+    del document["metadata"]["resourceVersion"], document["metadata"]["uid"]
+
+    def accepts(word: str) -> bool:
+        try:
+            shop.kubectl.run("label", "node", node, f"{label}={word}", "--overwrite")
+        except ClusterError:
+            return False
+        return True
+
+    shop.kubectl.run("delete", binding)
+    try:
+        until(lambda: accepts("Of"))
+        shop.kubectl.apply(document)
+        words = itertools.cycle(["O", "F"])
+        until(lambda: not accepts(next(words)))
+        word = shop.kubectl.get("node", node)["metadata"]["labels"][label]
+        shop.kubectl.run("cordon", node)
+        shop.kubectl.run("uncordon", node)
+        assert word == shop.kubectl.get("node", node)["metadata"]["labels"][label]
+    finally:
+        shop.kubectl.run("label", "node", node, f"{label}-")
+        shop.kubectl.apply(document)
+    shop.wait()
+
+
 def test_the_kill_switch_of_one_node(shop: TwoLimits) -> None:
     """By the node's label; the other node goes on."""
     node, label = shop.nodes[0], "tokenbucket.dev/enforcement"
@@ -265,7 +296,7 @@ def test_the_kill_switch_of_one_node(shop: TwoLimits) -> None:
 
 
 def test_an_api_server_that_is_away(shop: TwoLimits, cluster: Cluster) -> None:
-    """Limits hold for as long, and an edit afterwards is in force long before Kubernetes calls the nodes ready
+    """Limits hold for as long, and an edit afterwards is in force before Kubernetes calls the nodes ready
     again. Only status waits for that.
     """
     with shop.under_traffic() as (received, sent):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyroute2.netlink import rtnl
 
-from tests.netns.agent import PINS, acquaint, clean, limit_of, send, status, tokenbucket
+from tests.netns.agent import PINS, Agent, acquaint, clean, limit_of, send, status, tokenbucket, wait
 from tests.netns.lab import Lab, Pod, tc
 from tokenbucket.agent import devices
 from tokenbucket.errors import KernelError
@@ -74,6 +77,50 @@ def test_everything_is_removed_whatever_pods_do_with_their_links_and_addresses(
 
     monkeypatch.setattr(Connection, "dump", interrupted)
     assert devices.detach_all(PINS) == 2
+
+
+def test_nothing_is_left_where_a_limit_was_lifted_before(pods: tuple[Pod, Pod]) -> None:
+    """Lifting a limit leaves clsact, which costs a running pod packets to add; leaving takes it. One that
+    somebody else has a filter in stays.
+    """
+    a, b = pods
+    for pod in pods:
+        tokenbucket("attach", "--dev", pod.veth, "--direction", "ingress", "--packet-rate", "1")
+        tokenbucket("detach", "--dev", pod.veth)
+        assert "clsact" in tc("qdisc", "show", "dev", pod.veth)
+    tc("filter", "add", "dev", b.veth, "ingress", "bpf", "direct-action", "bytecode", "1,6 0 0 4294967295")
+    tokenbucket("detach", "--all")
+    assert "clsact" not in tc("qdisc", "show", "dev", a.veth)
+    assert "clsact" in tc("qdisc", "show", "dev", b.veth)
+
+
+def test_a_limit_of_another_layout_version_stays_until_it_is_lifted(
+    pods: tuple[Pod, Pod], tmp_path: Path
+) -> None:
+    """An agent that comes with an upgrade has no part in it; the commands that come with it have."""
+    a, b = pods
+    attach = ("attach", "--dev", b.veth, "--direction", "egress", "--packet-rate", "1", "--packet-burst")
+    tokenbucket(*attach, "5")
+    PINS.folder.rename(PINS.root / "v0")
+    agent = Agent(tmp_path)
+    try:
+        agent.start()
+        wait(lambda: agent.events("started"), agent.log)
+        time.sleep(1)
+        assert send(a, b, 50) <= 5
+    finally:
+        agent.stop()
+    assert send(a, b, 50) <= 2
+    tokenbucket(*attach, "9")
+    assert send(a, b, 50) <= 2, "it takes the bucket along"
+    tokenbucket("detach", "--dev", b.veth)
+    assert send(a, b, 50) == 50
+    tokenbucket(*attach, "5")
+    shutil.rmtree(PINS.root / "v0", ignore_errors=True)
+    PINS.folder.rename(PINS.root / "v0")
+    tokenbucket("attach", "--dev", a.veth, "--direction", "egress", "--packet-rate", "1")
+    tokenbucket("detach", "--dev", b.veth)
+    assert send(a, b, 50) == 50
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def test_foreign_filters_survive_detach(filters, pod, pass_program, hook):
     foreign(pod, hook, 1, *LET_PASS)
     foreign(pod, hook, 2, *LET_PASS)
     filters.attach(pod.ifindex, hook, pass_program, slot=7)
-    filters.detach(pod.ifindex, hook, remove_empty_clsact=True)
+    filters.detach(pod.ifindex, hook)
+    filters.remove_empty_clsact(pod.ifindex)
     assert filters.read(pod.ifindex).ours == ()
     assert shown(pod, hook) == ["0x1", "0x1"]
 
@@ -120,12 +121,13 @@ def test_filter_of_our_handle_and_another_name_is_foreign(filters, pod, pass_pro
     assert shown(pod, hook) == [hex(HANDLE)]
 
 
-def test_detach_leaves_clsact_unless_told(filters, connection, pod, pass_program):
+def test_detach_leaves_clsact(filters, connection, pod, pass_program):
     """Nothing tells who added it, so it goes only when all of ours leaves and it is empty."""
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
     filters.detach(pod.ifindex, Hook.EGRESS)
     assert "clsact" in tc("qdisc", "show", "dev", pod.veth)
-    filters.detach(pod.ifindex, Hook.EGRESS, remove_empty_clsact=True)
+    filters.detach(pod.ifindex, Hook.EGRESS)
+    filters.remove_empty_clsact(pod.ifindex)
     assert "clsact" not in tc("qdisc", "show", "dev", pod.veth)
 
 
@@ -133,17 +135,20 @@ def test_clsact_with_our_other_filter_stays(filters, pod, pass_program):
     """Leaving one hook must not lift the limit on the other."""
     for hook in Hook:
         filters.attach(pod.ifindex, hook, pass_program, slot=7)
-    filters.detach(pod.ifindex, Hook.INGRESS, remove_empty_clsact=True)
+    filters.detach(pod.ifindex, Hook.INGRESS)
+    filters.remove_empty_clsact(pod.ifindex)
     assert [each.hook for each in filters.read(pod.ifindex).ours] == [Hook.EGRESS]
 
 
 @BOTH
 def test_detach_of_nothing_is_fine(filters, pod, hook):
     """Without a filter, without clsact, and without an interface."""
-    filters.detach(pod.ifindex, hook, remove_empty_clsact=True)
+    filters.detach(pod.ifindex, hook)
+    filters.remove_empty_clsact(pod.ifindex)
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     filters.detach(pod.ifindex, hook)
-    filters.detach(999_999, hook, remove_empty_clsact=True)
+    filters.detach(999_999, hook)
+    filters.remove_empty_clsact(999_999)
 
 
 def test_ours_runs_before_others(filters, pod, drop_program):
@@ -216,7 +221,8 @@ def test_ingress_qdisc_serves_ingress_and_refuses_egress(filters, pod, pass_prog
     with pytest.raises(UnsupportedError, match="ingress qdisc"):
         filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=8)
     assert [(each.hook, each.slot) for each in filters.read(pod.ifindex).ours] == [(Hook.INGRESS, 7)]
-    filters.detach(pod.ifindex, Hook.INGRESS, remove_empty_clsact=True)
+    filters.detach(pod.ifindex, Hook.INGRESS)
+    filters.remove_empty_clsact(pod.ifindex)
     assert "ingress" in tc("qdisc", "show", "dev", pod.veth)
 
 
@@ -232,7 +238,8 @@ def test_other_root_qdisc_is_left_alone(filters, connection, pod, pass_program):
     """Clsact stands beside whatever shapes the interface."""
     tc("qdisc", "add", "dev", pod.veth, "root", "tbf", "rate", "1mbit", "burst", "10k", "latency", "10ms")
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
-    filters.detach(pod.ifindex, Hook.EGRESS, remove_empty_clsact=True)
+    filters.detach(pod.ifindex, Hook.EGRESS)
+    filters.remove_empty_clsact(pod.ifindex)
     kinds = {qdisc.kind for qdisc in read_qdiscs(connection) if qdisc.ifindex == pod.ifindex}
     assert kinds == {"tbf"}
 

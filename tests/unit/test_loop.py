@@ -13,6 +13,8 @@ from tokenbucket.agent.reconcile import Outcome
 from tokenbucket.agent.schedule import Again
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import Wishes
+from tokenbucket.core.policy import Direction
+from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
 
 
 class Clean:
@@ -47,14 +49,23 @@ def test_an_agent_of_a_clean_node_goes_on_asking(monkeypatch: pytest.MonkeyPatch
     assert source.left == 0
 
 
-def test_a_pass_that_only_waits_leaves_no_other_build_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+DEVICE = Slot(Owner(SlotKey(DeviceId(1, "eth1"), Direction.EGRESS)), SlotConfig(bits_per_s=10**6))
+
+
+@pytest.mark.parametrize(
+    ("in_use", "builds"), [({}, ["build"]), ({1: DEVICE}, [])], ids=["", "but the one that limits a device"]
+)
+def test_a_pass_that_only_waits_leaves_no_other_build_behind(
+    in_use: dict[int, Slot], builds: list[str]
+) -> None:
     """A queue may hold packets for as long as flows last, and runs no program."""
     removed: list[str] = []
-    monkeypatch.setattr(loop, "remove_other_layouts", lambda _: removed.append("layouts"))
     outcome = Outcome(0, complete=True, findings=(), in_force={}, fq=True, waits=True)
     source: Any = SimpleNamespace(wishes=Wishes, passed=lambda *_: None)
-    reconciler: Any = SimpleNamespace(run=lambda *_: outcome)
+    elders = SimpleNamespace(unpin=lambda: removed.append("layouts"))
+    slots = SimpleNamespace(read=lambda: in_use, elders=elders)
+    reconciler: Any = SimpleNamespace(run=lambda *_: outcome, slots=slots)
     pins: Any = SimpleNamespace(remove_other_builds=removed.append)
     others: Any = (None, None, None, set())
     agent = loop.Loop(source, *others, reconciler, pins, "build")
-    assert (agent._reconcile(0.0), removed) == (Again.WAITS, ["build", "layouts"])
+    assert (agent._reconcile(0.0), removed) == (Again.WAITS, [*builds, "layouts"])

@@ -92,7 +92,10 @@ def agent(
     programs = SimpleNamespace(ids=dict.fromkeys(Hook, OURS))
     locks = SimpleNamespace(writing=nullcontext)
     maps = SimpleNamespace(
-        read=lambda: slots, count=16, named=lambda slot, program: slot if program == OURS else NO_SLOT
+        read=lambda: slots,
+        count=16,
+        named=lambda slot, program: slot if program == OURS else NO_SLOT,
+        limits_device_elsewhere=lambda *_: False,
     )
     node: Any = (view, maps, programs, locks, Queues(available=True))
     return Reconciler(*node), view

@@ -18,9 +18,10 @@ from tokenbucket.core.plan import FIRST_SLOT
 from tokenbucket.core.policy import Direction
 from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotKey, config_of
 from tokenbucket.errors import KernelError, TokenBucketError
+from tokenbucket.layout import NO_SLOT
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
-from tokenbucket.netlink.links import Link, find_link
+from tokenbucket.netlink.links import Link, find_link, read_link
 from tokenbucket.netlink.namespaces import Namespace, namespace_at, own_namespace, reachable_namespaces
 from tokenbucket.netlink.queues import read_roots, remove_fq
 
@@ -68,7 +69,7 @@ def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> 
         hook = device_hook(direction)
         in_use = slots.read()
         index = _slot_for(key, in_use, slots.count)
-        _refuse_if_taken(Filters(connection), link, direction, index)
+        _refuse_if_taken(Filters(connection), slots, link, direction, index)
         slots.write(index, slot, fresh=index not in in_use)
         try:
             Filters(connection).attach(link.ifindex, hook, programs.fds[hook], index)
@@ -80,15 +81,23 @@ def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> 
 
 def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
     """Lifts the limits of an interface. Returns whether there were any. Raises KernelError."""
-    keys = {target.key(direction) for direction in directions}
+    keys = {target.key(direction): device_hook(direction) for direction in directions}
     with Locks.of(pins).writing(), Slots(pins) as slots, connect(target.namespace.path) as connection:
-        mine = {index: slot for index, slot in slots.read().items() if slot.owner.key in keys}
-        link = find_link(connection, target.name)
-        for index, slot in mine.items():
-            if link:
-                Filters(connection).detach(link.ifindex, device_hook(slot.owner.key.direction))
+        mine = {index: slot.owner.key for index, slot in slots.read().items() if slot.owner.key in keys}
+        filters, link = Filters(connection), find_link(connection, target.name)
+        hooks = {keys[key] for key in mine.values()}
+        if link:
+            of_elders = {
+                ours.hook
+                for ours in filters.read(link.ifindex).ours
+                if slots.limits_device_elsewhere(ours.slot, ours.prog_id)
+            }
+            hooks |= of_elders & set(keys.values())
+            for hook in hooks:
+                filters.detach(link.ifindex, hook)
+        for index in mine:
             slots.free(index)
-    return bool(mine)
+    return bool(hooks)
 
 
 def detach_all(pins: Pins) -> int:
@@ -124,17 +133,27 @@ def _detach_all_in(namespace: Namespace, programs: set[int]) -> int:
 def _detach_all_by(connection: Connection, programs: set[int] | None) -> int:
     """``programs`` are those whose filters go; ``None`` is all of ours, also what lost its pins."""
     filters = Filters(connection)
+    found = filters.read_all()
     ours = [
         each
-        for found in filters.read_all().values()
-        for each in found.ours
+        for of_link in found.values()
+        for each in of_link.ours
         if programs is None or each.prog_id in programs
     ]
     for each in ours:
-        filters.detach(each.ifindex, each.hook, remove_empty_clsact=True)
+        filters.detach(each.ifindex, each.hook)
+    for ifindex in found:
+        if any(each.ifindex == ifindex for each in ours) or _is_of_a_pod(connection, ifindex):
+            filters.remove_empty_clsact(ifindex)
     for ifindex in read_roots(connection):
         remove_fq(connection, ifindex, at_once=True)
     return len(ours)
+
+
+def _is_of_a_pod(connection: Connection, ifindex: int) -> bool:
+    """Whether it leads to another namespace. Such an interface may have had a limit before."""
+    link = read_link(connection, ifindex)
+    return link is not None and link.nsid is not None
 
 
 def _link(connection: Connection, name: str) -> Link:
@@ -154,9 +173,10 @@ def _slot_for(key: SlotKey, in_use: dict[int, Slot], count: int) -> int:
     raise TakenError(f"{key}: all {count} slots are taken")
 
 
-def _refuse_if_taken(filters: Filters, link: Link, direction: Direction, index: int) -> None:
+def _refuse_if_taken(filters: Filters, slots: Slots, link: Link, direction: Direction, index: int) -> None:
     for ours in filters.read(link.ifindex).ours:
-        if ours.hook is device_hook(direction) and ours.slot != index:
+        slot = slots.named(ours.slot, ours.prog_id)
+        if ours.hook is device_hook(direction) and slot not in {index, NO_SLOT}:
             raise TakenError(
                 f"{link.name} {direction}: has a limit already, in slot {ours.slot}; see 'tokenbucket status'"
             )

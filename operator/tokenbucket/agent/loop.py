@@ -19,11 +19,11 @@ from tokenbucket.agent.reconcile import Outcome, Reconciler
 from tokenbucket.agent.schedule import Again, Schedule
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import Source
-from tokenbucket.bpf.elders import remove_other_layouts
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins, Sizes
 from tokenbucket.bpf.slots import Programs, Slots
+from tokenbucket.core.slot import DeviceId
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
@@ -123,12 +123,18 @@ class Loop:
             details = {"actions": outcome.actions, "seconds": round(seconds, 4), "complete": outcome.complete}
             log.info("pass", extra=details)
         if outcome.complete and not self._settled:
-            self.pins.remove_other_builds(self.build)  # no filter runs them any more
-            remove_other_layouts(self.pins)
-            self._settled = True
+            self._settle()
         self.source.passed(wishes, outcome)
         self.passes.ended(wishes, outcome, seconds)
         return _again(outcome)
+
+    def _settle(self) -> None:
+        """Unpins what no filter runs any more. Those of devices run what they were attached with."""
+        slots = self.reconciler.slots
+        if not any(isinstance(slot.owner.key.subject, DeviceId) for slot in slots.read().values()):
+            self.pins.remove_other_builds(self.build)
+        slots.elders.unpin()
+        self._settled = True
 
     def _reconnect(self) -> None:
         """A connection on which something was lost may stay confused: the next pass has a new one."""
@@ -195,6 +201,10 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, pas
         opened = stack.enter_context(Slots(pins))
         programs = stack.enter_context(closing(Programs(pins, build)))
         log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})
+        if opened.count != sizes.slots:
+            log.warning(
+                "slots stay as many as there are", extra={"slots": opened.count, "asked": sizes.slots}
+            )
         queues = Queues.probed(view)
         reconciler = Reconciler(view, opened, programs, Locks.of(pins), queues)
         loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build, passes)

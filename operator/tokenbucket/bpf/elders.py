@@ -17,7 +17,7 @@ from tokenbucket import layout
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.pins import Pins, opened, program_ids
 from tokenbucket.core import gcra
-from tokenbucket.core.slot import Slot, SlotKey
+from tokenbucket.core.slot import DeviceId, Slot, SlotKey
 from tokenbucket.errors import KernelError
 
 _OWNER_SIZE = ctypes.sizeof(layout.Owner)
@@ -39,6 +39,10 @@ class Elders:
         self._seen: dict[SlotKey, layout.Meters] = {}
         self.program_ids: set[int] = set()
         """The kernel's numbers of their programs."""
+        self.of_devices: set[tuple[int, int]] = set()
+        """Of the filters that limit devices: the program, and the slot there."""
+        self._left: list[Path] = []
+        """Folders that no device is limited by."""
         for folder in other_layouts(pins):
             self._find(folder, key_of)
 
@@ -76,10 +80,19 @@ class Elders:
             setattr(charged, word, gcra.charged(tat, since, getattr(after, word), now_q, burst_q))
         return charged
 
+    def unpin(self) -> None:
+        """Unpins the other layout versions, when no pod's filter runs their programs any more. One that
+        limits devices stays: those keep their limits as they were attached.
+        """
+        for folder in self._left:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _find(self, folder: Path, key_of: Callable[[bytes], SlotKey]) -> None:
         maps = folder / "maps"
+        self._left.append(folder)
         try:
-            self.program_ids |= program_ids(folder)
+            programs = program_ids(folder)
+            self.program_ids |= programs
             with opened(maps / "tb_owners") as owners, opened(maps / "tb_meters") as meters:
                 size = syscall.map_info(owners, "tb_owners")
                 if (size.value_size, syscall.map_info(meters, "tb_meters").value_size) != (
@@ -90,18 +103,19 @@ class Elders:
                 content = syscall.lookup_all(owners, size.max_entries, _OWNER_SIZE, "tb_owners")
         except KernelError:  # incomplete
             return
+        devices = set()
         for index in range(size.max_entries):
             owner = content[index * _OWNER_SIZE : (index + 1) * _OWNER_SIZE]
             if owner[0]:
-                self._places[key_of(owner)] = (maps, index)
+                key = key_of(owner)
+                self._places[key] = (maps, index)
+                if isinstance(key.subject, DeviceId):
+                    devices |= {(program, index) for program in programs}
+        if devices:
+            self.of_devices |= devices
+            self._left.remove(folder)
 
 
 def other_layouts(pins: Pins) -> list[Path]:
     """Folders of the layout versions that are not this one's."""
     return [folder for folder in sorted(pins.root.glob("v*")) if folder != pins.folder]
-
-
-def remove_other_layouts(pins: Pins) -> None:
-    """Unpins them, when no filter runs their programs any more."""
-    for folder in other_layouts(pins):
-        shutil.rmtree(folder)

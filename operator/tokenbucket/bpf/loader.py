@@ -60,6 +60,7 @@ def load(source: Path, pins: Pins, sizes: Sizes) -> None:
     pins.maps.mkdir(parents=True, exist_ok=True)
     program = compiled(source / "token_bucket.c", source, pins.maps, sizes)
     unfinished = pins.programs / f"loading_{os.getpid()}"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed, and had this number
     unfinished.mkdir(parents=True)
     try:
         for name in HookProgram:

@@ -105,6 +105,10 @@ class Slots:
         """
         return layout.NO_SLOT if program_id in self.elders.program_ids else slot
 
+    def limits_device_elsewhere(self, slot: int, program_id: int) -> bool:
+        """Whether a filter that names that slot is the limit of a device in another layout version."""
+        return (program_id, slot) in self.elders.of_devices
+
     def catch_up(self, index: int) -> None:
         """Charges a slot with what the limit's bucket in another layout version has let through meanwhile."""
         slot = Slot(_owner(self._lookup("tb_owners", index, 1)), _config(self._lookup("tb_config", index, 1)))

@@ -32,7 +32,6 @@ class Command(enum.IntEnum):
 
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
-    MAP_DELETE_ELEM = 3
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10

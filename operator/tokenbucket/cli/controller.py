@@ -32,9 +32,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verb.add_argument(
         "--probe-address",
         type=address,
-        default=address("0.0.0.0:10474"),
+        default=address(":10474"),
         metavar="HOST:PORT",
-        help="where /healthz and /readyz are answered (default 0.0.0.0:10474)",
+        help="where /healthz and /readyz are answered (default :10474, at every address)",
     )
     verb.add_argument(
         "--report-spread",

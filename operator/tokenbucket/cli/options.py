@@ -20,7 +20,7 @@ def pins_options() -> argparse.ArgumentParser:
         type=_below_bpffs,
         default=Pins(),
         metavar="DIR",
-        help=f"folder of the kernel objects' names (default {ROOT}); another one keeps two agents apart",
+        help=f"folder of the kernel objects' names (default {ROOT}); agents and commands share what is there",
     )
     return parent
 
@@ -66,10 +66,12 @@ def set_up_logs(options: argparse.Namespace) -> None:
 
 
 def address(text: str) -> tuple[str, int]:
-    """A host and a port of TCP, such as ``127.0.0.1:80`` or ``[::]:80``."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"{text}: must be HOST:PORT")
+    """A host and a port of TCP, such as ``127.0.0.1:80`` or ``[::1]:80``; ``:80`` is every address, of IPv4
+    and IPv6.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text}: must be HOST:PORT, or :PORT for every address")
     return host.strip("[]"), int(port)
 
 

@@ -33,7 +33,8 @@ class ControllerOptions:
     namespace: str
     agents: str
     """Label selector of the agents' pods."""
-    probe_host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks the pod's own address
+    probe_host: str = ""
+    """Every address, of IPv4 and IPv6: the kubelet asks the pod's own."""
     probe_port: int = 10474
     report_spread_s: float = 2.0
     """Agents tell of a change within so long."""

@@ -13,6 +13,8 @@ from tokenbucket.core.policy import Direction, ExceedAction
 RESERVE_BITS_PER_S = 10**6
 """Upper bound of the reserve for the node's own packets; it is otherwise a tenth of the rate."""
 RESERVE_BURST_BYTES = 16 * 1024
+SMALLEST_BYTES = 42
+"""An ARP packet on a veth, where nothing is padded."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -111,7 +113,7 @@ def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> Sl
     ``node_reserve`` lets the node's own packets use the reserve: right for pods, wrong for a device,
     where all that the machine sends is its own.
     """
-    reserve = min(bucket.bits_per_s // 10, RESERVE_BITS_PER_S) if bucket.bits_per_s else RESERVE_BITS_PER_S
+    reserve = _reserve_bits_per_s(bucket)
     config = SlotConfig(
         reserve_bits_per_s=reserve,
         reserve_burst_q=gcra.bytes_time_q(RESERVE_BURST_BYTES, reserve),
@@ -122,6 +124,18 @@ def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> Sl
         per_peer=_peer_config(bucket.per_peer, direction) if bucket.per_peer else None,
     )
     return _with_meters(config, bucket)
+
+
+def _reserve_bits_per_s(bucket: Bucket) -> int:
+    """A tenth of each rate, of the packet rate in the smallest packets: the reserve is charged to both
+    meters, and must not bring one of them further and further into debt.
+    """
+    rates = [10 * RESERVE_BITS_PER_S]
+    if bucket.bits_per_s:
+        rates.append(bucket.bits_per_s)
+    if bucket.packets_per_s:
+        rates.append(bucket.packets_per_s * 8 * SMALLEST_BYTES)
+    return min(rates) // 10
 
 
 def _peer_config(bucket: PeerBucket, direction: Direction) -> PeerConfig:

@@ -38,7 +38,7 @@ class _Loader(yaml.CSafeLoader):
 def documents(text: bytes) -> list[object]:
     """The documents of a file; empty ones are left out. Raises DocumentError."""
     if len(text) > MAX_BYTES:
-        raise DocumentError(f"{len(text)} bytes are more than the {MAX_BYTES} that are read")
+        raise DocumentError(f"is larger than the {MAX_BYTES} bytes that are read")
     try:
         _check_shape(text)
         return [document for document in yaml.load_all(text, _Loader) if document is not None]

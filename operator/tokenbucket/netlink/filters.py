@@ -101,15 +101,16 @@ class Filters:
             direct_action=True,
         )
 
-    def detach(self, ifindex: int, hook: Hook, *, remove_empty_clsact: bool = False) -> None:
-        """Removes our filter and no other; fine where there is none.
-
-        ``remove_empty_clsact`` then removes clsact too, if neither hook has any filter: only for leaving,
-        since nothing tells who added it. Raises KernelError.
-        """
+    def detach(self, ifindex: int, hook: Hook) -> None:
+        """Removes our filter and no other; fine where there is none. Clsact stays. Raises KernelError."""
         if any(each.hook is hook for each in self.read(ifindex).ours):
             self._delete(ifindex, hook)
-        if remove_empty_clsact and not any(self._dump(ifindex, each) for each in Hook):
+
+    def remove_empty_clsact(self, ifindex: int) -> None:
+        """Removes clsact if neither hook has any filter: only for leaving, since nothing tells who added it.
+        Raises KernelError.
+        """
+        if not any(self._dump(ifindex, each) for each in Hook):
             delete_clsact(self._connection, ifindex)
 
     def read(self, ifindex: int, at_clsact: str | None = None) -> LinkFilters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def process_name(portid: int) -> str | None:
 
     A process's first socket there has the process's id as its portid, as its own pid namespace counts: so it
     can be several processes, in which case all are named. ``None`` when there is none, as after a command
-    that has already ended. Reads all of /proc: not for every event.
+    that has already ended, and that is in a pid namespace which this process does not see: an agent in a
+    cluster sees its own alone. Reads all of /proc: not for every event.
     """
     if not 0 < portid < _RANDOM_FROM:
         return None
@@ -29,7 +31,7 @@ def process_name(portid: int) -> str | None:
 def _names(pid: int) -> Iterator[str | None]:
     own = own_namespace().inode
     for process in Path("/proc").iterdir():
-        if process.name.isdigit():
+        if process.name.isdigit() and int(process.name) != os.getpid():
             yield _name_if(process, pid, own)
 
 
