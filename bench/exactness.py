@@ -182,9 +182,11 @@ class Route:
         counters = next(line for line in text.splitlines() if line.strip().startswith("eth0:"))
         return Sample(before, after, int(counters.split(":")[1].split()[0]))
 
-    def samples_of(self, cell: Cell, windows: int = WINDOWS) -> tuple[list[Sample], str]:
+    def samples_of(
+        self, cell: Cell, windows: int = WINDOWS, settle_s: float = SETTLE_S
+    ) -> tuple[list[Sample], str]:
         """Samples while the sender runs, the first just before it; and what it said."""
-        seconds = SETTLE_S + windows * WINDOW_S + 5 * SAMPLE_S
+        seconds = settle_s + windows * WINDOW_S + 5 * SAMPLE_S
         words = (POD_ADDRESS, cell.size_bytes - HEADERS_BYTES, cell.packets_per_s, seconds)
         samples = [self.sample()]
         with lab.inside(self.client):
@@ -227,10 +229,12 @@ class Route:
         os.close(self._counter)
 
 
-def errors_percent(samples: list[Sample], cell: Cell, windows: int = WINDOWS) -> Iterator[float]:
+def errors_percent(
+    samples: list[Sample], cell: Cell, windows: int = WINDOWS, settle_s: float = SETTLE_S
+) -> Iterator[float]:
     """The rate of each window against the declared one."""
     # The sender begins a few milliseconds after the first sample; the settling time has room for it.
-    edges = [samples[0].before_s + SETTLE_S + WINDOW_S * number for number in range(windows + 1)]
+    edges = [samples[0].before_s + settle_s + WINDOW_S * number for number in range(windows + 1)]
     chosen = [next(each for each in samples if each.before_s >= edge) for edge in edges]
     for first, last in itertools.pairwise(chosen):
         seconds = (last.before_s + last.after_s - first.before_s - first.after_s) / 2

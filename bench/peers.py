@@ -28,6 +28,7 @@ from exactness import (
     FLOOD_PACKETS_PER_S,
     HEADERS_BYTES,
     POD_ADDRESS,
+    SETTLE_S,
     Cell,
     Route,
     errors_percent,
@@ -93,6 +94,8 @@ UDP = tuple(
 """Above the rate. One emulated processor cannot send 64 bytes at 100 Mbit/s, 200,000 a second."""
 USED_UP_BYTES_PER_S = 80_000_000
 """A flood as fast as possible is faster, even through a limiter."""
+START_S = 1.0
+"""A sender has started by then."""
 SWEEP = tuple(
     Tcp(rate, control, flows, rtt)
     for rate in (256_000, 1_000_000, 4_000_000, 10_000_000, 100_000_000, FAST_BITS_PER_S)
@@ -287,10 +290,13 @@ class Bench:
         with self._flood(FLOOD_BYTES, FLOOD_PACKETS_PER_S, 0.1 + burst_bytes / USED_UP_BYTES_PER_S):
             pass
 
-    def udp(self, cell: Cell) -> dict[str, float]:
+    def udp(self, cell: Cell, burst_bytes: int) -> dict[str, float]:
         """What is sent and what arrives, on the wire, once the bucket is empty; in percent of the rate."""
-        samples, said = self._route.samples_of(cell, windows=1)
-        (error_percent,) = errors_percent(samples, cell, windows=1)
+        # A bucket that was used up fills while the sender starts, and the surplus takes so long to use it up.
+        filled_s = min(8 * burst_bytes / cell.rate_bits_per_s, START_S)
+        settle_s = SETTLE_S + filled_s / (cell.load - 1)
+        samples, said = self._route.samples_of(cell, 1, settle_s)
+        (error_percent,) = errors_percent(samples, cell, 1, settle_s)
         sent, nanoseconds = (int(word) for word in said.split())
         offered_bits_per_s = 8 * cell.size_bytes * sent * 1e9 / nanoseconds
         return {
@@ -335,7 +341,7 @@ def floods(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
         with installed(route, limiter, rate):
             for cell in cells:
                 bench.use_up(burst_bytes)  # again, as a deep bucket fills in any pause
-                yield from samples(limiter, str(cell), bench.udp(cell))
+                yield from samples(limiter, str(cell), bench.udp(cell, burst_bytes))
 
 
 @contextlib.contextmanager

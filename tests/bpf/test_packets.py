@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 
@@ -116,8 +117,9 @@ def test_a_flood_of_neighbour_discovery_never_gets_past_a_tenth_of_the_rate(
     machine.configure(config_of(bucket, Direction.INGRESS, node_reserve=True))
     machine.fill(NOW_NS)
     machine.packet = ARP[:42]
-    flood_s, step_ns = 60, 10**9 // 200
-    admitted = sum(machine.offer(NOW_NS + i * step_ns) for i in range(flood_s * 200))
+    offered = 3 * min(rate.packets_per_s or math.inf, (rate.bits_per_s or math.inf) / (8 * 42))
+    flood_s = 3000 / offered
+    admitted = sum(machine.offer(NOW_NS + round(i * 10**9 / offered)) for i in range(3000))
     meters = machine.slots.meters(machine.index)
     reserve_packets = RESERVE_BURST_BYTES / 42 + 1
     for word, packets_per_s, burst_packets in (
@@ -126,7 +128,7 @@ def test_a_flood_of_neighbour_discovery_never_gets_past_a_tenth_of_the_rate(
     ):
         if packets_per_s:
             assert admitted <= 1.1 * flood_s * packets_per_s + (burst_packets or 0) + reserve_packets
-            debt_q = (word - gcra.word_of(NOW_NS + flood_s * 10**9)) % 2**64
+            debt_q = (word - gcra.word_of(NOW_NS + round(flood_s * 10**9))) % 2**64
             assert (
                 debt_q < 1.1 * reserve_packets / packets_per_s * 10**9 * gcra.QUANTA_PER_NS or debt_q > 2**63
             )

@@ -16,7 +16,7 @@ from tests.vm.machine import Ended, run_rungs
 _OPTIONS = ["-p", "no:randomly", "--hypothesis-profile=few", "--durations=20", "--timeout=600"]
 _SHORT = ["--short"] if os.environ.get("TOKENBUCKET_VM") == "short" else []
 _RUNGS = {rung: [f"tests/{rung}", "-p", "tests.vm.inside", *_OPTIONS, *_SHORT] for rung in ("bpf", "netns")}
-_AT_A_TIME = 3
+_AT_A_TIME = 2
 _POOL = pytest.StashKey[ThreadPoolExecutor]()
 _ENDED = pytest.StashKey[list[Ended]]()
 
