@@ -233,8 +233,10 @@ def errors_percent(
     samples: list[Sample], cell: Cell, windows: int = WINDOWS, settle_s: float = SETTLE_S
 ) -> Iterator[float]:
     """The rate of each window against the declared one."""
-    # The sender begins a few milliseconds after the first sample; the settling time has room for it.
-    edges = [samples[0].before_s + settle_s + WINDOW_S * number for number in range(windows + 1)]
+    # The sender may take long to start: in a machine whose clock goes on while it waits for files, seconds.
+    received = samples[0].received_bytes
+    begin_s = next(each.before_s for each in samples if each.received_bytes > received)
+    edges = [begin_s + settle_s + WINDOW_S * number for number in range(windows + 1)]
     chosen = [next(each for each in samples if each.before_s >= edge) for edge in edges]
     for first, last in itertools.pairwise(chosen):
         seconds = (last.before_s + last.after_s - first.before_s - first.after_s) / 2
