@@ -33,8 +33,7 @@
 #define TB_COST_MAX (TB_AHEAD_MAX / 2)
 /* Above the largest super-packet that a kernel builds (512 KiB) and the segments it can have. */
 #define TB_AMOUNT_MAX (1ULL << 20)
-/* The largest packet that a reserve is asked for: at 33 bit/s its cost is just below 2^64 before the shift.
- */
+/* The largest packet that a reserve is asked for, in bytes: at 33 bit/s its cost just fits 64 bits. */
 #define TB_RESERVE_MAX (1ULL << 14)
 /*
  * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 63 bits under an

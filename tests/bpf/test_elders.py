@@ -137,9 +137,11 @@ def test_a_version_that_limits_a_device_stays(pins: Pins) -> None:
     programs = pins.program_ids()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
-        assert all(slots.limits_device_elsewhere(4, program) for program in programs)
-        assert not any(slots.limits_device_elsewhere(3, program) for program in programs)
-        assert not any(slots.limits_device_elsewhere(4, other) for other in pins.program_ids() - programs)
+        assert all(slots.limits_device_in_another_layout(4, program) for program in programs)
+        assert not any(slots.limits_device_in_another_layout(3, program) for program in programs)
+        assert not any(
+            slots.limits_device_in_another_layout(4, other) for other in pins.program_ids() - programs
+        )
         slots.elders.unpin()
     assert [folder.name for folder in other_layouts(pins)] == ["v0"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pyroute2.netlink import rtnl
 
-from tests.netns.agent import PINS, Agent, acquaint, clean, limit_of, send, status, tokenbucket, wait
+from tests.netns.agent import PINS, Agent, acquaint, clean, limit_of, send, status, tokenbucket
 from tests.netns.lab import Lab, Pod, tc
 from tokenbucket.agent import devices
 from tokenbucket.errors import KernelError
@@ -105,7 +105,6 @@ def test_a_limit_of_another_layout_version_stays_until_it_is_lifted(
     agent = Agent(tmp_path)
     try:
         agent.start()
-        wait(lambda: agent.events("started"), agent.log)
         time.sleep(1)
         assert send(a, b, 50) <= 5
     finally:

@@ -95,7 +95,7 @@ def agent(
         read=lambda: slots,
         count=16,
         named=lambda slot, program: slot if program == OURS else NO_SLOT,
-        limits_device_elsewhere=lambda *_: False,
+        limits_device_in_another_layout=lambda *_: False,
     )
     node: Any = (view, maps, programs, locks, Queues(available=True))
     return Reconciler(*node), view

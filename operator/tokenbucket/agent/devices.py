@@ -90,7 +90,7 @@ def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
             of_elders = {
                 ours.hook
                 for ours in filters.read(link.ifindex).ours
-                if slots.limits_device_elsewhere(ours.slot, ours.prog_id)
+                if slots.limits_device_in_another_layout(ours.slot, ours.prog_id)
             }
             hooks |= of_elders & set(keys.values())
             for hook in hooks:

@@ -215,7 +215,7 @@ class Reconciler:
         for namespace, filters, roots in self.view.everywhere():
             for ours in (each for found in filters.values() for each in found.ours):
                 point = HookPoint(Interface(ours.ifindex, namespace), ours.hook)
-                if self.slots.limits_device_elsewhere(ours.slot, ours.prog_id):
+                if self.slots.limits_device_in_another_layout(ours.slot, ours.prog_id):
                     continue
                 slot = self.slots.named(ours.slot, ours.prog_id)
                 attached[point] = Attached(slot, ours.prog_id == self.programs.ids[ours.hook])

@@ -41,8 +41,8 @@ class Elders:
         """The kernel's numbers of their programs."""
         self.of_devices: set[tuple[int, int]] = set()
         """Of the filters that limit devices: the program, and the slot there."""
-        self._left: list[Path] = []
-        """Folders that no device is limited by."""
+        self._without_devices: list[Path] = []
+        """Folders of the versions that limit none."""
         for folder in other_layouts(pins):
             self._find(folder, key_of)
 
@@ -84,12 +84,12 @@ class Elders:
         """Unpins the other layout versions, when no pod's filter runs their programs any more. One that
         limits devices stays: those keep their limits as they were attached.
         """
-        for folder in self._left:
+        for folder in self._without_devices:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _find(self, folder: Path, key_of: Callable[[bytes], SlotKey]) -> None:
         maps = folder / "maps"
-        self._left.append(folder)
+        self._without_devices.append(folder)
         try:
             programs = program_ids(folder)
             self.program_ids |= programs
@@ -113,7 +113,7 @@ class Elders:
                     devices |= {(program, index) for program in programs}
         if devices:
             self.of_devices |= devices
-            self._left.remove(folder)
+            self._without_devices.remove(folder)
 
 
 def other_layouts(pins: Pins) -> list[Path]:

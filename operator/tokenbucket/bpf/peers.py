@@ -43,7 +43,6 @@ class Peers:
     def __init__(self, pins: Pins) -> None:
         """Opens the pinned map. Raises KernelError (ENOENT) when nothing is loaded."""
         self._fd = syscall.open_pin(pins.maps / PEERS)
-        """How many peers of all slots together there is room for."""
 
     def __enter__(self) -> Self:
         return self

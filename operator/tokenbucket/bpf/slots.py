@@ -105,7 +105,7 @@ class Slots:
         """
         return layout.NO_SLOT if program_id in self.elders.program_ids else slot
 
-    def limits_device_elsewhere(self, slot: int, program_id: int) -> bool:
+    def limits_device_in_another_layout(self, slot: int, program_id: int) -> bool:
         """Whether a filter that names that slot is the limit of a device in another layout version."""
         return (program_id, slot) in self.elders.of_devices
 

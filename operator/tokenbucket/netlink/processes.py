@@ -18,9 +18,9 @@ def process_name(portid: int) -> str | None:
     """Names of the processes of this network namespace that may have the socket of this portid.
 
     A process's first socket there has the process's id as its portid, as its own pid namespace counts: so it
-    can be several processes, in which case all are named. ``None`` when there is none, as after a command
-    that has already ended, and that is in a pid namespace which this process does not see: an agent in a
-    cluster sees its own alone. Reads all of /proc: not for every event.
+    can be several processes, in which case all are named. ``None`` when there is none: a command may have
+    ended already, or be in a pid namespace that this process does not see, as all are for an agent in a
+    cluster. This process is never named. Reads all of /proc: not for every event.
     """
     if not 0 < portid < _RANDOM_FROM:
         return None
