@@ -1,4 +1,4 @@
-"""What an agent takes from the API server: here the kill switch."""
+"""What an agent takes from the API server, the kill switch above all, and what it has to tell it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import pytest
 
 from tests.unit.fake_api import FakeApi
 from tokenbucket.agent.cluster import AgentOptions, ClusterSource
-from tokenbucket.core.policy import Mode
+from tokenbucket.agent.source import Wishes
+from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.selector import Selector
 from tokenbucket.core.switch import NODE_LABEL
+from tokenbucket.core.tally import tally
 
 SWITCH = {"name": "switch", "namespace": "tokenbucket"}
 
@@ -77,3 +81,14 @@ def test_a_switch_that_goes_with_the_release_is_no_problem(source: ClusterSource
     assert wishes
     assert wishes.cleanup
     assert source.problem == ""
+
+
+def test_a_clean_node_says_that_what_is_declared_is_off(source: ClusterSource) -> None:
+    """And not that no pod is selected."""
+    limit = Limit(Rate(10**6), exceed_action=ExceedAction.DROP)
+    policy = Policy("shop", "web", Selector(frozenset()), {Direction.INGRESS: limit})
+    web = Pod(PodId("shop", "web-0"), {}, frozenset())
+    source.cleaned(Wishes((policy,), (web,), cleanup=True))
+    assert source.situation
+    [said] = tally(source.situation)
+    assert (source.clean, said.matched, said.off) == (True, 1, 1)

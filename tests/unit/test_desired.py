@@ -181,6 +181,26 @@ def test_a_pod_that_cannot_be_limited_is_told_of_and_takes_no_slot(pod: Pod, rea
     assert [each.reason for each in found.findings] == [reason]
 
 
+def test_an_address_on_a_second_network_may_be_anothers_too() -> None:
+    """Networks that do not know of one another give addresses twice; each pod is found by its own."""
+    twice = IPv4Address("192.168.1.10")
+    first, second = (
+        Pod(PodId("shop", name), {}, frozenset({IPv4Address(f"10.0.0.{n}"), twice}))
+        for n, name in enumerate("ab", 1)
+    )
+    by: list[AbstractSet[Address]] = []
+
+    def locate(_pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+        by.append(addresses)
+        return Located({End.HOST: frozenset({Interface(len(by))})})
+
+    policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7), exceed_action=DROP)})
+    found = desired([policy], [first, second], locate)
+    assert (len(found.in_force), found.findings) == (2, [])
+    assert by == [each.addresses - {twice} for each in (first, second)]
+    assert desired([policy], [first, Pod(PodId("shop", "c"), {}, first.addresses)], locate).in_force == {}
+
+
 def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
     """And keeps its place in every pass, whatever the order; the other is told."""
     pods = [

@@ -22,6 +22,7 @@ class Clean:
 
     def __init__(self, times: int) -> None:
         self.left = times
+        self.told = 0
         self._wakeup, self._waker = socket.socketpair()
 
     def fileno(self) -> int:
@@ -34,6 +35,9 @@ class Clean:
         self.left -= 1
         return Wishes(cleanup=self.left > 0)
 
+    def cleaned(self, _: Wishes) -> None:
+        self.told += 1
+
     def close(self) -> None:
         self._wakeup.close()
         self._waker.close()
@@ -44,9 +48,9 @@ def test_an_agent_of_a_clean_node_goes_on_asking(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(loop, "_ASK_S", 0.01)
     with StopSignals() as signals:
         source = Clean(3)
-        loop._wait(source, signals)
+        loop._stay_away(source, signals)
         source.close()
-    assert source.left == 0
+    assert (source.left, source.told) == (0, 2)
 
 
 DEVICE = Slot(Owner(SlotKey(DeviceId(1, "eth1"), Direction.EGRESS)), SlotConfig(bits_per_s=10**6))

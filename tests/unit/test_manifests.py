@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_parse_policy import document
+from tokenbucket.agent.standalone import FolderSource
 from tokenbucket.manifests.documents import MAX_BYTES
 from tokenbucket.manifests.folder import Folder, parse_text
 
@@ -76,6 +79,11 @@ def test_a_yaml_bomb_is_harmless(folder: Folder) -> None:
     assert "aliases are not read" in folder.read().errors[0]
 
 
+def test_a_kind_that_is_no_text_is_an_error() -> None:
+    """And no crash of the agent, which reads the folder."""
+    assert parse_text(b"kind: [a]\n", "x").errors
+
+
 def test_of_two_objects_of_one_name_the_first_counts(folder: Folder) -> None:
     """And the second is named as an error."""
     write(folder, "a.yaml", POLICY)
@@ -97,6 +105,35 @@ def test_a_file_that_turns_wrong_keeps_what_it_said(folder: Folder) -> None:
     assert folder.read().policies == ()
     path.unlink()
     assert folder.read().pods == ()
+
+
+NAMESPACE = "kind: Namespace\nmetadata: {name: shop}\n"
+NUMBERED = "kind: Pod\nmetadata: {name: web-%d, namespace: shop}\nstatus: {podIP: 10.0.0.1}\n"
+
+
+def test_a_document_that_is_never_right_keeps_no_other(folder: Folder) -> None:
+    """What is deleted beside it is gone, and what is replaced has no ghost with its address."""
+    policy = yaml.safe_dump(document())
+    write(folder, "a.yaml", f"{NAMESPACE}---\n{policy}---\n{NUMBERED % 1}")
+    before = folder.read()
+    assert (len(before.policies), len(before.errors)) == (1, 1)
+    write(folder, "a.yaml", f"{NAMESPACE}---\n{NUMBERED % 2}")
+    after = folder.read()
+    assert (after.policies, [each.id.name for each in after.pods]) == ((), ["web-2"])
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("rate", "rat"), ("name: web", "name: We_b"), ("kind: TokenB", "kind: T0kenB")]
+)
+def test_a_document_that_turns_wrong_keeps_what_it_said(folder: Folder, right: str, wrong: str) -> None:
+    """Whatever the slip is in."""
+    policy = yaml.safe_dump(document())
+    write(folder, "a.yaml", f"{policy}---\n{NUMBERED % 1}")
+    [said] = folder.read().policies
+    assert right in policy
+    write(folder, "a.yaml", f"{policy.replace(right, wrong)}---\n{NUMBERED % 1}")
+    now = folder.read()
+    assert (now.policies, len(now.errors)) == ((said,), 1)
 
 
 def test_an_unreadable_file_is_an_error_and_no_crash(folder: Folder) -> None:
@@ -126,3 +163,17 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(folder: Folder) -> None:
 def test_no_bytes_raise_anything(text: bytes) -> None:
     """What is wrong is in the errors."""
     parse_text(text, "fuzz")
+
+
+def test_a_folder_that_was_made_anew_is_watched(tmp_path: Path) -> None:
+    """As a deployment does that removes it and copies another there."""
+    path = tmp_path / "limits"
+    path.mkdir()
+    with closing(FolderSource(path)) as source:
+        path.rmdir()
+        path.mkdir()
+        source.drain()
+        (path / "web.yaml").write_text(POD)
+        assert select.select([source], [], [], 10)[0]
+        source.drain()
+        assert len(source.wishes().pods) == 1

@@ -61,6 +61,9 @@ class View:
         if self.searched:
             yield 4026532000, {2: LinkFilters((Filter(2, Hook.EGRESS, 1, self.prog_id, tag=""),))}, {}
 
+    def filters_at(self, _: Interface) -> LinkFilters:
+        return LinkFilters()
+
     def interfaces_of(self, *_: object) -> Whereabouts:
         return self.leading_to(THERE)
 
@@ -156,3 +159,22 @@ def test_a_number_that_a_filter_of_another_layout_names_means_none_of_these_slot
     wish, _, _ = reconciler._plan([POLICY], [web], Mode.ENFORCE)
     [wanted] = wish.wanted.values()
     assert [point.interface.ifindex for point in wanted.points] == [THERE]
+
+
+def test_a_limit_that_the_kernel_refuses_again_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once is nothing: interfaces go while they are being looked at."""
+
+    def refuse(*_: object) -> None:
+        raise KernelError("write slot", "1", errno.EPERM)
+
+    monkeypatch.setattr(Reconciler, "_apply", refuse)
+    reconciler, view = agent()
+    view.searched = True
+    web = pod("web")
+    first, second = (reconciler.run([POLICY], [web]) for _ in range(2))
+    assert (first.complete, first.findings, second.complete) == (False, (), False)
+    assert {each.reason for each in second.findings} == {Reason.KERNEL_REFUSES}
+    assert "EPERM" in second.findings[0].message
+    assert second.in_force == {}
+    monkeypatch.setattr(Reconciler, "_apply", lambda *_: None)
+    assert reconciler.run([POLICY], [web]).findings == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,10 +19,12 @@ from tests.unit.fake_api import FakeApi, Seen
 from tokenbucket.agent import reporter as reporter_module
 from tokenbucket.agent.cluster import AgentOptions, ClusterSource
 from tokenbucket.agent.reporter import Reporter
+from tokenbucket.agent.source import Wishes
 from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.policy import Mode
 from tokenbucket.core.tally import Situation
 from tokenbucket.kubernetes.resources import PODS, REPORTS
+from tokenbucket.kubernetes.watch import Watch
 
 WAITS = tuple(
     Pod(PodId("shop", f"web-{number}"), {}, frozenset({IPv4Address("10.0.0.2")}), waits=True)
@@ -102,6 +105,23 @@ def test_a_refused_report_is_tried_again(api: FakeApi, source: ClusterSource, re
     until(lambda: reporter.reported_at_s)
 
 
+def test_an_agent_is_ready_when_its_report_is_taken(
+    api: FakeApi, source: ClusterSource, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version whose reports are refused must not replace one whose are not."""
+    taken = threading.Event()
+    for _ in range(100):
+        api.fail(lambda seen: not taken.is_set() and tells("tokenbucketnodes")(seen), 403, "denied")
+    reporter.start()
+    until(lambda: (source.told(), api.seen(tells("tokenbucketnodes")))[1])
+    assert not reporter.ready
+    taken.set()
+    source.asked_at = time.monotonic()
+    until(lambda: reporter.reported_at_s)
+    monkeypatch.setattr(Watch, "alive", True)
+    assert reporter.ready
+
+
 def is_look(seen: Seen) -> bool:
     """Whether a request asks for the report."""
     return (seen.method, seen.path) == ("GET", REPORTS.path(name="node"))
@@ -132,7 +152,7 @@ def test_the_report_of_a_clean_node_is_not_made_again(
 ) -> None:
     """It is deleted before the agent is, and would stay for ever."""
     reporter.start()
-    until(lambda: (source.cleaned(), reporter.reported_at_s)[1])
+    until(lambda: (source.cleaned(Wishes()), reporter.reported_at_s)[1])
     api.delete(REPORTS, "node")
     before = len(api.requests)
     until(lambda: len([seen for seen in api.requests[before:] if is_look(seen)]) > 4)

@@ -167,6 +167,30 @@ def test_an_agent_that_cannot_start_is_not_overlooked(cluster: Cluster) -> None:
     assert cluster.written()["Ready"] == "AgentUnavailable"
 
 
+def test_a_ready_agent_that_has_never_reported_is_not_known_to_select_nothing(cluster: Cluster) -> None:
+    """Its report may be refused, or somebody has deleted it."""
+    cluster.stores.nodes.put(node("b"))
+    cluster.stores.agents.put(agent("b"))
+    cluster.policy(age_s=100)
+    assert cluster.written()["Ready"] == "AgentUnavailable"
+    cluster.stores.agents.put(agent("b", age_s=10))
+    assert cluster.written()["Ready"] == "Programmed"
+
+
+def test_an_event_is_made_once_while_the_watch_is_behind(api: FakeApi, cluster: Cluster) -> None:
+    """The status is written again in each round until the watch tells of it."""
+    cluster.policy(age_s=100, rate="1")
+
+    async def make_three() -> None:
+        async with Client() as client:
+            rounds = Rounds(cluster.stores, cluster.waits.append)
+            for _ in range(3):
+                await rounds.make(client)
+
+    asyncio.run(make_three())
+    assert len(api.seen(lambda seen: seen.method == "POST")) == 1
+
+
 def test_a_node_that_is_to_have_no_agent_is_not_waited_for(cluster: Cluster) -> None:
     """Nor is one that is down."""
     cluster.stores.nodes.put(node("without"))

@@ -154,24 +154,27 @@ class ClusterSource:
 
     def passed(self, wishes: Wishes, outcome: Outcome) -> None:
         """Keeps what is to be reported."""
-        refused = tuple(each for each in self.policies.values() if isinstance(each, Refused))
         self.clean = False
+        self._tell(wishes, wishes.enforcement, outcome)
+
+    def cleaned(self, wishes: Wishes) -> None:
+        """Nothing of ours is left here: what is declared is off."""
+        self.clean = True
+        fq = self.situation is not None and self.situation.fq
+        self._tell(wishes, Mode.OFF, Outcome(0, True, (), {}, fq))
+
+    def _tell(self, wishes: Wishes, enforcement: Mode, outcome: Outcome) -> None:
+        refused = tuple(each for each in self.policies.values() if isinstance(each, Refused))
         self.situation = Situation(
             wishes.policies,
             refused,
             wishes.pods,
-            wishes.enforcement,
+            enforcement,
             outcome.findings,
             outcome.in_force,
             outcome.fq,
             self.problem,
         )
-        self.told()
-
-    def cleaned(self) -> None:
-        """Nothing of ours is left here."""
-        self.clean = True
-        self.situation = Situation((), (), (), Mode.OFF, (), {})
         self.told()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconcile import Outcome, Reconciler
 from tokenbucket.agent.schedule import Again, Schedule
 from tokenbucket.agent.signals import StopSignals
-from tokenbucket.agent.source import Source
+from tokenbucket.agent.source import Source, Wishes
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins, Sizes
@@ -158,29 +158,30 @@ def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: Pas
     """
     with StopSignals() as signals, closing(open_source()) as source:
         while not signals.stopping:
-            if _wants_cleanup(source):
+            if _to_clean(source):
                 detached = detach_all(pins)
                 log.info("everything of ours removed", extra={"filters": detached})
-                source.cleaned()
                 passes.cleaned()
-                _wait(source, signals)
+                _stay_away(source, signals)
             else:
                 with Locks.of(pins).only_agent():
                     _enforce(source, signals, pins, sizes, passes)
     log.info("stopped; limits stay in force")
 
 
-def _wants_cleanup(source: Source) -> bool:
+def _to_clean(source: Source) -> Wishes | None:
+    """What is wished, if that is to have nothing of ours here."""
     wishes = source.wishes()
-    return wishes is not None and wishes.cleanup
+    return wishes if wishes and wishes.cleanup else None
 
 
-def _wait(source: Source, signals: StopSignals) -> None:
+def _stay_away(source: Source, signals: StopSignals) -> None:
     """Until there is something else to do than to have nothing here."""
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ, source.drain)
         selector.register(signals, selectors.EVENT_READ, signals.drain)
-        while not signals.stopping and _wants_cleanup(source):
+        while not signals.stopping and (wishes := _to_clean(source)):
+            source.cleaned(wishes)
             for key, _ in selector.select(_ASK_S):
                 key.data()
 

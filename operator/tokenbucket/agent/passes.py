@@ -29,8 +29,8 @@ class Passes:
 
     counts: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(Result, 0))
     seconds: float = 0.0
-    completed_at_s: float | None = None
-    """When the last complete one ended, in Unix time."""
+    completed_at_s: float | None = field(default_factory=time.time)
+    """When the last complete one ended, or the agent started, in Unix time; ``None`` where none is made."""
     situation: Situation = _UNKNOWN
     """After the last one that did not fail."""
 

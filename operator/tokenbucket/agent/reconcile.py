@@ -51,6 +51,7 @@ from tokenbucket.netlink.view import View
 
 log = logging.getLogger(__name__)
 
+_WORDS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit lifted"}
 _Action = WriteSlot | Attach | Detach | FreeSlot
 """What is done here; queues are added before, and removed after."""
 _BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
@@ -88,6 +89,8 @@ class Reconciler:
     _declarations: Declarations = field(default_factory=Declarations)
     _attached: dict[HookPoint, int] = field(default_factory=dict)
     _said: frozenset[Finding] = frozenset()
+    _failed: AbstractSet[SlotKey] = frozenset()
+    """Limits of which an action failed in the last pass."""
 
     def run(
         self, policies: Iterable[Policy], pods: Iterable[Pod], enforcement: Mode = Mode.ENFORCE
@@ -113,6 +116,7 @@ class Reconciler:
             keys = {point: key for key, wanted in wish.wanted.items() for point in wanted.points}
             done = failures = 0
             named: set[int] = set()
+            failed_keys: set[SlotKey] = set()
             for action in (each for each in planned.actions if not isinstance(each, AddQueue | RemoveQueue)):
                 if isinstance(action, FreeSlot) and not self._may_free(action, named):
                     failures += 1
@@ -125,12 +129,14 @@ class Reconciler:
                 failures += failed
                 done += not (failed or finding)
                 if failed or finding:
-                    missing |= _concerned(action, keys)
+                    failed_keys |= _concerned(action, keys)
             removed = self.queues.remove(
                 self.view, [action.interface for action in planned.actions if isinstance(action, RemoveQueue)]
             )
             done += removed.gone
             failures += removed.failed
+            missing |= failed_keys
+            self._failed = failed_keys
             self._declarations.passed(pods, {key.subject for key in missing})
             self._attached = {point: slot for point, slot in self._attached.items() if point in keys}
         self._say(frozenset(findings))
@@ -232,10 +238,12 @@ class Reconciler:
             assert isinstance(action, Attach)  # noqa: S101 - nothing else meets foreign filters
             return Finding(keys[action.point], Reason.FOREIGN_FILTER, str(error)), False
         except KernelError as error:
-            log.warning("action failed", extra={"action": _words(action), "error": str(error)})
+            log.warning("action failed", extra={"action": _WORDS[type(action)], "error": str(error)})
             self.view.invalidate_all()
-            return None, True
-        log.info(_words(action), extra=self._details(action))
+            # Once is nothing: interfaces go while they are being looked at.
+            lasting = _concerned(action, keys) & self._failed
+            return next((Finding(key, Reason.KERNEL_REFUSES, str(error)) for key in lasting), None), True
+        log.info(_WORDS[type(action)], extra=self._details(action))
         return None, False
 
     def _gives_way_in_pods(self, planned: Plan) -> bool:
@@ -335,15 +343,3 @@ def _concerned(action: _Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKe
         case Attach(point):
             return {keys[point]}
     return set()
-
-
-def _words(action: _Action) -> str:
-    match action:
-        case WriteSlot():
-            return "limit set"
-        case Attach():
-            return "attached"
-        case Detach():
-            return "detached"
-        case FreeSlot():
-            return "limit lifted"

@@ -117,7 +117,9 @@ class Reporter:
         return f"not watching: {', '.join(dead)}" if dead else ""
 
     def _unready(self) -> str:
-        return "" if self._source.situation else "no full pass yet"
+        if not self._source.situation:
+            return "no pass yet"
+        return "" if self.reported_at_s else "no report taken by the API server yet"
 
     def _listed(self, path: str, content: Mapping[str, Any]) -> None:
         for watch in self._source.watches:

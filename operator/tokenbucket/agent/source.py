@@ -39,7 +39,7 @@ class Source(Protocol):
     def passed(self, wishes: Wishes, outcome: Outcome) -> None:
         """A pass has been made."""
 
-    def cleaned(self) -> None:
+    def cleaned(self, wishes: Wishes) -> None:
         """Nothing of ours is left on this node."""
 
     def close(self) -> None:

@@ -41,6 +41,7 @@ class FolderSource:
     def reread(self) -> None:
         """Reads the folder; one that cannot be read is no reason to lift what it said before."""
         try:
+            self._watch.renew()
             manifests = self._folder.read()
         except OSError as error:
             log.warning("folder not read", extra={"folder": str(self._folder.path), "error": error.strerror})
@@ -57,7 +58,7 @@ class FolderSource:
     def passed(self, wishes: Wishes, outcome: Outcome) -> None:
         """Nobody here is told; the log is."""
 
-    def cleaned(self) -> None:
+    def cleaned(self, wishes: Wishes) -> None:
         """Never asked for here: that is ``tokenbucket detach --all``."""
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenbucket.agent import loop
 from tokenbucket.agent.options import MetricsOptions
-from tokenbucket.agent.passes import Passes
+from tokenbucket.agent.passes import Passes, Result
 from tokenbucket.agent.standalone import FolderSource
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
 from tokenbucket.cli.exit_codes import ExitCode
@@ -139,7 +139,7 @@ def _run_standalone(options: argparse.Namespace) -> None:
         if metrics:
             from tokenbucket.agent.exposition import Exposition  # noqa: PLC0415
 
-            exposition = Exposition(options.pins, passes, lambda: passes.completed_at_s is not None)
+            exposition = Exposition(options.pins, passes, lambda: passes.counts[Result.COMPLETE] > 0)
             stack.enter_context(exposition.serve(metrics))
         loop.run(lambda: FolderSource(options.manifests), options.pins, _sizes(options), passes)
 

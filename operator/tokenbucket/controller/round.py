@@ -39,7 +39,7 @@ _DUE_S = 2.0
 others: times are in seconds, and requests take their time.
 """
 _STARTING_S = 60.0
-"""An agent's pod that is not ready for so long, and has never reported, is not just starting."""
+"""An agent's pod that is so old, and has never reported, is not just starting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Rounds:
         self._unseen_s = report_spread_s + _UNSEEN_S
         self._pace = Pace()
         self._attempts = Attempts(again)
+        self._written: dict[str, list[dict[str, Any]]] = {}
+        """Conditions, by policy: until the watch tells of them, the next round writes them again."""
 
     async def make(self, client: Client) -> None:
         """One round. What is refused holds up nothing else, and asks for another round.
@@ -81,6 +83,7 @@ class Rounds:
         uids = {policy.head.uid for policy in policies}
         self._pace.keep(uids)
         self._attempts.keep(uids | {report.uid for report in reports})
+        self._written = {uid: each for uid, each in self._written.items() if uid in uids}
         waits: list[float] = []
         for policy in policies:
             head = policy.head
@@ -137,9 +140,7 @@ class Rounds:
         ready = {node.name for node in self._stores.nodes.values() if node.ready}
         spoke = {state.name: None if state.alive else unix_time(state.since) for state in states}
         agents = self._stores.agents.values()
-        starting = {
-            agent.node for agent in agents if agent.ready or self._is_younger(agent.created_s, _STARTING_S)
-        }
+        starting = {agent.node for agent in agents if self._is_younger(agent.created_s, _STARTING_S)}
         for node in {agent.node for agent in agents}:
             spoke.setdefault(node, None if node in starting else 0.0)
         return [
@@ -177,7 +178,9 @@ class Rounds:
         with _suppress_gone():
             await client.apply(POLICIES, document, MANAGER, "status")
             self._pace.wrote(head.uid, time.monotonic())
-            for condition in _news(status["conditions"], before):
+            known = [*before, *self._written.get(head.uid, ())]
+            self._written[head.uid] = status["conditions"]
+            for condition in _news(status["conditions"], known):
                 await _tell(client, head, condition)
 
 

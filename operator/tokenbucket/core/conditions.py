@@ -126,7 +126,8 @@ def _silent(total: Summary) -> _Verdict | None:
         return None
     known = f"in force on {total.of_pods(total.pods('programmed'))} elsewhere" if total.matched else ""
     message = (
-        f"no agent is ready on {some_of(total.agents.silent)}: nobody tells which pods are selected there"
+        f"no agent reports from {some_of(total.agents.silent)}: nobody tells which pods are selected there; "
+        "delete the TokenBucketNode of a node that is to have no agent"
     )
     return _Verdict("Unknown", "AgentUnavailable", "; ".join(filter(None, (message, known))))
 

@@ -39,6 +39,7 @@ class Reason(enum.StrEnum):
     BYPASSED = "Bypassed"
     FOREIGN_FILTER = "ForeignFilter"
     CONTENDED = "Contended"
+    KERNEL_REFUSES = "KernelRefuses"
 
 
 _WITHOUT_SLOT = {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}
@@ -157,12 +158,13 @@ def _place(pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy
         )
     if not pod.addresses:
         return Located(reason=Reason.NO_ADDRESS, message="the pod has no address yet")
-    shared = sorted(str(address) for address in pod.addresses if claims[address] > 1)
-    if shared:
-        text = f"{', '.join(shared)} is claimed by more than one pod"
-        return Located(reason=Reason.ADDRESS_CONFLICT, message=text)
+    # On secondary networks that do not know of one another, pods may have one address, beside their own.
+    own = frozenset(address for address in pod.addresses if claims[address] == 1)
+    if not own:
+        shared = ", ".join(sorted(map(str, pod.addresses)))
+        return Located(reason=Reason.ADDRESS_CONFLICT, message=f"{shared} is claimed by more than one pod")
     waits = {direction for direction, policy in limits.items() if _waits(policy, direction)}
-    return locate(pod.id, pod.addresses, waits)
+    return locate(pod.id, own, waits)
 
 
 def _waits(policy: Policy, direction: Direction) -> bool:

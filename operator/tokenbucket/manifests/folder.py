@@ -1,7 +1,7 @@
 """The policies and pods that a folder of manifests declares.
 
-A document that is wrong is reported and the others apply. A file that was right and is now wrong keeps
-what it last said for as long as this process runs: a slip of the editor does not lift a limit.
+A document that is wrong is reported and the others apply. One that was right and is now wrong keeps what it
+last said for as long as this process runs: a slip of the editor does not lift a limit.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tokenbucket.core.fields import subject_of
 from tokenbucket.core.parse import parse_pod, parse_policy
 from tokenbucket.core.pod import Pod
 from tokenbucket.core.policy import Policy
@@ -29,6 +30,8 @@ class Manifests:
     policies: tuple[Policy, ...] = ()
     pods: tuple[Pod, ...] = ()
     errors: tuple[str, ...] = ()
+    wrong: frozenset[str] | None = frozenset()
+    """What the wrong documents call themselves, as NAMESPACE/NAME; ``None`` where that cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,9 @@ def parse_text(text: bytes, source: str) -> Manifests:
     try:
         found = documents(text)
     except DocumentError as error:
-        return Manifests(errors=(f"{source}: {error}",))
+        return Manifests(errors=(f"{source}: {error}",), wrong=None)
     policies, pods, errors = [], [], []
+    named, is_named = set[str](), True
     for document in _flattened(found):
         try:
             kind = _kind(document)
@@ -53,19 +57,19 @@ def parse_text(text: bytes, source: str) -> Manifests:
                 pods.append(parse_pod(document))
             else:
                 errors.append(f"{source}: kind {kind!r} is not read here; TokenBucketPolicy and Pod are")
+                named.add(_name(document))
         except SpecError as error:
             errors.append(f"{source}: {error}")
-    return Manifests(tuple(policies), tuple(pods), tuple(errors))
+            named.add(_name(document))
+            is_named &= not any(problem.field.startswith("metadata") for problem in error.problems)
+    wrong = frozenset(named) if is_named else None
+    return Manifests(tuple(policies), tuple(pods), tuple(errors), wrong)
 
 
 def _flattened(found: list[object]) -> Iterator[object]:
     """Documents, and the items of lists, as ``kubectl get -o yaml`` writes them."""
     for document in found:
-        if isinstance(document, dict) and document.get("kind") in {
-            "List",
-            "PodList",
-            "TokenBucketPolicyList",
-        }:
+        if isinstance(document, dict) and _kind(document) in ("List", "PodList", "TokenBucketPolicyList"):
             items = document.get("items")
             yield from items if isinstance(items, list) else [items]
         else:
@@ -74,6 +78,10 @@ def _flattened(found: list[object]) -> Iterator[object]:
 
 def _kind(document: object) -> object:
     return document.get("kind") if isinstance(document, dict) else None
+
+
+def _name(document: object) -> str:
+    return subject_of("", document).lstrip()
 
 
 class Folder:
@@ -104,7 +112,7 @@ class Folder:
             self._files.pop(path, None)
             return
         except OSError as error:
-            manifests = Manifests(errors=(f"{path}: {error.strerror}",))
+            manifests = Manifests(errors=(f"{path}: {error.strerror}",), wrong=None)
         self._files[path] = _Read(stamp, _with_last_good(manifests, before))
 
 
@@ -117,12 +125,18 @@ def _content(path: Path) -> bytes:
 
 
 def _with_last_good(now: Manifests, before: _Read | None) -> Manifests:
-    """What a file says now and, while something in it is wrong, what it said before and does not say now."""
+    """What a file says now and, of what is wrong in it, what it said before."""
     if before is None or not now.errors:
         return now
-    policies = {str(policy): policy for policy in (*before.manifests.policies, *now.policies)}
-    pods = {str(pod.id): pod for pod in (*before.manifests.pods, *now.pods)}
-    return Manifests(tuple(policies.values()), tuple(pods.values()), now.errors)
+    policies = {str(each): each for each in before.manifests.policies if _is_wrong(now, str(each))}
+    pods = {str(each.id): each for each in before.manifests.pods if _is_wrong(now, str(each.id))}
+    policies |= {str(each): each for each in now.policies}
+    pods |= {str(each.id): each for each in now.pods}
+    return replace(now, policies=tuple(policies.values()), pods=tuple(pods.values()))
+
+
+def _is_wrong(manifests: Manifests, name: str) -> bool:
+    return manifests.wrong is None or name in manifests.wrong
 
 
 def _is_manifest(path: Path) -> bool:

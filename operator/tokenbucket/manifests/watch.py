@@ -23,12 +23,17 @@ class FolderWatch:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError when there is no such folder."""
+        self._path = path
         self._inotify = INotify(nonblocking=True)
-        self._inotify.add_watch(str(path), _CHANGES)
+        self.renew()
 
     def fileno(self) -> int:
         """File descriptor that is readable when something has changed."""
         return int(self._inotify.fileno())
+
+    def renew(self) -> None:
+        """Watches the folder that has this name now: the one before may have been removed. Raises OSError."""
+        self._inotify.add_watch(str(self._path), _CHANGES)
 
     def drain(self) -> None:
         """Takes all events that wait."""

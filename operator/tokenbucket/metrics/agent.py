@@ -96,7 +96,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     ),
     Measure(
         "tokenbucket_agent_ready",
-        "1 where the agent is well and has made a full pass, as the kubelet's probes are told.",
+        "1 where the agent is well, has made a pass and, in a cluster, has reported: what its probe says.",
         (),
         alone(lambda reading: reading.ready),
     ),
