@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.kubectl import Kubectl
 from cluster.workloads import HTTP_PORT, IPERF_PORT, pod
 from tests.e2e.release import Release, policy, until, wait_ready
 from tests.e2e.traffic import address
 
-RATE = 1_000_000
 SECONDS = int(os.environ.get("TOKENBUCKET_E2E_PROBES_S", "15"))
-_SMALL_BYTES = 64 - 42
-"""Payload of a packet of 64 bytes."""
+_PACKET_BYTES = 64
+_PAYLOAD_BYTES = _PACKET_BYTES - 42
 _GRPC_PORT = 50051
 _SERVE_GRPC = f"""
 import grpc, concurrent.futures
@@ -42,31 +44,53 @@ _SERVE: dict[str, tuple[list[str], dict[str, Any]]] = {
     "grpc": (["python3", "-c", _SERVE_GRPC], {"grpc": {"port": _GRPC_PORT}}),
     "exec": (["sleep", "infinity"], {"exec": {"command": ["test", "!", "-e", "/tmp/ill"]}}),
 }
-FLOODS = {
-    "64-byte packets at ten times the rate": ["--udp", f"--bitrate={10 * RATE}", f"--length={_SMALL_BYTES}"],
-    "64 TCP flows": ["--parallel=64"],
+
+
+FLOODS: dict[str, Callable[[int], list[str]]] = {
+    "64-byte packets at ten times the rate": lambda rate: [
+        "--udp",
+        f"--bitrate={10 * rate * _PAYLOAD_BYTES // _PACKET_BYTES}",
+        f"--length={_PAYLOAD_BYTES}",
+    ],
+    "64 TCP flows": lambda _: ["--parallel=64"],
 }
 
 
-IN_FORCE = {
-    "Delay": ("with_fq", "Delay", "Delay"),
-    "Delay, degraded": ("without_fq", "Delay", "Drop (degraded: no fq)"),
-    "Drop": ("nodes", "Drop", "Drop"),
+@dataclass(frozen=True)
+class Case:
+    """Where the pod is, and how it is limited and probed."""
+
+    nodes: str = "nodes"
+    """The fixture with the nodes for it."""
+    action: str = "Drop"
+    in_force: str = "Drop"
+    """What the policy's status calls it."""
+    rate: int = 1_000_000
+    patience_s: int = 1
+    """How often each probe is asked, and how long it may take."""
+
+
+CASES = {
+    # The node with fq may be emulated: an answer can take more than a second in peace, and 20,000 packets/s,
+    # ten times the other rate, leave the kubelet too little time for what asks nothing of the network, too.
+    "Delay": Case("with_fq", "Delay", "Delay", rate=200_000, patience_s=5),
+    "Delay, degraded": Case("without_fq", "Delay", "Drop (degraded: no fq)"),
+    "Drop": Case(),
 }
-"""The fixture with the nodes for it, the action declared, and what the policy's status calls it."""
 
 
-def probed(name: str, node: str) -> dict[str, Any]:
-    """A pod with a container for each kind of probe; both of its probes are asked each second."""
+def probed(name: str, node: str, patience_s: int) -> dict[str, Any]:
+    """A pod with a container for each kind of probe, each for readiness and for liveness."""
     document = pod(name, node)
     [plain] = document["spec"]["containers"]
+    timing = {"periodSeconds": patience_s, "timeoutSeconds": patience_s}
     document["spec"]["containers"] = [
         plain
         | {
             "name": kind,
             "command": command,
-            "readinessProbe": probe | {"periodSeconds": 1},
-            "livenessProbe": probe | {"periodSeconds": 1},
+            "readinessProbe": probe | timing,
+            "livenessProbe": probe | timing,
         }
         for kind, (command, probe) in _SERVE.items()
     ]
@@ -74,13 +98,18 @@ def probed(name: str, node: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def shop(request: pytest.FixtureRequest, release: Release, nodes: list[str]) -> Iterator[Kubectl]:
-    """A client on one node, and the pod with the probes on the last of the nodes that a test asks for, by the
-    name of their fixture.
-    """
-    places: list[str] = request.getfixturevalue(getattr(request, "param", "nodes"))
+def case(request: pytest.FixtureRequest) -> Case:
+    """The one of the test, or one as good as any."""
+    chosen: Case = getattr(request, "param", Case())
+    return chosen
+
+
+@pytest.fixture
+def shop(case: Case, request: pytest.FixtureRequest, release: Release, nodes: list[str]) -> Iterator[Kubectl]:
+    """A client on one node, and the pod with the probes on the last of the case's nodes."""
+    places: list[str] = request.getfixturevalue(case.nodes)
     with release.admin.fresh_namespace("probes") as here:
-        here.apply(pod("client", nodes[0]), probed("web", places[-1]))
+        here.apply(pod("client", nodes[0]), probed("web", places[-1], case.patience_s))
         here.wait("condition=Ready", "pod", "--all", timeout_s=180)
         yield here
 
@@ -93,31 +122,47 @@ def health(here: Kubectl) -> tuple[Any, ...]:
     return ready["status"], ready["lastTransitionTime"], restarts
 
 
+def outcomes(here: Kubectl, result: str) -> Counter[tuple[str, str]]:
+    """How many probes of each container and kind came out so, as the kubelet counts them."""
+    web = here.get("pod", "web")
+    text = here.run("get", "--raw", f"/api/v1/nodes/{web['spec']['nodeName']}/proxy/metrics/probes")
+    [probes] = [each for each in text_string_to_metric_families(text) if each.name == "prober_probe"]
+    wanted = {"pod_uid": web["metadata"]["uid"], "result": result}.items()
+    return Counter(
+        {
+            (sample.labels["container"], sample.labels["probe_type"]): int(sample.value)
+            for sample in probes.samples
+            if wanted <= sample.labels.items()
+        }
+    )
+
+
 def complaints(here: Kubectl) -> str:
     """What the kubelet says of the probes."""
     return here.run("get", "events", "--field-selector=reason=Unhealthy", "--output=wide")
 
 
-@pytest.mark.parametrize(("shop", "action", "in_force"), IN_FORCE.values(), ids=IN_FORCE, indirect=["shop"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES, indirect=True)
 @pytest.mark.parametrize("flood", FLOODS)
-def test_no_probe_fails_on_a_pod_that_is_flooded(
-    shop: Kubectl, action: str, in_force: str, flood: str
-) -> None:
-    """Ready all the time, and nothing started again."""
-    shop.apply(policy("web", "web", ingress={"rate": {"bits": str(RATE)}, "exceedAction": action}))
+def test_no_probe_fails_on_a_pod_that_is_flooded(shop: Kubectl, case: Case, flood: str) -> None:
+    """Not one, of any kind: the pod is ready all the time, and nothing is started again."""
+    shop.apply(policy("web", "web", ingress={"rate": {"bits": str(case.rate)}, "exceedAction": case.action}))
     wait_ready(shop, "web", 1)
-    assert shop.get("tbp", "web")["status"]["action"] == in_force
-    before = health(shop)
+    assert shop.get("tbp", "web")["status"]["action"] == case.in_force
+    before, good, bad = health(shop), outcomes(shop, "successful"), outcomes(shop, "failed")
     target = f"--client={address(shop, 'web')}"
-    words = ["iperf3", target, f"--port={IPERF_PORT}", f"--time={SECONDS}", *FLOODS[flood]]
+    words = ["iperf3", target, f"--port={IPERF_PORT}", f"--time={SECONDS}", *FLOODS[flood](case.rate)]
     shop.exec("client", *words, timeout_s=SECONDS + 120)
+    assert outcomes(shop, "failed") == bad, complaints(shop)
     assert health(shop) == before, complaints(shop)
     assert before[0] == "True"
+    assert len(outcomes(shop, "successful") - good) == 2 * len(_SERVE)
 
 
 def test_a_probe_that_fails_is_seen(shop: Kubectl) -> None:
     """Or the test above could not fail."""
-    before = health(shop)
+    before, bad = health(shop), outcomes(shop, "failed")
     shop.run("exec", "web", "--container=exec", "--", "touch", "/tmp/ill")
     until(lambda: health(shop) != before)
+    assert ("exec", "Readiness") in outcomes(shop, "failed") - bad
     assert "Readiness probe failed" in complaints(shop)
