@@ -130,6 +130,8 @@ static __always_inline struct tb_packet tb_arriving(struct __sk_buff *skb)
 		return packet;
 	headers = tb_segment_headers(skb);
 	packet.segments = tb_segments(skb, headers);
+	if (skb->gso_segs > packet.segments) /* of SCTP, whose gso_size tells nothing */
+		packet.segments = skb->gso_segs;
 	packet.wire_bytes += (packet.segments - 1) * headers;
 	return packet;
 }

@@ -207,3 +207,11 @@ def test_truncated_packets_harm_nobody(machine: Machine, length: int) -> None:
         machine.packet = (bytes(12) + ethertype + b"\x45" + bytes(64))[:length]
         with contextlib.suppress(KernelError):
             machine.offer(NOW_NS)
+
+
+def test_a_super_packet_of_sctp_counts_as_its_chunks_at_the_ingress_hook(ingress_machine: Machine) -> None:
+    """Its gso_size is GSO_BY_FRAGS, which says nothing of segments."""
+    packet, _ = frame("IPv4 UDP", 3000)
+    ready(ingress_machine, packet)
+    assert ingress_machine.offer(NOW_NS, gso_segs=45, gso_size=0xFFFF, wire_len=0)
+    assert ingress_machine.slots.stats(ingress_machine.index).conform_packets == 45

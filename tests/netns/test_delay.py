@@ -129,6 +129,38 @@ def test_the_queue_goes_when_it_is_empty_and_nothing_of_it_is_lost(
     assert root(web)["kind"] == "noqueue"
 
 
+_SEND_LATE = """
+import socket, struct, sys, time
+SO_TXTIME = SCM_TXTIME = 61
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.setsockopt(socket.SOL_SOCKET, SO_TXTIME, struct.pack('iI', time.CLOCK_MONOTONIC, 0))
+print('ready', flush=True)
+sys.stdin.readline()
+due = struct.pack('Q', time.monotonic_ns() + 600 * 10**9)
+for _ in range(100):
+    client.sendmsg([bytes(100)], [(socket.SOL_SOCKET, SCM_TXTIME, due)], 0, (sys.argv[1], 9))
+"""
+
+
+@pytest.mark.needs("sch_fq")
+def test_a_queue_that_is_to_go_holds_nothing_new(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """Nobody bounds any more who asks for a departure in ten minutes; he keeps no queue, and nobody out."""
+    client, web = pods
+    limited(agent, web, rate={"bits": "400k"}, maxDelay="10s")
+    words = ("/usr/bin/python3", "-c", _SEND_LATE, str(web.ip))
+    late = client.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert late.stdout and late.stdout.readline() == "ready\n"
+    before = received(web)
+    send(client, web, 200, SIZE)
+    agent.write("policy.yaml", "")
+    wait(lambda: agent.events("detached"), agent.log)
+    time.sleep(1)  # by then it has been asked to go
+    late.communicate("\n", timeout=60)
+    assert root(web)["kind"] == "fq"
+    wait(lambda: agent.events("queue removed"), agent.log)
+    assert received(web) - before == 300
+
+
 @pytest.mark.needs("sch_fq")
 def test_a_queue_that_somebody_removes_is_back(agent: Agent, pods: tuple[Pod, Pod]) -> None:
     """Within moments; the rate holds meanwhile, by dropping."""

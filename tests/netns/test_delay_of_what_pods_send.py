@@ -86,17 +86,50 @@ def test_a_pod_that_removes_its_limit_has_it_back(agent: Agent, pods: tuple[Pod,
         wait(lambda: inside(web) == there, agent.log)
 
 
+@pytest.mark.parametrize(("removed", "reason"), [("clsact", "ContendedInPod"), ("root", "NoFq")])
 def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
-    agent: Agent, pods: tuple[Pod, Pod]
+    agent: Agent, pods: tuple[Pod, Pod], removed: str, reason: str
 ) -> None:
     """Where it cannot: what exceeds is dropped there, and the reason says why."""
     web, sink = pods
     agent.start(full_pass_s=600.0)  # which would try again
     limited(agent, web)
-    with web.popen("sh", "-c", "while sleep 0.1; do tc qdisc del dev eth0 clsact; done 2>/dev/null") as loop:
+    with web.popen(
+        "sh", "-c", f"while sleep 0.1; do tc qdisc del dev eth0 {removed}; done 2>/dev/null"
+    ) as loop:
         (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
         loop.kill()
-    assert event["reason"] == "ContendedInPod"
+    assert event["reason"] == reason
+    assert on_the_node(web)
+    assert limit_of("web", "egress")["exceedAction"] == "Drop"
+    assert send(web, sink, 1000, SIZE) < 1000
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        ["qdisc add dev eth0 ingress"],
+        ["qdisc add dev eth0 egress_block 5 clsact"],
+        [
+            "qdisc add dev eth0 clsact",
+            "filter add dev eth0 egress protocol ip prio 1 bpf bytecode 1,6-0-0-0",
+        ],
+    ],
+    ids=["ingress qdisc", "shared block", "foreign filter"],
+)
+def test_where_the_filter_cannot_be_inside_the_limit_is_on_the_nodes_side(
+    agent: Agent, pods: tuple[Pod, Pod], taken: list[str]
+) -> None:
+    """Also when it was there before, and Delay is declared then."""
+    web, sink = pods
+    for words in taken:
+        web.run("tc", *(word.replace("-", " ") for word in words.split(" ")))
+    agent.start(full_pass_s=600.0)  # which would try again
+    limited(agent, web, exceedAction="Drop", maxDelay=None)
+    assert send(web, sink, 1000, SIZE) < 1000
+    agent.write("policy.yaml", policy("web", app="web", egress=LIMIT))
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    assert event["reason"] == "NoFilterInPod"
     assert on_the_node(web)
     assert limit_of("web", "egress")["exceedAction"] == "Drop"
     assert send(web, sink, 1000, SIZE) < 1000

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,17 @@ def test_a_clean_node_says_that_what_is_declared_is_off(source: ClusterSource) -
     assert source.situation
     [said] = tally(source.situation)
     assert (source.clean, said.matched, said.off) == (True, 1, 1)
+
+
+def test_a_result_without_addresses_hides_none(source: ClusterSource, tmp_path: Path) -> None:
+    """As of a plugin that speaks a version of old."""
+    (tmp_path / "results").mkdir()
+    args = [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "web"], ["K8S_POD_UID", "u"]]
+    cached = {"kind": "cniCacheV1", "containerId": "s", "ifName": "eth0", "cniArgs": args}
+    result = {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.5/24"}}
+    (tmp_path / "results" / "net-s-eth0").write_text(json.dumps({**cached, "result": result}))
+    metadata = {"namespace": "shop", "name": "web", "uid": "u"}
+    source.pods.put({"metadata": metadata, "spec": {}, "status": {"podIP": "10.0.0.5"}})
+    assert source._cni.read()
+    [pod] = source._pods()
+    assert pod.addresses == {ip_address("10.0.0.5")}

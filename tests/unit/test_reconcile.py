@@ -15,12 +15,13 @@ from tokenbucket.agent import queues
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconcile import Outcome, Reconciler
 from tokenbucket.core.desired import Reason
-from tokenbucket.core.hook import Hook, Interface
+from tokenbucket.core.hook import Hook, HookPoint, Interface
+from tokenbucket.core.plan import Attach, Attached, Detach, Observed, Plan
 from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.selector import Selector
 from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.layout import NO_SLOT
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
@@ -178,3 +179,44 @@ def test_a_limit_that_the_kernel_refuses_again_has_a_reason(monkeypatch: pytest.
     assert second.in_force == {}
     monkeypatch.setattr(Reconciler, "_apply", lambda *_: None)
     assert reconciler.run([POLICY], [web]).findings == ()
+
+
+@pytest.mark.parametrize("error", [UnsupportedError("in the way"), KernelError("attach", "eth0", errno.EIO)])
+def test_a_filter_that_cannot_be_inside_a_pod_takes_none_from_the_nodes_side(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Delay is declared instead of Drop: the limit stays where it is, and is degraded in the next pass."""
+    inside, outside = (HookPoint(Interface(2, space), Hook.EGRESS) for space in (4026532000, 0))
+    done: list[object] = []
+
+    def apply(_: Reconciler, action: object) -> None:
+        if isinstance(action, Attach):
+            raise error
+        done.append(action)
+
+    monkeypatch.setattr(Reconciler, "_apply", apply)
+    reconciler, _ = agent()
+    key = SlotKey(pod("web").id, Direction.EGRESS)
+    observed = Observed({}, {outside: Attached(1, current=True)}, 16)
+    found = reconciler._act(Plan((Attach(inside, 1), Detach(outside)), ()), observed, {inside: key})
+    assert (done, found.failures, found.missing) == ([], 1, {key})
+    refused = reconciler.queues.why_not(reconciler.view, [inside.interface], {})
+    assert refused and refused[0] is Reason.NO_FILTER_IN_POD
+
+
+def test_a_queue_that_somebody_goes_on_removing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time it comes and goes packets are lost. What we remove ourselves may come back at any time."""
+    view: Any = View({}, OURS)
+    added: list[int] = []
+    monkeypatch.setattr(queues, "add_fq", lambda _connection, ifindex, _packets: added.append(ifindex))
+    monkeypatch.setattr(queues, "remove_fq", lambda *_: True)
+    ours = Queues(available=True)
+    for _ in range(20):
+        assert ours.add(view, [QUEUE])
+        ours.remove(view, [QUEUE])
+    assert all(ours.add(view, [QUEUE]) for _ in range(6))
+    assert (ours.add(view, [QUEUE]), len(added)) == (False, 26)
+    assert ours.why_not(view, [QUEUE], {}) == (
+        Reason.NO_FQ,
+        "veth7: our fq was removed more than 5 times in a minute; Drop is in force",
+    )

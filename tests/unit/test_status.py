@@ -395,7 +395,7 @@ def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["NoFq", "ForeignQdisc", "NoNamespace", "UnboundedQueue", "ContendedInPod"]
+    "reason", ["NoFq", "ForeignQdisc", "NoNamespace", "UnboundedQueue", "ContendedInPod", "NoFilterInPod"]
 )
 def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> None:
     """It stays in force, and ready."""

@@ -148,7 +148,7 @@ class ClusterSource:
         """Pods, each with the addresses that the container runtime gave it last, if it says so."""
         addresses = self._cni.read()
         return tuple(
-            replace(pod, addresses=addresses[pod.id]) if pod.id in addresses and not pod.ended else pod
+            replace(pod, addresses=addresses[pod.id]) if addresses.get(pod.id) and not pod.ended else pod
             for pod in self.pods.values()
         )
 

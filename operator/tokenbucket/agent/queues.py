@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tokenbucket.agent.repairs import ALLOWED, Repairs
 from tokenbucket.core.desired import Reason, Shortfall
 from tokenbucket.core.hook import Interface
 from tokenbucket.errors import KernelError, UnsupportedError
@@ -36,6 +38,9 @@ class Queues:
     available: bool
     """Whether the kernel has them at all."""
     _refused: dict[Interface, Shortfall] = field(default_factory=dict)
+    _there: set[Interface] = field(default_factory=set)
+    """Where one was added, and not removed by us."""
+    _repairs: Repairs = field(default_factory=Repairs)
 
     @classmethod
     def probed(cls, view: View) -> Queues:
@@ -45,6 +50,12 @@ class Queues:
     def forget(self, view: View) -> None:
         """What was refused may be possible now. Raises KernelError."""
         self._refused = {}
+        self._there = {
+            Interface(ifindex, namespace)
+            for namespace, _, roots in view.everywhere()
+            for ifindex, root in roots.items()
+            if root.ours
+        }
         self.available = self.available or has_fq(view.connection)
 
     def add(self, view: View, interfaces: Iterable[Interface]) -> bool:
@@ -53,14 +64,24 @@ class Queues:
         """
         added = True
         for interface in interfaces:
-            try:
-                with view.changing(interface) as connection:
-                    add_fq(connection, interface.ifindex, QUEUE_PACKETS)
-                log.info("queue added", extra={"interface": view.name_of(interface)})
-            except (UnsupportedError, KernelError) as error:
-                self.refuse(interface, (Reason.NO_FQ, f"{error}; Drop is in force"))
+            if why_not := self._add(view, interface):
+                self.refuse(interface, (Reason.NO_FQ, f"{why_not}; Drop is in force"))
                 added = False
         return added
+
+    def _add(self, view: View, interface: Interface) -> str:
+        """Returns why there is none."""
+        name = view.name_of(interface)
+        if interface in self._there and not self._repairs.allow(interface, time.monotonic()):
+            return f"{name}: our fq was removed more than {ALLOWED} times in a minute"
+        try:
+            with view.changing(interface) as connection:
+                add_fq(connection, interface.ifindex, QUEUE_PACKETS)
+        except (UnsupportedError, KernelError) as error:
+            return str(error)
+        self._there.add(interface)
+        log.info("queue added", extra={"interface": name})
+        return ""
 
     def refuse(self, interface: Interface, why: Shortfall) -> None:
         """Packets are not to wait there, until what was refused is forgotten."""
@@ -85,6 +106,7 @@ class Queues:
             gone += is_gone
             holding += not is_gone
             if is_gone:
+                self._there.discard(interface)
                 log.info("queue removed", extra={"interface": view.name_of(interface)})
         return Removed(gone, holding, failed)
 

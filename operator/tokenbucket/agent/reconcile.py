@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from tokenbucket.agent.actions import WORDS, Action, concerned, details
 from tokenbucket.agent.homes import Declarations, Homes
 from tokenbucket.agent.locate import Locator
 from tokenbucket.agent.queues import Queues
@@ -43,7 +44,7 @@ from tokenbucket.core.plan import (
 from tokenbucket.core.pod import Pod, PodId
 from tokenbucket.core.policy import Mode, Policy
 from tokenbucket.core.slot import SlotKey
-from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.links import Link
 from tokenbucket.netlink.traffic import received_packets
@@ -51,8 +52,6 @@ from tokenbucket.netlink.view import View
 
 log = logging.getLogger(__name__)
 
-_WORDS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit lifted"}
-_Action = WriteSlot | Attach | Detach | FreeSlot
 """What is done here; queues are added before, and removed after."""
 _BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
 _REMOVED_INSIDE = "our filter was removed more than 5 times in a minute, from within the pod or by a plugin"
@@ -71,6 +70,17 @@ class Outcome:
     """Whether the kernel can hold packets back."""
     waits: bool = False
     """Something is left to do that nothing but time makes possible, and that no event will tell of."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """What became of a plan's actions."""
+
+    actions: int = 0
+    failures: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    missing: set[SlotKey] = field(default_factory=set)
+    """Limits that are not in force, or not as declared, for want of one of them."""
 
 
 @dataclass(slots=True)
@@ -114,38 +124,24 @@ class Reconciler:
                 for key in planned.without_slot
             ]
             keys = {point: key for key, wanted in wish.wanted.items() for point in wanted.points}
-            done = failures = 0
-            named: set[int] = set()
-            failed_keys: set[SlotKey] = set()
-            for action in (each for each in planned.actions if not isinstance(each, AddQueue | RemoveQueue)):
-                if isinstance(action, FreeSlot) and not self._may_free(action, named):
-                    failures += 1
-                    continue
-                finding, failed = self._do(action, keys)
-                if isinstance(action, Attach | Detach) and (failed or finding):
-                    there = observed.filters.get(action.point)
-                    named |= {there.slot} if there else set()
-                findings += [finding] if finding else []
-                failures += failed
-                done += not (failed or finding)
-                if failed or finding:
-                    failed_keys |= _concerned(action, keys)
+            done = self._act(planned, observed, keys)
+            findings += done.findings
             removed = self.queues.remove(
                 self.view, [action.interface for action in planned.actions if isinstance(action, RemoveQueue)]
             )
-            done += removed.gone
-            failures += removed.failed
-            missing |= failed_keys
-            self._failed = failed_keys
+            missing |= done.missing
+            self._failed = done.missing
             self._declarations.passed(pods, {key.subject for key in missing})
             self._attached = {point: slot for point, slot in self._attached.items() if point in keys}
         self._say(frozenset(findings))
-        complete = not failures and not planned.without_slot
+        complete = not (done.failures or removed.failed or planned.without_slot)
         in_force = {
             key: each for key, each in wish.in_force.items() if key not in missing and wish.wanted[key].points
         }
         waits = removed.holding > 0 or any(each.reason is Reason.ADDRESS_CONFLICT for each in findings)
-        return Outcome(done, complete, tuple(findings), in_force, self.queues.available, waits)
+        return Outcome(
+            done.actions + removed.gone, complete, tuple(findings), in_force, self.queues.available, waits
+        )
 
     def _plan(
         self, policies: Iterable[Policy], pods: Iterable[Pod], enforcement: Mode
@@ -228,7 +224,30 @@ class Reconciler:
             queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
         return Observed(self.slots.read(), attached, self.slots.count, queues)
 
-    def _do(self, action: _Action, keys: dict[HookPoint, SlotKey]) -> tuple[Finding | None, bool]:
+    def _act(self, planned: Plan, observed: Observed, keys: dict[HookPoint, SlotKey]) -> _Done:
+        """What a plan says of slots and filters."""
+        done = _Done()
+        named: set[int] = set()  # by filters that stay
+        unattached: set[int] = set()
+        for action in (each for each in planned.actions if not isinstance(each, AddQueue | RemoveQueue)):
+            if isinstance(action, FreeSlot) and not self._may_free(action, named):
+                done.failures += 1
+                continue
+            there = observed.filters.get(action.point) if isinstance(action, Attach | Detach) else None
+            if isinstance(action, Detach) and there and there.slot in unattached:
+                continue  # better where it was than nowhere, until it is where it should be
+            finding, failed = self._do(action, keys)
+            if not (failed or finding):
+                done.actions += 1
+                continue
+            done.failures += failed
+            done.findings += [finding] if finding else []
+            done.missing |= concerned(action, keys)
+            unattached |= {action.slot} if isinstance(action, Attach) else set()
+            named |= {there.slot} if there else set()
+        return done
+
+    def _do(self, action: Action, keys: dict[HookPoint, SlotKey]) -> tuple[Finding | None, bool]:
         """Does one action. Returns what its owner should know, and whether it is to be tried again."""
         try:
             if isinstance(action, Attach) and not self._may_attach(action):
@@ -236,14 +255,18 @@ class Reconciler:
             self._apply(action)
         except UnsupportedError as error:
             assert isinstance(action, Attach)  # noqa: S101 - nothing else meets foreign filters
+            if self._gives_way(action, error):
+                return None, True
             return Finding(keys[action.point], Reason.FOREIGN_FILTER, str(error)), False
         except KernelError as error:
-            log.warning("action failed", extra={"action": _WORDS[type(action)], "error": str(error)})
+            log.warning("action failed", extra={"action": WORDS[type(action)], "error": str(error)})
             self.view.invalidate_all()
+            if self._gives_way(action, error):
+                return None, True
             # Once is nothing: interfaces go while they are being looked at.
-            lasting = _concerned(action, keys) & self._failed
+            lasting = concerned(action, keys) & self._failed
             return next((Finding(key, Reason.KERNEL_REFUSES, str(error)) for key in lasting), None), True
-        log.info(_WORDS[type(action)], extra=self._details(action))
+        log.info(WORDS[type(action)], extra=details(action, self.view.name_of))
         return None, False
 
     def _gives_way_in_pods(self, planned: Plan) -> bool:
@@ -263,6 +286,15 @@ class Reconciler:
             self.queues.refuse(interface, (Reason.CONTENDED_IN_POD, text))
         return bool(contended)
 
+    def _gives_way(self, action: Action, error: TokenBucketError) -> bool:
+        """Whether it is a filter on a pod's own interface that cannot be had: what the pod sends is then
+        limited on the node's side, from the next pass on.
+        """
+        if not isinstance(action, Attach) or not action.point.interface.namespace:
+            return False
+        self.queues.refuse(action.point.interface, (Reason.NO_FILTER_IN_POD, f"{error}; Drop is in force"))
+        return True
+
     def _is_repair(self, action: Attach) -> bool:
         there = self.view.filters_at(action.point.interface).ours
         was_there = self._attached.get(action.point) == action.slot
@@ -279,7 +311,7 @@ class Reconciler:
             + (f"; on the interface there is also {foreign}" if foreign else "")
         )
 
-    def _apply(self, action: _Action) -> None:
+    def _apply(self, action: Action) -> None:
         match action:
             case WriteSlot(index, slot, fresh):
                 self.slots.write(index, slot, fresh=fresh)
@@ -305,24 +337,6 @@ class Reconciler:
                 self.slots.catch_up(index)
         self._attached[point] = index
 
-    def _details(self, action: _Action) -> dict[str, object]:
-        match action:
-            case WriteSlot(index, slot, fresh):
-                rates = {"bits_per_s": slot.config.bits_per_s, "packets_per_s": slot.config.packets_per_s}
-                return {
-                    "limit": slot.owner.key,
-                    "policy": slot.owner.policy,
-                    "slot": index,
-                    "new": fresh,
-                    "observes": slot.config.observe,
-                } | rates
-            case Attach(point, index):
-                return {"interface": self.view.name_of(point.interface), "hook": point.hook, "slot": index}
-            case Detach(point):
-                return {"interface": self.view.name_of(point.interface), "hook": point.hook}
-            case FreeSlot(index):
-                return {"slot": index}
-
     def _say(self, findings: frozenset[Finding]) -> None:
         """One line for each finding that is new, and one for each that is no more."""
         for finding in sorted(findings - self._said, key=str):
@@ -333,13 +347,3 @@ class Reconciler:
         for finding in sorted(self._said - findings, key=str):
             log.info("no longer the case", extra={"limit": finding.key, "reason": finding.reason})
         self._said = findings
-
-
-def _concerned(action: _Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:
-    """The limit that is not in force without this action."""
-    match action:
-        case WriteSlot(_, slot):
-            return {slot.owner.key}
-        case Attach(point):
-            return {keys[point]}
-    return set()

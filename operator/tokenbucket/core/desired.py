@@ -36,6 +36,7 @@ class Reason(enum.StrEnum):
     NO_NAMESPACE = "NoNamespace"
     UNBOUNDED_QUEUE = "UnboundedQueue"
     CONTENDED_IN_POD = "ContendedInPod"
+    NO_FILTER_IN_POD = "NoFilterInPod"
     BYPASSED = "Bypassed"
     FOREIGN_FILTER = "ForeignFilter"
     CONTENDED = "Contended"
@@ -212,6 +213,7 @@ _IN_SHORT = {
     Reason.NO_NAMESPACE: "pod's namespace not entered",
     Reason.UNBOUNDED_QUEUE: "no bound of what waits",
     Reason.CONTENDED_IN_POD: "contended in the pod",
+    Reason.NO_FILTER_IN_POD: "no filter in the pod",
 }
 DEGRADING = frozenset(_IN_SHORT)
 """With these a limit is in force, in another way than declared."""

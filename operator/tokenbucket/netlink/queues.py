@@ -25,7 +25,7 @@ _TCA_KIND, _TCA_OPTIONS, _TCA_STATS2, _TCA_STAB = 1, 2, 7, 8
 _STAB_BASE = 1
 _LOOPBACK = 1
 _STATS_QUEUE = 3
-_PLIMIT, _FLOW_PLIMIT, _HORIZON = 1, 2, 14
+_PLIMIT, _FLOW_PLIMIT, _HORIZON, _HORIZON_DROP = 1, 2, 14, 15
 _HORIZON_US = gcra.AHEAD_MAX_Q // gcra.QUANTA_PER_NS // 1000
 """As far ahead as a meter's word can lie. Since 39d010504e6b ("net_sched: sch_fq: add horizon attribute",
 5.7) fq drops what is to leave later than that, by default 10 s: at 8 kbit/s packets wait longer."""
@@ -81,14 +81,10 @@ def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
     Raises UnsupportedError where the kernel has no fq or a foreign root qdisc is in the way, and KernelError.
     """
     size = struct.pack("=I", packets)
-    options = attribute(_PLIMIT, size) + attribute(_FLOW_PLIMIT, size)
-    options += attribute(_HORIZON, struct.pack("=I", _HORIZON_US))
-    body = TC.pack(0, ifindex, HANDLE, ROOT, 0)
-    body += attribute(_TCA_KIND, b"fq\0") + attribute(_TCA_OPTIONS, options)
+    options = attribute(_PLIMIT, size) + attribute(_FLOW_PLIMIT, size) + _horizon(_HORIZON_US, drop=True)
     try:
         there = read_roots(connection).get(ifindex)
-        flags = _REPLACE if there and there.ours else _CREATE
-        connection.change(_RTM_NEWQDISC, flags, body, f"fq of interface {ifindex}")
+        _set(connection, ifindex, _REPLACE if there and there.ours else _CREATE, options)
     except KernelError as error:
         if error.errno == errno.ENOENT:
             raise UnsupportedError("the kernel has no fq (sch_fq)") from error
@@ -100,14 +96,17 @@ def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
 def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) -> bool:
     """Removes our fq once it holds nothing, which restores the kernel's default. Returns whether it is gone.
 
-    What it holds would be lost, as it is with ``at_once``. Raises KernelError.
+    What it holds would be lost, as it is with ``at_once``. Nobody bounds departure times any more by then:
+    what comes meanwhile leaves at once, whatever time its sender has asked for, or one sender could fill the
+    queue for as long as its horizon is. Raises KernelError.
     """
     there = read_roots(connection).get(ifindex)
     if not there or not there.ours:
         return True
-    if there.held and not at_once:
-        return False
     try:
+        if there.held and not at_once:
+            _set(connection, ifindex, 0, _horizon(0, drop=False))
+            return False
         connection.change(
             _RTM_DELQDISC, 0, TC.pack(0, ifindex, HANDLE, ROOT, 0), f"fq of interface {ifindex}"
         )
@@ -115,6 +114,17 @@ def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) ->
         if error.errno not in {errno.ENOENT, errno.ENODEV}:
             raise
     return True
+
+
+def _set(connection: Connection, ifindex: int, flags: int, options: bytes) -> None:
+    body = TC.pack(0, ifindex, HANDLE, ROOT, 0)
+    body += attribute(_TCA_KIND, b"fq\0") + attribute(_TCA_OPTIONS, options)
+    connection.change(_RTM_NEWQDISC, flags, body, f"fq of interface {ifindex}")
+
+
+def _horizon(us: int, *, drop: bool) -> bytes:
+    """What is to leave later than that is dropped, or leaves then."""
+    return attribute(_HORIZON, struct.pack("=I", us)) + attribute(_HORIZON_DROP, struct.pack("=B", drop))
 
 
 def _root(message: Message) -> Root | None:
