@@ -146,19 +146,18 @@ for _ in range(100):
 def test_a_queue_that_is_to_go_holds_nothing_new(agent: Agent, pods: tuple[Pod, Pod]) -> None:
     """Nobody bounds any more who asks for a departure in ten minutes; he keeps no queue, and nobody out."""
     client, web = pods
-    limited(agent, web, rate={"bits": "400k"}, maxDelay="10s")
+    limited(agent, web, rate={"bits": "8k"}, burst={"bytes": "1Ki"}, maxDelay=None)
     words = ("/usr/bin/python3", "-c", _SEND_LATE, str(web.ip))
     late = client.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert late.stdout and late.stdout.readline() == "ready\n"
     before = received(web)
-    send(client, web, 200, SIZE)
+    send(client, web, 12, SIZE)  # which takes 14 s
     agent.write("policy.yaml", "")
-    wait(lambda: agent.events("detached"), agent.log)
-    time.sleep(1)  # by then it has been asked to go
+    wait(lambda: agent.events("pass")[1:], agent.log)
     late.communicate("\n", timeout=60)
     assert root(web)["kind"] == "fq"
     wait(lambda: agent.events("queue removed"), agent.log)
-    assert received(web) - before == 300
+    assert received(web) - before == 112
 
 
 @pytest.mark.needs("sch_fq")

@@ -40,6 +40,8 @@ class Root:
     handle: int
     held: int
     """Packets that it holds now."""
+    horizon_us: int = 0
+    """Of fq: how far ahead a packet may be to leave."""
 
     @property
     def ours(self) -> bool:
@@ -105,7 +107,8 @@ def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) ->
         return True
     try:
         if there.held and not at_once:
-            _set(connection, ifindex, 0, _horizon(0, drop=False))
+            if there.horizon_us:  # once: a change wakes whoever listens
+                _set(connection, ifindex, 0, _horizon(0, drop=False))
             return False
         connection.change(
             _RTM_DELQDISC, 0, TC.pack(0, ifindex, HANDLE, ROOT, 0), f"fq of interface {ifindex}"
@@ -133,4 +136,9 @@ def _root(message: Message) -> Root | None:
         return None
     found = attributes(message.body, TC.size)
     queue = attributes(found.get(_TCA_STATS2, b"")).get(_STATS_QUEUE, bytes(4))
-    return Root(ifindex, text(found.get(_TCA_KIND, b"")), handle, struct.unpack_from("=I", queue)[0])
+    kind = text(found.get(_TCA_KIND, b""))
+    options = attributes(found.get(_TCA_OPTIONS, b"")) if kind == FQ else {}
+    horizon = options.get(_HORIZON, bytes(4))
+    return Root(
+        ifindex, kind, handle, struct.unpack_from("=I", queue)[0], struct.unpack_from("=I", horizon)[0]
+    )
