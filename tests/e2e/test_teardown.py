@@ -265,3 +265,11 @@ def test_a_component_that_takes_too_long_is_explained_by_its_log(box: Box) -> No
 def _setting(name: str) -> str:
     file = Path("/proc/sys") / name
     return file.read_text() if file.exists() else ""
+
+
+@pytest.mark.parametrize("name", ["", ".", "../other", "a/b"])
+def test_a_name_that_is_another_path_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What is there would be removed when the cluster ends."""
+    monkeypatch.setenv("TOKENBUCKET_E2E_NAME", name)
+    with pytest.raises(ClusterError, match="TOKENBUCKET_E2E_NAME"):
+        layout()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ClusterError
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 # A node sees its own in place of these, so nothing that it reads may be there.
 _PRIVATE_TO_NODES = ("/var/lib", "/var/log", "/run", "/var/run", "/etc", "/proc", "/sys", "/dev")
 
@@ -57,9 +59,13 @@ class Layout:
 def layout() -> Layout:
     """The cluster that ``$TOKENBUCKET_E2E_NAME`` and ``$TOKENBUCKET_E2E_STATE`` name, or the default one.
 
-    Raises ClusterError when the state would be hidden from the nodes.
+    Raises ClusterError for a name that could be another's path, and where the state would be hidden from the
+    nodes.
     """
     name = os.environ.get("TOKENBUCKET_E2E_NAME", "default")
+    if not _NAME.fullmatch(name):
+        wanted = "lower case letters, digits and -, 32 at most"
+        raise ClusterError("name", f"TOKENBUCKET_E2E_NAME is {name!r}; {wanted}")
     state = Path(os.environ.get("TOKENBUCKET_E2E_STATE", "/var/tmp/tokenbucket-e2e")).resolve()
     for private in _PRIVATE_TO_NODES:
         if state.is_relative_to(private):
