@@ -312,7 +312,10 @@ def test_a_policy_younger_than_the_word_of_a_dead_agent_is_not_known_to_select_n
     """Nor to be in force wherever it should."""
     document = status(silent=["b"])
     assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
-    assert message(document).startswith("no agent reports from b: nobody tells which pods are selected there")
+    assert message(document) == (
+        "no agent reports from b: nobody tells which pods are selected there; "
+        "delete the TokenBucketNode of a node that is to have no agent"
+    )
     document = status(node("a", matched=2, programmed=2), silent=["b"])
     assert verdict(document) == ("Unknown", "AgentUnavailable")
     assert message(document).endswith("; in force on 2 of 2 pods elsewhere")

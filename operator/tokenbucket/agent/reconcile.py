@@ -255,13 +255,13 @@ class Reconciler:
             self._apply(action)
         except UnsupportedError as error:
             assert isinstance(action, Attach)  # noqa: S101 - nothing else meets foreign filters
-            if self._gives_way(action, error):
+            if self._cannot_be_inside(action, error):
                 return None, True
             return Finding(keys[action.point], Reason.FOREIGN_FILTER, str(error)), False
         except KernelError as error:
             log.warning("action failed", extra={"action": WORDS[type(action)], "error": str(error)})
             self.view.invalidate_all()
-            if self._gives_way(action, error):
+            if self._cannot_be_inside(action, error):
                 return None, True
             # Once is nothing: interfaces go while they are being looked at.
             lasting = concerned(action, keys) & self._failed
@@ -286,7 +286,7 @@ class Reconciler:
             self.queues.refuse(interface, (Reason.CONTENDED_IN_POD, text))
         return bool(contended)
 
-    def _gives_way(self, action: Action, error: TokenBucketError) -> bool:
+    def _cannot_be_inside(self, action: Action, error: TokenBucketError) -> bool:
         """Whether it is a filter on a pod's own interface that cannot be had: what the pod sends is then
         limited on the node's side, from the next pass on.
         """
