@@ -31,12 +31,15 @@
 #define TB_AHEAD_MAX (1ULL << 48)
 /* Costs that could be more are cut here, so that there is room for what waits ahead: it is charged on top. */
 #define TB_COST_MAX (TB_AHEAD_MAX / 2)
-/* Above the largest super-packet that a kernel builds (512 KiB) and the segments it can have. */
-#define TB_AMOUNT_MAX (1ULL << 20)
+/*
+ * Above the largest super-packet that a kernel builds (512 KiB), and what a raw socket can ask for: 64 KiB of
+ * segments that carry a byte each, 3.6 MB on the wire.
+ */
+#define TB_AMOUNT_MAX (1ULL << 22)
 /* The largest packet that a reserve is asked for, in bytes: at 33 bit/s its cost just fits 64 bits. */
 #define TB_RESERVE_MAX (1ULL << 14)
 /*
- * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 63 bits under an
+ * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 64 bits under an
  * amount of TB_AMOUNT_MAX bytes and of 2^16 packets. At the other end, 1 Tbit/s and 10^9 packets/s, a scale
  * is still exact to 10^-5.
  */
@@ -72,21 +75,14 @@ static __always_inline __u64 tb_cost(__u64 amount, __u64 scale, int shift)
 	return (tb_min(amount, TB_AMOUNT_MAX) * scale + (1ULL << (shift - 1))) >> shift;
 }
 
-/* From 8 kbit/s on, the cost of TB_AMOUNT_MAX bytes is 51 s less than TB_AHEAD_MAX. */
 static __always_inline __u64 tb_bytes_cost(__u64 bytes, __u64 scale)
 {
-	return tb_cost(bytes, scale, TB_BYTES_SHIFT);
+	return tb_min(tb_cost(bytes, scale, TB_BYTES_SHIFT), TB_COST_MAX);
 }
 
 static __always_inline __u64 tb_packets_cost(__u64 packets, __u64 scale)
 {
 	return tb_min(tb_cost(packets, scale, TB_PACKETS_SHIFT), TB_COST_MAX);
-}
-
-/* A reserve is a fraction of the rate, and so may be below 8 kbit/s: at most TB_RESERVE_MAX bytes. */
-static __always_inline __u64 tb_reserve_cost(__u64 bytes, __u64 scale)
-{
-	return tb_min(tb_bytes_cost(bytes, scale), TB_COST_MAX);
 }
 
 /*

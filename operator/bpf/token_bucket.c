@@ -55,7 +55,7 @@ static __always_inline int tb_passes_in_reserve(struct __sk_buff *skb, const str
 						struct tb_meters *meters, struct tb_packet packet, __u64 now)
 {
 	int of_the_node = (config->flags & TB_NODE_RESERVE) && !skb->ingress_ifindex;
-	__u64 cost = tb_reserve_cost(packet.wire_bytes, config->reserve_scale);
+	__u64 cost = tb_bytes_cost(packet.wire_bytes, config->reserve_scale);
 
 	if (!config->reserve_scale || packet.wire_bytes > TB_RESERVE_MAX ||
 	    (!of_the_node && !tb_is_neighbour_discovery(skb)))

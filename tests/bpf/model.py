@@ -14,6 +14,8 @@ QUANTUM_NS = Fraction(1, 256)
 
 
 BYTE_FRACTION_BITS, PACKET_FRACTION_BITS = 14, 8
+LONGEST_QUANTA = 2**47
+"""No packet is charged more."""
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Meter:
         """Time that a packet of so many units takes."""
         if self.quantum_ns is None:
             return units / self.rate * 10**9
-        return _nearest(units * self._unit_quanta()) * self.quantum_ns
+        return min(_nearest(units * self._unit_quanta()), LONGEST_QUANTA) * self.quantum_ns
 
     def burst_time(self) -> Fraction:
         """Depth of the bucket: of packets, the time that they take one by one."""

@@ -121,3 +121,44 @@ def test_a_change_loses_nothing_that_both_limits_let_pass(machine: Machine, limi
     steps = sum(1 for _ in changed(machine, limits, **TRICKLE))
     stats = machine.slots.stats(machine.index)
     assert (stats.conform_packets, stats.exceed_packets) == (steps * len(SENDERS), 0)
+
+
+SUPER_BYTES = 1 << 16
+
+
+def test_what_a_slow_rate_is_owed_does_not_hold_up_a_fast_one(machine: Machine) -> None:
+    """A super-packet is a debt of a minute at 8 kbit/s, and of half a millisecond at 1 Gbit/s."""
+    machine.slots.clock = lambda: NOW_NS
+    machine.configure(config(8_000, burst_bytes=FULL))
+    machine.fill(NOW_NS)
+    assert machine.offer(NOW_NS, SUPER_BYTES)
+    machine.configure(config(1000 * MBIT, burst_bytes=FULL), fresh=False)
+    assert not machine.offer(NOW_NS + MS // 2, FULL)
+    assert machine.offer(NOW_NS + MS, FULL)
+
+
+def test_what_waits_goes_before_what_comes_at_a_higher_rate(machine: Machine) -> None:
+    """Departure times stand, and what comes later must not overtake what waits, but for the last packet."""
+    machine.slots.clock = lambda: NOW_NS
+    machine.configure(config(MBIT, burst_bytes=FULL, **delay(40)))
+    machine.fill(NOW_NS)
+    departures_ns = []
+    while machine.offer(NOW_NS, FULL):
+        departures_ns.append(machine.departs_ns)
+    machine.configure(config(1000 * MBIT, burst_bytes=FULL, **delay(40)), fresh=False)
+    assert machine.offer(NOW_NS + 25 * MS, FULL)
+    assert machine.departs_ns >= departures_ns[-2] > NOW_NS
+
+
+def test_going_back_and_forth_pays_no_debts(machine: Machine) -> None:
+    """Super-packets larger than the burst, each of which leaves a debt."""
+    limits = itertools.cycle([config(FAST, burst_bytes=FULL), config(SLOW, burst_bytes=FULL)])
+    machine.configure(next(limits))
+    machine.fill(NOW_NS)
+    for step in range(1, CHANGES + 1):
+        now_ns = NOW_NS + step * CHANGE_NS
+        machine.slots.clock = lambda now_ns=now_ns: now_ns  # type: ignore[misc]
+        machine.configure(next(limits), fresh=False)
+        machine.offer(now_ns, SUPER_BYTES)
+        passed = machine.slots.stats(machine.index).conform_bytes
+        assert 8 * passed <= FAST * step * CHANGE_NS / 10**9 + 8 * 2 * SUPER_BYTES

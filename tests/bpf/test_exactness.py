@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.bpf.bucket_machine import Machine, config
 from tests.bpf.model import QUANTUM_NS, Model, byte_meter, packet_meter
+from tests.bpf.test_layout import probe
 from tokenbucket.core import gcra
 
 RATES_BITS = st.one_of(
@@ -140,3 +143,21 @@ def test_admitted_total_is_the_exact_one_within_a_thousandth(
 def test_the_quantum_is_what_the_model_takes() -> None:
     """The model and the program must mean the same quantum."""
     assert QUANTUM_NS * gcra.QUANTA_PER_NS == 1
+
+
+def test_what_costs_most_is_charged_nine_minutes_and_never_less(tmp_path: Path) -> None:
+    """Up to the largest amounts at the lowest rates: products that do not fit 64 bits would cost nothing."""
+    of_bytes, of_packets = gcra.bytes_scale(8000), gcra.packets_scale(1)
+    amounts = [1 << 19, 1 << 20, 55 << 16, 1 << 22, 1 << 32]
+    costs = probe(
+        tmp_path,
+        *(f"tb_bytes_cost({amount}ULL, {of_bytes}ULL)" for amount in amounts),
+        *(f"tb_packets_cost({amount}ULL, {of_packets}ULL)" for amount in (1, 549, 550, 1 << 16)),
+    )
+    most = 1 << 47
+    assert costs == [
+        gcra.bytes_cost_q(1 << 19, 8000),
+        *[most] * 4,
+        gcra.QUANTA_PER_S,
+        *[549 * gcra.QUANTA_PER_S, most, most],
+    ]

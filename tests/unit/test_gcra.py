@@ -80,3 +80,39 @@ def _used(tat: int, now_q: int, cost_q: int, burst_q: int) -> int:
 def test_a_meter_that_was_filled_charges_nothing() -> None:
     now_q = 5 * S_Q
     assert gcra.charged(now_q, now_q, gcra.never_used(5 * 10**9), now_q, S_Q) == now_q
+
+
+@given(
+    owed_q=st.integers(1, gcra.AHEAD_MAX_Q // 1000),
+    promised_q=st.integers(0, gcra.AHEAD_MAX_Q),
+    now_q=st.integers(0, 2**64 - 1),
+    slow=st.integers(8_000, 10**9),
+    times=st.integers(1, 1000),
+)
+def test_a_debt_stays_the_same_bytes_at_another_rate(
+    owed_q: int, promised_q: int, now_q: int, slow: int, times: int
+) -> None:
+    """And what was promised the same time; so there and back again is as it was."""
+    scale, new_scale = gcra.bytes_scale(slow), gcra.bytes_scale(slow * times)
+    tat = (now_q + owed_q) % 2**64
+    repriced = gcra.repriced(tat, now_q, scale, new_scale, promised_q)
+    kept_q = min(owed_q, promised_q)
+    left_q = gcra.tokens_q(repriced, now_q, 0)
+    assert -left_q == pytest.approx(kept_q + (owed_q - kept_q) / times, abs=2, rel=1e-5)
+    back = gcra.repriced(repriced, now_q, new_scale, scale, promised_q)
+    assert (back - tat + 2 * times) % 2**64 <= 4 * times
+
+
+@pytest.mark.parametrize("scales", [(0, 5), (5, 0), (5, 10)])
+def test_tokens_and_meters_not_in_use_are_not_repriced(scales: tuple[int, int]) -> None:
+    """Nothing is owed there."""
+    now_q = 10**15
+    tat = now_q + 10 if 0 in scales else now_q - 10
+    assert gcra.repriced(tat, now_q, *scales, promised_q=0) == tat
+
+
+def test_no_debt_grows_into_the_past() -> None:
+    """At a rate a million times lower it is cut."""
+    now_q = 10**15
+    repriced = gcra.repriced(now_q + 2**40, now_q, 1, 10**6, promised_q=0)
+    assert gcra.is_ahead(repriced, now_q)

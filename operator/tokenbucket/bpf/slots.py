@@ -56,6 +56,7 @@ class Slots:
         pins are not ours.
         """
         self.count = pins.check_maps() or 0
+        self.clock = monotonic_ns
         self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
         self._cpus = possible_cpus()
         self.elders = Elders(pins, lambda owner: _owner(owner).key)
@@ -89,14 +90,18 @@ class Slots:
 
     def write(self, index: int, slot: Slot, *, fresh: bool) -> None:
         """Writes a slot; when ``fresh``, with zero counters, no peers and a full bucket, or the bucket that
-        the limit has in another layout version; else all stay as they are.
+        the limit has in another layout version; else all stay as they are, but for debts at another rate.
         """
+        before = self._lookup("tb_config", index, 1)
+        config = _config_struct(slot.config)
         if fresh:
             inherited = self.elders.meters(slot.owner.key)
-            meters = _new_peers(inherited) if inherited else _full_meters(monotonic_ns())
+            meters = _new_peers(inherited) if inherited else _full_meters(self.clock())
             self._write("tb_meters", index, meters)
             self._write("tb_stats", index, bytes(MAPS["tb_stats"].value_size * self._cpus))
-        self._write("tb_config", index, bytes(_config_struct(slot.config)))
+        self._write("tb_config", index, bytes(config))
+        if not fresh:
+            self._reprice(index, layout.Config.from_buffer_copy(before), config)
         self._write("tb_owners", index, bytes(_owner_struct(slot.owner)))
 
     def named(self, slot: int, program_id: int) -> int:
@@ -112,7 +117,7 @@ class Slots:
     def catch_up(self, index: int) -> None:
         """Charges a slot with what the limit's bucket in another layout version has let through meanwhile."""
         slot = Slot(_owner(self._lookup("tb_owners", index, 1)), _config(self._lookup("tb_config", index, 1)))
-        charged = self.elders.charge(slot, lambda: self._raw_meters(index), monotonic_ns())
+        charged = self.elders.charge(slot, lambda: self._raw_meters(index), self.clock())
         if charged:
             self._write("tb_meters", index, bytes(charged))
 
@@ -151,6 +156,17 @@ class Slots:
             for index, slot in before.items()
             if index in after and after[index].owner.key == slot.owner.key
         ]
+
+    def _reprice(self, index: int, before: layout.Config, after: layout.Config) -> None:
+        """A debt that a slow rate would take a minute to pay is paid at once by a fast one."""
+        meters = self._raw_meters(index)
+        words, now_q = bytes(meters), gcra.word_of(self.clock())
+        for meter in ("bytes", "packets", "reserve"):
+            scales = getattr(before, f"{meter}_scale"), getattr(after, f"{meter}_scale")
+            tat = gcra.repriced(getattr(meters, f"{meter}_tat"), now_q, *scales, before.max_delay_q)
+            setattr(meters, f"{meter}_tat", tat)
+        if bytes(meters) != words:
+            self._write("tb_meters", index, bytes(meters))
 
     def _raw_meters(self, index: int) -> layout.Meters:
         return layout.Meters.from_buffer_copy(self._lookup("tb_meters", index, 1))

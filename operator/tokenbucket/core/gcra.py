@@ -101,6 +101,18 @@ def charged(tat: int, before: int, after: int, now_q: int, burst_q: int) -> int:
     return (_within(tat, now_q, burst_q) + taken_q) % _WORD
 
 
+def repriced(tat: int, now_q: int, scale: int, new_scale: int, promised_q: int) -> int:
+    """A word after its meter went from one scale to another: what it owes stays the same bytes or packets.
+
+    The first ``promised_q`` quanta of it stay the same time: packets that wait have their departure times.
+    """
+    if not scale or not new_scale or not is_ahead(tat, now_q):
+        return tat
+    owed_q = (tat - now_q) % _WORD
+    kept_q = min(owed_q, promised_q)
+    return (now_q + min(kept_q + _rounded((owed_q - kept_q) * new_scale, scale), AHEAD_MAX_Q)) % _WORD
+
+
 def _within(tat: int, now_q: int, burst_q: int) -> int:
     """The word, or the one of a full bucket, whichever is later."""
     return (now_q - tokens_q(tat, now_q, burst_q)) % _WORD

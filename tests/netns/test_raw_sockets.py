@@ -1,0 +1,58 @@
+"""Pods that may write frames themselves (CAP_NET_RAW), and shape them so as to get past their limit."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+
+import pytest
+
+from tests.netns.agent import Agent, acquaint, document, drop, limit_of, policy, wait
+from tests.netns.lab import Lab, Pod, ip
+
+PAYLOAD = 60_000
+HEADERS = 14 + 20 + 20
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
+NEEDS_CSUM, GSO_TCPV4 = 1, 1
+
+
+def mac(name: str, netns: str | None = None) -> bytes:
+    """Hardware address of an interface."""
+    [link] = json.loads(ip("-json", "link", "show", "dev", name, netns=netns))
+    return bytes.fromhex(link["address"].replace(":", ""))
+
+
+def send_in_single_bytes(client: Pod, target: Pod) -> None:
+    """A TCP super-packet whose segments carry one byte each, as a virtual machine's network card asks for."""
+    tcp = struct.pack("!HHIIBBHHH", 1, 9, 1, 0, 5 << 4, 0x10, 1000, 0, 0)
+    addresses = client.ip.packed + target.ip.packed
+    header = struct.pack("!BBHHHBB", 0x45, 0, 40 + PAYLOAD, 1, 0, 64, socket.IPPROTO_TCP)
+    total = sum(struct.unpack("!9H", header + addresses))
+    checksum = ~(total + (total >> 16)) & 0xFFFF
+    ethernet = mac(client.veth) + mac("eth0", client.netns) + b"\x08\x00"
+    virtio = struct.pack("=BBHHHH", NEEDS_CSUM, GSO_TCPV4, HEADERS, 1, 34, 16)
+    with client.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        sock.bind(("eth0", 0))
+        sock.send(virtio + ethernet + header + struct.pack("!H", checksum) + addresses + tcp + bytes(PAYLOAD))
+
+
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_a_super_packet_of_single_bytes_is_charged_for_each_of_its_segments(
+    lab: Lab, agent: Agent, direction: str
+) -> None:
+    """By what is on the wire: 55 bytes for each byte of payload."""
+    client, target = lab.pod("client", ["10.1.1.2/24"]), lab.pod("target", ["10.2.1.2/24"])
+    acquaint(client, target)
+    limited = target if direction == "ingress" else client
+    agent.write("policy.yaml", policy("limit", app="limited", **{direction: drop(bits="100k", depth="1500")}))
+    agent.write("pods.yaml", document(limited, app="limited"))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+    send_in_single_bytes(client, target)
+    limit = limit_of(limited.name, direction)
+    assert limit
+    on_the_wire = PAYLOAD * (HEADERS + 1)
+    assert limit["conformBytes"] == on_the_wire
+    assert limit["tokensBytes"] < -0.9 * on_the_wire
