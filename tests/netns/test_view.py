@@ -464,8 +464,40 @@ def test_a_pods_namespace_is_read_again_when_something_changes_in_it(lab, monito
     assert dict(view.pod_namespaces.known) == {}
 
 
-def _index_inside(pod: Pod) -> int:
-    return json.loads(ip("-json", "link", "show", "dev", "eth0", netns=pod.netns))[0]["ifindex"]
+def test_of_a_pods_own_interfaces_only_those_that_lead_to_the_node_are_read(lab, view, pass_program):
+    """A pod that may make interfaces must not hold up the pass with any number of them."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    ip("link", "add", "many", "type", "veth", "peer", "name", "more", netns=pod.netns)
+    inner = _index_inside(pod)
+    with connect(pod.path) as connection:
+        for each in (inner, _index_inside(pod, "many")):
+            Filters(connection).attach(each, Hook.EGRESS, pass_program, 5)
+    view.refresh()
+    entered = view.pod_namespaces.enter(*view.interfaces_of(pod.ip).nsids)
+    assert entered.filters.keys() == {inner}
+
+
+def test_what_is_ours_is_known_for_as_long_as_it_is_there(lab, view, pass_program):
+    """Also when the interface leads elsewhere meanwhile: its slot is not free."""
+    pod, elsewhere = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
+    inner = Interface(_index_inside(pod), pod.inode)
+    with connect(pod.path) as connection:
+        Filters(connection).attach(inner.ifindex, Hook.EGRESS, pass_program, 5)
+    view.refresh()
+    view.pod_namespaces.enter(*view.interfaces_of(pod.ip).nsids)
+    ip("link", "set", "dev", pod.veth, "netns", elsewhere.netns)
+    view.invalidate_all()
+    view.refresh()
+    assert view.filters_at(inner).ours
+    with connect(pod.path) as connection:
+        Filters(connection).detach(inner.ifindex, Hook.EGRESS)
+    view.invalidate_all()
+    view.refresh()
+    assert not view.filters_at(inner).ours
+
+
+def _index_inside(pod: Pod, name: str = "eth0") -> int:
+    return json.loads(ip("-json", "link", "show", "dev", name, netns=pod.netns))[0]["ifindex"]
 
 
 def test_ones_own_namespace_is_no_pods(lab, view):

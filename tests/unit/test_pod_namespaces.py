@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PodNamespaces]:
     def make(*looks: PodNamespace | KernelError) -> PodNamespaces:
         left = list(looks)
 
-        def look(_: Namespace) -> PodNamespace:
+        def look(_: Namespace, ifindexes: Collection[int]) -> PodNamespace:
+            assert 2 in ifindexes
             found = left.pop(0) if len(left) > 1 else left[0]
             if isinstance(found, KernelError):
                 raise found
@@ -40,7 +41,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PodNamespaces]:
 
         monkeypatch.setattr(pod_namespaces, "numbered_namespaces", lambda _: {5: NAMESPACE})
         monkeypatch.setattr(pod_namespaces, "read_pod_namespace", look)
-        return PodNamespaces(CONNECTION)
+        return PodNamespaces(CONNECTION, lambda nsid: {5: [2]}[nsid])
 
     return make
 

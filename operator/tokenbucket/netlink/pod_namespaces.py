@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -23,25 +23,29 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class PodNamespace:
-    """A pod's namespace: the filters and root qdiscs of its interfaces, by index."""
+    """A pod's namespace: filters and root qdiscs, by index, of those interfaces that lead to the node.
+
+    The pod may have made any number of others.
+    """
 
     namespace: Namespace
     filters: Mapping[int, LinkFilters]
     roots: Mapping[int, Root]
 
     @property
-    def has_ours(self) -> bool:
-        """Whether anything in it is ours."""
-        return any(each.ours for each in self.filters.values()) or any(
-            root.ours for root in self.roots.values()
-        )
+    def with_ours(self) -> set[int]:
+        """Interfaces that have something of ours."""
+        filters = {ifindex for ifindex, found in self.filters.items() if found.ours}
+        return filters | {ifindex for ifindex, root in self.roots.items() if root.ours}
 
 
 class PodNamespaces:
     """Those that were entered, by number, as of when they were last read."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, ends: Callable[[int], Collection[int]]) -> None:
+        """``ends`` gives the indexes of a namespace's interfaces whose other ends are on the node."""
         self._connection = connection
+        self._ends = ends
         self._known: dict[int, PodNamespace] = {}
         self._namespaces: dict[int, Namespace] | None = None
         self._stale: set[int] = set()
@@ -125,7 +129,7 @@ class PodNamespaces:
                 if self._unsearched[nsid] == 1:
                     log.warning("namespace not searched", extra={"nsid": nsid, "error": str(error)})
                 continue
-            if found and not found.has_ours:
+            if found and not found.with_ours:
                 del self._known[nsid]
 
     def _numbered(self) -> Mapping[int, Namespace]:
@@ -134,9 +138,10 @@ class PodNamespaces:
         return self._namespaces
 
     def _read(self, nsid: int) -> None:
-        namespace = self._numbered().get(nsid)
+        namespace, before = self._numbered().get(nsid), self._known.get(nsid)
+        ifindexes = {*self._ends(nsid), *(before.with_ours if before else ())}
         try:
-            found = read_pod_namespace(namespace) if namespace else None
+            found = read_pod_namespace(namespace, ifindexes) if namespace else None
         except KernelError as error:
             if error.errno not in _ENDED:
                 raise
@@ -147,7 +152,13 @@ class PodNamespaces:
         self._stale.discard(nsid)
 
 
-def read_pod_namespace(namespace: Namespace) -> PodNamespace:
-    """Enters a namespace and looks round. Raises KernelError."""
+def read_pod_namespace(namespace: Namespace, ifindexes: Collection[int]) -> PodNamespace:
+    """Enters a namespace and looks at those interfaces. Raises KernelError."""
     with inside(namespace) as connection:
-        return PodNamespace(namespace, Filters(connection).read_all(), read_roots(connection))
+        filters = {ifindex: Filters(connection).read(ifindex) for ifindex in ifindexes}
+        roots = read_roots(connection)
+    return PodNamespace(
+        namespace,
+        {ifindex: found for ifindex, found in filters.items() if found != LinkFilters()},
+        {ifindex: root for ifindex, root in roots.items() if ifindex in ifindexes},
+    )

@@ -80,7 +80,7 @@ class View:
         self._stale = _Stale()
         self._unreadable: set[int] = set()
         """Namespaces whose addresses could not be read the last time."""
-        self.pod_namespaces = PodNamespaces(connection)
+        self.pod_namespaces = PodNamespaces(connection, self._ends)
 
     @property
     def connection(self) -> Connection:
@@ -123,6 +123,11 @@ class View:
         veths = tuple(link for link in behind if link.kind == VETH)
         others = tuple(link for link in behind if link.kind != VETH)
         return Whereabouts(Place.NAMESPACE, veths, others, (nsid,))
+
+    def _ends(self, nsid: int) -> frozenset[int]:
+        """Indexes inside a namespace of the links that lead there."""
+        links = self.leading_to(nsid).veths
+        return frozenset(link.peer_ifindex for link in links if link.peer_ifindex is not None)
 
     def namespace_behind(self, interface: Interface) -> int | None:
         """The number of the namespace to which an interface leads, or of which it is."""
@@ -227,10 +232,13 @@ class View:
         A pod's namespace that cannot be read is as it was, and holds up nothing else. Raises KernelError for
         the node's own; what could not be read is still stale.
         """
-        self.pod_namespaces.refresh()
         if self._stale.everything:
             self._read_everything()
-            return
+        else:
+            self._read_what_is_stale()
+        self.pod_namespaces.refresh()
+
+    def _read_what_is_stale(self) -> None:
         if self._stale.links:
             self._refresh_links()
             self._index_links()
