@@ -17,7 +17,7 @@ from tokenbucket.netlink.namespaces import Namespace, numbered_namespaces
 from tokenbucket.netlink.pod_namespaces import PodNamespace, PodNamespaces
 
 NAMESPACE = Namespace(111, Path("/run/netns/a"))
-WITH_OURS = PodNamespace(NAMESPACE, {2: LinkFilters((Filter(2, Hook.EGRESS, 7, 1, ""),))}, {})
+WITH_OURS = PodNamespace(NAMESPACE, {2: LinkFilters((Filter(2, Hook.EGRESS, 7, 1),))}, {})
 CONNECTION: Any = None
 
 

@@ -60,7 +60,7 @@ class View:
     def everywhere(self) -> Iterator[tuple[int, dict[int, LinkFilters], dict[int, Root]]]:
         yield 0, {}, self.roots
         if self.searched:
-            yield 4026532000, {2: LinkFilters((Filter(2, Hook.EGRESS, 1, self.prog_id, tag=""),))}, {}
+            yield 4026532000, {2: LinkFilters((Filter(2, Hook.EGRESS, 1, self.prog_id),))}, {}
 
     def filters_at(self, _: Interface) -> LinkFilters:
         return LinkFilters()

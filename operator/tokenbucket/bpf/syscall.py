@@ -65,7 +65,6 @@ class ProgramInfo:
 
     type: int
     id: int
-    tag: str
     name: str
 
 
@@ -139,9 +138,9 @@ def map_info(fd: int, subject: str = "map") -> MapInfo:
 def program_info(fd: int, subject: str = "program") -> ProgramInfo:
     """Asks the kernel about a program."""
     raw = _info(fd, 64 + _NAME_BYTES, subject)
-    kind, program_id, tag = struct.unpack_from("=II8s", raw)
+    kind, program_id = struct.unpack_from("=II", raw)
     name = raw[64 : 64 + _NAME_BYTES].split(b"\0", 1)[0].decode()
-    return ProgramInfo(kind, program_id, tag.hex(), name)
+    return ProgramInfo(kind, program_id, name)
 
 
 def lookup(fd: int, key: int, size: int, subject: str = "map") -> bytes:

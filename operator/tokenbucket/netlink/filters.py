@@ -10,7 +10,7 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tokenbucket.core.hook import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
@@ -30,7 +30,7 @@ _ETH_P_ALL = 3
 _RTM_GETTFILTER = 46
 _TCA_KIND, _TCA_OPTIONS, _TCA_CHAIN = 1, 2, 11
 _BPF = "bpf"
-_BPF_CLASSID, _BPF_NAME, _BPF_TAG, _BPF_ID = 3, 7, 10, 11
+_BPF_CLASSID, _BPF_NAME, _BPF_ID = 3, 7, 11
 _GONE = {errno.ENOENT, errno.ENODEV, errno.EINVAL}
 
 
@@ -42,14 +42,12 @@ class Filter:
     hook: Hook
     slot: int
     prog_id: int
-    tag: str
-    """The kernel's digest of the program, as hexadecimal digits: the same for the same instructions."""
     name: str = NAME
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignFilter:
-    """A filter of somebody else. ``runs_first`` says whether it sees packets before ours, where ours is."""
+    """A filter of somebody else."""
 
     ifindex: int
     hook: Hook
@@ -59,7 +57,6 @@ class ForeignFilter:
     handle: int
     name: str
     prog_id: int | None
-    runs_first: bool = False
 
     def __str__(self) -> str:
         named = f" {self.name!r}" if self.name else ""
@@ -192,14 +189,10 @@ def _same(ingress: LinkFilters, egress: LinkFilters) -> bool:
 def _sorted(ifindex: int, hook: Hook, messages: Sequence[Message]) -> LinkFilters:
     """Ours and foreign, from a dump, which has the order in which they run."""
     parsed = [found for message in messages if (found := _parse(ifindex, hook, message.body))]
-    ours = tuple(found for found in parsed if isinstance(found, Filter))
-    first = next((place for place, found in enumerate(parsed) if isinstance(found, Filter)), 0)
-    foreign = tuple(
-        replace(found, runs_first=place < first)
-        for place, found in enumerate(parsed)
-        if isinstance(found, ForeignFilter)
+    return LinkFilters(
+        tuple(found for found in parsed if isinstance(found, Filter)),
+        tuple(found for found in parsed if isinstance(found, ForeignFilter)),
     )
-    return LinkFilters(ours, foreign)
 
 
 def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | None:
@@ -214,7 +207,7 @@ def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | No
     prog_id = _number(options.get(_BPF_ID))
     if (kind, priority, protocol, handle, name) == (_BPF, PRIORITY, _ETH_P_ALL, HANDLE, NAME):
         slot = (_number(options.get(_BPF_CLASSID)) or _CLASS_BASE) - _CLASS_BASE
-        return Filter(ifindex, hook, slot, prog_id or 0, options.get(_BPF_TAG, b"").hex())
+        return Filter(ifindex, hook, slot, prog_id or 0)
     return ForeignFilter(ifindex, hook, kind, priority, protocol, handle, name, prog_id)
 
 
