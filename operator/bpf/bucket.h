@@ -46,28 +46,6 @@ struct tb_place {
 	__s64 window;  /* 0 if one of them was idle */
 };
 
-/*
- * A minimum and a maximum without a branch. Numbers below 2^62. The compiler must not see that the mask is a
- * comparison, or it makes a branch of it.
- */
-static __always_inline __s64 tb_negative_part(__s64 number)
-{
-	__s64 mask = number >> 63;
-
-	asm volatile("" : "+r"(mask));
-	return number & mask;
-}
-
-static __always_inline __s64 tb_lesser_of(__s64 a, __s64 b)
-{
-	return b + tb_negative_part(a - b);
-}
-
-static __always_inline __s64 tb_later_of(__s64 a, __s64 b)
-{
-	return a - tb_negative_part(a - b);
-}
-
 static __always_inline int tb_is_small(struct tb_packet packet)
 {
 	return packet.wire_bytes <= TB_SMALL_BYTES;

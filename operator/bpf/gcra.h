@@ -35,13 +35,13 @@
  * Above the largest super-packet that a kernel builds (512 KiB), and what a raw socket can ask for: 64 KiB of
  * segments that carry a byte each, 3.6 MB on the wire.
  */
-#define TB_AMOUNT_MAX (1ULL << 22)
+#define TB_BYTES_MAX (1ULL << 22)
+#define TB_PACKETS_MAX (1ULL << 18)
 /* The largest packet that a reserve is asked for, in bytes: at 33 bit/s its cost just fits 64 bits. */
 #define TB_RESERVE_MAX (1ULL << 14)
 /*
- * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 64 bits under an
- * amount of TB_AMOUNT_MAX bytes and of 2^16 packets. At the other end, 1 Tbit/s and 10^9 packets/s, a scale
- * is still exact to 10^-5.
+ * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 64 bits under the
+ * most bytes and packets. At the other end, 1 Tbit/s and 10^9 packets/s, a scale is still exact to 10^-5.
  */
 #define TB_BYTES_SHIFT 14
 #define TB_PACKETS_SHIFT 8
@@ -56,9 +56,26 @@ enum tb_case {
 	TB_CONTENDED,
 };
 
-static __always_inline __u64 tb_min(__u64 a, __u64 b)
+/*
+ * A minimum and a maximum without a branch, each of which the verifier would follow both ways. Numbers below
+ * 2^62. The compiler must not see that the mask is a comparison, or it makes a branch of it.
+ */
+static __always_inline __s64 tb_negative_part(__s64 number)
 {
-	return a < b ? a : b;
+	__s64 mask = number >> 63;
+
+	asm volatile("" : "+r"(mask));
+	return number & mask;
+}
+
+static __always_inline __s64 tb_lesser_of(__s64 a, __s64 b)
+{
+	return b + tb_negative_part(a - b);
+}
+
+static __always_inline __s64 tb_later_of(__s64 a, __s64 b)
+{
+	return a - tb_negative_part(a - b);
 }
 
 static __always_inline __u64 tb_read(__u64 *word)
@@ -72,17 +89,17 @@ static __always_inline __u64 tb_read(__u64 *word)
  */
 static __always_inline __u64 tb_cost(__u64 amount, __u64 scale, int shift)
 {
-	return (tb_min(amount, TB_AMOUNT_MAX) * scale + (1ULL << (shift - 1))) >> shift;
+	return tb_lesser_of((amount * scale + (1ULL << (shift - 1))) >> shift, TB_COST_MAX);
 }
 
 static __always_inline __u64 tb_bytes_cost(__u64 bytes, __u64 scale)
 {
-	return tb_min(tb_cost(bytes, scale, TB_BYTES_SHIFT), TB_COST_MAX);
+	return tb_cost(tb_lesser_of(bytes, TB_BYTES_MAX), scale, TB_BYTES_SHIFT);
 }
 
 static __always_inline __u64 tb_packets_cost(__u64 packets, __u64 scale)
 {
-	return tb_min(tb_cost(packets, scale, TB_PACKETS_SHIFT), TB_COST_MAX);
+	return tb_cost(tb_lesser_of(packets, TB_PACKETS_MAX), scale, TB_PACKETS_SHIFT);
 }
 
 /*
@@ -98,7 +115,7 @@ static __always_inline __u64 tb_base(__u64 tat, __u64 now, __u64 burst)
 /* A packet larger than the burst passes when the bucket is full; its whole cost is charged. */
 static __always_inline int tb_conforms(__u64 base, __u64 now, __u64 cost, __u64 burst)
 {
-	return (__s64)(now - base) >= (__s64)tb_min(cost, burst);
+	return (__s64)(now - base) >= tb_lesser_of(cost, burst);
 }
 
 /* The decision alone, nothing charged. */
