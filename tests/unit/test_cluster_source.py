@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,15 +97,33 @@ def test_a_clean_node_says_that_what_is_declared_is_off(source: ClusterSource) -
     assert (source.clean, said.matched, said.off) == (True, 1, 1)
 
 
+def put(source: ClusterSource, name: str, ip: str) -> None:
+    """A pod whose status says that address."""
+    metadata = {"namespace": "shop", "name": name, "uid": name}
+    source.pods.put({"metadata": metadata, "spec": {}, "status": {"podIP": ip}})
+
+
+def cache(folder: Path, name: str, result: dict[str, Any]) -> None:
+    """What the container runtime writes when the pod's network is made."""
+    args = [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", name], ["K8S_POD_UID", name]]
+    cached = {"kind": "cniCacheV1", "containerId": name, "ifName": "eth0", "cniArgs": args, "result": result}
+    (folder / "results").mkdir(exist_ok=True)
+    (folder / "results" / f"net-{name}-eth0").write_text(json.dumps(cached))
+
+
 def test_a_result_without_addresses_hides_none(source: ClusterSource, tmp_path: Path) -> None:
     """As of a plugin that speaks a version of old."""
-    (tmp_path / "results").mkdir()
-    args = [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "web"], ["K8S_POD_UID", "u"]]
-    cached = {"kind": "cniCacheV1", "containerId": "s", "ifName": "eth0", "cniArgs": args}
-    result = {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.5/24"}}
-    (tmp_path / "results" / "net-s-eth0").write_text(json.dumps({**cached, "result": result}))
-    metadata = {"namespace": "shop", "name": "web", "uid": "u"}
-    source.pods.put({"metadata": metadata, "spec": {}, "status": {"podIP": "10.0.0.5"}})
+    put(source, "web", "10.0.0.5")
+    cache(tmp_path, "web", {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.5/24"}})
     assert source._cni.read()
     [pod] = source._pods()
     assert pod.addresses == {ip_address("10.0.0.5")}
+
+
+def test_an_address_is_of_the_pod_that_it_was_given_to_last(source: ClusterSource, tmp_path: Path) -> None:
+    """After a restart of the node another pod's status says for a while what was its own before."""
+    put(source, "old", "10.0.0.5")
+    put(source, "new", "10.0.0.9")
+    cache(tmp_path, "new", {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]})
+    addresses = {pod.id.name: pod.addresses for pod in source._pods()}
+    assert addresses == {"old": frozenset(), "new": {ip_address("10.0.0.5")}}

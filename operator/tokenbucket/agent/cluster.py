@@ -145,12 +145,14 @@ class ClusterSource:
         return "; ".join(filter(None, (self._of_release.problem, self._of_node.problem)))
 
     def _pods(self) -> tuple[Pod, ...]:
-        """Pods, each with the addresses that the container runtime gave it last, if it says so."""
-        addresses = self._cni.read()
-        return tuple(
-            replace(pod, addresses=addresses[pod.id]) if addresses.get(pod.id) and not pod.ended else pod
-            for pod in self.pods.values()
-        )
+        """Pods, each with the addresses that the container runtime gave it last, if it says so.
+
+        These are no other pod's, whatever its status says: after a restart of the node that is out of date.
+        """
+        cached, pods = self._cni.read(), tuple(self.pods.values())
+        given = {pod.id: cached[pod.id] for pod in pods if cached.get(pod.id) and not pod.ended}
+        taken = frozenset().union(*given.values())
+        return tuple(replace(pod, addresses=given.get(pod.id, pod.addresses - taken)) for pod in pods)
 
     def passed(self, wishes: Wishes, outcome: Outcome) -> None:
         """Keeps what is to be reported."""
