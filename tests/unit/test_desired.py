@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -132,6 +133,16 @@ def test_peers_alone_are_not_delayed(direction: Direction) -> None:
     assert [each.reason for each in found.findings] == [Reason.UNBOUNDED_QUEUE]
     [in_force] = found.in_force.values()
     assert in_force.action == "Drop (degraded: no bound of what waits)"
+
+
+def test_nothing_is_put_into_a_pod_that_runs_in_a_virtual_machine() -> None:
+    """Its runtime puts a qdisc of its own on the pod's interface, and fails where it finds another."""
+    in_a_machine = replace(POD, has_overhead=True)
+    found = wish(OUT, pod=in_a_machine)
+    assert only(found).points == {HookPoint(HOST_SIDE, Hook.INGRESS)}
+    assert [each.reason for each in found.findings] == [Reason.NO_FILTER_IN_POD]
+    assert only(wish(IN, pod=in_a_machine)) == only(wish(IN))
+    assert not wish(OUT, DROP, pod=in_a_machine).findings
 
 
 @pytest.mark.parametrize("action", ExceedAction)

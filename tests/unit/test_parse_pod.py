@@ -28,11 +28,12 @@ def document(**more: Any) -> dict[str, Any]:
 def test_a_pod_is_read() -> None:
     """As the API server writes it: podIP again among podIPs."""
     status = {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "phase": "Running"}
-    pod = parse_pod(document(status=status, spec={"hostNetwork": True}))
+    pod = parse_pod(document(status=status, spec={"hostNetwork": True, "overhead": {"cpu": "250m"}}))
     assert pod.id == PodId("default", "web-0", "u")
     assert pod.labels == {"app": "web"}
     assert pod.addresses == {ip_address("10.0.0.1"), ip_address("fd00::1")}
     assert pod.host_network
+    assert pod.has_overhead
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])

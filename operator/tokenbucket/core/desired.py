@@ -9,7 +9,7 @@ import enum
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.core.bucket import action_of, bucket_of, describe
@@ -52,6 +52,11 @@ Shortfall = tuple[Reason, str]
 _UNBOUNDED = (
     Reason.UNBOUNDED_QUEUE,
     "what waits for peers could be more than 16 MiB; give the pod a rate, or a lower one; Drop is in force",
+)
+
+_IN_A_MACHINE = (
+    Reason.NO_FILTER_IN_POD,
+    "the pod has an overhead: it may run in a virtual machine that needs its interface; Drop is in force",
 )
 
 
@@ -165,7 +170,10 @@ def _place(pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy
         shared = ", ".join(sorted(map(str, pod.addresses)))
         return Located(reason=Reason.ADDRESS_CONFLICT, message=f"{shared} is claimed by more than one pod")
     waits = {direction for direction, policy in limits.items() if _waits(policy, direction)}
-    return locate(pod.id, own, waits)
+    if not pod.has_overhead:
+        return locate(pod.id, own, waits)
+    located = locate(pod.id, own, waits - {Direction.EGRESS})
+    return replace(located, no_queue={**located.no_queue, Direction.EGRESS: _IN_A_MACHINE})
 
 
 def _waits(policy: Policy, direction: Direction) -> bool:

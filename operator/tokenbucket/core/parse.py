@@ -158,6 +158,7 @@ def parse_pod(document: object) -> Pod:
         host_network=spec.get("hostNetwork") is True,
         ended=ended,
         waits=_names_gate(spec.get("readinessGates")),
+        has_overhead=bool(spec.get("overhead")),
     )
     fields.finish(subject_of(POD, document))
     return pod

@@ -33,3 +33,7 @@ class Pod:
     ended: bool = False
     waits: bool = False
     """Whether it names the readiness gate, and is to be told when its limits are in force."""
+    has_overhead: bool = False
+    """Whether its RuntimeClass has one (``spec.overhead``): it may run in a virtual machine, whose runtime
+    puts a qdisc of its own on the pod's interface, and fails where there is one already.
+    """
