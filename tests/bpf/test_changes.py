@@ -123,42 +123,77 @@ def test_a_change_loses_nothing_that_both_limits_let_pass(machine: Machine, limi
     assert (stats.conform_packets, stats.exceed_packets) == (steps * len(SENDERS), 0)
 
 
-SUPER_BYTES = 1 << 16
+SUPER_BYTES, SMALL = 1 << 16, 200
+DROP: dict[str, object] = {}
 
 
-def test_what_a_slow_rate_is_owed_does_not_hold_up_a_fast_one(machine: Machine) -> None:
-    """A super-packet is a debt of a minute at 8 kbit/s, and of half a millisecond at 1 Gbit/s."""
+def flooded(machine: Machine, limit: SlotConfig, size_bytes: int) -> None:
+    """A bucket that takes no more packets of that size."""
     machine.slots.clock = lambda: NOW_NS
-    machine.configure(config(8_000, burst_bytes=FULL))
+    machine.configure(limit)
     machine.fill(NOW_NS)
-    assert machine.offer(NOW_NS, SUPER_BYTES)
-    machine.configure(config(1000 * MBIT, burst_bytes=FULL), fresh=False)
-    assert not machine.offer(NOW_NS + MS // 2, FULL)
-    assert machine.offer(NOW_NS + MS, FULL)
+    stats = machine.slots.stats(machine.index)
+    while not stats.exceed_packets - stats.delayed_packets:
+        machine.offer(NOW_NS, size_bytes)
+        stats = machine.slots.stats(machine.index)
+
+
+@pytest.mark.parametrize("size_bytes", [SUPER_BYTES, SMALL])
+@pytest.mark.parametrize(
+    ("before", "after", "within_ms"),
+    [
+        (config(8_000, FULL), config(1000 * MBIT, FULL), 2),
+        (config(8_000, FULL, **delay(1000)), config(1000 * MBIT, FULL, **delay(10)), 12),
+        (config(8_000, FULL, **delay(1000), observe=True), config(1000 * MBIT, FULL, **delay(10)), 12),
+        (config(100 * MBIT, FULL, **delay(10)), config(8_000, FULL, **delay(10)), 20),
+        (config(100 * MBIT, FULL, **delay(10)), config(MBIT, FULL), 25),
+        (config(1000 * MBIT, FULL, 1, 1), config(1000 * MBIT, FULL, 10**6, 1), 2),
+    ],
+    ids=["Drop", "Delay", "Observe to Delay", "Delay, down", "Delay to Drop, down", "packets"],
+)
+def test_a_change_of_the_rate_holds_up_no_small_packet_for_long(
+    machine: Machine, before: SlotConfig, after: SlotConfig, within_ms: int, size_bytes: int
+) -> None:
+    """What a slow rate is owed for a minute does not hold up a fast one, and what a fast one is owed is no
+    longer for a slow one.
+    """
+    flooded(machine, before, size_bytes)
+    machine.configure(after, fresh=False)
+    assert machine.offer(NOW_NS + within_ms * MS, 64)
 
 
 def test_what_waits_goes_before_what_comes_at_a_higher_rate(machine: Machine) -> None:
-    """Departure times stand, and what comes later must not overtake what waits, but for the last packet."""
+    """Departure times stand, and what comes later must not overtake what waits."""
     machine.slots.clock = lambda: NOW_NS
-    machine.configure(config(MBIT, burst_bytes=FULL, **delay(40)))
+    machine.configure(config(MBIT, FULL, **delay(40)))
     machine.fill(NOW_NS)
     departures_ns = []
     while machine.offer(NOW_NS, FULL):
         departures_ns.append(machine.departs_ns)
-    machine.configure(config(1000 * MBIT, burst_bytes=FULL, **delay(40)), fresh=False)
-    assert machine.offer(NOW_NS + 25 * MS, FULL)
-    assert machine.departs_ns >= departures_ns[-2] > NOW_NS
+    machine.configure(config(1000 * MBIT, FULL, **delay(40)), fresh=False)
+    assert machine.offer(NOW_NS + 30 * MS, FULL)
+    assert machine.departs_ns >= departures_ns[-1] > NOW_NS
 
 
-def test_going_back_and_forth_pays_no_debts(machine: Machine) -> None:
-    """Super-packets larger than the burst, each of which leaves a debt."""
-    limits = itertools.cycle([config(FAST, burst_bytes=FULL), config(SLOW, burst_bytes=FULL)])
+@pytest.mark.parametrize(
+    ("action", "size_bytes", "at_once"),
+    [(DROP, SUPER_BYTES, 1), (delay(40), SMALL, 100), (delay(40), SUPER_BYTES, 2)],
+    ids=["Drop, super-packets", "Delay, small packets", "Delay, super-packets"],
+)
+def test_going_back_and_forth_pays_no_debts(
+    machine: Machine, action: dict[str, object], size_bytes: int, at_once: int
+) -> None:
+    """Of packets larger than the burst, and of those that never wait."""
+    limits = itertools.cycle([config(FAST, FULL, **action), config(SLOW, FULL, **action)])
     machine.configure(next(limits))
     machine.fill(NOW_NS)
+    once_bytes = 2 * SUPER_BYTES + (FAST * 1.5 * 40 * MS / 8 / 10**9 if action else 0)
     for step in range(1, CHANGES + 1):
         now_ns = NOW_NS + step * CHANGE_NS
         machine.slots.clock = lambda now_ns=now_ns: now_ns  # type: ignore[misc]
         machine.configure(next(limits), fresh=False)
-        machine.offer(now_ns, SUPER_BYTES)
-        passed = machine.slots.stats(machine.index).conform_bytes
-        assert 8 * passed <= FAST * step * CHANGE_NS / 10**9 + 8 * 2 * SUPER_BYTES
+        for _ in range(at_once):
+            machine.offer(now_ns, size_bytes)
+        stats = machine.slots.stats(machine.index)
+        passed = stats.conform_bytes + stats.delayed_bytes
+        assert passed <= FAST * step * CHANGE_NS / 8 / 10**9 + once_bytes

@@ -120,7 +120,7 @@ def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
 def test_where_the_filter_cannot_be_inside_the_limit_is_on_the_nodes_side(
     agent: Agent, pods: tuple[Pod, Pod], taken: list[str]
 ) -> None:
-    """Also when it was there before, and Delay is declared then."""
+    """At once, also when it was there before, and Delay is declared then."""
     web, sink = pods
     for words in taken:
         web.run("tc", *(word.replace("-", " ") for word in words.split(" ")))
@@ -133,6 +133,7 @@ def test_where_the_filter_cannot_be_inside_the_limit_is_on_the_nodes_side(
     assert on_the_node(web)
     assert limit_of("web", "egress")["exceedAction"] == "Drop"
     assert send(web, sink, 1000, SIZE) < 1000
+    assert all(each["complete"] for each in agent.events("pass"))  # in none it is said to be in force nowhere
 
 
 def test_nothing_is_left_inside_when_the_limit_is_lifted(agent: Agent, pods: tuple[Pod, Pod]) -> None:

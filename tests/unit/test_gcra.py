@@ -83,36 +83,30 @@ def test_a_meter_that_was_filled_charges_nothing() -> None:
 
 
 @given(
-    owed_q=st.integers(1, gcra.AHEAD_MAX_Q // 1000),
-    promised_q=st.integers(0, gcra.AHEAD_MAX_Q),
+    owed_q=st.integers(1, gcra.AHEAD_MAX_Q),
+    before_q=st.integers(-gcra.AHEAD_MAX_Q, gcra.AHEAD_MAX_Q),
+    most_q=st.integers(0, gcra.AHEAD_MAX_Q),
     now_q=st.integers(0, 2**64 - 1),
     slow=st.integers(8_000, 10**9),
-    times=st.integers(1, 1000),
+    times=st.integers(2, 1000),
 )
-def test_a_debt_stays_the_same_bytes_at_another_rate(
-    owed_q: int, promised_q: int, now_q: int, slow: int, times: int
+def test_a_debt_is_no_longer_at_a_higher_rate_and_no_fewer_bytes(
+    owed_q: int, before_q: int, most_q: int, now_q: int, slow: int, times: int
 ) -> None:
-    """And what was promised the same time; so there and back again is as it was."""
-    scale, new_scale = gcra.bytes_scale(slow), gcra.bytes_scale(slow * times)
-    tat = (now_q + owed_q) % 2**64
-    repriced = gcra.repriced(tat, now_q, scale, new_scale, promised_q)
-    kept_q = min(owed_q, promised_q)
-    left_q = gcra.tokens_q(repriced, now_q, 0)
-    assert -left_q == pytest.approx(kept_q + (owed_q - kept_q) / times, abs=2, rel=1e-5)
-    back = gcra.repriced(repriced, now_q, new_scale, scale, promised_q)
-    assert (back - tat + 2 * times) % 2**64 <= 4 * times
+    """And what was owed before the rate was lowered stays the same time."""
+    scales = gcra.bytes_scale(slow), gcra.bytes_scale(slow * times)
+    words = (now_q + owed_q) % 2**64, (now_q + before_q) % 2**64
+    left_q = -gcra.tokens_q(gcra.at_new_rate(*words, now_q, scales, most_q), now_q, 0)
+    before_q = min(max(0, before_q), owed_q)
+    same_q = before_q + (owed_q - before_q) / times
+    assert left_q == pytest.approx(min(owed_q, max(most_q, same_q)), rel=1e-5, abs=2)
 
 
-@pytest.mark.parametrize("scales", [(0, 5), (5, 0), (5, 10)])
-def test_tokens_and_meters_not_in_use_are_not_repriced(scales: tuple[int, int]) -> None:
-    """Nothing is owed there."""
+@pytest.mark.parametrize(("scales", "left_q"), [((5, 10), 10), ((5, 5), 10), ((0, 5), 3), ((10, 5), 5)])
+def test_a_debt_is_cut_where_the_rate_rises_and_where_its_meter_comes_into_use(
+    scales: tuple[int, int], left_q: int
+) -> None:
+    """One that was not in use has stood still."""
     now_q = 10**15
-    tat = now_q + 10 if 0 in scales else now_q - 10
-    assert gcra.repriced(tat, now_q, *scales, promised_q=0) == tat
-
-
-def test_no_debt_grows_into_the_past() -> None:
-    """At a rate a million times lower it is cut."""
-    now_q = 10**15
-    repriced = gcra.repriced(now_q + 2**40, now_q, 1, 10**6, promised_q=0)
-    assert gcra.is_ahead(repriced, now_q)
+    assert gcra.at_new_rate(now_q + 10, now_q, now_q, scales, most_q=3) == now_q + left_q
+    assert gcra.at_new_rate(now_q - 10, now_q, now_q, scales, most_q=3) == now_q - 10

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tokenbucket.agent import loop
-from tokenbucket.agent.reconcile import Outcome
+from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.schedule import Again
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import Wishes

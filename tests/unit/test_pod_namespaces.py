@@ -17,7 +17,7 @@ from tokenbucket.netlink.namespaces import Namespace, numbered_namespaces
 from tokenbucket.netlink.pod_namespaces import PodNamespace, PodNamespaces
 
 NAMESPACE = Namespace(111, Path("/run/netns/a"))
-WITH_OURS = PodNamespace(NAMESPACE, {2: LinkFilters((Filter(2, Hook.EGRESS, 7, 1),))}, {})
+WITH_OURS = PodNamespace(NAMESPACE, {2: LinkFilters((Filter(2, Hook.EGRESS, 7, 1),))}, {}, {})
 CONNECTION: Any = None
 
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_read_again_is_as_it_was(
     world: Callable[..., PodNamespaces], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its filters still name their slots. It is read again each time, and one line says so."""
-    later = PodNamespace(NAMESPACE, {}, {})
+    later = PodNamespace(NAMESPACE, {}, {}, {})
     pods = world(WITH_OURS, failure(), failure(), later)
     pods.enter(5)
     pods.note(5)

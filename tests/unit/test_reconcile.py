@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tokenbucket.agent import queues
+from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.queues import Queues
-from tokenbucket.agent.reconcile import Outcome, Reconciler
+from tokenbucket.agent.reconcile import Reconciler
 from tokenbucket.core.desired import Reason
 from tokenbucket.core.hook import Hook, HookPoint, Interface
 from tokenbucket.core.plan import Attach, Attached, Detach, Observed, Plan

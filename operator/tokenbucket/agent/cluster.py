@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenbucket.agent.objects import ThisNode, policy_reader, read_node, read_pod, read_switch
-from tokenbucket.agent.reconcile import Outcome
+from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.source import Wishes
 from tokenbucket.cni.results import CniResults
 from tokenbucket.core.pod import Pod

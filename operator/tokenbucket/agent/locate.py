@@ -76,6 +76,10 @@ class Locator:
             return frozenset(), (Reason.NO_NAMESPACE, _NOT_NAMED)
         inode = found.namespace.inode
         ends = frozenset(Interface(link.peer_ifindex, inode) for link in where.veths if link.peer_ifindex)
+        for each in ends:
+            if there := found.in_the_way(each.ifindex):
+                message = f"{self.view.name_of(each)}: {there}; Drop is in force"
+                return ends, (Reason.NO_FILTER_IN_POD, message)
         return ends, self.queues.why_not(self.view, ends, found.roots)
 
 

@@ -13,9 +13,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from tokenbucket.agent.devices import detach_all
+from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.passes import Passes
 from tokenbucket.agent.queues import Queues
-from tokenbucket.agent.reconcile import Outcome, Reconciler
+from tokenbucket.agent.reconcile import Reconciler
 from tokenbucket.agent.schedule import Again, Schedule
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import Source, Wishes

@@ -6,7 +6,7 @@ import enum
 import time
 from dataclasses import dataclass, field
 
-from tokenbucket.agent.reconcile import Outcome
+from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.source import Wishes
 from tokenbucket.core.policy import Mode
 from tokenbucket.core.tally import Situation

@@ -9,25 +9,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from tokenbucket.agent.actions import WORDS, Action, concerned, details
 from tokenbucket.agent.homes import Declarations, Homes
 from tokenbucket.agent.locate import Locator
+from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.repairs import Repairs
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.core.bypass import BypassWatch, Counted
-from tokenbucket.core.desired import (
-    Desired,
-    Finding,
-    InForce,
-    Reason,
-    desired,
-)
+from tokenbucket.core.desired import Desired, Finding, Reason, desired
 from tokenbucket.core.hook import Hook, HookPoint, Interface
 from tokenbucket.core.plan import (
     AddQueue,
@@ -55,21 +50,6 @@ log = logging.getLogger(__name__)
 """What is done here; queues are added before, and removed after."""
 _BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
 _REMOVED_INSIDE = "our filter was removed more than 5 times in a minute, from within the pod or by a plugin"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a pass did. Not ``complete``: something failed that may work when tried again."""
-
-    actions: int
-    complete: bool
-    findings: tuple[Finding, ...]
-    in_force: Mapping[SlotKey, InForce]
-    """The limits that are attached wherever they should be."""
-    fq: bool
-    """Whether the kernel can hold packets back."""
-    waits: bool = False
-    """Something is left to do that nothing but time makes possible, and that no event will tell of."""
 
 
 @dataclass(slots=True)
@@ -101,12 +81,20 @@ class Reconciler:
     _said: frozenset[Finding] = frozenset()
     _failed: AbstractSet[SlotKey] = frozenset()
     """Limits of which an action failed in the last pass."""
+    _refused_inside: bool = False
+    """Whether a filter could not be on a pod's own interface in the last pass."""
 
     def run(
         self, policies: Iterable[Policy], pods: Iterable[Pod], enforcement: Mode = Mode.ENFORCE
     ) -> Outcome:
         """One pass. Failures of single actions are logged and the pass goes on. Raises KernelError."""
         policies, pods = tuple(policies), tuple(pods)
+        self._refused_inside = False
+        outcome = self._pass(policies, pods, enforcement)
+        # What such a pod sends is limited on the node's side, and not only from the next pass on.
+        return self._pass(policies, pods, enforcement) if self._refused_inside else outcome
+
+    def _pass(self, policies: Sequence[Policy], pods: Sequence[Pod], enforcement: Mode) -> Outcome:
         with self.locks.writing():
             wish, planned, observed = self._plan(policies, pods, enforcement)
             if self._gives_way_in_pods(planned):
@@ -287,11 +275,10 @@ class Reconciler:
         return bool(contended)
 
     def _cannot_be_inside(self, action: Action, error: TokenBucketError) -> bool:
-        """Whether it is a filter on a pod's own interface that cannot be had: what the pod sends is then
-        limited on the node's side, from the next pass on.
-        """
+        """Whether it is a filter on a pod's own interface that cannot be had."""
         if not isinstance(action, Attach) or not action.point.interface.namespace:
             return False
+        self._refused_inside = True
         self.queues.refuse(action.point.interface, (Reason.NO_FILTER_IN_POD, f"{error}; Drop is in force"))
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from tokenbucket.agent.reconcile import Outcome
+from tokenbucket.agent.outcome import Outcome
 from tokenbucket.core.pod import Pod
 from tokenbucket.core.policy import Mode, Policy
 

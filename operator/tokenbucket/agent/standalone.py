@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from tokenbucket.agent.reconcile import Outcome
+from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.source import Wishes
 from tokenbucket.errors import Problem, SpecError
 from tokenbucket.manifests.folder import Folder, Manifests

@@ -57,6 +57,8 @@ class Slots:
         """
         self.count = pins.check_maps() or 0
         self.clock = monotonic_ns
+        self._slowed: dict[tuple[int, str], int] = {}
+        """The words of meters when their rates were last lowered."""
         self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
         self._cpus = possible_cpus()
         self.elders = Elders(pins, lambda owner: _owner(owner).key)
@@ -90,18 +92,16 @@ class Slots:
 
     def write(self, index: int, slot: Slot, *, fresh: bool) -> None:
         """Writes a slot; when ``fresh``, with zero counters, no peers and a full bucket, or the bucket that
-        the limit has in another layout version; else all stay as they are, but for debts at another rate.
+        the limit has in another layout version; else all stay as they are, but for a debt at a higher rate.
         """
-        before = self._lookup("tb_config", index, 1)
-        config = _config_struct(slot.config)
         if fresh:
             inherited = self.elders.meters(slot.owner.key)
             meters = _new_peers(inherited) if inherited else _full_meters(self.clock())
             self._write("tb_meters", index, meters)
             self._write("tb_stats", index, bytes(MAPS["tb_stats"].value_size * self._cpus))
-        self._write("tb_config", index, bytes(config))
-        if not fresh:
-            self._reprice(index, layout.Config.from_buffer_copy(before), config)
+        else:
+            self._cut_debts(index, slot.config)
+        self._write("tb_config", index, bytes(_config_struct(slot.config)))
         self._write("tb_owners", index, bytes(_owner_struct(slot.owner)))
 
     def named(self, slot: int, program_id: int) -> int:
@@ -157,14 +157,24 @@ class Slots:
             if index in after and after[index].owner.key == slot.owner.key
         ]
 
-    def _reprice(self, index: int, before: layout.Config, after: layout.Config) -> None:
-        """A debt that a slow rate would take a minute to pay is paid at once by a fast one."""
-        meters = self._raw_meters(index)
-        words, now_q = bytes(meters), gcra.word_of(self.clock())
-        for meter in ("bytes", "packets", "reserve"):
-            scales = getattr(before, f"{meter}_scale"), getattr(after, f"{meter}_scale")
-            tat = gcra.repriced(getattr(meters, f"{meter}_tat"), now_q, *scales, before.max_delay_q)
-            setattr(meters, f"{meter}_tat", tat)
+    def _cut_debts(self, index: int, after: SlotConfig) -> None:
+        """A debt that a slow rate would take a minute to pay must not hold up a fast one."""
+        before = _config(self._lookup("tb_config", index, 1))
+        meters, now_q = self._raw_meters(index), gcra.word_of(self.clock())
+        words = bytes(meters)
+        scales_of = {
+            "bytes_tat": (gcra.bytes_scale(before.bits_per_s), gcra.bytes_scale(after.bits_per_s)),
+            "packets_tat": (
+                gcra.packets_scale(before.packets_per_s),
+                gcra.packets_scale(after.packets_per_s),
+            ),
+        }
+        for (meter, scales), most_q in zip(scales_of.items(), after.longest_debts_q, strict=True):
+            tat = getattr(meters, meter)
+            if 0 < scales[0] < scales[1]:
+                self._slowed[index, meter] = tat
+            slowed_tat = self._slowed.get((index, meter), now_q)
+            setattr(meters, meter, gcra.at_new_rate(tat, slowed_tat, now_q, scales, most_q))
         if bytes(meters) != words:
             self._write("tb_meters", index, bytes(meters))
 

@@ -173,6 +173,8 @@ def _place(pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy
     if not pod.has_overhead:
         return locate(pod.id, own, waits)
     located = locate(pod.id, own, waits - {Direction.EGRESS})
+    if not located.ends:
+        return located
     return replace(located, no_queue={**located.no_queue, Direction.EGRESS: _IN_A_MACHINE})
 
 

@@ -101,16 +101,20 @@ def charged(tat: int, before: int, after: int, now_q: int, burst_q: int) -> int:
     return (_within(tat, now_q, burst_q) + taken_q) % _WORD
 
 
-def repriced(tat: int, now_q: int, scale: int, new_scale: int, promised_q: int) -> int:
-    """A word after its meter went from one scale to another: what it owes stays the same bytes or packets.
+def at_new_rate(tat: int, slowed_tat: int, now_q: int, scales: tuple[int, int], most_q: int) -> int:
+    """A word whose meter goes to another scale: only a smaller one, or one after none (0), changes it.
 
-    The first ``promised_q`` quanta of it stay the same time: packets that wait have their departure times.
+    A debt stays the same time up to ``most_q``, what the new limit itself can run into. What the slow rate
+    has charged since ``slowed_tat``, the word when the rate was last lowered, stays the same bytes or packets
+    at least: else going back and forth would pay debts.
     """
-    if not scale or not new_scale or not is_ahead(tat, now_q):
+    scale, new_scale = scales
+    if not is_ahead(tat, now_q) or 0 < scale <= new_scale:
         return tat
     owed_q = (tat - now_q) % _WORD
-    kept_q = min(owed_q, promised_q)
-    return (now_q + min(kept_q + _rounded((owed_q - kept_q) * new_scale, scale), AHEAD_MAX_Q)) % _WORD
+    before_q = min((slowed_tat - now_q) % _WORD, owed_q) if is_ahead(slowed_tat, now_q) else 0
+    same_q = before_q + (_rounded((owed_q - before_q) * new_scale, scale) if scale else 0)
+    return (now_q + min(owed_q, max(most_q, same_q))) % _WORD
 
 
 def _within(tat: int, now_q: int, burst_q: int) -> int:

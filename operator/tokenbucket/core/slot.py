@@ -14,6 +14,7 @@ RESERVE_BITS_PER_S = 10**6
 """Upper bound of the reserve for the node's own packets; it is otherwise a tenth of the rate."""
 RESERVE_BURST_BYTES = 16 * 1024
 SMALLEST_BYTES = 42
+_SUPER_BYTES, _SUPER_SEGMENTS = 1 << 16, 64
 """An ARP packet on a veth, where nothing is padded."""
 
 
@@ -97,6 +98,17 @@ class SlotConfig(BucketConfig):
     observe: bool = False
     node_reserve: bool = False
     per_peer: PeerConfig | None = None
+
+    @property
+    def longest_debts_q(self) -> tuple[int, int]:
+        """How far ahead of the clock the byte meter and the packet meter may run: small packets behind half
+        as much again as the longest delay, and a super-packet.
+        """
+        ahead_q = self.max_delay_q * 3 // 2
+        return (
+            ahead_q + gcra.bytes_cost_q(_SUPER_BYTES, self.bits_per_s),
+            ahead_q + gcra.packets_cost_q(_SUPER_SEGMENTS, self.packets_per_s),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,15 @@ class ForeignFilter:
     name: str
     prog_id: int | None
 
+    @property
+    def in_the_way(self) -> bool:
+        """Whether ours cannot be beside it: all filters of one priority have one kind and one protocol, and a
+        handle is taken only once.
+        """
+        if self.priority != PRIORITY:
+            return False
+        return self.kind != _BPF or self.protocol != _ETH_P_ALL or self.handle == HANDLE
+
     def __str__(self) -> str:
         named = f" {self.name!r}" if self.name else ""
         return f"{self.kind} filter{named} at priority {self.priority}, handle {self.handle:#x}"
@@ -154,7 +163,7 @@ class Filters:
                 "remove it, or let its owner use clsact"
             )
         for foreign in self._hook_filters(ifindex, hook).foreign:
-            if _in_the_way(foreign):
+            if foreign.in_the_way:
                 raise UnsupportedError(
                     f"{_subject(ifindex, hook)}: a foreign {foreign} is in the way; "
                     "let its owner use a priority above 1"
@@ -167,13 +176,6 @@ def _identity(hook: Hook) -> dict[str, int]:
 
 def _subject(ifindex: int, hook: Hook) -> str:
     return f"interface {ifindex} {hook}"
-
-
-def _in_the_way(foreign: ForeignFilter) -> bool:
-    """All filters of one priority have one kind and one protocol; and a handle is taken only once."""
-    if foreign.priority != PRIORITY:
-        return False
-    return foreign.kind != _BPF or foreign.protocol != _ETH_P_ALL or foreign.handle == HANDLE
 
 
 def _same(ingress: LinkFilters, egress: LinkFilters) -> bool:

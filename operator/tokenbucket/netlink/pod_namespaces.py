@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from tokenbucket.core.hook import Hook
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.namespaces import Namespace, inside, numbered_namespaces
+from tokenbucket.netlink.qdiscs import INGRESS, kinds_at_clsact
 from tokenbucket.netlink.queues import Root, read_roots
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,8 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class PodNamespace:
-    """A pod's namespace: filters and root qdiscs, by index, of those interfaces that lead to the node.
+    """A pod's namespace: by index filters, root qdiscs and what is in clsact's place, of those interfaces
+    that lead to the node.
 
     The pod may have made any number of others.
     """
@@ -31,6 +34,15 @@ class PodNamespace:
     namespace: Namespace
     filters: Mapping[int, LinkFilters]
     roots: Mapping[int, Root]
+    at_clsact: Mapping[int, str]
+
+    def in_the_way(self, ifindex: int) -> str:
+        """What keeps a filter of ours from what this interface sends; empty where nothing is known to."""
+        if self.at_clsact.get(ifindex) == INGRESS:
+            return "an ingress qdisc is in the place of clsact"
+        foreign = self.filters.get(ifindex, LinkFilters()).foreign
+        there = next((each for each in foreign if each.hook is Hook.EGRESS and each.in_the_way), None)
+        return f"a foreign {there} is in the way" if there else ""
 
     @property
     def with_ours(self) -> set[int]:
@@ -138,27 +150,39 @@ class PodNamespaces:
         return self._namespaces
 
     def _read(self, nsid: int) -> None:
-        namespace, before = self._numbered().get(nsid), self._known.get(nsid)
+        before, namespace = self._known.get(nsid), self._numbered().get(nsid)
         ifindexes = {*self._ends(nsid), *(before.with_ours if before else ())}
-        try:
-            found = read_pod_namespace(namespace, ifindexes) if namespace else None
-        except KernelError as error:
-            if error.errno not in _ENDED:
-                raise
-            found = None
+        found = _look_into(namespace, ifindexes)
+        if (
+            namespace and not found
+        ):  # or the process has ended by whose path it was known, and others have not
+            self._namespaces = None
+            found = _look_into(self._numbered().get(nsid), ifindexes)
         self._known.pop(nsid, None)
         if found:
             self._known[nsid] = found
         self._stale.discard(nsid)
 
 
+def _look_into(namespace: Namespace | None, ifindexes: Collection[int]) -> PodNamespace | None:
+    """``None`` where it has ended, or the path to it."""
+    try:
+        return read_pod_namespace(namespace, ifindexes) if namespace else None
+    except KernelError as error:
+        if error.errno not in _ENDED:
+            raise
+        return None
+
+
 def read_pod_namespace(namespace: Namespace, ifindexes: Collection[int]) -> PodNamespace:
     """Enters a namespace and looks at those interfaces. Raises KernelError."""
     with inside(namespace) as connection:
-        filters = {ifindex: Filters(connection).read(ifindex) for ifindex in ifindexes}
+        kinds = {each: kind for each, kind in kinds_at_clsact(connection).items() if each in ifindexes}
+        filters = {each: Filters(connection).read(each, kind) for each, kind in kinds.items()}
         roots = read_roots(connection)
     return PodNamespace(
         namespace,
         {ifindex: found for ifindex, found in filters.items() if found != LinkFilters()},
         {ifindex: root for ifindex, root in roots.items() if ifindex in ifindexes},
+        kinds,
     )
