@@ -479,20 +479,24 @@ def test_of_a_pods_own_interfaces_only_those_that_lead_to_the_node_are_read(lab,
     assert entered.filters.keys() == {inner}
 
 
-def test_what_is_ours_is_known_for_as_long_as_it_is_there(lab, view, pass_program):
+def test_what_is_ours_is_known_for_as_long_as_it_is_there(lab, connection, view, pass_program):
     """Also when the interface leads elsewhere meanwhile: its slot is not free."""
     pod, elsewhere = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
     inner = Interface(_index_inside(pod), pod.inode)
-    with connect(pod.path) as connection:
-        Filters(connection).attach(inner.ifindex, Hook.EGRESS, pass_program, 5)
+    with connect(pod.path) as inside:
+        Filters(inside).attach(inner.ifindex, Hook.EGRESS, pass_program, 5)
     view.refresh()
     view.pod_namespaces.enter(*view.interfaces_of(pod.ip).nsids)
     ip("link", "set", "dev", pod.veth, "netns", elsewhere.netns)
     view.invalidate_all()
     view.refresh()
     assert view.filters_at(inner).ours
-    with connect(pod.path) as connection:
-        Filters(connection).detach(inner.ifindex, Hook.EGRESS)
+    after_a_restart = View(connection)
+    after_a_restart.pod_namespaces.search()
+    after_a_restart.refresh()
+    assert after_a_restart.filters_at(inner).ours
+    with connect(pod.path) as inside:
+        Filters(inside).detach(inner.ifindex, Hook.EGRESS)
     view.invalidate_all()
     view.refresh()
     assert not view.filters_at(inner).ours

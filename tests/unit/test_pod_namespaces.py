@@ -32,7 +32,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PodNamespaces]:
     def make(*looks: PodNamespace | KernelError) -> PodNamespaces:
         left = list(looks)
 
-        def look(_: Namespace, ifindexes: Collection[int]) -> PodNamespace:
+        def look(_: Namespace, ifindexes: Collection[int], _others: int) -> PodNamespace:
             assert 2 in ifindexes
             found = left.pop(0) if len(left) > 1 else left[0]
             if isinstance(found, KernelError):

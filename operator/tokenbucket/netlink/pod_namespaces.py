@@ -6,6 +6,7 @@ import errno
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 
 from tokenbucket.core.hook import Hook
@@ -19,6 +20,9 @@ from tokenbucket.netlink.queues import Root, read_roots
 log = logging.getLogger(__name__)
 
 _ENDED = {errno.ENOENT, errno.EINVAL}
+_SEARCHED = 64
+"""Interfaces of a namespace that are searched for what is ours though they do not lead to the node: they did
+when it was put there. A pod may have made any number later."""
 _TRIES = 3
 """So often a namespace is looked into in vain before nothing waits for it any more."""
 
@@ -83,7 +87,7 @@ class PodNamespaces:
         Raises KernelError, EPERM without the right to enter; what was known is still known then, and stale.
         """
         if nsid not in self._known or nsid in self._stale:
-            self._read(nsid)
+            self._read_known(nsid)
         return self._known.get(nsid)
 
     def note(self, nsid: int) -> None:
@@ -119,7 +123,7 @@ class PodNamespaces:
 
     def _read_again(self, nsid: int) -> None:
         try:
-            self._read(nsid)
+            self._read_known(nsid)
         except KernelError as error:
             if nsid not in self._unreadable:
                 log.warning("namespace not read", extra={"nsid": nsid, "error": str(error)})
@@ -133,7 +137,7 @@ class PodNamespaces:
         self._unsearched = {}
         for nsid in to_search:
             try:
-                found = self.enter(nsid)
+                self._read(nsid, self._ends(nsid), _SEARCHED)
             except KernelError as error:
                 if error.errno == errno.EPERM:  # then no agent has been there
                     return
@@ -141,7 +145,7 @@ class PodNamespaces:
                 if self._unsearched[nsid] == 1:
                     log.warning("namespace not searched", extra={"nsid": nsid, "error": str(error)})
                 continue
-            if found and not found.with_ours:
+            if nsid in self._known and not self._known[nsid].with_ours:
                 del self._known[nsid]
 
     def _numbered(self) -> Mapping[int, Namespace]:
@@ -149,35 +153,41 @@ class PodNamespaces:
             self._namespaces = numbered_namespaces(self._connection)
         return self._namespaces
 
-    def _read(self, nsid: int) -> None:
-        before, namespace = self._known.get(nsid), self._numbered().get(nsid)
-        ifindexes = {*self._ends(nsid), *(before.with_ours if before else ())}
-        found = _look_into(namespace, ifindexes)
-        if (
-            namespace and not found
-        ):  # or the process has ended by whose path it was known, and others have not
+    def _read_known(self, nsid: int) -> None:
+        before = self._known.get(nsid)
+        self._read(nsid, {*self._ends(nsid), *(before.with_ours if before else ())})
+
+    def _read(self, nsid: int, ifindexes: Collection[int], others: int = 0) -> None:
+        namespace = self._numbered().get(nsid)
+        found = _look_into(namespace, ifindexes, others)
+        if namespace and not found:
+            # Or the process has ended by whose path it was known, and others have not.
             self._namespaces = None
-            found = _look_into(self._numbered().get(nsid), ifindexes)
+            found = _look_into(self._numbered().get(nsid), ifindexes, others)
         self._known.pop(nsid, None)
         if found:
             self._known[nsid] = found
         self._stale.discard(nsid)
 
 
-def _look_into(namespace: Namespace | None, ifindexes: Collection[int]) -> PodNamespace | None:
+def _look_into(namespace: Namespace | None, ifindexes: Collection[int], others: int) -> PodNamespace | None:
     """``None`` where it has ended, or the path to it."""
     try:
-        return read_pod_namespace(namespace, ifindexes) if namespace else None
+        return read_pod_namespace(namespace, ifindexes, others) if namespace else None
     except KernelError as error:
         if error.errno not in _ENDED:
             raise
         return None
 
 
-def read_pod_namespace(namespace: Namespace, ifindexes: Collection[int]) -> PodNamespace:
-    """Enters a namespace and looks at those interfaces. Raises KernelError."""
+def read_pod_namespace(namespace: Namespace, ifindexes: Collection[int], others: int = 0) -> PodNamespace:
+    """Enters a namespace and looks at those interfaces, and at so many others, the oldest first. Raises
+    KernelError.
+    """
     with inside(namespace) as connection:
-        kinds = {each: kind for each, kind in kinds_at_clsact(connection).items() if each in ifindexes}
+        there = kinds_at_clsact(connection)
+        ifindexes = {*ifindexes, *islice(there, others)}
+        kinds = {ifindex: kind for ifindex, kind in there.items() if ifindex in ifindexes}
         filters = {each: Filters(connection).read(each, kind) for each, kind in kinds.items()}
         roots = read_roots(connection)
     return PodNamespace(
