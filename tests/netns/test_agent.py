@@ -408,22 +408,3 @@ def test_a_vanished_veth_is_forgotten(lab: Lab, agent: Agent) -> None:
     web.veths.clear()
     wait(lambda: agent.events("not in force as declared"), agent.log)
     assert limit_of("web")["hooks"] == []
-
-
-@pytest.mark.needs("sch_fq")
-def test_inspect_counts_what_would_wait_and_what_would_be_dropped(lab: Lab, agent: Agent) -> None:
-    """Every packet is in one row of the table, also where nothing is done with it."""
-    client, web = lab.pod("client", ["10.1.1.2/24"]), lab.pod("web", ["10.2.1.2/24"])
-    acquaint(client, web)
-    limit = {"rate": {"packets": 10}, "burst": {"packets": 1}, "maxDelay": "1s"}
-    agent.write("policy.yaml", policy("web", app="web", mode="Observe", ingress=limit))
-    agent.write("pods.yaml", document(web, app="web"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
-    assert send(client, web, 50, 1000) == 50
-    table = tokenbucket("inspect", "web").stdout.split("CASE")[1].splitlines()[1:5]
-    counts = [int(line.split()[-1]) for line in table]
-    assert sum(counts) == 50
-    assert counts[2] >= 5
-    assert counts[3] >= 30
-    assert "would wait" in table[2]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests import rungs
-from tests.netns.agent import Agent, acquaint, document, limit_of, policy, received, send, wait
+from tests.netns.agent import Agent, acquaint, document, limit_of, policy, received, send, tokenbucket, wait
 from tests.netns.lab import Lab, Pod, ifindex, tc
 
 pytestmark = pytest.mark.timeout(180)
@@ -209,3 +209,23 @@ def test_where_the_kernel_has_no_fq_what_exceeds_is_dropped(agent: Agent, pods: 
     assert event["reason"] == "NoFq"
     assert limit_of("web")["burstBytes"] == RATE // 16
     assert ifindex(web.veth)
+
+
+@pytest.mark.needs("sch_fq")
+def test_inspect_counts_what_would_wait_and_what_would_be_dropped(
+    agent: Agent, pods: tuple[Pod, Pod]
+) -> None:
+    """Every packet is in one row of the table, also where nothing is done with it."""
+    client, web = pods
+    limit = {"rate": {"packets": 10}, "burst": {"packets": 1}, "maxDelay": "1s"}
+    agent.write("policy.yaml", policy("web", app="web", mode="Observe", ingress=limit))
+    agent.write("pods.yaml", document(web, app="web"))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+    assert send(client, web, 50, 1000) == 50
+    table = tokenbucket("inspect", "web").stdout.split("CASE")[1].splitlines()[1:5]
+    in_window, idle, waiting, refused = (int(line.split()[-1]) for line in table)
+    assert in_window + idle + waiting + refused == 50
+    assert waiting >= 5
+    assert refused >= 20
+    assert "would wait" in table[2]
