@@ -124,7 +124,6 @@ def test_a_change_loses_nothing_that_both_limits_let_pass(machine: Machine, limi
 
 
 SUPER_BYTES, SMALL = 1 << 16, 200
-DROP: dict[str, object] = {}
 
 
 def flooded(machine: Machine, limit: SlotConfig, size_bytes: int) -> None:
@@ -175,25 +174,31 @@ def test_what_waits_goes_before_what_comes_at_a_higher_rate(machine: Machine) ->
     assert machine.departs_ns >= departures_ns[-1] > NOW_NS
 
 
+DEBTORS = {
+    "burst below a packet, Drop": [config(FAST, FULL), config(SLOW, FULL)],
+    "burst below a packet, Delay": [config(FAST, FULL, **delay(40)), config(SLOW, FULL, **delay(40))],
+}
+
+
 @pytest.mark.parametrize(
-    ("action", "size_bytes", "at_once"),
-    [(DROP, SUPER_BYTES, 1), (delay(40), SMALL, 100), (delay(40), SUPER_BYTES, 2)],
-    ids=["Drop, super-packets", "Delay, small packets", "Delay, super-packets"],
+    ("size_bytes", "at_once"), [(SUPER_BYTES, 2), (SMALL, 100)], ids=["super-packets", "small packets"]
 )
+@pytest.mark.parametrize("limits", (LIMITS | DEBTORS).values(), ids=LIMITS | DEBTORS)
 def test_going_back_and_forth_pays_no_debts(
-    machine: Machine, action: dict[str, object], size_bytes: int, at_once: int
+    machine: Machine, limits: list[SlotConfig], size_bytes: int, at_once: int
 ) -> None:
     """Of packets larger than the burst, and of those that never wait."""
-    limits = itertools.cycle([config(FAST, FULL, **action), config(SLOW, FULL, **action)])
-    machine.configure(next(limits))
+    bits_per_s = max(one.bits_per_s for one in limits)
+    once_s = BURST_S + 1.5 * max(one.max_delay_q for one in limits) / gcra.QUANTA_PER_S
+    machine.configure(limits[0])
     machine.fill(NOW_NS)
-    once_bytes = 2 * SUPER_BYTES + (FAST * 1.5 * 40 * MS / 8 / 10**9 if action else 0)
+    walk = itertools.cycle(itertools.chain.from_iterable(itertools.combinations(limits, 2)))
     for step in range(1, CHANGES + 1):
         now_ns = NOW_NS + step * CHANGE_NS
         machine.slots.clock = lambda now_ns=now_ns: now_ns  # type: ignore[misc]
-        machine.configure(next(limits), fresh=False)
-        for _ in range(at_once):
-            machine.offer(now_ns, size_bytes)
+        machine.configure(next(walk), fresh=False)
+        skb = context(now_ns, mark=machine.index, ingress_ifindex=1, wire_len=size_bytes, gso_segs=1)
+        send(machine, SENDERS[step % 4], min(size_bytes, FULL), skb, at_once)
         stats = machine.slots.stats(machine.index)
         passed = stats.conform_bytes + stats.delayed_bytes
-        assert passed <= FAST * step * CHANGE_NS / 8 / 10**9 + once_bytes
+        assert 8 * passed <= bits_per_s * (step * CHANGE_NS / 10**9 + once_s) + 8 * 2 * SUPER_BYTES
