@@ -88,6 +88,7 @@ def run_programs(
         virtual_machine.argv,
         booted,
         [folder],
+        readable=[_ROOT],
         memory=_MEMORY,
         devices=f"{_FILES} {_INSTRUCTION_CLOCK}" if instruction_clock else _FILES,
         processors=1,

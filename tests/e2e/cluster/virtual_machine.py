@@ -94,6 +94,7 @@ def argv(
     writable: Sequence[Path],
     command: Sequence[str | Path],
     *,
+    readable: Sequence[Path] = (),
     devices: str = "",
     memory: str = _MEMORY,
     processors: int = 2,
@@ -101,8 +102,9 @@ def argv(
 ) -> list[str]:
     """The command line that boots it, runs ``command`` as root in it, and ends when that ends.
 
-    The machine sees all files of this one but those in /run. What it writes is lost when it ends, or refused,
-    but for what it writes in the folders ``writable``. With ``verbose`` it shows its console, which is slow.
+    The machine sees all files of this one but those in /run, /tmp and /var/tmp, of which it sees the folders
+    ``readable`` and ``writable``. What it writes is lost when it ends, or refused, but in the folders
+    ``writable``. With ``verbose`` it shows its console, which is slow.
     """
     folder = launcher()
     boot = [
@@ -118,6 +120,7 @@ def argv(
         # A KVM inside a virtual machine may be there and not work: only on demand.
         *(() if os.environ.get("TOKENBUCKET_E2E_KVM") == "1" else ("--disable-kvm",)),
         *(("--verbose",) if verbose else ()),
+        *(f"--rodir={path}" for path in readable),
         *(f"--rwdir={path}" for path in writable),
         *((f"--qemu-opts={devices}",) if devices else ()),
         "--",
