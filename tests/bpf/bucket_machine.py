@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field
 
 from tokenbucket.bpf import syscall
-from tokenbucket.bpf.slots import Slots
+from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core import gcra
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction
@@ -57,9 +57,17 @@ class Machine:
     departs_ns: int = field(default=0, init=False)
     """Its departure time; 0 where it has none."""
 
-    def configure(self, config: SlotConfig, *, fresh: bool = True) -> None:
-        """Sets the slot up; ``fresh`` with a full bucket."""
-        self.slots.write(self.index, Slot(OWNER, config), fresh=fresh)
+    def configure(self, config: SlotConfig) -> None:
+        """Sets the slot up, with a full bucket."""
+        self.slots.write(self.index, Slot(OWNER, config), fresh=True)
+
+    def change(self, config: SlotConfig, now_ns: int) -> None:
+        """Gives the slot another limit at that time; what is in the bucket stays."""
+        self.slots.clock = lambda: now_ns
+        try:
+            self.slots.write(self.index, Slot(OWNER, config), fresh=False)
+        finally:
+            self.slots.clock = monotonic_ns
 
     def fill(self, now_ns: int) -> None:
         """Fills all buckets as of ``now_ns``, as a fresh slot is filled as of the real clock."""

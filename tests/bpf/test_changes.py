@@ -80,7 +80,7 @@ def changed(machine: Machine, limits: list[SlotConfig], size_bytes: int, at_once
                 gso_segs=1,
             )
             sent = [pool.submit(send, machine, peer, size_bytes, skb, at_once) for peer in SENDERS]
-            machine.configure(each, fresh=False)
+            machine.change(each, NOW_NS + step * CHANGE_NS)
             yield {run.result() for run in sent}
 
 
@@ -128,7 +128,6 @@ SUPER_BYTES, SMALL = 1 << 16, 200
 
 def flooded(machine: Machine, limit: SlotConfig, size_bytes: int) -> None:
     """A bucket that takes no more packets of that size."""
-    machine.slots.clock = lambda: NOW_NS
     machine.configure(limit)
     machine.fill(NOW_NS)
     stats = machine.slots.stats(machine.index)
@@ -157,19 +156,18 @@ def test_a_change_of_the_rate_holds_up_no_small_packet_for_long(
     longer for a slow one.
     """
     flooded(machine, before, size_bytes)
-    machine.configure(after, fresh=False)
+    machine.change(after, NOW_NS)
     assert machine.offer(NOW_NS + within_ms * MS, 64)
 
 
 def test_what_waits_goes_before_what_comes_at_a_higher_rate(machine: Machine) -> None:
     """Departure times stand, and what comes later must not overtake what waits."""
-    machine.slots.clock = lambda: NOW_NS
     machine.configure(config(MBIT, FULL, **delay(40)))
     machine.fill(NOW_NS)
     departures_ns = []
     while machine.offer(NOW_NS, FULL):
         departures_ns.append(machine.departs_ns)
-    machine.configure(config(1000 * MBIT, FULL, **delay(40)), fresh=False)
+    machine.change(config(1000 * MBIT, FULL, **delay(40)), NOW_NS)
     assert machine.offer(NOW_NS + 30 * MS, FULL)
     assert machine.departs_ns >= departures_ns[-1] > NOW_NS
 
@@ -195,8 +193,7 @@ def test_going_back_and_forth_pays_no_debts(
     walk = itertools.cycle(itertools.chain.from_iterable(itertools.combinations(limits, 2)))
     for step in range(1, CHANGES + 1):
         now_ns = NOW_NS + step * CHANGE_NS
-        machine.slots.clock = lambda now_ns=now_ns: now_ns  # type: ignore[misc]
-        machine.configure(next(walk), fresh=False)
+        machine.change(next(walk), now_ns)
         skb = context(now_ns, mark=machine.index, ingress_ifindex=1, wire_len=size_bytes, gso_segs=1)
         send(machine, SENDERS[step % 4], min(size_bytes, FULL), skb, at_once)
         stats = machine.slots.stats(machine.index)

@@ -45,7 +45,7 @@ def test_a_mode_that_changes_leaves_what_was_counted(machine: Machine) -> None:
     limit = {"packets_per_s": 1, "burst_packets": 1}
     machine.configure(config(**limit))
     for observe in (True, False, True):
-        machine.configure(config(**limit, observe=observe), fresh=False)
+        machine.change(config(**limit, observe=observe), NOW_NS)
         machine.fill(NOW_NS)
         for _ in range(10):
             machine.offer(NOW_NS)

@@ -182,7 +182,7 @@ def test_a_new_rate_leaves_the_bucket_as_it_is(machine: Machine) -> None:
     machine.configure(config(packets_per_s=1, burst_packets=5))
     machine.fill(NOW_NS)
     assert sum(machine.offer(NOW_NS) for _ in range(10)) == 5
-    machine.configure(config(packets_per_s=2, burst_packets=50), fresh=False)
+    machine.change(config(packets_per_s=2, burst_packets=50), NOW_NS)
     assert not machine.offer(NOW_NS)
     assert machine.slots.stats(machine.index).conform_packets == 5
 

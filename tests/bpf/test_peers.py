@@ -355,7 +355,7 @@ def test_a_new_rate_leaves_the_peers_as_they_are(machine: Machine) -> None:
     """An emptied bucket is not filled by a change of its configuration."""
     ready(machine, peers(packets_per_s=1, burst_packets=5))
     assert admitted(machine, A, 20) == 5
-    machine.configure(config(per_peer=peers(packets_per_s=2, burst_packets=50)), fresh=False)
+    machine.change(config(per_peer=peers(packets_per_s=2, burst_packets=50)), NOW_NS)
     assert admitted(machine, A, 20) == 0
     assert admitted(machine, A, 20, NOW_NS + S) == 2
 
