@@ -57,6 +57,7 @@ class Slots:
         """
         self.count = pins.check_maps() or 0
         self.clock = monotonic_ns
+        """The clock that the program reads, in ns."""
         self._slowed: dict[tuple[int, str], int] = {}
         """The words of meters when their rates were last lowered."""
         self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
@@ -159,17 +160,12 @@ class Slots:
 
     def _cut_debts(self, index: int, after: SlotConfig) -> None:
         """A debt that a slow rate would take a minute to pay must not hold up a fast one."""
-        before = _config(self._lookup("tb_config", index, 1))
+        changes = after.changes_of_rates(_config(self._lookup("tb_config", index, 1)))
+        if not changes:
+            return
         meters, now_q = self._raw_meters(index), gcra.word_of(self.clock())
         words = bytes(meters)
-        scales_of = {
-            "bytes_tat": (gcra.bytes_scale(before.bits_per_s), gcra.bytes_scale(after.bits_per_s)),
-            "packets_tat": (
-                gcra.packets_scale(before.packets_per_s),
-                gcra.packets_scale(after.packets_per_s),
-            ),
-        }
-        for (meter, scales), most_q in zip(scales_of.items(), after.longest_debts_q, strict=True):
+        for meter, scales, most_q in changes:
             tat = getattr(meters, meter)
             if 0 < scales[0] < scales[1]:
                 self._slowed[index, meter] = tat

@@ -109,10 +109,10 @@ def at_new_rate(tat: int, slowed_tat: int, now_q: int, scales: tuple[int, int], 
     at least: else going back and forth would pay debts.
     """
     scale, new_scale = scales
-    if not is_ahead(tat, now_q) or 0 < scale <= new_scale:
+    owed_q = -tokens_q(tat, now_q, 0)
+    if not owed_q or 0 < scale <= new_scale:
         return tat
-    owed_q = (tat - now_q) % _WORD
-    before_q = min((slowed_tat - now_q) % _WORD, owed_q) if is_ahead(slowed_tat, now_q) else 0
+    before_q = min(-tokens_q(slowed_tat, now_q, 0), owed_q)
     same_q = before_q + (_rounded((owed_q - before_q) * new_scale, scale) if scale else 0)
     return (now_q + min(owed_q, max(most_q, same_q))) % _WORD
 

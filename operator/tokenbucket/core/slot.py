@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -9,12 +10,13 @@ from tokenbucket.core import gcra
 from tokenbucket.core.bucket import Bucket, PeerBucket
 from tokenbucket.core.pod import PodId
 from tokenbucket.core.policy import Direction, ExceedAction
+from tokenbucket.core.waiting import SUPER_BYTES
 
 RESERVE_BITS_PER_S = 10**6
 """Upper bound of the reserve for the node's own packets; it is otherwise a tenth of the rate."""
 RESERVE_BURST_BYTES = 16 * 1024
 SMALLEST_BYTES = 42
-_SUPER_BYTES, _SUPER_SEGMENTS = 1 << 16, 64
+_SUPER_SEGMENTS = 64
 """An ARP packet on a veth, where nothing is padded."""
 
 
@@ -72,6 +74,8 @@ class BucketConfig:
         return gcra.packets_in(self.packets_burst_q, self.packets_per_s) if self.packets_per_s else 0
 
 
+RateChange = tuple[str, tuple[int, int], int]
+"""The name of a meter's word, its scales before and after, and its longest debt afterwards in quanta."""
 Config = TypeVar("Config", bound=BucketConfig)
 
 
@@ -106,9 +110,13 @@ class SlotConfig(BucketConfig):
         """
         ahead_q = self.max_delay_q * 3 // 2
         return (
-            ahead_q + gcra.bytes_cost_q(_SUPER_BYTES, self.bits_per_s),
+            ahead_q + gcra.bytes_cost_q(SUPER_BYTES, self.bits_per_s),
             ahead_q + gcra.packets_cost_q(_SUPER_SEGMENTS, self.packets_per_s),
         )
+
+    def changes_of_rates(self, before: SlotConfig) -> tuple[RateChange, ...]:
+        """Of each meter whose rate is another than before."""
+        return _changes_of_rates(before, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,16 @@ class Slot:
 
     owner: Owner
     config: SlotConfig
+
+
+@functools.lru_cache(maxsize=64)
+def _changes_of_rates(before: SlotConfig, after: SlotConfig) -> tuple[RateChange, ...]:
+    """Remembered, because the pods of a policy all change in the same way."""
+    bytes_q, packets_q = after.longest_debts_q
+    of_bytes = gcra.bytes_scale(before.bits_per_s), gcra.bytes_scale(after.bits_per_s)
+    of_packets = gcra.packets_scale(before.packets_per_s), gcra.packets_scale(after.packets_per_s)
+    both = ("bytes_tat", of_bytes, bytes_q), ("packets_tat", of_packets, packets_q)
+    return tuple(each for each in both if each[1][0] != each[1][1])
 
 
 def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> SlotConfig:

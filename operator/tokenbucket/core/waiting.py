@@ -12,7 +12,8 @@ from dataclasses import dataclass
 _NS_PER_S = 10**9
 FULL_SIZE_BYTES = 1514
 HELD_BYTES = 16 * 2**20
-_SUPER_BYTES = 2**16
+SUPER_BYTES = 2**16
+"""The largest super-packet, unless BIG TCP is switched on."""
 _LEAST_DELAY_NS = 1_000_000
 """Less is as good as none: what exceeds is dropped then, and should find a policer's deep bucket."""
 
@@ -50,5 +51,5 @@ def _by_arrival_ns(meter: Meter, everyones: Collection[Meter]) -> int:
     """Whatever a packet waits for, it came within the longest delay and its own time at the slowest meter. In
     that time a meter of the pod's admits its burst, its rate, and as much ahead as the longest delay allows.
     """
-    longest_own_ns = max(each.time_ns(min(each.burst_bytes, _SUPER_BYTES)) for each in everyones)
+    longest_own_ns = max(each.time_ns(min(each.burst_bytes, SUPER_BYTES)) for each in everyones)
     return (meter.time_ns(HELD_BYTES - meter.burst_bytes) - longest_own_ns) // 2
