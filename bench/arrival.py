@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import lab
 
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.planning.hook import Hook
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.links import find_link

@@ -19,7 +19,7 @@ import lab
 from tokenbucket import layout
 from tokenbucket.bpf import loader, syscall
 from tokenbucket.bpf.pins import Sizes, mount_bpffs, source_folder
-from tokenbucket.core import gcra
+from tokenbucket.core.limits import gcra
 
 PROGRAMS = ("empty", "clock_read", "data_path", "data_path_by_hash")
 SLOTS = 2048

@@ -20,7 +20,7 @@ from pathlib import Path
 import lab
 
 from tokenbucket.bpf.slots import Slots
-from tokenbucket.core.stats import Stats
+from tokenbucket.core.limits.stats import Stats
 
 SIZES_BYTES = (64, 512, 1400)
 """Of Ethernet frames without FCS, as veth and the program count them."""

@@ -18,9 +18,9 @@ import kopf
 import tokenbucket.agent.cluster
 from tokenbucket.agent.cluster import AgentOptions, ClusterSource
 from tokenbucket.agent.reporter import Reporter
+from tokenbucket.apiserver import client, watch
+from tokenbucket.apiserver.client import Client
 from tokenbucket.cli.logs import LogFormat, set_up
-from tokenbucket.kubernetes import client, watch
-from tokenbucket.kubernetes.client import Client
 
 
 @dataclass(frozen=True)

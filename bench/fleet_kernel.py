@@ -12,15 +12,15 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 
-from tokenbucket.agent import reconcile
+from tokenbucket.agent import reconciler as reconcile
 from tokenbucket.agent.loop import Loop
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.source import Source
-from tokenbucket.core.hook import Hook, Interface
-from tokenbucket.core.slot import Slot
+from tokenbucket.core.limits.slot import Slot
+from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
-from tokenbucket.netlink.view import Place, Whereabouts
+from tokenbucket.netlink.view import AddressLocation, Place
 
 SLOTS = 2048
 _PROGRAM = 1
@@ -108,9 +108,9 @@ class Network:
     def name_of(self, interface: Interface) -> str:
         return self.links[interface.ifindex].name
 
-    def interfaces_of(self, *addresses: object) -> Whereabouts:
+    def interfaces_of(self, *addresses: object) -> AddressLocation:
         links = {self._link(address) for address in addresses}
-        return Whereabouts(Place.NAMESPACE, tuple(links))
+        return AddressLocation(Place.NAMESPACE, tuple(links))
 
     def _link(self, address: object) -> Link:
         if address not in self._of:

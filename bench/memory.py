@@ -22,7 +22,7 @@ from tokenbucket.agent.queues import QUEUE_PACKETS
 from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, MAPS, PEERS, Pins, opened
 from tokenbucket.bpf.slots import Programs, possible_cpus
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.planning.hook import Hook
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.links import read_links

@@ -14,8 +14,8 @@ import lab
 from tokenbucket import layout
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.slots import Meters, Slots, monotonic_ns
-from tokenbucket.core import gcra
-from tokenbucket.core.slot import SlotConfig
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import SlotConfig
 
 PODS = 500
 STARTS = 5

@@ -11,16 +11,16 @@ from pathlib import Path
 import lab
 from run import machine
 
-from tokenbucket.agent.exposition import Exposition
+from tokenbucket.agent.metrics import Exposition
 from tokenbucket.agent.options import MetricsOptions
-from tokenbucket.agent.passes import Passes
+from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots
-from tokenbucket.core.bucket import bucket_of
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Rate
-from tokenbucket.core.slot import Owner, Slot, SlotKey, config_of
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Rate
+from tokenbucket.core.limits.bucket import bucket_of
+from tokenbucket.core.limits.slot import Owner, Slot, SlotKey, config_of
 
 LIMITS = 500
 SCRAPES = 50
@@ -60,7 +60,7 @@ def main() -> int:
     with lab.node("scrape") as node:
         ensure_loaded(node.pins)
         fill(node.pins)
-        exposition = Exposition(node.pins, Passes(), lambda: True)
+        exposition = Exposition(node.pins, ReconcileStats(), lambda: True)
         reads = []
         for _ in range(SCRAPES):
             start = time.perf_counter()

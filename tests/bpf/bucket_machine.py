@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.slots import Slots, monotonic_ns
-from tokenbucket.core import gcra
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey
 
 PASS, DROP = -1, 2
 OWNER = Owner(SlotKey(PodId("tests", "machine"), Direction.INGRESS))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.bpf.bucket_machine import Machine, config
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import Owner, Slot, SlotKey
-from tokenbucket.core.stats import Stats
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits.slot import Owner, Slot, SlotKey
+from tokenbucket.core.limits.stats import Stats
 
 MS = 10**6
 NOW_NS = 1_000 * 10**9

@@ -10,7 +10,7 @@ from tests.bpf.bucket_machine import Machine, config
 from tests.bpf.flood import flood
 from tests.bpf.test_peers import MS, peers
 from tokenbucket.bpf.slots import monotonic_ns
-from tokenbucket.core import gcra
+from tokenbucket.core.limits import gcra
 from tokenbucket.layout import NO_SLOT
 
 BITS_PER_S, BURST_BYTES = 80_000_000, 100_000

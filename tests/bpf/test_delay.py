@@ -15,8 +15,8 @@ from tests.bpf.test_exactness import EXAMPLES, GAPS_NS, RATES_BITS, STARTS_NS, f
 from tests.bpf.test_mark import checksum, ipv4, ipv6
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.slots import Slots, monotonic_ns
-from tokenbucket.core import gcra
-from tokenbucket.core.slot import SlotConfig
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import SlotConfig
 from tokenbucket.layout import NO_SLOT
 
 NOW_NS = 10**12

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.bpf.bucket_machine import config
-from tokenbucket.bpf.elders import other_layouts
+from tokenbucket.bpf.layout_upgrade import other_layouts
 from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.pins import Pins, Sizes, mount_bpffs
 from tokenbucket.bpf.slots import Slots, monotonic_ns
-from tokenbucket.core import gcra
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotKey
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotKey
 from tokenbucket.layout import NO_SLOT
 
 MS = 10**6

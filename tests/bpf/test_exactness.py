@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.bpf.bucket_machine import Machine, config
 from tests.bpf.model import QUANTUM_NS, Model, byte_meter, packet_meter
 from tests.bpf.test_layout import probe
-from tokenbucket.core import gcra
+from tokenbucket.core.limits import gcra
 
 RATES_BITS = st.one_of(
     st.integers(8_000, 10**12), st.sampled_from([8_000, 10**6, 10**8, 10**9, 10**10, 10**11, 10**12])

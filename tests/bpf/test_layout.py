@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenbucket import layout
 from tokenbucket.bpf.pins import source_folder
-from tokenbucket.core import gcra
+from tokenbucket.core.limits import gcra
 
 
 def probe(tmp_path: Path, *expressions: str) -> list[int]:

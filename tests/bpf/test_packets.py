@@ -8,10 +8,10 @@ import math
 import pytest
 
 from tests.bpf.bucket_machine import UDP_PACKET, Machine, config
-from tokenbucket.core import gcra
-from tokenbucket.core.bucket import bucket_of
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Rate
-from tokenbucket.core.slot import RESERVE_BURST_BYTES, config_of
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Rate
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.bucket import bucket_of
+from tokenbucket.core.limits.slot import RESERVE_BURST_BYTES, config_of
 from tokenbucket.errors import KernelError
 
 NOW_NS = 10**12

@@ -23,8 +23,8 @@ from tokenbucket.bpf import loader, syscall
 from tokenbucket.bpf.peers import Peers
 from tokenbucket.bpf.pins import PEERS, Pins, source_folder
 from tokenbucket.bpf.slots import Slots, monotonic_ns
-from tokenbucket.core import gcra
-from tokenbucket.core.slot import PeerConfig, Slot, SlotConfig
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import PeerConfig, Slot, SlotConfig
 from tokenbucket.layout import NO_SLOT
 
 NOW_NS = 10**12

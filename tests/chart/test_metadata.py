@@ -12,7 +12,7 @@ import yaml
 
 from tests.chart.chart import EVERYTHING, FOLDER, Chart, Manifests
 from tokenbucket import __version__
-from tokenbucket.core.parse import parse_policy
+from tokenbucket.core.api.parse import parse_policy
 
 METADATA = yaml.safe_load((FOLDER / "Chart.yaml").read_text())
 ANNOTATIONS = {

@@ -15,7 +15,7 @@ import yaml
 
 from tests.chart.chart import ROOT, Chart, ChartError, Document, Manifests
 from tests.chart.promtool import promtool
-from tokenbucket.core.desired import Reason
+from tokenbucket.core.planning.desired import Reason
 from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS
 from tokenbucket.metrics.controller import OF_THE_CONTROLLER
 

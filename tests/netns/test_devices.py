@@ -13,10 +13,10 @@ from pyroute2.netlink import rtnl
 
 from tests.netns.agent import PINS, Agent, acquaint, clean, limit_of, send, status, tokenbucket
 from tests.netns.lab import Lab, Pod, tc
-from tokenbucket.agent import devices
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import Message
+from tokenbucket.node import devices
 
 
 @pytest.fixture(autouse=True)

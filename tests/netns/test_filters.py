@@ -9,7 +9,7 @@ import pytest
 
 from tests.netns import bpf_program
 from tests.netns.lab import ip, tc
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import HANDLE, MAX_SLOT, LinkFilters
 from tokenbucket.netlink.qdiscs import read_qdiscs

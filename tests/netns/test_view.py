@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.lab import Lab, Pod, ifindex, ip, tc
-from tokenbucket.core.hook import Hook, Interface
+from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import addresses as addresses_module
 from tokenbucket.netlink import view as module

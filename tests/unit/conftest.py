@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.unit.fake_api import FakeApi
-from tokenbucket.kubernetes import connection, watch
-from tokenbucket.kubernetes.resources import PODS, POLICIES
+from tokenbucket.apiserver import connection, watch
+from tokenbucket.apiserver.resources import PODS, POLICIES
 
 
 @pytest.fixture

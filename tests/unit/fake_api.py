@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tokenbucket.kubernetes.resources import Resource
+from tokenbucket.apiserver.resources import Resource
 
 Document = dict[str, Any]
 _CUSTOM = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tokenbucket.controller.attempts import Attempts
+from tokenbucket.controller.retries import RetryTracker
 from tokenbucket.errors import ApiError
 
 
@@ -16,7 +16,7 @@ class Writes:
     def __init__(self) -> None:
         self.now = 100.0
         self.waits_s: list[float] = []
-        self.attempts = Attempts(self.waits_s.append, lambda: self.now)
+        self.attempts = RetryTracker(self.waits_s.append, lambda: self.now)
         self.status = 422
         self.made = 0
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tokenbucket.core.bypass import BypassWatch, Counted
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import SlotKey
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.planning.bypass import BypassWatch, Counted
 
 KEY = SlotKey(PodId("shop", "web"), Direction.INGRESS)
 

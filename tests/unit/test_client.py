@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_api import FakeApi, Seen, list_of
+from tokenbucket.apiserver import connection
+from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.connection import Listed
+from tokenbucket.apiserver.resources import NODES, PODS, POLICIES, Resource, Selection
 from tokenbucket.errors import ApiError, UnsupportedError
-from tokenbucket.kubernetes import connection
-from tokenbucket.kubernetes.client import Client
-from tokenbucket.kubernetes.connection import Listed
-from tokenbucket.kubernetes.resources import NODES, PODS, POLICIES, Resource, Selection
 
 POLICY = POLICIES.path("shop", "web")
 

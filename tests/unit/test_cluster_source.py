@@ -13,12 +13,12 @@ import pytest
 
 from tests.unit.fake_api import FakeApi
 from tokenbucket.agent.cluster import AgentOptions, ClusterSource
-from tokenbucket.agent.source import Wishes
-from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
-from tokenbucket.core.selector import Selector
-from tokenbucket.core.switch import NODE_LABEL
-from tokenbucket.core.tally import tally
+from tokenbucket.agent.source import DesiredInput
+from tokenbucket.core.api.enforcement import NODE_LABEL
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.api.selector import Selector
+from tokenbucket.core.status.node_status import tally
 
 SWITCH = {"name": "switch", "namespace": "tokenbucket"}
 
@@ -91,7 +91,7 @@ def test_a_clean_node_says_that_what_is_declared_is_off(source: ClusterSource) -
     limit = Limit(Rate(10**6), exceed_action=ExceedAction.DROP)
     policy = Policy("shop", "web", Selector(frozenset()), {Direction.INGRESS: limit})
     web = Pod(PodId("shop", "web-0"), {}, frozenset())
-    source.cleaned(Wishes((policy,), (web,), cleanup=True))
+    source.cleaned(DesiredInput((policy,), (web,), cleanup=True))
     assert source.situation
     [said] = tally(source.situation)
     assert (source.clean, said.matched, said.off) == (True, 1, 1)

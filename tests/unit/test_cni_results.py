@@ -14,7 +14,7 @@ import pytest
 
 from tokenbucket.cni import results as module
 from tokenbucket.cni.results import CniResults
-from tokenbucket.core.pod import PodId
+from tokenbucket.core.api.pod import PodId
 
 WEB = PodId("shop", "web", "uid-1")
 

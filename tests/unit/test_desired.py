@@ -8,24 +8,24 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from tokenbucket.core.desired import Address, Desired, Located, Reason, desired
-from tokenbucket.core.hook import End, Hook, HookPoint, Interface
-from tokenbucket.core.plan import Wanted
-from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
-from tokenbucket.core.selector import Selector
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
+from tokenbucket.core.api.selector import Selector
+from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, Reason, desired
+from tokenbucket.core.planning.hook import End, Hook, HookPoint, Interface
+from tokenbucket.core.planning.plan import Wanted
 
 HOST_SIDE, POD_SIDE = Interface(7), Interface(2, namespace=4026532000)
 NO_QUEUE = (Reason.NO_FQ, "no fq")
 POD = Pod(PodId("shop", "web-0"), {}, frozenset({IPv4Address("10.0.0.2")}))
 
 
-def located(waits: AbstractSet[Direction], **fields: object) -> Located:
+def located(waits: AbstractSet[Direction], **fields: object) -> PodInterfaces:
     """A pod with one veth, whose namespace is entered only where that is asked for."""
     ends = {End.HOST: frozenset({HOST_SIDE})}
     if Direction.EGRESS in waits:
         ends[End.POD] = frozenset({POD_SIDE})
-    return Located(ends, **fields)
+    return PodInterfaces(ends, **fields)
 
 
 def wish(
@@ -122,7 +122,7 @@ def test_peers_alone_are_not_delayed(direction: Direction) -> None:
     """What they all may have wait has no bound. No pod is entered for it, and the policy says so."""
     asked: list[AbstractSet[Direction]] = []
 
-    def locate(_pod: PodId, _: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+    def locate(_pod: PodId, _: frozenset[Address], waits: AbstractSet[Direction]) -> PodInterfaces:
         asked.append(waits)
         return located(waits)
 
@@ -150,7 +150,7 @@ def test_pods_are_entered_only_to_delay_what_they_send(action: ExceedAction) -> 
     """It costs a right and a millisecond."""
     asked: list[AbstractSet[Direction]] = []
 
-    def locate(_pod: PodId, _: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+    def locate(_pod: PodId, _: frozenset[Address], waits: AbstractSet[Direction]) -> PodInterfaces:
         asked.append(waits)
         return located(waits)
 
@@ -201,9 +201,9 @@ def test_an_address_on_a_second_network_may_be_anothers_too() -> None:
     )
     by: list[AbstractSet[Address]] = []
 
-    def locate(_pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+    def locate(_pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> PodInterfaces:
         by.append(addresses)
-        return Located({End.HOST: frozenset({Interface(len(by))})})
+        return PodInterfaces({End.HOST: frozenset({Interface(len(by))})})
 
     policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7), exceed_action=DROP)})
     found = desired([policy], [first, second], locate)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbucket.core import gcra
+from tokenbucket.core.limits import gcra
 
 S_Q = gcra.QUANTA_PER_S
 

@@ -6,8 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from tokenbucket.agent.homes import Declarations, Homes
-from tokenbucket.core.pod import Pod, PodId
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.planning.placement import Declarations, Placements
 
 WEB, OTHER = PodId("shop", "web"), PodId("shop", "other")
 HERE, THERE = 1, 2
@@ -17,8 +17,8 @@ def declared(*addresses: str, ended: bool = False) -> list[Pod]:
     return [Pod(WEB, {}, frozenset(map(ip_address, addresses)), ended=ended)]
 
 
-def homes(*limited: tuple[PodId, int]) -> Homes:
-    found = Homes()
+def homes(*limited: tuple[PodId, int]) -> Placements:
+    found = Placements()
     for pod, nsid in limited:
         found.add(pod, nsid)
     return found

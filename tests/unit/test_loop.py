@@ -12,9 +12,9 @@ from tokenbucket.agent import loop
 from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.schedule import Again
 from tokenbucket.agent.signals import StopSignals
-from tokenbucket.agent.source import Wishes
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.agent.source import DesiredInput
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
 
 
 class Clean:
@@ -31,11 +31,11 @@ class Clean:
     def drain(self) -> None:
         raise AssertionError
 
-    def wishes(self) -> Wishes:
+    def wishes(self) -> DesiredInput:
         self.left -= 1
-        return Wishes(cleanup=self.left > 0)
+        return DesiredInput(cleanup=self.left > 0)
 
-    def cleaned(self, _: Wishes) -> None:
+    def cleaned(self, _: DesiredInput) -> None:
         self.told += 1
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ def test_a_pass_that_only_waits_leaves_no_other_build_behind(
     """A queue may hold packets for as long as flows last, and runs no program."""
     removed: list[str] = []
     outcome = Outcome(0, complete=True, findings=(), in_force={}, fq=True, waits=True)
-    source: Any = SimpleNamespace(wishes=Wishes, passed=lambda *_: None)
+    source: Any = SimpleNamespace(wishes=DesiredInput, passed=lambda *_: None)
     elders = SimpleNamespace(unpin=lambda: removed.append("layouts"))
     slots = SimpleNamespace(read=lambda: in_use, elders=elders)
     reconciler: Any = SimpleNamespace(run=lambda *_: outcome, slots=slots)

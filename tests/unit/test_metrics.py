@@ -20,18 +20,18 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.fake_api import FakeApi, list_of
-from tokenbucket.controller import exposition
+from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.connection import answers
+from tokenbucket.apiserver.resources import PODS, Selection
+from tokenbucket.controller import metrics as exposition
 from tokenbucket.controller.run import Controller, ControllerOptions
-from tokenbucket.core.desired import Reason
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction, Mode
-from tokenbucket.core.report import PodReport
-from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
-from tokenbucket.core.stats import Stats
+from tokenbucket.core.api.node_report import PodReport
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction, Mode
+from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
+from tokenbucket.core.limits.stats import Stats
+from tokenbucket.core.planning.desired import Reason
 from tokenbucket.errors import ApiError, KernelError
-from tokenbucket.kubernetes.client import Client
-from tokenbucket.kubernetes.connection import answers
-from tokenbucket.kubernetes.resources import PODS, Selection
 from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS, AgentReading
 from tokenbucket.metrics.controller import OF_THE_CONTROLLER, ControllerReading, PolicyReading
 from tokenbucket.metrics.measure import Measure, registry_of

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tokenbucket.controller.pace import EVENTS_PER_S, LONGEST_S, Pace
+from tokenbucket.controller.write_throttle import EVENTS_PER_S, LONGEST_S, WriteThrottle
 
 
-def written(policy: str = "web") -> Pace:
+def written(policy: str = "web") -> WriteThrottle:
     """A pace after the status of a policy was written at 100 s."""
-    pace = Pace()
+    pace = WriteThrottle()
     pace.wrote(policy, 100.0)
     return pace
 
 
 def test_the_first_status_is_written_at_once() -> None:
     """Whoever applies a policy waits for it."""
-    assert Pace().wait_s("web", 5000, 100.0) == 0.0
+    assert WriteThrottle().wait_s("web", 5000, 100.0) == 0.0
 
 
 @pytest.mark.parametrize("nodes", [200, 1000, 5000])

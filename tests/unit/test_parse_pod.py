@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tests.unit.test_parse_policy import VALUES
 from tokenbucket.bpf.slots import _owner, _owner_struct
-from tokenbucket.core.parse import parse_pod
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import Owner, SlotKey
+from tokenbucket.core.api.parse import parse_pod
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits.slot import Owner, SlotKey
 from tokenbucket.errors import SpecError
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=300)

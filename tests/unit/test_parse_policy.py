@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbucket.core.parse import parse_policy
-from tokenbucket.core.policy import Burst, Direction, ExceedAction, Limit, Mode, PerPeer, Rate
+from tokenbucket.core.api.parse import parse_policy
+from tokenbucket.core.api.policy import Burst, Direction, ExceedAction, Limit, Mode, PerPeer, Rate
 from tokenbucket.errors import SpecError
 
 

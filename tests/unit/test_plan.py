@@ -7,8 +7,11 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbucket.core.hook import Hook, HookPoint, Interface
-from tokenbucket.core.plan import (
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
+from tokenbucket.core.planning.plan import (
     Action,
     AddQueue,
     Attach,
@@ -21,9 +24,6 @@ from tokenbucket.core.plan import (
     WriteSlot,
     plan,
 )
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
 
 SLOT_COUNT = 6
 

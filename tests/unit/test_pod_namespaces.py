@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import namespaces, pod_namespaces
 from tokenbucket.netlink.filters import Filter, LinkFilters

@@ -8,7 +8,7 @@ import socket
 import aiohttp
 import pytest
 
-from tokenbucket.kubernetes import probes
+from tokenbucket.apiserver import probes
 
 HOST = "127.0.0.1"
 

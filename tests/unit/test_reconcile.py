@@ -14,20 +14,20 @@ import pytest
 from tokenbucket.agent import queues
 from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.queues import Queues
-from tokenbucket.agent.reconcile import Reconciler
-from tokenbucket.core.desired import Reason
-from tokenbucket.core.hook import Hook, HookPoint, Interface
-from tokenbucket.core.plan import Attach, Attached, Detach, Observed, Plan
-from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
-from tokenbucket.core.selector import Selector
-from tokenbucket.core.slot import Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.agent.reconciler import Reconciler
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.api.selector import Selector
+from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.core.planning.desired import Reason
+from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
+from tokenbucket.core.planning.plan import Attach, Attached, Detach, Observed, Plan
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.layout import NO_SLOT
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.netlink.queues import FQ, HANDLE, Root
-from tokenbucket.netlink.view import Place, Whereabouts
+from tokenbucket.netlink.view import AddressLocation, Place
 
 QUEUE = Interface(7)
 HERE, THERE = 1, 2
@@ -66,11 +66,11 @@ class View:
     def filters_at(self, _: Interface) -> LinkFilters:
         return LinkFilters()
 
-    def interfaces_of(self, *_: object) -> Whereabouts:
+    def interfaces_of(self, *_: object) -> AddressLocation:
         return self.leading_to(THERE)
 
-    def leading_to(self, nsid: int) -> Whereabouts:
-        return Whereabouts(Place.NAMESPACE, (Link(nsid, f"veth{nsid}", VETH, nsid, 2),), nsids=(nsid,))
+    def leading_to(self, nsid: int) -> AddressLocation:
+        return AddressLocation(Place.NAMESPACE, (Link(nsid, f"veth{nsid}", VETH, nsid, 2),), nsids=(nsid,))
 
     def namespace_behind(self, interface: Interface) -> int | None:
         return HERE if interface.namespace else None

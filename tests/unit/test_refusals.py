@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.resources import PODS, Selection
 from tokenbucket.errors import ApiError
-from tokenbucket.kubernetes.client import Client
-from tokenbucket.kubernetes.resources import PODS, Selection
 
 
 def point(kubeconfig: Path, server: str) -> None:

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbucket.core.report import (
+from tokenbucket.core.api.node_report import (
     NodeReport,
     Override,
     PodReport,

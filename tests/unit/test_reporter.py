@@ -19,12 +19,12 @@ from tests.unit.fake_api import FakeApi, Seen
 from tokenbucket.agent import reporter as reporter_module
 from tokenbucket.agent.cluster import AgentOptions, ClusterSource
 from tokenbucket.agent.reporter import Reporter
-from tokenbucket.agent.source import Wishes
-from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Mode
-from tokenbucket.core.tally import Situation
-from tokenbucket.kubernetes.resources import PODS, REPORTS
-from tokenbucket.kubernetes.watch import Watch
+from tokenbucket.agent.source import DesiredInput
+from tokenbucket.apiserver.resources import PODS, REPORTS
+from tokenbucket.apiserver.watch import Watch
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.status.node_status import Situation
 
 WAITS = tuple(
     Pod(PodId("shop", f"web-{number}"), {}, frozenset({IPv4Address("10.0.0.2")}), waits=True)
@@ -152,7 +152,7 @@ def test_the_report_of_a_clean_node_is_not_made_again(
 ) -> None:
     """It is deleted before the agent is, and would stay for ever."""
     reporter.start()
-    until(lambda: (source.cleaned(Wishes()), reporter.reported_at_s)[1])
+    until(lambda: (source.cleaned(DesiredInput()), reporter.reported_at_s)[1])
     api.delete(REPORTS, "node")
     before = len(api.requests)
     until(lambda: len([seen for seen in api.requests[before:] if is_look(seen)]) > 4)

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_api import FakeApi, Seen
+from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.connection import answers
+from tokenbucket.apiserver.resources import EVENTS, NODES, POLICIES, REPORTS
+from tokenbucket.apiserver.store import Store
 from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
-from tokenbucket.controller.round import Rounds, Stores
-from tokenbucket.core.parse import API_VERSION, POLICY
-from tokenbucket.core.report import NodeReport, PolicyReport, to_document
+from tokenbucket.controller.reconciler import StatusReconciler, Stores
+from tokenbucket.core.api.node_report import NodeReport, PolicyReport, to_document
+from tokenbucket.core.api.parse import API_VERSION, POLICY
 from tokenbucket.errors import ApiError
-from tokenbucket.kubernetes.client import Client
-from tokenbucket.kubernetes.connection import answers
-from tokenbucket.kubernetes.resources import EVENTS, NODES, POLICIES, REPORTS
-from tokenbucket.kubernetes.store import Store
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
@@ -84,7 +84,7 @@ class Cluster:
 
         async def make() -> None:
             async with Client() as client:
-                await Rounds(self.stores, self.waits.append, self.report_spread_s).make(client)
+                await StatusReconciler(self.stores, self.waits.append, self.report_spread_s).make(client)
 
         asyncio.run(make())
 
@@ -183,7 +183,7 @@ def test_an_event_is_made_once_while_the_watch_is_behind(api: FakeApi, cluster: 
 
     async def make_three() -> None:
         async with Client() as client:
-            rounds = Rounds(cluster.stores, cluster.waits.append)
+            rounds = StatusReconciler(cluster.stores, cluster.waits.append)
             for _ in range(3):
                 await rounds.make(client)
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from tests.e2e.cases_invalid_policies import INVALID, VALID, Case, policy
-from tokenbucket.core import parse_limit
-from tokenbucket.core.parse import API_VERSION, POLICY, parse_policy
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
-from tokenbucket.core.selector import Operator, Selector
+from tokenbucket.core.api import parse_limit
+from tokenbucket.core.api.parse import API_VERSION, POLICY, parse_policy
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
+from tokenbucket.core.api.selector import Operator, Selector
 from tokenbucket.errors import SpecError
 from tokenbucket.units import MAX_TEXT, quantity
 

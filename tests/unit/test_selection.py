@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbucket.core.bucket import bucket_of, describe
-from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Burst, Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
-from tokenbucket.core.precedence import Winners
-from tokenbucket.core.selector import Operator, Requirement, Selector
-from tokenbucket.core.slot import config_of
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Burst, Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
+from tokenbucket.core.api.selector import Operator, Requirement, Selector
+from tokenbucket.core.limits.bucket import bucket_of, describe
+from tokenbucket.core.limits.slot import config_of
+from tokenbucket.core.planning.precedence import Winners
 
 LIMIT = Limit(Rate(10**6))
 

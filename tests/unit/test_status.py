@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.unit.test_report import STATUS_SCHEMA, misfits
 from tokenbucket import __version__
-from tokenbucket.core.policy import Mode
-from tokenbucket.core.report import NodeReport, Override, PolicyReport, ReasonCount
-from tokenbucket.core.status import policy_status
-from tokenbucket.core.summary import Agents, NodeState, PolicyHead
+from tokenbucket.core.api.node_report import NodeReport, Override, PolicyReport, ReasonCount
+from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.status.policy_status import policy_status
+from tokenbucket.core.status.summary import Agents, NodeState, PolicyHead
 
 HEAD = PolicyHead("shop", "web", "uid-1", 4)
 THEN, NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"

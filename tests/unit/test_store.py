@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbucket.kubernetes.store import Store
+from tokenbucket.apiserver.store import Store
 
 
 def document(name: str, version: int, says: str = "") -> dict[str, Any]:

@@ -7,14 +7,14 @@ from ipaddress import IPv4Address
 import pytest
 
 from tests.unit.test_report import STATUS_SCHEMA, misfits
-from tokenbucket.core.agent_condition import agent_condition
-from tokenbucket.core.desired import Located, Reason, desired
-from tokenbucket.core.hook import End, Interface
-from tokenbucket.core.pod import Pod, PodId
-from tokenbucket.core.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
-from tokenbucket.core.report import NodeReport, Override, PolicyReport, to_document
-from tokenbucket.core.selector import Operator, Requirement, Selector
-from tokenbucket.core.tally import Situation, pods_not_programmed, tally
+from tokenbucket.core.api.node_report import NodeReport, Override, PolicyReport, to_document
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.api.selector import Operator, Requirement, Selector
+from tokenbucket.core.planning.desired import PodInterfaces, Reason, desired
+from tokenbucket.core.planning.hook import End, Interface
+from tokenbucket.core.status.agent_condition import agent_condition
+from tokenbucket.core.status.node_status import Situation, pods_not_programmed, tally
 
 LIMIT = Limit(Rate(10**7), exceed_action=ExceedAction.DROP)
 IN, OUT = Direction
@@ -31,10 +31,11 @@ def policy(name: str, *directions: Direction, app: str = "", **fields: object) -
     return Policy("shop", name, selector, dict.fromkeys(directions, LIMIT), **fields)
 
 
-def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: Located | None = None):
+def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInterfaces | None = None):
     """The reports by name, where every pod has its veth."""
     found = {
-        pod.id: located or Located({End.HOST: frozenset({Interface(7 + n)})}) for n, pod in enumerate(PODS)
+        pod.id: located or PodInterfaces({End.HOST: frozenset({Interface(7 + n)})})
+        for n, pod in enumerate(PODS)
     }
     wish = desired(policies, PODS, lambda pod, *_: found[pod], enforcement)
     situation = Situation(policies, (), PODS, enforcement, wish.findings, wish.in_force)
@@ -76,7 +77,7 @@ def test_a_report_with_the_longest_names_fits_the_schema() -> None:
     namespace, name = "n" * 63, "x" * 253
     pod = Pod(PodId(namespace, name), {}, frozenset())
     policies = [Policy(namespace, name[:-1] + end, Selector(frozenset()), {IN: LIMIT}) for end in "ab"]
-    wish = desired(policies, [pod], lambda *_: Located())
+    wish = desired(policies, [pod], lambda *_: PodInterfaces())
     situation = Situation(policies, (), [pod], Mode.ENFORCE, wish.findings, wish.in_force)
     report = NodeReport(policies=tally(situation), pods=tuple(pods_not_programmed(situation)))
     assert [each.policy for each in report.pods] == [policies[0].name]
@@ -106,7 +107,9 @@ def test_pods_kept_off_are_off(mode: Mode, enforcement: Mode) -> None:
 
 def test_a_pod_without_its_interface_is_failed_and_says_why() -> None:
     """Once for all of them."""
-    report = tallied(policy("web", IN), located=Located(reason=Reason.NO_INTERFACE, message="none"))["web"]
+    report = tallied(policy("web", IN), located=PodInterfaces(reason=Reason.NO_INTERFACE, message="none"))[
+        "web"
+    ]
     assert counts(report) == {"matched": 4, "failed": 4}
     assert [(each.reason, each.pods) for each in report.reasons] == [("NoInterface", 4)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tokenbucket.core.waiting import HELD_BYTES, Meter, longest_delay_ns
+from tokenbucket.core.limits.queue_bound import HELD_BYTES, Meter, longest_delay_ns
 
 MS = 10**6
 SUPER_BYTES = 2**16

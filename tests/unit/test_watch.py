@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_api import END, RESET, FakeApi, Seen, list_of, watch_of
+from tokenbucket.apiserver import connection, watch
+from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.resources import PODS, POLICIES, Selection
+from tokenbucket.apiserver.store import Store
+from tokenbucket.apiserver.watch import Watch
 from tokenbucket.errors import ApiError
-from tokenbucket.kubernetes import connection, watch
-from tokenbucket.kubernetes.client import Client
-from tokenbucket.kubernetes.resources import PODS, POLICIES, Selection
-from tokenbucket.kubernetes.store import Store
-from tokenbucket.kubernetes.watch import Watch
 
 PATIENCE_S = 10.0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tokenbucket.core.hook import HookPoint, Interface
-from tokenbucket.core.plan import Attach, Detach, FreeSlot, WriteSlot
-from tokenbucket.core.slot import SlotKey
+from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.planning.hook import HookPoint, Interface
+from tokenbucket.core.planning.plan import Attach, Detach, FreeSlot, WriteSlot
 
 Action = WriteSlot | Attach | Detach | FreeSlot
 WORDS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit lifted"}

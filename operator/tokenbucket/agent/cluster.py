@@ -14,15 +14,15 @@ from pathlib import Path
 
 from tokenbucket.agent.objects import ThisNode, policy_reader, read_node, read_pod, read_switch
 from tokenbucket.agent.outcome import Outcome
-from tokenbucket.agent.source import Wishes
+from tokenbucket.agent.source import DesiredInput
+from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection
+from tokenbucket.apiserver.store import Store
+from tokenbucket.apiserver.watch import Watch
 from tokenbucket.cni.results import CniResults
-from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Mode, Policy, Refused
-from tokenbucket.core.switch import MISSING, Switch, Word
-from tokenbucket.core.tally import Situation
-from tokenbucket.kubernetes.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection
-from tokenbucket.kubernetes.store import Store
-from tokenbucket.kubernetes.watch import Watch
+from tokenbucket.core.api.enforcement import MISSING, EnforcementConfig, EnforcementSetting
+from tokenbucket.core.api.pod import Pod
+from tokenbucket.core.api.policy import Mode, Policy, Refused
+from tokenbucket.core.status.node_status import Situation
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class ClusterSource:
         self.policies: Store[Policy | Refused] = Store(policy_reader(options.protected), self._wake)
         self.pods: Store[Pod] = Store(read_pod, self._wake)
         self.node: Store[ThisNode] = Store(read_node, self._wake)
-        self.switch: Store[Switch] = Store(read_switch, self._wake)
+        self.switch: Store[EnforcementConfig] = Store(read_switch, self._wake)
         self._cni = CniResults(options.cni_results)
         self._poll = select.epoll()
         for each in (self._wakeup, self._cni):
@@ -79,7 +79,7 @@ class ClusterSource:
         """After the last pass."""
         self.asked_at = time.monotonic()
         """When the loop last asked for its wishes."""
-        self._of_release = self._of_node = Word()
+        self._of_release = self._of_node = EnforcementSetting()
         self._enforcement = Mode.ENFORCE
         self._cleanup = False
         self.clean = False
@@ -109,14 +109,14 @@ class ClusterSource:
     def reread(self) -> None:
         """The stores are listed anew by the reporter, in its own time."""
 
-    def wishes(self) -> Wishes | None:
+    def wishes(self) -> DesiredInput | None:
         """What policies, pods and the switch say; ``None`` until all of them have been listed."""
         self.asked_at = time.monotonic()
         if not all(watch.store.synced.is_set() for watch in self.watches):
             return None
         self._read_switch()
         policies = tuple(each for each in self.policies.values() if isinstance(each, Policy))
-        return Wishes(policies, self._pods(), self._switched(), self._cleanup)
+        return DesiredInput(policies, self._pods(), self._switched(), self._cleanup)
 
     def _read_switch(self) -> None:
         before = self.problem
@@ -154,18 +154,18 @@ class ClusterSource:
         taken = frozenset().union(*given.values())
         return tuple(replace(pod, addresses=given.get(pod.id, pod.addresses - taken)) for pod in pods)
 
-    def passed(self, wishes: Wishes, outcome: Outcome) -> None:
+    def passed(self, wishes: DesiredInput, outcome: Outcome) -> None:
         """Keeps what is to be reported."""
         self.clean = False
         self._tell(wishes, wishes.enforcement, outcome)
 
-    def cleaned(self, wishes: Wishes) -> None:
+    def cleaned(self, wishes: DesiredInput) -> None:
         """Nothing of ours is left here: what is declared is off."""
         self.clean = True
         fq = self.situation is not None and self.situation.fq
         self._tell(wishes, Mode.OFF, Outcome(0, True, (), {}, fq))
 
-    def _tell(self, wishes: Wishes, enforcement: Mode, outcome: Outcome) -> None:
+    def _tell(self, wishes: DesiredInput, enforcement: Mode, outcome: Outcome) -> None:
         refused = tuple(each for each in self.policies.values() if isinstance(each, Refused))
         self.situation = Situation(
             wishes.policies,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from tokenbucket.agent.homes import Homes
 from tokenbucket.agent.queues import NO_FQ, Queues
-from tokenbucket.core.desired import Address, Located, Reason, Shortfall
-from tokenbucket.core.hook import End, Interface
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.planning.desired import Address, Degradation, PodInterfaces, Reason
+from tokenbucket.core.planning.hook import End, Interface
+from tokenbucket.core.planning.placement import Placements
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink.view import Place, View, Whereabouts
+from tokenbucket.netlink.view import AddressLocation, Place, View
 
 _NOT_NAMED = "no path leads to the pod's network namespace, in /run/netns or of a process; Drop is in force"
 _NOT_LOCATED = {
@@ -34,9 +34,11 @@ class Locator:
 
     view: View
     queues: Queues
-    homes: Homes
+    homes: Placements
 
-    def locate(self, pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> Located:
+    def locate(
+        self, pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]
+    ) -> PodInterfaces:
         """The interfaces of a pod with these addresses, and why packets cannot wait there."""
         where = self.view.interfaces_of(*addresses)
         if where.place is Place.NAMESPACE and self.homes.admit(pod, where.nsids[0]):
@@ -45,26 +47,26 @@ class Locator:
         reason, message = _NOT_LOCATED[place]
         # Else a pod that may configure its network could lift its limit, or another's.
         home = self.homes.of(pod)
-        where = Whereabouts(Place.UNKNOWN) if home is None else self.view.leading_to(home)
+        where = AddressLocation(Place.UNKNOWN) if home is None else self.view.leading_to(home)
         if not where.veths:
-            return Located({}, reason, message)
+            return PodInterfaces({}, reason, message)
         return replace(
             self._behind(where, waits), reason=reason, message=f"{message}; the limit stays where it was"
         )
 
-    def _behind(self, where: Whereabouts, waits: AbstractSet[Direction]) -> Located:
+    def _behind(self, where: AddressLocation, waits: AbstractSet[Direction]) -> PodInterfaces:
         """What leads to a namespace."""
         if not where.veths:
-            return Located({}, Reason.NO_INTERFACE, _not_a_veth(where))
+            return PodInterfaces({}, Reason.NO_INTERFACE, _not_a_veth(where))
         ends = {End.HOST: frozenset(Interface(link.ifindex) for link in where.veths)}
         no_queue = {}
         if Direction.INGRESS in waits:
             no_queue[Direction.INGRESS] = self.queues.why_not(self.view, ends[End.HOST], self.view.roots)
         if Direction.EGRESS in waits:
             ends[End.POD], no_queue[Direction.EGRESS] = self._pod_side(where)
-        return Located(ends, no_queue={each: why for each, why in no_queue.items() if why})
+        return PodInterfaces(ends, no_queue={each: why for each, why in no_queue.items() if why})
 
-    def _pod_side(self, where: Whereabouts) -> tuple[frozenset[Interface], Shortfall | None]:
+    def _pod_side(self, where: AddressLocation) -> tuple[frozenset[Interface], Degradation | None]:
         """The pod's own ends of its veths, and why what it sends cannot wait on them."""
         if not self.queues.available:
             return frozenset(), NO_FQ
@@ -83,7 +85,7 @@ class Locator:
         return ends, self.queues.why_not(self.view, ends, found.roots)
 
 
-def _not_a_veth(where: Whereabouts) -> str:
+def _not_a_veth(where: AddressLocation) -> str:
     others = ", ".join(f"{link.name} ({link.kind})" for link in where.others)
     return (
         f"the pod is reached over {others}, which is no veth"

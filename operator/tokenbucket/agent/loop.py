@@ -12,25 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
-from tokenbucket.agent.devices import detach_all
 from tokenbucket.agent.outcome import Outcome
-from tokenbucket.agent.passes import Passes
 from tokenbucket.agent.queues import Queues
-from tokenbucket.agent.reconcile import Reconciler
+from tokenbucket.agent.reconcile_stats import ReconcileStats
+from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.schedule import Again, Schedule
 from tokenbucket.agent.signals import StopSignals
-from tokenbucket.agent.source import Source, Wishes
+from tokenbucket.agent.source import DesiredInput, Source
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins, Sizes
 from tokenbucket.bpf.slots import Programs, Slots
-from tokenbucket.core.slot import DeviceId
+from tokenbucket.core.limits.slot import DeviceId
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
 from tokenbucket.netlink.view import View
+from tokenbucket.node.devices import detach_all
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Loop:
     reconciler: Reconciler
     pins: Pins
     build: str
-    passes: Passes = field(default_factory=Passes)
+    passes: ReconcileStats = field(default_factory=ReconcileStats)
     schedule: Schedule = field(default_factory=Schedule)
     _cleanup: bool = False
     _full_pass_at: float = 0.0
@@ -151,7 +151,7 @@ def _again(outcome: Outcome) -> Again:
     return Again.WAITS if outcome.waits else Again.NOTHING
 
 
-def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: Passes) -> None:
+def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: ReconcileStats) -> None:
     """Runs the agent until it is told to stop. What becomes of its passes is noted in ``passes``.
 
     Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
@@ -170,7 +170,7 @@ def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: Pas
     log.info("stopped; limits stay in force")
 
 
-def _to_clean(source: Source) -> Wishes | None:
+def _to_clean(source: Source) -> DesiredInput | None:
     """What is wished, if that is to have nothing of ours here."""
     wishes = source.wishes()
     return wishes if wishes and wishes.cleanup else None
@@ -187,7 +187,7 @@ def _stay_away(source: Source, signals: StopSignals) -> None:
                 key.data()
 
 
-def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, passes: Passes) -> None:
+def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, passes: ReconcileStats) -> None:
     """Keeps limits in force until a signal comes or everything of ours is to go."""
     with ExitStack() as stack:
         connection = connect()

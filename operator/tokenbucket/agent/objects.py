@@ -7,10 +7,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokenbucket.core.parse import parse_pod, parse_policy
-from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Policy, Refused
-from tokenbucket.core.switch import NODE_LABEL, Switch, Word, parse_switch, parse_word
+from tokenbucket.core.api.enforcement import (
+    NODE_LABEL,
+    EnforcementConfig,
+    EnforcementSetting,
+    parse_enforcement_config,
+    parse_setting,
+)
+from tokenbucket.core.api.parse import parse_pod, parse_policy
+from tokenbucket.core.api.pod import Pod
+from tokenbucket.core.api.policy import Policy, Refused
 from tokenbucket.errors import SpecError
 
 log = logging.getLogger(__name__)
@@ -25,7 +31,7 @@ class ThisNode:
 
     name: str
     uid: str
-    word: Word
+    word: EnforcementSetting
     """What the node's label says, above the switch of the release."""
     tainted: bool
 
@@ -72,11 +78,11 @@ def read_pod(document: Mapping[str, Any]) -> Pod | None:
 def read_node(document: Mapping[str, Any]) -> ThisNode:
     """The agent's node."""
     metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
-    word = parse_word(f"label {NODE_LABEL}", (metadata.get("labels") or {}).get(NODE_LABEL))
+    word = parse_setting(f"label {NODE_LABEL}", (metadata.get("labels") or {}).get(NODE_LABEL))
     taints = {taint.get("key") for taint in spec.get("taints") or ()}
     return ThisNode(str(metadata.get("name")), str(metadata.get("uid")), word, NOT_READY_TAINT in taints)
 
 
-def read_switch(document: Mapping[str, Any]) -> Switch:
+def read_switch(document: Mapping[str, Any]) -> EnforcementConfig:
     """The ConfigMap of the release."""
-    return parse_switch(document.get("data") or {})
+    return parse_enforcement_config(document.get("data") or {})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tokenbucket.core.desired import Finding, InForce
-from tokenbucket.core.slot import SlotKey
+from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.planning.desired import Deviation, InForce
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Outcome:
 
     actions: int
     complete: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[Deviation, ...]
     in_force: Mapping[SlotKey, InForce]
     """The limits that are attached wherever they should be."""
     fq: bool

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tokenbucket.agent.repairs import ALLOWED, Repairs
-from tokenbucket.core.desired import Reason, Shortfall
-from tokenbucket.core.hook import Interface
+from tokenbucket.core.planning.desired import Degradation, Reason
+from tokenbucket.core.planning.hook import Interface
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.queues import Root, add_fq, has_fq, remove_fq
 from tokenbucket.netlink.view import View
@@ -37,7 +37,7 @@ class Queues:
 
     available: bool
     """Whether the kernel has them at all."""
-    _refused: dict[Interface, Shortfall] = field(default_factory=dict)
+    _refused: dict[Interface, Degradation] = field(default_factory=dict)
     _there: set[Interface] = field(default_factory=set)
     """Where one was added, and not removed by us."""
     _repairs: Repairs = field(default_factory=Repairs)
@@ -83,7 +83,7 @@ class Queues:
         log.info("queue added", extra={"interface": name})
         return ""
 
-    def refuse(self, interface: Interface, why: Shortfall) -> None:
+    def refuse(self, interface: Interface, why: Degradation) -> None:
         """Packets are not to wait there, until what was refused is forgotten."""
         self._refused[interface] = why
 
@@ -112,7 +112,7 @@ class Queues:
 
     def why_not(
         self, view: View, interfaces: Iterable[Interface], roots: Mapping[int, Root]
-    ) -> Shortfall | None:
+    ) -> Degradation | None:
         """Why packets cannot wait on one of these interfaces of a namespace with these root qdiscs;
         ``None`` when they can on all.
         """

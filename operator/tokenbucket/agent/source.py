@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tokenbucket.agent.outcome import Outcome
-from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Mode, Policy
+from tokenbucket.core.api.pod import Pod
+from tokenbucket.core.api.policy import Mode, Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class DesiredInput:
     """What should be in force on this node."""
 
     policies: tuple[Policy, ...] = ()
@@ -33,13 +33,13 @@ class Source(Protocol):
     def reread(self) -> None:
         """Trusts nothing that it remembers: a full pass is about to begin."""
 
-    def wishes(self) -> Wishes | None:
+    def wishes(self) -> DesiredInput | None:
         """What should be in force; ``None`` as long as that is not known, and then nothing is touched."""
 
-    def passed(self, wishes: Wishes, outcome: Outcome) -> None:
+    def passed(self, wishes: DesiredInput, outcome: Outcome) -> None:
         """A pass has been made."""
 
-    def cleaned(self, wishes: Wishes) -> None:
+    def cleaned(self, wishes: DesiredInput) -> None:
         """Nothing of ours is left on this node."""
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from tokenbucket.agent.outcome import Outcome
-from tokenbucket.agent.source import Wishes
+from tokenbucket.agent.source import DesiredInput
 from tokenbucket.errors import Problem, SpecError
 from tokenbucket.manifests.folder import Folder, Manifests
 from tokenbucket.manifests.watch import FolderWatch
@@ -51,14 +51,14 @@ class FolderSource:
                 log.error("invalid document", extra={"error": message})
         self._manifests = manifests
 
-    def wishes(self) -> Wishes:
+    def wishes(self) -> DesiredInput:
         """What the folder declares."""
-        return Wishes(self._manifests.policies, self._manifests.pods)
+        return DesiredInput(self._manifests.policies, self._manifests.pods)
 
-    def passed(self, wishes: Wishes, outcome: Outcome) -> None:
+    def passed(self, wishes: DesiredInput, outcome: Outcome) -> None:
         """Nobody here is told; the log is."""
 
-    def cleaned(self, wishes: Wishes) -> None:
+    def cleaned(self, wishes: DesiredInput) -> None:
         """Never asked for here: that is ``tokenbucket detach --all``."""
 
     def close(self) -> None:

@@ -18,14 +18,14 @@ from typing import Self
 
 from tokenbucket import layout
 from tokenbucket.bpf import syscall
-from tokenbucket.bpf.elders import Elders
+from tokenbucket.bpf.layout_upgrade import PreviousLayouts
 from tokenbucket.bpf.pins import MAPS, HookProgram, Pins
-from tokenbucket.core import gcra
-from tokenbucket.core.hook import Hook
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import DeviceId, Owner, PeerConfig, Slot, SlotConfig, SlotKey, Subject
-from tokenbucket.core.stats import Stats
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import DeviceId, Owner, PeerConfig, Slot, SlotConfig, SlotKey, Subject
+from tokenbucket.core.limits.stats import Stats
+from tokenbucket.core.planning.hook import Hook
 
 _DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
 _WORD = ctypes.sizeof(ctypes.c_uint64)
@@ -62,7 +62,7 @@ class Slots:
         """The words of meters when their rates were last lowered."""
         self._fds = {name: syscall.open_pin(pins.maps / name) for name in MAPS}
         self._cpus = possible_cpus()
-        self.elders = Elders(pins, lambda owner: _owner(owner).key)
+        self.elders = PreviousLayouts(pins, lambda owner: _owner(owner).key)
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenbucket.agent import loop
 from tokenbucket.agent.options import MetricsOptions
-from tokenbucket.agent.passes import Passes, Result
+from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
 from tokenbucket.agent.standalone import FolderSource
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
 from tokenbucket.cli.exit_codes import ExitCode
@@ -134,10 +134,10 @@ def _metrics(options: argparse.Namespace) -> MetricsOptions | None:
 
 
 def _run_standalone(options: argparse.Namespace) -> None:
-    passes, metrics = Passes(), _metrics(options)
+    passes, metrics = ReconcileStats(), _metrics(options)
     with ExitStack() as stack:
         if metrics:
-            from tokenbucket.agent.exposition import Exposition  # noqa: PLC0415
+            from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
 
             exposition = Exposition(options.pins, passes, lambda: passes.counts[Result.COMPLETE] > 0)
             stack.enter_context(exposition.serve(metrics))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from tokenbucket.agent import devices
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, pins_options
-from tokenbucket.core.bucket import Bucket, bucket_of, describe
-from tokenbucket.core.parse import parse_policy
-from tokenbucket.core.policy import Direction, ExceedAction, Mode
+from tokenbucket.core.api.parse import parse_policy
+from tokenbucket.core.api.policy import Direction, ExceedAction, Mode
+from tokenbucket.core.limits.bucket import Bucket, bucket_of, describe
+from tokenbucket.node import devices
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

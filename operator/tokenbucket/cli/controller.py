@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     )
     with ExitStack() as stack:
         if options.metrics_address:
-            from tokenbucket.controller.exposition import serve  # noqa: PLC0415
+            from tokenbucket.controller.metrics import serve  # noqa: PLC0415
 
             stack.enter_context(serve(options.metrics_address, controller))
         asyncio.run(controller.run())

@@ -6,11 +6,11 @@ import argparse
 import errno
 import sys
 
-from tokenbucket.agent import devices
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, pins_options
-from tokenbucket.core.policy import Direction
+from tokenbucket.core.api.policy import Direction
 from tokenbucket.errors import KernelError
+from tokenbucket.node import devices
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

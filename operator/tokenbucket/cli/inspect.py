@@ -10,17 +10,17 @@ import errno
 import sys
 
 from tokenbucket import units
-from tokenbucket.agent.snapshot import InForce, snapshot
 from tokenbucket.bpf.peers import Peer
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, pins_options
 from tokenbucket.cli.output import table
-from tokenbucket.core import gcra
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Direction
-from tokenbucket.core.slot import PeerConfig, SlotConfig
-from tokenbucket.core.stats import Stats
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
+from tokenbucket.core.limits.stats import Stats
 from tokenbucket.errors import KernelError
+from tokenbucket.node.snapshot import InForce, snapshot
 
 _LONG_MS = 86_400_000
 _PEERS_SHOWN = 10

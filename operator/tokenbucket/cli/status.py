@@ -7,15 +7,15 @@ import errno
 from typing import Any
 
 from tokenbucket import units
-from tokenbucket.agent.snapshot import InForce, snapshot, unmetered_packets
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, output_options, pins_options
 from tokenbucket.cli.output import Format, structured, table
-from tokenbucket.core import gcra
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import ExceedAction
-from tokenbucket.core.slot import PeerConfig, SlotConfig
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import ExceedAction
+from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.errors import KernelError
+from tokenbucket.node.snapshot import InForce, snapshot, unmetered_packets
 
 HEADER = (
     "LIMIT",

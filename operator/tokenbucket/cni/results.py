@@ -18,7 +18,7 @@ from typing import Any
 
 from inotify_simple import INotify, flags
 
-from tokenbucket.core.pod import PodId
+from tokenbucket.core.api.pod import PodId
 
 log = logging.getLogger(__name__)
 

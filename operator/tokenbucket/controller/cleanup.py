@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokenbucket.core.policy import Mode
-from tokenbucket.core.report import parse_report
-from tokenbucket.kubernetes.client import Client
-from tokenbucket.kubernetes.resources import CONFIG_MAPS, NODES, REPORTS, Selection
+from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, REPORTS, Selection
+from tokenbucket.core.api.node_report import parse_report
+from tokenbucket.core.api.policy import Mode
 
 _INTERVAL_S = 1.0
 _MANAGER = "tokenbucket-cleanup"

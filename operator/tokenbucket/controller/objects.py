@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tokenbucket.core.bucket import as_declared
-from tokenbucket.core.parse import parse_policy
-from tokenbucket.core.policy import Mode
-from tokenbucket.core.report import NodeReport, parse_report
-from tokenbucket.core.summary import PolicyHead
+from tokenbucket.core.api.node_report import NodeReport, parse_report
+from tokenbucket.core.api.parse import parse_policy
+from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.limits.bucket import as_declared
+from tokenbucket.core.status.summary import PolicyHead
 from tokenbucket.errors import SpecError
 
 MANAGER = "tokenbucket-controller"

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tokenbucket.apiserver import probes
+from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.resources import NODES, PODS, POLICIES, REPORTS, Selection
+from tokenbucket.apiserver.store import Store
+from tokenbucket.apiserver.watch import Backoffs, Watch
 from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
-from tokenbucket.controller.round import Rounds, Stores
+from tokenbucket.controller.reconciler import StatusReconciler, Stores
 from tokenbucket.errors import ApiError
-from tokenbucket.kubernetes import probes
-from tokenbucket.kubernetes.client import Client
-from tokenbucket.kubernetes.resources import NODES, PODS, POLICIES, REPORTS, Selection
-from tokenbucket.kubernetes.store import Store
-from tokenbucket.kubernetes.watch import Backoffs, Watch
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Controller:
             Watch(Selection(NODES), self.stores.nodes),
             Watch(Selection(PODS, labels=options.agents), self.stores.agents, options.namespace),
         )
-        self._rounds = Rounds(self.stores, self._wake_after, options.report_spread_s)
+        self._rounds = StatusReconciler(self.stores, self._wake_after, options.report_spread_s)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._stop = asyncio.Event()

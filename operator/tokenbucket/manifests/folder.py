@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tokenbucket.core.fields import subject_of
-from tokenbucket.core.parse import parse_pod, parse_policy
-from tokenbucket.core.pod import Pod
-from tokenbucket.core.policy import Policy
+from tokenbucket.core.api.parse import parse_pod, parse_policy
+from tokenbucket.core.api.pod import Pod
+from tokenbucket.core.api.policy import Policy
+from tokenbucket.core.api.validation import subject_of
 from tokenbucket.errors import SpecError
 from tokenbucket.manifests.documents import MAX_BYTES, DocumentError, documents
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokenbucket.core.desired import Reason
-from tokenbucket.core.pod import PodId
-from tokenbucket.core.policy import Mode
-from tokenbucket.core.report import PodReport
-from tokenbucket.core.slot import Slot
-from tokenbucket.core.stats import Stats
+from tokenbucket.core.api.node_report import PodReport
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.limits.slot import Slot
+from tokenbucket.core.limits.stats import Stats
+from tokenbucket.core.planning.desired import Reason
 from tokenbucket.metrics.api import API_REQUESTS
 from tokenbucket.metrics.measure import Measure, Sample, alone
 
@@ -108,7 +108,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     ),
     Measure(
         "tokenbucket_agent_passes_total",
-        "Passes of the agent's loop, by result: complete, incomplete (to be tried again), failed.",
+        "Reconcile runs of the agent, by result: complete, incomplete (retried), failed.",
         ("result",),
         lambda reading: (((result,), count) for result, count in reading.passes.items()),
     ),

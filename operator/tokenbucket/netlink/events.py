@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.planning.hook import Hook
 from tokenbucket.netlink.filters import HANDLE, PARENTS, PRIORITY
 from tokenbucket.netlink.messages import ADDRESS, HEADER, LINK, TC, attributes
 

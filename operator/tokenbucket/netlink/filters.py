@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attributes, text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
-from tokenbucket.core.hook import Hook
+from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import Filters, LinkFilters

@@ -10,7 +10,7 @@ import errno
 import struct
 from dataclasses import dataclass
 
-from tokenbucket.core import gcra
+from tokenbucket.core.limits import gcra
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attribute, attributes, text

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from tokenbucket.core.hook import Interface
+from tokenbucket.core.planning.hook import Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.addresses import Address, read_addresses
 from tokenbucket.netlink.connection import Connection
@@ -44,7 +44,7 @@ class Place(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class AddressLocation:
     """Where addresses live, and the host-side links that lead there."""
 
     place: Place
@@ -107,22 +107,22 @@ class View:
         """Root qdiscs by index of the link, where they are not the kernel's default."""
         return MappingProxyType(self._roots)
 
-    def interfaces_of(self, *addresses: Address) -> Whereabouts:
+    def interfaces_of(self, *addresses: Address) -> AddressLocation:
         """Where a pod with these addresses lives. Addresses that are nowhere count only if all are."""
         owners: set[int | None] = set().union(*(self._owners.get(address, ()) for address in addresses))
         if not owners:
-            return Whereabouts(Place.UNKNOWN)
+            return AddressLocation(Place.UNKNOWN)
         nsids = tuple(sorted(nsid for nsid in owners if nsid is not None))
         if len(owners) > 1:
-            return Whereabouts(Place.AMBIGUOUS, nsids=nsids)
-        return self.leading_to(nsids[0]) if nsids else Whereabouts(Place.HOST)
+            return AddressLocation(Place.AMBIGUOUS, nsids=nsids)
+        return self.leading_to(nsids[0]) if nsids else AddressLocation(Place.HOST)
 
-    def leading_to(self, nsid: int) -> Whereabouts:
+    def leading_to(self, nsid: int) -> AddressLocation:
         """The links that lead to a namespace."""
         behind = self._behind.get(nsid, [])
         veths = tuple(link for link in behind if link.kind == VETH)
         others = tuple(link for link in behind if link.kind != VETH)
-        return Whereabouts(Place.NAMESPACE, veths, others, (nsid,))
+        return AddressLocation(Place.NAMESPACE, veths, others, (nsid,))
 
     def _ends(self, nsid: int) -> frozenset[int]:
         """Indexes inside a namespace of the links that lead there."""

@@ -1,0 +1,127 @@
+"""Single requests to the API server: lists, and the few objects that are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+import aiohttp
+
+from tokenbucket.apiserver.connection import Listed, find_server, open_session
+from tokenbucket.apiserver.resources import Resource, Selection
+from tokenbucket.errors import ApiError
+
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+_STRATEGIC = "application/strategic-merge-patch+json"
+_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+_LONGEST_MESSAGE = 256
+NOT_FOUND = 404
+CONFLICT = 409
+
+
+class Client:
+    """Use as an async context manager. Every method raises ApiError."""
+
+    def __init__(self, listed: Listed | None = None) -> None:
+        """``listed`` is told the path and the content of every list. Raises UnsupportedError."""
+        self._info = find_server()
+        self._listed = listed
+
+    async def __aenter__(self) -> Self:
+        self._session = open_session(self._info, self._listed)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def serves(self, resource: Resource) -> bool:
+        """Whether the API server has this kind of object."""
+        try:
+            contents = await self._request("GET", resource.path().rpartition("/")[0])
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return False
+        return any(kind["name"] == resource.plural for kind in contents["resources"])
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
+        """One object."""
+        return await self._request("GET", resource.path(namespace, name))
+
+    async def list(self, selection: Selection, namespace: str | None = None) -> list[dict[str, Any]]:
+        """The objects, from the API server's cache."""
+        path = selection.resource.path(namespace)
+        items: list[dict[str, Any]] = (await self._request("GET", path, selection.parameters)).get(
+            "items"
+        ) or []
+        return items
+
+    async def apply(
+        self, resource: Resource, document: Mapping[str, Any], manager: str, subresource: str = ""
+    ) -> None:
+        """Server-side apply: what we said before and do not say now goes; what others say stays."""
+        metadata = document["metadata"]
+        path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
+        await self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, document, _APPLY)
+
+    async def merge(
+        self, resource: Resource, name: str, namespace: str | None, patch: Mapping[str, Any]
+    ) -> None:
+        """A JSON merge patch."""
+        await self._request("PATCH", resource.path(namespace, name), {}, patch, _MERGE)
+
+    async def strategic_merge(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None,
+        patch: Mapping[str, Any],
+        subresource: str = "",
+    ) -> None:
+        """A strategic merge patch, for the API's own kinds: lists are merged by their keys."""
+        await self._request("PATCH", resource.path(namespace, name, subresource), {}, patch, _STRATEGIC)
+
+    async def create(self, resource: Resource, namespace: str | None, document: Mapping[str, Any]) -> None:
+        """A new object."""
+        await self._request("POST", resource.path(namespace), {}, document, "application/json")
+
+    async def delete(self, resource: Resource, name: str, namespace: str | None = None) -> None:
+        """Removes an object; that there is none is fine."""
+        try:
+            await self._request("DELETE", resource.path(namespace, name))
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "",
+    ) -> dict[str, Any]:
+        headers = {"Content-Type": content_type} if content_type else None
+        data = json.dumps(body) if body is not None else None
+        try:
+            async with self._session.request(
+                method, path, params=parameters, data=data, headers=headers, timeout=_TIMEOUT
+            ) as response:
+                text = await response.text()
+                if not response.ok:
+                    raise ApiError(method, path, response.status, _message(text) or response.reason or "")
+                content = json.loads(text) if text else None
+                return content if isinstance(content, dict) else {}
+        except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
+            raise ApiError(method, path, 0, str(error) or type(error).__name__) from error
+
+
+def _message(text: str) -> str:
+    """What a refusal says: a Status object, or plain words where the server is too busy to make one."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return text.strip()[:_LONGEST_MESSAGE]
+    return str(content.get("message") or "") if isinstance(content, dict) else ""

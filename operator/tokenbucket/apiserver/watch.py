@@ -1,0 +1,176 @@
+"""Watching by kopf: an operator for each kind of object, in a thread of its own. It fills a store and writes
+nothing.
+
+Handlers only take in what they are told. kopf keeps no store and tells nothing of objects that were deleted
+while a watch was broken (a list after "410 Gone" has no events of deletion), so every list that it reads goes
+into the store as a whole: see :func:`tokenbucket.apiserver.connection.open_session`.
+
+kopf ends on an error in a stream, and while it watches another kind as well it never comes to the end: its
+watcher of the other kind waits for credentials that nobody gives any more. Hence one kind for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import kopf
+
+from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.connection import find_server, open_session
+from tokenbucket.apiserver.resources import GROUP, Resource, Selection
+from tokenbucket.apiserver.store import Store, version_of
+from tokenbucket.errors import UnsupportedError
+
+log = logging.getLogger(__name__)
+
+_LONGEST_BACKOFF_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+
+
+class Backoffs:
+    """Seconds between attempts, without an end: doubling up to half a minute, each shortened by up to half.
+
+    Thousands of agents lose their API server at the same moment, and must not come back at the same moment.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        wait = 1.0
+        while True:
+            yield wait * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            wait = min(2 * wait, _LONGEST_BACKOFF_S)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Keeps a store what the API server says, from :meth:`start` to :meth:`stop`."""
+
+    selection: Selection
+    store: Store[Any]
+    namespace: str | None = None
+    """Only this namespace; ``None`` is the whole cluster."""
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _cancel: Callable[[], object] = lambda: None
+    _thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs, as it does also while the API server is away."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, delay_s: float = 0.0) -> None:
+        """Begins after a delay, in a thread of its own. Raises UnsupportedError without credentials."""
+        find_server()
+        self._thread = threading.Thread(target=self._run, args=(delay_s,), name=f"watch-{self}", daemon=True)
+        self._thread.start()
+
+    def __str__(self) -> str:
+        return self.selection.resource.plural
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._stop.set()
+        with contextlib.suppress(RuntimeError):  # its event loop is closed: it is between two attempts
+            self._cancel()
+        if self._thread:
+            self._thread.join(_STOP_TIMEOUT_S)
+
+    async def relist(self, client: Client) -> None:
+        """Lists all objects anew. Raises ApiError."""
+        await client.list(self.selection, self.namespace)
+
+    def listed(self, path: str, content: Mapping[str, Any]) -> None:
+        """Takes in a list. Lists of what is not watched are left aside."""
+        if path == self.selection.resource.path(self.namespace):
+            self.store.replace(content.get("items") or [], version_of(content.get("metadata") or {}))
+
+    def _run(self, delay_s: float) -> None:
+        wait, backoffs = delay_s, iter(Backoffs())
+        while not self._stop.wait(wait):
+            began = time.monotonic()
+            try:
+                asyncio.run(self._operate())
+            except Exception as error:  # noqa: BLE001 - kopf ends on an error in a stream; limits must not
+                log.warning(
+                    "watch ended", extra={"of": str(self), "error": f"{type(error).__name__}: {error}"}
+                )
+            if time.monotonic() - began > _LONGEST_BACKOFF_S:
+                backoffs = iter(Backoffs())
+            wait = next(backoffs)
+
+    async def _operate(self) -> None:
+        # Not by kopf's stop flag: it waits for that in a thread, which an operator that failed waits for.
+        task = asyncio.current_task()
+        assert task  # noqa: S101 - a coroutine runs in one
+        self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+        if self._stop.is_set():
+            return
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._check_served()
+            await kopf.operator(
+                settings=self._settings(),
+                registry=self._registry(),
+                standalone=True,
+                # For peering, which is off; else it is made of a user name, which a container need not have.
+                identity="tokenbucket",  # type: ignore[arg-type] # a text of a private type
+                clusterwide=self.namespace is None,
+                namespaces=[self.namespace] if self.namespace else [],
+            )
+
+    async def _check_served(self) -> None:
+        """Raises UnsupportedError: kopf would leave out for good what is not there when it starts."""
+        async with Client() as client:
+            if not await client.serves(self.selection.resource):
+                raise UnsupportedError("no such kind on the API server; install the CRDs")
+
+    def _settings(self) -> kopf.OperatorSettings:
+        settings = kopf.OperatorSettings()
+        settings.scanning.disabled = True
+        settings.peering.standalone = True
+        settings.posting.enabled = False
+        # kopf takes a finalizer of this name off objects that it finds it on: nobody else's must match.
+        settings.persistence.finalizer = f"{GROUP}/never-set"
+        settings.watching.server_timeout = 300 + random.randrange(120)  # noqa: S311 - no secret
+        settings.watching.connect_timeout = 10
+        settings.watching.reconnect_backoff = random.uniform(0.2, 1.0)  # noqa: S311 - no secret
+        settings.networking.request_timeout = 60
+        settings.networking.connect_timeout = 10
+        settings.networking.error_backoffs = Backoffs()
+        settings.networking.enforce_retry_after = True
+        settings.process.ultimate_exiting_timeout = None
+        key = _key(self.selection.resource)
+        if self.selection.fields:
+            settings.watching.field_selectors[key] = self.selection.fields
+        if self.selection.labels:
+            settings.watching.label_selectors[key] = self.selection.labels
+        return settings
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        async def login(**_: object) -> kopf.AiohttpSession:
+            info = find_server()
+            return kopf.AiohttpSession(server=info.server, aiohttp_session=open_session(info, self.listed))
+
+        @kopf.on.event(*_key(self.selection.resource), registry=registry, id=str(self))
+        async def take_in(event: Mapping[str, Any], **_: object) -> None:
+            with contextlib.suppress(KeyError):
+                if event["type"] == "DELETED":
+                    self.store.remove(event["object"])
+                else:
+                    self.store.put(event["object"])
+
+        return registry
+
+
+def _key(resource: Resource) -> tuple[str, str, str]:
+    return resource.group, resource.version, resource.plural

@@ -1,0 +1,123 @@
+"""Reads untrusted documents field by field and collects what is wrong, each with its path and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tokenbucket.errors import Problem, SpecError
+
+T = TypeVar("T")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z", re.ASCII)
+
+
+@dataclass(slots=True)
+class Validator:
+    """One document being read."""
+
+    problems: list[Problem] = field(default_factory=list)
+
+    def wrong(self, path: str, value: object, message: str) -> None:
+        """Notes a problem."""
+        self.problems.append(Problem(path, value, message))
+
+    def is_wrong(self, *paths: str) -> bool:
+        """Whether one of these fields, or something in it, was refused."""
+        return any(
+            problem.field == path or problem.field.startswith((f"{path}.", f"{path}["))
+            for problem in self.problems
+            for path in paths
+        )
+
+    def mapping(self, value: object, path: str, allowed: Collection[str] | None = None) -> Mapping[str, Any]:
+        """A mapping with text keys; an empty one where it is not. ``allowed`` are the only keys."""
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            self.wrong(path, value, "must be a mapping")
+            return {}
+        for key in value:
+            if not isinstance(key, str):
+                self.wrong(path, key, "keys must be text")
+            elif allowed is not None and key not in allowed:
+                close = difflib.get_close_matches(key[:64], allowed, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(allowed))}"
+                self.wrong(f"{path}.{key[:64]}".lstrip("."), None, f"is not a field; {hint}")
+        return {key: item for key, item in value.items() if isinstance(key, str)}
+
+    def sequence(self, value: object, path: str) -> list[Any]:
+        """A list; an empty one where it is not."""
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.wrong(path, value, "must be a list")
+            return []
+        return value
+
+    def text(self, value: object, path: str, default: str = "", longest: int = 253) -> str:
+        """A text. ``longest`` is in bytes of UTF-8, as the kernel's maps hold them."""
+        if value is None:
+            return default
+        if not isinstance(value, str) or _size_bytes(value) > longest or "\0" in value:
+            self.wrong(path, value, f"must be a text of at most {longest} bytes")
+            return default
+        return value
+
+    def name(self, value: object, path: str, longest: int = 253) -> str:
+        """The name of an object, as Kubernetes allows it."""
+        text = self.text(value, path, longest=longest)
+        if value is None:
+            self.wrong(path, None, "is missing")
+        elif (text and not _NAME.match(text)) or value == "":
+            self.wrong(
+                path, value, "must be of lower-case letters, digits, '-' and '.', and begin and end with one"
+            )
+        return text
+
+    def integer(self, value: object, path: str, low: int, high: int) -> int | None:
+        """A whole number between two bounds."""
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.wrong(path, value, f"must be a whole number from {low} to {high}")
+            return None
+        return value
+
+    def choice(
+        self, value: object, path: str, kind: Callable[[str], T], choices: Collection[str], default: T
+    ) -> T:
+        """One of several words."""
+        if value is None:
+            return default
+        if not isinstance(value, str) or value not in choices:
+            close = difflib.get_close_matches(str(value)[:64].capitalize(), choices, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.wrong(path, value, f"must be one of {', '.join(choices)}{hint}")
+            return default
+        return kind(value)
+
+    def finish(self, subject: str) -> None:
+        """Raises SpecError if anything was wrong."""
+        if self.problems:
+            raise SpecError(subject, tuple(self.problems))
+
+
+def _size_bytes(text: str) -> float:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # half a character, as an escape in YAML and JSON can say
+        return math.inf
+
+
+def subject_of(kind: str, document: object) -> str:
+    """What a document calls itself, as far as it can be told."""
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    namespace = metadata.get("namespace") if isinstance(metadata, Mapping) else None
+    if not isinstance(name, str):
+        return f"{kind} without a name"
+    return f"{kind} {(namespace if isinstance(namespace, str) else 'default')[:63]}/{name[:253]}"

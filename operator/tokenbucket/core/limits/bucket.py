@@ -1,0 +1,168 @@
+"""What a limit amounts to: every default computed, in numbers and in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenbucket import units
+from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, Mode, PerPeer, Rate
+from tokenbucket.core.limits.queue_bound import FULL_SIZE_BYTES, HELD_BYTES, Meter, longest_delay_ns
+
+_NS_PER_S = 10**9
+_DEFAULT_DELAY_NS = 100_000_000
+_DELAY_PACKETS = 16
+_BURST_NS = {ExceedAction.DELAY: 50_000_000, ExceedAction.MARK: 50_000_000, ExceedAction.DROP: 500_000_000}
+_BURST_FLOOR_BYTES = {
+    ExceedAction.DELAY: 32 * 1024,
+    ExceedAction.MARK: 32 * 1024,
+    ExceedAction.DROP: 128 * 1024,
+}
+"""A policer needs a deep bucket: TCP that loses packets at once never finds its rate."""
+_BURST_FLOOR_PACKETS = 64
+_BURST_CEILING = (4 * 2**30, 2**24)
+"""In bytes, and in packets: as much as may be declared."""
+_BURST_CEILING_ABOVE_PEERS = (HELD_BYTES // 4, HELD_BYTES // 4 // FULL_SIZE_BYTES)
+"""What the pod's bucket admits at once may all have to wait for the peers'."""
+_USUAL_LENGTHS = (32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBucket:
+    """The bucket that each peer has. ``None`` is a meter that it does not have."""
+
+    bits_per_s: int | None
+    burst_bytes: int | None
+    packets_per_s: int | None
+    burst_packets: int | None
+    ipv4_prefix_length: int
+    ipv6_prefix_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A limit in force. ``None`` is a meter, or a number, that the limit does not have."""
+
+    bits_per_s: int | None
+    burst_bytes: int | None
+    packets_per_s: int | None
+    burst_packets: int | None
+    action: ExceedAction
+    max_delay_ns: int | None
+    dscp: int | None
+    observe: bool
+    per_peer: PeerBucket | None
+
+
+def bucket_of(limit: Limit, mode: Mode, *, action_in_force: ExceedAction) -> Bucket:
+    """The limit with its defaults. ``action_in_force`` is Drop where Delay cannot be had."""
+    burst_bytes, burst_packets = _own_bursts(limit, action_in_force)
+    return Bucket(
+        bits_per_s=limit.rate.bits_per_s,
+        burst_bytes=burst_bytes,
+        packets_per_s=limit.rate.packets_per_s,
+        burst_packets=burst_packets,
+        action=action_in_force,
+        max_delay_ns=_max_delay_ns(limit) if action_in_force is ExceedAction.DELAY else None,
+        dscp=limit.dscp,
+        observe=mode is Mode.OBSERVE,
+        per_peer=_peer_bucket_of(limit.per_peer, action_in_force) if limit.per_peer else None,
+    )
+
+
+def _peer_bucket_of(per_peer: PerPeer, action: ExceedAction) -> PeerBucket:
+    burst_bytes, burst_packets = _bursts(per_peer.rate, per_peer.burst, action)
+    return PeerBucket(
+        bits_per_s=per_peer.rate.bits_per_s,
+        burst_bytes=burst_bytes,
+        packets_per_s=per_peer.rate.packets_per_s,
+        burst_packets=burst_packets,
+        ipv4_prefix_length=per_peer.ipv4_prefix_length,
+        ipv6_prefix_length=per_peer.ipv6_prefix_length,
+    )
+
+
+def action_of(limit: Limit) -> ExceedAction:
+    """What can be done with what exceeds: Drop where nothing would bound what waits."""
+    delays = limit.exceed_action is ExceedAction.DELAY
+    return ExceedAction.DROP if delays and _longest_delay_ns(limit) is None else limit.exceed_action
+
+
+def _own_bursts(limit: Limit, action: ExceedAction) -> tuple[int | None, int | None]:
+    above_peers = limit.per_peer and action is ExceedAction.DELAY
+    ceiling = _BURST_CEILING_ABOVE_PEERS if above_peers else _BURST_CEILING
+    return _bursts(limit.rate, limit.burst, action, ceiling)
+
+
+def _bursts(
+    rate: Rate, burst: Burst, action: ExceedAction, ceiling: tuple[int, int] = _BURST_CEILING
+) -> tuple[int | None, int | None]:
+    """Bytes and packets that a bucket holds, declared or by default."""
+    time_ns = _BURST_NS[action]
+    ceiling_bytes, ceiling_packets = ceiling
+    size_bytes = rate.bits_per_s and max(
+        _BURST_FLOOR_BYTES[action], min(rate.bits_per_s * time_ns // (8 * _NS_PER_S), ceiling_bytes)
+    )
+    packets = rate.packets_per_s and max(
+        _BURST_FLOOR_PACKETS, min(rate.packets_per_s * time_ns // _NS_PER_S, ceiling_packets)
+    )
+    return burst.size_bytes or size_bytes, burst.packets or packets
+
+
+def _max_delay_ns(limit: Limit) -> int:
+    """By default long enough for a window of packets at the slower of the pod's rate and a peer's."""
+    rates = [limit.rate.bits_per_s, limit.per_peer.rate.bits_per_s if limit.per_peer else None]
+    windows_ns = (_DELAY_PACKETS * FULL_SIZE_BYTES * 8 * _NS_PER_S // rate for rate in rates if rate)
+    delay_ns = limit.max_delay_ns or max((_DEFAULT_DELAY_NS, *windows_ns))
+    return min(delay_ns, _longest_delay_ns(limit) or delay_ns)
+
+
+def _longest_delay_ns(limit: Limit) -> int | None:
+    peers = limit.per_peer
+    own = _meters_of(limit.rate, _own_bursts(limit, ExceedAction.DELAY))
+    of_peers = _meters_of(peers.rate, _bursts(peers.rate, peers.burst, ExceedAction.DELAY)) if peers else []
+    return longest_delay_ns(own, of_peers)
+
+
+def _meters_of(rate: Rate, bursts: tuple[int | None, int | None]) -> list[Meter]:
+    burst_bytes, burst_packets = bursts
+    meters = []
+    if rate.bits_per_s and burst_bytes:
+        meters.append(Meter(rate.bits_per_s, burst_bytes))
+    if rate.packets_per_s and burst_packets:
+        meters.append(Meter.of_packets(rate.packets_per_s, burst_packets))
+    return meters
+
+
+def describe(bucket: Bucket) -> str:
+    """The bucket in words, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
+    parts = _meters(bucket)
+    if bucket.per_peer:
+        parts.append(f"{_each(bucket.per_peer)} {', '.join(_meters(bucket.per_peer))}")
+    detail = units.format_duration(bucket.max_delay_ns) if bucket.max_delay_ns else ""
+    detail = f"DSCP {bucket.dscp}" if bucket.dscp is not None else detail
+    parts.append(f"{bucket.action} {detail}".rstrip())
+    return ", ".join(parts) + (" (observed only)" if bucket.observe else "")
+
+
+def as_declared(limit: Limit, mode: Mode) -> str:
+    """A limit in words, with its defaults, as it is where nothing stands against it."""
+    return describe(bucket_of(limit, mode, action_in_force=action_of(limit)))
+
+
+def _meters(bucket: Bucket | PeerBucket) -> list[str]:
+    parts = []
+    if bucket.bits_per_s and bucket.burst_bytes:
+        parts.append(
+            f"{units.format_bit_rate(bucket.bits_per_s)}, burst {units.format_bytes(bucket.burst_bytes)}"
+        )
+    if bucket.packets_per_s and bucket.burst_packets:
+        parts.append(
+            f"{units.format_packet_rate(bucket.packets_per_s)}, burst {bucket.burst_packets} packets"
+        )
+    return parts
+
+
+def _each(bucket: PeerBucket) -> str:
+    """Such as "per peer", or "per peer (/24, /64)" where that is not what everybody expects."""
+    lengths = (bucket.ipv4_prefix_length, bucket.ipv6_prefix_length)
+    return "per peer" if lengths == _USUAL_LENGTHS else "per peer (/{}, /{})".format(*lengths)

@@ -1,0 +1,1 @@
+"""Decisions: which limits this node enforces, where, and which actions lead there."""

@@ -1,0 +1,235 @@
+"""Which limits should be in force on this node, and why others are not: a pure function.
+
+A pod's interfaces come from a function, so that this module knows nothing of netlink.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address
+
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy
+from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
+from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, config_of
+from tokenbucket.core.planning.hook import End, HookPoint, Interface, hook_of
+from tokenbucket.core.planning.plan import Wanted
+from tokenbucket.core.planning.precedence import Winners
+
+Address = IPv4Address | IPv6Address
+
+
+class Reason(enum.StrEnum):
+    """Why a limit is not in force, or not as declared. Part of the interface: see docs/operations.md."""
+
+    NO_ADDRESS = "NoAddress"
+    NO_INTERFACE = "NoInterface"
+    HOST_NETWORK = "HostNetwork"
+    ADDRESS_CONFLICT = "AddressConflict"
+    NO_FREE_SLOT = "NoFreeSlot"
+    NO_FQ = "NoFq"
+    FOREIGN_QDISC = "ForeignQdisc"
+    NO_NAMESPACE = "NoNamespace"
+    UNBOUNDED_QUEUE = "UnboundedQueue"
+    CONTENDED_IN_POD = "ContendedInPod"
+    NO_FILTER_IN_POD = "NoFilterInPod"
+    BYPASSED = "Bypassed"
+    FOREIGN_FILTER = "ForeignFilter"
+    CONTENDED = "Contended"
+    KERNEL_REFUSES = "KernelRefuses"
+
+
+_WITHOUT_SLOT = {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}
+"""Why a pod that has no interface gets no slot either: it may never need one."""
+
+Degradation = tuple[Reason, str]
+"""Something that a limit says and that is not done, and why."""
+
+_UNBOUNDED = (
+    Reason.UNBOUNDED_QUEUE,
+    "what waits for peers could be more than 16 MiB; give the pod a rate, or a lower one; Drop is in force",
+)
+
+_IN_A_MACHINE = (
+    Reason.NO_FILTER_IN_POD,
+    "the pod has an overhead: it may run in a virtual machine that needs its interface; Drop is in force",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PodInterfaces:
+    """The veths of one pod, or the reason why they are not found."""
+
+    ends: Mapping[End, frozenset[Interface]] = field(default_factory=dict)
+    """The pod's own ends are given where packets are to wait on them. With a reason, those that it had."""
+    reason: Reason | None = None
+    message: str = ""
+    no_queue: Mapping[Direction, Degradation] = field(default_factory=dict)
+    """Why packets of a direction cannot wait, so that Delay degrades to Drop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """Something about one limit that its owner should know."""
+
+    key: SlotKey
+    reason: Reason
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What is done of a limit, and what is not."""
+
+    config: SlotConfig
+    words: str
+    """The limit with its defaults, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
+    action: str
+    shortfall: Degradation | None = None
+
+
+@dataclass(slots=True)
+class Desired:
+    """The limits that should be in force, and what is to be said about them."""
+
+    wanted: dict[SlotKey, Wanted] = field(default_factory=dict)
+    in_force: dict[SlotKey, InForce] = field(default_factory=dict)
+    """What each limit amounts to once it is in force."""
+    findings: list[Deviation] = field(default_factory=list)
+
+
+Locate = Callable[[PodId, frozenset[Address], AbstractSet[Direction]], PodInterfaces]
+"""Finds the pod that has these addresses. The packets of these directions are to wait, if they can."""
+
+
+def desired(
+    policies: Iterable[Policy], pods: Iterable[Pod], locate: Locate, enforcement: Mode = Mode.ENFORCE
+) -> Desired:
+    """The limits of all pods: for each pod and direction, that of the policy which wins there.
+
+    With ``enforcement`` Observe every limit only counts; with Off it keeps its slot, and so its tokens, but
+    is attached nowhere.
+    """
+    winners = Winners(policies)
+    result = Desired()
+    in_force: dict[tuple[str, Direction, Degradation | None], InForce] = {}
+    all_pods = tuple(pod for pod in pods if not pod.ended)
+    claims = Counter(address for pod in all_pods if not pod.host_network for address in pod.addresses)
+    for pod in all_pods:
+        limits = winners.of(pod)
+        located = _place(pod, claims, limits, locate) if limits else PodInterfaces()
+        for direction, policy in limits.items():
+            # Worked out once for all pods of a policy: there may be hundreds.
+            no_queue = located.no_queue.get(direction)
+            name = (str(policy), direction, no_queue)
+            if name not in in_force:
+                in_force[name] = _in_force(policy, direction, no_queue, enforcement)
+            _add(result, SlotKey(pod.id, direction), policy, in_force[name], located)
+    if enforcement is Mode.OFF:
+        return _nowhere(result)
+    _give_each_point_to_one(result)
+    return result
+
+
+def _give_each_point_to_one(result: Desired) -> None:
+    """Of pods that are found behind the same interface, only the first by name is limited there."""
+    keys: dict[HookPoint, list[SlotKey]] = defaultdict(list)
+    for key, wanted in result.wanted.items():
+        for point in wanted.points:
+            keys[point].append(key)
+    for contenders in (each for each in keys.values() if len(each) > 1):
+        left = sorted((key for key in contenders if key in result.wanted), key=str)
+        for key in left[1:]:
+            text = f"the pod is found where {left[0].subject} is: one of them has an address of the other"
+            result.findings.append(Deviation(key, Reason.ADDRESS_CONFLICT, text))
+            del result.wanted[key], result.in_force[key]
+
+
+def _nowhere(result: Desired) -> Desired:
+    wanted = {key: Wanted(each.slot, frozenset()) for key, each in result.wanted.items()}
+    return Desired(wanted, result.in_force)
+
+
+def _place(
+    pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy], locate: Locate
+) -> PodInterfaces:
+    if pod.host_network:
+        return PodInterfaces(
+            reason=Reason.HOST_NETWORK, message="the pod has the node's own network; it is not limited"
+        )
+    if not pod.addresses:
+        return PodInterfaces(reason=Reason.NO_ADDRESS, message="the pod has no address yet")
+    # On secondary networks that do not know of one another, pods may have one address, beside their own.
+    own = frozenset(address for address in pod.addresses if claims[address] == 1)
+    if not own:
+        shared = ", ".join(sorted(map(str, pod.addresses)))
+        return PodInterfaces(
+            reason=Reason.ADDRESS_CONFLICT, message=f"{shared} is claimed by more than one pod"
+        )
+    waits = {direction for direction, policy in limits.items() if _waits(policy, direction)}
+    if not pod.has_overhead:
+        return locate(pod.id, own, waits)
+    located = locate(pod.id, own, waits - {Direction.EGRESS})
+    if not located.ends:
+        return located
+    return replace(located, no_queue={**located.no_queue, Direction.EGRESS: _IN_A_MACHINE})
+
+
+def _waits(policy: Policy, direction: Direction) -> bool:
+    return action_of(policy.limits[direction]) is ExceedAction.DELAY
+
+
+def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, located: PodInterfaces) -> None:
+    if located.reason:
+        result.findings.append(Deviation(key, located.reason, located.message))
+    if located.reason in _WITHOUT_SLOT and not located.ends:
+        return
+    if in_force.shortfall:
+        result.findings.append(Deviation(key, *in_force.shortfall))
+    waits = in_force.config.max_delay_q > 0
+    end, hook = hook_of(key.direction, waits=waits)
+    slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
+    points = frozenset(HookPoint(interface, hook) for interface in located.ends.get(end, ()))
+    result.wanted[key] = Wanted(slot, points, delays=waits and not in_force.config.observe)
+    result.in_force[key] = in_force
+
+
+def _in_force(
+    policy: Policy, direction: Direction, no_queue: Degradation | None, enforcement: Mode
+) -> InForce:
+    limit = policy.limits[direction]
+    mode = Mode.OBSERVE if enforcement is Mode.OBSERVE else policy.mode
+    why_not = _why_not_delay(limit, no_queue)
+    in_force = ExceedAction.DROP if why_not else limit.exceed_action
+    bucket = bucket_of(limit, mode, action_in_force=in_force)
+    # Only what enters a pod can come from the node itself.
+    config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
+    if bucket.observe:  # nothing is done, and so nothing in another way than declared
+        return InForce(config, describe(bucket), Mode.OBSERVE.value)
+    action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
+    return InForce(config, describe(bucket), action, why_not)
+
+
+def _why_not_delay(limit: Limit, no_queue: Degradation | None) -> Degradation | None:
+    if limit.exceed_action is not ExceedAction.DELAY:
+        return None
+    return no_queue if action_of(limit) is ExceedAction.DELAY else _UNBOUNDED
+
+
+_IN_SHORT = {
+    Reason.NO_FQ: "no fq",
+    Reason.FOREIGN_QDISC: "foreign qdisc",
+    Reason.NO_NAMESPACE: "pod's namespace not entered",
+    Reason.UNBOUNDED_QUEUE: "no bound of what waits",
+    Reason.CONTENDED_IN_POD: "contended in the pod",
+    Reason.NO_FILTER_IN_POD: "no filter in the pod",
+}
+DEGRADING = frozenset(_IN_SHORT)
+"""With these a limit is in force, in another way than declared."""

@@ -1,0 +1,177 @@
+"""From what should be and what is to what is to be done: a pure function.
+
+Queues are there before a slot delays packets that they are to hold; slots are written before filters that
+name them are attached; filters are gone before their slot is free for another; and queues go last, when
+nothing new enters them. Only slots of pods are planned; those of devices, attached by hand, are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.limits.slot import Slot, SlotKey
+from tokenbucket.core.planning.hook import HookPoint, Interface
+
+NO_SLOT = 0
+"""The slot of nobody."""
+FIRST_SLOT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One limit that should be in force, and where."""
+
+    slot: Slot
+    points: AbstractSet[HookPoint]
+    delays: bool = False
+    """Packets wait for their departure time: the interface of every point needs our queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A filter of ours that is there. ``current`` says whether it runs this build of the program."""
+
+    slot: int
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the kernel holds of ours."""
+
+    slots: Mapping[int, Slot]
+    filters: Mapping[HookPoint, Attached]
+    slot_count: int
+    queues: AbstractSet[Interface] = frozenset()
+    """Interfaces that have our queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddQueue:
+    """Make our queue the root qdisc of an interface."""
+
+    interface: Interface
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveQueue:
+    """Remove our queue, once it is empty."""
+
+    interface: Interface
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSlot:
+    """Write a slot's configuration and owner; when ``fresh``, with a full bucket and zero counters."""
+
+    index: int
+    slot: Slot
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Attach our filter, or replace it in place."""
+
+    point: HookPoint
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Remove our filter."""
+
+    point: HookPoint
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSlot:
+    """Give a slot back."""
+
+    index: int
+
+
+Action = AddQueue | WriteSlot | Attach | Detach | FreeSlot | RemoveQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions in the order in which they are to be done, and the limits that found no free slot."""
+
+    actions: tuple[Action, ...]
+    without_slot: tuple[SlotKey, ...] = ()
+
+
+def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
+    """The actions that make the observed state the desired one. Planning again after them yields none."""
+    placed, without_slot = _place(desired, observed)
+    queues = {point.interface for key in placed if desired[key].delays for point in desired[key].points}
+    return Plan(
+        (
+            *(AddQueue(interface) for interface in sorted(queues - observed.queues)),
+            *_writes(desired, placed, observed),
+            *_attachments(desired, placed, observed),
+            *_detachments(desired, placed, observed),
+            *_releases(placed, observed),
+            *(RemoveQueue(interface) for interface in sorted(observed.queues - queues)),
+        ),
+        tuple(without_slot),
+    )
+
+
+def _place(desired: Mapping[SlotKey, Wanted], observed: Observed) -> tuple[dict[SlotKey, int], list[SlotKey]]:
+    """Where each limit goes: the slot that it has, else the lowest free one."""
+    has: dict[SlotKey, int] = {}
+    for index, slot in sorted(observed.slots.items()):
+        has.setdefault(slot.owner.key, index)
+    free = (index for index in range(FIRST_SLOT, observed.slot_count) if index not in observed.slots)
+    placed = {key: has[key] for key in desired if key in has}
+    without_slot = []
+    for key in sorted(desired.keys() - placed.keys(), key=str):
+        index = next(free, NO_SLOT)
+        if index == NO_SLOT:
+            without_slot.append(key)
+        else:
+            placed[key] = index
+    return placed, without_slot
+
+
+def _writes(
+    desired: Mapping[SlotKey, Wanted], placed: Mapping[SlotKey, int], observed: Observed
+) -> Iterator[Action]:
+    for key, index in placed.items():
+        there = observed.slots.get(index)
+        if there != desired[key].slot:
+            yield WriteSlot(index, desired[key].slot, fresh=there is None)
+
+
+def _attachments(
+    desired: Mapping[SlotKey, Wanted], placed: Mapping[SlotKey, int], observed: Observed
+) -> Iterator[Action]:
+    for key, index in placed.items():
+        for point in sorted(desired[key].points):
+            if observed.filters.get(point) != Attached(index, current=True):
+                yield Attach(point, index)
+
+
+def _detachments(
+    desired: Mapping[SlotKey, Wanted], placed: Mapping[SlotKey, int], observed: Observed
+) -> Iterator[Action]:
+    wanted = {point for key in placed for point in desired[key].points}
+    for point, attached in sorted(observed.filters.items(), key=lambda item: item[0]):
+        if point not in wanted and _is_of_a_pod_or_nobody(observed.slots.get(attached.slot)):
+            yield Detach(point)
+
+
+def _releases(placed: Mapping[SlotKey, int], observed: Observed) -> Iterator[Action]:
+    kept = set(placed.values())
+    for index, slot in sorted(observed.slots.items()):
+        if index not in kept and _is_of_a_pod_or_nobody(slot):
+            yield FreeSlot(index)
+
+
+def _is_of_a_pod_or_nobody(slot: Slot | None) -> bool:
+    return slot is None or isinstance(slot.owner.key.subject, PodId)

@@ -1,0 +1,262 @@
+"""The conditions of a policy: what is the case, why, and what to do about it.
+
+Reasons and messages are the interface of the people who run it: see docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tokenbucket import __version__
+from tokenbucket.core.api.policy import Direction, Mode
+from tokenbucket.core.planning.desired import DEGRADING, Reason
+from tokenbucket.core.status.summary import Entry, Summary, in_number, some_of
+
+_DEGRADING = DEGRADING | {Reason.BYPASSED, Reason.NO_INTERFACE, Reason.CONTENDED}
+_NOT_FAILING = DEGRADING | {Reason.NO_ADDRESS}
+_KNOWN = frozenset(map(str, Reason))
+_REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)
+"""What the schema allows; a report of another version may say anything."""
+_NAMED = 3
+"""So many reasons or policies are named in a message."""
+_LONGEST_MESSAGE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """A condition, but for its type and time."""
+
+    status: str
+    reason: str
+    message: str
+
+
+def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dict[str, str | int]]:
+    """Accepted, Programmed, Degraded and Ready. One whose status is as in ``previous`` keeps its time;
+    ``now`` is RFC 3339.
+    """
+    accepted, programmed = _accepted(total), _programmed(total)
+    verdicts = {
+        "Accepted": accepted,
+        "Programmed": programmed,
+        "Degraded": _degraded(total),
+        "Ready": programmed if accepted.status == "True" else accepted,
+    }
+    since = {
+        (str(each.get("type")), str(each.get("status"))): str(each.get("lastTransitionTime") or "")
+        for each in previous
+        if isinstance(each, Mapping)
+    }
+    return [
+        {
+            "type": name,
+            "status": verdict.status,
+            "observedGeneration": total.head.generation,
+            "lastTransitionTime": since.get((name, verdict.status)) or now,
+            "reason": verdict.reason,
+            "message": verdict.message[:_LONGEST_MESSAGE],
+        }
+        for name, verdict in verdicts.items()
+    ]
+
+
+def _accepted(total: Summary) -> _Verdict:
+    if total.head.refused:
+        return _Verdict("False", "Invalid", total.head.refused)
+    if total.refusing:
+        first = total.refusing[0]
+        version = first.node.report.agent_version or "an unknown version"
+        differs = f"; the controller accepts it: the agent there is of {version}, and not of {__version__}"
+        message = f"refused on {_nodes(total.refusing)}: {first.policy.refused}"
+        return _Verdict("False", "Invalid", message + differs * (version != __version__))
+    return _Verdict("True", "Accepted", "the policy is valid")
+
+
+def _programmed(total: Summary) -> _Verdict:
+    return next(filter(None, (rule(total) for rule in _RULES)), None) or _in_force(total)
+
+
+def _refused(total: Summary) -> _Verdict | None:
+    if total.head.refused:
+        return _Verdict("False", "Failed", "the policy is invalid, see Accepted")
+    if total.refusing:
+        message = f"refused on {_nodes(total.refusing)}, see Accepted; in force on "
+        return _Verdict("False", "Failed", message + total.of_pods(total.pods("programmed")))
+    return None
+
+
+def _all_off(total: Summary) -> _Verdict | None:
+    return _some_off(total) if total.matched and total.pods("off") >= total.matched else None
+
+
+def _failed(total: Summary) -> _Verdict | None:
+    failed = total.pods("failed")
+    if not failed:
+        return None
+    worst = max(total.current, key=lambda entry: entry.policy.failed).node.name
+    why = _explain(_found(total.current, lambda reason: reason not in _NOT_FAILING))
+    message = f"not in force on {total.of_pods(failed)}{why}; see TokenBucketNode {worst}"
+    return _Verdict("False", "Failed", message)
+
+
+def _unavailable(total: Summary) -> _Verdict | None:
+    if not total.agents.alive and not total.dead:
+        message = "no agent is ready on any node: nobody tells which pods spec.podSelector selects"
+        return _Verdict("Unknown", "AgentUnavailable", message)
+    if not total.dead:
+        return _silent(total)
+    pods = sum(entry.policy.matched for entry in total.dead)
+    in_force = all(
+        entry.policy.programmed >= entry.policy.matched and entry.policy.generation == total.head.generation
+        for entry in total.dead
+    )
+    times = [entry.node.since for entry in total.dead if entry.node.since]
+    last = f", last {'in force' if in_force else 'reported'} at {min(times)}" if times else ""
+    names = some_of(entry.node.name for entry in total.dead)
+    where = f"{in_number(pods, 'pod')} on {in_number(len(total.dead), 'node')}"
+    message = f"{where}{last}; no agent is ready on {names}"
+    return _Verdict("Unknown", "AgentUnavailable", message)
+
+
+def _silent(total: Summary) -> _Verdict | None:
+    if not total.agents.silent:
+        return None
+    known = f"in force on {total.of_pods(total.pods('programmed'))} elsewhere" if total.matched else ""
+    message = (
+        f"no agent reports from {some_of(total.agents.silent)}: nobody tells which pods are selected there; "
+        "delete the TokenBucketNode of a node that is to have no agent"
+    )
+    return _Verdict("Unknown", "AgentUnavailable", "; ".join(filter(None, (message, known))))
+
+
+def _all_overridden(total: Summary) -> _Verdict | None:
+    if not total.matched or total.pods("overridden") < total.matched:
+        return None
+    observes = " (one that only observes gives way to all that enforce)"
+    but = observes if total.head.mode is Mode.OBSERVE else ""
+    winners = _winners(total) or "another policy"
+    message = f"in force instead: {winners}; raise spec.priority above{but}, or change a podSelector"
+    return _Verdict("False", "Overridden", message)
+
+
+def _some_off(total: Summary) -> _Verdict | None:
+    off = total.pods("off")
+    if not off:
+        return None
+    why = "spec.mode is Off" if total.head.mode is Mode.OFF else _switched(total, Mode.OFF)
+    return _Verdict("False", "Off", f"kept off {total.of_pods(off)}: {why}")
+
+
+def _observed_by_switch(total: Summary) -> _Verdict | None:
+    observed = total.pods("observed")
+    if not observed or total.head.mode is Mode.OBSERVE:
+        return None
+    why = _switched(total, Mode.OBSERVE)
+    return _Verdict("False", "Observed", f"counted, and not limited, on {total.of_pods(observed)}: {why}")
+
+
+def _switched(total: Summary, mode: Mode) -> str:
+    entries = [entry for entry in total.current if entry.node.report.enforcement == mode]
+    return f"enforcement is {mode} on {_nodes(entries)}, by the ConfigMap or the node's label"
+
+
+def _pending(total: Summary) -> _Verdict | None:
+    parts = []
+    if total.behind:
+        nodes = f"{len(total.behind)} of {in_number(len(total.entries), 'node')}"
+        verb = "has" if len(total.behind) == 1 else "have"
+        parts.append(f"{nodes} {verb} not yet reported generation {total.head.generation}")
+    if total.pending:
+        why = _explain(_found(total.current, lambda reason: reason == Reason.NO_ADDRESS))
+        parts.append(f"not yet in force on {total.of_pods(total.pending)}{why}")
+    return _Verdict("False", "Pending", "; ".join(parts)) if parts else None
+
+
+_RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
+    _refused,
+    _all_off,
+    _failed,
+    _unavailable,
+    _all_overridden,
+    _some_off,
+    _observed_by_switch,
+    _pending,
+)
+"""In order of precedence."""
+
+
+def _in_force(total: Summary) -> _Verdict:
+    if not total.matched:
+        namespace = total.head.namespace
+        return _Verdict("True", "NoMatchingPods", f"spec.podSelector selects no pod of namespace {namespace}")
+    winners = _winners(total)
+    but = f"; in force instead: {winners}" if winners else ""
+    nodes = in_number(sum(1 for entry in total.current if entry.policy.matched), "node")
+    where = f"on {total.of_pods(total.pods('programmed'))}, on {nodes}{but}"
+    if total.head.mode is Mode.OBSERVE:
+        return _Verdict("True", "Observed", f"counted, and not limited, {where}")
+    return _Verdict("True", "Programmed", f"in force {where}")
+
+
+def _degraded(total: Summary) -> _Verdict:
+    found = _found(total.of_generation, lambda reason: reason in _DEGRADING or reason not in _KNOWN)
+    if not found:
+        return _Verdict("False", "AsDeclared", "no pod is limited otherwise than declared")
+    return _Verdict("True", found[0].reason, f"not as declared{_explain(found)}")
+
+
+@dataclass(slots=True)
+class _Found:
+    """One reason, over all nodes."""
+
+    reason: str
+    pods: int = 0
+    nodes: set[str] = field(default_factory=set)
+    messages: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        message = min(self.messages, key=lambda text: (-self.messages[text], text))
+        where = f"{in_number(self.pods, 'pod')} on {in_number(len(self.nodes), 'node')}"
+        return f"{self.reason} on {where}{f' ({message})' if message else ''}"
+
+
+def _found(entries: Iterable[Entry], wanted: Callable[[str], bool]) -> list[_Found]:
+    """Reasons, that of the most pods first."""
+    found: dict[str, _Found] = {}
+    for entry in entries:
+        for each in entry.policy.reasons:
+            if each.pods > 0 and _REASON.fullmatch(each.reason) and wanted(each.reason):
+                reason = found.setdefault(each.reason, _Found(each.reason))
+                reason.pods += each.pods
+                reason.nodes.add(entry.node.name)
+                reason.messages[each.message] += each.pods
+    return sorted(found.values(), key=lambda each: (-each.pods, each.reason))
+
+
+def _explain(found: Sequence[_Found]) -> str:
+    more = f"; {in_number(len(found) - _NAMED, 'reason')} more" if len(found) > _NAMED else ""
+    return f": {'; '.join(map(str, found[:_NAMED]))}{more}" if found else ""
+
+
+def _winners(total: Summary) -> str:
+    """Such as "shop/other (ingress of 3 pods, egress of 1 pod)"."""
+    pods: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in total.current:
+        for each in entry.policy.overridden_by:
+            pods[each.policy or "another policy"][each.direction] += each.pods
+    ranked = sorted(pods, key=lambda policy: (-pods[policy].total(), policy))
+    return some_of(f"{policy} ({_directions(pods[policy])})" for policy in ranked)
+
+
+def _directions(pods: Counter[str]) -> str:
+    known = [direction.value for direction in Direction if pods[direction.value]]
+    return ", ".join(f"{direction} of {in_number(pods[direction], 'pod')}" for direction in known)
+
+
+def _nodes(entries: Iterable[Entry]) -> str:
+    """Such as "2 nodes (a, b)"."""
+    names = [entry.node.name for entry in entries]
+    return f"{in_number(len(names), 'node')} ({some_of(names)})"

@@ -1,0 +1,185 @@
+"""What an agent reports of each policy: how many of its pods have it in force, and why the others do not."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tokenbucket.core.api.node_report import Override, PodReport, PolicyReport, ReasonCount
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Direction, Mode, Policy, Refused
+from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.planning.desired import DEGRADING, Deviation, InForce, Reason
+from tokenbucket.core.planning.precedence import Winners
+
+_WAITS = {Reason.NO_ADDRESS}
+_PROGRAMMED = {"programmed", "degraded"}
+_REASONS = 16
+_OVERRIDES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything that a report is made of: what was wanted, and what became of it."""
+
+    policies: Sequence[Policy]
+    refused: Sequence[Refused]
+    pods: Sequence[Pod]
+    enforcement: Mode
+    findings: Sequence[Deviation]
+    in_force: Mapping[SlotKey, InForce]
+    fq: bool = False
+    """Whether the node's kernel can hold packets back."""
+    problem: str = ""
+    """What is wrong with the kill switch."""
+
+
+@dataclass(slots=True)
+class _Count:
+    """The pods of one policy."""
+
+    states: Counter[str] = field(default_factory=Counter)
+    reasons: dict[Reason, list[str]] = field(default_factory=lambda: defaultdict(list))
+    observed: int = 0
+    winners: Counter[tuple[str, Direction]] = field(default_factory=Counter)
+    words: dict[Direction, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    actions: dict[Direction, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+
+def tally(situation: Situation) -> tuple[PolicyReport, ...]:
+    """One report for each policy that selects a pod here, and for each that was refused."""
+    pods: dict[str, list[Pod]] = defaultdict(list)
+    for pod in situation.pods:
+        if not pod.ended:
+            pods[pod.id.namespace].append(pod)
+    judge = _Judge(situation)
+    reports = [_refusal(refused) for refused in situation.refused]
+    for policy in situation.policies:
+        selected = [pod for pod in pods[policy.namespace] if policy.selector.matches(pod.labels)]
+        if selected:
+            reports.append(_report(policy, len(selected), judge.count(policy, selected)))
+    return tuple(sorted(reports, key=lambda report: (report.namespace, report.name)))
+
+
+def pods_not_programmed(situation: Situation) -> Iterator[PodReport]:
+    """For each limit that is not in force as declared, why."""
+    winners = Winners(situation.policies)
+    pods = {pod.id: pod for pod in situation.pods}
+    for finding in situation.findings:
+        pod = pods.get(finding.key.subject) if isinstance(finding.key.subject, PodId) else None
+        policy = winners.of(pod).get(finding.key.direction) if pod else None
+        if pod and policy:
+            yield PodReport(
+                pod.id.namespace,
+                pod.id.name,
+                policy.name,
+                finding.key.direction.value,
+                finding.reason.value,
+                finding.message,
+            )
+
+
+class _Judge:
+    """Says of each pod how far a policy is in force there."""
+
+    def __init__(self, situation: Situation) -> None:
+        self._situation = situation
+        self._winners = Winners(situation.policies)
+        self._found: dict[SlotKey, list[Deviation]] = defaultdict(list)
+        for finding in situation.findings:
+            self._found[finding.key].append(finding)
+
+    def count(self, policy: Policy, pods: Sequence[Pod]) -> _Count:
+        count = _Count()
+        for pod in pods:
+            count.states[self._state(policy, pod, count)] += 1
+        return count
+
+    def _state(self, policy: Policy, pod: Pod, count: _Count) -> str:
+        in_force = self._situation.in_force
+        if Mode.OFF in {policy.mode, self._situation.enforcement}:
+            return "off"
+        winning = self._winners.of(pod)
+        count.winners.update(
+            (str(winning[each]), each) for each in policy.limits if winning[each] is not policy
+        )
+        keys = [SlotKey(pod.id, each) for each in policy.limits if winning[each] is policy]
+        if not keys:
+            return "overridden"
+        reasons = {finding.reason: finding.message for key in keys for finding in self._found.get(key, ())}
+        for reason, message in reasons.items():
+            count.reasons[reason].append(message)
+        for key in in_force.keys() & set(keys):
+            count.words[key.direction][in_force[key].words] += 1
+            count.actions[key.direction][in_force[key].action] += 1
+        state = _judge(set(reasons), in_force=in_force.keys() >= set(keys))
+        if state in _PROGRAMMED and any(in_force[key].config.observe for key in keys):
+            count.observed += 1
+        return state
+
+
+def _judge(reasons: set[Reason], *, in_force: bool) -> str:
+    """A pod is programmed only if every direction of the policy is in force."""
+    if reasons - _WAITS - DEGRADING:
+        return "failed"
+    if not in_force:
+        return "pending"
+    return "degraded" if reasons & DEGRADING else "programmed"
+
+
+def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:
+    states = count.states
+    reasons = [
+        ReasonCount(reason.value, len(texts), texts[0])
+        for reason, texts in sorted(count.reasons.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+    return PolicyReport(
+        namespace=policy.namespace,
+        name=policy.name,
+        uid=policy.uid,
+        generation=policy.generation,
+        matched=matched,
+        programmed=sum(states[state] for state in _PROGRAMMED),
+        degraded=states["degraded"],
+        observed=count.observed,
+        failed=states["failed"],
+        pending=states["pending"],
+        overridden=states["overridden"],
+        overridden_by=_overrides(count.winners),
+        off=states["off"],
+        effective={direction.value: _most_common(words) for direction, words in count.words.items()},
+        action={direction.value: _most_common(words) for direction, words in count.actions.items()},
+        reasons=tuple(reasons[:_REASONS]),
+    )
+
+
+def _overrides(winners: Counter[tuple[str, Direction]]) -> tuple[Override, ...]:
+    """Who is in force instead, the one of the most pods first."""
+    ranked = sorted(winners.items(), key=lambda item: (-item[1], item[0]))[:_OVERRIDES]
+    return tuple(Override(policy, direction.value, pods) for (policy, direction), pods in ranked)
+
+
+def _refusal(refused: Refused) -> PolicyReport:
+    return PolicyReport(
+        namespace=refused.namespace,
+        name=refused.name,
+        uid=refused.uid,
+        generation=refused.generation,
+        refused=refused.message,
+    )
+
+
+def _most_common(words: Counter[str]) -> str:
+    """Of equally common ones the first by name, so that a report does not change without a cause."""
+    return min(words, key=lambda word: (-words[word], word), default="")
+
+
+def missing_limits(situation: Situation, winners: Winners, pod: Pod) -> str:
+    """What is not in force of a pod's limits; empty when all are. ``winners`` are of the situation."""
+    if situation.enforcement is Mode.OFF:
+        return ""
+    found = {finding.key: finding for finding in situation.findings}
+    keys = [SlotKey(pod.id, direction) for direction in winners.of(pod)]
+    missing = [key for key in keys if key not in situation.in_force]
+    return "; ".join(str(found.get(key, f"{key}: not in force yet")) for key in missing)

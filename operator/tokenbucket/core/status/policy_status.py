@@ -1,0 +1,79 @@
+"""The status of a policy, summed from what the agents report: a pure function.
+
+Computed again with its own conditions as the previous ones it gives an equal document, so that nothing is
+written where nothing has changed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.status.conditions import conditions
+from tokenbucket.core.status.summary import Agents, NodeState, PolicyHead, Summary, in_number, summary_of
+
+_LONGEST_WORDS = 512
+
+
+def policy_status(
+    policy: PolicyHead,
+    reports: Iterable[NodeState],
+    previous_conditions: Iterable[object],
+    now: str,
+    agents: Agents,
+) -> dict[str, Any]:
+    """The whole status of a TokenBucketPolicy.
+
+    ``reports`` are those that speak of it; ``now`` is RFC 3339.
+    """
+    total = summary_of(policy, reports, agents)
+    programmed, matched = total.pods("programmed"), total.matched
+    document = {
+        "observedGeneration": policy.generation,
+        "effective": {**policy.declared, **_effective(total)},
+        "action": _actions(total),
+        "pods": {
+            "matched": matched,
+            "programmed": programmed,
+            "degraded": total.pods("degraded"),
+            "failed": total.pods("failed"),
+            "summary": f"{programmed}/{matched}",
+        },
+        "nodes": {
+            "matched": sum(1 for entry in total.entries if entry.policy.matched),
+            "unavailable": len(total.dead),
+        },
+        "conditions": conditions(total, previous_conditions, now),
+    }
+    return {name: value for name, value in document.items() if value not in ({}, "")}
+
+
+def _effective(total: Summary) -> dict[str, str]:
+    found = {direction.value: _most_common(total, direction.value) for direction in Direction}
+    return {direction: words for direction, words in found.items() if words}
+
+
+def _most_common(total: Summary, direction: str) -> str:
+    pods: Counter[str] = Counter()
+    nodes: Counter[str] = Counter()
+    for entry in total.of_generation:
+        words = entry.policy.effective.get(direction)
+        if words:
+            pods[words] += entry.policy.programmed
+            nodes[words] += 1
+    if not nodes:
+        return ""
+    common = min(nodes, key=lambda words: (-pods[words], -nodes[words], words))
+    others = nodes.total() - nodes[common]
+    suffix = f" (differs on {in_number(others, 'node')})" if others else ""
+    return common[: _LONGEST_WORDS - len(suffix)] + suffix
+
+
+def _actions(total: Summary) -> str:
+    pods: Counter[str] = Counter()
+    for entry in total.of_generation:
+        for action in filter(None, entry.policy.action.values()):
+            pods[action] += entry.policy.programmed
+    return ", ".join(sorted(pods, key=lambda action: (-pods[action], action)))[:_LONGEST_WORDS]

@@ -1,0 +1,1 @@
+"""One-shot operations on this node, for the command line."""

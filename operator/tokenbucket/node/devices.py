@@ -1,0 +1,182 @@
+"""Limits attached by hand to any interface, without pods: the use of the proof of concept."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenbucket.bpf.load import ensure_loaded
+from tokenbucket.bpf.locks import Locks
+from tokenbucket.bpf.pins import Pins
+from tokenbucket.bpf.slots import Programs, Slots
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.limits.bucket import Bucket
+from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotKey, config_of
+from tokenbucket.core.planning.hook import device_hook
+from tokenbucket.core.planning.plan import FIRST_SLOT
+from tokenbucket.errors import KernelError, TokenBucketError
+from tokenbucket.layout import NO_SLOT
+from tokenbucket.netlink.connection import Connection, connect
+from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.links import Link, find_link, read_link
+from tokenbucket.netlink.namespaces import Namespace, namespace_at, own_namespace, reachable_namespaces
+from tokenbucket.netlink.queues import read_roots, remove_fq
+
+NAMED_NAMESPACES = Path("/run/netns")
+
+
+class TakenError(TokenBucketError):
+    """The hook has a limit of ours that is not this device's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An interface of a namespace."""
+
+    namespace: Namespace
+    name: str
+
+    def key(self, direction: Direction) -> SlotKey:
+        """Identity of its limit."""
+        return SlotKey(DeviceId(self.namespace.inode, self.name), direction)
+
+
+def device(name: str, netns: str | None) -> Device:
+    """The interface of that name; ``netns`` is a name in /run/netns or a path. Raises KernelError."""
+    if netns is None:
+        return Device(own_namespace(), name)
+    return Device(namespace_at(Path(netns) if "/" in netns else NAMED_NAMESPACES / netns), name)
+
+
+def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> None:
+    """Limits an interface, or changes its limit and keeps its tokens.
+
+    Raises TakenError when a pod's limit is on that hook, KernelError, LoadError and UnsupportedError.
+    """
+    build = ensure_loaded(pins)
+    key = target.key(direction)
+    slot = Slot(Owner(key), config_of(bucket, direction, node_reserve=False))
+    with (
+        Locks.of(pins).writing(),
+        connect(target.namespace.path) as connection,
+        Slots(pins) as slots,
+        closing(Programs(pins, build)) as programs,
+    ):
+        link = _link(connection, target.name)
+        hook = device_hook(direction)
+        in_use = slots.read()
+        index = _slot_for(key, in_use, slots.count)
+        _refuse_if_taken(Filters(connection), slots, link, direction, index)
+        slots.write(index, slot, fresh=index not in in_use)
+        try:
+            Filters(connection).attach(link.ifindex, hook, programs.fds[hook], index)
+        except TokenBucketError:
+            if index not in in_use:
+                slots.free(index)
+            raise
+
+
+def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
+    """Lifts the limits of an interface. Returns whether there were any. Raises KernelError."""
+    keys = {target.key(direction): device_hook(direction) for direction in directions}
+    with Locks.of(pins).writing(), Slots(pins) as slots, connect(target.namespace.path) as connection:
+        mine = {index: slot.owner.key for index, slot in slots.read().items() if slot.owner.key in keys}
+        filters, link = Filters(connection), find_link(connection, target.name)
+        hooks = {keys[key] for key in mine.values()}
+        if link:
+            of_previous_layouts = {
+                ours.hook
+                for ours in filters.read(link.ifindex).ours
+                if slots.limits_device_in_another_layout(ours.slot, ours.prog_id)
+            }
+            hooks |= of_previous_layouts & set(keys.values())
+            for hook in hooks:
+                filters.detach(link.ifindex, hook)
+        for index in mine:
+            slots.free(index)
+    return bool(hooks)
+
+
+def detach_all(pins: Pins) -> int:
+    """Removes every pin, and every filter and queue of ours on this machine. Returns the number of filters
+    removed.
+
+    In other namespaces those count as ours that run a program of these pins: what an agent with other pins
+    has there is its own. A namespace that may not be entered is left out: nothing was put there either.
+
+    Raises LockedError while an agent runs, because it would put them back, and KernelError.
+    """
+    locks = Locks.of(pins)
+    with locks.only_agent(), locks.writing():
+        own, programs = own_namespace(), pins.program_ids()
+        with connect() as connection:
+            removed = _detach_all_by(connection, None)
+        others = (each for each in reachable_namespaces() if each.inode != own.inode)
+        removed += sum(_detach_all_in(each, programs) for each in others)
+        pins.remove()
+    return removed
+
+
+def _detach_all_in(namespace: Namespace, programs: set[int]) -> int:
+    try:
+        with connect(namespace.path) as connection:
+            return _detach_all_by(connection, programs)
+    except KernelError as error:
+        if error.errno in {errno.ENOENT, errno.EINVAL, errno.EPERM}:  # ended meanwhile, or not for us
+            return 0
+        raise
+
+
+def _detach_all_by(connection: Connection, programs: set[int] | None) -> int:
+    """``programs`` are those whose filters go; ``None`` is all of ours, also what lost its pins."""
+    filters = Filters(connection)
+    found = filters.read_all()
+    ours = [
+        each
+        for of_link in found.values()
+        for each in of_link.ours
+        if programs is None or each.prog_id in programs
+    ]
+    for each in ours:
+        filters.detach(each.ifindex, each.hook)
+    for ifindex in found:
+        if any(each.ifindex == ifindex for each in ours) or _is_of_a_pod(connection, ifindex):
+            filters.remove_empty_clsact(ifindex)
+    for ifindex in read_roots(connection):
+        remove_fq(connection, ifindex, at_once=True)
+    return len(ours)
+
+
+def _is_of_a_pod(connection: Connection, ifindex: int) -> bool:
+    """Whether it leads to another namespace. Such an interface may have had a limit before."""
+    link = read_link(connection, ifindex)
+    return link is not None and link.nsid is not None
+
+
+def _link(connection: Connection, name: str) -> Link:
+    link = find_link(connection, name)
+    if link is None:
+        raise KernelError("find interface", name, errno.ENODEV)
+    return link
+
+
+def _slot_for(key: SlotKey, in_use: dict[int, Slot], count: int) -> int:
+    for index, slot in in_use.items():
+        if slot.owner.key == key:
+            return index
+    for index in range(FIRST_SLOT, count):
+        if index not in in_use:
+            return index
+    raise TakenError(f"{key}: all {count} slots are taken")
+
+
+def _refuse_if_taken(filters: Filters, slots: Slots, link: Link, direction: Direction, index: int) -> None:
+    for ours in filters.read(link.ifindex).ours:
+        slot = slots.named(ours.slot, ours.prog_id)
+        if ours.hook is device_hook(direction) and slot not in {index, NO_SLOT}:
+            raise TakenError(
+                f"{link.name} {direction}: has a limit already, in slot {ours.slot}; see 'tokenbucket status'"
+            )
