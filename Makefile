@@ -8,6 +8,7 @@ CODE   := operator/tokenbucket tests bench examples hack
 C_FILES = $(wildcard operator/bpf/*.[ch] tests/bpf/programs/*.c tests/netns/programs/*.c bench/*.c)
 
 IMAGE ?= localhost/tokenbucket:test
+SET_UP := PYTHONPATH=.:operator:tests/e2e $(PYTHON) -m tests.set_up
 PLAY   := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.play
 
 OBJECT := build/tokenbucket.o
@@ -19,7 +20,7 @@ ifneq ($(V),1)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,10 +49,13 @@ lint: setup ## formats, linter, types, layers, spelling
 	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell $(CODE) operator/bpf docs *.md
 
-test: test-quick test-kernels e2e ## every test, of test-vm what is short; REQUIRE=unit,chart,bpf,netns,vm,e2e: fail rather than skip
+test: chart-setup vm-setup e2e-setup test-quick test-kernels e2e ## every test, of test-vm what is short; REQUIRE=unit,chart,bpf,netns,vm,e2e: fail rather than skip
 
-test-quick: cluster-setup tokenbucket.o ## the tests of unit, chart, bpf and netns
-	$(PYTHON) -m pytest $(ARGS)
+test-quick: chart-setup tokenbucket.o ## the tests of unit, chart, bpf and netns, without network
+	hack/without-network.sh $(PYTHON) -m pytest $(ARGS)
+
+test-fresh: setup ## test-quick in a clone with empty caches, as on a new machine (root)
+	hack/fresh-run.sh setup test-quick
 
 test-unit: setup ## tests that need nothing
 	$(PYTHON) -m pytest tests/unit $(ARGS)
@@ -62,16 +66,16 @@ test-bpf: setup ## tests of the program under BPF_PROG_TEST_RUN (root)
 test-netns: setup ## tests with namespaces, veths and traffic (root)
 	$(PYTHON) -m pytest tests/netns $(ARGS)
 
-test-chart: cluster-setup ## tests of the Helm chart
+test-chart: chart-setup ## tests of the Helm chart
 	$(PYTHON) -m pytest tests/chart $(ARGS)
 
-test-vm: cluster-setup ## the bpf and netns rungs on Debian's kernels, in virtual machines (root, an hour)
+test-vm: vm-setup ## the bpf and netns rungs on Debian's kernels, in virtual machines (root, an hour)
 	$(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
 
-test-kernels: cluster-setup ## what is short of them (root)
+test-kernels: vm-setup ## what is short of them (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
 
-e2e: cluster-setup ## tests on a real Kubernetes cluster, which the first time is built (root, 25 min; 10 more then)
+e2e: e2e-setup ## tests on a real Kubernetes cluster, which the first time is built (root, 25 min; 10 more then)
 	$(PYTHON) -m pytest tests/e2e --timeout=1800 $(ARGS)
 
 e2e-kind: setup ## the same on a kind cluster (docker, kind, helm, kubectl)
@@ -91,6 +95,9 @@ cluster-down: setup ## end the cluster, leaving nothing
 
 cluster-setup: setup
 	hack/install-packages.sh tests/e2e/cluster/packages.txt
+
+chart-setup vm-setup e2e-setup: cluster-setup
+	$(SET_UP) $(@:-setup=)
 
 demo: setup ## pods without a cluster, limited before your eyes (root, under 90 s)
 	$(PYTHON) examples/demo

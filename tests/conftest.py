@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from cluster.store import ONLY_BUILT
 from tests import rungs
 
 TESTS = Path(__file__).parent
@@ -29,6 +30,8 @@ settings.load_profile("tokenbucket")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(part, ...): of the kernel; one of {', '.join(rungs.PARTS)}")
+    # A test, and each program that it starts, uses what 'make ...-setup' has built; it builds nothing.
+    os.environ[ONLY_BUILT] = "1"
     required = [name.strip() for name in os.environ.get("REQUIRE", "").split(",") if name.strip()]
     unknown = sorted(set(required) - rungs.PROBES.keys())
     if unknown:

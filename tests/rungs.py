@@ -25,7 +25,7 @@ def _unit() -> str | None:
 
 
 def _chart() -> str | None:
-    return None  # helm is built when it is needed
+    return None  # a test names the make target of a tool that is missing
 
 
 def _bpf() -> str | None:

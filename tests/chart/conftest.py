@@ -1,4 +1,4 @@
-"""helm, built from its Go module where the cache lacks it."""
+"""Fixtures of the chart rung: helm, and the chart as helm renders it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ import pytest
 
 from cluster import binaries
 from tests.chart.chart import EVERYTHING, Chart, Manifests
-
-BUILD_TIMEOUT_S = 900
-"""The first test of a machine waits until helm is built."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.timeout(BUILD_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")

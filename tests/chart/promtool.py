@@ -1,17 +1,22 @@
-"""promtool, of Debian's package of Prometheus: unpacked, not installed, which would start a server."""
+"""promtool, from Debian's package of Prometheus: unpacked, not installed, as that would start a server."""
 
 from __future__ import annotations
 
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 
+from cluster.command import run
+from cluster.errors import ClusterError
 from cluster.store import build_once, digest
 
 
 def promtool() -> Path:
-    """The program: the machine's own, or Debian's. Raises CalledProcessError where it cannot be had."""
+    """Return the path of promtool: the machine's own, or Debian's, unpacked if the cache lacks it.
+
+    Raises:
+        ClusterError: the package cannot be downloaded, or must not be now.
+    """
     found = shutil.which("promtool")
     if found:
         return Path(found)
@@ -20,12 +25,20 @@ def promtool() -> Path:
 
 
 def _unpack(target: Path) -> None:
-    subprocess.run(
-        ["apt-get", "download", "prometheus"], cwd=target, check=True, capture_output=True, text=True
-    )
+    _download("prometheus", target)
     [package] = target.glob("prometheus_*.deb")
     whole = target / "package"
-    subprocess.run(["dpkg", "--extract", package, whole], check=True, capture_output=True, text=True)
+    run(["dpkg", "--extract", package, whole], part="promtool")
     (whole / "usr/bin/promtool").rename(target / "promtool")
     shutil.rmtree(whole)
     package.unlink()
+
+
+def _download(package: str, folder: Path) -> None:
+    """Download a package. A list of packages that is missing or old is updated first."""
+    download = ["apt-get", "download", "--quiet=2", package]
+    try:
+        run(download, part="promtool", cwd=folder)
+    except ClusterError:
+        run(["apt-get", "update", "--quiet=2"], part="promtool")
+        run(download, part="promtool", cwd=folder)

@@ -38,8 +38,8 @@ def operator_image() -> Image:
 @functools.cache
 def layout_image() -> Image:
     """The same program, with another version of the layout of what it pins."""
-    operator_image()
-    return build_image(LAYOUT_TAG, Path(__file__).parent / "other_layout", arguments=[f"IMAGE={TAG}"])
+    context = Path(__file__).parent / "other_layout"
+    return build_image(LAYOUT_TAG, context, arguments=[f"IMAGE={TAG}"], base=operator_image())
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.store import build_once, cache_root, keep_newest
+from cluster.errors import ClusterError
+from cluster.store import ONLY_BUILT, build_once, cache_root, keep_newest
 
 _BUILD_AND_DIE = """
 import os, signal
@@ -25,6 +26,7 @@ build_once("thing", "0123456789abcdef", build)
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENBUCKET_E2E_CACHE", str(tmp_path))
+    monkeypatch.delenv(ONLY_BUILT)
 
 
 def fill(target: Path) -> None:
@@ -36,6 +38,17 @@ def test_what_is_there_is_not_built_again() -> None:
     """The second builder is not called."""
     first = build_once("thing", "0123456789abcdef", fill)
     assert build_once("thing", "0123456789abcdef", lambda _: pytest.fail("built again")) == first
+
+
+def test_a_missing_thing_is_not_built_by_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the make target that builds it."""
+    monkeypatch.setenv(ONLY_BUILT, "1")
+    with pytest.raises(ClusterError, match="helm: not built; run 'make chart-setup'"):
+        build_once("helm", "0123456789abcdef", fill)
+    monkeypatch.delenv(ONLY_BUILT)
+    built = build_once("helm", "0123456789abcdef", fill)
+    monkeypatch.setenv(ONLY_BUILT, "1")
+    assert build_once("helm", "0123456789abcdef", fill) == built
 
 
 def test_a_failed_build_leaves_nothing() -> None:

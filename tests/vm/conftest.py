@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import pytest
 
@@ -17,29 +16,16 @@ _OPTIONS = ["-p", "no:randomly", "--hypothesis-profile=few", "--durations=20", "
 _SHORT = ["--short"] if os.environ.get("TOKENBUCKET_VM") == "short" else []
 _RUNGS = {rung: [f"tests/{rung}", "-p", "tests.vm.inside", *_OPTIONS, *_SHORT] for rung in ("bpf", "netns")}
 _AT_A_TIME = 2
-_POOL = pytest.StashKey[ThreadPoolExecutor]()
 _ENDED = pytest.StashKey[list[Ended]]()
 
 Rungs = Callable[[Kernel], dict[str, Ended]]
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    if not any(map(_is_ours, session.items)):
-        return
-    pool = ThreadPoolExecutor(_AT_A_TIME)
-    # Its threads begin now, and so keep the network that kernels are fetched by: other rungs move the main
-    # thread, and no other, to namespaces of its own.
-    all_begun = Barrier(_AT_A_TIME)
-    for _ in range(_AT_A_TIME):
-        pool.submit(all_begun.wait)
-    session.config.stash[_POOL] = pool
 
 
 @pytest.fixture(scope="session")
 def rungs_in(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rungs]:
     """How the rungs ended in the machine with a kernel. All machines that tests want begin at once."""
     wanted = {item.callspec.params["kernel"]: None for item in request.session.items if _is_ours(item)}
-    with request.config.stash[_POOL] as pool:
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
         running = {
             kernel: pool.submit(run_rungs, kernel, _RUNGS, tmp_path_factory.mktemp(f"kernel-{kernel}-"))
             for kernel in wanted

@@ -7,7 +7,6 @@ import pytest
 from tests.vm.conftest import Rungs
 from tests.vm.kernels import KERNELS, Kernel
 
-# The first one may have to wait for kernels to be fetched, too.
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.parametrize("kernel", KERNELS, ids=str)]
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from . import debian
 from .binaries import Binaries
 from .buildah import bud, buildah, have_base
-from .store import build_once, digest, keep_newest
+from .errors import ClusterError
+from .store import build_once, cache_root, digest, keep_newest, may_build
 
 _KEPT = 8
 """How many images the cache holds: each change of a Dockerfile's context makes one."""
@@ -57,22 +58,52 @@ def build_image(
     dockerfile: Path | None = None,
     arguments: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
+    *,
+    base: Image | None = None,
 ) -> Image:
-    """Builds a Dockerfile whose only base is ``debian:trixie-slim``. Steps whose input is the same are not
-    repeated. ``arguments`` are build arguments, "NAME=value".
+    """Build a Dockerfile whose only base is ``debian:trixie-slim`` or ``base``, if its input has changed.
 
-    Raises ClusterError with the end of the build's output.
+    ``arguments`` are build arguments, "NAME=value".
+
+    Raises:
+        ClusterError: with the end of the build's output; or the image is missing and must not be built now.
     """
-    have_base(debian.root_archive(say))
     file = dockerfile or context / "Dockerfile"
-    say(f"image {tag}")
-    options = [f"--build-arg={argument}" for argument in arguments]
-    bud("--layers", *options, "--tag", tag, "--file", file, context, part=f"image {tag}")
-    return _exported(tag)
+    bases = [base.identity if base else debian.root_archive(say).parent.name]
+    inputs = digest(tag, *bases, *arguments, file, *_described(context))
+    record = cache_root() / "images" / inputs
+    if not _is_known(record, tag):
+        may_build("image", f"image {tag}, of the files as they are now,")
+        if not base:
+            have_base(debian.root_archive(say))
+        say(f"image {tag}")
+        options = [f"--build-arg={argument}" for argument in arguments]
+        bud("--layers", *options, "--tag", tag, "--file", file, context, part=f"image {tag}")
+        record.parent.mkdir(exist_ok=True)
+        record.write_text(buildah("images", "--quiet", "--no-trunc", tag, part=f"image {tag}"))
+    return _exported(tag, record.read_text().strip())
 
 
-def _exported(tag: str) -> Image:
-    identity = buildah("images", "--quiet", "--no-trunc", tag, part=f"image {tag}").strip()
+def _is_known(record: Path, tag: str) -> bool:
+    """Whether the recorded image is still in buildah's store. It gets its tag again."""
+    try:
+        buildah("tag", record.read_text().strip().removeprefix("sha256:"), tag, part=f"image {tag}")
+    except (FileNotFoundError, ClusterError):
+        return False
+    return True
+
+
+def _described(context: Path) -> list[str | Path]:
+    """Names and files of a build's context, in order. Of .dockerignore, only what it lets in counts."""
+    ignore = context / ".dockerignore"
+    lines = ignore.read_text().splitlines() if ignore.exists() else ["!."]
+    allowed = [line[1:] for line in lines if line.startswith("!") and f"{line[1:]}/*" not in lines]
+    found = {path for name in allowed for path in ((context / name), *(context / name).rglob("*"))}
+    files = sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
+    return [part for path in files for part in (str(path.relative_to(context)), path)]
+
+
+def _exported(tag: str, identity: str) -> Image:
     source = identity.removeprefix("sha256:")
 
     def export(target: Path) -> None:

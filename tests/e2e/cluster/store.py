@@ -11,6 +11,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .errors import ClusterError
+
+ONLY_BUILT = "TOKENBUCKET_E2E_ONLY_BUILT"
+"""Environment variable. If it is 1, a missing thing is an error instead of a build: tests set it."""
+_MADE_BY = {
+    "helm": "make chart-setup",
+    "helm-unittest": "make chart-setup",
+    "promtool": "make chart-setup",
+    "kernel": "make vm-setup",
+    "vm": "make vm-setup",
+}
 _KEY = "[0-9a-f]" * 16
 
 
@@ -43,13 +54,24 @@ def build_once(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The folder ``<kind>-<key>`` of the cache; ``build`` fills it if it is not there yet.
 
     Two builds of the same folder do not collide, and one that fails or is killed leaves none.
+
+    Raises:
+        ClusterError: the folder is missing, and $TOKENBUCKET_E2E_ONLY_BUILT is 1.
     """
     target = cache_root() / f"{kind}-{key}"
     with locked(cache_root() / "locks" / target.name):
         if not target.exists():
+            may_build(kind)
             _build(target, build)
         os.utime(target)
     return target
+
+
+def may_build(kind: str, name: str = "") -> None:
+    """Raise ClusterError if things must not be built now. ``name`` tells several of a kind apart."""
+    if os.environ.get(ONLY_BUILT) == "1":
+        make = _MADE_BY.get(kind, "make e2e-setup")
+        raise ClusterError(name or kind, f"not built; run '{make}'")
 
 
 def keep_newest(kind: str, count: int) -> None:

@@ -1,0 +1,77 @@
+"""Builds everything that the tests of a rung use: ``python -m tests.set_up chart|vm|e2e``.
+
+Tests build and download nothing. What is there already is not built again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from cluster import virtual_machine
+from cluster.binaries import binaries, helm, helm_unittest
+from cluster.errors import ClusterError
+from cluster.image_store import disk, image_store
+from cluster.images import standard_images
+from tests.chart.promtool import promtool
+from tests.e2e.image import layout_image, operator_image
+from tests.vm.kernels import KERNELS
+
+
+def chart() -> None:
+    """Build helm, helm-unittest and promtool."""
+    helm(report)
+    helm_unittest(report)
+    promtool()
+
+
+def vm() -> None:
+    """Unpack the kernels, and install the program that boots them."""
+    for kernel in KERNELS:
+        virtual_machine.debian_kernel(kernel.series, kernel.suite, report)
+    virtual_machine.launcher()
+
+
+def e2e() -> None:
+    """Build the cluster's programs and images, and what its nodes keep of the images.
+
+    The suite's cluster has the images of tokenbucket. The clusters of tests/e2e/test_teardown.py have only
+    the standard images, and one of them always begins to boot a virtual machine.
+    """
+    programs = binaries(report)
+    standard = standard_images(programs, report)
+    report("images of tokenbucket")
+    suite = (*standard, operator_image(), layout_image())
+    virtual_machine.kernel(report)
+    virtual_machine.launcher()
+    image_store(suite, programs, report)
+    disk(standard, programs, report)
+    if os.environ.get("TOKENBUCKET_E2E_VM", "1") != "0":
+        disk(suite, programs, report)
+
+
+RUNGS: dict[str, Callable[[], None]] = {"chart": chart, "vm": vm, "e2e": e2e}
+
+
+def report(text: str) -> None:
+    """Print one line."""
+    print(text, flush=True)
+
+
+def main() -> int:
+    """Set up the named rungs. Return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rungs", nargs="+", choices=RUNGS)
+    try:
+        for name in parser.parse_args().rungs:
+            RUNGS[name]()
+    except ClusterError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
