@@ -1,6 +1,6 @@
 """Policies that are refused, with what the API server must say of them, and policies that are accepted.
 
-The agent's own check goes through the same table: see tests/unit/test_schema_agrees.py.
+The agent's own check goes through the same table: see tests/unit/core/api/test_schema_agrees.py.
 """
 
 from __future__ import annotations

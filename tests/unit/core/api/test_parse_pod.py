@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.unit.test_parse_policy import VALUES
+from tests.unit.core.api.test_parse_policy import VALUES
 from tokenbucket.bpf.slots import _owner, _owner_struct
 from tokenbucket.core.api.parse import parse_pod
 from tokenbucket.core.api.pod import PodId

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from tests.unit.test_report import STATUS_SCHEMA, misfits
+from tests.unit.core.api.test_node_report import STATUS_SCHEMA, misfits
 from tokenbucket.core.api.node_report import NodeReport, Override, PolicyReport, to_document
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate

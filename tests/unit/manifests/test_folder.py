@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_parse_policy import document
+from tests.unit.core.api.test_parse_policy import document
 from tokenbucket.agent.standalone import FolderSource
 from tokenbucket.manifests.documents import MAX_BYTES
 from tokenbucket.manifests.folder import Folder, parse_text

@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster.images import CLIENT_TAG
 from tests.e2e.image import TAG
 
-SCRIPT = (Path(__file__).parents[2] / "hack/e2e-kind.sh").read_text().splitlines()
+SCRIPT = (Path(__file__).parents[3] / "hack/e2e-kind.sh").read_text().splitlines()
 
 
 def test_kind_is_given_every_image_that_the_tests_take_from_the_nodes() -> None:

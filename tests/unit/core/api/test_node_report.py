@@ -95,7 +95,7 @@ FULL = to_document(
 )
 
 
-CRDS = yaml.safe_load_all((Path(__file__).parents[2] / "crds" / "tokenbucket.yaml").read_text())
+CRDS = yaml.safe_load_all((Path(__file__).parents[4] / "crds" / "tokenbucket.yaml").read_text())
 STATUS_SCHEMA = {
     crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][
         "status"

@@ -17,7 +17,7 @@ from tokenbucket.core.api.selector import Operator, Selector
 from tokenbucket.errors import SpecError
 from tokenbucket.units import MAX_TEXT, quantity
 
-CRDS = list(yaml.safe_load_all((Path(__file__).parents[2] / "crds" / "tokenbucket.yaml").read_text()))
+CRDS = list(yaml.safe_load_all((Path(__file__).parents[4] / "crds" / "tokenbucket.yaml").read_text()))
 BY_KIND = {crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0] for crd in CRDS}
 LISTS_FIELDS = {"properties", "additionalProperties"}
 

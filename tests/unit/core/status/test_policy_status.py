@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_report import STATUS_SCHEMA, misfits
+from tests.unit.core.api.test_node_report import STATUS_SCHEMA, misfits
 from tokenbucket import __version__
 from tokenbucket.core.api.node_report import NodeReport, Override, PolicyReport, ReasonCount
 from tokenbucket.core.api.policy import Mode

@@ -13,7 +13,7 @@ import yaml
 
 import tokenbucket
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPDX = "SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause"
 
 
