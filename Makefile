@@ -8,8 +8,8 @@ CODE   := operator/tokenbucket tests bench examples hack
 C_FILES = $(wildcard operator/bpf/*.[ch] tests/bpf/programs/*.c tests/netns/programs/*.c bench/*.c)
 
 IMAGE ?= localhost/tokenbucket:test
-SET_UP := PYTHONPATH=.:operator:tests/e2e $(PYTHON) -m tests.set_up
-PLAY   := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.play
+SET_UP      := PYTHONPATH=.:operator:tests/e2e $(PYTHON) -m tests.set_up
+DEV_CLUSTER := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.dev_cluster
 
 OBJECT := build/tokenbucket.o
 # Where Debian keeps asm/types.h, which the kernel's own headers include.
@@ -85,10 +85,10 @@ image: ## the image, with docker, podman or buildah
 	hack/image.sh $(IMAGE) $(ARGS)
 
 cluster: cluster-setup ## a real Kubernetes cluster on this machine, without a registry, with the chart installed (root); ARGS=--vm: also a node whose kernel has fq
-	$(PLAY) up $(ARGS)
+	$(DEV_CLUSTER) up $(ARGS)
 
 cluster-demo: cluster-setup ## limits at work on it
-	$(PLAY) demo $(ARGS)
+	$(DEV_CLUSTER) demo $(ARGS)
 
 cluster-down: setup ## end the cluster, leaving nothing
 	cd tests/e2e && ../../$(PYTHON) -m cluster down
