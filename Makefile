@@ -20,7 +20,7 @@ ifneq ($(V),1)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ lint: setup ## formats, linter, types, layers, spelling
 	$(VENV)/bin/mypy
 	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell $(CODE) operator/bpf docs *.md
+
+wording: setup ## banned words in docs, CRDs and Helm values; ARGS=-v: the figures
+	$(PYTHON) hack/wording.py $(ARGS)
 
 test: chart-setup vm-setup e2e-setup test-quick test-kernels e2e ## every test, of test-vm what is short; REQUIRE=unit,chart,bpf,netns,vm,e2e: fail rather than skip
 
