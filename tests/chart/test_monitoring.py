@@ -15,7 +15,7 @@ import yaml
 
 from tests.chart.chart import ROOT, Chart, ChartError, Document, Manifests
 from tests.chart.promtool import promtool
-from tokenbucket.core.planning.desired import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS
 from tokenbucket.metrics.controller import OF_THE_CONTROLLER
 
@@ -79,14 +79,19 @@ def test_what_alerts_and_legends_name_is_there(full: Manifests) -> None:
 
 
 def test_every_reason_has_its_alert(full: Manifests) -> None:
-    """But that a pod has no address yet, which is its own trouble."""
-    patterns = [
-        re.search(r'reason=~?"([^"]+)"', rule["expr"])[1]
+    """Exactly one; a reason that needs no manual action has none."""
+    selectors = [
+        re.findall(r'(\w+)(!?=)"([^"]+)"', rule["expr"])
         for rule in rules(full)
         if "limits_not_as_declared" in rule["expr"]
     ]
-    matched = [reason for reason in Reason for pattern in patterns if re.fullmatch(pattern, reason)]
-    assert sorted(matched) == sorted(set(Reason) - {Reason.NO_ADDRESS})
+    matched = [reason for reason in Reason for matchers in selectors if selects(matchers, reason)]
+    assert sorted(matched) == sorted(reason for reason in Reason if reason.effect is not Effect.PENDING)
+
+
+def selects(matchers: list[tuple[str, str, str]], reason: Reason) -> bool:
+    labels = {"reason": str(reason), "effect": str(reason.effect)}
+    return all((labels[label] == value) is (operator == "=") for label, operator, value in matchers)
 
 
 def test_every_alert_says_what_to_do(full: Manifests) -> None:

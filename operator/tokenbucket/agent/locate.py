@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from tokenbucket.agent.queues import NO_FQ, Queues
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.planning.desired import Address, Degradation, PodInterfaces, Reason
+from tokenbucket.core.planning.desired import Address, PodInterfaces
 from tokenbucket.core.planning.hook import End, Interface
 from tokenbucket.core.planning.placement import Placements
+from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.view import AddressLocation, Place, View
 
@@ -73,15 +74,15 @@ class Locator:
         try:
             found = self.view.pod_namespaces.enter(where.nsids[0])
         except KernelError as error:
-            return frozenset(), (Reason.NO_NAMESPACE, f"{error}; Drop is in force")
+            return frozenset(), Degradation(Reason.NO_NAMESPACE, f"{error}; Drop is in force")
         if not found:
-            return frozenset(), (Reason.NO_NAMESPACE, _NOT_NAMED)
+            return frozenset(), Degradation(Reason.NO_NAMESPACE, _NOT_NAMED)
         inode = found.namespace.inode
         ends = frozenset(Interface(link.peer_ifindex, inode) for link in where.veths if link.peer_ifindex)
         for each in ends:
             if there := found.in_the_way(each.ifindex):
                 message = f"{self.view.name_of(each)}: {there}; Drop is in force"
-                return ends, (Reason.NO_FILTER_IN_POD, message)
+                return ends, Degradation(Reason.NO_FILTER_IN_POD, message)
         return ends, self.queues.why_not(self.view, ends, found.roots)
 
 

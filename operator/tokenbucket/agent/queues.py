@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tokenbucket.agent.repairs import ALLOWED, Repairs
-from tokenbucket.core.planning.desired import Degradation, Reason
 from tokenbucket.core.planning.hook import Interface
+from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.queues import Root, add_fq, has_fq, remove_fq
 from tokenbucket.netlink.view import View
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 QUEUE_PACKETS = 1 << 16
 """What a queue may hold: 16 MiB, which limits let wait at most, in the smallest packets that wait. It bounds
 no bytes, as a super-packet counts as one: the longest delay does."""
-NO_FQ = (Reason.NO_FQ, "the node's kernel has no fq (sch_fq) to hold packets; Drop is in force")
+NO_FQ = Degradation(Reason.NO_FQ, "the node's kernel has no fq (sch_fq) to hold packets; Drop is in force")
 
 
 class Removed(NamedTuple):
@@ -65,7 +65,7 @@ class Queues:
         added = True
         for interface in interfaces:
             if why_not := self._add(view, interface):
-                self.refuse(interface, (Reason.NO_FQ, f"{why_not}; Drop is in force"))
+                self.refuse(interface, Degradation(Reason.NO_FQ, f"{why_not}; Drop is in force"))
                 added = False
         return added
 
@@ -120,7 +120,7 @@ class Queues:
             root = roots.get(interface.ifindex)
             if root and not root.ours:
                 message = f"{view.name_of(interface)} has a foreign {root}; Drop is in force"
-                return Reason.FOREIGN_QDISC, message
+                return Degradation(Reason.FOREIGN_QDISC, message)
             if interface in self._refused:
                 return self._refused[interface]
         return None if self.available else NO_FQ

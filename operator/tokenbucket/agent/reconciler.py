@@ -24,7 +24,7 @@ from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Mode, Policy
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.bypass import BypassWatch, Counted
-from tokenbucket.core.planning.desired import Desired, Deviation, Reason, desired
+from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
 from tokenbucket.core.planning.placement import Declarations, Placements
 from tokenbucket.core.planning.plan import (
@@ -39,6 +39,7 @@ from tokenbucket.core.planning.plan import (
     WriteSlot,
     plan,
 )
+from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.links import Link
@@ -273,7 +274,7 @@ class Reconciler:
         }
         for interface in contended:
             text = f"{self.view.name_of(interface)}: {_REMOVED_INSIDE}; Drop is in force"
-            self.queues.refuse(interface, (Reason.CONTENDED_IN_POD, text))
+            self.queues.refuse(interface, Degradation(Reason.CONTENDED_IN_POD, text))
         return bool(contended)
 
     def _cannot_be_inside(self, action: Action, error: TokenBucketError) -> bool:
@@ -281,7 +282,9 @@ class Reconciler:
         if not isinstance(action, Attach) or not action.point.interface.namespace:
             return False
         self._refused_inside = True
-        self.queues.refuse(action.point.interface, (Reason.NO_FILTER_IN_POD, f"{error}; Drop is in force"))
+        self.queues.refuse(
+            action.point.interface, Degradation(Reason.NO_FILTER_IN_POD, f"{error}; Drop is in force")
+        )
         return True
 
     def _is_repair(self, action: Attach) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.core.api.policy import Limit, Policy
 from tokenbucket.core.limits.bucket import action_of, as_declared
-from tokenbucket.core.planning.desired import Reason
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.manifests.folder import Manifests, parse_text
 
 

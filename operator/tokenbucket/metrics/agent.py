@@ -10,7 +10,7 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.limits.slot import Slot
 from tokenbucket.core.limits.stats import Stats
-from tokenbucket.core.planning.desired import Reason
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.metrics.api import API_REQUESTS
 from tokenbucket.metrics.measure import Measure, Sample, alone
 
@@ -44,7 +44,7 @@ class AgentReading:
 
 
 def _reasons(reading: AgentReading) -> Iterator[Sample]:
-    return (((reason.value,), reading.findings.get(reason, 0)) for reason in Reason)
+    return (((reason.value, reason.effect.value), reading.findings.get(reason, 0)) for reason in Reason)
 
 
 def _modes(reading: AgentReading) -> Iterator[Sample]:
@@ -138,8 +138,8 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     ),
     Measure(
         "tokenbucket_limits_not_as_declared",
-        "Limits that are not in force on this node, or not as declared, by the reason that status has, too.",
-        ("reason",),
+        "Limits that are not enforced as declared on this node, by reason and its effect.",
+        ("reason", "effect"),
         _reasons,
     ),
     Measure(

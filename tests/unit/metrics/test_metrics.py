@@ -30,7 +30,7 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction, Mode
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
 from tokenbucket.core.limits.stats import Stats
-from tokenbucket.core.planning.desired import Reason
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import ApiError, KernelError
 from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS, AgentReading
 from tokenbucket.metrics.controller import OF_THE_CONTROLLER, ControllerReading, PolicyReading

@@ -5,7 +5,6 @@ A pod's interfaces come from a function, so that this module knows nothing of ne
 
 from __future__ import annotations
 
-import enum
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -19,42 +18,17 @@ from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, confi
 from tokenbucket.core.planning.hook import End, HookPoint, Interface, hook_of
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
+from tokenbucket.core.planning.reasons import Degradation, Reason
 
 Address = IPv4Address | IPv6Address
 
 
-class Reason(enum.StrEnum):
-    """Why a limit is not in force, or not as declared. Part of the interface: see docs/operations.md."""
-
-    NO_ADDRESS = "NoAddress"
-    NO_INTERFACE = "NoInterface"
-    HOST_NETWORK = "HostNetwork"
-    ADDRESS_CONFLICT = "AddressConflict"
-    NO_FREE_SLOT = "NoFreeSlot"
-    NO_FQ = "NoFq"
-    FOREIGN_QDISC = "ForeignQdisc"
-    NO_NAMESPACE = "NoNamespace"
-    UNBOUNDED_QUEUE = "UnboundedQueue"
-    CONTENDED_IN_POD = "ContendedInPod"
-    NO_FILTER_IN_POD = "NoFilterInPod"
-    BYPASSED = "Bypassed"
-    FOREIGN_FILTER = "ForeignFilter"
-    CONTENDED = "Contended"
-    KERNEL_REFUSES = "KernelRefuses"
-
-
-_WITHOUT_SLOT = {Reason.HOST_NETWORK, Reason.ADDRESS_CONFLICT, Reason.NO_ADDRESS}
-"""Why a pod that has no interface gets no slot either: it may never need one."""
-
-Degradation = tuple[Reason, str]
-"""Something that a limit says and that is not done, and why."""
-
-_UNBOUNDED = (
+_UNBOUNDED = Degradation(
     Reason.UNBOUNDED_QUEUE,
     "what waits for peers could be more than 16 MiB; give the pod a rate, or a lower one; Drop is in force",
 )
 
-_IN_A_MACHINE = (
+_IN_A_MACHINE = Degradation(
     Reason.NO_FILTER_IN_POD,
     "the pod has an overhead: it may run in a virtual machine that needs its interface; Drop is in force",
 )
@@ -189,7 +163,7 @@ def _waits(policy: Policy, direction: Direction) -> bool:
 def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, located: PodInterfaces) -> None:
     if located.reason:
         result.findings.append(Deviation(key, located.reason, located.message))
-    if located.reason in _WITHOUT_SLOT and not located.ends:
+    if located.reason and not (located.reason.needs_slot or located.ends):
         return
     if in_force.shortfall:
         result.findings.append(Deviation(key, *in_force.shortfall))
@@ -213,7 +187,7 @@ def _in_force(
     config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
     if bucket.observe:  # nothing is done, and so nothing in another way than declared
         return InForce(config, describe(bucket), Mode.OBSERVE.value)
-    action = f"{in_force} (degraded: {_IN_SHORT[why_not[0]]})" if why_not else in_force.value
+    action = f"{in_force} (degraded: {why_not.reason.short})" if why_not else in_force.value
     return InForce(config, describe(bucket), action, why_not)
 
 
@@ -221,15 +195,3 @@ def _why_not_delay(limit: Limit, no_queue: Degradation | None) -> Degradation | 
     if limit.exceed_action is not ExceedAction.DELAY:
         return None
     return no_queue if action_of(limit) is ExceedAction.DELAY else _UNBOUNDED
-
-
-_IN_SHORT = {
-    Reason.NO_FQ: "no fq",
-    Reason.FOREIGN_QDISC: "foreign qdisc",
-    Reason.NO_NAMESPACE: "pod's namespace not entered",
-    Reason.UNBOUNDED_QUEUE: "no bound of what waits",
-    Reason.CONTENDED_IN_POD: "contended in the pod",
-    Reason.NO_FILTER_IN_POD: "no filter in the pod",
-}
-DEGRADING = frozenset(_IN_SHORT)
-"""With these a limit is in force, in another way than declared."""

@@ -5,6 +5,7 @@ Reasons and messages are the interface of the people who run it: see docs/operat
 
 from __future__ import annotations
 
+import enum
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,12 +13,10 @@ from dataclasses import dataclass, field
 
 from tokenbucket import __version__
 from tokenbucket.core.api.policy import Direction, Mode
-from tokenbucket.core.planning.desired import DEGRADING, Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.summary import Entry, Summary, in_number, some_of
 
-_DEGRADING = DEGRADING | {Reason.BYPASSED, Reason.NO_INTERFACE, Reason.CONTENDED}
-_NOT_FAILING = DEGRADING | {Reason.NO_ADDRESS}
-_KNOWN = frozenset(map(str, Reason))
+_KNOWN = {str(reason): reason for reason in Reason}
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)
 """What the schema allows; a report of another version may say anything."""
 _NAMED = 3
@@ -25,12 +24,29 @@ _NAMED = 3
 _LONGEST_MESSAGE = 1024
 
 
+class ConditionReason(enum.StrEnum):
+    """The reason of a condition. The values are part of the API. Degraded also has the values of Reason."""
+
+    ACCEPTED = "Accepted"
+    INVALID = "Invalid"
+    PROGRAMMED = "Programmed"
+    OBSERVED = "Observed"
+    NO_MATCHING_PODS = "NoMatchingPods"
+    PENDING = "Pending"
+    FAILED = "Failed"
+    OVERRIDDEN = "Overridden"
+    OFF = "Off"
+    AGENT_UNAVAILABLE = "AgentUnavailable"
+    AS_DECLARED = "AsDeclared"
+
+
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """A condition, but for its type and time."""
+    """A condition without its type and time."""
 
     status: str
     reason: str
+    """A ConditionReason, a Reason, or the reason that an agent of another version reports."""
     message: str
 
 
@@ -56,7 +72,7 @@ def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dic
             "status": verdict.status,
             "observedGeneration": total.head.generation,
             "lastTransitionTime": since.get((name, verdict.status)) or now,
-            "reason": verdict.reason,
+            "reason": str(verdict.reason),
             "message": verdict.message[:_LONGEST_MESSAGE],
         }
         for name, verdict in verdicts.items()
@@ -65,14 +81,14 @@ def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dic
 
 def _accepted(total: Summary) -> _Verdict:
     if total.head.refused:
-        return _Verdict("False", "Invalid", total.head.refused)
+        return _Verdict("False", ConditionReason.INVALID, total.head.refused)
     if total.refusing:
         first = total.refusing[0]
         version = first.node.report.agent_version or "an unknown version"
         differs = f"; the controller accepts it: the agent there is of {version}, and not of {__version__}"
         message = f"refused on {_nodes(total.refusing)}: {first.policy.refused}"
-        return _Verdict("False", "Invalid", message + differs * (version != __version__))
-    return _Verdict("True", "Accepted", "the policy is valid")
+        return _Verdict("False", ConditionReason.INVALID, message + differs * (version != __version__))
+    return _Verdict("True", ConditionReason.ACCEPTED, "the policy is valid")
 
 
 def _programmed(total: Summary) -> _Verdict:
@@ -81,10 +97,10 @@ def _programmed(total: Summary) -> _Verdict:
 
 def _refused(total: Summary) -> _Verdict | None:
     if total.head.refused:
-        return _Verdict("False", "Failed", "the policy is invalid, see Accepted")
+        return _Verdict("False", ConditionReason.FAILED, "the policy is invalid, see Accepted")
     if total.refusing:
         message = f"refused on {_nodes(total.refusing)}, see Accepted; in force on "
-        return _Verdict("False", "Failed", message + total.of_pods(total.pods("programmed")))
+        return _Verdict("False", ConditionReason.FAILED, message + total.of_pods(total.pods("programmed")))
     return None
 
 
@@ -97,15 +113,15 @@ def _failed(total: Summary) -> _Verdict | None:
     if not failed:
         return None
     worst = max(total.current, key=lambda entry: entry.policy.failed).node.name
-    why = _explain(_found(total.current, lambda reason: reason not in _NOT_FAILING))
+    why = _explain(_found(total.current, _fails))
     message = f"not in force on {total.of_pods(failed)}{why}; see TokenBucketNode {worst}"
-    return _Verdict("False", "Failed", message)
+    return _Verdict("False", ConditionReason.FAILED, message)
 
 
 def _unavailable(total: Summary) -> _Verdict | None:
     if not total.agents.alive and not total.dead:
         message = "no agent is ready on any node: nobody tells which pods spec.podSelector selects"
-        return _Verdict("Unknown", "AgentUnavailable", message)
+        return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, message)
     if not total.dead:
         return _silent(total)
     pods = sum(entry.policy.matched for entry in total.dead)
@@ -118,7 +134,7 @@ def _unavailable(total: Summary) -> _Verdict | None:
     names = some_of(entry.node.name for entry in total.dead)
     where = f"{in_number(pods, 'pod')} on {in_number(len(total.dead), 'node')}"
     message = f"{where}{last}; no agent is ready on {names}"
-    return _Verdict("Unknown", "AgentUnavailable", message)
+    return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, message)
 
 
 def _silent(total: Summary) -> _Verdict | None:
@@ -129,7 +145,7 @@ def _silent(total: Summary) -> _Verdict | None:
         f"no agent reports from {some_of(total.agents.silent)}: nobody tells which pods are selected there; "
         "delete the TokenBucketNode of a node that is to have no agent"
     )
-    return _Verdict("Unknown", "AgentUnavailable", "; ".join(filter(None, (message, known))))
+    return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, "; ".join(filter(None, (message, known))))
 
 
 def _all_overridden(total: Summary) -> _Verdict | None:
@@ -139,7 +155,7 @@ def _all_overridden(total: Summary) -> _Verdict | None:
     but = observes if total.head.mode is Mode.OBSERVE else ""
     winners = _winners(total) or "another policy"
     message = f"in force instead: {winners}; raise spec.priority above{but}, or change a podSelector"
-    return _Verdict("False", "Overridden", message)
+    return _Verdict("False", ConditionReason.OVERRIDDEN, message)
 
 
 def _some_off(total: Summary) -> _Verdict | None:
@@ -147,7 +163,7 @@ def _some_off(total: Summary) -> _Verdict | None:
     if not off:
         return None
     why = "spec.mode is Off" if total.head.mode is Mode.OFF else _switched(total, Mode.OFF)
-    return _Verdict("False", "Off", f"kept off {total.of_pods(off)}: {why}")
+    return _Verdict("False", ConditionReason.OFF, f"kept off {total.of_pods(off)}: {why}")
 
 
 def _observed_by_switch(total: Summary) -> _Verdict | None:
@@ -155,7 +171,9 @@ def _observed_by_switch(total: Summary) -> _Verdict | None:
     if not observed or total.head.mode is Mode.OBSERVE:
         return None
     why = _switched(total, Mode.OBSERVE)
-    return _Verdict("False", "Observed", f"counted, and not limited, on {total.of_pods(observed)}: {why}")
+    return _Verdict(
+        "False", ConditionReason.OBSERVED, f"counted, and not limited, on {total.of_pods(observed)}: {why}"
+    )
 
 
 def _switched(total: Summary, mode: Mode) -> str:
@@ -170,9 +188,9 @@ def _pending(total: Summary) -> _Verdict | None:
         verb = "has" if len(total.behind) == 1 else "have"
         parts.append(f"{nodes} {verb} not yet reported generation {total.head.generation}")
     if total.pending:
-        why = _explain(_found(total.current, lambda reason: reason == Reason.NO_ADDRESS))
+        why = _explain(_found(total.current, _waits))
         parts.append(f"not yet in force on {total.of_pods(total.pending)}{why}")
-    return _Verdict("False", "Pending", "; ".join(parts)) if parts else None
+    return _Verdict("False", ConditionReason.PENDING, "; ".join(parts)) if parts else None
 
 
 _RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
@@ -191,21 +209,38 @@ _RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
 def _in_force(total: Summary) -> _Verdict:
     if not total.matched:
         namespace = total.head.namespace
-        return _Verdict("True", "NoMatchingPods", f"spec.podSelector selects no pod of namespace {namespace}")
+        return _Verdict(
+            "True",
+            ConditionReason.NO_MATCHING_PODS,
+            f"spec.podSelector selects no pod of namespace {namespace}",
+        )
     winners = _winners(total)
     but = f"; in force instead: {winners}" if winners else ""
     nodes = in_number(sum(1 for entry in total.current if entry.policy.matched), "node")
     where = f"on {total.of_pods(total.pods('programmed'))}, on {nodes}{but}"
     if total.head.mode is Mode.OBSERVE:
-        return _Verdict("True", "Observed", f"counted, and not limited, {where}")
-    return _Verdict("True", "Programmed", f"in force {where}")
+        return _Verdict("True", ConditionReason.OBSERVED, f"counted, and not limited, {where}")
+    return _Verdict("True", ConditionReason.PROGRAMMED, f"in force {where}")
 
 
 def _degraded(total: Summary) -> _Verdict:
-    found = _found(total.of_generation, lambda reason: reason in _DEGRADING or reason not in _KNOWN)
+    found = _found(total.of_generation, _degrades)
     if not found:
-        return _Verdict("False", "AsDeclared", "no pod is limited otherwise than declared")
+        return _Verdict("False", ConditionReason.AS_DECLARED, "no pod is limited otherwise than declared")
     return _Verdict("True", found[0].reason, f"not as declared{_explain(found)}")
+
+
+def _fails(reason: str) -> bool:
+    """Return whether a reason fails a limit. A reason that only a newer agent knows does."""
+    return reason not in _KNOWN or _KNOWN[reason].effect is Effect.FAILED
+
+
+def _waits(reason: str) -> bool:
+    return reason in _KNOWN and _KNOWN[reason].effect is Effect.PENDING
+
+
+def _degrades(reason: str) -> bool:
+    return reason not in _KNOWN or _KNOWN[reason].degrades_policy
 
 
 @dataclass(slots=True)

@@ -10,10 +10,10 @@ from tokenbucket.core.api.node_report import Override, PodReport, PolicyReport, 
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy, Refused
 from tokenbucket.core.limits.slot import SlotKey
-from tokenbucket.core.planning.desired import DEGRADING, Deviation, InForce, Reason
+from tokenbucket.core.planning.desired import Deviation, InForce
 from tokenbucket.core.planning.precedence import Winners
+from tokenbucket.core.planning.reasons import Effect, Reason
 
-_WAITS = {Reason.NO_ADDRESS}
 _PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16
 _OVERRIDES = 16
@@ -121,11 +121,12 @@ class _Judge:
 
 def _judge(reasons: set[Reason], *, in_force: bool) -> str:
     """A pod is programmed only if every direction of the policy is in force."""
-    if reasons - _WAITS - DEGRADING:
+    effects = {reason.effect for reason in reasons}
+    if Effect.FAILED in effects:
         return "failed"
     if not in_force:
         return "pending"
-    return "degraded" if reasons & DEGRADING else "programmed"
+    return "degraded" if Effect.DEGRADED in effects else "programmed"
 
 
 def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:

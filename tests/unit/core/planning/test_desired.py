@@ -11,12 +11,13 @@ import pytest
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
 from tokenbucket.core.api.selector import Selector
-from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, Reason, desired
+from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, desired
 from tokenbucket.core.planning.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import Wanted
+from tokenbucket.core.planning.reasons import Degradation, Effect, Reason
 
 HOST_SIDE, POD_SIDE = Interface(7), Interface(2, namespace=4026532000)
-NO_QUEUE = (Reason.NO_FQ, "no fq")
+NO_QUEUE = Degradation(Reason.NO_FQ, "no fq")
 POD = Pod(PodId("shop", "web-0"), {}, frozenset({IPv4Address("10.0.0.2")}))
 
 
@@ -132,7 +133,7 @@ def test_peers_alone_are_not_delayed(direction: Direction) -> None:
     assert not only(found).delays
     assert [each.reason for each in found.findings] == [Reason.UNBOUNDED_QUEUE]
     [in_force] = found.in_force.values()
-    assert in_force.action == "Drop (degraded: no bound of what waits)"
+    assert in_force.action == "Drop (degraded: unbounded queue)"
 
 
 def test_nothing_is_put_into_a_pod_that_runs_in_a_virtual_machine() -> None:
@@ -233,3 +234,11 @@ def test_a_pod_found_only_by_its_limit_keeps_it_and_says_so(reason: Reason) -> N
     found = wish(IN, reason=reason, message="gone; the limit stays where it was")
     assert only(found).points == {HookPoint(HOST_SIDE, Hook.EGRESS)}
     assert [each.reason for each in found.findings] == [reason]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_documented_and_short_where_it_degrades(reason: Reason) -> None:
+    """The status and the reference page read these texts."""
+    assert reason.cause.endswith(".")
+    assert reason.fix.endswith(".")
+    assert bool(reason.short) is (reason.effect is Effect.DEGRADED)

@@ -11,8 +11,9 @@ from tokenbucket.core.api.node_report import NodeReport, Override, PolicyReport,
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
-from tokenbucket.core.planning.desired import PodInterfaces, Reason, desired
+from tokenbucket.core.planning.desired import PodInterfaces, desired
 from tokenbucket.core.planning.hook import End, Interface
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.agent_condition import agent_condition
 from tokenbucket.core.status.node_status import Situation, pods_not_programmed, tally
 

@@ -1,0 +1,254 @@
+"""The reasons for which a limit is not enforced, or is not enforced as declared.
+
+To add a reason, add a member here. The status, the conditions, the metrics, the alerts and the reference page
+read the attributes of the members.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+
+class Effect(enum.StrEnum):
+    """The state of a limit that has a reason. The values are labels of metrics."""
+
+    PENDING = "pending"
+    """The limit is not enforced yet. The agent enforces it without manual action."""
+    DEGRADED = "degraded"
+    """The limit is enforced at the declared rate, but excess packets are dropped, not delayed."""
+    FAILED = "failed"
+    """The limit is not enforced on all traffic of the pod, until an administrator removes the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    effect: Effect
+    cause: str
+    fix: str
+    short: str = ""
+    needs_slot: bool = True
+    degrades_policy: bool = False
+
+
+class Reason(enum.StrEnum):
+    """Why a limit is not enforced as declared. The values are part of the API."""
+
+    effect: Effect
+    cause: str
+    """The cause, for the reference page."""
+    fix: str
+    """The action that removes the cause, for the reference page."""
+    short: str
+    """The text in the status field ``action``, such as "no fq". Empty unless the effect is DEGRADED."""
+    needs_slot: bool
+    """Whether the limit keeps a slot, and so its tokens, while the agent finds no interface of the pod."""
+    degrades_policy: bool
+    """Whether the condition Degraded of the policy names the reason."""
+
+    def __new__(cls, value: str, spec: _Spec) -> Self:
+        """Build a member whose string value is the public name of the reason."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.effect = spec.effect
+        member.cause, member.fix, member.short = spec.cause, spec.fix, spec.short
+        member.needs_slot = spec.needs_slot
+        member.degrades_policy = spec.degrades_policy or spec.effect is Effect.DEGRADED
+        return member
+
+    NO_ADDRESS = (
+        "NoAddress",
+        _Spec(
+            Effect.PENDING,
+            cause="The pod has no IP address yet.",
+            fix="Wait. If the pod stays without an address, check its network plugin.",
+            needs_slot=False,
+        ),
+    )
+    NO_INTERFACE = (
+        "NoInterface",
+        _Spec(
+            Effect.FAILED,
+            cause=(
+                "No veth interface of this node leads to a network namespace with the pod's address. "
+                "If the pod was limited before, the limit stays attached to its last interface."
+            ),
+            fix=(
+                "Check that the pod runs on this node, that its address is correct, and that its interface "
+                "is a veth."
+            ),
+            degrades_policy=True,
+        ),
+    )
+    HOST_NETWORK = (
+        "HostNetwork",
+        _Spec(
+            Effect.FAILED,
+            cause="The pod uses the node's network, so its traffic cannot be told apart from the node's.",
+            fix="Exclude the pod from spec.podSelector.",
+            needs_slot=False,
+        ),
+    )
+    ADDRESS_CONFLICT = (
+        "AddressConflict",
+        _Spec(
+            Effect.FAILED,
+            cause=(
+                "All addresses of the pod also belong to another pod or to another network namespace. "
+                "If the pod was limited before, the limit stays attached to its last interface."
+            ),
+            fix=(
+                "Check whether a pod configures an address of another pod. Remove outdated Pod documents. "
+                "If a document was corrected while no agent ran, remove it and add it again."
+            ),
+            needs_slot=False,
+        ),
+    )
+    NO_FREE_SLOT = (
+        "NoFreeSlot",
+        _Spec(
+            Effect.FAILED,
+            cause="All slots of the node are in use.",
+            fix=(
+                "Select fewer pods, or increase the number of slots: clean up the node (`tokenbucket detach "
+                "--all`, or `cleanup` in the enforcement ConfigMap), then raise `--slots` or `agent.slots`."
+            ),
+        ),
+    )
+    NO_FQ = (
+        "NoFq",
+        _Spec(
+            Effect.DEGRADED,
+            cause=(
+                "The agent could not add an fq qdisc to the interface, mostly because the kernel has no "
+                "fq; the message contains the error. Excess packets are dropped, not delayed."
+            ),
+            fix="Load or build the kernel module sch_fq. The agent retries every minute.",
+            short="no fq",
+        ),
+    )
+    FOREIGN_QDISC = (
+        "ForeignQdisc",
+        _Spec(
+            Effect.DEGRADED,
+            cause=(
+                "The root qdisc of the interface belongs to another program. "
+                "Excess packets are dropped, not delayed."
+            ),
+            fix="Remove the qdisc that the message names, or declare `exceedAction: Drop`.",
+            short="foreign qdisc",
+        ),
+    )
+    NO_NAMESPACE = (
+        "NoNamespace",
+        _Spec(
+            Effect.DEGRADED,
+            cause=(
+                "The agent cannot enter the pod's network namespace to delay egress traffic. "
+                "Excess packets are dropped on the node, not delayed."
+            ),
+            fix=(
+                "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; "
+                "the chart grants both if `agent.enterPods` is true."
+            ),
+            short="pod's namespace not entered",
+        ),
+    )
+    UNBOUNDED_QUEUE = (
+        "UnboundedQueue",
+        _Spec(
+            Effect.DEGRADED,
+            cause=(
+                "The buckets of `perPeer` could queue more than 16 MiB. "
+                "Excess packets are dropped, not delayed."
+            ),
+            fix=(
+                "Declare a rate for the pod beside `perPeer`, lower the rate or burst of `perPeer`, or "
+                "declare `exceedAction: Drop`."
+            ),
+            short="unbounded queue",
+        ),
+    )
+    CONTENDED_IN_POD = (
+        "ContendedInPod",
+        _Spec(
+            Effect.DEGRADED,
+            cause=(
+                "A process removed tokenbucket's filter from the pod-side interface more than five times in "
+                "a minute. Excess egress packets are dropped on the node, not delayed."
+            ),
+            fix=(
+                "Remove the capability NET_ADMIN from the pod, or declare `exceedAction: Drop`. "
+                "The agent retries every minute."
+            ),
+            short="contended in the pod",
+        ),
+    )
+    NO_FILTER_IN_POD = (
+        "NoFilterInPod",
+        _Spec(
+            Effect.DEGRADED,
+            cause=(
+                "The agent cannot attach a filter to the pod-side interface, because another program's qdisc "
+                "or filter is in its place, or because the pod has `spec.overhead` and may run in a virtual "
+                "machine. Excess egress packets are dropped on the node, not delayed."
+            ),
+            fix=(
+                "Remove the qdisc or filter that the message names, or declare `exceedAction: Drop`. For "
+                "virtual machines without `spec.overhead`, add an overhead to the RuntimeClass. "
+                "The agent retries every minute."
+            ),
+            short="no filter in the pod",
+        ),
+    )
+    BYPASSED = (
+        "Bypassed",
+        _Spec(
+            Effect.FAILED,
+            cause=(
+                "The pod receives packets that do not pass tokenbucket's filter: the network plugin hands "
+                "them to the pod directly."
+            ),
+            fix="Limit the pod in the network plugin, or make the plugin use the host-side interface.",
+            degrades_policy=True,
+        ),
+    )
+    FOREIGN_FILTER = (
+        "ForeignFilter",
+        _Spec(
+            Effect.FAILED,
+            cause="Another program's filter or qdisc has the place that tokenbucket's filter needs.",
+            fix="Remove the filter or qdisc that the message names.",
+        ),
+    )
+    CONTENDED = (
+        "Contended",
+        _Spec(
+            Effect.FAILED,
+            cause=(
+                "Another program removed tokenbucket's filter more than five times in a minute. "
+                "The message names the program if the agent can see its process."
+            ),
+            fix="Configure the other program not to manage this interface.",
+            degrades_policy=True,
+        ),
+    )
+    KERNEL_REFUSES = (
+        "KernelRefuses",
+        _Spec(
+            Effect.FAILED,
+            cause=(
+                "The kernel rejected the attachment or the update of the limit at least twice. "
+                "An earlier version of the limit stays enforced."
+            ),
+            fix="Read the kernel's error in the message. The agent retries every second.",
+        ),
+    )
+
+
+class Degradation(NamedTuple):
+    """Why a limit cannot delay packets. ``message`` has the form ``object: problem; action``."""
+
+    reason: Reason
+    message: str
