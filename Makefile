@@ -131,14 +131,16 @@ $(OBJECT): $(wildcard operator/bpf/*.[ch])
 	mkdir -p $(@D)
 	clang -O2 -g -Wall -Wextra -Werror -target bpf -I operator/bpf -I $(ASM_HEADERS) -c operator/bpf/token_bucket.c -o $@
 
-generate: setup ## docs/cli.md, the tables of docs/metrics.md, and the chart's copy of the CRDs and its table of values
+generate: setup ## the generated parts of docs/reference, the chart's copy of the CRDs and its table of values
 	$(PYTHON) hack/cli_reference.py
 	$(PYTHON) hack/metrics_table.py
+	$(PYTHON) hack/reasons_reference.py
+	$(PYTHON) hack/alerts_reference.py
 	hack/sync_crds.sh
 	$(PYTHON) hack/chart_readme.py
 
 verify: generate ## fail if something generated differs from what is committed
-	git diff --exit-code -- docs/cli.md docs/metrics.md charts
+	git diff --exit-code -- docs/reference charts
 
 lock: ## pin anew all that pyproject.toml asks for (network)
 	hack/lock.sh $(LOCK)

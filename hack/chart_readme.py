@@ -1,6 +1,7 @@
-"""Writes the table of values in the chart's README.md, from the comments of values.yaml.
+"""Write the table of values in the chart's README.md and docs/reference/helm-values.md, from values.yaml.
 
-A comment that begins with ``# --`` explains the key below it; it goes on in the comment lines that follow.
+A comment that starts with ``# --`` explains the key below it and continues in the next
+comment lines, as in helm-docs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ import yaml
 
 CHART = Path(__file__).parents[1] / "charts" / "tokenbucket"
 README = CHART / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "helm-values.md"
+HEAD = """\
+<!-- Written by 'make generate'. -->
+
+# Helm values
+
+The values of the chart in `charts/tokenbucket`, with their defaults.
+Helm validates your values with `charts/tokenbucket/values.schema.json`.
+
+"""
 BEGIN, END = "<!-- values: written by 'make generate' -->\n", "<!-- end of values -->"
 _MARK = "# -- "
 _TYPES = {dict: "object", list: "list", str: "string", bool: "bool", int: "int", float: "float"}
@@ -80,7 +91,9 @@ def readme(current: str, values: str) -> str:
 
 
 def main() -> None:
-    README.write_text(readme(README.read_text(), (CHART / "values.yaml").read_text()))
+    values = (CHART / "values.yaml").read_text()
+    README.write_text(readme(README.read_text(), values))
+    PAGE.write_text(HEAD + table(values))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md: the help of every verb, as the command line itself gives it."""
+"""Write docs/reference/cli.md from the help of every command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 COMMAND = Path(sys.executable).with_name("tokenbucket")
-PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 HEADING = "<!-- Written by 'make generate'. -->\n\n# Command line\n"
 
 

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/metrics.md, from what is exposed."""
+"""Writes the tables of docs/reference/metrics.md, from what is exposed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS
 from tokenbucket.metrics.controller import OF_THE_CONTROLLER
 from tokenbucket.metrics.measure import Measure
 
-PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 TABLES = {"pods": OF_THE_PODS, "agent": OF_THE_AGENT, "controller": OF_THE_CONTROLLER}
 END = "<!-- end of the table -->"
 

@@ -95,12 +95,13 @@ def selects(matchers: list[tuple[str, str, str]], reason: Reason) -> bool:
 
 
 def test_every_alert_says_what_to_do(full: Manifests) -> None:
-    """Its runbook is a section of docs/operations.md, and no section is without an alert."""
-    page = (ROOT / "docs" / "operations.md").read_text()
-    sections = set(re.findall(r"^### (TokenBucket\w+)$", page, re.MULTILINE))
+    """Its runbook is a section of docs/reference/alerts.md, and no section is without an alert."""
+    page = (ROOT / "docs" / "reference" / "alerts.md").read_text()
+    sections = set(re.findall(r"^## (TokenBucket\w+)$", page, re.MULTILINE))
     assert sections == {rule["alert"] for rule in rules(full)}
     for rule in rules(full):
-        assert rule["annotations"]["runbook_url"].endswith(f"/docs/operations.md#{rule['alert'].lower()}")
+        section = f"/docs/reference/alerts.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook_url"].endswith(section)
         assert rule["labels"]["severity"] in {"critical", "warning", "info"}
 
 

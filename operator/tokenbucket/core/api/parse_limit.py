@@ -1,4 +1,4 @@
-"""The limit of one direction, with its bounds. See docs/api.md for the same in words."""
+"""The limit of one direction, with its bounds. docs/reference/policy.md describes the fields."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The conditions of a policy: what is the case, why, and what to do about it.
 
-Reasons and messages are the interface of the people who run it: see docs/operations.md.
+docs/reference/conditions.md describes the reasons of conditions.
 """
 
 from __future__ import annotations

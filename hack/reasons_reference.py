@@ -1,0 +1,52 @@
+"""Write docs/reference/reasons.md from the members of ``Reason``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenbucket.core.planning.reasons import Effect, Reason
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "reasons.md"
+HEAD = """\
+<!-- Written by 'make generate'. -->
+
+# Reasons
+
+A limit that is not enforced as declared has one of these reasons.
+The same reasons appear in the condition `Degraded` and in the message of the condition `Programmed`
+of a policy, in `status.policies` and `status.pods` of a [TokenBucketNode](node.md), in the log of the agent,
+and in the label `reason` of [metrics](metrics.md).
+
+The agent logs each reason with its limit when the reason appears, and again when the reason ends.
+"""
+EFFECTS = {
+    Effect.PENDING: "Pending: the limit is not enforced yet. No manual action is needed.",
+    Effect.DEGRADED: "Degraded: the rate is enforced, but excess packets are dropped instead of delayed.",
+    Effect.FAILED: "Failed: the limit is not enforced on all traffic of the pod. Manual action is needed.",
+}
+
+
+def overview() -> str:
+    """Return the table of all reasons."""
+    rows = [f"| [`{reason}`](#{reason.lower()}) | {reason.effect} |" for reason in Reason]
+    return "\n".join(["| reason | effect |", "|---|---|", *rows])
+
+
+def section(reason: Reason) -> str:
+    """Return the section of one reason."""
+    return (
+        f"## {reason}\n\n{EFFECTS[reason.effect]}\n\n**Cause:** {reason.cause}\n\n**Action:** {reason.fix}\n"
+    )
+
+
+def page() -> str:
+    """Return the whole page."""
+    return "\n".join([HEAD, overview(), "", *map(section, Reason)]).rstrip() + "\n"
+
+
+def main() -> None:
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
