@@ -1,36 +1,48 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Buckets that are asked together: a packet is charged to every meter of a chain of buckets, or to none.
- * Included after gcra.h and packet.h.
+ * A bucket: a byte meter and a packet meter that accept a packet together. A chain of buckets (peer.h)
+ * charges a packet to all of its meters or to none, in three steps without a loop:
  *
- * First all meters are looked at, so that what one refuses touches none. Then all are charged, each by one
- * addition, and if another CPU's packet came between, all is given back. While such a packet's charge stands,
- * a packet on a third CPU may be refused for it: never is more let through than one CPU would have.
+ *	1. Read all meters. If one rejects the packet, no meter is charged.
+ *	2. Charge all meters, each by one atomic addition, which returns the word as it was.
+ *	3. If a word shows that another CPU charged it after step 1 and the packet no longer fits, refund all.
  *
- * There are few branches here, and no loops: the verifier follows each of them to the end of the program, for
- * each way that leads to it. Two CPUs that both lost to others in a row are no case here.
+ * The chain never admits more than one CPU alone would. Between steps 2 and 3 a third CPU can reject a packet
+ * because of a charge that is refunded later.
+ *
+ * tb_take (gcra.h) is faster for one word, but is a loop. The verifier follows each branch of each round to
+ * the end of the program: four loops exceed its limit of a million instructions.
  */
 #ifndef TB_BUCKET_H
 #define TB_BUCKET_H
 
+#include "compiler.h"
+#include "context.h"
+#include "gcra.h"
+#include "layout.h"
+#include "packet.h"
+
 enum {
 	TB_SMALL_BYTES = 256,
-	TB_SUPER_BYTES = 1 << 16, /* the largest super-packet, unless BIG TCP is switched on */
-	TB_SUPER_SEGMENTS = 64,
+	TB_GSO_BYTES = 1 << 16, /* the largest GSO packet without BIG TCP */
+	TB_GSO_SEGMENTS = 64,
 };
 
-/* When a packet is to go. */
-enum tb_when {
-	TB_NOW,   /* it conforms */
-	TB_LATER, /* not too much waits ahead of it */
+_Static_assert(TB_GSO_BYTES <= TB_BYTES_MAX && TB_GSO_SEGMENTS <= TB_PACKETS_MAX,
+	       "costs of GSO packets are exact");
+
+/* The condition on which a meter accepts a packet. */
+enum tb_admission {
+	TB_CONFORM, /* the packet's tokens are there */
+	TB_ENQUEUE, /* the backlog ahead of the packet is short enough */
 };
 
 struct tb_meter {
 	__u64 *word;
-	const __u64 *scale; /* 0 is a meter not in use */
+	const __u64 *scale; /* 0: the meter is not used */
 	__u64 cost;
 	__u64 burst;
-	__s64 max_ahead; /* the most that may be ahead of the packet */
+	__s64 max_backlog; /* the longest backlog with which the meter accepts the packet */
 };
 
 struct tb_bucket {
@@ -38,27 +50,28 @@ struct tb_bucket {
 	struct tb_meter packets;
 };
 
-/* What the meters say of a packet, in quanta from now on; 0 is now. */
-struct tb_place {
-	__s64 ahead;   /* when all that waits ahead of it will have gone */
-	__s64 departs; /* when it conforms */
-	__s64 over;    /* negative if it was too late for one of them */
-	__s64 window;  /* 0 if one of them was idle */
+/* The result of all meters, in quanta relative to now. */
+struct tb_schedule {
+	__s64 backlog; /* the time until the packets ahead have departed; at least 0 */
+	__s64 departs; /* the time until the packet conforms; at least 0 */
+	__s64 late;    /* negative if a backlog was longer than a meter accepts */
+	__s64 window;  /* 0 if a meter was idle */
 };
 
-static __always_inline int tb_is_small(struct tb_packet packet)
+static __always_inline int tb_is_small(const struct tb_ctx *ctx)
 {
-	return packet.wire_bytes <= TB_SMALL_BYTES;
+	return ctx->packet.wire_bytes <= TB_SMALL_BYTES;
 }
 
-/* Read anew each time: what the verifier knows of it from before would make other paths of what follows. */
+/* volatile: otherwise the verifier tracks the value, and follows the code after the test once per value. */
 static __always_inline int tb_is_used(const struct tb_meter *meter)
 {
 	return *(const volatile __u64 *)meter->scale != 0;
 }
 
-/* The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators"). */
-static __always_inline __u64 tb_scrambled(__u64 number)
+/* The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+ */
+static __always_inline __u64 tb_mix64(__u64 number)
 {
 	number = (number ^ number >> 30) * 0xbf58476d1ce4e5b9ULL;
 	number = (number ^ number >> 27) * 0x94d049bb133111ebULL;
@@ -66,80 +79,64 @@ static __always_inline __u64 tb_scrambled(__u64 number)
 }
 
 /*
- * How much bulk may find ahead of it: each packet another amount, from half of the longest delay to all of
- * it, so that the flow that fills the bucket is the one that loses, and not whoever comes while it is full
- * ("lock-out", RFC 7567). It is the largest of four uniform numbers: where a share x of the upper half is
- * ahead, x^4 of the packets are dropped.
+ * Randomized early drop. Each large packet draws the longest backlog that it accepts:
+ *
+ *	limit = max_delay/2 + max_delay/2 * draw / 2^16,  draw = max(r1, r2, r3, r4),  r uniform in [0, 2^16)
+ *
+ * If the backlog covers a share x of the upper half, P(draw < x * 2^16) = x^4 of the packets are dropped. The
+ * flow with the most packets loses the most, and a full queue does not lock out the others (RFC 7567, 2.1).
  */
-static __always_inline __s64 tb_patience(const struct tb_config *config, __u64 now)
+static __always_inline __s64 tb_early_drop_limit(const struct tb_ctx *ctx)
 {
-	__u64 dice = tb_scrambled(now), half = config->max_delay_q / 2;
-	__s64 most = tb_later_of(tb_later_of(dice & 0xffff, dice >> 16 & 0xffff),
-				 tb_later_of(dice >> 32 & 0xffff, dice >> 48));
+	__u64 rnd = tb_mix64(ctx->now), half = ctx->config->max_delay_q / 2;
+	__s64 draw = tb_max(tb_max(rnd & 0xffff, rnd >> 16 & 0xffff), tb_max(rnd >> 32 & 0xffff, rnd >> 48));
 
-	return half + (half * most >> 16);
+	return half + (half * draw >> 16);
 }
 
 /*
- * The most that may be ahead of a packet by a meter of which it and a super-packet take so much. A packet
- * that conforms has its tokens: less than nothing is ahead of it.
+ * The longest backlog with which a meter accepts the packet. A conforming packet finds its tokens: a negative
+ * backlog. A small packet does not wait, so it must pass behind the longest queue of large packets, which is
+ * a GSO packet admitted at max_delay; small packets alone can add half of max_delay.
  */
-static __always_inline __s64 tb_max_ahead(const struct tb_config *config, struct tb_packet packet,
-					  enum tb_when when, __u64 now, __u64 need, __u64 super_cost)
+static __always_inline __s64 tb_max_backlog(const struct tb_ctx *ctx, enum tb_admission admission,
+					    __u64 tokens, __u64 gso_cost)
 {
-	if (when == TB_NOW)
-		return -(__s64)need;
-	if (tb_is_small(packet))
-		return config->max_delay_q + config->max_delay_q / 2 + super_cost;
-	return tb_patience(config, now);
+	if (admission == TB_CONFORM)
+		return -(__s64)tokens;
+	if (tb_is_small(ctx))
+		return ctx->config->max_delay_q + ctx->config->max_delay_q / 2 + gso_cost;
+	return tb_early_drop_limit(ctx);
 }
 
-static __always_inline struct tb_meter tb_byte_meter(const struct tb_config *config, struct tb_packet packet,
-						     enum tb_when when, __u64 now, __u64 *word,
-						     const __u64 *scale, __u64 burst)
+static __always_inline struct tb_bucket tb_bucket(const struct tb_ctx *ctx, enum tb_admission admission,
+						  struct tb_meter bytes, struct tb_meter packets)
 {
-	__u64 cost = tb_bytes_cost(packet.wire_bytes, *scale);
-	__u64 super_cost = tb_bytes_cost(TB_SUPER_BYTES, *scale);
-
-	return (struct tb_meter){
-		.word = word,
-		.scale = scale,
-		.cost = cost,
-		.burst = burst,
-		.max_ahead = tb_max_ahead(config, packet, when, now, tb_lesser_of(cost, burst), super_cost),
-	};
+	bytes.cost = tb_bytes_cost(ctx->packet.wire_bytes, *bytes.scale);
+	bytes.max_backlog = tb_max_backlog(ctx, admission, tb_min(bytes.cost, bytes.burst),
+					   tb_bytes_cost(TB_GSO_BYTES, *bytes.scale));
+	packets.cost = tb_packets_cost(ctx->packet.segments, *packets.scale);
+	packets.max_backlog = tb_max_backlog(ctx, admission, tb_min(packets.cost, packets.burst),
+					     tb_packets_cost(TB_GSO_SEGMENTS, *packets.scale));
+	return (struct tb_bucket){ bytes, packets };
 }
 
-static __always_inline struct tb_meter tb_packet_meter(const struct tb_config *config,
-						       struct tb_packet packet, enum tb_when when, __u64 now,
-						       __u64 *word, const __u64 *scale, __u64 burst)
+static __always_inline struct tb_bucket tb_slot_bucket(const struct tb_ctx *ctx, enum tb_admission admission)
 {
-	__u64 cost = tb_packets_cost(packet.segments, *scale);
-	__u64 super_cost = tb_packets_cost(TB_SUPER_SEGMENTS, *scale);
+	const struct tb_config *config = ctx->config;
 
-	return (struct tb_meter){
-		.word = word,
-		.scale = scale,
-		.cost = cost,
-		.burst = burst,
-		.max_ahead = tb_max_ahead(config, packet, when, now, tb_lesser_of(cost, burst), super_cost),
-	};
+	return tb_bucket(ctx, admission,
+			 (struct tb_meter){ .word = &ctx->meters->bytes_tat,
+					    .scale = &config->bytes_scale,
+					    .burst = config->bytes_burst_q },
+			 (struct tb_meter){ .word = &ctx->meters->packets_tat,
+					    .scale = &config->packets_scale,
+					    .burst = config->packets_burst_q });
 }
 
-static __always_inline struct tb_bucket tb_bucket_of_slot(const struct tb_config *config,
-							  struct tb_meters *meters, struct tb_packet packet,
-							  enum tb_when when, __u64 now)
-{
-	return (struct tb_bucket){
-		tb_byte_meter(config, packet, when, now, &meters->bytes_tat, &config->bytes_scale,
-			      config->bytes_burst_q),
-		tb_packet_meter(config, packet, when, now, &meters->packets_tat, &config->packets_scale,
-				config->packets_burst_q),
-	};
-}
-
-/* Re-centres the window of an idle meter: it is as full as it was. */
-static __always_inline __s64 tb_ahead(const struct tb_meter *meter, __u64 now)
+/* The time until all charged packets have departed; negative: the tokens. Moves the window of an idle meter.
+ */
+static __always_inline __s64 tb_backlog(const struct tb_meter *meter, __u64 now)
 {
 	__u64 tat = tb_read(meter->word);
 
@@ -149,55 +146,43 @@ static __always_inline __s64 tb_ahead(const struct tb_meter *meter, __u64 now)
 	return -(__s64)meter->burst;
 }
 
-static __always_inline int tb_meter_has_room(const struct tb_meter *meter, __u64 now)
+static __always_inline int tb_meter_accepts(const struct tb_meter *meter, __u64 now)
 {
-	return !tb_is_used(meter) || tb_ahead(meter, now) <= meter->max_ahead;
+	return !tb_is_used(meter) || tb_backlog(meter, now) <= meter->max_backlog;
 }
 
-static __always_inline int tb_has_room(const struct tb_bucket *bucket, __u64 now)
+/* The packet meter first: a flood that it rejects does not read the byte meter. */
+static __always_inline int tb_bucket_accepts(const struct tb_bucket *bucket, __u64 now)
 {
-	return tb_meter_has_room(&bucket->packets, now) && tb_meter_has_room(&bucket->bytes, now);
+	return tb_meter_accepts(&bucket->packets, now) && tb_meter_accepts(&bucket->bytes, now);
 }
 
-static __always_inline void tb_add(const struct tb_meter *meter, __u64 now, struct tb_place *place)
+static __always_inline void tb_charge_meter(const struct tb_meter *meter, __u64 now,
+					    struct tb_schedule *schedule)
 {
-	__s64 ahead;
+	__s64 backlog;
 
 	if (!tb_is_used(meter))
 		return;
-	ahead = __sync_fetch_and_add(meter->word, meter->cost) - now;
-	place->ahead = tb_later_of(place->ahead, ahead);
-	place->departs = tb_later_of(place->departs, ahead + tb_lesser_of(meter->cost, meter->burst));
-	place->over |= meter->max_ahead - ahead;
-	place->window = tb_lesser_of(place->window, ahead + meter->burst);
+	backlog = __sync_fetch_and_add(meter->word, meter->cost) - now;
+	schedule->backlog = tb_max(schedule->backlog, backlog);
+	schedule->departs = tb_max(schedule->departs, backlog + tb_min(meter->cost, meter->burst));
+	schedule->late |= meter->max_backlog - backlog;
+	schedule->window = tb_min(schedule->window, backlog + meter->burst);
 }
 
-static __always_inline void tb_charge(const struct tb_bucket *bucket, __u64 now, struct tb_place *place)
+static __always_inline void tb_charge_bucket(const struct tb_bucket *bucket, __u64 now,
+					     struct tb_schedule *schedule)
 {
-	tb_add(&bucket->bytes, now, place);
-	tb_add(&bucket->packets, now, place);
+	tb_charge_meter(&bucket->bytes, now, schedule);
+	tb_charge_meter(&bucket->packets, now, schedule);
 }
 
-/* The cost of a meter not in use is 0. */
-static __always_inline void tb_give_back(const struct tb_bucket *bucket)
+/* The cost of an unused meter is 0. */
+static __always_inline void tb_refund_bucket(const struct tb_bucket *bucket)
 {
 	__sync_fetch_and_add(bucket->bytes.word, -bucket->bytes.cost);
 	__sync_fetch_and_add(bucket->packets.word, -bucket->packets.cost);
-}
-
-/* A chain of one. */
-static __always_inline int tb_charge_alone(const struct tb_config *config, struct tb_meters *meters,
-					   struct tb_packet packet, enum tb_when when, __u64 now,
-					   struct tb_place *place)
-{
-	struct tb_bucket bucket = tb_bucket_of_slot(config, meters, packet, when, now);
-
-	if (!tb_has_room(&bucket, now))
-		return 0;
-	tb_charge(&bucket, now, place);
-	if (place->over < 0)
-		tb_give_back(&bucket);
-	return place->over >= 0;
 }
 
 #endif

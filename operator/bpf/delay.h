@@ -1,29 +1,38 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Delay: a packet that exceeds is let through now with an earliest departure time, which the fq qdisc behind
- * the egress hook holds it for. Included after peer.h.
+ * Delay: an excess packet passes with an earliest departure time (bpf_skb_set_tstamp, since 5.18). The fq
+ * qdisc behind the egress hook holds the packet until then.
  *
- * What is bounded is what waits ahead of a packet, not its own cost, so that a super-packet goes through an
- * empty bucket at any rate. Small packets (acknowledgements, SYN, DNS, ping) are charged and never wait, so
- * that what is waited for is not behind the bulk. They are dropped only where more is ahead than bulk alone
- * can put there: a super-packet behind the longest delay, and half of that delay for themselves.
+ *	departs = backlog + min(cost, burst)    the time at which the packet conforms (gcra.h)
+ *
+ * max_delay limits the backlog ahead of a packet, not the packet's own cost, so a GSO packet passes an empty
+ * bucket at any rate. Small packets (acknowledgements, SYN, DNS, ping) are charged and never wait, so that
+ * the peer of a bulk transfer gets its answers at once. tb_max_backlog (bucket.h) has the limits of both.
  */
 #ifndef TB_DELAY_H
 #define TB_DELAY_H
+
+#include "bucket.h"
+#include "compiler.h"
+#include "context.h"
+#include "gcra.h"
+#include "layout.h"
+#include "packet.h"
+#include "peer.h"
 
 enum {
 	TB_ECN_MASK = 3,
 	TB_ECN_NOT_ECT = 0,
 	TB_ECN_ECT1 = 1, /* L4S, RFC 9331 */
 	TB_ECN_CE = 3,
-	/* ECT(0) is marked from this fraction of the longest delay on. */
+	/* ECT(0) packets are marked if the backlog exceeds max_delay / TB_CE_FRACTION. */
 	TB_CE_FRACTION = 5,
 };
 
-/* ECT(1) is marked from 1 ms on. */
+/* ECT(1) packets are marked if the backlog exceeds 1 ms. */
 #define TB_CE_ECT1_Q ((__s64)TB_QUANTA_PER_NS * 1000000)
 
-/* The clock type of a departure time: since 6.10 BPF_SKB_CLOCK_MONOTONIC, with the same value. */
+/* BPF_SKB_TSTAMP_DELIVERY_MONO. Linux 6.10 renamed it to BPF_SKB_CLOCK_MONOTONIC, with the same value. */
 #define TB_CLOCK_MONOTONIC 1
 
 static __always_inline __u8 tb_ecn(struct __sk_buff *skb)
@@ -34,69 +43,67 @@ static __always_inline __u8 tb_ecn(struct __sk_buff *skb)
 }
 
 /*
- * Tells an ECN-capable sender to slow down, RFC 3168. Left alone is all whose network header is not where the
- * kernel looks for it: under a tag in the frame, bpf_skb_ecn_set_ce() would write to the tag.
+ * Marks the packet of an ECN-capable sender (RFC 3168). Packets with a VLAN tag in the frame stay as they
+ * are: bpf_skb_ecn_set_ce() writes at the network header, which is the tag there.
  */
-static __always_inline void tb_signal(struct __sk_buff *skb, const struct tb_config *config,
-				      struct tb_stats *stats, struct tb_packet packet, __s64 ahead)
+static __always_inline void tb_mark_ecn(const struct tb_ctx *ctx, __s64 backlog)
 {
-	__s64 threshold = config->max_delay_q / TB_CE_FRACTION;
+	__s64 threshold = ctx->config->max_delay_q / TB_CE_FRACTION;
 	__u8 ecn;
 
-	if (ahead <= threshold && ahead <= TB_CE_ECT1_Q)
+	if (backlog <= threshold && backlog <= TB_CE_ECT1_Q)
 		return;
-	if (!tb_is_protocol(skb, TB_ETH_P_IP) && !tb_is_protocol(skb, TB_ETH_P_IPV6))
+	if (!tb_is_protocol(ctx->skb, TB_ETH_P_IP) && !tb_is_protocol(ctx->skb, TB_ETH_P_IPV6))
 		return;
-	ecn = tb_ecn(skb);
+	ecn = tb_ecn(ctx->skb);
 	if (ecn == TB_ECN_NOT_ECT || ecn == TB_ECN_CE)
 		return;
-	if (ahead > (ecn == TB_ECN_ECT1 ? TB_CE_ECT1_Q : threshold) && bpf_skb_ecn_set_ce(skb) > 0)
-		stats->ce_packets += packet.segments;
+	if (backlog > (ecn == TB_ECN_ECT1 ? TB_CE_ECT1_Q : threshold) && bpf_skb_ecn_set_ce(ctx->skb) > 0)
+		ctx->stats->ce_packets += ctx->packet.segments;
 }
 
 /*
- * A packet may come with a departure time: of the node's own TCP, which paces itself by an fq it finds, of
- * an inner limiter, or of a sender who asked for it (SO_TXTIME, free to all), which outlives the way through
- * a veth. That of a forwarded packet is heeded up to the longest delay only: whoever sends must not decide
- * how much fq holds.
+ * A packet can arrive with a departure time: from the node's own TCP, which paces itself if it finds an fq,
+ * from another limiter, or from any socket with SO_TXTIME; it survives the way through a veth. Remove a time
+ * beyond max_delay from forwarded packets, so that senders cannot fill the node's fq.
  */
-static __always_inline void tb_bound_departure(struct __sk_buff *skb, const struct tb_config *config,
-					       __u64 now_ns)
+static __always_inline void tb_limit_departure(const struct tb_ctx *ctx)
 {
-	if (skb->ingress_ifindex && skb->tstamp > now_ns + config->max_delay_q / TB_QUANTA_PER_NS)
+	struct __sk_buff *skb = ctx->skb;
+
+	if (skb->ingress_ifindex && skb->tstamp > ctx->now_ns + ctx->config->max_delay_q / TB_QUANTA_PER_NS)
 		skb->tstamp = 0;
 }
 
-/* Never before the time that the packet came with. */
-static __always_inline void tb_depart(struct __sk_buff *skb, struct tb_stats *stats, __u64 now_ns,
-				      __u64 delay_ns)
+/* Sets the departure time, unless the packet already has a later one. */
+static __always_inline void tb_set_departure(const struct tb_ctx *ctx, __u64 delay_ns)
 {
-	if (!delay_ns || skb->tstamp >= now_ns + delay_ns)
+	__u64 departs_ns = ctx->now_ns + delay_ns;
+
+	if (!delay_ns || ctx->skb->tstamp >= departs_ns)
 		return;
-	/* Refused for what is no IP, such as ARP: that goes at once. */
-	if (!bpf_skb_set_tstamp(skb, now_ns + delay_ns, TB_CLOCK_MONOTONIC))
-		stats->delayed_ns += delay_ns;
+	/* The kernel rejects packets other than IP, such as ARP: these depart at once. */
+	if (!bpf_skb_set_tstamp(ctx->skb, departs_ns, TB_CLOCK_MONOTONIC))
+		ctx->stats->delayed_ns += delay_ns;
 }
 
-/* Lets a packet that exceeds through, at once or later; with TB_OBSERVE it only counts what would become of
- * it. Returns 0, with nothing charged, if it is to be dropped. */
-static __always_inline int tb_delay(struct __sk_buff *skb, const struct tb_config *config,
-				    struct tb_meters *meters, struct tb_stats *stats,
-				    struct tb_remote *remote, struct tb_packet packet, __u64 now_ns)
+/*
+ * Charges an excess packet, and lets it pass at once or later; with TB_OBSERVE, only counts it. Returns 0,
+ * with nothing charged, if the backlog is too long.
+ */
+static __always_inline int tb_delay(const struct tb_ctx *ctx)
 {
-	struct tb_place place = {};
-	__u64 now = now_ns * TB_QUANTA_PER_NS;
+	struct tb_schedule schedule = {};
 
-	if (!(remote ? tb_charge_chain(config, meters, stats, remote, packet, TB_LATER, now, &place)
-		     : tb_charge_alone(config, meters, packet, TB_LATER, now, &place)))
+	if (!tb_charge(ctx, TB_ENQUEUE, &schedule))
 		return 0;
-	stats->delayed_packets += packet.segments;
-	stats->delayed_bytes += packet.wire_bytes;
-	if (config->flags & TB_OBSERVE)
+	ctx->stats->delayed_packets += ctx->packet.segments;
+	ctx->stats->delayed_bytes += ctx->packet.wire_bytes;
+	if (ctx->config->flags & TB_OBSERVE)
 		return 1;
-	tb_signal(skb, config, stats, packet, place.ahead);
-	if (!tb_is_small(packet))
-		tb_depart(skb, stats, now_ns, (__u64)place.departs / TB_QUANTA_PER_NS);
+	tb_mark_ecn(ctx, schedule.backlog);
+	if (!tb_is_small(ctx))
+		tb_set_departure(ctx, (__u64)schedule.departs / TB_QUANTA_PER_NS);
 	return 1;
 }
 

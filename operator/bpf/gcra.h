@@ -1,52 +1,69 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The token bucket: the generic cell rate algorithm (ITU-T I.371, "virtual scheduling") on one word.
+ * The token bucket: the generic cell rate algorithm (ITU-T I.371, "virtual scheduling") on one 64-bit word.
  *
- * The word, tat, is the theoretical arrival time: when the next packet would be due if all so far had
- * come at exactly the declared rate. An idle meter's tat lies in the past, and the tokens in the bucket
- * are the time since then, at most the burst. A packet takes cost = size / rate of it.
+ * The word, tat, is the theoretical arrival time: the time at which the next packet is due if all packets
+ * arrive at exactly the declared rate.
  *
- * It is the left edge of the sliding window of the Open Packet Processor's token bucket, and the three
- * cases are that machine's: packets in the window move it by their cost; a packet right of the window
- * (idle for longer than the burst) re-centres it first; a packet left of it comes too fast.
+ *	cost   = size / rate              the time that a packet takes at the rate
+ *	base   = max(tat, now - burst)    the bucket holds at most the burst
+ *	tokens = now - base
+ *	A packet conforms if min(cost, burst) <= tokens. Then tat = base + cost.
  *
- * Unit: a quantum is 1/256 ns. A cost is rounded to the nearest quantum, so a 60-byte packet at
- * 100 Gbit/s (4.8 ns) is charged to within 0.04 %.
+ * The word is the left edge of the sliding window of the Open Packet Processor's token bucket, with the same
+ * three cases. A packet in the window moves the edge by its cost. A packet right of the window finds an idle
+ * meter, and first moves the window to now - burst. A packet left of the window arrives too fast.
  *
- * Invariant: a word moves only when a packet is let through, by that packet's cost from base.
+ * Unit: a quantum is 1/256 ns. A cost is rounded to the nearest quantum: the cost of a 60-byte packet at
+ * 100 Gbit/s (4.8 ns) is exact to 0.04 %.
  *
- * The clock in quanta wraps every 2.28 years, so times are compared by their difference modulo 2^64: up to
- * TB_AHEAD_MAX is ahead of the clock, all else is the past. That reads right at any uptime.
+ * Invariant: only a packet that passes moves a word, from base by the packet's cost.
  *
- * Pure: the time comes in as an argument. This file also compiles for the host, see tests/bpf.
+ * The clock in quanta wraps every 2.28 years (2^64 quanta), so times are compared by their difference modulo
+ * 2^64. A tat up to TB_AHEAD_MAX ahead of the clock is the future; every other tat is the past. This is right
+ * at any uptime.
+ *
+ * Pure: the time is an argument. tests/bpf also compiles this file for the host.
  */
 #ifndef TB_GCRA_H
 #define TB_GCRA_H
 
-#include <linux/types.h>
+#include "compiler.h"
 
 #define TB_QUANTA_PER_NS 256ULL
 #define TB_QUANTA_PER_S (TB_QUANTA_PER_NS * 1000000000ULL)
-/* 18 minutes: more than a packet costs and waits for. */
+/* 18 minutes: longer than the cost and the delay of any packet. */
 #define TB_AHEAD_MAX (1ULL << 48)
-/* Costs that could be more are cut here, so that there is room for what waits ahead: it is charged on top. */
+/* Larger costs are cut to this value. A packet is charged on top of a backlog, and both must fit. */
 #define TB_COST_MAX (TB_AHEAD_MAX / 2)
 /*
- * Above the largest super-packet that a kernel builds (512 KiB), and what a raw socket can ask for: 64 KiB of
- * segments that carry a byte each, 3.6 MB on the wire.
+ * Larger than any packet: a GSO packet of the kernel has up to 512 KiB; a raw socket can send 64 KiB in
+ * segments of one byte, which is 3.6 MB on the wire.
  */
 #define TB_BYTES_MAX (1ULL << 22)
 #define TB_PACKETS_MAX (1ULL << 18)
-/* The largest packet that a reserve is asked for, in bytes: at 33 bit/s its cost just fits 64 bits. */
+/* The largest packet that may use the reserve, in bytes. At 33 bit/s its cost just fits in 64 bits. */
 #define TB_RESERVE_MAX (1ULL << 14)
 /*
- * Bits of fraction of a scale, the time per unit: what 8 kbit/s and 1 packet/s leave of 64 bits under the
- * most bytes and packets. At the other end, 1 Tbit/s and 10^9 packets/s, a scale is still exact to 10^-5.
+ * A scale is the time of one byte or packet in quanta, with this number of fraction bits. The product of
+ * the largest amount and the largest scale must fit in 64 bits:
+ *
+ *	2^22 bytes   * 256e9 / (8 kbit/s / 8)  * 2^14 = 1.76e19 < 2^64 = 1.84e19
+ *	2^18 packets * 256e9 / 1 packet/s      * 2^8  = 1.72e19
+ *
+ * At the highest rates, 1 Tbit/s and 10^9 packets/s, a scale is still exact to 10^-5.
  */
 #define TB_BYTES_SHIFT 14
 #define TB_PACKETS_SHIFT 8
 
-/* Losing the word to another CPU this often in a row does not happen by chance below some 100 CPUs. */
+#define TB_BITS_PER_S_MIN 8000ULL
+
+_Static_assert(TB_BYTES_MAX <= ~0ULL / ((TB_QUANTA_PER_S * 8 / TB_BITS_PER_S_MIN) << TB_BYTES_SHIFT),
+	       "the cost of the largest packet at the lowest bit rate fits in 64 bits");
+_Static_assert(TB_PACKETS_MAX <= ~0ULL / (TB_QUANTA_PER_S << TB_PACKETS_SHIFT),
+	       "the cost of the largest packet at 1 packet/s fits in 64 bits");
+
+/* Below about 100 CPUs, a CPU does not lose the word to others this often in a row by chance. */
 #define TB_TRIES 32
 
 enum tb_case {
@@ -57,23 +74,23 @@ enum tb_case {
 };
 
 /*
- * A minimum and a maximum without a branch, each of which the verifier would follow both ways. Numbers below
- * 2^62. The compiler must not see that the mask is a comparison, or it makes a branch of it.
+ * Minimum and maximum of numbers below 2^62, without a branch: the verifier follows both ways of every branch
+ * to the end of the program. The asm statement hides the comparison, or the compiler makes a branch of it.
  */
 static __always_inline __s64 tb_negative_part(__s64 number)
 {
 	__s64 mask = number >> 63;
 
-	asm volatile("" : "+r"(mask));
+	asm("" : "+r"(mask));
 	return number & mask;
 }
 
-static __always_inline __s64 tb_lesser_of(__s64 a, __s64 b)
+static __always_inline __s64 tb_min(__s64 a, __s64 b)
 {
 	return b + tb_negative_part(a - b);
 }
 
-static __always_inline __s64 tb_later_of(__s64 a, __s64 b)
+static __always_inline __s64 tb_max(__s64 a, __s64 b)
 {
 	return a - tb_negative_part(a - b);
 }
@@ -84,47 +101,41 @@ static __always_inline __u64 tb_read(__u64 *word)
 }
 
 /*
- * Time that an amount takes, rounded to the nearest quantum. A multiplication and a shift, because a 64-bit
- * division takes up to 90 cycles on processors still in use.
+ * The time that an amount takes at the rate, rounded to the nearest quantum. It is a multiplication and a
+ * shift, because a 64-bit division takes up to 90 cycles on processors in use today.
  */
 static __always_inline __u64 tb_cost(__u64 amount, __u64 scale, int shift)
 {
-	return tb_lesser_of((amount * scale + (1ULL << (shift - 1))) >> shift, TB_COST_MAX);
+	return tb_min((amount * scale + (1ULL << (shift - 1))) >> shift, TB_COST_MAX);
 }
 
 static __always_inline __u64 tb_bytes_cost(__u64 bytes, __u64 scale)
 {
-	return tb_cost(tb_lesser_of(bytes, TB_BYTES_MAX), scale, TB_BYTES_SHIFT);
+	return tb_cost(tb_min(bytes, TB_BYTES_MAX), scale, TB_BYTES_SHIFT);
 }
 
 static __always_inline __u64 tb_packets_cost(__u64 packets, __u64 scale)
 {
-	return tb_cost(tb_lesser_of(packets, TB_PACKETS_MAX), scale, TB_PACKETS_SHIFT);
+	return tb_cost(tb_min(packets, TB_PACKETS_MAX), scale, TB_PACKETS_SHIFT);
 }
 
 /*
- * Where the window starts for a packet at now: max(tat, now - burst), in wrapping arithmetic. One comparison
- * for both ends of "ahead by up to TB_AHEAD_MAX, or past by up to the burst": each branch in a loop is one
- * that the verifier follows in every round.
+ * The start of the window for a packet at now: max(tat, now - burst), in wrapping arithmetic. One comparison
+ * checks both ends of "ahead by up to TB_AHEAD_MAX, or past by up to the burst", because the verifier follows
+ * each branch of a loop in every round.
  */
 static __always_inline __u64 tb_base(__u64 tat, __u64 now, __u64 burst)
 {
 	return now - tat + TB_AHEAD_MAX <= burst + TB_AHEAD_MAX ? tat : now - burst;
 }
 
-/* A packet larger than the burst passes when the bucket is full; its whole cost is charged. */
+/* A packet larger than the burst passes if the bucket is full, and is charged its whole cost. */
 static __always_inline int tb_conforms(__u64 base, __u64 now, __u64 cost, __u64 burst)
 {
-	return (__s64)(now - base) >= tb_lesser_of(cost, burst);
+	return (__s64)(now - base) >= tb_min(cost, burst);
 }
 
-/* The decision alone, nothing charged. */
-static __always_inline int tb_would_conform(__u64 tat, __u64 now, __u64 cost, __u64 burst)
-{
-	return tb_conforms(tb_base(tat, now, burst), now, cost, burst);
-}
-
-/* Charges the packet if it conforms. Safe against other CPUs. */
+/* Charges the packet if it conforms, by compare-and-swap: the meters of all CPUs are one word. */
 static __always_inline enum tb_case tb_take(__u64 *word, __u64 now, __u64 cost, __u64 burst)
 {
 	for (int try = 0; try < TB_TRIES; try++) {

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the program and user space share: the values of the maps, indexed by slot, and those of the peers.
+ * The structs that the program and user space share: values of the maps, and the keys of the peers.
  *
- * A slot is the limit of one pod and direction, or of one device. It reaches the program as the
- * filter's classid. Slot 0 belongs to nobody: it counts the packets whose filter names no slot in use.
+ * A slot holds the limit of one pod and direction, or of one interface. The filter's classid is the slot's
+ * number. Slot 0 has no owner: it counts the packets whose filter names an unused slot.
  *
- * Configuration, meters and counters are apart, so that a new rate leaves the bucket and its
- * counters as they are, and so that a cache line is either read by all CPUs or written by them.
+ * Configuration, meters and counters are values of different maps. User space writes a new rate without
+ * writing to the bucket or the counters, and the words that all CPUs write are in other memory than the
+ * configuration that all CPUs read. The kernel does not align values to cache lines: on 6.18 the values of
+ * an array start at 56 modulo 64, so each struct of 64 n bytes covers n + 1 lines, and the first word of a
+ * slot is in the last line of the slot before.
  *
- * tokenbucket/layout.py mirrors this file; a test compares sizes and offsets.
- * A change here is a new TB_LAYOUT_VERSION, unless it gives a word a use for which 0, as in what is pinned
- * already, is right.
+ * tokenbucket/layout.py mirrors this file; a test compares sizes and offsets. A change of a struct needs a
+ * new TB_LAYOUT_VERSION, unless it gives a meaning to an unused field and 0 keeps the old behaviour.
  */
 #ifndef TB_LAYOUT_H
 #define TB_LAYOUT_H
 
-#include <linux/types.h>
+#include "compiler.h"
 
 enum {
 	TB_LAYOUT_VERSION = 2,
@@ -23,102 +25,101 @@ enum {
 };
 
 enum tb_flag {
-	TB_OBSERVE = 1 << 0,             /* count what exceeds, forward it all the same */
-	TB_NODE_RESERVE = 1 << 1,        /* the node's own packets may use the reserve */
-	TB_MARK = 1 << 2,                /* forward what exceeds with another code point */
-	TB_DELAY = 1 << 3,               /* at an egress hook: forward what exceeds with a departure time */
-	TB_PER_PEER = 1 << 4,            /* a bucket for each peer, under the slot's */
-	TB_PEER_IS_DESTINATION = 1 << 5, /* the peer is where a packet goes to, not where it comes from */
+	TB_OBSERVE = 1 << 0,             /* count excess packets, and forward them */
+	TB_NODE_RESERVE = 1 << 1,        /* packets that the node sends may use the reserve */
+	TB_MARK = 1 << 2,                /* forward excess packets with another code point */
+	TB_DELAY = 1 << 3,               /* egress hook: forward excess packets with a departure time */
+	TB_PER_PEER = 1 << 4,            /* a bucket for each peer, below the slot's */
+	TB_PEER_IS_DESTINATION = 1 << 5, /* the peer is the destination of a packet, not the source */
 };
 
 /*
- * Written only by user space. Times are in quanta (gcra.h): of a rate, the time that one unit takes, as a
- * fixed-point number; of a burst, the time that it takes at the rate. A scale of 0 is a meter not in use.
+ * Only user space writes the configuration. A scale is the time of one byte or packet in quanta, a
+ * fixed-point number (gcra.h); 0 means that the meter is not used. A burst is the time that it takes at the
+ * rate, in quanta (_q).
  */
 struct tb_config {
-	/* The first cache line: what each packet reads. */
-	__u64 bytes_scale; /* fraction of TB_BYTES_SHIFT bits */
+	/* Read for every packet. */
+	__u64 bytes_scale; /* TB_BYTES_SHIFT fraction bits */
 	__u64 bytes_burst_q;
-	__u64 packets_scale; /* fraction of TB_PACKETS_SHIFT bits */
+	__u64 packets_scale; /* TB_PACKETS_SHIFT fraction bits */
 	__u64 packets_burst_q;
 	__u64 reserve_scale; /* as bytes_scale */
 	__u64 reserve_burst_q;
 	__u64 flags;
 	__u64 dscp; /* with TB_MARK */
-	/* The second: for packets that exceed; and the rates as declared, for people. */
-	__u64 max_delay_q; /* with TB_DELAY: the most that may wait ahead of a packet */
+	/* Read for excess packets; and the declared rates, which only user space reads. */
+	__u64 max_delay_q; /* with TB_DELAY: the longest backlog ahead of a packet */
 	__u64 bits_per_s;
 	__u64 packets_per_s;
 	__u64 reserve_bits_per_s;
 	__u64 peer_bits_per_s;
 	__u64 peer_packets_per_s;
 	__u64 unused[2];
-	/* The third, with TB_PER_PEER: the bucket of each peer, and how much of an address makes one. */
+	/* With TB_PER_PEER: the bucket of each peer, and the prefix of an address that identifies a peer. */
 	__u64 peer_bytes_scale;
 	__u64 peer_bytes_burst_q;
 	__u64 peer_packets_scale;
 	__u64 peer_packets_burst_q;
-	__u64 peer_ipv4_mask; /* masks in the order of a packet's bytes; of IPv4 the first four */
+	__u64 peer_ipv4_mask; /* masks in network byte order; IPv4 uses the first four bytes */
 	__u64 peer_ipv6_mask[2];
 	__u16 peer_ipv4_prefix_length;
 	__u16 peer_ipv6_prefix_length;
 	__u32 unused_peer;
 };
 
-/* The meters of a peer. A peer without an entry in the map has a full bucket. */
+/* The meters of a peer: theoretical arrival times, as in tb_meters. A peer without an entry has a full
+ * bucket. */
 struct tb_peer {
 	__u64 bytes_tat;
 	__u64 packets_tat;
 };
 
-/* Theoretical arrival times in quanta (gcra.h): the whole state of the meters, one cache line. */
+/* The state of a slot's meters: theoretical arrival times in quanta (gcra.h). */
 struct tb_meters {
 	__u64 bytes_tat;
 	__u64 packets_tat;
 	__u64 reserve_tat;
-	struct tb_peer shared_peer; /* of all packets that cannot have a peer's of their own */
-	__u64 peers_epoch;          /* a slot that is given to another starts another */
+	struct tb_peer shared_peer; /* of all packets whose peer has no entry */
+	__u64 peers_epoch;          /* user space writes a new one when the slot gets a new owner */
 	__u64 unused[2];
 };
 
-/* Whose meters they are. */
+/* The key of a peer's meters. */
 struct tb_peer_key {
 	__u64 epoch; /* as in the slot's meters */
 	__u32 slot;
 	__u16 ethertype;
 	__u16 prefix_length;
-	__u64 prefix[2]; /* in the order of a packet's bytes; of IPv4 the first four */
+	__u64 prefix[2]; /* network byte order; IPv4 uses the first four bytes */
 };
 
-/* Kept per CPU. Packets are wire packets: each segment of a GSO packet counts. */
+/* Counters of one CPU. Packets are wire packets: each segment of a GSO packet counts. */
 struct tb_stats {
-	/*
-	 * The first cache line: what a conforming packet touches, which was one of the first two cases; and
-	 * what became of those that exceeded, where it was nothing better.
-	 */
+	/* Conforming packets, by case (gcra.h); then excess packets that were forwarded or dropped. */
 	__u64 in_window_packets;
 	__u64 idle_packets;
 	__u64 conform_bytes;
-	__u64 shared_peer_packets; /* had no peer's bucket of their own, but the one shared */
-	__u64 forwarded_packets;   /* let through all the same: marked, or only observed */
+	__u64 shared_peer_packets; /* charged to the shared peer, of conforming packets */
+	__u64 forwarded_packets;   /* excess packets with Mark or Observe */
 	__u64 forwarded_bytes;
 	__u64 dropped_packets;
 	__u64 dropped_bytes;
-	/* The second: the third case, and what became of those packets. */
+	/* All excess packets, the third case; then more of their outcomes. */
 	__u64 too_fast_packets;
 	__u64 too_fast_bytes;
-	__u64 reserve_packets; /* let through within the reserve */
+	__u64 reserve_packets; /* passed within the reserve */
 	__u64 reserve_bytes;
-	__u64 contended_packets; /* exceeded only because the word kept changing under the decision */
-	__u64 unmetered_packets; /* let through because the slot has no meter */
+	__u64 contended_packets; /* excess because other CPUs changed the word TB_TRIES times */
+	__u64 unmetered_packets; /* passed because the slot has no meter */
 	__u64 unmetered_bytes;
 	__u64 marked_packets;
-	/* The third: of those, what Delay let through, at once (small packets) or later; or would have. */
+	/* Excess packets that Delay let through, at once (small packets) or later; with TB_OBSERVE, would. */
 	__u64 delayed_packets;
 	__u64 delayed_bytes;
-	__u64 delayed_ns;            /* delay given */
-	__u64 ce_packets;            /* ECN-capable ones that were told of congestion */
-	__u64 peer_too_fast_packets; /* too fast for their peer's bucket, whatever the slot's says */
+	__u64 delayed_ns;            /* sum of the delays */
+	__u64 ce_packets;            /* marked as having experienced congestion */
+	__u64 peer_too_fast_packets; /* excess packets of their peer's bucket */
 	__u64 unused_delayed[3];
 };
 
@@ -134,12 +135,12 @@ enum tb_direction {
 };
 
 /*
- * Whose slot it is. The program never reads it: it is how a restarted agent, or a command that runs
- * without one, knows what the slots mean. Strings end in NUL.
+ * The owner of a slot. Only user space reads it: a restarted agent, or a command that runs without an agent,
+ * finds the meaning of the slots here. Strings end in NUL.
  */
 struct tb_owner {
 	__u8 kind;
-	__u8 direction; /* as the pod sees it; for a device, as the device sees it */
+	__u8 direction; /* as the pod or the device sees it */
 	__u8 unused[6];
 	__u64 generation;    /* of the policy */
 	char uid[48];        /* of the pod; for a device, the inode of its network namespace */
@@ -147,5 +148,21 @@ struct tb_owner {
 	char name[256];      /* of the pod, or of the device */
 	char policy[256];    /* empty for a device */
 };
+
+_Static_assert(sizeof(struct tb_config) == 192, "layout version 2");
+_Static_assert(sizeof(struct tb_meters) == 64, "layout version 2");
+_Static_assert(sizeof(struct tb_peer) == 16, "layout version 2");
+_Static_assert(sizeof(struct tb_peer_key) == 32,
+	       "layout version 2, and no padding: a key is compared bytewise");
+_Static_assert(sizeof(struct tb_stats) == 192, "layout version 2");
+_Static_assert(sizeof(struct tb_owner) == 640, "layout version 2");
+_Static_assert(__builtin_offsetof(struct tb_config, max_delay_q) == 64, "layout version 2");
+_Static_assert(__builtin_offsetof(struct tb_config, peer_bytes_scale) == 128, "layout version 2");
+_Static_assert(__builtin_offsetof(struct tb_meters, shared_peer) == 24, "layout version 2");
+_Static_assert(__builtin_offsetof(struct tb_meters, peers_epoch) == 40, "layout version 2");
+_Static_assert(__builtin_offsetof(struct tb_peer_key, prefix) == 16, "layout version 2");
+_Static_assert(__builtin_offsetof(struct tb_stats, too_fast_packets) == 64, "layout version 2");
+_Static_assert(__builtin_offsetof(struct tb_stats, delayed_packets) == 128, "layout version 2");
+_Static_assert(__builtin_offsetof(struct tb_owner, uid) == 16, "layout version 2");
 
 #endif

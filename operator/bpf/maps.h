@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The maps, for both compilers: bcc creates them where TB_PIN_DIR says or takes the pins that are there;
- * clang writes BTF definitions for libbpf (stock tc), which pins them by name.
+ * The maps, for both compilers. bcc creates them and pins them in TB_PIN_DIR, or opens the pins that exist.
+ * clang writes BTF definitions; libbpf, for example in stock tc, pins the maps by name.
  */
 #ifndef TB_MAPS_H
 #define TB_MAPS_H
 
+#include "compiler.h"
 #include "layout.h"
 
 #ifndef TB_SLOTS
 #define TB_SLOTS 2048
 #endif
 
-/* Peers of all slots together: 7 MiB of kernel memory. */
+/* Peers of all slots together: 112 bytes each, 7 MiB of kernel memory. */
 #ifndef TB_PEERS
 #define TB_PEERS 65536
 #endif
@@ -23,9 +24,6 @@
 	BPF_TABLE_PINNED(bcc_type, key, value, name, size, TB_PIN_DIR "/" #name)
 
 #else /* clang */
-
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
 
 #define TB_MAP(bcc_type, libbpf_type, key_type, value_type, name, size) \
 	struct {                                                        \
@@ -42,11 +40,10 @@ TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_config, tb_config, TB_SLOTS
 TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_meters, tb_meters, TB_SLOTS);
 TB_MAP("percpu_array", BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct tb_stats, tb_stats, TB_SLOTS);
 TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_owner, tb_owners, TB_SLOTS);
-/* One list of what was used least recently for all CPUs: lists of their own would each have a part of the
- * room. */
+/* All CPUs share one LRU list: with BPF_F_NO_COMMON_LRU each CPU has a list with a part of the capacity. */
 TB_MAP("lru_hash", BPF_MAP_TYPE_LRU_HASH, struct tb_peer_key, struct tb_peer, tb_peers, TB_PEERS);
 
-/* bcc rewrites look-ups, but not inside a macro. */
+/* bcc rewrites method calls on maps, but not inside a macro. */
 #ifdef TB_PIN_DIR
 static __always_inline struct tb_config *tb_config_of(__u32 slot)
 {
@@ -68,7 +65,7 @@ static __always_inline struct tb_peer *tb_peer_of(struct tb_peer_key *key)
 	return tb_peers.lookup(key);
 }
 
-/* Leaves alone what is there. */
+/* Keeps an entry that exists. */
 static __always_inline void tb_add_peer(struct tb_peer_key *key, struct tb_peer *peer)
 {
 	tb_peers.insert(key, peer);

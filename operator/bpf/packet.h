@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the meters need to know of a packet. */
+/* The size of a packet on the wire, and the bytes of its headers that other files read. */
 #ifndef TB_PACKET_H
 #define TB_PACKET_H
 
-#include <linux/types.h>
+#include "compiler.h"
 
 enum {
 	TB_ETH_HLEN = 14,
@@ -28,13 +28,13 @@ enum tb_hook {
 	TB_EGRESS_HOOK,
 };
 
-/* 64 bits, because bcc compiles for a BPF without 32-bit arithmetic. */
+/* 64 bits each, because bcc compiles for BPF without 32-bit arithmetic. */
 struct tb_packet {
-	__u64 wire_bytes; /* Ethernet frame without FCS, each segment's headers included */
+	__u64 wire_bytes; /* Ethernet frames without FCS, with the headers of each segment */
 	__u64 segments;
 };
 
-/* One byte of the network header and behind; 0 where the packet is too short. */
+/* Returns one byte, by its offset in the network header; 0 if the packet is too short. */
 static __always_inline __u8 tb_net_byte(struct __sk_buff *skb, __u32 offset)
 {
 	__u8 byte = 0;
@@ -43,8 +43,8 @@ static __always_inline __u8 tb_net_byte(struct __sk_buff *skb, __u32 offset)
 	return byte;
 }
 
-/* A word of the packet in host byte order; 0 where the packet is too short. */
-static __always_inline __u16 tb_word(struct __sk_buff *skb, __u32 offset)
+/* Returns 16 bits of the frame in host byte order; 0 if the packet is too short. */
+static __always_inline __u16 tb_load_be16(struct __sk_buff *skb, __u32 offset)
 {
 	__u16 word = 0;
 
@@ -57,13 +57,13 @@ static __always_inline int tb_is_vlan(__u16 ethertype)
 	return ethertype == TB_ETH_P_8021Q || ethertype == TB_ETH_P_8021AD;
 }
 
-/* What is below at most two VLAN tags in the frame, and its offset there. */
-static __always_inline __u16 tb_below_tags(struct __sk_buff *skb, __u16 ethertype, __u32 *network)
+/* Returns the ethertype below at most two VLAN tags in the frame, and adds the tags' length to network. */
+static __always_inline __u16 tb_skip_vlan_tags(struct __sk_buff *skb, __u16 ethertype, __u32 *network)
 {
 	for (int tags = 0; tags < 2; tags++) {
 		if (!tb_is_vlan(ethertype))
 			break;
-		ethertype = tb_word(skb, *network + 2);
+		ethertype = tb_load_be16(skb, *network + 2);
 		*network += TB_VLAN_HLEN;
 	}
 	return ethertype;
@@ -75,8 +75,8 @@ static __always_inline int tb_is_protocol(struct __sk_buff *skb, __u16 ethertype
 }
 
 /*
- * Bytes of headers that each segment of a GSO packet repeats. BIG TCP over IPv6 carries a jumbo payload
- * option (hop-by-hop) that segmentation takes out again: it is not counted.
+ * Returns the bytes of headers that each segment of a GSO packet repeats. A BIG TCP packet over IPv6 has a
+ * hop-by-hop option (jumbo payload) that segmentation removes: it does not count.
  */
 static __always_inline __u32 tb_segment_headers(struct __sk_buff *skb)
 {
@@ -99,7 +99,7 @@ static __always_inline __u32 tb_segment_headers(struct __sk_buff *skb)
 	return TB_ETH_HLEN + transport + TB_UDP_HLEN;
 }
 
-/* Of a super-packet, by what each of them carries. */
+/* Returns the number of segments of a GSO packet: gso_size bytes of payload each. */
 static __always_inline __u64 tb_segments(struct __sk_buff *skb, __u64 headers)
 {
 	__u64 gso_size = skb->gso_size;
@@ -108,10 +108,10 @@ static __always_inline __u64 tb_segments(struct __sk_buff *skb, __u64 headers)
 }
 
 /*
- * At an egress hook wire_len is what the qdisc layer accounts, see qdisc_pkt_len_init() in net/core/dev.c.
- * The segments of a super-packet of a virtual machine or a raw socket are counted there alone.
+ * At an egress hook, wire_len is the length that the qdisc layer accounts (qdisc_pkt_len_init() in
+ * net/core/dev.c). For a GSO packet of a virtual machine or a raw socket, gso_segs is 0.
  */
-static __always_inline struct tb_packet tb_leaving(struct __sk_buff *skb)
+static __always_inline struct tb_packet tb_egress_packet(struct __sk_buff *skb)
 {
 	struct tb_packet packet = { .wire_bytes = skb->wire_len, .segments = skb->gso_segs };
 
@@ -120,8 +120,8 @@ static __always_inline struct tb_packet tb_leaving(struct __sk_buff *skb)
 	return packet;
 }
 
-/* At an ingress hook wire_len knows neither segments nor the Ethernet header; len knows the latter. */
-static __always_inline struct tb_packet tb_arriving(struct __sk_buff *skb)
+/* At an ingress hook, wire_len includes neither segments nor the Ethernet header. len includes the latter. */
+static __always_inline struct tb_packet tb_ingress_packet(struct __sk_buff *skb)
 {
 	struct tb_packet packet = { .wire_bytes = skb->len, .segments = 1 };
 	__u64 headers;
@@ -130,15 +130,15 @@ static __always_inline struct tb_packet tb_arriving(struct __sk_buff *skb)
 		return packet;
 	headers = tb_segment_headers(skb);
 	packet.segments = tb_segments(skb, headers);
-	if (skb->gso_segs > packet.segments) /* of SCTP, whose gso_size tells nothing */
+	if (skb->gso_segs > packet.segments) /* SCTP: gso_size is GSO_BY_FRAGS */
 		packet.segments = skb->gso_segs;
 	packet.wire_bytes += (packet.segments - 1) * headers;
 	return packet;
 }
 
 /*
- * ARP and IPv6 neighbour discovery: without them nothing else works. What has come from another link is none
- * (RFC 4861, 7.1), whoever sent it.
+ * Whether the packet is ARP or IPv6 neighbour discovery, which every other packet depends on. A hop limit
+ * below 255 shows that the packet comes from another link, and is not valid (RFC 4861, 7.1).
  */
 static __always_inline int tb_is_neighbour_discovery(struct __sk_buff *skb)
 {

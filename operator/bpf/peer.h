@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Peers: each remote address, or prefix, has a bucket of its own under the slot's. Included after bucket.h.
+ * Peers: each remote address, or prefix, has its own bucket below the slot's.
  *
- * Buckets form a chain, the peer's below the slot's: a packet passes if all of them let it, and is charged to
- * all or to none. What its peer's bucket refuses touches no other, so that one peer's flood takes nothing of
- * what the others share.
+ * The buckets form a chain (bucket.h): a packet passes if all buckets accept it, and is charged to all or to
+ * none. The peer's bucket comes first, so that a flood of one peer takes nothing from the others.
  *
- * A peer without an entry has a full bucket. It gets the entry with the first packet that the slot's bucket
- * lets through, so that a flood of forged addresses turns the map over no faster than at the slot's rate.
- * What can have no entry, because it has no address or because the map refused it, shares one bucket at the
- * rate of a single peer.
+ * A peer without an entry has a full bucket. The first packet that the slot's bucket accepts creates the
+ * entry, so that a flood of forged addresses replaces entries at most at the slot's rate. Packets without an
+ * address, and packets whose entry the map rejects, share one bucket at the rate of a single peer.
  */
 #ifndef TB_PEER_H
 #define TB_PEER_H
+
+#include "bucket.h"
+#include "compiler.h"
+#include "context.h"
+#include "layout.h"
+#include "maps.h"
+#include "packet.h"
 
 enum {
 	TB_IPV4_SOURCE = 12,
@@ -21,29 +26,29 @@ enum {
 	TB_IPV6_DESTINATION = 24,
 };
 
-/* Whose packet it is, and its meters: the shared ones where it has no entry. */
+/* The peer of a packet, and its meters: those of shared_peer if the peer has no entry. */
 struct tb_remote {
 	struct tb_peer_key key;
 	struct tb_peer *peer;
-	int is_new; /* has no entry yet, and may have one */
+	int is_new; /* has no entry yet, and can get one */
 };
 
-/* A word that reads as a full bucket for as long as can be. */
-static __always_inline __u64 tb_never_used(__u64 now)
+/* The tat that reads as a full bucket for the longest time: 2^63 quanta, 417 days. */
+static __always_inline __u64 tb_full_tat(__u64 now)
 {
 	return now + (1ULL << 63);
 }
 
-/* The remote prefix. Addresses are in each fragment's header. Returns 0 where there is none. */
+/* Writes the remote prefix to the key. Every fragment has addresses. Returns 0 if the packet has none. */
 static __always_inline int tb_remote_prefix(struct __sk_buff *skb, const struct tb_config *config,
 					    struct tb_peer_key *key)
 {
 	__u32 network = TB_ETH_HLEN;
-	int goes_to = !!(config->flags & TB_PEER_IS_DESTINATION);
+	int is_destination = !!(config->flags & TB_PEER_IS_DESTINATION);
 
-	key->ethertype = tb_below_tags(skb, __builtin_bswap16(skb->protocol), &network);
+	key->ethertype = tb_skip_vlan_tags(skb, __builtin_bswap16(skb->protocol), &network);
 	if (key->ethertype == TB_ETH_P_IP) {
-		network += goes_to ? TB_IPV4_DESTINATION : TB_IPV4_SOURCE;
+		network += is_destination ? TB_IPV4_DESTINATION : TB_IPV4_SOURCE;
 		if (bpf_skb_load_bytes(skb, network, key->prefix, 4))
 			return 0;
 		key->prefix[0] &= config->peer_ipv4_mask;
@@ -52,7 +57,7 @@ static __always_inline int tb_remote_prefix(struct __sk_buff *skb, const struct 
 	}
 	if (key->ethertype != TB_ETH_P_IPV6)
 		return 0;
-	network += goes_to ? TB_IPV6_DESTINATION : TB_IPV6_SOURCE;
+	network += is_destination ? TB_IPV6_DESTINATION : TB_IPV6_SOURCE;
 	if (bpf_skb_load_bytes(skb, network, key->prefix, sizeof(key->prefix)))
 		return 0;
 	key->prefix[0] &= config->peer_ipv6_mask[0];
@@ -61,8 +66,8 @@ static __always_inline int tb_remote_prefix(struct __sk_buff *skb, const struct 
 	return 1;
 }
 
-/* Points to the peer's meters where it has an entry, and leaves the pointer alone where it has none. */
-static __always_inline int tb_look_up(struct tb_remote *remote)
+/* Points remote to the meters of its peer. Returns 0, and keeps the pointer, if the peer has no entry. */
+static __always_inline int tb_find_entry(struct tb_remote *remote)
 {
 	struct tb_peer *peer = tb_peer_of(&remote->key);
 
@@ -71,76 +76,93 @@ static __always_inline int tb_look_up(struct tb_remote *remote)
 	return peer != NULL;
 }
 
-static __always_inline void tb_find_remote(struct __sk_buff *skb, const struct tb_config *config,
-					   struct tb_meters *meters, __u32 slot, struct tb_remote *remote)
+static __always_inline void tb_find_remote(const struct tb_ctx *ctx, __u32 slot, struct tb_remote *remote)
 {
-	remote->key = (struct tb_peer_key){ .epoch = meters->peers_epoch, .slot = slot };
-	remote->peer = &meters->shared_peer;
-	remote->is_new = tb_remote_prefix(skb, config, &remote->key) && !tb_look_up(remote);
+	remote->key = (struct tb_peer_key){ .epoch = ctx->meters->peers_epoch, .slot = slot };
+	remote->peer = &ctx->meters->shared_peer;
+	remote->is_new = tb_remote_prefix(ctx->skb, ctx->config, &remote->key) && !tb_find_entry(remote);
 }
 
-/* Gives a peer its entry, with a full bucket; where the map refuses it, it has the shared one. */
-static __always_inline void tb_enter(struct tb_remote *remote, __u64 now)
+static __always_inline struct tb_bucket tb_peer_bucket(const struct tb_ctx *ctx, enum tb_admission admission)
 {
-	struct tb_peer full = { tb_never_used(now), tb_never_used(now) };
+	const struct tb_config *config = ctx->config;
+	struct tb_peer *peer = ctx->remote->peer;
 
-	tb_add_peer(&remote->key, &full);
-	tb_look_up(remote);
-	remote->is_new = 0;
-}
-
-static __always_inline struct tb_bucket tb_bucket_of_peer(const struct tb_config *config,
-							  struct tb_peer *peer, struct tb_packet packet,
-							  enum tb_when when, __u64 now)
-{
-	return (struct tb_bucket){
-		tb_byte_meter(config, packet, when, now, &peer->bytes_tat, &config->peer_bytes_scale,
-			      config->peer_bytes_burst_q),
-		tb_packet_meter(config, packet, when, now, &peer->packets_tat, &config->peer_packets_scale,
-				config->peer_packets_burst_q),
-	};
-}
-
-/* Gives a peer its entry. Returns whether it has room: what has no entry is not alone in its bucket. */
-static __always_inline int tb_admit(struct tb_remote *remote, struct tb_bucket *bucket, __u64 now)
-{
-	tb_enter(remote, now);
-	bucket->bytes.word = &remote->peer->bytes_tat;
-	bucket->packets.word = &remote->peer->packets_tat;
-	return tb_has_room(bucket, now);
+	return tb_bucket(ctx, admission,
+			 (struct tb_meter){ .word = &peer->bytes_tat,
+					    .scale = &config->peer_bytes_scale,
+					    .burst = config->peer_bytes_burst_q },
+			 (struct tb_meter){ .word = &peer->packets_tat,
+					    .scale = &config->peer_packets_scale,
+					    .burst = config->peer_packets_burst_q });
 }
 
 /*
- * Charges the bucket of the packet's peer and the slot's: both, or neither. A chain of three would be looked
- * at, charged and given back in the same way.
+ * Creates an entry with a full bucket; if the map rejects it, the peer keeps the shared bucket. Returns
+ * whether the bucket accepts the packet.
  */
-static __always_inline int tb_charge_chain(const struct tb_config *config, struct tb_meters *meters,
-					   struct tb_stats *stats, struct tb_remote *remote,
-					   struct tb_packet packet, enum tb_when when, __u64 now,
-					   struct tb_place *place)
+static __always_inline int tb_insert_peer(struct tb_remote *remote, struct tb_bucket *bucket, __u64 now)
 {
-	struct tb_bucket of_slot = tb_bucket_of_slot(config, meters, packet, when, now);
-	struct tb_bucket of_peer = tb_bucket_of_peer(config, remote->peer, packet, when, now);
+	struct tb_peer full = { tb_full_tat(now), tb_full_tat(now) };
 
-	if (!remote->is_new && !tb_has_room(&of_peer, now)) {
-		if (when == TB_NOW)
-			stats->peer_too_fast_packets += packet.segments;
+	tb_add_peer(&remote->key, &full);
+	tb_find_entry(remote);
+	remote->is_new = 0;
+	bucket->bytes.word = &remote->peer->bytes_tat;
+	bucket->packets.word = &remote->peer->packets_tat;
+	return tb_bucket_accepts(bucket, now);
+}
+
+/* Charges the slot's bucket, a chain of one. Returns 0 if it rejects the packet. */
+static __always_inline int tb_charge_slot(const struct tb_ctx *ctx, enum tb_admission admission,
+					  struct tb_schedule *schedule)
+{
+	struct tb_bucket slot = tb_slot_bucket(ctx, admission);
+
+	if (!tb_bucket_accepts(&slot, ctx->now))
+		return 0;
+	tb_charge_bucket(&slot, ctx->now, schedule);
+	if (schedule->late < 0)
+		tb_refund_bucket(&slot);
+	return schedule->late >= 0;
+}
+
+/* Charges the peer's bucket and the slot's. Returns 0 if one of them rejects the packet. */
+static __always_inline int tb_charge_peer_and_slot(const struct tb_ctx *ctx, enum tb_admission admission,
+						   struct tb_schedule *schedule)
+{
+	struct tb_remote *remote = ctx->remote;
+	struct tb_bucket slot = tb_slot_bucket(ctx, admission);
+	struct tb_bucket peer = tb_peer_bucket(ctx, admission);
+
+	if (!remote->is_new && !tb_bucket_accepts(&peer, ctx->now)) {
+		if (admission == TB_CONFORM)
+			ctx->stats->peer_too_fast_packets += ctx->packet.segments;
 		return 0;
 	}
-	if (!tb_has_room(&of_slot, now))
+	if (!tb_bucket_accepts(&slot, ctx->now))
 		return 0;
-	if (remote->is_new && !tb_admit(remote, &of_peer, now))
+	if (remote->is_new && !tb_insert_peer(remote, &peer, ctx->now))
 		return 0;
-	tb_charge(&of_slot, now, place);
-	tb_charge(&of_peer, now, place);
-	if (place->over < 0) {
-		tb_give_back(&of_slot);
-		tb_give_back(&of_peer);
+	tb_charge_bucket(&slot, ctx->now, schedule);
+	tb_charge_bucket(&peer, ctx->now, schedule);
+	if (schedule->late < 0) {
+		tb_refund_bucket(&slot);
+		tb_refund_bucket(&peer);
 		return 0;
 	}
-	if (remote->peer == &meters->shared_peer)
-		stats->shared_peer_packets += packet.segments;
+	if (remote->peer == &ctx->meters->shared_peer)
+		ctx->stats->shared_peer_packets += ctx->packet.segments;
 	return 1;
+}
+
+/* Charges the packet to the chain of its buckets: to all of them, or to none. Returns 0 if one rejects it. */
+static __always_inline int tb_charge(const struct tb_ctx *ctx, enum tb_admission admission,
+				     struct tb_schedule *schedule)
+{
+	if (ctx->remote)
+		return tb_charge_peer_and_slot(ctx, admission, schedule);
+	return tb_charge_slot(ctx, admission, schedule);
 }
 
 #endif

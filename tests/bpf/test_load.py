@@ -62,8 +62,8 @@ def test_another_build_takes_over_the_maps(pins: Pins, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("__u64 now = now_ns", "__u64 now = no_such_thing", "no_such_thing"),
-        ("if (!config || !meters || !stats)", "if (!config || !meters)", "map_value_or_null"),
+        (".now_ns = now_ns", ".now_ns = no_such_thing", "no_such_thing"),
+        ("|| !ctx.stats)", ")", "map_value_or_null"),
     ],
     ids=["compiler", "verifier"],
 )

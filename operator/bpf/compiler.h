@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The differences between the three compilers of these files.
+ *
+ *   bcc    at run time; defines TB_PIN_DIR, includes its own helpers and writes the license
+ *   clang  ahead of time, for libbpf and stock tc
+ *   gcc    for the host: tests/bpf compares layout.h and gcra.h with Python
+ */
+#ifndef TB_COMPILER_H
+#define TB_COMPILER_H
+
+#include <linux/types.h>
+
+#if defined(TB_PIN_DIR)
+#define SEC(name)
+#elif defined(__bpf__)
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#endif
+
+#endif
