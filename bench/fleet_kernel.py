@@ -7,6 +7,7 @@ nothing is changed by anybody else.
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import time
@@ -142,6 +143,8 @@ def loop(source: Source, slots: Slots) -> Loop:
     """The agent's loop and reconciler, on a kernel of its own."""
     network = Network()
     reconcile.Filters = lambda connection: connection
-    reconciler = reconcile.Reconciler(network, slots, _Programs(), _Locks(), Queues(available=False))
+    reconciler = reconcile.Reconciler(network, slots, _Programs(), _Locks(), Queues(available=False), None)
     # Settled: there are no pins of earlier builds to be removed.
-    return Loop(source, Silence(), Silence(), None, set(), reconciler, None, "", _settled=True)
+    return Loop(
+        source, Silence(), Silence(), None, set(), reconciler, None, "", _verify_at=math.inf, _settled=True
+    )

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from tokenbucket.bpf.headers import kernel_headers
 from tokenbucket.bpf.loader import DEBIAN_PACKAGES
-from tokenbucket.errors import UnsupportedError
+from tokenbucket.bpf.syscall import query_programs
+from tokenbucket.errors import KernelError, UnsupportedError
 
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39
+LOOPBACK, TCX_INGRESS = 1, 46
 _VETH = "ip link add probe0 type veth peer name probe1\n"
 _ATTACH_A_FILTER = "tc filter add dev probe0 ingress bpf direct-action bytecode '1,6 0 0 0'"
 
@@ -56,6 +58,14 @@ def _netem() -> str | None:
     return _qdisc("netem")
 
 
+def _tcx() -> str | None:
+    try:
+        query_programs(LOOPBACK, TCX_INGRESS)
+    except KernelError as error:
+        return f"the kernel has no tcx: {error}"
+    return None
+
+
 RUNGS: dict[str, Callable[[], str | None]] = {
     "unit": _unit,
     "chart": _chart,
@@ -66,7 +76,7 @@ RUNGS: dict[str, Callable[[], str | None]] = {
 }
 """By folder of tests/, in the order of the ladder."""
 
-PARTS: dict[str, Callable[[], str | None]] = {"sch_fq": _fq, "sch_netem": _netem}
+PARTS: dict[str, Callable[[], str | None]] = {"sch_fq": _fq, "sch_netem": _netem, "tcx": _tcx}
 """Parts of a kernel that some lack: a test marked ``needs("sch_fq")`` is skipped there."""
 
 PROBES = RUNGS | PARTS

@@ -81,7 +81,7 @@ def test_what_alerts_and_legends_name_is_there(full: Manifests) -> None:
 def test_every_reason_has_its_alert(full: Manifests) -> None:
     """Exactly one; a reason that needs no manual action has none."""
     selectors = [
-        re.findall(r'(\w+)(!?=)"([^"]+)"', rule["expr"])
+        re.findall(r'(\w+)(!=|!~|=~|=)"([^"]+)"', rule["expr"])
         for rule in rules(full)
         if "limits_not_as_declared" in rule["expr"]
     ]
@@ -91,7 +91,10 @@ def test_every_reason_has_its_alert(full: Manifests) -> None:
 
 def selects(matchers: list[tuple[str, str, str]], reason: Reason) -> bool:
     labels = {"reason": str(reason), "effect": str(reason.effect)}
-    return all((labels[label] == value) is (operator == "=") for label, operator, value in matchers)
+    return all(
+        bool(re.fullmatch(value, labels[label])) is (operator in {"=", "=~"})
+        for label, operator, value in matchers
+    )
 
 
 def test_every_alert_says_what_to_do(full: Manifests) -> None:

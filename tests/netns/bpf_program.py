@@ -1,4 +1,4 @@
-"""Programs of a few instructions, loaded without any library."""
+"""Programs of a few instructions, loaded and attached without any library."""
 
 from __future__ import annotations
 
@@ -10,15 +10,30 @@ import struct
 UNSPEC, OK, SHOT = -1, 0, 2
 
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-_PROG_LOAD = 5
-_SCHED_CLS = 3
+_PROG_LOAD, _OBJ_PIN = 5, 6
+_LINK_CREATE = 28
+_SCHED_CLS, _XDP = 3, 6
+_TCX = {"ingress": 46, "egress": 47}
+XDP_PASS, XDP_DROP = 2, 1
 _MOV64_IMM, _EXIT, _LOAD_WORD, _JUMP_NOT_EQUAL = 0xB7, 0x95, 0x61, 0x55
 _TC_CLASSID_OFFSET = 72  # in struct __sk_buff
 
 
-def verdict_program(verdict: int) -> int:
+def verdict_program(verdict: int, name: str = "", *, xdp: bool = False) -> int:
     """A program that returns this verdict. Returns its file descriptor."""
-    return _load(_instruction(_MOV64_IMM, 0, immediate=verdict) + _instruction(_EXIT))
+    code = _instruction(_MOV64_IMM, 0, immediate=verdict) + _instruction(_EXIT)
+    return _load(code, name, _XDP if xdp else _SCHED_CLS)
+
+
+def attach_tcx(ifindex: int, hook: str, program: int) -> int:
+    """Attaches a program at the tail of a hook, by a link. Returns its descriptor; closing it detaches."""
+    return _bpf(_LINK_CREATE, struct.pack("=IIIIIIQ", program, ifindex, _TCX[hook], 0, 0, 0, 0))
+
+
+def pin(descriptor: int, path: str) -> None:
+    """Names a program on a bpffs, for commands."""
+    text = ctypes.create_string_buffer(path.encode())
+    _bpf(_OBJ_PIN, struct.pack("=QII", ctypes.addressof(text), descriptor, 0))
 
 
 def slot_program(slot: int) -> int:
@@ -38,18 +53,22 @@ def _instruction(
     return struct.pack("=BBhi", code, destination | source << 4, offset, immediate)
 
 
-def _load(instructions: bytes) -> int:
+def _load(instructions: bytes, name: str = "", kind: int = _SCHED_CLS) -> int:
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
     attributes = struct.pack(
-        "=IIQQIIQI",
-        *(_SCHED_CLS, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence)),
-        *(0, 0, 0, 0),
+        "=IIQQIIQII16s",
+        *(kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence)),
+        *(0, 0, 0, 0, 0, name.encode()),
     )
+    return _bpf(_PROG_LOAD, attributes)
+
+
+def _bpf(command: int, attributes: bytes) -> int:
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
-    descriptor = libc.syscall(_NUMBER, _PROG_LOAD, ctypes.byref(buffer), len(attributes))
+    descriptor = libc.syscall(_NUMBER, command, ctypes.byref(buffer), len(attributes))
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return descriptor

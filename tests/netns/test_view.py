@@ -26,7 +26,7 @@ from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.namespaces import numbered_namespaces
-from tokenbucket.netlink.traffic import received_packets
+from tokenbucket.netlink.traffic import read_packets
 from tokenbucket.netlink.view import Place, View
 
 
@@ -541,5 +541,5 @@ def test_ones_own_namespace_is_no_pods(lab, view):
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     link = view.links[pod.ifindex]
-    assert received_packets(view.connection, link.nsid, link.peer_ifindex) is not None
+    assert read_packets(view.connection, link.nsid, link.peer_ifindex) is not None
     assert {each.inode for each in numbered_namespaces(view.connection).values()} == {pod.inode}

@@ -19,6 +19,7 @@ from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.schedule import Again, Schedule
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import DesiredInput, Source
+from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins, Sizes
@@ -34,6 +35,8 @@ from tokenbucket.node.devices import detach_all
 
 log = logging.getLogger(__name__)
 
+_VERIFY_S = 4.0
+"""Between two checks that limits run."""
 _ASK_S = 60.0
 """So often, at least, the source is asked: it tells by that that the agent lives."""
 
@@ -55,6 +58,7 @@ class Loop:
     schedule: Schedule = field(default_factory=Schedule)
     _cleanup: bool = False
     _full_pass_at: float = 0.0
+    _verify_at: float = 0.0
     _settled: bool = False
 
     def run(self) -> None:
@@ -69,7 +73,10 @@ class Loop:
                     self._pass()
                 if self._cleanup:
                     return
-                for key, _ in selector.select(self.schedule.wait(time.monotonic())):
+                if time.monotonic() >= self._verify_at:
+                    self._verify_soon()
+                now = time.monotonic()
+                for key, _ in selector.select(min(self.schedule.wait(now), max(0.0, self._verify_at - now))):
                     key.data()
 
     def _source_changed(self) -> None:
@@ -101,9 +108,21 @@ class Loop:
         """For what no event tells of."""
         try:
             self.reconciler.queues.forget(self.reconciler.view)
-            self.reconciler.look_for_bypass()
+            self._verify(everything=True)
         except KernelError as error:
             log.warning("no look for queues and bypassed limits", extra={"error": str(error)})
+
+    def _verify_soon(self) -> None:
+        """Check whether attached limits run, which no event reports."""
+        try:
+            if self._verify():
+                self.schedule.kick(time.monotonic())
+        except KernelError as error:
+            log.warning("limits not verified", extra={"error": str(error)})
+
+    def _verify(self, *, everything: bool = False) -> bool:
+        self._verify_at = time.monotonic() + _VERIFY_S
+        return self.reconciler.verifier.check(self.reconciler.view, everything=everything)
 
     def _reconcile(self, start: float) -> Again:
         wishes = self.source.wishes()
@@ -208,7 +227,7 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, pas
                 "slots stay as many as there are", extra={"slots": opened.count, "asked": sizes.slots}
             )
         queues = Queues.probed(view)
-        reconciler = Reconciler(view, opened, programs, Locks.of(pins), queues)
+        reconciler = Reconciler(view, opened, programs, Locks.of(pins), queues, Verifier(opened))
         loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build, passes)
         try:
             loop.run()

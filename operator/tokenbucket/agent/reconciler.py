@@ -18,14 +18,14 @@ from tokenbucket.agent.locate import Locator
 from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.repairs import Repairs
+from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Mode, Policy
 from tokenbucket.core.limits.slot import SlotKey
-from tokenbucket.core.planning.bypass import BypassWatch, Counted
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
-from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
+from tokenbucket.core.planning.hook import HookPoint, Interface
 from tokenbucket.core.planning.placement import Declarations, Placements
 from tokenbucket.core.planning.plan import (
     AddQueue,
@@ -42,14 +42,11 @@ from tokenbucket.core.planning.plan import (
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
 from tokenbucket.netlink.filters import Filters
-from tokenbucket.netlink.links import Link
-from tokenbucket.netlink.traffic import received_packets
 from tokenbucket.netlink.view import View
 
 log = logging.getLogger(__name__)
 
 """What is done here; queues are added before, and removed after."""
-_BYPASSED = "the pod receives packets that do not pass the hook; the CNI plugin hands them over past it"
 _REMOVED_INSIDE = "our filter was removed more than 5 times in a minute, from within the pod or by a plugin"
 
 
@@ -73,8 +70,8 @@ class Reconciler:
     programs: Programs
     locks: Locks
     queues: Queues
+    verifier: Verifier
     repairs: Repairs = field(default_factory=Repairs)
-    bypass: BypassWatch = field(default_factory=BypassWatch)
     culprits: dict[int, str] = field(default_factory=dict)
     """By interface, the name of the process that last removed something of ours there."""
     _declarations: Declarations = field(default_factory=Declarations)
@@ -104,12 +101,8 @@ class Reconciler:
             if not self.queues.add(self.view, queues):
                 wish, planned, observed = self._plan(policies, pods, enforcement)
             findings = wish.findings
-            findings += [
-                Deviation(key, Reason.BYPASSED, _BYPASSED)
-                for key in wish.wanted
-                if key in self.bypass.bypassed
-            ]
-            missing = set(planned.without_slot) | self.bypass.bypassed
+            findings += self.verifier.deviations(wish.wanted.keys())
+            missing = set(planned.without_slot) | self.verifier.not_running
             findings += [
                 Deviation(key, Reason.NO_FREE_SLOT, f"all {self.slots.count} slots are taken; see --slots")
                 for key in planned.without_slot
@@ -181,27 +174,6 @@ class Reconciler:
         }
         self.view.invalidate_all()
         self.view.pod_namespaces.search()
-
-    def look_for_bypass(self) -> None:
-        """Compares what pods received with what their slots saw, since the last look. Raises KernelError."""
-        counted: dict[SlotKey, Counted] = {}
-        slots = self.slots.read()
-        for ours in (each for filters in self.view.filters.values() for each in filters.ours):
-            link = self.view.links.get(ours.ifindex)
-            slot = self.slots.named(ours.slot, ours.prog_id)
-            if ours.hook is not Hook.EGRESS or slot not in slots or not link:
-                continue
-            received = self._received_behind(link)
-            if received is not None:
-                key = slots[slot].owner.key
-                before = counted.get(key, Counted(0, self.slots.stats(slot).seen_packets))
-                counted[key] = Counted(before.received + received, before.seen)
-        self.bypass.look(counted)
-
-    def _received_behind(self, link: Link) -> int | None:
-        if link.nsid is None or link.peer_ifindex is None:
-            return None
-        return received_packets(self.view.connection, link.nsid, link.peer_ifindex)
 
     def _observed(self) -> Observed:
         attached, queues = {}, set()

@@ -25,6 +25,8 @@ _ITEMS = 4096
 """Elements of a hash that are read at once."""
 _BATCH_COUNT = 32
 """Offset of the number of elements in the attributes of a batch."""
+_QUERY_COUNT = 24
+"""Offset of the number of programs in the attributes of a query."""
 
 
 class Command(enum.IntEnum):
@@ -37,6 +39,7 @@ class Command(enum.IntEnum):
     PROG_TEST_RUN = 10
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
+    PROG_QUERY = 16
     MAP_LOOKUP_BATCH = 24
 
 
@@ -141,6 +144,25 @@ def program_info(fd: int, subject: str = "program") -> ProgramInfo:
     kind, program_id = struct.unpack_from("=II", raw)
     name = raw[64 : 64 + _NAME_BYTES].split(b"\0", 1)[0].decode()
     return ProgramInfo(kind, program_id, name)
+
+
+def query_programs(ifindex: int, attach_type: int, most: int = 64) -> list[tuple[int, int]]:
+    """Return the ids of the programs at a multi-program hook of an interface, and of their links, in order.
+
+    A program without a link has link id 0. Interfaces are those of the calling thread's network namespace.
+
+    Raises KernelError: EINVAL if the kernel does not know ``attach_type``, ENODEV if the interface is gone,
+    ENOSPC if there are more than ``most``.
+    """
+    programs, links = (ctypes.c_uint32 * most)(), (ctypes.c_uint32 * most)()
+    attributes = struct.pack(
+        "=IIIIQIIQQQQ",
+        *(ifindex, attach_type, 0, 0, ctypes.addressof(programs), most, 0),
+        *(0, ctypes.addressof(links), 0, 0),
+    )
+    _, buffer = _bpf(Command.PROG_QUERY, attributes, f"programs of interface {ifindex}")
+    (count,) = struct.unpack_from("=I", buffer, _QUERY_COUNT)
+    return list(zip(programs[:count], links[:count], strict=True))
 
 
 def lookup(fd: int, key: int, size: int, subject: str = "map") -> bytes:

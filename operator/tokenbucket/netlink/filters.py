@@ -10,7 +10,7 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
@@ -57,6 +57,8 @@ class ForeignFilter:
     handle: int
     name: str
     prog_id: int | None
+    runs_first: bool = False
+    """Whether it runs before tokenbucket's filter on the same hook."""
 
     @property
     def in_the_way(self) -> bool:
@@ -191,9 +193,14 @@ def _same(ingress: LinkFilters, egress: LinkFilters) -> bool:
 def _sorted(ifindex: int, hook: Hook, messages: Sequence[Message]) -> LinkFilters:
     """Ours and foreign, from a dump, which has the order in which they run."""
     parsed = [found for message in messages if (found := _parse(ifindex, hook, message.body))]
+    first = next((place for place, found in enumerate(parsed) if isinstance(found, Filter)), 0)
     return LinkFilters(
         tuple(found for found in parsed if isinstance(found, Filter)),
-        tuple(found for found in parsed if isinstance(found, ForeignFilter)),
+        tuple(
+            replace(found, runs_first=place < first)
+            for place, found in enumerate(parsed)
+            if isinstance(found, ForeignFilter)
+        ),
     )
 
 

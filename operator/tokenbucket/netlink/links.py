@@ -13,6 +13,9 @@ from tokenbucket.netlink.messages import LINK, Message, attribute, attributes, t
 
 _RTM_GETLINK = 18
 _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 3, 5, 18, 29, 37
+_IFLA_XDP = 43
+_IFLA_XDP_PROG_IDS = 4, 5, 6, 7
+"""Of the only program, or of those in the driver, in the generic hook and in hardware."""
 _IFLA_INFO_KIND = 1
 _SKIP_STATS = attribute(_IFLA_EXT_MASK, struct.pack("=I", 8))
 VETH = "veth"
@@ -30,6 +33,8 @@ class Link:
     """The namespace of the other end, as this namespace numbers it; ``None`` when it is this namespace."""
     peer_ifindex: int | None
     """Index of the other end in its own namespace; ``None`` when there is no other end."""
+    xdp_program_id: int = 0
+    """The XDP program that runs on received packets; 0 if there is none."""
 
 
 def read_links(connection: Connection) -> dict[int, Link]:
@@ -66,12 +71,14 @@ def _link(message: Message) -> Link:
     _, _, ifindex, _, _ = LINK.unpack_from(message.body)
     found = attributes(message.body, LINK.size)
     info = attributes(found.get(_IFLA_LINKINFO, b""))
+    xdp = attributes(found.get(_IFLA_XDP, b""))
     return Link(
         ifindex=ifindex,
         name=text(found.get(_IFLA_IFNAME, b"")),
         kind=text(info.get(_IFLA_INFO_KIND, b"")),
         nsid=_number(found.get(_IFLA_LINK_NETNSID)),
         peer_ifindex=_number(found.get(_IFLA_LINK)),
+        xdp_program_id=next(filter(None, (_number(xdp.get(kind)) for kind in _IFLA_XDP_PROG_IDS)), 0),
     )
 
 

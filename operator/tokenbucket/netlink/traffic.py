@@ -1,10 +1,11 @@
-"""What an interface of another namespace has received, as the kernel counts it there."""
+"""Packet counters of an interface in another namespace."""
 
 from __future__ import annotations
 
 import errno
 import socket
 import struct
+from typing import NamedTuple
 
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
@@ -14,11 +15,15 @@ _RTM_GETLINK = 18
 _IFLA_STATS64, _IFLA_TARGET_NETNSID = 23, 46
 
 
-def received_packets(connection: Connection, nsid: int, ifindex: int) -> int | None:
-    """Packets that an interface has received since it was made; ``None`` when it is gone.
+class Packets(NamedTuple):
+    """The first counters of ``struct rtnl_link_stats64``, since the interface was made."""
 
-    Raises KernelError.
-    """
+    received: int
+    sent: int
+
+
+def read_packets(connection: Connection, nsid: int, ifindex: int) -> Packets | None:
+    """Return the counters of an interface; ``None`` if it is gone. Raises KernelError."""
     wanted = LINK.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0)
     wanted += attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
     try:
@@ -28,4 +33,4 @@ def received_packets(connection: Connection, nsid: int, ifindex: int) -> int | N
             return None
         raise
     stats = attributes(message.body, LINK.size).get(_IFLA_STATS64)
-    return None if stats is None else int(struct.unpack_from("=Q", stats)[0])
+    return None if stats is None else Packets(*struct.unpack_from("=QQ", stats))

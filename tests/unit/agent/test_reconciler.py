@@ -102,7 +102,8 @@ def agent(
         named=lambda slot, program: slot if program == OURS else NO_SLOT,
         limits_device_in_another_layout=lambda *_: False,
     )
-    node: Any = (view, maps, programs, locks, Queues(available=True))
+    running = SimpleNamespace(deviations=lambda _: [], not_running=frozenset())
+    node: Any = (view, maps, programs, locks, Queues(available=True), running)
     return Reconciler(*node), view
 
 

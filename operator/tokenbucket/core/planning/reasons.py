@@ -202,13 +202,25 @@ class Reason(enum.StrEnum):
             short="no filter in the pod",
         ),
     )
+    SHADOWED = (
+        "Shadowed",
+        _Spec(
+            Effect.FAILED,
+            cause=(
+                "A program of another component runs before tokenbucket's filter and can end the processing "
+                "of packets. Packet counters do not show that packets pass that program."
+            ),
+            fix="Detach the program that the message names, or attach it after tokenbucket's filter.",
+            degrades_policy=True,
+        ),
+    )
     BYPASSED = (
         "Bypassed",
         _Spec(
             Effect.FAILED,
             cause=(
-                "The pod receives packets that do not pass tokenbucket's filter: the network plugin hands "
-                "them to the pod directly."
+                "The pod's interface counts more than twice as many packets as tokenbucket's filter: another "
+                "program ends or redirects packets before they reach the filter."
             ),
             fix="Limit the pod in the network plugin, or make the plugin use the host-side interface.",
             degrades_policy=True,

@@ -1,6 +1,8 @@
-"""Traffic that goes past the hook."""
+"""Limits that traffic goes past, judged by counters."""
 
 from __future__ import annotations
+
+import pytest
 
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
@@ -11,39 +13,66 @@ KEY = SlotKey(PodId("shop", "web"), Direction.INGRESS)
 
 
 def judged(*looks: tuple[int, int]) -> list[bool]:
-    """After each look, of packets received and seen, whether the limit counts as bypassed."""
-    watch = BypassWatch()
-    found = []
-    for received, seen in looks:
-        watch.look({KEY: Counted(received, seen)})
+    """After each look, of packets that crossed the interface and that the slot saw: bypassed or not."""
+    watch, found = BypassWatch(), []
+    for crossed, seen in looks:
+        watch.compare({KEY: Counted(crossed, seen)})
         found.append(KEY in watch.bypassed)
     return found
 
 
-def test_packets_that_no_slot_saw_went_past_the_hook() -> None:
-    """The first look has nothing to compare with."""
-    assert judged((5000, 0), (10000, 0)) == [False, True]
+@pytest.mark.parametrize(
+    ("crossed", "seen", "bypassed"),
+    [
+        pytest.param(5000, 0, True, id="all"),
+        pytest.param(4040, 40, True, id="1,000 packets/s beside 10 packets/s through the hook"),
+        pytest.param(99, 0, False, id="too few to know"),
+        pytest.param(150, 60, False, id="a difference that the time between two readings can explain"),
+        pytest.param(10_000, 5000, False, id="half"),
+        pytest.param(1000, 44_000, False, id="GSO packets, of which the slot counts the segments"),
+        pytest.param(100, 5000, False, id="packets that the limit dropped after it saw them"),
+    ],
+)
+def test_a_limit_is_bypassed_if_most_packets_go_past_it(crossed: int, seen: int, *, bypassed: bool) -> None:
+    assert judged((7, 3), (7 + crossed, 3 + seen)) == [False, bypassed]
 
 
-def test_a_slot_that_saw_packets_is_not_bypassed() -> None:
-    """Not even when it saw fewer: it drops some."""
-    assert judged((0, 0), (10000, 3)) == [False, False]
+def test_packets_that_the_limit_drops_prove_that_it_runs() -> None:
+    """The pod's interface counts none of them."""
+    assert judged((0, 0), (1000, 0), (1001, 500), (1002, 1000)) == [False, True, True, False]
 
 
-def test_a_few_packets_prove_nothing() -> None:
-    """They may have been on their way when the counters were read."""
-    assert judged((0, 0), (99, 0)) == [False, False]
+def test_few_packets_add_up_over_several_looks() -> None:
+    assert judged((0, 0), (60, 1), (120, 2)) == [False, False, True]
 
 
-def test_a_bypass_ends_when_the_slot_sees_packets_and_not_when_it_is_quiet() -> None:
-    """Nothing received says nothing new."""
-    assert judged((0, 0), (1000, 0), (1000, 0), (1001, 1)) == [False, True, True, False]
+def test_two_good_looks_clear_a_bypass_and_quiet_ones_do_not() -> None:
+    looks = [(0, 0), (1000, 0), (1000, 0), (2000, 1000), (2001, 1001), (3000, 2000)]
+    assert judged(*looks) == [False, True, True, True, True, False]
+
+
+def test_a_few_packets_are_enough_to_clear_a_bypass() -> None:
+    assert judged((0, 0), (1000, 0), (1030, 30), (1060, 60)) == [False, True, True, False]
+
+
+def test_counters_that_start_again_are_not_compared_with_earlier_ones() -> None:
+    """A new interface or a freed slot counts from zero."""
+    assert judged((5000, 5000), (5600, 10), (5700, 110)) == [False, False, False]
 
 
 def test_a_limit_that_is_gone_is_forgotten() -> None:
-    """Its successor is looked at anew."""
     watch = BypassWatch()
-    for received in (0, 1000):
-        watch.look({KEY: Counted(received, 0)})
-    watch.look({})
+    for crossed in (0, 1000):
+        watch.compare({KEY: Counted(crossed, 0)})
+    watch.compare({})
     assert not watch.bypassed
+
+
+def test_only_counters_after_a_change_of_programs_prove_that_a_limit_runs() -> None:
+    watch = BypassWatch()
+    for packets in (0, 1000):
+        watch.compare({KEY: Counted(packets, packets)})
+    assert watch.running == {KEY}
+    watch.forget(KEY)
+    watch.compare({KEY: Counted(1001, 1001)})
+    assert not watch.running
