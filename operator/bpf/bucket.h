@@ -55,7 +55,7 @@ struct tb_schedule {
 	__s64 backlog; /* the time until the packets ahead have departed; at least 0 */
 	__s64 departs; /* the time until the packet conforms; at least 0 */
 	__s64 late;    /* negative if a backlog was longer than a meter accepts */
-	__s64 window;  /* 0 if a meter was idle */
+	__s64 idle;    /* negative if a meter was idle: the packet found the whole burst */
 };
 
 static __always_inline int tb_is_small(const struct tb_ctx *ctx)
@@ -168,14 +168,14 @@ static __always_inline void tb_charge_meter(const struct tb_meter *meter, __u64 
 	schedule->backlog = tb_max(schedule->backlog, backlog);
 	schedule->departs = tb_max(schedule->departs, backlog + tb_min(meter->cost, meter->burst));
 	schedule->late |= meter->max_backlog - backlog;
-	schedule->window = tb_min(schedule->window, backlog + meter->burst);
+	schedule->idle |= backlog + meter->burst - 1;
 }
 
 static __always_inline void tb_charge_bucket(const struct tb_bucket *bucket, __u64 now,
 					     struct tb_schedule *schedule)
 {
-	tb_charge_meter(&bucket->bytes, now, schedule);
 	tb_charge_meter(&bucket->packets, now, schedule);
+	tb_charge_meter(&bucket->bytes, now, schedule);
 }
 
 /* The cost of an unused meter is 0. */

@@ -98,11 +98,11 @@ static __always_inline int tb_pass_unmetered(struct tb_packet packet)
 
 static __always_inline enum tb_case tb_take_all(const struct tb_ctx *ctx)
 {
-	struct tb_schedule schedule = { .window = TB_AHEAD_MAX };
+	struct tb_schedule schedule = {};
 
 	if (!tb_charge(ctx, TB_CONFORM, &schedule))
 		return TB_TOO_FAST;
-	return schedule.window > 0 ? TB_IN_WINDOW : TB_IDLE;
+	return schedule.idle < 0 ? TB_IDLE : TB_IN_WINDOW;
 }
 
 static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_hook hook, __u64 now_ns)

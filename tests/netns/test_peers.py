@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import time
 from typing import Any
@@ -19,9 +20,11 @@ from tests.netns.agent import (
     tokenbucket,
     wait,
 )
-from tests.netns.lab import Lab, Pod
+from tests.netns.lab import Lab, Pod, ip
+from tests.netns.test_raw_sockets import PACKET_VNET_HDR, SOL_PACKET, mac
 
 pytestmark = pytest.mark.timeout(180)
+ETHERNET_BYTES = 14
 SHARE = {"rate": {"packets": 1}, "burst": {"packets": 10}}
 FAMILIES = {
     "IPv4": ("10.1.1.2/24", "10.4.1.2/24", "10.2.1.2/24"),
@@ -84,6 +87,27 @@ def test_fragments_count_for_their_sender(lab: Lab, agent: Agent) -> None:
     limited(agent, web, perPeer=SHARE)
     assert send(noisy, web, 20, 5000) == 2
     assert send(quiet, web, 20, 5000) == 2
+
+
+def test_peers_are_told_apart_by_headers_outside_the_linear_part(lab: Lab, agent: Agent) -> None:
+    """A packet socket may leave all but the Ethernet header in fragments of the socket buffer."""
+    noisy, quiet, web = pods_of(lab)
+    for pod in (noisy, web):
+        ip("link", "set", pod.veth, "mtu", "9000")
+        ip("link", "set", "eth0", "mtu", "9000", netns=pod.netns)
+    limited(agent, web, "egress", perPeer=SHARE)
+    virtio = struct.pack("=BBHHHH", 0, 0, ETHERNET_BYTES, 0, 0, 0)
+    ethernet = mac(web.veth) + mac("eth0", web.netns) + b"\x08\x00"
+    with web.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        sock.bind(("eth0", 0))
+        for peer in [noisy] * 15 + [quiet] * 5:
+            header = struct.pack("!BBHHHBBH", 0x45, 0, 6000, 1, 0, 64, socket.IPPROTO_UDP, 0)
+            sock.send(virtio + ethernet + header + web.ip.packed + peer.ip.packed + bytes(5980))
+    limit = limit_of("web", "egress")
+    assert limit
+    assert (limit["conformPackets"], limit["peerExceedPackets"]) == (15, 5)
+    assert limit["sharedPeerPackets"] == 0
 
 
 def test_inspect_names_the_peers(lab: Lab, agent: Agent) -> None:
