@@ -9,8 +9,6 @@ import ctypes
 import enum
 
 LAYOUT_VERSION = 2
-NO_SLOT = 0
-"""The slot of nobody: its counters count packets whose filter names no slot in use."""
 
 
 class Flag(enum.IntFlag):

@@ -12,8 +12,7 @@ from tests.bpf.bucket_machine import Machine, config, context
 from tests.bpf.test_peers import ALICE, BOB, FULL, MBIT, MS, NOW_NS, A, Address, B, frame, peers
 from tokenbucket.bpf import syscall
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import SlotConfig
-from tokenbucket.layout import NO_SLOT
+from tokenbucket.core.limits.slot import NO_SLOT, SlotConfig
 
 SLOW, FAST = 8 * MBIT, 32 * MBIT
 BURST_S = 1 / 32

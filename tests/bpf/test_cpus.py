@@ -11,7 +11,7 @@ from tests.bpf.flood import flood
 from tests.bpf.test_peers import MS, peers
 from tokenbucket.bpf.slots import monotonic_ns
 from tokenbucket.core.limits import gcra
-from tokenbucket.layout import NO_SLOT
+from tokenbucket.core.limits.slot import NO_SLOT
 
 BITS_PER_S, BURST_BYTES = 80_000_000, 100_000
 PACKETS_PER_S, BURST_PACKETS = 6_000, 90

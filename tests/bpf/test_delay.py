@@ -16,8 +16,7 @@ from tests.bpf.test_mark import checksum, ipv4, ipv6
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import SlotConfig
-from tokenbucket.layout import NO_SLOT
+from tokenbucket.core.limits.slot import NO_SLOT, SlotConfig
 
 NOW_NS = 10**12
 FULL, SUPER, SUPER_SEGMENTS = 1514, 65_536, 44

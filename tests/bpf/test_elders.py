@@ -16,8 +16,7 @@ from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotKey
-from tokenbucket.layout import NO_SLOT
+from tokenbucket.core.limits.slot import NO_SLOT, DeviceId, Owner, Slot, SlotKey
 
 MS = 10**6
 DEVICE = SlotKey(DeviceId(0, "eth1"), Direction.EGRESS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from tokenbucket import layout
 from tokenbucket.bpf.pins import source_folder
 from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits.slot import NO_SLOT
 
 
 def probe(tmp_path: Path, *expressions: str) -> list[int]:
@@ -47,7 +48,7 @@ def test_constants_are_the_headers(tmp_path: Path) -> None:
     """Numbers that mean something on both sides."""
     names = {
         "TB_LAYOUT_VERSION": layout.LAYOUT_VERSION,
-        "TB_NO_SLOT": layout.NO_SLOT,
+        "TB_NO_SLOT": NO_SLOT,
         "TB_OBSERVE": layout.Flag.OBSERVE,
         "TB_NODE_RESERVE": layout.Flag.NODE_RESERVE,
         "TB_MARK": layout.Flag.MARK,

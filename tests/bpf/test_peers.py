@@ -24,8 +24,7 @@ from tokenbucket.bpf.peers import Peers
 from tokenbucket.bpf.pins import PEERS, Pins, source_folder
 from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import PeerConfig, Slot, SlotConfig
-from tokenbucket.layout import NO_SLOT
+from tokenbucket.core.limits.slot import NO_SLOT, PeerConfig, Slot, SlotConfig
 
 NOW_NS = 10**12
 MS = 10**6

@@ -24,9 +24,9 @@ from tokenbucket.netlink import view as module
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
+from tokenbucket.netlink.links import read_packets
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.namespaces import numbered_namespaces
-from tokenbucket.netlink.traffic import read_packets
 from tokenbucket.netlink.view import Place, View
 
 

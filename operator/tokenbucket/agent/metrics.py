@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from tokenbucket import __version__, layout
+from tokenbucket import __version__
 from tokenbucket.agent.options import MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots
+from tokenbucket.core.limits.slot import NO_SLOT
 from tokenbucket.core.status.node_status import pods_not_programmed
 from tokenbucket.errors import KernelError
 from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS, AgentReading
@@ -69,6 +70,6 @@ def _with_slots(reading: AgentReading, pins: Pins) -> AgentReading:
             reading,
             slots=slots.count - 1,  # that of nobody
             slots_in_use=len(limits),
-            unmetered_packets=slots.stats(layout.NO_SLOT).unmetered_packets,
+            unmetered_packets=slots.stats(NO_SLOT).unmetered_packets,
             limits=limits,
         )

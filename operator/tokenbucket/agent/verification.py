@@ -18,8 +18,7 @@ from tokenbucket.core.planning.foreign import ForeignProgram, Mechanism, list_pr
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.netlink.filters import Filter, ForeignFilter
-from tokenbucket.netlink.links import Link, read_links
-from tokenbucket.netlink.traffic import Packets, read_packets
+from tokenbucket.netlink.links import Link, Packets, read_links, read_packets
 from tokenbucket.netlink.view import View
 
 _PAST = {

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import errno
 import hashlib
 import os
 import shutil
@@ -31,7 +32,6 @@ BPFFS = Path("/sys/fs/bpf")
 ROOT = BPFFS / "tokenbucket"
 DEFAULT_SLOTS = 2048
 DEFAULT_PEERS = 65536
-_ENOENT = 2
 _BPFFS_MAGIC = 0xCAFE4A11
 
 
@@ -165,7 +165,7 @@ class Pins:
             with opened(self.maps / name) as fd:
                 return syscall.map_info(fd, name)
         except KernelError as error:
-            if error.errno == _ENOENT:
+            if error.errno == errno.ENOENT:
                 return None
             raise
 

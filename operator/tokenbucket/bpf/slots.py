@@ -23,7 +23,16 @@ from tokenbucket.bpf.pins import MAPS, HookProgram, Pins
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import DeviceId, Owner, PeerConfig, Slot, SlotConfig, SlotKey, Subject
+from tokenbucket.core.limits.slot import (
+    NO_SLOT,
+    DeviceId,
+    Owner,
+    PeerConfig,
+    Slot,
+    SlotConfig,
+    SlotKey,
+    Subject,
+)
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.core.planning.hook import Hook
 
@@ -109,7 +118,7 @@ class Slots:
         """The slot that a filter names with that number; NO_SLOT where it runs a program of another layout
         version, which means a slot of its own maps.
         """
-        return layout.NO_SLOT if program_id in self.elders.program_ids else slot
+        return NO_SLOT if program_id in self.elders.program_ids else slot
 
     def limits_device_in_another_layout(self, slot: int, program_id: int) -> bool:
         """Whether a filter that names that slot is the limit of a device in another layout version."""

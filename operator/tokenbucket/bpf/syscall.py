@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import errno
 import os
 import platform
 import struct
@@ -19,7 +20,6 @@ from pathlib import Path
 from tokenbucket.errors import KernelError, UnsupportedError
 
 _SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
-_ENOENT = 2
 _NAME_BYTES = 16
 _ITEMS = 4096
 """Elements of a hash that are read at once."""
@@ -191,7 +191,7 @@ def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> by
     try:
         _bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
     except KernelError as error:
-        if error.errno != _ENOENT:  # ENOENT says that the array ended with this batch
+        if error.errno != errno.ENOENT:  # ENOENT says that the array ended with this batch
             raise
     return values.raw
 
@@ -209,7 +209,7 @@ def items(fd: int, key_size: int, value_size: int, subject: str = "map") -> Iter
         try:
             _call(Command.MAP_LOOKUP_BATCH, attributes, subject)
         except KernelError as error:
-            if error.errno != _ENOENT:  # ENOENT says that the hash ended with this batch
+            if error.errno != errno.ENOENT:  # ENOENT says that the hash ended with this batch
                 raise
             ended = True
         (count,) = struct.unpack_from("=I", attributes, _BATCH_COUNT)

@@ -1,5 +1,1 @@
-"""Everything that talks rtnetlink: links, addresses, filters, their events, and a view of them all."""
-
-from tokenbucket.netlink.parts import import_in_parts
-
-import_in_parts()  # before anything here imports it
+"""Adapters to rtnetlink: links, addresses, qdiscs, filters, their events, and a view of the node."""

@@ -9,13 +9,12 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import ADDRESS, Message, attribute, attributes
 
 Address = IPv4Address | IPv6Address
 
-_RTM_GETADDR = 22
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_TARGET_NETNSID = 1, 2, 10
 _MOST = 4096
 """Of a pod's namespace: one that has very many is not to hold up all others."""
 
@@ -28,10 +27,12 @@ def read_addresses(connection: Connection, nsid: int | None = None) -> frozenset
     """
     any_family = ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     if nsid is None:
-        return _addresses(connection.dump(_RTM_GETADDR, any_family, "addresses"))
-    target = any_family + attribute(_IFA_TARGET_NETNSID, struct.pack("=i", nsid))
+        return _addresses(connection.dump(uapi.RTM_GETADDR, any_family, "addresses"))
+    target = any_family + attribute(uapi.IFA_TARGET_NETNSID, struct.pack("=i", nsid))
     try:
-        return _addresses(connection.glimpse(_RTM_GETADDR, target, f"addresses of namespace {nsid}", _MOST))
+        return _addresses(
+            connection.glimpse(uapi.RTM_GETADDR, target, f"addresses of namespace {nsid}", _MOST)
+        )
     except KernelError as error:
         if error.errno == errno.EINVAL:
             return None
@@ -47,7 +48,7 @@ def _address(message: Message) -> Address | None:
     family = message.body[0]
     found = attributes(message.body, ADDRESS.size)
     # On a point-to-point link IFA_ADDRESS is the other end's.
-    raw = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS) or b""
+    raw = found.get(uapi.IFA_LOCAL) or found.get(uapi.IFA_ADDRESS) or b""
     if family == socket.AF_INET and len(raw) == 4:
         return None if raw[0] == 127 or raw[:2] == b"\xa9\xfe" else IPv4Address(raw)
     if family == socket.AF_INET6 and len(raw) == 16:

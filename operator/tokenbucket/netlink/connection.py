@@ -21,15 +21,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from pyroute2.iproute import IPRoute
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.messages import Marshal, Message, Request
 
-SOL_NETLINK = 270
-_EXT_ACK, _GET_STRICT_CHK = 11, 12
-_CLONE_NEWNET = 0x40000000
 _BUFFER_BYTES = 1 << 20
 _ATTEMPTS = 10
 
@@ -87,21 +84,21 @@ class Connection:
     def _dump_once(self, kind: int, body: bytes, most: int = sys.maxsize) -> tuple[list[Message], bool]:
         """The answers, and whether nothing changed while they came."""
         self._marshal.begin(most)
-        request = Request(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
+        request = Request(kind, uapi.NLM_F_REQUEST | uapi.NLM_F_DUMP, body)
         messages: list[Message] = self._route.nlm_request_batch([request])
         return messages, not self._marshal.interrupted
 
     def get(self, kind: int, body: bytes, subject: str) -> Message:
         """The answer to a request for one object. Raises KernelError when there is no such object."""
         with kernel_errors("get", subject):
-            # No NLM_F_ACK: pyroute2 stops at the answer and would keep the acknowledgement for ever.
-            (message,) = self._route.nlm_request(Request(kind, 0, body), kind, NLM_F_REQUEST)
+            # No uapi.NLM_F_ACK: pyroute2 stops at the answer and would keep the acknowledgement for ever.
+            (message,) = self._route.nlm_request(Request(kind, 0, body), kind, uapi.NLM_F_REQUEST)
         return message  # type: ignore[no-any-return] # pyroute2 has no types
 
     def change(self, kind: int, flags: int, body: bytes, subject: str) -> None:
         """A request that changes something, acknowledged. Raises KernelError."""
         with kernel_errors("change", subject):
-            self._route.nlm_request(Request(kind, 0, body), kind, NLM_F_REQUEST | NLM_F_ACK | flags)
+            self._route.nlm_request(Request(kind, 0, body), kind, uapi.NLM_F_REQUEST | uapi.NLM_F_ACK | flags)
 
     def tc(self, command: str, kind: str, ifindex: int, subject: str, **parameters: Any) -> None:  # noqa: ANN401
         """A change by pyroute2's ``tc``. Raises KernelError."""
@@ -145,9 +142,9 @@ def _open_socket() -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-        sock.setsockopt(SOL_NETLINK, _EXT_ACK, 1)
+        sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_EXT_ACK, 1)
         # Without it the kernel ignores IFA_TARGET_NETNSID and lists the wrong namespace's addresses.
-        sock.setsockopt(SOL_NETLINK, _GET_STRICT_CHK, 1)
+        sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_GET_STRICT_CHK, 1)
         sock.bind((0, 0))
     except OSError:
         sock.close()
@@ -161,7 +158,7 @@ def _socket_in(descriptor: int, subject: str) -> socket.socket:
 
     def enter_and_open() -> None:
         try:
-            if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+            if _libc.setns(descriptor, uapi.CLONE_NEWNET) != 0:
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number))  # noqa: TRY301 - handed over below
             opened.append(_open_socket())

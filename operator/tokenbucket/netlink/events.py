@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import enum
 import socket
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tokenbucket.core.planning.hook import Hook
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.filters import HANDLE, PARENTS, PRIORITY
-from tokenbucket.netlink.messages import ADDRESS, HEADER, LINK, TC, attributes
+from tokenbucket.netlink.messages import ADDRESS, HEADER, LINK, RTGENMSG, TC, attributes, s32
 
 
 class EventKind(enum.IntEnum):
     """What happened: message types of rtnetlink, and the loss of an unknown number of them."""
 
     OVERFLOW = 0
-    NEW_LINK = 16
-    DEL_LINK = 17
-    NEW_ADDRESS = 20
-    DEL_ADDRESS = 21
-    NEW_QDISC = 36
-    DEL_QDISC = 37
-    NEW_FILTER = 44
-    DEL_FILTER = 45
-    NEW_NSID = 88
-    DEL_NSID = 89
+    NEW_LINK = uapi.RTM_NEWLINK
+    DEL_LINK = uapi.RTM_DELLINK
+    NEW_ADDRESS = uapi.RTM_NEWADDR
+    DEL_ADDRESS = uapi.RTM_DELADDR
+    NEW_QDISC = uapi.RTM_NEWQDISC
+    DEL_QDISC = uapi.RTM_DELQDISC
+    NEW_FILTER = uapi.RTM_NEWTFILTER
+    DEL_FILTER = uapi.RTM_DELTFILTER
+    NEW_NSID = uapi.RTM_NEWNSID
+    DEL_NSID = uapi.RTM_DELNSID
 
 
 LINKS = {EventKind.NEW_LINK, EventKind.DEL_LINK}
@@ -36,8 +36,6 @@ QDISCS = {EventKind.NEW_QDISC, EventKind.DEL_QDISC}
 NSIDS = {EventKind.NEW_NSID, EventKind.DEL_NSID}
 
 _KINDS = frozenset(EventKind)
-_NETNSA_NSID = 1
-_RTGENMSG_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,6 @@ def _event(kind: EventKind, body: bytes, nsid: int | None, portid: int) -> Itera
         _, ifindex, handle, parent, info = TC.unpack_from(body)
         yield Event(kind, nsid, ifindex, portid, parent, handle, info >> 16)
     elif kind in NSIDS and nsid is None:
-        number = attributes(body, _RTGENMSG_BYTES).get(_NETNSA_NSID)
-        if number:
-            yield Event(kind, struct.unpack("=i", number)[0], 0, portid)
+        number = s32(attributes(body, RTGENMSG.size).get(uapi.NETNSA_NSID))
+        if number is not None:
+            yield Event(kind, number, 0, portid)

@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.messages import TC, Message, attributes, text
+from tokenbucket.netlink.messages import TC, Message, attributes, text, u32
 from tokenbucket.netlink.qdiscs import INGRESS, delete_clsact, ensure_clsact, kinds_at_clsact
 
 PRIORITY = 1
 HANDLE = 0x7462
 NAME = "tokenbucket"
-PARENTS = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}
+PARENTS = {
+    Hook.INGRESS: uapi.TC_H_CLSACT & 0xFFFF0000 | uapi.TC_H_MIN_INGRESS,
+    Hook.EGRESS: uapi.TC_H_CLSACT & 0xFFFF0000 | uapi.TC_H_MIN_EGRESS,
+}
 MAX_SLOT = 0xFFFF
 """The kernel hands the program 16 bits of the class."""
 
 _CLASS_BASE = 0x10000
-_ETH_P_ALL = 3
-_RTM_GETTFILTER = 46
-_TCA_KIND, _TCA_OPTIONS, _TCA_CHAIN = 1, 2, 11
 _BPF = "bpf"
-_BPF_CLASSID, _BPF_NAME, _BPF_ID = 3, 7, 11
 _GONE = {errno.ENOENT, errno.ENODEV, errno.EINVAL}
 
 
@@ -67,7 +66,7 @@ class ForeignFilter:
         """
         if self.priority != PRIORITY:
             return False
-        return self.kind != _BPF or self.protocol != _ETH_P_ALL or self.handle == HANDLE
+        return self.kind != _BPF or self.protocol != uapi.ETH_P_ALL or self.handle == HANDLE
 
     def __str__(self) -> str:
         named = f" {self.name!r}" if self.name else ""
@@ -147,7 +146,7 @@ class Filters:
 
     def _dump(self, ifindex: int, hook: Hook) -> list[Message]:
         request = TC.pack(socket.AF_UNSPEC, ifindex, 0, PARENTS[hook], 0)
-        return self._connection.dump(_RTM_GETTFILTER, request, f"filters of {_subject(ifindex, hook)}")
+        return self._connection.dump(uapi.RTM_GETTFILTER, request, f"filters of {_subject(ifindex, hook)}")
 
     def _delete(self, ifindex: int, hook: Hook) -> None:
         try:
@@ -173,7 +172,7 @@ class Filters:
 
 
 def _identity(hook: Hook) -> dict[str, int]:
-    return {"handle": HANDLE, "prio": PRIORITY, "protocol": _ETH_P_ALL, "parent": PARENTS[hook]}
+    return {"handle": HANDLE, "prio": PRIORITY, "protocol": uapi.ETH_P_ALL, "parent": PARENTS[hook]}
 
 
 def _subject(ifindex: int, hook: Hook) -> str:
@@ -207,18 +206,18 @@ def _sorted(ifindex: int, hook: Hook, messages: Sequence[Message]) -> LinkFilter
 def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | None:
     _, _, handle, _, info = TC.unpack_from(body)
     found = attributes(body, TC.size)
-    chain = _number(found.get(_TCA_CHAIN)) or 0
+    chain = u32(found.get(uapi.TCA_CHAIN)) or 0
     if not handle or chain:  # the head of a list; or reached only from another filter
         return None
-    kind = text(found.get(_TCA_KIND, b""))
-    options = attributes(found.get(_TCA_OPTIONS, b"")) if kind == _BPF else {}
-    name, priority, protocol = text(options.get(_BPF_NAME, b"")), info >> 16, socket.ntohs(info & 0xFFFF)
-    prog_id = _number(options.get(_BPF_ID))
-    if (kind, priority, protocol, handle, name) == (_BPF, PRIORITY, _ETH_P_ALL, HANDLE, NAME):
-        slot = (_number(options.get(_BPF_CLASSID)) or _CLASS_BASE) - _CLASS_BASE
+    kind = text(found.get(uapi.TCA_KIND, b""))
+    options = attributes(found.get(uapi.TCA_OPTIONS, b"")) if kind == _BPF else {}
+    name, priority, protocol = (
+        text(options.get(uapi.TCA_BPF_NAME, b"")),
+        info >> 16,
+        socket.ntohs(info & 0xFFFF),
+    )
+    prog_id = u32(options.get(uapi.TCA_BPF_ID))
+    if (kind, priority, protocol, handle, name) == (_BPF, PRIORITY, uapi.ETH_P_ALL, HANDLE, NAME):
+        slot = (u32(options.get(uapi.TCA_BPF_CLASSID)) or _CLASS_BASE) - _CLASS_BASE
         return Filter(ifindex, hook, slot, prog_id or 0)
     return ForeignFilter(ifindex, hook, kind, priority, protocol, handle, name, prog_id)
-
-
-def _number(payload: bytes | None) -> int | None:
-    return None if payload is None else int(struct.unpack("=I", payload)[0])

@@ -6,18 +6,20 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.messages import LINK, Message, attribute, attributes, text
+from tokenbucket.netlink.messages import LINK, Message, attribute, attributes, s32, text, u32
 
-_RTM_GETLINK = 18
-_IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 3, 5, 18, 29, 37
-_IFLA_XDP = 43
-_IFLA_XDP_PROG_IDS = 4, 5, 6, 7
-"""Of the only program, or of those in the driver, in the generic hook and in hardware."""
-_IFLA_INFO_KIND = 1
-_SKIP_STATS = attribute(_IFLA_EXT_MASK, struct.pack("=I", 8))
+_SKIP_STATS = attribute(uapi.IFLA_EXT_MASK, struct.pack("=I", uapi.RTEXT_FILTER_SKIP_STATS))
+_XDP_PROGRAM_IDS = (
+    uapi.IFLA_XDP_PROG_ID,
+    uapi.IFLA_XDP_DRV_PROG_ID,
+    uapi.IFLA_XDP_SKB_PROG_ID,
+    uapi.IFLA_XDP_HW_PROG_ID,
+)
 VETH = "veth"
 
 
@@ -40,7 +42,7 @@ class Link:
 def read_links(connection: Connection) -> dict[int, Link]:
     """All interfaces by index. Raises KernelError."""
     messages = connection.dump(
-        _RTM_GETLINK, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _SKIP_STATS, "interfaces"
+        uapi.RTM_GETLINK, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _SKIP_STATS, "interfaces"
     )
     links = (_link(message) for message in messages)
     return {link.ifindex: link for link in links}
@@ -55,12 +57,39 @@ def find_link(connection: Connection, name: str) -> Link | None:
     """The interface of this name, or ``None``. Raises KernelError."""
     if not 0 < len(name.encode()) < 16:
         return None
-    return _get(connection, 0, attribute(_IFLA_IFNAME, name.encode() + b"\0") + _SKIP_STATS, name)
+    return _get(connection, 0, attribute(uapi.IFLA_IFNAME, name.encode() + b"\0") + _SKIP_STATS, name)
+
+
+class Packets(NamedTuple):
+    """The first counters of ``struct rtnl_link_stats64``, since the interface was created."""
+
+    received: int
+    sent: int
+
+
+def read_packets(connection: Connection, nsid: int, ifindex: int) -> Packets | None:
+    """Return the packet counters of an interface of another namespace.
+
+    Returns ``None`` if the interface no longer exists. ``IFLA_TARGET_NETNSID`` selects the namespace.
+
+    Raises:
+        KernelError: the kernel rejects the request.
+    """
+    target = attribute(uapi.IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+    body = LINK.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + target
+    try:
+        message = connection.get(uapi.RTM_GETLINK, body, f"interface {ifindex} of namespace {nsid}")
+    except KernelError as error:
+        if error.errno in {errno.ENODEV, errno.EINVAL}:
+            return None
+        raise
+    stats = attributes(message.body, LINK.size).get(uapi.IFLA_STATS64)
+    return None if stats is None else Packets(*struct.unpack_from("=QQ", stats))
 
 
 def _get(connection: Connection, ifindex: int, wanted: bytes, subject: str) -> Link | None:
     try:
-        return _link(connection.get(_RTM_GETLINK, LINK.pack(0, 0, ifindex, 0, 0) + wanted, subject))
+        return _link(connection.get(uapi.RTM_GETLINK, LINK.pack(0, 0, ifindex, 0, 0) + wanted, subject))
     except KernelError as error:
         if error.errno == errno.ENODEV:
             return None
@@ -70,17 +99,13 @@ def _get(connection: Connection, ifindex: int, wanted: bytes, subject: str) -> L
 def _link(message: Message) -> Link:
     _, _, ifindex, _, _ = LINK.unpack_from(message.body)
     found = attributes(message.body, LINK.size)
-    info = attributes(found.get(_IFLA_LINKINFO, b""))
-    xdp = attributes(found.get(_IFLA_XDP, b""))
+    info = attributes(found.get(uapi.IFLA_LINKINFO, b""))
+    xdp = attributes(found.get(uapi.IFLA_XDP, b""))
     return Link(
         ifindex=ifindex,
-        name=text(found.get(_IFLA_IFNAME, b"")),
-        kind=text(info.get(_IFLA_INFO_KIND, b"")),
-        nsid=_number(found.get(_IFLA_LINK_NETNSID)),
-        peer_ifindex=_number(found.get(_IFLA_LINK)),
-        xdp_program_id=next(filter(None, (_number(xdp.get(kind)) for kind in _IFLA_XDP_PROG_IDS)), 0),
+        name=text(found.get(uapi.IFLA_IFNAME, b"")),
+        kind=text(info.get(uapi.IFLA_INFO_KIND, b"")),
+        nsid=s32(found.get(uapi.IFLA_LINK_NETNSID)),
+        peer_ifindex=s32(found.get(uapi.IFLA_LINK)),
+        xdp_program_id=next(filter(None, (u32(xdp.get(kind)) for kind in _XDP_PROGRAM_IDS)), 0),
     )
-
-
-def _number(payload: bytes | None) -> int | None:
-    return None if payload is None else int(struct.unpack("=i", payload)[0])

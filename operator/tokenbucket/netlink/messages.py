@@ -12,9 +12,10 @@ import struct
 import sys
 from typing import Any
 
-from pyroute2.netlink import NLMSG_DONE, rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+from tokenbucket.netlink import uapi
 
 HEADER = struct.Struct("=IHHII")
 """``struct nlmsghdr``: length in bytes, type, flags, sequence number, port of the sender."""
@@ -24,10 +25,10 @@ ADDRESS = struct.Struct("=BBBBi")
 """``struct ifaddrmsg``: family, prefix length, flags, scope, ifindex."""
 TC = struct.Struct("=BxxxiIII")
 """``struct tcmsg``: family, ifindex, handle, parent, info (priority and protocol for a filter)."""
+RTGENMSG = struct.Struct("=Bxxx")
+"""``struct rtgenmsg``, padded: family."""
 
 _ATTRIBUTE = struct.Struct("=HH")
-_TYPE_MASK = 0x3FFF
-_MULTIPART, _DUMP_INTERRUPTED = 0x2, 0x10
 _ALIGNMENT = 4
 
 
@@ -44,9 +45,19 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < _ATTRIBUTE.size:
             break
-        found[kind & _TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
+        found[kind & uapi.NLA_TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
         offset += length + -length % _ALIGNMENT
     return found
+
+
+def u32(payload: bytes | None) -> int | None:
+    """Return the number in a ``u32`` attribute, or ``None`` if the attribute is missing."""
+    return None if payload is None else int.from_bytes(payload[:4], sys.byteorder)
+
+
+def s32(payload: bytes | None) -> int | None:
+    """Return the number in an ``s32`` attribute, or ``None`` if the attribute is missing."""
+    return None if payload is None else int.from_bytes(payload[:4], sys.byteorder, signed=True)
 
 
 def text(payload: bytes) -> str:
@@ -94,15 +105,15 @@ class Message(dict[str, Any]):
 
 
 _PLAIN = {
-    rtnl.RTM_NEWLINK,
-    rtnl.RTM_NEWADDR,
-    rtnl.RTM_NEWQDISC,
-    rtnl.RTM_NEWTFILTER,
-    rtnl.RTM_NEWNSID,
-    rtnl.RTM_GETLINK,
-    rtnl.RTM_GETADDR,
-    rtnl.RTM_GETQDISC,
-    rtnl.RTM_GETTFILTER,
+    uapi.RTM_NEWLINK,
+    uapi.RTM_NEWADDR,
+    uapi.RTM_NEWQDISC,
+    uapi.RTM_NEWTFILTER,
+    uapi.RTM_NEWNSID,
+    uapi.RTM_GETLINK,
+    uapi.RTM_GETADDR,
+    uapi.RTM_GETQDISC,
+    uapi.RTM_GETTFILTER,
 }
 
 
@@ -125,12 +136,12 @@ class Marshal(MarshalRtnl):  # type: ignore[misc] # pyroute2 has no types
         self, key: int, flags: int, sequence_number: int, data: bytes, offset: int, length: int
     ) -> Any:  # noqa: ANN401 - a message of pyroute2 or one of ours
         """One message; ``None`` for one that is not wanted."""
-        self.interrupted |= bool(flags & _DUMP_INTERRUPTED)
-        if key == NLMSG_DONE:
+        self.interrupted |= bool(flags & uapi.NLM_F_DUMP_INTR)
+        if key == uapi.NLMSG_DONE:
             message = Message(data, offset)
             message["header"]["error"] = _error_at_end(message.body)
             return message
-        if flags & _MULTIPART:
+        if flags & uapi.NLM_F_MULTI:
             self._left -= 1
             if self._left < 0:
                 return None

@@ -12,12 +12,17 @@ import struct
 from collections.abc import Set as AbstractSet
 
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink.connection import SOL_NETLINK, kernel_errors
+from tokenbucket.netlink import uapi
+from tokenbucket.netlink.connection import kernel_errors
 from tokenbucket.netlink.events import Event, EventKind, parse
 
-_ADD_MEMBERSHIP, _LISTEN_ALL_NSID = 1, 8
-_GROUPS = {"LINK": 1, "TC": 4, "IPV4_IFADDR": 5, "IPV6_IFADDR": 9, "NSID": 28}
-_SO_RCVBUFFORCE = 33
+_GROUPS = (
+    uapi.RTNLGRP_LINK,
+    uapi.RTNLGRP_TC,
+    uapi.RTNLGRP_IPV4_IFADDR,
+    uapi.RTNLGRP_IPV6_IFADDR,
+    uapi.RTNLGRP_NSID,
+)
 _RCVBUF_BYTES = 16 << 20
 _DATAGRAM_BYTES = 1 << 16
 _DATAGRAMS_PER_READ = 4096
@@ -44,13 +49,13 @@ class Monitor:
     def _subscribe(self) -> None:
         self._socket.setblocking(False)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RCVBUF_BYTES)
+            self._socket.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, _RCVBUF_BYTES)
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RCVBUF_BYTES)
-        self._socket.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
+        self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID, 1)
         self._socket.bind((0, 0))
-        for group in _GROUPS.values():
-            self._socket.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        for group in _GROUPS:
+            self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
 
     def fileno(self) -> int:
         """File descriptor that is readable when there are events."""
@@ -92,6 +97,6 @@ class Monitor:
 
 def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
     for level, kind, payload in ancillary:
-        if (level, kind) == (SOL_NETLINK, _LISTEN_ALL_NSID):
+        if (level, kind) == (uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID):
             return int(struct.unpack("=i", payload[:4])[0])
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection, connect, kernel_errors
-from tokenbucket.netlink.messages import attribute, attributes
+from tokenbucket.netlink.messages import RTGENMSG, attribute, attributes, s32
 
 _OWN = Path("/proc/thread-self/ns/net")
-_RTM_GETNSID = 90
-_NETNSA_NSID, _NETNSA_FD = 1, 3
-_RTGENMSG = bytes(4)
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
@@ -81,10 +80,10 @@ def numbered_namespaces(connection: Connection) -> dict[int, Namespace]:
 
 def _number_of(connection: Connection, namespace: Namespace) -> int:
     with _opened(namespace) as descriptor:
-        body = _RTGENMSG + attribute(_NETNSA_FD, struct.pack("=I", descriptor))
-        answer = connection.get(_RTM_GETNSID, body, f"number of {namespace.path}")
-    number = attributes(answer.body, len(_RTGENMSG)).get(_NETNSA_NSID)
-    return struct.unpack("=i", number)[0] if number else -1
+        body = RTGENMSG.pack(socket.AF_UNSPEC) + attribute(uapi.NETNSA_FD, struct.pack("=I", descriptor))
+        answer = connection.get(uapi.RTM_GETNSID, body, f"number of {namespace.path}")
+    number = s32(attributes(answer.body, RTGENMSG.size).get(uapi.NETNSA_NSID))
+    return -1 if number is None else number
 
 
 @contextmanager

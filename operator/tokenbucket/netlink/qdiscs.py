@@ -6,16 +6,13 @@ import errno
 from dataclasses import dataclass
 
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attributes, text
 
 CLSACT = "clsact"
 INGRESS = "ingress"
 """The older qdisc that goes in the same place. It has only one hook."""
-CLSACT_PARENT = 0xFFFFFFF1
-
-_RTM_GETQDISC = 38
-_TCA_KIND = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Qdisc:
 def read_qdiscs(connection: Connection) -> tuple[Qdisc, ...]:
     """The qdiscs of all interfaces. Raises KernelError."""
     return tuple(
-        _qdisc(message) for message in connection.dump(_RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
+        _qdisc(message) for message in connection.dump(uapi.RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
     )
 
 
@@ -40,7 +37,9 @@ def kinds_at_clsact(connection: Connection) -> dict[int, str]:
 
     All at once: the kernel does not answer a request for this one qdisc, but tells all who watch.
     """
-    return {qdisc.ifindex: qdisc.kind for qdisc in read_qdiscs(connection) if qdisc.parent == CLSACT_PARENT}
+    return {
+        qdisc.ifindex: qdisc.kind for qdisc in read_qdiscs(connection) if qdisc.parent == uapi.TC_H_CLSACT
+    }
 
 
 def ensure_clsact(connection: Connection, ifindex: int) -> str:
@@ -69,4 +68,4 @@ def delete_clsact(connection: Connection, ifindex: int) -> None:
 
 def _qdisc(message: Message) -> Qdisc:
     _, ifindex, handle, parent, _ = TC.unpack_from(message.body)
-    return Qdisc(ifindex, text(attributes(message.body, TC.size).get(_TCA_KIND, b"")), handle, parent)
+    return Qdisc(ifindex, text(attributes(message.body, TC.size).get(uapi.TCA_KIND, b"")), handle, parent)

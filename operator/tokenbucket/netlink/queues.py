@@ -12,20 +12,14 @@ from dataclasses import dataclass
 
 from tokenbucket.core.limits import gcra
 from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attribute, attributes, text
 
 FQ = "fq"
 HANDLE = 0x7462_0000
-ROOT = 0xFFFFFFFF
 
-_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
-_CREATE, _EXCLUSIVE, _REPLACE = 0x400, 0x200, 0x100
-_TCA_KIND, _TCA_OPTIONS, _TCA_STATS2, _TCA_STAB = 1, 2, 7, 8
-_STAB_BASE = 1
 _LOOPBACK = 1
-_STATS_QUEUE = 3
-_PLIMIT, _FLOW_PLIMIT, _HORIZON, _HORIZON_DROP = 1, 2, 14, 15
 _HORIZON_US = gcra.AHEAD_MAX_Q // gcra.QUANTA_PER_NS // 1000
 """As far ahead as a meter's word can lie. Since 39d010504e6b ("net_sched: sch_fq: add horizon attribute",
 5.7) fq drops what is to leave later than that, by default 10 s: at 8 kbit/s packets wait longer."""
@@ -54,7 +48,7 @@ class Root:
 
 def read_roots(connection: Connection) -> dict[int, Root]:
     """By interface, the root qdiscs that are not the kernel's default. Raises KernelError."""
-    messages = connection.dump(_RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
+    messages = connection.dump(uapi.RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
     roots = (_root(message) for message in messages)
     return {root.ifindex: root for root in roots if root}
 
@@ -64,10 +58,10 @@ def has_fq(connection: Connection) -> bool:
 
     The request is one that the kernel refuses for a nonsensical size table, after it has looked for the kind.
     """
-    body = TC.pack(0, _LOOPBACK, HANDLE, ROOT, 0) + attribute(_TCA_KIND, b"fq\0")
-    body += attribute(_TCA_STAB, attribute(_STAB_BASE, b""))
+    body = TC.pack(0, _LOOPBACK, HANDLE, uapi.TC_H_ROOT, 0) + attribute(uapi.TCA_KIND, b"fq\0")
+    body += attribute(uapi.TCA_STAB, attribute(uapi.TCA_STAB_BASE, b""))
     try:
-        connection.change(_RTM_NEWQDISC, _CREATE | _EXCLUSIVE, body, "probe for fq")
+        connection.change(uapi.RTM_NEWQDISC, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, body, "probe for fq")
     except KernelError as error:
         if error.errno in {errno.ENOENT, errno.EINVAL, errno.ERANGE, errno.EEXIST}:
             return error.errno != errno.ENOENT
@@ -83,10 +77,14 @@ def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
     Raises UnsupportedError where the kernel has no fq or a foreign root qdisc is in the way, and KernelError.
     """
     size = struct.pack("=I", packets)
-    options = attribute(_PLIMIT, size) + attribute(_FLOW_PLIMIT, size) + _horizon(_HORIZON_US, drop=True)
+    options = (
+        attribute(uapi.TCA_FQ_PLIMIT, size)
+        + attribute(uapi.TCA_FQ_FLOW_PLIMIT, size)
+        + _horizon(_HORIZON_US, drop=True)
+    )
     try:
         there = read_roots(connection).get(ifindex)
-        _set(connection, ifindex, _REPLACE if there and there.ours else _CREATE, options)
+        _set(connection, ifindex, uapi.NLM_F_REPLACE if there and there.ours else uapi.NLM_F_CREATE, options)
     except KernelError as error:
         if error.errno == errno.ENOENT:
             raise UnsupportedError("the kernel has no fq (sch_fq)") from error
@@ -111,7 +109,7 @@ def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) ->
                 _set(connection, ifindex, 0, _horizon(0, drop=False))
             return False
         connection.change(
-            _RTM_DELQDISC, 0, TC.pack(0, ifindex, HANDLE, ROOT, 0), f"fq of interface {ifindex}"
+            uapi.RTM_DELQDISC, 0, TC.pack(0, ifindex, HANDLE, uapi.TC_H_ROOT, 0), f"fq of interface {ifindex}"
         )
     except KernelError as error:
         if error.errno not in {errno.ENOENT, errno.ENODEV}:
@@ -120,25 +118,27 @@ def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) ->
 
 
 def _set(connection: Connection, ifindex: int, flags: int, options: bytes) -> None:
-    body = TC.pack(0, ifindex, HANDLE, ROOT, 0)
-    body += attribute(_TCA_KIND, b"fq\0") + attribute(_TCA_OPTIONS, options)
-    connection.change(_RTM_NEWQDISC, flags, body, f"fq of interface {ifindex}")
+    body = TC.pack(0, ifindex, HANDLE, uapi.TC_H_ROOT, 0)
+    body += attribute(uapi.TCA_KIND, b"fq\0") + attribute(uapi.TCA_OPTIONS, options)
+    connection.change(uapi.RTM_NEWQDISC, flags, body, f"fq of interface {ifindex}")
 
 
 def _horizon(us: int, *, drop: bool) -> bytes:
     """What is to leave later than that is dropped, or leaves then."""
-    return attribute(_HORIZON, struct.pack("=I", us)) + attribute(_HORIZON_DROP, struct.pack("=B", drop))
+    return attribute(uapi.TCA_FQ_HORIZON, struct.pack("=I", us)) + attribute(
+        uapi.TCA_FQ_HORIZON_DROP, struct.pack("=B", drop)
+    )
 
 
 def _root(message: Message) -> Root | None:
     _, ifindex, handle, parent, _ = TC.unpack_from(message.body)
-    if parent != ROOT or handle == 0:
+    if parent != uapi.TC_H_ROOT or handle == 0:
         return None
     found = attributes(message.body, TC.size)
-    queue = attributes(found.get(_TCA_STATS2, b"")).get(_STATS_QUEUE, bytes(4))
-    kind = text(found.get(_TCA_KIND, b""))
-    options = attributes(found.get(_TCA_OPTIONS, b"")) if kind == FQ else {}
-    horizon = options.get(_HORIZON, bytes(4))
+    queue = attributes(found.get(uapi.TCA_STATS2, b"")).get(uapi.TCA_STATS_QUEUE, bytes(4))
+    kind = text(found.get(uapi.TCA_KIND, b""))
+    options = attributes(found.get(uapi.TCA_OPTIONS, b"")) if kind == FQ else {}
+    horizon = options.get(uapi.TCA_FQ_HORIZON, bytes(4))
     return Root(
         ifindex, kind, handle, struct.unpack_from("=I", queue)[0], struct.unpack_from("=I", horizon)[0]
     )

@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from tokenbucket.core.planning.hook import Interface
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink import uapi
 from tokenbucket.netlink.addresses import Address, read_addresses
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.events import ADDRESSES, NSIDS, QDISCS, TRAFFIC_CONTROL, Event, EventKind
@@ -25,7 +26,7 @@ from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
 from tokenbucket.netlink.namespaces import inside
 from tokenbucket.netlink.pod_namespaces import PodNamespaces
-from tokenbucket.netlink.queues import ROOT, Root, read_roots
+from tokenbucket.netlink.queues import Root, read_roots
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class View:
         elif event.kind in TRAFFIC_CONTROL:
             if event.nsid is None:
                 self._stale.filters.add(event.ifindex)
-                self._stale.roots |= event.kind in QDISCS and event.parent == ROOT
+                self._stale.roots |= event.kind in QDISCS and event.parent == uapi.TC_H_ROOT
             else:
                 self.pod_namespaces.note(event.nsid)
         else:

@@ -14,11 +14,10 @@ from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Programs, Slots
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.bucket import Bucket
-from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotKey, config_of
+from tokenbucket.core.limits.slot import NO_SLOT, DeviceId, Owner, Slot, SlotKey, config_of
 from tokenbucket.core.planning.hook import device_hook
 from tokenbucket.core.planning.plan import FIRST_SLOT
 from tokenbucket.errors import KernelError, TokenBucketError
-from tokenbucket.layout import NO_SLOT
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.links import Link, find_link, read_link

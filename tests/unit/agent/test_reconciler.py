@@ -18,12 +18,11 @@ from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.api.selector import Selector
-from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.core.limits.slot import NO_SLOT, Owner, Slot, SlotConfig, SlotKey
 from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import Attach, Attached, Detach, Observed, Plan
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError, UnsupportedError
-from tokenbucket.layout import NO_SLOT
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.netlink.queues import FQ, HANDLE, Root

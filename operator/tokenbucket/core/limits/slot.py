@@ -12,12 +12,14 @@ from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.bucket import Bucket, PeerBucket
 from tokenbucket.core.limits.queue_bound import SUPER_BYTES
 
+NO_SLOT = 0
+"""``TB_NO_SLOT`` of ``layout.h``: its counters count packets whose filter names no slot in use."""
 RESERVE_BITS_PER_S = 10**6
 """Upper bound of the reserve for the node's own packets; it is otherwise a tenth of the rate."""
 RESERVE_BURST_BYTES = 16 * 1024
 SMALLEST_BYTES = 42
+"""Size of an ARP packet on a veth, which adds no padding."""
 _SUPER_SEGMENTS = 64
-"""An ARP packet on a veth, where nothing is padded."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

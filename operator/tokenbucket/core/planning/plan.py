@@ -12,11 +12,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from tokenbucket.core.api.pod import PodId
-from tokenbucket.core.limits.slot import Slot, SlotKey
+from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotKey
 from tokenbucket.core.planning.hook import HookPoint, Interface
 
-NO_SLOT = 0
-"""The slot of nobody."""
 FIRST_SLOT = 1
 
 

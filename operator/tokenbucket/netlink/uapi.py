@@ -1,0 +1,104 @@
+"""Constants of the kernel's interface for rtnetlink, under the names of the headers that define them.
+
+Each group names its header, below ``include/uapi`` of the kernel source. ``tests/netns/test_uapi.py``
+compares the values with the installed headers.
+"""
+
+from __future__ import annotations
+
+# asm-generic/socket.h
+SO_RCVBUFFORCE = 33
+
+# linux/sched.h
+CLONE_NEWNET = 0x4000_0000
+
+# linux/if_ether.h
+ETH_P_ALL = 3
+
+# linux/netlink.h; SOL_NETLINK is in include/linux/socket.h, and glibc's bits/socket.h
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP = 1
+NETLINK_LISTEN_ALL_NSID = 8
+NETLINK_EXT_ACK = 11
+NETLINK_GET_STRICT_CHK = 12
+NLM_F_REQUEST = 0x1
+NLM_F_MULTI = 0x2
+NLM_F_ACK = 0x4
+NLM_F_DUMP_INTR = 0x10
+NLM_F_REPLACE = 0x100
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
+NLM_F_DUMP = 0x300
+NLMSG_DONE = 3
+NLA_TYPE_MASK = 0xFFFF_3FFF
+
+# linux/rtnetlink.h
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_NEWQDISC = 36
+RTM_DELQDISC = 37
+RTM_GETQDISC = 38
+RTM_NEWTFILTER = 44
+RTM_DELTFILTER = 45
+RTM_GETTFILTER = 46
+RTM_NEWNSID = 88
+RTM_DELNSID = 89
+RTM_GETNSID = 90
+RTNLGRP_LINK = 1
+RTNLGRP_TC = 4
+RTNLGRP_IPV4_IFADDR = 5
+RTNLGRP_IPV6_IFADDR = 9
+RTNLGRP_NSID = 28
+RTEXT_FILTER_SKIP_STATS = 8
+TCA_KIND = 1
+TCA_OPTIONS = 2
+TCA_STATS2 = 7
+TCA_STAB = 8
+TCA_CHAIN = 11
+
+# linux/if_addr.h
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_TARGET_NETNSID = 10
+
+# linux/if_link.h
+IFLA_IFNAME = 3
+IFLA_LINK = 5
+IFLA_LINKINFO = 18
+IFLA_STATS64 = 23
+IFLA_EXT_MASK = 29
+IFLA_LINK_NETNSID = 37
+IFLA_XDP = 43
+IFLA_TARGET_NETNSID = 46
+IFLA_INFO_KIND = 1
+IFLA_XDP_PROG_ID = 4
+IFLA_XDP_DRV_PROG_ID = 5
+IFLA_XDP_SKB_PROG_ID = 6
+IFLA_XDP_HW_PROG_ID = 7
+
+# linux/net_namespace.h
+NETNSA_NSID = 1
+NETNSA_FD = 3
+
+# linux/gen_stats.h
+TCA_STATS_QUEUE = 3
+
+# linux/pkt_cls.h
+TCA_BPF_CLASSID = 3
+TCA_BPF_NAME = 7
+TCA_BPF_ID = 11
+
+# linux/pkt_sched.h
+TC_H_ROOT = 0xFFFF_FFFF
+TC_H_CLSACT = 0xFFFF_FFF1
+TC_H_MIN_INGRESS = 0xFFF2
+TC_H_MIN_EGRESS = 0xFFF3
+TCA_STAB_BASE = 1
+TCA_FQ_PLIMIT = 1
+TCA_FQ_FLOW_PLIMIT = 2
+TCA_FQ_HORIZON = 14
+TCA_FQ_HORIZON_DROP = 15
