@@ -120,9 +120,9 @@ bench-fleet: cluster-setup ## hundreds of agents against a real API server (root
 bench-peers: cluster-setup ## beside the CNI plugin, HTB and police, on Debian's kernel in a virtual machine (root, 100 min)
 	PYTHONPATH=.:tests/e2e $(PYTHON) -m bench.peers_in_machine $(ARGS)
 
-bench-plots: setup ## plots and tables of docs/benchmarks-peers.md from RESULTS, what bench-peers wrote with --results
+bench-plots: setup ## plots and tables of docs/benchmarks/limiters.md, from RESULTS=file of bench-peers --results
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/plots.txt
-	$(PYTHON) bench/plot.py $(RESULTS) docs/plots
+	$(PYTHON) bench/plot.py $(RESULTS) docs/benchmarks/plots
 	$(PYTHON) bench/peers_tables.py $(RESULTS)
 
 tokenbucket.o: $(OBJECT) ## the program by clang, for stock tc: build/tokenbucket.o

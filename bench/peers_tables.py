@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks-peers.md, of what ``bench/peers.py --results`` wrote.
+"""The tables of docs/benchmarks/limiters.md, of what ``bench/peers.py --results`` wrote.
 
 ``make bench-plots RESULTS=file`` prints them, in Markdown.
 """

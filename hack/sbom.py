@@ -1,4 +1,4 @@
-"""Writes what is in the image, by the metadata of dpkg and of Python packages, as SPDX 2.3 to stdout."""
+"""Write the SPDX 2.3 package list of the image: release.yaml attests it, and offline builds have no other."""
 
 from __future__ import annotations
 
