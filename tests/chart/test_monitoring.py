@@ -184,13 +184,15 @@ def test_what_is_not_served_is_not_missed(chart: Chart, role: dict[str, Any], gr
 @pytest.mark.parametrize("value", ["podMonitor", "prometheusRule"])
 def test_monitoring_without_metrics_is_an_error(chart: Chart, value: str) -> None:
     """With what to set."""
-    with pytest.raises(ChartError, match=f"{value}.enabled: there are no metrics; set agent.metrics.enabled"):
+    with pytest.raises(
+        ChartError, match=f"{value}.enabled: no metrics are enabled; set agent.metrics.enabled"
+    ):
         chart.render({value: {"enabled": True}})
 
 
 def test_two_servers_on_one_port_are_an_error(chart: Chart) -> None:
     """The controller would end at once, again and again."""
-    with pytest.raises(ChartError, match=r"controller\.metrics\.port: 7000 is controller\.probePort too"):
+    with pytest.raises(ChartError, match=r"controller\.metrics\.port: 7000 is also controller\.probePort"):
         chart.render({"controller": {"probePort": 7000, "metrics": {"enabled": True, "port": 7000}}})
 
 

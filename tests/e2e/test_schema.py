@@ -24,7 +24,7 @@ from tests.e2e.release import until
 
 CRDS = Path(__file__).parents[2] / "crds" / "tokenbucket.yaml"
 KINDS = ("tokenbucketpolicies.tokenbucket.dev", "tokenbucketnodes.tokenbucket.dev")
-POLICY_COLUMNS = ["NAME", "INGRESS", "EGRESS", "PODS", "ACTION", "READY", "REASON", "AGE"]
+POLICY_COLUMNS = ["NAME", "INGRESS", "EGRESS", "PODS", "READY", "REASON", "AGE"]
 NODE_COLUMNS = ["NAME", "READY", "ENFORCEMENT", "LIMITS", "FQ", "KERNEL", "VERSION", "AGE", "PROBLEM"]
 
 
@@ -175,6 +175,7 @@ def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
 
 STATUS = {
     "observedGeneration": 1,
+    "rates": {"ingress": "100Mbit/s", "egress": "1Gbit/s"},
     "effective": {"ingress": "100Mbit/s, burst 625kB, Delay 100ms", "egress": "1Gbit/s, burst 6.25MB, Drop"},
     "action": "Delay",
     "pods": {"matched": 3, "programmed": 2, "degraded": 1, "failed": 1, "summary": "2/3"},
@@ -203,8 +204,10 @@ def test_a_status_is_kept_over_its_subresource_and_shown_in_the_columns(applied:
     assert applied.get("tbp", "web")["status"] == STATUS
     head, line = columns(applied.run("get", "tbp"))
     assert head == POLICY_COLUMNS
-    ingress, egress = STATUS["effective"].values()  # type: ignore[attr-defined]
-    assert line[:-1] == ["web", ingress, egress, "2/3", "Delay", "False", "Pending"]
+    assert line[:-1] == ["web", "100Mbit/s", "1Gbit/s", "2/3", "False", "Pending"]
+    wide = applied.run("get", "tbp", "--output=wide")
+    for text in ("SELECTOR", "PRIORITY", '"app":"web"', *STATUS["effective"].values()):  # type: ignore[attr-defined]
+        assert text in wide
 
 
 def test_a_status_in_a_policy_that_is_applied_is_dropped(applied: Kubectl) -> None:

@@ -100,6 +100,6 @@ seccompProfile:
 {{- define "tokenbucket.metrics.served" -}}
 {{- $values := (index . 0).Values -}}
 {{- if not (or $values.agent.metrics.enabled $values.controller.metrics.enabled) -}}
-{{- fail (printf "%s.enabled: there are no metrics; set agent.metrics.enabled or controller.metrics.enabled" (index . 1)) -}}
+{{- fail (printf "%s.enabled: no metrics are enabled; set agent.metrics.enabled or controller.metrics.enabled" (index . 1)) -}}
 {{- end -}}
 {{- end }}

@@ -15,6 +15,7 @@ from tokenbucket.core.status.conditions import conditions
 from tokenbucket.core.status.summary import Agents, NodeState, PolicyHead, Summary, in_number, summary_of
 
 _LONGEST_WORDS = 512
+_LONGEST_RATE = 64
 
 
 def policy_status(
@@ -29,10 +30,12 @@ def policy_status(
     ``reports`` are those that speak of it; ``now`` is RFC 3339.
     """
     total = summary_of(policy, reports, agents)
+    effective = {**policy.declared, **_effective(total)}
     programmed, matched = total.pods("programmed"), total.matched
     document = {
         "observedGeneration": policy.generation,
-        "effective": {**policy.declared, **_effective(total)},
+        "rates": {direction: _rate_of(words) for direction, words in effective.items()},
+        "effective": effective,
         "action": _actions(total),
         "pods": {
             "matched": matched,
@@ -48,6 +51,11 @@ def policy_status(
         "conditions": conditions(total, previous_conditions, now),
     }
     return {name: value for name, value in document.items() if value not in ({}, "")}
+
+
+def _rate_of(words: str) -> str:
+    """Return the rate of a described limit, such as "100Mbit/s" of "100Mbit/s, burst 625kB"."""
+    return words.split(",", 1)[0][:_LONGEST_RATE]
 
 
 def _effective(total: Summary) -> dict[str, str]:

@@ -79,6 +79,7 @@ def test_a_policy_in_force_everywhere_is_ready() -> None:
     in_force = {"reason": "Programmed", "message": "in force on 3 of 3 pods, on 2 nodes"}
     assert document == {
         "observedGeneration": 4,
+        "rates": {"ingress": "100Mbit/s"},
         "effective": {"ingress": WORDS},
         "action": "Delay",
         "pods": {"matched": 3, "programmed": 3, "degraded": 0, "failed": 0, "summary": "3/3"},
