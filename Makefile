@@ -106,7 +106,7 @@ demo: setup ## pods without a cluster, limited before your eyes (root, under 90 
 	$(PYTHON) examples/demo
 
 bench: setup ## what a decision costs, and how exact it is (root)
-	$(PYTHON) bench/run.py $(ARGS)
+	PYTHONPATH=. $(PYTHON) bench/run.py $(ARGS)
 
 bench-cluster: cluster-setup ## arrival, new rates and footprint on a real cluster (root)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.cluster $(ARGS)

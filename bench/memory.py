@@ -21,7 +21,8 @@ from tokenbucket import layout
 from tokenbucket.agent.queues import QUEUE_PACKETS
 from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, MAPS, PEERS, Pins, opened
-from tokenbucket.bpf.slots import Programs, possible_cpus
+from tokenbucket.bpf.programs import Programs
+from tokenbucket.bpf.slots import possible_cpus
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters

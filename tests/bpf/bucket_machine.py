@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from unittest import mock
 
-from tokenbucket.bpf import syscall
+from tests.bpf.program_run import run_program
+from tokenbucket.bpf import codec
 from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
@@ -44,6 +46,11 @@ def config(
     )
 
 
+def fill(slots: Slots, index: int, now_ns: int) -> None:
+    """Fills a slot's buckets as of that time of the monotonic clock, and forgets its peers."""
+    slots._write("tb_meters", index, bytes(codec.full_meters(now_ns, monotonic_ns())))
+
+
 @dataclass
 class Machine:
     """One slot of the program, and a program to run it by."""
@@ -63,15 +70,12 @@ class Machine:
 
     def change(self, config: SlotConfig, now_ns: int) -> None:
         """Gives the slot another limit at that time; what is in the bucket stays."""
-        self.slots.clock = lambda: now_ns
-        try:
+        with mock.patch("tokenbucket.bpf.slots.monotonic_ns", lambda: now_ns):
             self.slots.write(self.index, Slot(OWNER, config), fresh=False)
-        finally:
-            self.slots.clock = monotonic_ns
 
     def fill(self, now_ns: int) -> None:
         """Fills all buckets as of ``now_ns``, as a fresh slot is filled as of the real clock."""
-        self.slots.fill(self.index, now_ns)
+        fill(self.slots, self.index, now_ns)
 
     def offer(self, now_ns: int, size_bytes: int = 0, segments: int = 0, **fields: int) -> bool:
         """Sends one packet of that wire size at that time. Returns whether it was let through."""
@@ -81,7 +85,7 @@ class Machine:
             | fields,
         )
         data = self.packet[: size_bytes or len(self.packet)]
-        run = syscall.test_run(self.program_fd, data, skb)
+        run = run_program(self.program_fd, data, skb)
         assert run.verdict in (PASS, DROP)
         self.left = run.packet
         (self.departs_ns,) = struct.unpack_from("=Q", run.context, _TSTAMP)

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from tests.bpf.bucket_machine import Machine, context
+from tests.bpf.program_run import run_program
 from tests.bpf.test_peers import FULL, A, B, frame
-from tokenbucket.bpf import syscall
 from tokenbucket.bpf.slots import monotonic_ns
 
 _AT_ONCE = 16
@@ -27,7 +27,7 @@ def flood(machine: Machine, sizes: tuple[tuple[int, int], ...] = ((FULL, 1),)) -
             skb = context(
                 monotonic_ns(), mark=machine.index, ingress_ifindex=1, wire_len=wire_len, gso_segs=segments
             )
-            syscall.test_run(machine.program_fd, packet[:wire_len], skb, _AT_ONCE)
+            run_program(machine.program_fd, packet[:wire_len], skb, _AT_ONCE)
             sent += _AT_ONCE
             if ended.is_set():
                 return sent

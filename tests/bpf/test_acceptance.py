@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.bpf.bucket_machine import UDP_PACKET, Machine, config, context
-from tokenbucket.bpf import syscall
+from tests.bpf.program_run import run_program
 
 S = 10**9
 LATE_NS = 1_000 * S
@@ -80,9 +80,7 @@ def test_cpus_do_not_multiply_the_burst(machine: Machine) -> None:
     machine.fill(LATE_NS)
     skb = context(LATE_NS, mark=machine.index, ingress_ifindex=1)
     with ThreadPoolExecutor(threads) as pool:
-        runs = [
-            pool.submit(syscall.test_run, machine.program_fd, UDP_PACKET, skb, repeat) for _ in range(threads)
-        ]
+        runs = [pool.submit(run_program, machine.program_fd, UDP_PACKET, skb, repeat) for _ in range(threads)]
         assert all(run.result() for run in runs)
     stats = machine.slots.stats(machine.index)
     assert stats.conform_packets == burst

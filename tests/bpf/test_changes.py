@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.bpf.bucket_machine import Machine, config, context
+from tests.bpf.program_run import run_program
 from tests.bpf.test_peers import ALICE, BOB, FULL, MBIT, MS, NOW_NS, A, Address, B, frame, peers
-from tokenbucket.bpf import syscall
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import NO_SLOT, SlotConfig
 
@@ -85,7 +85,7 @@ def changed(machine: Machine, limits: list[SlotConfig], size_bytes: int, at_once
 
 def send(machine: Machine, peer: Address, size_bytes: int, skb: bytes, count: int) -> int:
     """Sends one packet so many times. Returns its code point afterwards."""
-    left = syscall.test_run(machine.program_fd, frame(peer)[:size_bytes], skb, count).packet
+    left = run_program(machine.program_fd, frame(peer)[:size_bytes], skb, count).packet
     return int.from_bytes(left[14:16]) >> (2 if peer.version == 4 else 6) & 0x3F
 
 

@@ -87,5 +87,5 @@ def test_a_slot_that_changes_hands_while_it_is_read_is_left_out(
 
     own("1", "before")
     monkeypatch.setattr(slots, "stats", read_slowly)
-    found = [slot.owner for slot, _ in slots.counted() if slot.owner.key.subject.name == "web"]
+    found = [slot.owner for slot, _ in slots.read_with_stats() if slot.owner.key.subject.name == "web"]
     assert [owner.policy for owner in found] == ["after"] * left

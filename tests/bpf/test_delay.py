@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.bpf.bucket_machine import Machine, config, context
 from tests.bpf.model import SMALL_BYTES, DelayModel, byte_meter, packet_meter, patience
+from tests.bpf.program_run import run_program
 from tests.bpf.test_exactness import EXAMPLES, GAPS_NS, RATES_BITS, STARTS_NS, fitting_the_rate
 from tests.bpf.test_mark import checksum, ipv4, ipv6
-from tokenbucket.bpf import syscall
 from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import NO_SLOT, SlotConfig
@@ -239,7 +239,7 @@ def test_cpus_do_not_multiply_what_may_wait(machine: Machine) -> None:
         machine.fill(NOW_NS)
         with ThreadPoolExecutor(threads) as pool:
             runs = [
-                pool.submit(syscall.test_run, machine.program_fd, FRAME[:FULL], skb, repeat)
+                pool.submit(run_program, machine.program_fd, FRAME[:FULL], skb, repeat)
                 for _ in range(threads)
             ]
             assert all(run.result() for run in runs)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bpf.bucket_machine import config
+from tests.bpf.bucket_machine import config, fill
 from tokenbucket.bpf.layout_upgrade import other_layouts
 from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.pins import Pins, Sizes, mount_bpffs
@@ -42,7 +42,7 @@ def load_as_another_version(pins: Pins) -> Slots:
     ensure_loaded(pins, Sizes(16))
     slots = Slots(pins)
     slots.write(3, slot("web"), fresh=True)
-    slots.fill(3, 10**15)  # a state that no new bucket has
+    fill(slots, 3, 10**15)  # a state that no new bucket has
     pins.folder.rename(pins.root / "v0")
     return slots
 
@@ -50,7 +50,7 @@ def load_as_another_version(pins: Pins) -> Slots:
 def move(slots: Slots, index: int, at_ns: int) -> None:
     """Lets the words of a slot's meters say that time of the monotonic clock."""
     half = 2**63 // gcra.QUANTA_PER_NS  # that far behind is a word that was never used
-    slots.fill(index, at_ns + half)
+    fill(slots, index, at_ns + half)
 
 
 def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
@@ -61,7 +61,7 @@ def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
         slots.write(1, slot("new"), fresh=True)
         slots.write(2, slot("web"), fresh=True)
         slots.write(4, slot("probe"), fresh=False)
-        slots.fill(4, 10**15)
+        fill(slots, 4, 10**15)
         assert slots.meters(2) == slots.meters(4)
         assert slots.meters(1) != slots.meters(4)
 
@@ -77,7 +77,7 @@ def test_what_passes_the_other_version_meanwhile_is_charged(pins: Pins) -> None:
             move(other, 3, now_ns + 5 * MS)
             move(slots, 2, now_ns + 2 * MS)
             for _ in range(2):
-                slots.catch_up(2)
+                slots.carry_over_charges(2)
                 assert slots.meters(2).bytes_tat == gcra.word_of(now_ns + 7 * MS)
 
 
@@ -92,7 +92,7 @@ def test_an_agent_that_comes_between_goes_on(pins: Pins) -> None:
             for there_ns, here_ns in ((5 * MS, 2 * MS), (2 * MS, 5 * MS)):
                 move(other, 3, now_ns + there_ns)
                 move(slots, 2, now_ns + here_ns)
-                slots.catch_up(2)
+                slots.carry_over_charges(2)
                 assert slots.meters(2).bytes_tat == gcra.word_of(now_ns + 5 * MS)
 
 
@@ -102,9 +102,9 @@ def test_only_filters_of_other_versions_move_over(pins: Pins) -> None:
     theirs = pins.program_ids()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
-        assert slots.elders.program_ids == theirs
-        assert {slots.named(3, program) for program in theirs} == {NO_SLOT}
-        assert {slots.named(3, program) for program in pins.program_ids() - theirs} == {3}
+        assert slots.previous_layouts.program_ids == theirs
+        assert {slots.resolve_slot(3, program) for program in theirs} == {NO_SLOT}
+        assert {slots.resolve_slot(3, program) for program in pins.program_ids() - theirs} == {3}
 
 
 def test_peers_are_new_in_another_version(pins: Pins) -> None:
@@ -124,7 +124,7 @@ def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
     build = ensure_loaded(pins, Sizes(16))
     assert [folder.name for folder in other_layouts(pins)] == ["v0"]
     with Slots(pins) as slots:
-        slots.elders.unpin()
+        slots.previous_layouts.unpin()
     assert other_layouts(pins) == []
     assert pins.has_build(build)
 
@@ -141,7 +141,7 @@ def test_a_version_that_limits_a_device_stays(pins: Pins) -> None:
         assert not any(
             slots.limits_device_in_another_layout(4, other) for other in pins.program_ids() - programs
         )
-        slots.elders.unpin()
+        slots.previous_layouts.unpin()
     assert [folder.name for folder in other_layouts(pins)] == ["v0"]
 
 
@@ -152,6 +152,6 @@ def test_an_incomplete_version_is_left_aside(pins: Pins) -> None:
     theirs = pins.program_ids()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
-        assert slots.elders.program_ids == theirs
+        assert slots.previous_layouts.program_ids == theirs
         slots.write(1, slot("web"), fresh=True)
         assert slots.read()[1] == slot("web")

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.bpf.bucket_machine import OWNER, Machine, config, context
+from tests.bpf.bucket_machine import OWNER, Machine, config, context, fill
 from tests.bpf.conftest import PROGRAMS, SIZES
 from tests.bpf.model import DelayModel, Meter, Model, byte_meter, packet_meter
+from tests.bpf.program_run import run_program
 from tests.bpf.test_exactness import EXAMPLES, GAPS_NS, STARTS_NS, fitting_the_rate
 from tests.bpf.test_mark import ipv4, ipv6
-from tokenbucket.bpf import loader, syscall
+from tokenbucket.bpf import loader
 from tokenbucket.bpf.peers import Peers
 from tokenbucket.bpf.pins import PEERS, Pins, source_folder
 from tokenbucket.bpf.slots import Slots, monotonic_ns
@@ -442,7 +443,7 @@ def test_cpus_do_not_multiply_a_peers_burst(machine: Machine, pins: Pins) -> Non
         skb = context(NOW_NS, mark=machine.index, ingress_ifindex=1, wire_len=FULL)
         with ThreadPoolExecutor(threads) as pool:
             runs = [
-                pool.submit(syscall.test_run, machine.program_fd, frame(peer), skb, repeat)
+                pool.submit(run_program, machine.program_fd, frame(peer), skb, repeat)
                 for peer in (A, B) * (threads // 2)
             ]
             assert all(run.result() for run in runs)
@@ -498,14 +499,12 @@ def test_what_is_charged_is_what_was_let_through(live: Machine, pins: Pins, refu
     live.configure(limit)
     tokens_ns = 30 * S if refusing == "the peers" else 0
     half_a_circle_ns = 2**55  # from where a full bucket's word is
-    live.slots.fill(NO_SLOT, monotonic_ns() - tokens_ns + half_a_circle_ns)
+    fill(live.slots, NO_SLOT, monotonic_ns() - tokens_ns + half_a_circle_ns)
     for peer in (A, B):
-        syscall.test_run(live.program_fd, frame(peer), b"", 50)
+        run_program(live.program_fd, frame(peer), b"", 50)
     before = words(live, pins)
     with ThreadPoolExecutor(4) as pool:
-        runs = [
-            pool.submit(syscall.test_run, live.program_fd, frame(peer), b"", 10**6) for peer in (A, B) * 2
-        ]
+        runs = [pool.submit(run_program, live.program_fd, frame(peer), b"", 10**6) for peer in (A, B) * 2]
         assert all(run.result() for run in runs)
     after = words(live, pins)
     passed = after[0] - before[0]

@@ -23,7 +23,8 @@ from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins, Sizes
-from tokenbucket.bpf.slots import Programs, Slots
+from tokenbucket.bpf.programs import Programs
+from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.limits.slot import DeviceId
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
@@ -153,7 +154,7 @@ class Loop:
         slots = self.reconciler.slots
         if not any(isinstance(slot.owner.key.subject, DeviceId) for slot in slots.read().values()):
             self.pins.remove_other_builds(self.build)
-        slots.elders.unpin()
+        slots.previous_layouts.unpin()
         self._settled = True
 
     def _reconnect(self) -> None:

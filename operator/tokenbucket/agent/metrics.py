@@ -65,7 +65,7 @@ class Exposition:
 
 def _with_slots(reading: AgentReading, pins: Pins) -> AgentReading:
     with Slots(pins) as slots:
-        limits = slots.counted()
+        limits = slots.read_with_stats()
         return replace(
             reading,
             slots=slots.count - 1,  # that of nobody

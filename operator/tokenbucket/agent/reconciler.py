@@ -20,7 +20,8 @@ from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.repairs import Repairs
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.locks import Locks
-from tokenbucket.bpf.slots import Programs, Slots
+from tokenbucket.bpf.programs import Programs
+from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Mode, Policy
 from tokenbucket.core.limits.slot import SlotKey
@@ -182,7 +183,7 @@ class Reconciler:
                 point = HookPoint(Interface(ours.ifindex, namespace), ours.hook)
                 if self.slots.limits_device_in_another_layout(ours.slot, ours.prog_id):
                     continue
-                slot = self.slots.named(ours.slot, ours.prog_id)
+                slot = self.slots.resolve_slot(ours.slot, ours.prog_id)
                 attached[point] = Attached(slot, ours.prog_id == self.programs.ids[ours.hook])
             queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
         return Observed(self.slots.read(), attached, self.slots.count, queues)
@@ -291,14 +292,14 @@ class Reconciler:
         there = {
             each.prog_id for each in self.view.filters_at(point.interface).ours if each.hook is point.hook
         }
-        moves_over = not there.isdisjoint(self.slots.elders.program_ids)
+        moves_over = not there.isdisjoint(self.slots.previous_layouts.program_ids)
         with self.view.changing(point.interface) as connection:
             if moves_over:  # before, to be exact from the first packet; after, for those meanwhile
-                self.slots.catch_up(index)
+                self.slots.carry_over_charges(index)
             program = self.programs.fds[point.hook]
             Filters(connection).attach(point.interface.ifindex, point.hook, program, index)
             if moves_over:
-                self.slots.catch_up(index)
+                self.slots.carry_over_charges(index)
         self._attached[point] = index
 
     def _say(self, findings: frozenset[Deviation]) -> None:

@@ -94,7 +94,7 @@ class Verifier:
         for inode, filters, _ in view.everywhere():
             for found in filters.values():
                 for ours in found.ours:
-                    slot = slots.get(self.slots.named(ours.slot, ours.prog_id))
+                    slot = slots.get(self.slots.resolve_slot(ours.slot, ours.prog_id))
                     if slot and isinstance(slot.owner.key.subject, PodId):
                         yield inode, ours, slot
 
@@ -158,7 +158,7 @@ class Verifier:
                 continue
             key = slot.owner.key
             crossed = packets.received if key.direction is Direction.INGRESS else packets.sent
-            index = self.slots.named(ours.slot, ours.prog_id)
+            index = self.slots.resolve_slot(ours.slot, ours.prog_id)
             before = counted.get(key) or Counted(0, self.slots.stats(index).seen_packets)
             counted[key] = Counted(before.crossed + crossed, before.seen)
         return counted

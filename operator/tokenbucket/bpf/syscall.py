@@ -1,8 +1,9 @@
-"""The bpf(2) system call, as far as the agent needs it: pins, map elements, object info, test runs.
+"""The bpf(2) system call: pins, map elements, object info and program queries.
 
-A thin layer of ctypes over the kernel's ``union bpf_attr``; it knows nothing of this project's maps.
-Every failure is a :class:`~tokenbucket.errors.KernelError` with the errno and the object's name.
-Attribute layouts are those of ``include/uapi/linux/bpf.h``; they only ever grow.
+A thin layer of ctypes over ``union bpf_attr`` of ``linux/bpf.h``, whose layouts only grow. The module knows
+nothing of this project's maps. Every function raises KernelError with the errno and the object's name.
+
+libbpf is not used: its version 1.1, in Debian 12, does not know the attributes of a tcx query.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tokenbucket.errors import KernelError, UnsupportedError
 _SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 _NAME_BYTES = 16
 _ITEMS = 4096
-"""Elements of a hash that are read at once."""
+"""Elements of a hash that one system call reads."""
 _BATCH_COUNT = 32
 """Offset of the number of elements in the attributes of a batch."""
 _QUERY_COUNT = 24
@@ -36,7 +37,6 @@ class Command(enum.IntEnum):
     MAP_UPDATE_ELEM = 2
     OBJ_PIN = 6
     OBJ_GET = 7
-    PROG_TEST_RUN = 10
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
@@ -44,7 +44,7 @@ class Command(enum.IntEnum):
 
 
 class MapType(enum.IntEnum):
-    """``enum bpf_map_type``, the types in use here."""
+    """``enum bpf_map_type``, the types of the pinned maps."""
 
     ARRAY = 2
     PERCPU_ARRAY = 6
@@ -53,7 +53,7 @@ class MapType(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """What the kernel says of a map. Sizes in bytes, one CPU's value for a per-CPU map."""
+    """The start of ``struct bpf_map_info``. Sizes are in bytes, those of a per-CPU map for one CPU."""
 
     type: int
     id: int
@@ -64,25 +64,11 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """What the kernel says of a program."""
+    """Fields of ``struct bpf_prog_info``."""
 
     type: int
     id: int
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class TestRun:
-    """Result of one :func:`test_run`."""
-
-    verdict: int
-    """The program's return value, signed."""
-    mean_ns: int
-    """Nanoseconds per run, over all repeats."""
-    packet: bytes
-    """The packet as the program left it."""
-    context: bytes = b""
-    """The context as the program left it."""
 
 
 def _bpf_number() -> int:
@@ -97,13 +83,13 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def _bpf(command: Command, attributes: bytes, subject: str) -> tuple[int, ctypes.Array[ctypes.c_char]]:
-    """Calls bpf(2). Returns its result and the attributes as the kernel left them."""
+    """Call bpf(2). Return its result and the attributes, which the kernel may change."""
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     return _call(command, buffer, subject), buffer
 
 
 def _call(command: Command, buffer: ctypes.Array[ctypes.c_char], subject: str) -> int:
-    """The same, with attributes that the kernel may change even where it fails."""
+    """Call bpf(2) with attributes that the kernel may change even if the call fails."""
     result = _libc.syscall(_bpf_number(), int(command), ctypes.byref(buffer), len(buffer))
     if result < 0:
         raise KernelError(f"bpf {command.name}", subject, ctypes.get_errno())
@@ -111,19 +97,19 @@ def _call(command: Command, buffer: ctypes.Array[ctypes.c_char], subject: str) -
 
 
 def pin(fd: int, path: Path) -> None:
-    """Names an object on a bpffs. Raises KernelError, EEXIST when the path is taken."""
+    """Pin an object at a path of a bpffs. Raises KernelError with EEXIST if the path exists."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     _bpf(Command.OBJ_PIN, struct.pack("=QII", ctypes.addressof(name), fd, 0), str(path))
 
 
 def open_pin(path: Path) -> int:
-    """Returns a file descriptor of a pinned object. Raises KernelError, ENOENT when there is none."""
+    """Return a file descriptor of a pinned object. Raises KernelError with ENOENT if there is no pin."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     return _bpf(Command.OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0), str(path))[0]
 
 
 def program_by_id(program_id: int) -> int:
-    """Returns a file descriptor of a loaded program. Raises KernelError, ENOENT when it is gone."""
+    """Return a file descriptor of a loaded program. Raises KernelError with ENOENT if it is unloaded."""
     return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", program_id, 0, 0), f"program {program_id}")[0]
 
 
@@ -134,12 +120,12 @@ def _info(fd: int, size: int, subject: str) -> bytes:
 
 
 def map_info(fd: int, subject: str = "map") -> MapInfo:
-    """Asks the kernel about a map."""
+    """Return type, id and sizes of a map."""
     return MapInfo(*struct.unpack_from("=IIIII", _info(fd, 24, subject)))
 
 
 def program_info(fd: int, subject: str = "program") -> ProgramInfo:
-    """Asks the kernel about a program."""
+    """Return type, id and name of a program."""
     raw = _info(fd, 64 + _NAME_BYTES, subject)
     kind, program_id = struct.unpack_from("=II", raw)
     name = raw[64 : 64 + _NAME_BYTES].split(b"\0", 1)[0].decode()
@@ -166,14 +152,17 @@ def query_programs(ifindex: int, attach_type: int, most: int = 64) -> list[tuple
 
 
 def lookup(fd: int, key: int, size: int, subject: str = "map") -> bytes:
-    """Reads one element of an array. ``size`` is what the kernel writes: all CPUs' values, in bytes."""
+    """Return one element of an array.
+
+    ``size`` is in bytes. For a per-CPU array it covers the values of all CPUs.
+    """
     key_buffer, value = ctypes.c_uint32(key), ctypes.create_string_buffer(size)
     _bpf(Command.MAP_LOOKUP_ELEM, _element(fd, key_buffer, value), f"{subject}[{key}]")
     return value.raw
 
 
 def update(fd: int, key: int, value: bytes, subject: str = "map") -> None:
-    """Writes one element of an array, for a per-CPU array all CPUs' values one after the other."""
+    """Write one element of an array. For a per-CPU array, ``value`` holds the values of all CPUs."""
     key_buffer, buffer = ctypes.c_uint32(key), ctypes.create_string_buffer(value, len(value))
     _bpf(Command.MAP_UPDATE_ELEM, _element(fd, key_buffer, buffer), f"{subject}[{key}]")
 
@@ -183,7 +172,7 @@ def _element(fd: int, key: ctypes.c_uint32, value: ctypes.Array[ctypes.c_char]) 
 
 
 def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> bytes:
-    """Reads a whole array in one call: ``max_entries`` values of ``size`` bytes, in order of the key."""
+    """Return all ``max_entries`` values of an array, ``size`` bytes each, by one system call."""
     values = ctypes.create_string_buffer(max_entries * size)
     keys = (ctypes.c_uint32 * max_entries)()
     position = ctypes.c_uint32()
@@ -191,13 +180,13 @@ def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> by
     try:
         _bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
     except KernelError as error:
-        if error.errno != errno.ENOENT:  # ENOENT says that the array ended with this batch
+        if error.errno != errno.ENOENT:  # ENOENT: the array ends with this batch
             raise
     return values.raw
 
 
 def items(fd: int, key_size: int, value_size: int, subject: str = "map") -> Iterator[tuple[bytes, bytes]]:
-    """Reads a whole hash, some thousand elements in a call. What changes meanwhile may be missed."""
+    """Yield the keys and values of a hash. May miss elements that change during the iteration."""
     keys = ctypes.create_string_buffer(_ITEMS * key_size)
     values = ctypes.create_string_buffer(_ITEMS * value_size)
     places = ((ctypes.c_uint32 * 1)(), (ctypes.c_uint32 * 1)())
@@ -209,7 +198,7 @@ def items(fd: int, key_size: int, value_size: int, subject: str = "map") -> Iter
         try:
             _call(Command.MAP_LOOKUP_BATCH, attributes, subject)
         except KernelError as error:
-            if error.errno != errno.ENOENT:  # ENOENT says that the hash ended with this batch
+            if error.errno != errno.ENOENT:  # ENOENT: the hash ends with this batch
                 raise
             ended = True
         (count,) = struct.unpack_from("=I", attributes, _BATCH_COUNT)
@@ -230,21 +219,3 @@ def _batch(
 ) -> bytes:
     addresses = (ctypes.addressof(keys), ctypes.addressof(values))
     return struct.pack("=QQQQIIQQ", *positions, *addresses, count, fd, 0, 0)
-
-
-def test_run(fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> TestRun:
-    """Runs a program on a packet. ``context`` is a ``struct __sk_buff``, or its beginning."""
-    data = ctypes.create_string_buffer(packet, len(packet))
-    left = ctypes.create_string_buffer(len(packet))
-    skb = ctypes.create_string_buffer(context, len(context) or 1)
-    skb_left = ctypes.create_string_buffer(len(context) or 1)
-    attributes = struct.pack(
-        "=IIIIQQIIIIQQ",
-        *(fd, 0, len(packet), len(packet)),
-        *(ctypes.addressof(data), ctypes.addressof(left), repeat, 0),
-        *(len(context), len(context)),
-        *(ctypes.addressof(skb) if context else 0, ctypes.addressof(skb_left) if context else 0),
-    )
-    _, buffer = _bpf(Command.PROG_TEST_RUN, attributes, "program")
-    verdict, mean_ns = struct.unpack_from("=4xi28xI", buffer.raw)
-    return TestRun(verdict, mean_ns, left.raw, skb_left.raw[: len(context)])

@@ -11,7 +11,8 @@ from pathlib import Path
 from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins
-from tokenbucket.bpf.slots import Programs, Slots
+from tokenbucket.bpf.programs import Programs
+from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.bucket import Bucket
 from tokenbucket.core.limits.slot import NO_SLOT, DeviceId, Owner, Slot, SlotKey, config_of
@@ -174,7 +175,7 @@ def _slot_for(key: SlotKey, in_use: dict[int, Slot], count: int) -> int:
 
 def _refuse_if_taken(filters: Filters, slots: Slots, link: Link, direction: Direction, index: int) -> None:
     for ours in filters.read(link.ifindex).ours:
-        slot = slots.named(ours.slot, ours.prog_id)
+        slot = slots.resolve_slot(ours.slot, ours.prog_id)
         if ours.hook is device_hook(direction) and slot not in {index, NO_SLOT}:
             raise TakenError(
                 f"{link.name} {direction}: has a limit already, in slot {ours.slot}; see 'tokenbucket status'"

@@ -66,8 +66,8 @@ def test_a_pass_that_only_waits_leaves_no_other_build_behind(
     removed: list[str] = []
     outcome = Outcome(0, complete=True, findings=(), in_force={}, fq=True, waits=True)
     source: Any = SimpleNamespace(wishes=DesiredInput, passed=lambda *_: None)
-    elders = SimpleNamespace(unpin=lambda: removed.append("layouts"))
-    slots = SimpleNamespace(read=lambda: in_use, elders=elders)
+    previous_layouts = SimpleNamespace(unpin=lambda: removed.append("layouts"))
+    slots = SimpleNamespace(read=lambda: in_use, previous_layouts=previous_layouts)
     reconciler: Any = SimpleNamespace(run=lambda *_: outcome, slots=slots)
     pins: Any = SimpleNamespace(remove_other_builds=removed.append)
     others: Any = (None, None, None, set())

@@ -98,7 +98,7 @@ def agent(
     maps = SimpleNamespace(
         read=lambda: slots,
         count=16,
-        named=lambda slot, program: slot if program == OURS else NO_SLOT,
+        resolve_slot=lambda slot, program: slot if program == OURS else NO_SLOT,
         limits_device_in_another_layout=lambda *_: False,
     )
     running = SimpleNamespace(deviations=lambda _: [], not_running=frozenset())

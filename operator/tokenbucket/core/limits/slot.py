@@ -76,8 +76,18 @@ class BucketConfig:
         return gcra.packets_in(self.packets_burst_q, self.packets_per_s) if self.packets_per_s else 0
 
 
-RateChange = tuple[str, tuple[int, int], int]
-"""The name of a meter's word, its scales before and after, and its longest debt afterwards in quanta."""
+@dataclass(frozen=True, slots=True)
+class RateChange:
+    """A change of one meter's rate."""
+
+    meter: str
+    """The meter's word in ``struct tb_meters``."""
+    scales: tuple[int, int]
+    """Before and after the change."""
+    max_debt_q: int
+    """The longest debt of the meter after the change, in quanta."""
+
+
 Config = TypeVar("Config", bound=BucketConfig)
 
 
@@ -117,7 +127,7 @@ class SlotConfig(BucketConfig):
         )
 
     def changes_of_rates(self, before: SlotConfig) -> tuple[RateChange, ...]:
-        """Of each meter whose rate is another than before."""
+        """Return the changes of the meters whose rates differ from those of ``before``."""
         return _changes_of_rates(before, self)
 
 
@@ -131,12 +141,15 @@ class Slot:
 
 @functools.lru_cache(maxsize=64)
 def _changes_of_rates(before: SlotConfig, after: SlotConfig) -> tuple[RateChange, ...]:
-    """Remembered, because the pods of a policy all change in the same way."""
+    """Return the changes, cached because all pods of a policy change in the same way."""
     bytes_q, packets_q = after.longest_debts_q
     of_bytes = gcra.bytes_scale(before.bits_per_s), gcra.bytes_scale(after.bits_per_s)
     of_packets = gcra.packets_scale(before.packets_per_s), gcra.packets_scale(after.packets_per_s)
-    both = ("bytes_tat", of_bytes, bytes_q), ("packets_tat", of_packets, packets_q)
-    return tuple(each for each in both if each[1][0] != each[1][1])
+    changes = (
+        RateChange("bytes_tat", of_bytes, bytes_q),
+        RateChange("packets_tat", of_packets, packets_q),
+    )
+    return tuple(change for change in changes if change.scales[0] != change.scales[1])
 
 
 def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> SlotConfig:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.core.api.test_parse_policy import VALUES
-from tokenbucket.bpf.slots import _owner, _owner_struct
+from tokenbucket.bpf.codec import decode_owner, encode_owner
 from tokenbucket.core.api.parse import parse_pod
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
@@ -68,7 +68,7 @@ def test_what_is_accepted_has_room_in_the_kernel(namespace: str, name: str, uid:
     except SpecError:
         return
     owner = Owner(SlotKey(pod.id, Direction.EGRESS), pod.id.name, 2**63 - 1)
-    assert _owner(bytes(_owner_struct(owner))) == owner
+    assert decode_owner(bytes(encode_owner(owner))) == owner
 
 
 @given(VALUES)
