@@ -131,7 +131,8 @@ $(OBJECT): $(wildcard operator/bpf/*.[ch])
 	mkdir -p $(@D)
 	clang -O2 -g -Wall -Wextra -Werror -target bpf -I operator/bpf -I $(ASM_HEADERS) -c operator/bpf/token_bucket.c -o $@
 
-generate: setup ## the generated parts of docs/reference, the chart's copy of the CRDs and its table of values
+generate: setup ## the mirror of layout.h, the generated parts of docs/reference, the chart's copy of the CRDs and its table of values
+	$(PYTHON) hack/layout.py
 	$(PYTHON) hack/cli_reference.py
 	$(PYTHON) hack/metrics_table.py
 	$(PYTHON) hack/reasons_reference.py
@@ -140,7 +141,7 @@ generate: setup ## the generated parts of docs/reference, the chart's copy of th
 	$(PYTHON) hack/chart_readme.py
 
 verify: generate ## fail if something generated differs from what is committed
-	git diff --exit-code -- docs/reference charts
+	git diff --exit-code -- operator/tokenbucket/layout.py operator/tokenbucket/core/limits/counters.py docs/reference charts
 
 lock: ## pin anew all that pyproject.toml asks for (network)
 	hack/lock.sh $(LOCK)

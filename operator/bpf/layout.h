@@ -11,15 +11,15 @@
  * an array start at 56 modulo 64, so each struct of 64 n bytes covers n + 1 lines, and the first word of a
  * slot is in the last line of the slot before.
  *
- * tokenbucket/layout.py mirrors this file; a test compares sizes and offsets. A change of a struct needs a
- * new TB_LAYOUT_VERSION, unless it gives a meaning to an unused field and 0 keeps the old behaviour.
+ * hack/layout.py generates tokenbucket/layout.py from this file ("make generate"). A change of a struct needs
+ * a new TB_LAYOUT_VERSION, unless it gives a meaning to an unused field and 0 keeps the old behaviour.
  */
 #ifndef TB_LAYOUT_H
 #define TB_LAYOUT_H
 
 #include "compiler.h"
 
-enum {
+enum tb_constant {
 	TB_LAYOUT_VERSION = 2,
 	TB_NO_SLOT = 0,
 };

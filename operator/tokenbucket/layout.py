@@ -1,6 +1,6 @@
-"""The structs that user space shares with the BPF program: a mirror of ``operator/bpf/layout.h``.
+"""The structs that user space shares with the BPF program.
 
-The C header is the source; a test compiles it and compares sizes, offsets and constants with these.
+Generated from ``operator/bpf/layout.h`` by ``make generate``; do not edit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ LAYOUT_VERSION = 2
 
 
 class Flag(enum.IntFlag):
-    """Bits of ``Config.flags``."""
+    """``enum tb_flag``."""
 
     OBSERVE = 1
     NODE_RESERVE = 2
@@ -23,46 +23,45 @@ class Flag(enum.IntFlag):
 
 
 class OwnerKind(enum.IntEnum):
-    """Values of ``Owner.kind``."""
+    """``enum tb_owner_kind``."""
 
     NONE = 0
     POD = 1
     DEVICE = 2
 
 
-def _words(*names: str) -> list[tuple[str, type[ctypes.c_uint64]]]:
-    return [(name, ctypes.c_uint64) for name in names]
+class Direction(enum.IntEnum):
+    """``enum tb_direction``."""
+
+    INGRESS = 0
+    EGRESS = 1
 
 
 class Config(ctypes.Structure):
-    """``struct tb_config``: for the program, times in quanta; for people, rates per second."""
+    """``struct tb_config``, 192 bytes."""
 
     _fields_ = [
-        *_words(
-            "bytes_scale",
-            "bytes_burst_q",
-            "packets_scale",
-            "packets_burst_q",
-            "reserve_scale",
-            "reserve_burst_q",
-            "flags",
-            "dscp",
-            "max_delay_q",
-            "bits_per_s",
-            "packets_per_s",
-            "reserve_bits_per_s",
-            "peer_bits_per_s",
-            "peer_packets_per_s",
-        ),
+        ("bytes_scale", ctypes.c_uint64),
+        ("bytes_burst_q", ctypes.c_uint64),
+        ("packets_scale", ctypes.c_uint64),
+        ("packets_burst_q", ctypes.c_uint64),
+        ("reserve_scale", ctypes.c_uint64),
+        ("reserve_burst_q", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+        ("dscp", ctypes.c_uint64),
+        ("max_delay_q", ctypes.c_uint64),
+        ("bits_per_s", ctypes.c_uint64),
+        ("packets_per_s", ctypes.c_uint64),
+        ("reserve_bits_per_s", ctypes.c_uint64),
+        ("peer_bits_per_s", ctypes.c_uint64),
+        ("peer_packets_per_s", ctypes.c_uint64),
         ("unused", ctypes.c_uint64 * 2),
-        *_words(
-            "peer_bytes_scale",
-            "peer_bytes_burst_q",
-            "peer_packets_scale",
-            "peer_packets_burst_q",
-        ),
-        ("peer_ipv4_mask", ctypes.c_uint8 * 8),
-        ("peer_ipv6_mask", ctypes.c_uint8 * 16),
+        ("peer_bytes_scale", ctypes.c_uint64),
+        ("peer_bytes_burst_q", ctypes.c_uint64),
+        ("peer_packets_scale", ctypes.c_uint64),
+        ("peer_packets_burst_q", ctypes.c_uint64),
+        ("peer_ipv4_mask", ctypes.c_uint64),
+        ("peer_ipv6_mask", ctypes.c_uint64 * 2),
         ("peer_ipv4_prefix_length", ctypes.c_uint16),
         ("peer_ipv6_prefix_length", ctypes.c_uint16),
         ("unused_peer", ctypes.c_uint32),
@@ -70,67 +69,70 @@ class Config(ctypes.Structure):
 
 
 class Peer(ctypes.Structure):
-    """``struct tb_peer``: the meters of a peer."""
+    """``struct tb_peer``, 16 bytes."""
 
-    _fields_ = _words("bytes_tat", "packets_tat")
+    _fields_ = [
+        ("bytes_tat", ctypes.c_uint64),
+        ("packets_tat", ctypes.c_uint64),
+    ]
 
 
 class PeerKey(ctypes.Structure):
-    """``struct tb_peer_key``: whose meters they are."""
+    """``struct tb_peer_key``, 32 bytes."""
 
     _fields_ = [
         ("epoch", ctypes.c_uint64),
         ("slot", ctypes.c_uint32),
         ("ethertype", ctypes.c_uint16),
         ("prefix_length", ctypes.c_uint16),
-        ("prefix", ctypes.c_uint8 * 16),
+        ("prefix", ctypes.c_uint64 * 2),
     ]
 
 
 class Meters(ctypes.Structure):
-    """``struct tb_meters``: theoretical arrival times in quanta."""
+    """``struct tb_meters``, 64 bytes."""
 
     _fields_ = [
-        *_words("bytes_tat", "packets_tat", "reserve_tat"),
+        ("bytes_tat", ctypes.c_uint64),
+        ("packets_tat", ctypes.c_uint64),
+        ("reserve_tat", ctypes.c_uint64),
         ("shared_peer", Peer),
-        *_words("peers_epoch"),
+        ("peers_epoch", ctypes.c_uint64),
         ("unused", ctypes.c_uint64 * 2),
     ]
 
 
 class Stats(ctypes.Structure):
-    """``struct tb_stats``: counters of one CPU."""
+    """``struct tb_stats``, 192 bytes."""
 
     _fields_ = [
-        *_words(
-            "in_window_packets",
-            "idle_packets",
-            "conform_bytes",
-            "shared_peer_packets",
-            "forwarded_packets",
-            "forwarded_bytes",
-            "dropped_packets",
-            "dropped_bytes",
-            "too_fast_packets",
-            "too_fast_bytes",
-            "reserve_packets",
-            "reserve_bytes",
-            "contended_packets",
-            "unmetered_packets",
-            "unmetered_bytes",
-            "marked_packets",
-            "delayed_packets",
-            "delayed_bytes",
-            "delayed_ns",
-            "ce_packets",
-            "peer_too_fast_packets",
-        ),
+        ("in_window_packets", ctypes.c_uint64),
+        ("idle_packets", ctypes.c_uint64),
+        ("conform_bytes", ctypes.c_uint64),
+        ("shared_peer_packets", ctypes.c_uint64),
+        ("forwarded_packets", ctypes.c_uint64),
+        ("forwarded_bytes", ctypes.c_uint64),
+        ("dropped_packets", ctypes.c_uint64),
+        ("dropped_bytes", ctypes.c_uint64),
+        ("too_fast_packets", ctypes.c_uint64),
+        ("too_fast_bytes", ctypes.c_uint64),
+        ("reserve_packets", ctypes.c_uint64),
+        ("reserve_bytes", ctypes.c_uint64),
+        ("contended_packets", ctypes.c_uint64),
+        ("unmetered_packets", ctypes.c_uint64),
+        ("unmetered_bytes", ctypes.c_uint64),
+        ("marked_packets", ctypes.c_uint64),
+        ("delayed_packets", ctypes.c_uint64),
+        ("delayed_bytes", ctypes.c_uint64),
+        ("delayed_ns", ctypes.c_uint64),
+        ("ce_packets", ctypes.c_uint64),
+        ("peer_too_fast_packets", ctypes.c_uint64),
         ("unused_delayed", ctypes.c_uint64 * 3),
     ]
 
 
 class Owner(ctypes.Structure):
-    """``struct tb_owner``: whose slot it is."""
+    """``struct tb_owner``, 640 bytes."""
 
     _fields_ = [
         ("kind", ctypes.c_uint8),
@@ -146,9 +148,9 @@ class Owner(ctypes.Structure):
 
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "tb_config": Config,
+    "tb_peer": Peer,
+    "tb_peer_key": PeerKey,
     "tb_meters": Meters,
     "tb_stats": Stats,
     "tb_owner": Owner,
-    "tb_peer": Peer,
-    "tb_peer_key": PeerKey,
 }

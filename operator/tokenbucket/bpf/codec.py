@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from dataclasses import fields
 
 from tokenbucket import layout
@@ -117,8 +118,8 @@ def _encode_peer_config(raw: layout.Config, peer: PeerConfig) -> None:
     raw.peer_packets_burst_q = peer.packets_burst_q
     raw.peer_ipv4_prefix_length = peer.ipv4_prefix_length
     raw.peer_ipv6_prefix_length = peer.ipv6_prefix_length
-    raw.peer_ipv4_mask[:] = _mask(peer.ipv4_prefix_length, 8)
-    raw.peer_ipv6_mask[:] = _mask(peer.ipv6_prefix_length, 16)
+    (raw.peer_ipv4_mask,) = struct.unpack("=Q", _mask(peer.ipv4_prefix_length, 8))
+    raw.peer_ipv6_mask[:] = struct.unpack("=QQ", _mask(peer.ipv6_prefix_length, 16))
 
 
 def _mask(prefix_length: int, size_bytes: int) -> bytes:

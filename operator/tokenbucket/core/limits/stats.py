@@ -1,67 +1,46 @@
-"""What a slot has counted."""
+"""The counters of a slot, and sums of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenbucket.core.limits.counters import Counters
+
 
 @dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Counters):
     """Counters of a slot, summed over the CPUs. Packets are wire packets."""
-
-    in_window_packets: int = 0
-    idle_packets: int = 0
-    conform_bytes: int = 0
-    shared_peer_packets: int = 0
-    """Had no bucket of their peer's, but the one shared by all without."""
-    forwarded_packets: int = 0
-    """Exceeded and were let through all the same: marked, or only observed."""
-    forwarded_bytes: int = 0
-    dropped_packets: int = 0
-    dropped_bytes: int = 0
-    too_fast_packets: int = 0
-    too_fast_bytes: int = 0
-    reserve_packets: int = 0
-    reserve_bytes: int = 0
-    contended_packets: int = 0
-    unmetered_packets: int = 0
-    unmetered_bytes: int = 0
-    marked_packets: int = 0
-    delayed_packets: int = 0
-    delayed_bytes: int = 0
-    delayed_ns: int = 0
-    ce_packets: int = 0
-    peer_too_fast_packets: int = 0
-    """Exceeded their peer's bucket, whatever the slot's says."""
 
     @property
     def conform_packets(self) -> int:
-        """Packets that conformed, in the window or idle."""
+        """Conforming packets, in the window or idle."""
         return self.in_window_packets + self.idle_packets
 
     @property
     def seen_packets(self) -> int:
-        """Packets that the program was run for."""
+        """All packets of the slot."""
         return self.conform_packets + self.too_fast_packets
 
     @property
     def admitted_packets(self) -> int:
-        """Packets that were let through, at once or later. Like all sums of counters it never falls while
-        packets pass; a difference of two would, as the program counts one after the other.
+        """Packets that the program let through, at once or later.
+
+        A sum of counters never decreases. A difference of two counters may, because the program increases
+        one counter after the other.
         """
         return self.conform_packets + self.reserve_packets + self.delayed_packets + self.forwarded_packets
 
     @property
     def admitted_bytes(self) -> int:
-        """Bytes of those packets."""
+        """Bytes of the admitted packets."""
         return self.conform_bytes + self.reserve_bytes + self.delayed_bytes + self.forwarded_bytes
 
     @property
     def exceed_packets(self) -> int:
-        """Packets that exceeded, not delayed and not in the reserve: dropped, marked or observed."""
+        """Excess packets, except those that were delayed or within the reserve."""
         return self.too_fast_packets - self.reserve_packets - self.delayed_packets
 
     @property
     def exceed_bytes(self) -> int:
-        """Bytes of those packets."""
+        """Bytes of these excess packets."""
         return self.too_fast_bytes - self.reserve_bytes - self.delayed_bytes
