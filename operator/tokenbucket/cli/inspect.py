@@ -1,6 +1,6 @@
 """``tokenbucket inspect POD``: the machine of the Open Packet Processor behind a limit, live.
 
-Its words and where they are here: docs/opp.md.
+Its words and where they are here: docs/contributing/open-packet-processor.md.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ OF_THE_CONTROLLER: tuple[Measure[ControllerReading], ...] = (
     ),
     Measure(
         "tokenbucket_controller_ready",
-        "1 where the controller is well and knows all policies, reports and agents.",
+        "1 if the controller is healthy and has read all policies, reports and agents.",
         (),
         alone(lambda reading: reading.ready),
     ),
@@ -69,13 +69,13 @@ OF_THE_CONTROLLER: tuple[Measure[ControllerReading], ...] = (
     ),
     Measure(
         "tokenbucket_policies",
-        "Policies of the cluster, by the reason of their condition Ready; Unknown where they have none yet.",
+        "Policies of the cluster, by the reason of their condition Ready; Unknown without a condition.",
         ("reason",),
         _reasons,
     ),
     Measure(
         "tokenbucket_policy_pods",
-        "Pods of a policy, by state, as its status counts them: matched, programmed, degraded, failed.",
+        "Pods of a policy by state, as in its status: matched, programmed, degraded, failed.",
         ("namespace", "policy", "state"),
         _pods,
     ),

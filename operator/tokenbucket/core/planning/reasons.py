@@ -85,7 +85,7 @@ class Reason(enum.StrEnum):
         "HostNetwork",
         _Spec(
             Effect.FAILED,
-            cause="The pod uses the node's network, so its traffic cannot be told apart from the node's.",
+            cause="The pod uses the node's network, so its traffic cannot be separated from the node's.",
             fix="Exclude the pod from spec.podSelector.",
             needs_slot=False,
         ),
