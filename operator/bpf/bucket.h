@@ -16,11 +16,8 @@
 #ifndef TB_BUCKET_H
 #define TB_BUCKET_H
 
-#include "compiler.h"
 #include "context.h"
 #include "gcra.h"
-#include "layout.h"
-#include "packet.h"
 
 enum {
 	TB_SMALL_BYTES = 256,
@@ -28,8 +25,7 @@ enum {
 	TB_GSO_SEGMENTS = 64,
 };
 
-_Static_assert(TB_GSO_BYTES <= TB_BYTES_MAX && TB_GSO_SEGMENTS <= TB_PACKETS_MAX,
-	       "costs of GSO packets are exact");
+_Static_assert(TB_GSO_BYTES <= TB_BYTES_MAX && TB_GSO_SEGMENTS <= TB_PACKETS_MAX, "costs are exact");
 
 /* The condition on which a meter accepts a packet. */
 enum tb_admission {
@@ -40,14 +36,13 @@ enum tb_admission {
 struct tb_meter {
 	__u64 *word;
 	const __u64 *scale; /* 0: the meter is not used */
-	__u64 cost;
 	__u64 burst;
+	__u64 cost;
 	__s64 max_backlog; /* the longest backlog with which the meter accepts the packet */
 };
 
 struct tb_bucket {
-	struct tb_meter bytes;
-	struct tb_meter packets;
+	struct tb_meter bytes, packets;
 };
 
 /* The result of all meters, in quanta relative to now. */
@@ -55,7 +50,7 @@ struct tb_schedule {
 	__s64 backlog; /* the time until the packets ahead have departed; at least 0 */
 	__s64 departs; /* the time until the packet conforms; at least 0 */
 	__s64 late;    /* negative if a backlog was longer than a meter accepts */
-	__s64 idle;    /* negative if a meter was idle: the packet found the whole burst */
+	__u64 idle;    /* not 0 if a meter was idle */
 };
 
 static __always_inline int tb_is_small(const struct tb_ctx *ctx)
@@ -69,8 +64,7 @@ static __always_inline int tb_is_used(const struct tb_meter *meter)
 	return *(const volatile __u64 *)meter->scale != 0;
 }
 
-/* The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
- */
+/* The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators"). */
 static __always_inline __u64 tb_mix64(__u64 number)
 {
 	number = (number ^ number >> 30) * 0xbf58476d1ce4e5b9ULL;
@@ -99,83 +93,81 @@ static __always_inline __s64 tb_early_drop_limit(const struct tb_ctx *ctx)
  * backlog. A small packet does not wait, so it must pass behind the longest queue of large packets, which is
  * a GSO packet admitted at max_delay; small packets alone can add half of max_delay.
  */
-static __always_inline __s64 tb_max_backlog(const struct tb_ctx *ctx, enum tb_admission admission,
-					    __u64 tokens, __u64 gso_cost)
+static __always_inline __s64 tb_max_backlog(const struct tb_ctx *ctx, enum tb_admission how, __u64 need,
+					    __u64 gso)
 {
-	if (admission == TB_CONFORM)
-		return -(__s64)tokens;
+	if (how == TB_CONFORM)
+		return -(__s64)need;
 	if (tb_is_small(ctx))
-		return ctx->config->max_delay_q + ctx->config->max_delay_q / 2 + gso_cost;
+		return ctx->config->max_delay_q + ctx->config->max_delay_q / 2 + gso;
 	return tb_early_drop_limit(ctx);
 }
 
-static __always_inline struct tb_bucket tb_bucket(const struct tb_ctx *ctx, enum tb_admission admission,
+static __always_inline struct tb_meter tb_meter(__u64 *word, const __u64 *scale, __u64 burst)
+{
+	return (struct tb_meter){ .word = word, .scale = scale, .burst = burst };
+}
+
+static __always_inline struct tb_bucket tb_bucket(const struct tb_ctx *ctx, enum tb_admission how,
 						  struct tb_meter bytes, struct tb_meter packets)
 {
 	bytes.cost = tb_bytes_cost(ctx->packet.wire_bytes, *bytes.scale);
-	bytes.max_backlog = tb_max_backlog(ctx, admission, tb_min(bytes.cost, bytes.burst),
+	bytes.max_backlog = tb_max_backlog(ctx, how, tb_min(bytes.cost, bytes.burst),
 					   tb_bytes_cost(TB_GSO_BYTES, *bytes.scale));
 	packets.cost = tb_packets_cost(ctx->packet.segments, *packets.scale);
-	packets.max_backlog = tb_max_backlog(ctx, admission, tb_min(packets.cost, packets.burst),
+	packets.max_backlog = tb_max_backlog(ctx, how, tb_min(packets.cost, packets.burst),
 					     tb_packets_cost(TB_GSO_SEGMENTS, *packets.scale));
 	return (struct tb_bucket){ bytes, packets };
 }
 
-static __always_inline struct tb_bucket tb_slot_bucket(const struct tb_ctx *ctx, enum tb_admission admission)
+static __always_inline struct tb_bucket tb_slot_bucket(const struct tb_ctx *ctx, enum tb_admission how)
 {
 	const struct tb_config *config = ctx->config;
+	__u64 *bytes = &ctx->meters->bytes_tat, *packets = &ctx->meters->packets_tat;
 
-	return tb_bucket(ctx, admission,
-			 (struct tb_meter){ .word = &ctx->meters->bytes_tat,
-					    .scale = &config->bytes_scale,
-					    .burst = config->bytes_burst_q },
-			 (struct tb_meter){ .word = &ctx->meters->packets_tat,
-					    .scale = &config->packets_scale,
-					    .burst = config->packets_burst_q });
+	return tb_bucket(ctx, how, tb_meter(bytes, &config->bytes_scale, config->bytes_burst_q),
+			 tb_meter(packets, &config->packets_scale, config->packets_burst_q));
 }
 
-/* The time until all charged packets have departed; negative: the tokens. Moves the window of an idle meter.
- */
-static __always_inline __s64 tb_backlog(const struct tb_meter *meter, __u64 now)
+/* The time until all charged packets have departed; negative: the tokens. Re-centres an idle window. */
+static __always_inline __s64 tb_backlog(const struct tb_meter *meter, __u64 now, struct tb_schedule *out)
 {
-	__u64 tat = tb_read(meter->word);
+	__u64 tat = *(volatile __u64 *)meter->word, base = tb_base(tat, now, meter->burst);
 
-	if (tb_base(tat, now, meter->burst) == tat)
-		return tat - now;
-	__sync_val_compare_and_swap(meter->word, tat, now - meter->burst);
-	return -(__s64)meter->burst;
+	if (base != tat)
+		__sync_val_compare_and_swap(meter->word, tat, base);
+	out->idle |= base ^ tat;
+	return base - now;
 }
 
-static __always_inline int tb_meter_accepts(const struct tb_meter *meter, __u64 now)
+static __always_inline int tb_meter_accepts(const struct tb_meter *meter, __u64 now, struct tb_schedule *out)
 {
-	return !tb_is_used(meter) || tb_backlog(meter, now) <= meter->max_backlog;
+	return !tb_is_used(meter) || tb_backlog(meter, now, out) <= meter->max_backlog;
 }
 
 /* The packet meter first: a flood that it rejects does not read the byte meter. */
-static __always_inline int tb_bucket_accepts(const struct tb_bucket *bucket, __u64 now)
+static __always_inline int tb_accepts(const struct tb_bucket *bucket, __u64 now, struct tb_schedule *out)
 {
-	return tb_meter_accepts(&bucket->packets, now) && tb_meter_accepts(&bucket->bytes, now);
+	return tb_meter_accepts(&bucket->packets, now, out) && tb_meter_accepts(&bucket->bytes, now, out);
 }
 
-static __always_inline void tb_charge_meter(const struct tb_meter *meter, __u64 now,
-					    struct tb_schedule *schedule)
+static __always_inline void tb_charge_meter(const struct tb_meter *meter, __u64 now, struct tb_schedule *out)
 {
 	__s64 backlog;
 
 	if (!tb_is_used(meter))
 		return;
 	backlog = __sync_fetch_and_add(meter->word, meter->cost) - now;
-	schedule->backlog = tb_max(schedule->backlog, backlog);
-	schedule->departs = tb_max(schedule->departs, backlog + tb_min(meter->cost, meter->burst));
-	schedule->late |= meter->max_backlog - backlog;
-	schedule->idle |= backlog + meter->burst - 1;
+	out->backlog = tb_max(out->backlog, backlog);
+	out->departs = tb_max(out->departs, backlog + tb_min(meter->cost, meter->burst));
+	out->late |= meter->max_backlog - backlog;
 }
 
 static __always_inline void tb_charge_bucket(const struct tb_bucket *bucket, __u64 now,
-					     struct tb_schedule *schedule)
+					     struct tb_schedule *out)
 {
-	tb_charge_meter(&bucket->packets, now, schedule);
-	tb_charge_meter(&bucket->bytes, now, schedule);
+	tb_charge_meter(&bucket->packets, now, out);
+	tb_charge_meter(&bucket->bytes, now, out);
 }
 
 /* The cost of an unused meter is 0. */

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The differences between the three compilers of these files.
- *
- *   bcc    at run time; defines TB_PIN_DIR, includes its own helpers and writes the license
- *   clang  ahead of time, for libbpf and stock tc
- *   gcc    for the host: tests/bpf compares layout.h and gcra.h with Python
+ * Three compilers read these files: bcc at run time (it defines TB_PIN_DIR, includes its own helpers and
+ * writes the license), clang ahead of time, and gcc for tests on the host (layout.h and gcra.h only).
  */
 #ifndef TB_COMPILER_H
 #define TB_COMPILER_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The packet that the program decides on, with its slot: the first argument of most functions. */
+/* The packet that the program decides on, with its slot. Brings compiler.h, layout.h and packet.h. */
 #ifndef TB_CONTEXT_H
 #define TB_CONTEXT_H
 
@@ -9,9 +9,7 @@
 
 struct tb_remote;
 
-/*
- * No helper gets the address of this struct, so the compiler keeps its fields in registers and on the stack
- * as if they were variables. A field whose address goes to a helper (tb_remote.key) must stay outside.
+/* No helper gets an address in this struct, so its fields stay in registers. tb_remote has a key for helpers.
  */
 struct tb_ctx {
 	struct __sk_buff *skb;
@@ -24,5 +22,11 @@ struct tb_ctx {
 	__u64 now_ns;
 	__u64 now; /* the same time in quanta */
 };
+
+static __always_inline void tb_count(const struct tb_ctx *ctx, __u64 *packets, __u64 *bytes)
+{
+	*packets += ctx->packet.segments;
+	*bytes += ctx->packet.wire_bytes;
+}
 
 #endif

@@ -13,11 +13,8 @@
 #define TB_DELAY_H
 
 #include "bucket.h"
-#include "compiler.h"
 #include "context.h"
 #include "gcra.h"
-#include "layout.h"
-#include "packet.h"
 #include "peer.h"
 
 enum {
@@ -31,16 +28,8 @@ enum {
 
 /* ECT(1) packets are marked if the backlog exceeds 1 ms. */
 #define TB_CE_ECT1_Q ((__s64)TB_QUANTA_PER_NS * 1000000)
-
 /* BPF_SKB_TSTAMP_DELIVERY_MONO. Linux 6.10 renamed it to BPF_SKB_CLOCK_MONOTONIC, with the same value. */
 #define TB_CLOCK_MONOTONIC 1
-
-static __always_inline __u8 tb_ecn(struct __sk_buff *skb)
-{
-	if (tb_is_protocol(skb, TB_ETH_P_IPV6))
-		return tb_net_byte(skb, 1) >> 4 & TB_ECN_MASK;
-	return tb_net_byte(skb, 1) & TB_ECN_MASK;
-}
 
 /*
  * Marks the packet of an ECN-capable sender (RFC 3168). Packets with a VLAN tag in the frame stay as they
@@ -55,7 +44,7 @@ static __always_inline void tb_mark_ecn(const struct tb_ctx *ctx, __s64 backlog)
 		return;
 	if (!tb_is_protocol(ctx->skb, TB_ETH_P_IP) && !tb_is_protocol(ctx->skb, TB_ETH_P_IPV6))
 		return;
-	ecn = tb_ecn(ctx->skb);
+	ecn = tb_net_byte(ctx->skb, 1) >> (tb_is_protocol(ctx->skb, TB_ETH_P_IPV6) ? 4 : 0) & TB_ECN_MASK;
 	if (ecn == TB_ECN_NOT_ECT || ecn == TB_ECN_CE)
 		return;
 	if (backlog > (ecn == TB_ECN_ECT1 ? TB_CE_ECT1_Q : threshold) && bpf_skb_ecn_set_ce(ctx->skb) > 0)
@@ -64,15 +53,14 @@ static __always_inline void tb_mark_ecn(const struct tb_ctx *ctx, __s64 backlog)
 
 /*
  * A packet can arrive with a departure time: from the node's own TCP, which paces itself if it finds an fq,
- * from another limiter, or from any socket with SO_TXTIME; it survives the way through a veth. Remove a time
- * beyond max_delay from forwarded packets, so that senders cannot fill the node's fq.
+ * from another limiter, or from a socket with SO_TXTIME. A veth keeps it. Forwarded packets lose a time
+ * beyond max_delay, so that senders cannot fill the node's fq.
  */
 static __always_inline void tb_limit_departure(const struct tb_ctx *ctx)
 {
-	struct __sk_buff *skb = ctx->skb;
-
-	if (skb->ingress_ifindex && skb->tstamp > ctx->now_ns + ctx->config->max_delay_q / TB_QUANTA_PER_NS)
-		skb->tstamp = 0;
+	if (ctx->skb->ingress_ifindex &&
+	    ctx->skb->tstamp > ctx->now_ns + ctx->config->max_delay_q / TB_QUANTA_PER_NS)
+		ctx->skb->tstamp = 0;
 }
 
 /* Sets the departure time, unless the packet already has a later one. */
@@ -97,8 +85,7 @@ static __always_inline int tb_delay(const struct tb_ctx *ctx)
 
 	if (!tb_charge(ctx, TB_ENQUEUE, &schedule))
 		return 0;
-	ctx->stats->delayed_packets += ctx->packet.segments;
-	ctx->stats->delayed_bytes += ctx->packet.wire_bytes;
+	tb_count(ctx, &ctx->stats->delayed_packets, &ctx->stats->delayed_bytes);
 	if (ctx->config->flags & TB_OBSERVE)
 		return 1;
 	tb_mark_ecn(ctx, schedule.backlog);

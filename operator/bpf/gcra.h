@@ -15,13 +15,10 @@
  * meter, and first moves the window to now - burst. A packet left of the window arrives too fast.
  *
  * Unit: a quantum is 1/256 ns. A cost is rounded to the nearest quantum: the cost of a 60-byte packet at
- * 100 Gbit/s (4.8 ns) is exact to 0.04 %.
- *
- * Invariant: only a packet that passes moves a word, from base by the packet's cost.
+ * 100 Gbit/s (4.8 ns) is exact to 0.04 %. Only a packet that passes moves a word, from base by its cost.
  *
  * The clock in quanta wraps every 2.28 years (2^64 quanta), so times are compared by their difference modulo
- * 2^64. A tat up to TB_AHEAD_MAX ahead of the clock is the future; every other tat is the past. This is right
- * at any uptime.
+ * 2^64. A tat up to TB_AHEAD_MAX ahead of the clock is the future; every other tat is the past.
  *
  * Pure: the time is an argument. tests/bpf also compiles this file for the host.
  */
@@ -45,23 +42,17 @@
 /* The largest packet that may use the reserve, in bytes. At 33 bit/s its cost just fits in 64 bits. */
 #define TB_RESERVE_MAX (1ULL << 14)
 /*
- * A scale is the time of one byte or packet in quanta, with this number of fraction bits. The product of
- * the largest amount and the largest scale must fit in 64 bits:
+ * The fraction bits of a scale, the time of one byte or packet in quanta. The largest amount times the
+ * largest scale must fit in 64 bits, 1.84e19. At 1 Tbit/s and 10^9 packets/s a scale is exact to 10^-5.
  *
- *	2^22 bytes   * 256e9 / (8 kbit/s / 8)  * 2^14 = 1.76e19 < 2^64 = 1.84e19
- *	2^18 packets * 256e9 / 1 packet/s      * 2^8  = 1.72e19
- *
- * At the highest rates, 1 Tbit/s and 10^9 packets/s, a scale is still exact to 10^-5.
+ *	2^22 bytes   * 256e9 / (8 kbit/s / 8) * 2^14 = 1.76e19
+ *	2^18 packets * 256e9 / 1 packet/s     * 2^8  = 1.72e19
  */
 #define TB_BYTES_SHIFT 14
 #define TB_PACKETS_SHIFT 8
 
-#define TB_BITS_PER_S_MIN 8000ULL
-
-_Static_assert(TB_BYTES_MAX <= ~0ULL / ((TB_QUANTA_PER_S * 8 / TB_BITS_PER_S_MIN) << TB_BYTES_SHIFT),
-	       "the cost of the largest packet at the lowest bit rate fits in 64 bits");
-_Static_assert(TB_PACKETS_MAX <= ~0ULL / (TB_QUANTA_PER_S << TB_PACKETS_SHIFT),
-	       "the cost of the largest packet at 1 packet/s fits in 64 bits");
+_Static_assert(TB_BYTES_MAX <= ~0ULL / ((TB_QUANTA_PER_S * 8 / 8000) << TB_BYTES_SHIFT), "fits at 8 kbit/s");
+_Static_assert(TB_PACKETS_MAX <= ~0ULL / (TB_QUANTA_PER_S << TB_PACKETS_SHIFT), "fits at 1 packet/s");
 
 /* Below about 100 CPUs, a CPU does not lose the word to others this often in a row by chance. */
 #define TB_TRIES 32
@@ -95,11 +86,6 @@ static __always_inline __s64 tb_max(__s64 a, __s64 b)
 	return a - tb_negative_part(a - b);
 }
 
-static __always_inline __u64 tb_read(__u64 *word)
-{
-	return *(volatile __u64 *)word;
-}
-
 /*
  * The time that an amount takes at the rate, rounded to the nearest quantum. It is a multiplication and a
  * shift, because a 64-bit division takes up to 90 cycles on processors in use today.
@@ -129,20 +115,17 @@ static __always_inline __u64 tb_base(__u64 tat, __u64 now, __u64 burst)
 	return now - tat + TB_AHEAD_MAX <= burst + TB_AHEAD_MAX ? tat : now - burst;
 }
 
-/* A packet larger than the burst passes if the bucket is full, and is charged its whole cost. */
-static __always_inline int tb_conforms(__u64 base, __u64 now, __u64 cost, __u64 burst)
-{
-	return (__s64)(now - base) >= tb_min(cost, burst);
-}
-
-/* Charges the packet if it conforms, by compare-and-swap: the meters of all CPUs are one word. */
+/*
+ * Charges the packet if it conforms, by compare-and-swap: all CPUs share the word. A packet larger than the
+ * burst passes if the bucket is full, and is charged its whole cost.
+ */
 static __always_inline enum tb_case tb_take(__u64 *word, __u64 now, __u64 cost, __u64 burst)
 {
 	for (int try = 0; try < TB_TRIES; try++) {
-		__u64 tat = tb_read(word);
+		__u64 tat = *(volatile __u64 *)word;
 		__u64 base = tb_base(tat, now, burst);
 
-		if (!tb_conforms(base, now, cost, burst))
+		if ((__s64)(now - base) < tb_min(cost, burst))
 			return TB_TOO_FAST;
 		if (__sync_val_compare_and_swap(word, tat, base + cost) == tat)
 			return base == tat ? TB_IN_WINDOW : TB_IDLE;

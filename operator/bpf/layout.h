@@ -5,14 +5,12 @@
  * A slot holds the limit of one pod and direction, or of one interface. The filter's classid is the slot's
  * number. Slot 0 has no owner: it counts the packets whose filter names an unused slot.
  *
- * Configuration, meters and counters are values of different maps. User space writes a new rate without
- * writing to the bucket or the counters, and the words that all CPUs write are in other memory than the
- * configuration that all CPUs read. The kernel does not align values to cache lines: on 6.18 the values of
- * an array start at 56 modulo 64, so each struct of 64 n bytes covers n + 1 lines, and the first word of a
- * slot is in the last line of the slot before.
+ * Configuration, meters and counters are in different maps, so that a new rate changes neither the bucket nor
+ * the counters, and words that all CPUs write are not in the memory that all CPUs read. Values are not
+ * aligned to cache lines: on 6.18 an array's values start at 56 modulo 64.
  *
- * hack/layout.py generates tokenbucket/layout.py from this file ("make generate"). A change of a struct needs
- * a new TB_LAYOUT_VERSION, unless it gives a meaning to an unused field and 0 keeps the old behaviour.
+ * hack/layout.py generates tokenbucket/layout.py from this file ("make generate"). A changed struct needs a
+ * new TB_LAYOUT_VERSION, unless an unused field gets a meaning for which 0 keeps the old behaviour.
  */
 #ifndef TB_LAYOUT_H
 #define TB_LAYOUT_H
@@ -34,9 +32,8 @@ enum tb_flag {
 };
 
 /*
- * Only user space writes the configuration. A scale is the time of one byte or packet in quanta, a
- * fixed-point number (gcra.h); 0 means that the meter is not used. A burst is the time that it takes at the
- * rate, in quanta (_q).
+ * Only user space writes the configuration. A scale is the time of one byte or packet, a fixed-point number
+ * (gcra.h); 0 means that the meter is not used. A burst is the time that it takes at the rate. _q: quanta.
  */
 struct tb_config {
 	/* Read for every packet. */
@@ -68,8 +65,7 @@ struct tb_config {
 	__u32 unused_peer;
 };
 
-/* The meters of a peer: theoretical arrival times, as in tb_meters. A peer without an entry has a full
- * bucket. */
+/* The meters of a peer, as in tb_meters. A peer without an entry has a full bucket. */
 struct tb_peer {
 	__u64 bytes_tat;
 	__u64 packets_tat;
@@ -134,10 +130,7 @@ enum tb_direction {
 	TB_EGRESS = 1,
 };
 
-/*
- * The owner of a slot. Only user space reads it: a restarted agent, or a command that runs without an agent,
- * finds the meaning of the slots here. Strings end in NUL.
- */
+/* The owner of a slot, for a restarted agent and for commands without an agent. Strings end in NUL. */
 struct tb_owner {
 	__u8 kind;
 	__u8 direction; /* as the pod or the device sees it */
@@ -149,20 +142,11 @@ struct tb_owner {
 	char policy[256];    /* empty for a device */
 };
 
-_Static_assert(sizeof(struct tb_config) == 192, "layout version 2");
-_Static_assert(sizeof(struct tb_meters) == 64, "layout version 2");
-_Static_assert(sizeof(struct tb_peer) == 16, "layout version 2");
-_Static_assert(sizeof(struct tb_peer_key) == 32,
-	       "layout version 2, and no padding: a key is compared bytewise");
-_Static_assert(sizeof(struct tb_stats) == 192, "layout version 2");
-_Static_assert(sizeof(struct tb_owner) == 640, "layout version 2");
-_Static_assert(__builtin_offsetof(struct tb_config, max_delay_q) == 64, "layout version 2");
-_Static_assert(__builtin_offsetof(struct tb_config, peer_bytes_scale) == 128, "layout version 2");
-_Static_assert(__builtin_offsetof(struct tb_meters, shared_peer) == 24, "layout version 2");
-_Static_assert(__builtin_offsetof(struct tb_meters, peers_epoch) == 40, "layout version 2");
-_Static_assert(__builtin_offsetof(struct tb_peer_key, prefix) == 16, "layout version 2");
-_Static_assert(__builtin_offsetof(struct tb_stats, too_fast_packets) == 64, "layout version 2");
-_Static_assert(__builtin_offsetof(struct tb_stats, delayed_packets) == 128, "layout version 2");
-_Static_assert(__builtin_offsetof(struct tb_owner, uid) == 16, "layout version 2");
+#define TB_OFFSET(type, field) __builtin_offsetof(struct type, field)
+_Static_assert(sizeof(struct tb_config) == 192 && TB_OFFSET(tb_config, peer_bytes_scale) == 128, "version 2");
+_Static_assert(sizeof(struct tb_meters) == 64 && TB_OFFSET(tb_meters, peers_epoch) == 40, "version 2");
+_Static_assert(sizeof(struct tb_stats) == 192 && TB_OFFSET(tb_stats, delayed_packets) == 128, "version 2");
+_Static_assert(sizeof(struct tb_owner) == 640 && TB_OFFSET(tb_owner, uid) == 16, "version 2");
+_Static_assert(sizeof(struct tb_peer) == 16 && sizeof(struct tb_peer_key) == 32, "version 2, no padding");
 
 #endif

@@ -33,15 +33,22 @@ def import_bcc() -> ModuleType:
     return module
 
 
+_LOOKUP = re.compile(r"bpf_map_lookup_elem\(&(\w+), ([\w&>-]+)\)")
+_INSERT = re.compile(r"bpf_map_update_elem\(&(\w+), ([\w&>-]+), ([\w&>-]+), BPF_NOEXIST\)")
+
+
 def one_text(file: Path, folder: Path) -> str:
-    """A C file with our own headers pasted in: bcc rewrites map look-ups in the main file only."""
+    """Return a C file for bcc, with its headers pasted in, and map helpers translated to bcc's methods.
+
+    bcc translates the methods back, but only in the main file and outside macros.
+    """
     lines = [f'#line 1 "{file.name}"']
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         included = re.fullmatch(r'#include "(.+)"', line)
         if included:
             lines += [one_text(folder / included[1], folder), f'#line {number + 1} "{file.name}"']
         else:
-            lines.append(line)
+            lines.append(_INSERT.sub(r"\1.insert(\2, \3)", _LOOKUP.sub(r"\1.lookup(\2)", line)))
     return "\n".join(lines)
 
 
