@@ -21,7 +21,7 @@ from tokenbucket.core.limits.slot import Slot
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
-from tokenbucket.netlink.view import AddressLocation, Place
+from tokenbucket.netlink.location import AddressLocation, Place
 
 SLOTS = 2048
 _PROGRAM = 1

@@ -20,14 +20,15 @@ from tests.netns.lab import Lab, Pod, ifindex, ip, tc
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import addresses as addresses_module
-from tokenbucket.netlink import view as module
+from tokenbucket.netlink import location as module
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import read_packets
+from tokenbucket.netlink.location import Place
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.namespaces import numbered_namespaces
-from tokenbucket.netlink.view import Place, View
+from tokenbucket.netlink.view import View
 
 
 def found(view: View, *addresses: str) -> set[int]:
@@ -46,7 +47,7 @@ def follow(view: View, monitor: Monitor) -> None:
 
 
 def contents(view: View) -> tuple:
-    return dict(view.links), dict(view.addresses), dict(view.filters), view._owners
+    return dict(view.links), dict(view.addresses), dict(view.filters), view._addresses._owners
 
 
 @pytest.mark.parametrize("style", ["ptp", "bridge"])

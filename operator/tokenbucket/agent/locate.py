@@ -13,7 +13,8 @@ from tokenbucket.core.planning.hook import End, Interface
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink.view import AddressLocation, Place, View
+from tokenbucket.netlink.location import AddressLocation, Place
+from tokenbucket.netlink.view import View
 
 _NOT_NAMED = "no path leads to the pod's network namespace, in /run/netns or of a process; Drop is in force"
 _NOT_LOCATED = {

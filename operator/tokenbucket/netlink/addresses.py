@@ -1,4 +1,7 @@
-"""IP addresses of a namespace, read from outside: the kernel answers for any that has a number."""
+"""Reads the IP addresses of a network namespace.
+
+``IFA_TARGET_NETNSID`` selects another namespace by its number, so that the namespace need not be entered.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,17 @@ from tokenbucket.netlink.messages import ADDRESS, Message, attribute, attributes
 Address = IPv4Address | IPv6Address
 
 _MOST = 4096
-"""Of a pod's namespace: one that has very many is not to hold up all others."""
+"""Addresses read of one pod. A pod with very many addresses must not delay the reading of others."""
 
 
 def read_addresses(connection: Connection, nsid: int | None = None) -> frozenset[Address] | None:
-    """All addresses of the connection's own namespace, or the first 4096 of the one of this number.
+    """Return all addresses of the connection's namespace, or the first 4096 of namespace ``nsid``.
 
-    Loopback and link-local addresses are left out: every namespace has them, so they find nothing.
-    ``None`` when there is no such namespace (any more). Raises KernelError.
+    Loopback and link-local addresses are omitted: every namespace has them. Returns ``None`` if the
+    namespace does not exist.
+
+    Raises:
+        KernelError: the kernel rejects the request.
     """
     any_family = ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     if nsid is None:
@@ -47,7 +53,7 @@ def _addresses(messages: Iterable[Message]) -> frozenset[Address]:
 def _address(message: Message) -> Address | None:
     family = message.body[0]
     found = attributes(message.body, ADDRESS.size)
-    # On a point-to-point link IFA_ADDRESS is the other end's.
+    # On a point-to-point interface IFA_ADDRESS is the address of the peer.
     raw = found.get(uapi.IFA_LOCAL) or found.get(uapi.IFA_ADDRESS) or b""
     if family == socket.AF_INET and len(raw) == 4:
         return None if raw[0] == 127 or raw[:2] == b"\xa9\xfe" else IPv4Address(raw)

@@ -1,9 +1,9 @@
-"""A connection to rtnetlink, in this network namespace or another.
+"""Connections to rtnetlink in this network namespace or another.
 
-The socket decides which namespace is spoken to, for as long as it lives; so another namespace is entered
-only to open it, by a thread that does nothing else and ends. No process is forked.
+A socket stays in the network namespace in which it was opened. For another namespace, a thread enters the
+namespace, opens the socket and ends. The calling thread stays in its namespace, and no process is forked.
 
-A connection belongs to the thread that opened it. It cannot be used inside a running asyncio loop.
+A connection belongs to the thread that opened it, and cannot be used inside a running asyncio loop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def kernel_errors(operation: str, subject: str) -> Iterator[None]:
-    """Turns every failure of the kernel inside it into a KernelError."""
+    """Convert NetlinkError and OSError inside the context to KernelError."""
     try:
         yield
     except NetlinkError as error:
@@ -45,24 +45,29 @@ def kernel_errors(operation: str, subject: str) -> Iterator[None]:
 
 
 class Connection:
-    """A socket of NETLINK_ROUTE, and pyroute2 on top of it. Close it, or use it as a context."""
+    """A ``NETLINK_ROUTE`` socket with pyroute2 on top. Close it, or use it as a context manager."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._route = IPRoute(use_socket=sock)
         self._marshal = Marshal()
         self._route.set_marshal(self._marshal)
-        self._route.status["nlm_generator"] = False  # nlm_request looks for it, and only other classes set it
+        self._route.status["nlm_generator"] = (
+            False  # nlm_request reads it, and IPRoute with use_socket does not set it
+        )
 
     @property
     def portid(self) -> int:
-        """What the kernel calls this socket: events that it causes bear this as their sender."""
+        """The port id of the socket. Events that the connection causes have this sender."""
         return int(self._socket.getsockname()[0])
 
     def dump(self, kind: int, body: bytes, subject: str) -> list[Message]:
-        """All answers to a dump request, taken at one moment: an interrupted dump is made again.
+        """Return all answers to a dump request, and repeat an interrupted dump.
 
-        Raises KernelError, EINTR when it is interrupted again and again.
+        ``kind`` is an ``RTM_GET*`` type, and ``body`` follows the ``struct nlmsghdr``.
+
+        Raises:
+            KernelError: the kernel rejects the request, or with EINTR if ten dumps are interrupted.
         """
         with kernel_errors("list", subject):
             for _ in range(_ATTEMPTS):
@@ -72,41 +77,44 @@ class Connection:
         raise KernelError("list", subject, errno.EINTR)
 
     def glimpse(self, kind: int, body: bytes, subject: str, most: int) -> list[Message]:
-        """The first ``most`` answers to a dump request about what a stranger may change all the while.
+        """Return the first ``most`` answers to a dump request, even if the dump is interrupted.
 
-        All were there at some time of the dump. What an interrupted one lacks is of a change that makes an
-        event, by which it is read again. Raises KernelError.
+        For objects that a pod may change all the time. A change that the dump misses causes an event, and
+        the event causes another dump.
+
+        Raises:
+            KernelError: the kernel rejects the request.
         """
         with kernel_errors("list", subject):
             messages, _ = self._dump_once(kind, body, most)
         return messages
 
     def _dump_once(self, kind: int, body: bytes, most: int = sys.maxsize) -> tuple[list[Message], bool]:
-        """The answers, and whether nothing changed while they came."""
+        """Return the answers, and whether the dump was not interrupted."""
         self._marshal.begin(most)
         request = Request(kind, uapi.NLM_F_REQUEST | uapi.NLM_F_DUMP, body)
         messages: list[Message] = self._route.nlm_request_batch([request])
         return messages, not self._marshal.interrupted
 
     def get(self, kind: int, body: bytes, subject: str) -> Message:
-        """The answer to a request for one object. Raises KernelError when there is no such object."""
+        """Return the answer to a request for one object. Raises KernelError if the object does not exist."""
         with kernel_errors("get", subject):
-            # No uapi.NLM_F_ACK: pyroute2 stops at the answer and would keep the acknowledgement for ever.
+            # No NLM_F_ACK: pyroute2 stops at the answer, and would never discard the acknowledgement.
             (message,) = self._route.nlm_request(Request(kind, 0, body), kind, uapi.NLM_F_REQUEST)
         return message  # type: ignore[no-any-return] # pyroute2 has no types
 
     def change(self, kind: int, flags: int, body: bytes, subject: str) -> None:
-        """A request that changes something, acknowledged. Raises KernelError."""
+        """Send a request for a change and wait for its acknowledgement. Raises KernelError."""
         with kernel_errors("change", subject):
             self._route.nlm_request(Request(kind, 0, body), kind, uapi.NLM_F_REQUEST | uapi.NLM_F_ACK | flags)
 
     def tc(self, command: str, kind: str, ifindex: int, subject: str, **parameters: Any) -> None:  # noqa: ANN401
-        """A change by pyroute2's ``tc``. Raises KernelError."""
+        """Change a qdisc or filter by pyroute2's ``tc``. Raises KernelError."""
         with kernel_errors(f"{command} {kind}", subject):
             self._route.tc(command, kind, ifindex, **parameters)
 
     def close(self) -> None:
-        """Closes the socket."""
+        """Close the socket."""
         self._route.close()
         self._socket.close()
 
@@ -120,9 +128,10 @@ class Connection:
 
 
 def connect(namespace: Path | int | None = None) -> Connection:
-    """Opens a connection to the calling thread's network namespace, or to that of a path or file descriptor.
+    """Open a connection to the calling thread's network namespace, or to that of a path or file descriptor.
 
-    Raises KernelError when there is no such namespace, or it may not be entered.
+    Raises:
+        KernelError: the namespace does not exist, or the process may not enter it.
     """
     if namespace is None:
         with kernel_errors("open", "rtnetlink"):
@@ -138,12 +147,12 @@ def connect(namespace: Path | int | None = None) -> Connection:
 
 
 def _open_socket() -> socket.socket:
-    # pyroute2 takes no SOCK_RAW; to the kernel they are the same.
+    # pyroute2 does not accept SOCK_RAW; the kernel treats both types alike.
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_EXT_ACK, 1)
-        # Without it the kernel ignores IFA_TARGET_NETNSID and lists the wrong namespace's addresses.
+        # Without strict checks the kernel ignores IFA_TARGET_NETNSID and lists the wrong addresses.
         sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_GET_STRICT_CHK, 1)
         sock.bind((0, 0))
     except OSError:
@@ -153,14 +162,14 @@ def _open_socket() -> socket.socket:
 
 
 def _socket_in(descriptor: int, subject: str) -> socket.socket:
-    """A socket opened by a thread inside the namespace; the calling thread stays where it is."""
+    """Return a socket that another thread opens inside the namespace."""
     opened: list[socket.socket | OSError] = []
 
     def enter_and_open() -> None:
         try:
             if _libc.setns(descriptor, uapi.CLONE_NEWNET) != 0:
                 number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))  # noqa: TRY301 - handed over below
+                raise OSError(number, os.strerror(number))  # noqa: TRY301 - raised in the calling thread
             opened.append(_open_socket())
         except OSError as error:
             opened.append(error)

@@ -1,4 +1,4 @@
-"""What the kernel tells those who watch: which object changed, and who changed it."""
+"""Events of rtnetlink: the object that changed, and the socket that changed it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenbucket.netlink.messages import ADDRESS, HEADER, LINK, RTGENMSG, TC, at
 
 
 class EventKind(enum.IntEnum):
-    """What happened: message types of rtnetlink, and the loss of an unknown number of them."""
+    """Kinds of events: message types of rtnetlink, and OVERFLOW for an unknown number of lost events."""
 
     OVERFLOW = 0
     NEW_LINK = uapi.RTM_NEWLINK
@@ -40,43 +40,45 @@ _KINDS = frozenset(EventKind)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change. ``nsid`` is the namespace in which it was, ``None`` for the watcher's own; for a change of
-    the numbers themselves, the number.
+    """One change.
+
+    ``nsid`` is the number of the namespace of the change, or ``None`` for the monitor's own namespace. For
+    NEW_NSID and DEL_NSID, it is the number that was given or withdrawn.
     """
 
     kind: EventKind
     nsid: int | None = None
     ifindex: int = 0
     portid: int = 0
-    """The socket that asked for the change, mostly the process's id; 0 for the kernel or unknown."""
+    """The port id of the socket that requested the change, mostly a process id; 0 for the kernel."""
     parent: int = 0
     handle: int = 0
     priority: int = 0
 
     @property
     def hook(self) -> Hook | None:
-        """The hook that a filter's event is about."""
+        """The hook of a filter's event."""
         return next((hook for hook, parent in PARENTS.items() if parent == self.parent), None)
 
     @property
     def removes_ours(self) -> bool:
-        """Whether somebody removed a filter with our priority and handle, or all of clsact."""
+        """Whether the change removed a filter with tokenbucket's priority and handle, or clsact."""
         if self.nsid is not None:
             return False
         if self.kind is EventKind.DEL_QDISC:
             return self.handle == 0xFFFF0000
-        # A handle of 0 is all filters of the priority.
+        # Handle 0 stands for all filters of the priority.
         may_be_ours = self.priority == PRIORITY and self.handle in {HANDLE, 0}
         return self.kind is EventKind.DEL_FILTER and may_be_ours
 
 
 def parse(data: bytes, nsid: int | None) -> Iterator[Event]:
-    """The events of one datagram that came from the namespace of this number. Others are left out."""
+    """Yield the events in a datagram from namespace ``nsid``, without messages of other types."""
     offset = 0
     while offset + HEADER.size <= len(data):
         length, kind, _, _, portid = HEADER.unpack_from(data, offset)
         if length < HEADER.size or offset + length > len(data):
-            return  # cut off
+            return  # truncated
         if kind in _KINDS:
             yield from _event(EventKind(kind), data[offset + HEADER.size : offset + length], nsid, portid)
         offset += length + -length % 4
@@ -85,7 +87,7 @@ def parse(data: bytes, nsid: int | None) -> Iterator[Event]:
 def _event(kind: EventKind, body: bytes, nsid: int | None, portid: int) -> Iterator[Event]:
     if kind in LINKS:
         family, _, ifindex, _, _ = LINK.unpack_from(body)
-        if family != socket.AF_BRIDGE:  # a port joining or leaving a bridge, not an interface
+        if family != socket.AF_BRIDGE:  # a port that joins or leaves a bridge
             yield Event(kind, nsid, ifindex, portid)
     elif kind in ADDRESSES:
         yield Event(kind, nsid, ADDRESS.unpack_from(body)[4], portid)

@@ -1,4 +1,4 @@
-"""Network interfaces of one namespace, and for each where its other end is."""
+"""Network interfaces of a namespace, and the namespaces of their peers."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ VETH = "veth"
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One interface. Its index may be another's after it is deleted."""
+    """One interface. The kernel may give its index to another interface after it is deleted."""
 
     ifindex: int
     name: str
     kind: str
     """Such as ``veth`` or ``bridge``; empty for hardware and the loopback interface."""
     nsid: int | None
-    """The namespace of the other end, as this namespace numbers it; ``None`` when it is this namespace."""
+    """Number of the namespace of the peer; ``None`` if the peer is in this namespace."""
     peer_ifindex: int | None
-    """Index of the other end in its own namespace; ``None`` when there is no other end."""
+    """Index of the peer in its namespace; ``None`` if the interface has no peer."""
     xdp_program_id: int = 0
     """The XDP program that runs on received packets; 0 if there is none."""
 
 
 def read_links(connection: Connection) -> dict[int, Link]:
-    """All interfaces by index. Raises KernelError."""
+    """Return all interfaces by index. Raises KernelError."""
     messages = connection.dump(
         uapi.RTM_GETLINK, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _SKIP_STATS, "interfaces"
     )
@@ -49,12 +49,12 @@ def read_links(connection: Connection) -> dict[int, Link]:
 
 
 def read_link(connection: Connection, ifindex: int) -> Link | None:
-    """One interface, or ``None`` when there is none of this index. Raises KernelError."""
+    """Return the interface with this index, or ``None``. Raises KernelError."""
     return _get(connection, ifindex, _SKIP_STATS, f"interface {ifindex}")
 
 
 def find_link(connection: Connection, name: str) -> Link | None:
-    """The interface of this name, or ``None``. Raises KernelError."""
+    """Return the interface with this name, or ``None``. Raises KernelError."""
     if not 0 < len(name.encode()) < 16:
         return None
     return _get(connection, 0, attribute(uapi.IFLA_IFNAME, name.encode() + b"\0") + _SKIP_STATS, name)

@@ -1,9 +1,9 @@
-"""Messages as pyroute2 carries them, without pyroute2's decoding.
+"""Netlink messages as bytes, for pyroute2's request loop.
 
-pyroute2 0.9.7 would decode every attribute of every message, 0.2 ms a link; does not say that a dump was
-interrupted or ended with an error; and has wrong types for IFA_TARGET_NETNSID and for a BPF filter's program.
-These classes, put in place by its own means (``set_marshal``), keep a message as bytes and look only at what
-is asked for.
+pyroute2 0.9.7 decodes every attribute of every message, which takes 0.2 ms per interface. It does not report
+that a dump was interrupted or ended with an error, and has wrong types for ``IFA_TARGET_NETNSID`` and
+``TCA_BPF_ID``. The classes of this module, installed by ``set_marshal``, keep a message as bytes, and the
+readers decode only the attributes that they need.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _ALIGNMENT = 4
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded."""
+    """Return one attribute, ``struct nlattr``, with padding."""
     length = _ATTRIBUTE.size + len(payload)
     return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % _ALIGNMENT)
 
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """The attributes from ``offset`` on, by type; where a type occurs twice, the last."""
+    """Return the payloads of the attributes after ``offset``, by type. The last of a type counts."""
     found = {}
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -61,12 +61,12 @@ def s32(payload: bytes | None) -> int | None:
 
 
 def text(payload: bytes) -> str:
-    """A string attribute. Bytes that are not UTF-8 become escapes: a name may hold any."""
+    """Return a string attribute. Bytes that are not UTF-8 become escapes, because names may contain any."""
     return payload.split(b"\0", 1)[0].decode(errors="backslashreplace")
 
 
 class Request(dict[str, Any]):
-    """A request whose body is already encoded, in the shape that pyroute2 sends."""
+    """A request with an encoded body, as pyroute2 sends it."""
 
     def __init__(self, kind: int, flags: int, body: bytes) -> None:
         super().__init__(header={"type": kind, "flags": flags})
@@ -74,10 +74,10 @@ class Request(dict[str, Any]):
         self.data = b""
 
     def reset(self) -> None:
-        """Nothing to do; pyroute2 asks for it."""
+        """Do nothing; pyroute2 calls this method."""
 
     def encode(self) -> None:
-        """Puts the header, which pyroute2 has completed, before the body."""
+        """Encode the header, which pyroute2 has completed, and the body into ``data``."""
         header = self["header"]
         length = HEADER.size + len(self._body)
         fields = (header["type"], header["flags"], header["sequence_number"], header["pid"])
@@ -85,7 +85,7 @@ class Request(dict[str, Any]):
 
 
 class Message(dict[str, Any]):
-    """A message from the kernel: ``body`` is what follows the header."""
+    """A message from the kernel. ``body`` follows the header."""
 
     def __init__(self, data: bytes, offset: int = 0) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Message(dict[str, Any]):
         self.body = data[offset + HEADER.size : offset + length]
 
     def decode(self) -> None:
-        """Nothing to do; pyroute2 asks for it."""
+        """Do nothing; pyroute2 calls this method."""
 
 
 _PLAIN = {
@@ -118,7 +118,7 @@ _PLAIN = {
 
 
 class Marshal(MarshalRtnl):  # type: ignore[misc] # pyroute2 has no types
-    """Turns what the kernel sends into messages, and failed ends of dumps into errors."""
+    """Parses messages of the kernel, and converts the error at the end of a dump to NetlinkError."""
 
     msg_map = {**MarshalRtnl.msg_map, **dict.fromkeys(_PLAIN, Message)}  # noqa: RUF012 - pyroute2 copies it
 
@@ -127,15 +127,15 @@ class Marshal(MarshalRtnl):  # type: ignore[misc] # pyroute2 has no types
         self.begin()
 
     def begin(self, most: int = sys.maxsize) -> None:
-        """A dump is about to begin, of which so many messages are wanted: the others are passed over."""
+        """Prepare for a dump, of which at most ``most`` messages are kept."""
         self._left = most
         self.interrupted = False
-        """Whether something changed while the dump came."""
+        """Whether a message had ``NLM_F_DUMP_INTR``."""
 
     def parse_one_message(  # noqa: PLR0913 - pyroute2's signature
         self, key: int, flags: int, sequence_number: int, data: bytes, offset: int, length: int
-    ) -> Any:  # noqa: ANN401 - a message of pyroute2 or one of ours
-        """One message; ``None`` for one that is not wanted."""
+    ) -> Any:  # noqa: ANN401 - a Message, or a message of pyroute2
+        """Return one message, or ``None`` to discard it."""
         self.interrupted |= bool(flags & uapi.NLM_F_DUMP_INTR)
         if key == uapi.NLMSG_DONE:
             message = Message(data, offset)

@@ -1,7 +1,7 @@
-"""Watches links, addresses, qdiscs and filters: of this namespace, and of all that have a number in it.
+"""Monitors interfaces, addresses, qdiscs and filters of this namespace and of all namespaces with a number.
 
-So an address that a pod gets inside its own namespace is an event here. A plain socket, to be polled by its
-file descriptor: events come in thousands, and only a few bytes of each matter.
+``NETLINK_LISTEN_ALL_NSID`` delivers events of pods' namespaces too, such as a new address of a pod. The
+monitor is a plain socket: events come in thousands, and only a few bytes of each are read.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ _DATAGRAMS_PER_READ = 4096
 
 
 class Monitor:
-    """A socket on which events arrive from the moment it is opened."""
+    """A socket that receives events from the moment of its creation."""
 
     def __init__(self, ignore: AbstractSet[int] = frozenset()) -> None:
-        """Opens the socket in the calling thread's namespace.
+        """Open the socket in the calling thread's namespace.
 
-        ``ignore`` holds portids whose events in this namespace are left out: those of one's own connections.
-        Raises KernelError.
+        ``ignore`` contains port ids, of the agent's own connections, whose events in this namespace are
+        discarded.
+
+        Raises:
+            KernelError: the socket cannot be opened.
         """
         self._ignore = ignore
         with kernel_errors("watch", "rtnetlink"):
@@ -58,13 +61,14 @@ class Monitor:
             self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
 
     def fileno(self) -> int:
-        """File descriptor that is readable when there are events."""
+        """Return the file descriptor, which is readable when there are events."""
         return self._socket.fileno()
 
     def read(self) -> list[Event]:
-        """The events that wait, oldest first; never blocks. An OVERFLOW says that some were lost.
+        """Return the queued events, oldest first, without blocking. OVERFLOW stands for lost events.
 
-        Raises KernelError.
+        Raises:
+            KernelError: the socket fails.
         """
         events: list[Event] = []
         for _ in range(_DATAGRAMS_PER_READ):
@@ -83,7 +87,7 @@ class Monitor:
             if error.errno == errno.ENOBUFS:
                 return [Event(EventKind.OVERFLOW)]
             raise KernelError("watch", "rtnetlink", error.errno or errno.EIO) from error
-        if sender[0] != 0:  # not the kernel
+        if sender[0] != 0:  # not from the kernel
             return []
         if flags & socket.MSG_TRUNC:
             return [Event(EventKind.OVERFLOW)]
@@ -91,7 +95,7 @@ class Monitor:
         return [event for event in parse(data, nsid) if nsid is not None or event.portid not in self._ignore]
 
     def close(self) -> None:
-        """Closes the socket."""
+        """Close the socket."""
         self._socket.close()
 
 

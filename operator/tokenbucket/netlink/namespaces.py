@@ -1,4 +1,4 @@
-"""Network namespaces that can be reached from here, by name or through a process in them."""
+"""Network namespaces that have a name in /run/netns or a process."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Namespace:
-    """A network namespace. The inode is its identity for as long as it lives; the path leads to it."""
+    """A network namespace. Its inode identifies it during its lifetime; its path can be opened."""
 
     inode: int
     path: Path
 
 
 def own_namespace() -> Namespace:
-    """The calling thread's."""
+    """Return the calling thread's namespace."""
     return Namespace(_OWN.stat().st_ino, _OWN)
 
 
 def namespace_at(path: Path) -> Namespace:
-    """The namespace that a path leads to. Raises KernelError when there is no such path."""
+    """Return the namespace at a path. Raises KernelError if the path does not exist."""
     with kernel_errors("open", str(path)):
         return Namespace(path.stat().st_ino, path)
 
 
 def reachable_namespaces() -> tuple[Namespace, ...]:
-    """Every namespace that has a name in /run/netns or a process in it, once each, one's own too.
+    """Return each namespace once that has a name in /run/netns or a process, including the caller's.
 
-    Raises KernelError.
+    Raises:
+        KernelError: /proc or /run/netns cannot be read.
     """
     with kernel_errors("list", "network namespaces"):
         own, candidates = _OWN.stat(), tuple(_candidates())
@@ -50,18 +51,20 @@ def reachable_namespaces() -> tuple[Namespace, ...]:
     for path in candidates:
         try:
             status = path.stat()
-        except OSError:  # ended meanwhile, or not ours to look at
+        except OSError:  # the process has ended, or may not be inspected
             continue
-        if status.st_dev == own.st_dev:  # not a plain file, left over where a name was
+        if status.st_dev == own.st_dev:  # a plain file may be left over from a name
             found.setdefault(status.st_ino, path)
     return tuple(Namespace(inode, path) for inode, path in sorted(found.items()))
 
 
 def numbered_namespaces(connection: Connection) -> dict[int, Namespace]:
-    """The reachable namespaces that one's own has a number for, by number. It may have one for itself, given
-    by the kernel to tell where the other end of a pod's interface is; that is no other namespace.
+    """Return the reachable namespaces that have a number in the caller's namespace, by number.
 
-    Raises KernelError.
+    The caller's namespace may have a number for itself, which the result omits.
+
+    Raises:
+        KernelError: the namespaces cannot be listed, or a resource is exhausted.
     """
     own, found = own_namespace(), {}
     for namespace in reachable_namespaces():
@@ -70,9 +73,9 @@ def numbered_namespaces(connection: Connection) -> dict[int, Namespace]:
         try:
             number = _number_of(connection, namespace)
         except KernelError as error:
-            if error.errno in _SHORTAGES:  # that says nothing about the namespace
+            if error.errno in _SHORTAGES:  # the namespace may still exist
                 raise
-            continue  # ended meanwhile
+            continue  # the namespace has ended
         if number >= 0:
             found[number] = namespace
     return found
@@ -88,9 +91,10 @@ def _number_of(connection: Connection, namespace: Namespace) -> int:
 
 @contextmanager
 def inside(namespace: Namespace) -> Iterator[Connection]:
-    """A connection to a namespace. Not kept: an open socket would keep the namespace alive.
+    """Provide a connection to a namespace, and close it: an open socket would keep the namespace alive.
 
-    Raises KernelError, ENOENT when the path leads to another namespace by now, EPERM without the right.
+    Raises:
+        KernelError: with ENOENT if the path leads to another namespace, with EPERM without SYS_ADMIN.
     """
     with _opened(namespace) as descriptor, connect(descriptor) as connection:
         yield connection

@@ -1,4 +1,4 @@
-"""Who is behind a netlink socket, as far as it can still be told."""
+"""Finds the process that owns a netlink socket."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 from tokenbucket.netlink.namespaces import own_namespace
 
 _RANDOM_FROM = 1 << 31
-"""The kernel makes up a portid from here on for a process's further sockets."""
+"""The kernel gives port ids from this number on to the second and further sockets of a process."""
 _PID_MASK = 0x3FFFFF
-"""Libraries put a number of their own above the process's id."""
+"""Libraries such as libnl put a number of their own into the bits above the process id."""
 
 
 def process_name(portid: int) -> str | None:
-    """Names of the processes of this network namespace that may have the socket of this portid.
+    """Return the names of the processes of this network namespace that may own a port id.
 
-    A process's first socket there has the process's id as its portid, as its own pid namespace counts: so it
-    can be several processes, in which case all are named. ``None`` when there is none: a command may have
-    ended already, or be in a pid namespace that this process does not see, as all are for an agent in a
-    cluster. This process is never named. Reads all of /proc: not for every event.
+    The port id of a process's first socket is its process id in its own PID namespace, so several processes
+    may match. The calling process never matches. Returns ``None`` if no process matches: it may have ended,
+    or be in a PID namespace that this process does not see, as in a cluster.
+
+    The function reads all of /proc, so do not call it for every event.
     """
     if not 0 < portid < _RANDOM_FROM:
         return None
@@ -41,12 +42,12 @@ def _name_if(process: Path, pid: int, netns_inode: int) -> str | None:
         if _innermost_pid(status) != pid or (process / "ns/net").stat().st_ino != netns_inode:
             return None
         return (process / "comm").read_text(errors="replace").strip()
-    except OSError:  # ended meanwhile
+    except OSError:  # the process has ended
         return None
 
 
 def _innermost_pid(status: str) -> int | None:
-    """The process's id in its own pid namespace."""
+    """Return the process id in the innermost PID namespace."""
     for line in status.splitlines():
         if line.startswith("NSpid:"):
             return int(line.split()[-1])

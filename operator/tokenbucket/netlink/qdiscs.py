@@ -1,4 +1,4 @@
-"""Queueing disciplines of interfaces."""
+"""Qdiscs of interfaces, and clsact, which holds tokenbucket's filters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tokenbucket.netlink.messages import TC, Message, attributes, text
 
 CLSACT = "clsact"
 INGRESS = "ingress"
-"""The older qdisc that goes in the same place. It has only one hook."""
+"""The older qdisc at the same parent. It has only the ingress hook."""
 
 
 @dataclass(frozen=True, slots=True)
 class Qdisc:
-    """One queueing discipline."""
+    """One qdisc."""
 
     ifindex: int
     kind: str
@@ -26,16 +26,19 @@ class Qdisc:
 
 
 def read_qdiscs(connection: Connection) -> tuple[Qdisc, ...]:
-    """The qdiscs of all interfaces. Raises KernelError."""
+    """Return the qdiscs of all interfaces. Raises KernelError."""
     return tuple(
         _qdisc(message) for message in connection.dump(uapi.RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
     )
 
 
 def kinds_at_clsact(connection: Connection) -> dict[int, str]:
-    """What is in clsact's place, ``clsact`` or ``ingress``, by interface. Raises KernelError.
+    """Return the kind of the qdisc at ``TC_H_CLSACT``, ``clsact`` or ``ingress``, by interface.
 
-    All at once: the kernel does not answer a request for this one qdisc, but tells all who watch.
+    Reads all interfaces: the kernel answers ``RTM_GETQDISC`` for this parent by a multicast only.
+
+    Raises:
+        KernelError: the kernel rejects the request.
     """
     return {
         qdisc.ifindex: qdisc.kind for qdisc in read_qdiscs(connection) if qdisc.parent == uapi.TC_H_CLSACT
@@ -43,12 +46,13 @@ def kinds_at_clsact(connection: Connection) -> dict[int, str]:
 
 
 def ensure_clsact(connection: Connection, ifindex: int) -> str:
-    """Adds clsact where nothing is in its place. Returns what is there then: ``clsact`` or ``ingress``.
+    """Add clsact unless it or an ingress qdisc exists. Return the kind that exists then.
 
-    Raises KernelError.
+    Raises:
+        KernelError: the kernel rejects the request.
     """
     try:
-        # Changes nothing in a clsact that exists, and is refused by a qdisc of another kind.
+        # "replace" leaves an existing clsact unchanged, and fails if a qdisc of another kind exists.
         connection.tc("replace", CLSACT, ifindex, f"interface {ifindex}")
     except KernelError as error:
         if error.errno == errno.EINVAL and kinds_at_clsact(connection).get(ifindex) == INGRESS:
@@ -58,7 +62,7 @@ def ensure_clsact(connection: Connection, ifindex: int) -> str:
 
 
 def delete_clsact(connection: Connection, ifindex: int) -> None:
-    """Removes clsact with all filters in it. Fine where there is none, or ingress. Raises KernelError."""
+    """Remove clsact with all its filters, if it exists. Raises KernelError."""
     try:
         connection.tc("del", CLSACT, ifindex, f"interface {ifindex}")
     except KernelError as error:

@@ -1,7 +1,7 @@
-"""Our ``fq``: the root queueing discipline that holds packets until their departure time.
+"""tokenbucket's queue: an fq root qdisc that holds packets until their departure time.
 
-It is known by its handle. Any other root qdisc that somebody has put on an interface is foreign and stays;
-the kernel's own default has no handle.
+Its handle identifies it. The kernel's default qdisc has no handle. Any other root qdisc is foreign, and
+tokenbucket never changes it.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ HANDLE = 0x7462_0000
 
 _LOOPBACK = 1
 _HORIZON_US = gcra.AHEAD_MAX_Q // gcra.QUANTA_PER_NS // 1000
-"""As far ahead as a meter's word can lie. Since 39d010504e6b ("net_sched: sch_fq: add horizon attribute",
-5.7) fq drops what is to leave later than that, by default 10 s: at 8 kbit/s packets wait longer."""
+"""The longest time by which a meter's word can lie ahead. Since Linux kernel commit 39d010504e6b ("net_sched:
+sch_fq: add horizon attribute") (in v5.7) fq drops packets with a later departure time. The default is 10 s,
+and at 8 kbit/s packets are delayed longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The root qdisc of an interface, where it is not the kernel's default."""
+    """A root qdisc that is not the kernel's default."""
 
     ifindex: int
     kind: str
     handle: int
     held: int
-    """Packets that it holds now."""
+    """Queued packets."""
     horizon_us: int = 0
-    """Of fq: how far ahead a packet may be to leave."""
+    """``TCA_FQ_HORIZON`` in microseconds; 0 for other kinds."""
 
     @property
     def ours(self) -> bool:
-        """Whether we put it there."""
+        """Whether tokenbucket added the qdisc."""
         return self.kind == FQ and self.handle == HANDLE
 
     def __str__(self) -> str:
@@ -47,16 +48,20 @@ class Root:
 
 
 def read_roots(connection: Connection) -> dict[int, Root]:
-    """By interface, the root qdiscs that are not the kernel's default. Raises KernelError."""
+    """Return the root qdiscs that are not the kernel's default, by interface. Raises KernelError."""
     messages = connection.dump(uapi.RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
     roots = (_root(message) for message in messages)
     return {root.ifindex: root for root in roots if root}
 
 
 def has_fq(connection: Connection) -> bool:
-    """Whether the kernel has fq, loading its module if need be. Changes nothing. Raises KernelError.
+    """Return whether the kernel has fq, and load its module if necessary.
 
-    The request is one that the kernel refuses for a nonsensical size table, after it has looked for the kind.
+    The request has an invalid size table. The kernel rejects it after it has looked for the kind, so the
+    request changes nothing.
+
+    Raises:
+        KernelError: the kernel rejects the request for another cause.
     """
     body = TC.pack(0, _LOOPBACK, HANDLE, uapi.TC_H_ROOT, 0) + attribute(uapi.TCA_KIND, b"fq\0")
     body += attribute(uapi.TCA_STAB, attribute(uapi.TCA_STAB_BASE, b""))
@@ -70,11 +75,13 @@ def has_fq(connection: Connection) -> bool:
 
 
 def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
-    """Makes our fq the root qdisc, or changes its size and keeps what it holds.
+    """Add the queue, or change its size and keep the queued packets.
 
-    ``packets`` is what it may hold, of one flow too: the bucket has bounded the bytes before.
+    ``packets`` is the size, in total and for one flow. The bucket bounds the bytes before.
 
-    Raises UnsupportedError where the kernel has no fq or a foreign root qdisc is in the way, and KernelError.
+    Raises:
+        UnsupportedError: the kernel has no fq, or the interface has a foreign root qdisc.
+        KernelError: the kernel rejects the request.
     """
     size = struct.pack("=I", packets)
     options = (
@@ -94,18 +101,21 @@ def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
 
 
 def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) -> bool:
-    """Removes our fq once it holds nothing, which restores the kernel's default. Returns whether it is gone.
+    """Remove the queue if it is empty, which restores the kernel's default. Return whether it is gone.
 
-    What it holds would be lost, as it is with ``at_once``. Nobody bounds departure times any more by then:
-    what comes meanwhile leaves at once, whatever time its sender has asked for, or one sender could fill the
-    queue for as long as its horizon is. Raises KernelError.
+    With ``at_once``, the queue is removed even if it has packets, which are lost. Otherwise a queue with
+    packets gets a horizon of 0: new packets leave immediately. No filter bounds departure times any more,
+    so one sender could fill the queue up to the horizon.
+
+    Raises:
+        KernelError: the kernel rejects the request.
     """
     there = read_roots(connection).get(ifindex)
     if not there or not there.ours:
         return True
     try:
         if there.held and not at_once:
-            if there.horizon_us:  # once: a change wakes whoever listens
+            if there.horizon_us:  # once: each change causes an event
                 _set(connection, ifindex, 0, _horizon(0, drop=False))
             return False
         connection.change(
@@ -124,7 +134,10 @@ def _set(connection: Connection, ifindex: int, flags: int, options: bytes) -> No
 
 
 def _horizon(us: int, *, drop: bool) -> bytes:
-    """What is to leave later than that is dropped, or leaves then."""
+    """Return the attributes of a horizon in microseconds.
+
+    Packets with a later departure time are dropped, or leave at the horizon.
+    """
     return attribute(uapi.TCA_FQ_HORIZON, struct.pack("=I", us)) + attribute(
         uapi.TCA_FQ_HORIZON_DROP, struct.pack("=B", drop)
     )

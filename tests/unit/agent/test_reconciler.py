@@ -25,8 +25,8 @@ from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
+from tokenbucket.netlink.location import AddressLocation, Place
 from tokenbucket.netlink.queues import FQ, HANDLE, Root
-from tokenbucket.netlink.view import AddressLocation, Place
 
 QUEUE = Interface(7)
 HERE, THERE = 1, 2
