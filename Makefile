@@ -41,13 +41,14 @@ fmt: setup ## format Python and C, and mend what the linter can mend
 	$(VENV)/bin/ruff format --quiet $(CODE)
 	$(VENV)/bin/clang-format -i $(C_FILES)
 
-lint: setup ## formats, linter, types, layers, spelling
+lint: setup ## formats, linter, types, layers, spelling, wording
 	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 	$(VENV)/bin/mypy
 	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell $(CODE) operator/bpf docs *.md
+	$(PYTHON) hack/wording.py
 
 wording: setup ## banned words in docs, CRDs and Helm values; ARGS=-v: the figures
 	$(PYTHON) hack/wording.py $(ARGS)
