@@ -1,0 +1,52 @@
+"""Links of the documentation, and paths that it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SITE = "https://github.com/tokenbucket/tokenbucket/blob/main/"
+PAGES = sorted(
+    path.relative_to(ROOT)
+    for glob in ("*.md", "docs/**/*.md", "charts/**/*.md", "tests/**/*.md")
+    for path in ROOT.glob(glob)
+)
+CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+ARCHITECTURE = ROOT / "docs" / "contributing" / "architecture.md"
+
+
+def prose(page: Path) -> str:
+    return CODE.sub("", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page, as GitHub and MkDocs compute them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def broken(page: Path, link: str) -> bool:
+    file, _, anchor = link.removeprefix(SITE).partition("#")
+    folder = ROOT if link.startswith(SITE) else page.parent
+    target = folder / file if file else page
+    return not target.exists() or (target.suffix == ".md" and bool(anchor) and anchor not in anchors(target))
+
+
+@pytest.mark.parametrize("name", PAGES, ids=str)
+def test_each_link_leads_to_a_page_and_a_heading(name: Path) -> None:
+    """Pages move, and a link into nothing shows only when a reader follows it."""
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    own = [link for link in links if link.startswith(SITE) or "://" not in link]
+    assert [link for link in own if broken(page, link)] == []
+
+
+def test_each_file_that_architecture_names_exists() -> None:
+    """Newcomers find the place of a decision there."""
+    named = re.findall(r"`([\w/]+\.(?:py|h|c))`", ARCHITECTURE.read_text())
+    places = (ROOT, ROOT / "operator" / "tokenbucket", ROOT / "operator" / "bpf")
+    assert named
+    assert [name for name in named if not any((place / name).is_file() for place in places)] == []
