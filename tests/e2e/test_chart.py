@@ -250,7 +250,7 @@ def test_an_agent_may_set_the_one_condition_of_its_own_nodes_pods(agents: list[A
 @pytest.mark.parametrize(
     ("spec", "warning"),
     [
-        ({"ingress": {"rate": {"bits": "10M"}}}, "spec.podSelector: {} selects every pod"),
+        ({"ingress": {"rate": {"bits": "10M"}}}, "spec.podSelector: {} selects all pods"),
         ({"ingress": {"rate": {"bits": "999k"}}}, "spec.ingress.rate.bits: is below 1M"),
         ({"egress": {"rate": {"bits": 100000}}}, "spec.egress.rate.bits: is below 1M"),
         (
