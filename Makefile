@@ -20,7 +20,9 @@ ifneq ($(V),1)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+DOCS_VENV := build/docs-venv
+
+.PHONY: docs wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -131,6 +133,11 @@ tokenbucket.o: $(OBJECT) ## the program by clang, for stock tc: build/tokenbucke
 $(OBJECT): $(wildcard operator/bpf/*.[ch])
 	mkdir -p $(@D)
 	clang -O2 -g -Wall -Wextra -Werror -target bpf -I operator/bpf -I $(ASM_HEADERS) -c operator/bpf/token_bucket.c -o $@
+
+docs: setup ## the documentation site in build/site, with all links checked
+	test -x $(DOCS_VENV)/bin/mkdocs || /usr/bin/python3 -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/docs.txt
+	NO_MKDOCS_2_WARNING=true $(DOCS_VENV)/bin/mkdocs build --strict
 
 generate: setup ## the mirror of layout.h, the generated parts of docs/reference, the chart's copy of the CRDs and its table of values
 	$(PYTHON) hack/layout.py

@@ -92,7 +92,7 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
         {"agent": {"metrics": {"port": 0}}},
         {"controller": {"networkPolicy": {"metricsFrom": [{"namespace": "monitoring"}]}}},
         {"podMonitor": {"interval": "often"}},
-        {"prometheusRule": {"runbookUrl": "operations.md"}},
+        {"prometheusRule": {"runbookUrl": "alerts.md"}},
         {"dashboard": {"labels": {"grafana_dashboard": 1}}},
     ],
     ids=json.dumps,

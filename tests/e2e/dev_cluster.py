@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,13 +13,15 @@ from cluster.cluster import Cluster
 from cluster.errors import ClusterError
 from cluster.kubectl import Kubectl
 from cluster.lifecycle import up
+from cluster.versions import versions
 from cluster.workloads import pod, server
 from tests.e2e.image import operator_image
 from tests.e2e.release import Release, until, wait_ready
 from tests.e2e.traffic import udp
 
 EXAMPLE = Path(__file__).parents[2] / "examples/policy.yaml"
-NAMESPACE = "shop"
+NAMESPACE = "tokenbucket-demo"
+"""Of the demo alone: the documentation's example uses the namespace shop."""
 OFFERED_BITS_PER_S = 40_000_000
 POLICIES = {"web": 2, "backend": 1}
 """Of the example, with the number of the demo's pods that each selects."""
@@ -61,7 +64,7 @@ def demo(admin: Kubectl) -> None:
         )
         here.wait("condition=Ready", "pod", "--all", timeout_s=240)
         show(here, "before any policy")
-        example = list(yaml.safe_load_all(EXAMPLE.read_text()))
+        example = [in_demo(document) for document in yaml.safe_load_all(EXAMPLE.read_text())]
         here.apply(*example)
         for name, pods in POLICIES.items():
             wait_ready(here, name, pods)
@@ -73,6 +76,11 @@ def demo(admin: Kubectl) -> None:
         show(here, "after")
 
 
+def in_demo(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of the example in the demo's namespace."""
+    return {**document, "metadata": {**document["metadata"], "namespace": NAMESPACE}}
+
+
 def show(here: Kubectl, when: str) -> None:
     """What each server pod receives when it is offered more than any limit of the example."""
     say(f"\nMbit/s received, {when} ({OFFERED_BITS_PER_S / 1e6:.0f} offered)")
@@ -82,7 +90,8 @@ def show(here: Kubectl, when: str) -> None:
 
 
 def explain(cluster: Cluster) -> None:
-    """How to use it."""
+    """Print how to use the cluster."""
+    image = versions().debian.tag.split("/")[-1]
     say(
         f"""
 The cluster is up, with the chart installed:
@@ -90,9 +99,15 @@ The cluster is up, with the chart installed:
   export KUBECONFIG={cluster.kubeconfig}
   export PATH={cluster.place.programs}:$PATH
   kubectl get nodes,tbn
-  kubectl get tbp --all-namespaces
 
-'make cluster-demo' shows limits at work, 'make cluster-down' ends it."""
+Limit two pods:
+
+  kubectl create namespace shop
+  kubectl --namespace shop create deployment web --image={image} --replicas=2 -- sleep infinity
+  kubectl apply -f examples/policy.yaml
+  kubectl --namespace shop get tbp
+
+'make cluster-demo' sends traffic through limits, and 'make cluster-down' ends the cluster."""
     )
 
 

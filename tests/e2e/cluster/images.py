@@ -16,6 +16,7 @@ from .binaries import Binaries
 from .buildah import bud, buildah, have_base
 from .errors import ClusterError
 from .store import build_once, cache_root, digest, keep_newest, may_build
+from .versions import versions
 
 _KEPT = 8
 """How many images the cache holds: each change of a Dockerfile's context makes one."""
@@ -39,8 +40,16 @@ class Image:
 
 
 def standard_images(programs: Binaries, say: Callable[[str], None] = lambda _: None) -> tuple[Image, ...]:
-    """The pause image and the client image, which every node has."""
-    return pause_image(programs), build_image(CLIENT_TAG, _CLIENT, say=say)
+    """The images that every node has: pause, the client, and the Debian base for users' own pods."""
+    return pause_image(programs), build_image(CLIENT_TAG, _CLIENT, say=say), base_image(say)
+
+
+def base_image(say: Callable[[str], None] = lambda _: None) -> Image:
+    """The Debian file system under the name of the official image, so that documented commands work."""
+    tag = versions().debian.tag
+    have_base(debian.root_archive(say))
+    identity = buildah("images", "--quiet", "--no-trunc", tag, part=f"image {tag}")
+    return _exported(tag, identity.split()[0])
 
 
 def pause_image(programs: Binaries) -> Image:
