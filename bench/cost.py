@@ -22,12 +22,15 @@ from tokenbucket.bpf import loader, syscall
 from tokenbucket.bpf.pins import Sizes, mount_bpffs, source_folder
 from tokenbucket.core.limits import gcra
 
-PROGRAMS = ("empty", "clock_read", "data_path", "data_path_by_hash")
+PROGRAMS = ("empty", "clock_read", "data_path", "data_path_by_hash", "data_path_ingress")
 SLOTS = 2048
 SLOT, SLOT_WITH_PEERS = 7, SLOTS - 1
 ROUNDS = 41
 REPEAT = 100_000
 PACKET = bytes(12) + b"\x08\x00\x45" + bytes(49)
+GSO_PACKET = PACKET[:23] + b"\x06" + bytes(22) + b"\x80" + bytes(3019)
+"""TCP over IPv4, with 32 bytes of TCP header and six segments."""
+GSO_BYTES, GSO_SEGMENTS = 500, 6
 RATE_BITS_PER_S = 10**12
 MOST_CLOCK_READS = 1.3
 """That the data path may cost above an empty program."""
@@ -42,10 +45,12 @@ class Cost:
     high: float
 
 
-def skb(slot: int) -> bytes:
-    """A context whose mark is the slot."""
+def skb(slot: int, gso_segs: int = 0, gso_size: int = 0) -> bytes:
+    """Return a context whose mark is the slot."""
     context = bytearray(192)
     struct.pack_into("=I", context, 8, slot)
+    struct.pack_into("=I", context, 164, gso_segs)
+    struct.pack_into("=I", context, 176, gso_size)
     return bytes(context)
 
 
@@ -55,10 +60,10 @@ def of(samples: list[float]) -> Cost:
     return Cost(median, low, high)
 
 
-def timed_ns(fd: int, context: bytes, repeat: int) -> float:
+def timed_ns(fd: int, context: bytes, repeat: int, packet: bytes = PACKET) -> float:
     """Nanoseconds per packet by the wall clock, because the kernel's own figure is in whole nanoseconds."""
     start = time.perf_counter_ns()
-    run_program(fd, PACKET, context, repeat)
+    run_program(fd, packet, context, repeat)
     return (time.perf_counter_ns() - start) / repeat
 
 
@@ -89,13 +94,15 @@ class Bench:
         os.close(config)
 
     def programs(self) -> dict[str, Cost]:
-        """All programs on one slot, in turn, and the data path on one with a bucket for each peer."""
-        runs = {name: (fd, skb(SLOT)) for name, fd in self.fds.items()}
-        runs["data_path, per peer"] = (self.fds["data_path"], skb(SLOT_WITH_PEERS))
+        """Measure all programs on one slot, in turn, then a slot with peers, and a GSO packet."""
+        runs = {name: (fd, skb(SLOT), PACKET) for name, fd in self.fds.items()}
+        runs["data_path, per peer"] = (self.fds["data_path"], skb(SLOT_WITH_PEERS), PACKET)
+        gso = skb(SLOT, GSO_SEGMENTS, GSO_BYTES)
+        runs["data_path_ingress, GSO packet"] = (self.fds["data_path_ingress"], gso, GSO_PACKET)
         samples: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(ROUNDS):
-            for name, (fd, context) in runs.items():
-                samples[name].append(timed_ns(fd, context, REPEAT))
+            for name, (fd, context, packet) in runs.items():
+                samples[name].append(timed_ns(fd, context, REPEAT, packet))
         return {name: of(values) for name, values in samples.items()}
 
     def slots(self, counts: tuple[int, ...]) -> dict[int, Cost]:

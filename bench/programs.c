@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Programs for timing under BPF_PROG_TEST_RUN. The slot comes from skb->mark, because a test run has no
- * tc_classid; all else is the shipped data path.
+ * Programs for timing under BPF_PROG_TEST_RUN: the shipped data path, with the slot in skb->mark, because a
+ * test run has no tc_classid.
  */
 #include "token_bucket.c"
 
@@ -23,7 +23,12 @@ int data_path(struct __sk_buff *skb)
 	return tb_limit(skb, skb->mark, TB_EGRESS_HOOK, bpf_ktime_get_ns());
 }
 
-/* What it would cost to find the slot by the interface instead of by the filter's classid. */
+int data_path_ingress(struct __sk_buff *skb)
+{
+	return tb_limit(skb, skb->mark, TB_INGRESS_HOOK, bpf_ktime_get_ns());
+}
+
+/* The alternative to the filter's classid: a hash finds the slot by the interface. */
 int data_path_by_hash(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->mark;

@@ -125,12 +125,12 @@ class DelayModel:
 
     def _room(self, meter: Meter, largest: int, size_bytes: int, now_ns: int) -> Fraction:
         if size_bytes > SMALL_BYTES:
-            return patience(self.max_delay_ns, now_ns)
+            return early_drop_limit(self.max_delay_ns, now_ns)
         return Fraction(3 * self.max_delay_ns, 2) + meter.time_of(largest)
 
 
-def patience(max_delay_ns: int, now_ns: int) -> Fraction:
-    """The most that bulk may find ahead of it at a time: from half of the longest delay to all of it."""
+def early_drop_limit(max_delay_ns: int, now_ns: int) -> Fraction:
+    """Return the longest backlog that a large packet accepts: half of the longest delay to all of it."""
     half = max_delay_ns / QUANTUM_NS // 2
     scrambled = _scrambled(int(now_ns / QUANTUM_NS) % 2**64)
     largest = max(scrambled >> shift & 0xFFFF for shift in (0, 16, 32, 48))

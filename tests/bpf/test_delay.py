@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bpf.bucket_machine import Machine, config, context
-from tests.bpf.model import SMALL_BYTES, DelayModel, byte_meter, packet_meter, patience
+from tests.bpf.model import SMALL_BYTES, DelayModel, byte_meter, early_drop_limit, packet_meter
 from tests.bpf.program_run import run_program
 from tests.bpf.test_exactness import EXAMPLES, GAPS_NS, RATES_BITS, STARTS_NS, fitting_the_rate
 from tests.bpf.test_mark import checksum, ipv4, ipv6
@@ -201,7 +201,9 @@ def test_no_debt_is_so_large_that_it_reads_as_a_full_bucket(machine: Machine) ->
     machine.configure(delaying(1000 * MS, packets_per_s=1, burst_packets=3))
     machine.fill(NOW_NS)
     assert all(machine.offer(NOW_NS, FULL) for _ in range(4))
-    patient_ns = next(now for now in itertools.count(NOW_NS + MS) if patience(1000 * MS, now) > 999 * MS)
+    patient_ns = next(
+        now for now in itertools.count(NOW_NS + MS) if early_drop_limit(1000 * MS, now) > 999 * MS
+    )
     assert machine.offer(patient_ns, SUPER, 1365)
     assert not any(machine.offer(patient_ns, size) for size in (64, FULL) for _ in range(3))
 
@@ -231,7 +233,7 @@ def test_cpus_do_not_multiply_what_may_wait(machine: Machine) -> None:
         packets_per_s=packets_per_s,
         burst_packets=burst,
     )
-    delayed = 1 + int(patience(max_delay_ns, NOW_NS) * packets_per_s / 10**9)
+    delayed = 1 + int(early_drop_limit(max_delay_ns, NOW_NS) * packets_per_s / 10**9)
     charged_q = (burst + delayed) * gcra.bytes_cost_q(FULL, bits_per_s)
     skb = context(NOW_NS, mark=machine.index, ingress_ifindex=OTHER_POD, wire_len=FULL)
     for _ in range(10):
