@@ -50,3 +50,15 @@ def test_each_file_that_architecture_names_exists() -> None:
     places = (ROOT, ROOT / "operator" / "tokenbucket", ROOT / "operator" / "bpf")
     assert named
     assert [name for name in named if not any((place / name).is_file() for place in places)] == []
+
+
+def test_each_decision_record_is_in_the_list_under_its_title() -> None:
+    """The list is where newcomers look, and titles change."""
+    folder = ROOT / "docs" / "contributing" / "adr"
+    titles = {
+        file.name: file.read_text().splitlines()[0].partition(". ")[2] for file in folder.glob("00*.md")
+    }
+    listed = re.findall(r"^\d+\. \[(.+)\]\((.+)\)$", (folder / "index.md").read_text(), re.MULTILINE)
+    assert {name: title for title, name in listed} == {
+        name: title for name, title in titles.items() if name != "0000-template.md"
+    }
