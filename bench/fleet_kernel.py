@@ -13,11 +13,14 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 
-from tokenbucket.agent import reconciler as reconcile
+from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.loop import Loop
-from tokenbucket.agent.queues import Queues
+from tokenbucket.agent.observer import Observer
+from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import Source
+from tokenbucket.agent.verification import Verifier
 from tokenbucket.core.limits.slot import Slot
+from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
@@ -142,8 +145,9 @@ class _Locks:
 def loop(source: Source, slots: Slots) -> Loop:
     """The agent's loop and reconciler, on a kernel of its own."""
     network = Network()
-    reconcile.Filters = lambda connection: connection
-    reconciler = reconcile.Reconciler(network, slots, _Programs(), _Locks(), Queues(available=False), None)
+    executor = Executor(network, slots, _Programs(), filters_on=lambda connection: connection)
+    observer = Observer(network, slots, _Programs())
+    reconciler = Reconciler(observer, executor, _Locks(), Capabilities(fq=False), Verifier(slots))
     # Settled: there are no pins of earlier builds to be removed.
     return Loop(
         source, Silence(), Silence(), None, set(), reconciler, None, "", _verify_at=math.inf, _settled=True

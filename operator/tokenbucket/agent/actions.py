@@ -1,4 +1,4 @@
-"""Single actions of a plan: what the log says of them, and whose limit depends on them."""
+"""Log events of a plan's actions, and the limits that an action affects."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.hook import HookPoint, Interface
 from tokenbucket.core.planning.plan import Attach, Detach, FreeSlot, WriteSlot
 
-Action = WriteSlot | Attach | Detach | FreeSlot
-WORDS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit lifted"}
+SlotAction = WriteSlot | Attach | Detach | FreeSlot
+LOG_EVENTS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit lifted"}
 
 
-def concerned(action: Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:
-    """The limit that is not in force without this action. ``keys`` are of the points where limits belong."""
+def affected_limits(action: SlotAction, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:
+    """Return the limits that are not enforced without an action. ``keys`` are the limits by their points."""
     match action:
         case WriteSlot(_, slot):
             return {slot.owner.key}
@@ -22,8 +22,8 @@ def concerned(action: Action, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]
     return set()
 
 
-def details(action: Action, name_of: Callable[[Interface], str]) -> dict[str, object]:
-    """What is worth knowing of it."""
+def log_fields(action: SlotAction, name_of: Callable[[Interface], str]) -> dict[str, object]:
+    """Return the fields of an action's log line."""
     match action:
         case WriteSlot(index, slot, fresh):
             rates = {"bits_per_s": slot.config.bits_per_s, "packets_per_s": slot.config.packets_per_s}

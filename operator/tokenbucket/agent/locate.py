@@ -1,11 +1,11 @@
-"""Where a pod's limits belong: the interfaces that lead to its addresses, or those where its limits are."""
+"""Location of a pod's limits: the interfaces that lead to its addresses, or that have its limits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from tokenbucket.agent.queues import NO_FQ, Queues
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.desired import Address, PodInterfaces
@@ -14,83 +14,91 @@ from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.location import AddressLocation, Place
+from tokenbucket.netlink.queues import Root
 from tokenbucket.netlink.view import View
 
-_NOT_NAMED = "no path leads to the pod's network namespace, in /run/netns or of a process; Drop is in force"
+_NOT_NAMED = "network namespace: neither /run/netns nor a process names it; excess packets are dropped"
 _NOT_LOCATED = {
     Place.UNKNOWN: (
         Reason.NO_INTERFACE,
         "no interface of this node leads to a namespace with the pod's address",
     ),
-    Place.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; it is not limited"),
+    Place.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; the pod is not limited"),
     Place.AMBIGUOUS: (
         Reason.ADDRESS_CONFLICT,
-        "more than one network namespace, or another than the pod's, has the pod's addresses",
+        "the pod's addresses are in several network namespaces, or in one that is not the pod's",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Locator:
-    """Of one pass. Belongs to the agent's thread."""
+    """Finds pods' interfaces in the view. Belongs to one round of the reconcile loop."""
 
     view: View
-    queues: Queues
-    homes: Placements
+    placements: Placements
 
     def locate(
         self, pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]
     ) -> PodInterfaces:
-        """The interfaces of a pod with these addresses, and why packets cannot wait there."""
+        """Return the interfaces of the pod with these addresses, or the reason why there are none.
+
+        ``waits`` are the directions whose packets are delayed: for egress the agent enters the pod.
+        """
         where = self.view.interfaces_of(*addresses)
-        if where.place is Place.NAMESPACE and self.homes.admit(pod, where.nsids[0]):
+        if where.place is Place.NAMESPACE and self.placements.admit(pod, where.nsids[0]):
             return self._behind(where, waits)
         place = Place.AMBIGUOUS if where.place is Place.NAMESPACE else where.place
         reason, message = _NOT_LOCATED[place]
-        # Else a pod that may configure its network could lift its limit, or another's.
-        home = self.homes.of(pod)
-        where = AddressLocation(Place.UNKNOWN) if home is None else self.view.leading_to(home)
+        # Keep a placed limit: otherwise a pod with NET_ADMIN could remove its limit, or another pod's.
+        nsid = self.placements.of(pod)
+        where = AddressLocation(Place.UNKNOWN) if nsid is None else self.view.leading_to(nsid)
         if not where.veths:
             return PodInterfaces({}, reason, message)
-        return replace(
-            self._behind(where, waits), reason=reason, message=f"{message}; the limit stays where it was"
-        )
+        message = f"{message}; the limit stays on its last interface"
+        return replace(self._behind(where, waits), reason=reason, message=message)
 
     def _behind(self, where: AddressLocation, waits: AbstractSet[Direction]) -> PodInterfaces:
-        """What leads to a namespace."""
+        """Return the interfaces that lead to a namespace."""
         if not where.veths:
-            return PodInterfaces({}, Reason.NO_INTERFACE, _not_a_veth(where))
+            return PodInterfaces({}, Reason.NO_INTERFACE, _describe_others(where))
         ends = {End.HOST: frozenset(Interface(link.ifindex) for link in where.veths)}
         no_queue = {}
         if Direction.INGRESS in waits:
-            no_queue[Direction.INGRESS] = self.queues.why_not(self.view, ends[End.HOST], self.view.roots)
+            no_queue[Direction.INGRESS] = self._foreign_root(ends[End.HOST], self.view.roots)
         if Direction.EGRESS in waits:
             ends[End.POD], no_queue[Direction.EGRESS] = self._pod_side(where)
-        return PodInterfaces(ends, no_queue={each: why for each, why in no_queue.items() if why})
+        return PodInterfaces(ends, no_queue={direction: why for direction, why in no_queue.items() if why})
 
     def _pod_side(self, where: AddressLocation) -> tuple[frozenset[Interface], Degradation | None]:
-        """The pod's own ends of its veths, and why what it sends cannot wait on them."""
-        if not self.queues.available:
-            return frozenset(), NO_FQ
+        """Return the pod-side interfaces, and why they cannot delay packets."""
         try:
             found = self.view.pod_namespaces.enter(where.nsids[0])
         except KernelError as error:
-            return frozenset(), Degradation(Reason.NO_NAMESPACE, f"{error}; Drop is in force")
+            why_not = Degradation(Reason.NO_NAMESPACE, f"{error}; excess packets are dropped")
+            return frozenset(), why_not
         if not found:
             return frozenset(), Degradation(Reason.NO_NAMESPACE, _NOT_NAMED)
         inode = found.namespace.inode
         ends = frozenset(Interface(link.peer_ifindex, inode) for link in where.veths if link.peer_ifindex)
-        for each in ends:
-            if there := found.in_the_way(each.ifindex):
-                message = f"{self.view.name_of(each)}: {there}; Drop is in force"
+        for interface in ends:
+            if there := found.in_the_way(interface.ifindex):
+                message = f"{self.view.name_of(interface)}: {there}; excess packets are dropped"
                 return ends, Degradation(Reason.NO_FILTER_IN_POD, message)
-        return ends, self.queues.why_not(self.view, ends, found.roots)
+        return ends, self._foreign_root(ends, found.roots)
+
+    def _foreign_root(self, ends: Iterable[Interface], roots: Mapping[int, Root]) -> Degradation | None:
+        """Return why one of the ends cannot have tokenbucket's root qdisc. ``roots`` are those present."""
+        for interface in ends:
+            root = roots.get(interface.ifindex)
+            if root and not root.ours:
+                message = f"{self.view.name_of(interface)}: a foreign {root}; excess packets are dropped"
+                return Degradation(Reason.FOREIGN_QDISC, message)
+        return None
 
 
-def _not_a_veth(where: AddressLocation) -> str:
+def _describe_others(where: AddressLocation) -> str:
     others = ", ".join(f"{link.name} ({link.kind})" for link in where.others)
-    return (
-        f"the pod is reached over {others}, which is no veth"
-        if others
-        else "the pod has no veth on this node"
-    )
+    if others:
+        return f"the pod is reached through {others}, which is not a veth"
+    return "the pod has no veth on this node"

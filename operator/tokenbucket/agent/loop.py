@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
+from tokenbucket.agent.executor import Executor
+from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.outcome import Outcome
-from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.schedule import Again, Schedule
@@ -26,11 +27,13 @@ from tokenbucket.bpf.pins import Pins, Sizes
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.limits.slot import DeviceId
+from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
+from tokenbucket.netlink.queues import has_fq
 from tokenbucket.netlink.view import View
 from tokenbucket.node.devices import detach_all
 
@@ -86,20 +89,25 @@ class Loop:
 
     def _network_changed(self) -> None:
         for event in self.monitor.read():
-            self.reconciler.view.note(event)
+            self.view.note(event)
             self._blame(event)
         self.schedule.kick(time.monotonic())
 
+    @property
+    def view(self) -> View:
+        """The node as the reconciler sees it."""
+        return self.reconciler.observer.view
+
     def _blame(self, event: Event) -> None:
-        if event.removes_ours and event.ifindex in self.reconciler.view.filters:
+        if event.removes_ours and event.ifindex in self.view.filters:
             name = process_name(event.portid)
             if name:
-                self.reconciler.culprits[event.ifindex] = name
+                self.reconciler.executor.culprits[event.ifindex] = name
 
     def _pass(self) -> None:
         start = time.monotonic()
         if start >= self._full_pass_at:
-            self.reconciler.look_everywhere()
+            self.reconciler.resync()
             self.source.reread()
             self._look_again()
             self._full_pass_at = start + self.schedule.max_s
@@ -108,7 +116,7 @@ class Loop:
     def _look_again(self) -> None:
         """For what no event tells of."""
         try:
-            self.reconciler.queues.forget(self.reconciler.view)
+            self.reconciler.check_periodically()
             self._verify(everything=True)
         except KernelError as error:
             log.warning("no look for queues and bypassed limits", extra={"error": str(error)})
@@ -123,7 +131,7 @@ class Loop:
 
     def _verify(self, *, everything: bool = False) -> bool:
         self._verify_at = time.monotonic() + _VERIFY_S
-        return self.reconciler.verifier.check(self.reconciler.view, everything=everything)
+        return self.reconciler.verifier.check(self.view, everything=everything)
 
     def _reconcile(self, start: float) -> Again:
         wishes = self.source.wishes()
@@ -133,7 +141,7 @@ class Loop:
             self._cleanup = True
             return Again.NOTHING
         try:
-            outcome = self.reconciler.run(wishes.policies, wishes.pods, wishes.enforcement)
+            outcome = self.reconciler.reconcile(wishes)
         except KernelError as error:
             log.warning("pass failed", extra={"error": str(error)})
             self.passes.failed(time.monotonic() - start)
@@ -151,7 +159,7 @@ class Loop:
 
     def _settle(self) -> None:
         """Unpins what no filter runs any more. Those of devices run what they were attached with."""
-        slots = self.reconciler.slots
+        slots = self.reconciler.observer.slots
         if not any(isinstance(slot.owner.key.subject, DeviceId) for slot in slots.read().values()):
             self.pins.remove_other_builds(self.build)
         slots.previous_layouts.unpin()
@@ -159,10 +167,12 @@ class Loop:
 
     def _reconnect(self) -> None:
         """A connection on which something was lost may stay confused: the next pass has a new one."""
+        self._network_changed()  # also reads the old connection's events while they are still ignored
         self.connection.close()
+        self.own_ports.discard(self.connection.portid)
         self.connection = connect()
         self.own_ports.add(self.connection.portid)
-        self.reconciler.view = View(self.connection)
+        self.reconciler.replace_view(View(self.connection))
 
 
 def _again(outcome: Outcome) -> Again:
@@ -227,8 +237,13 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, pas
             log.warning(
                 "slots stay as many as there are", extra={"slots": opened.count, "asked": sizes.slots}
             )
-        queues = Queues.probed(view)
-        reconciler = Reconciler(view, opened, programs, Locks.of(pins), queues, Verifier(opened))
+        reconciler = Reconciler(
+            Observer(view, opened, programs),
+            Executor(view, opened, programs),
+            Locks.of(pins),
+            Capabilities(fq=has_fq(connection)),
+            Verifier(opened),
+        )
         loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build, passes)
         try:
             loop.run()

@@ -68,7 +68,7 @@ def test_a_pass_that_only_waits_leaves_no_other_build_behind(
     source: Any = SimpleNamespace(wishes=DesiredInput, passed=lambda *_: None)
     previous_layouts = SimpleNamespace(unpin=lambda: removed.append("layouts"))
     slots = SimpleNamespace(read=lambda: in_use, previous_layouts=previous_layouts)
-    reconciler: Any = SimpleNamespace(run=lambda *_: outcome, slots=slots)
+    reconciler: Any = SimpleNamespace(reconcile=lambda *_: outcome, observer=SimpleNamespace(slots=slots))
     pins: Any = SimpleNamespace(remove_other_builds=removed.append)
     others: Any = (None, None, None, set())
     agent = loop.Loop(source, *others, reconciler, pins, "build")

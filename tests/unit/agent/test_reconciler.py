@@ -1,26 +1,30 @@
-"""Whole passes on a node of the test's own."""
+"""Whole runs of the reconcile loop on a node in memory."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tokenbucket.agent import queues
+from tokenbucket.agent.executor import Executor
+from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconciler import Reconciler
+from tokenbucket.agent.source import DesiredInput
+from tokenbucket.agent.verification import Verifier
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, Rate
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.slot import NO_SLOT, Owner, Slot, SlotConfig, SlotKey
-from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
-from tokenbucket.core.planning.plan import Attach, Attached, Detach, Observed, Plan
+from tokenbucket.core.planning.capabilities import Capabilities
+from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filter, LinkFilters
@@ -30,10 +34,18 @@ from tokenbucket.netlink.queues import FQ, HANDLE, Root
 
 QUEUE = Interface(7)
 HERE, THERE = 1, 2
+INODE = 4026532000
+INSIDE = Interface(2, INODE)
 OURS, OF_ANOTHER_LAYOUT = 1, 9
 """Programs."""
-LIMIT = Limit(Rate(10**6), exceed_action=ExceedAction.DROP)
-POLICY = Policy("shop", "all", Selector(frozenset()), {Direction.EGRESS: LIMIT})
+LEFT_INSIDE = Filter(2, Hook.EGRESS, 1, OURS)
+REFUSED = KernelError("attach", "veth2", errno.EIO)
+
+
+def policy(action: ExceedAction = ExceedAction.DROP) -> Policy:
+    """One that limits what every pod sends."""
+    limit = Limit(Rate(10**6), exceed_action=action)
+    return Policy("shop", "all", Selector(frozenset()), {Direction.EGRESS: limit})
 
 
 def pod(name: str) -> Pod:
@@ -41,15 +53,27 @@ def pod(name: str) -> Pod:
     return Pod(PodId("shop", name), {}, frozenset({IPv4Address("10.0.0.1")}))
 
 
-class View:
-    """A node. An agent before has left a filter inside a pod ``HERE``, whose address is ``THERE``."""
+@dataclass
+class Node:
+    """A kernel whose one address is in namespace ``THERE``; an agent before may have left things ``HERE``."""
 
-    def __init__(self, roots: dict[int, Root], prog_id: int) -> None:
-        self.roots, self.prog_id = roots, prog_id
-        self.invalidated = False
-        self.pod_namespaces = self
-        self.searched = False
-        self.known: dict[int, SimpleNamespace] = {}
+    roots: dict[int, Root] = field(default_factory=dict)
+    searched: bool = False
+    entered: bool = False
+    invalidated: bool = False
+    slots: dict[int, Slot] = field(default_factory=dict)
+    filters: dict[Interface, dict[Hook, Filter]] = field(default_factory=dict)
+    queues: set[Interface] = field(default_factory=set)
+    refuses: dict[Interface, Exception] = field(default_factory=dict)
+    """Errors of changes to interfaces."""
+    refuses_filters: dict[Interface, Exception] = field(default_factory=dict)
+    detached: list[Interface] = field(default_factory=list)
+    refuses_slots: KernelError | None = None
+    remove_fq_ends: object = True
+    reads: int = 0
+    """Of the slots."""
+
+    # The view.
 
     def search(self) -> None:
         self.searched = True
@@ -57,13 +81,32 @@ class View:
     def refresh(self) -> None:
         pass
 
-    def everywhere(self) -> Iterator[tuple[int, dict[int, LinkFilters], dict[int, Root]]]:
-        yield 0, {}, self.roots
-        if self.searched:
-            yield 4026532000, {2: LinkFilters((Filter(2, Hook.EGRESS, 1, self.prog_id),))}, {}
+    def invalidate_all(self) -> None:
+        self.invalidated = True
 
-    def filters_at(self, _: Interface) -> LinkFilters:
-        return LinkFilters()
+    @property
+    def pod_namespaces(self) -> Node:
+        return self
+
+    def enter(self, _: int) -> Any:
+        self.entered = True
+        return SimpleNamespace(
+            namespace=SimpleNamespace(inode=INODE), in_the_way=lambda _: "", roots=self._roots(INODE)
+        )
+
+    def _roots(self, namespace: int) -> dict[int, Root]:
+        ours = {each.ifindex for each in self.queues if each.namespace == namespace}
+        return {ifindex: Root(ifindex, FQ, HANDLE, held=0) for ifindex in ours}
+
+    def everywhere(self) -> Iterator[tuple[int, dict[int, LinkFilters], dict[int, Root]]]:
+        for namespace in (0, INODE) if self.searched or self.entered else (0,):
+            there = {
+                each.ifindex: self.filters_at(each) for each in self.filters if each.namespace == namespace
+            }
+            yield namespace, there, self._roots(namespace) | ({} if namespace else self.roots)
+
+    def filters_at(self, interface: Interface) -> LinkFilters:
+        return LinkFilters(tuple(self.filters.get(interface, {}).values()))
 
     def interfaces_of(self, *_: object) -> AddressLocation:
         return self.leading_to(THERE)
@@ -75,149 +118,227 @@ class View:
         return HERE if interface.namespace else None
 
     @contextmanager
-    def changing(self, interface: Interface) -> Iterator[None]:
-        assert interface == QUEUE
-        yield
+    def changing(self, interface: Interface) -> Iterator[Interface]:
+        if interface in self.refuses:
+            raise self.refuses[interface]
+        yield interface
 
     def name_of(self, interface: Interface) -> str:
         return f"veth{interface.ifindex}"
 
-    def invalidate_all(self) -> None:
-        self.invalidated = True
+    # The maps.
+
+    count = 16
+    previous_layouts = SimpleNamespace(program_ids=frozenset())
+    ids = fds = dict.fromkeys(Hook, OURS)
+
+    def read(self) -> dict[int, Slot]:
+        self.reads += 1
+        return dict(self.slots)
+
+    def write(self, index: int, slot: Slot, *, fresh: bool) -> None:
+        del fresh
+        if self.refuses_slots:
+            raise self.refuses_slots
+        self.slots[index] = slot
+
+    def free(self, index: int) -> None:
+        del self.slots[index]
+
+    def resolve_slot(self, slot: int, program: int) -> int:
+        return slot if program == OURS else NO_SLOT
+
+    def limits_device_in_another_layout(self, *_: object) -> bool:
+        return False
+
+    # Changes to an interface.
+
+    def filters_on(self, interface: Interface) -> Any:
+        def attach(ifindex: int, hook: Hook, program: int, slot: int) -> None:
+            if interface in self.refuses_filters:
+                raise self.refuses_filters[interface]
+            self.filters.setdefault(interface, {})[hook] = Filter(ifindex, hook, slot, program)
+
+        def detach(_: int, hook: Hook) -> None:
+            self.detached.append(interface)
+            del self.filters[interface][hook]
+
+        return SimpleNamespace(attach=attach, detach=detach)
+
+    def add_fq(self, interface: Interface, *_: object) -> None:
+        self.queues.add(interface)
+
+    def remove_fq(self, interface: Interface, _: int) -> object:
+        if isinstance(self.remove_fq_ends, KernelError):
+            raise self.remove_fq_ends
+        self.queues.discard(interface)
+        return self.remove_fq_ends
 
 
-def agent(
-    *limited: Pod, roots: dict[int, Root] | None = None, prog_id: int = OURS
-) -> tuple[Reconciler, View]:
-    """One that has just started, on a node where these pods have slots, and a filter runs that program."""
+def reconciler_of(node: Any, *limited: Pod) -> Reconciler:
+    """One of an agent that has just started, on a node where these pods have slots."""
     owners = {index: Owner(SlotKey(each.id, Direction.EGRESS)) for index, each in enumerate(limited, 1)}
-    slots = {index: Slot(owner, SlotConfig()) for index, owner in owners.items()}
-    view = View(roots or {}, prog_id)
-    programs = SimpleNamespace(ids=dict.fromkeys(Hook, OURS))
-    locks = SimpleNamespace(writing=nullcontext)
-    maps = SimpleNamespace(
-        read=lambda: slots,
-        count=16,
-        resolve_slot=lambda slot, program: slot if program == OURS else NO_SLOT,
-        limits_device_in_another_layout=lambda *_: False,
-    )
-    running = SimpleNamespace(deviations=lambda _: [], not_running=frozenset())
-    node: Any = (view, maps, programs, locks, Queues(available=True), running)
-    return Reconciler(*node), view
+    node.slots |= {index: Slot(owner, SlotConfig()) for index, owner in owners.items()}
+    queues = Queues(add_fq=node.add_fq, remove_fq=node.remove_fq)
+    executor = Executor(node, node, node, queues, node.filters_on)
+    locks: Any = SimpleNamespace(writing=nullcontext)
+    return Reconciler(Observer(node, node, node), executor, locks, Capabilities(), Verifier(node))
 
 
-def removing_a_queue(monkeypatch: pytest.MonkeyPatch, ending: object) -> tuple[Outcome, View]:
-    """A pass of nothing but the removal of a queue, which ends like that."""
-
-    def remove_fq(*_: object) -> object:
-        if isinstance(ending, KernelError):
-            raise ending
-        return ending
-
-    monkeypatch.setattr(queues, "remove_fq", remove_fq)
-    reconciler, view = agent(roots={QUEUE.ifindex: Root(QUEUE.ifindex, FQ, HANDLE, held=3)})
-    return reconciler.run([], []), view
+def inputs(*pods: Pod, action: ExceedAction = ExceedAction.DROP) -> DesiredInput:
+    return DesiredInput((policy(action),), pods)
 
 
-def test_a_queue_that_holds_packets_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may do so for as long as flows last: nothing is read anew for that, and no pass is incomplete."""
-    outcome, view = removing_a_queue(monkeypatch, ending=False)
-    assert (outcome.actions, outcome.complete, outcome.waits, view.invalidated) == (0, True, True, False)
+def removing_a_queue(ending: object) -> tuple[Outcome, Node]:
+    """A run of nothing but the removal of a queue, which ends like that."""
+    node = Node({QUEUE.ifindex: Root(QUEUE.ifindex, FQ, HANDLE, held=3)}, remove_fq_ends=ending)
+    return reconciler_of(node).reconcile(DesiredInput()), node
 
 
-def test_an_empty_queue_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_holds_packets_is_no_failure() -> None:
+    """It may do so for as long as flows last: nothing is read anew for that, and no run is incomplete."""
+    outcome, node = removing_a_queue(ending=False)
+    assert (outcome.actions, outcome.complete, outcome.waits, node.invalidated) == (0, True, True, False)
+
+
+def test_an_empty_queue_goes() -> None:
     """And nothing is left to do."""
-    outcome, _ = removing_a_queue(monkeypatch, ending=True)
+    outcome, _ = removing_a_queue(ending=True)
     assert (outcome.actions, outcome.complete, outcome.waits) == (1, True, False)
 
 
-def test_a_queue_that_cannot_be_removed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_cannot_be_removed_is_tried_again() -> None:
     """With everything read anew: what is known of the node may be wrong."""
-    outcome, view = removing_a_queue(monkeypatch, ending=KernelError("remove fq", "veth7", errno.EPERM))
-    assert (outcome.actions, outcome.complete, view.invalidated) == (0, False, True)
+    outcome, node = removing_a_queue(ending=KernelError("remove fq", "veth7", errno.EPERM))
+    assert (outcome.actions, outcome.complete, node.invalidated) == (0, False, True)
 
 
 def test_a_pod_that_is_refused_an_address_is_looked_at_again_soon() -> None:
-    """What makes room for it may be an action of the pass that refused it, and those make no event."""
-    reconciler, _ = agent()
-    outcome = reconciler.run([POLICY], [pod("web"), pod("other")])
+    """What makes room for it may be an action of the run that refused it, and those make no event."""
+    outcome = reconciler_of(Node()).reconcile(inputs(pod("web"), pod("other")))
     assert (outcome.complete, outcome.waits) == (True, True)
 
 
 def test_a_limit_that_an_agent_before_left_inside_a_pod_keeps_it_at_home() -> None:
     """It cannot be seen from the node's side, and the pod's address may have been given away meanwhile."""
-    web = pod("web")
-    reconciler, _ = agent(web)
-    wish, _, _ = reconciler._plan([POLICY], [web], Mode.ENFORCE)
-    [wanted] = wish.wanted.values()
-    assert [point.interface.ifindex for point in wanted.points] == [HERE]
-    assert [finding.reason for finding in wish.findings] == [Reason.ADDRESS_CONFLICT]
+    node, web = Node(filters={INSIDE: {Hook.EGRESS: LEFT_INSIDE}}), pod("web")
+    outcome = reconciler_of(node, web).reconcile(inputs(web))
+    assert [interface.ifindex for interface in node.filters if not interface.namespace] == [HERE]
+    assert [finding.reason for finding in outcome.findings] == [Reason.ADDRESS_CONFLICT]
 
 
 def test_a_number_that_a_filter_of_another_layout_names_means_none_of_these_slots() -> None:
     """Where some filters have moved over and some could not yet."""
-    web = pod("web")
-    reconciler, _ = agent(web, prog_id=OF_ANOTHER_LAYOUT)
-    wish, _, _ = reconciler._plan([POLICY], [web], Mode.ENFORCE)
-    [wanted] = wish.wanted.values()
-    assert [point.interface.ifindex for point in wanted.points] == [THERE]
+    left, web = Filter(2, Hook.EGRESS, 1, OF_ANOTHER_LAYOUT), pod("web")
+    node = Node(filters={INSIDE: {Hook.EGRESS: left}})
+    reconciler_of(node, web).reconcile(inputs(web))
+    assert [interface.ifindex for interface in node.filters if not interface.namespace] == [THERE]
 
 
-def test_a_limit_that_the_kernel_refuses_again_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slots_are_read_once_each_round() -> None:
+    """However much is looked for in namespaces."""
+    node, web = Node(filters={INSIDE: {Hook.EGRESS: LEFT_INSIDE}}), pod("web")
+    reconciler_of(node, web).reconcile(inputs(web))
+    assert node.reads == 1
+
+
+def test_a_limit_that_the_kernel_refuses_again_has_a_reason() -> None:
     """Once is nothing: interfaces go while they are being looked at."""
-
-    def refuse(*_: object) -> None:
-        raise KernelError("write slot", "1", errno.EPERM)
-
-    monkeypatch.setattr(Reconciler, "_apply", refuse)
-    reconciler, view = agent()
-    view.searched = True
-    web = pod("web")
-    first, second = (reconciler.run([POLICY], [web]) for _ in range(2))
+    node, web = Node(searched=True, refuses_slots=KernelError("write slot", "1", errno.EPERM)), pod("web")
+    reconciler = reconciler_of(node)
+    first, second = (reconciler.reconcile(inputs(web)) for _ in range(2))
     assert (first.complete, first.findings, second.complete) == (False, (), False)
     assert {each.reason for each in second.findings} == {Reason.KERNEL_REFUSES}
     assert "EPERM" in second.findings[0].message
     assert second.in_force == {}
-    monkeypatch.setattr(Reconciler, "_apply", lambda *_: None)
-    assert reconciler.run([POLICY], [web]).findings == ()
+    node.refuses_slots = None
+    assert reconciler.reconcile(inputs(web)).findings == ()
 
 
-@pytest.mark.parametrize("error", [UnsupportedError("in the way"), KernelError("attach", "eth0", errno.EIO)])
-def test_a_filter_that_cannot_be_inside_a_pod_takes_none_from_the_nodes_side(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    """Delay is declared instead of Drop: the limit stays where it is, and is degraded in the next pass."""
-    inside, outside = (HookPoint(Interface(2, space), Hook.EGRESS) for space in (4026532000, 0))
-    done: list[object] = []
-
-    def apply(_: Reconciler, action: object) -> None:
-        if isinstance(action, Attach):
-            raise error
-        done.append(action)
-
-    monkeypatch.setattr(Reconciler, "_apply", apply)
-    reconciler, _ = agent()
-    key = SlotKey(pod("web").id, Direction.EGRESS)
-    observed = Observed({}, {outside: Attached(1, current=True)}, 16)
-    found = reconciler._act(Plan((Attach(inside, 1), Detach(outside)), ()), observed, {inside: key})
-    assert (done, found.failures, found.missing) == ([], 1, {key})
-    refused = reconciler.queues.why_not(reconciler.view, [inside.interface], {})
-    assert refused and refused[0] is Reason.NO_FILTER_IN_POD
+def limit_of(outcome: Outcome) -> tuple[str, list[Reason]]:
+    """What one limit does, and the reasons why it does nothing else."""
+    [limit] = outcome.in_force.values()
+    return limit.action, [each.reason for each in outcome.findings]
 
 
-def test_a_queue_that_somebody_goes_on_removing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each time it comes and goes packets are lost. What we remove ourselves may come back at any time."""
-    view: Any = View({}, OURS)
-    added: list[int] = []
-    monkeypatch.setattr(queues, "add_fq", lambda _connection, ifindex, _packets: added.append(ifindex))
-    monkeypatch.setattr(queues, "remove_fq", lambda *_: True)
-    ours = Queues(available=True)
+def test_what_is_to_be_delayed_waits_inside_the_pod() -> None:
+    """Where nothing refuses it, in one round."""
+    node = Node()
+    outcome = reconciler_of(node).reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
+    assert limit_of(outcome) == ("Delay", [])
+    assert (set(node.filters), node.queues, node.reads) == ({INSIDE}, {INSIDE}, 1)
+
+
+@pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])
+def test_a_pod_that_refuses_a_queue_is_limited_on_the_nodes_side_in_the_same_run(error: Exception) -> None:
+    """And no slot ever delays what nothing holds."""
+    node = Node(refuses={INSIDE: error})
+    outcome = reconciler_of(node).reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
+    assert limit_of(outcome) == ("Drop (degraded: no fq)", [Reason.NO_FQ])
+    assert (set(node.filters), node.queues, node.reads) == ({Interface(THERE)}, set(), 2)
+    assert outcome.complete
+
+
+@pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])
+def test_a_pod_that_refuses_a_filter_is_limited_on_the_nodes_side_in_the_same_run(error: Exception) -> None:
+    """Its queue goes again. The refusal is remembered until the node is looked at as a whole."""
+    node = Node(searched=True, refuses_filters={INSIDE: error})
+    reconciler = reconciler_of(node)
+    outcome = reconciler.reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
+    assert limit_of(outcome) == ("Drop (degraded: no filter in the pod)", [Reason.NO_FILTER_IN_POD])
+    assert (set(node.filters), node.queues, node.reads) == ({Interface(THERE)}, set(), 2)
+    again = reconciler.reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
+    assert (limit_of(again), again.actions, node.reads) == (limit_of(outcome), 0, 3)
+
+
+@pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])
+def test_a_filter_that_cannot_be_inside_a_pod_takes_none_from_the_nodes_side(error: Exception) -> None:
+    """Delay is declared instead of Drop: the limit stays where it is, and is degraded."""
+    node, web = Node(searched=True), pod("web")
+    reconciler = reconciler_of(node)
+    reconciler.reconcile(inputs(web))
+    node.refuses_filters = {INSIDE: error}
+    outcome = reconciler.reconcile(inputs(web, action=ExceedAction.DELAY))
+    assert limit_of(outcome) == ("Drop (degraded: no filter in the pod)", [Reason.NO_FILTER_IN_POD])
+    assert (set(node.filters), node.detached) == ({Interface(THERE)}, [])
+
+
+def test_a_node_that_refuses_something_else_in_every_round_is_tried_again() -> None:
+    """And what has not been done counts as not in force."""
+    node, web = Node(searched=True), pod("web")
+    reconciler = reconciler_of(node)
+
+    def other_interfaces(*_: object) -> AddressLocation:
+        nsid = node.reads + 100
+        node.refuses = {Interface(nsid): REFUSED}
+        return node.leading_to(nsid)
+
+    node.interfaces_of = other_interfaces  # type: ignore[method-assign]
+    ingress = Limit(Rate(10**6), exceed_action=ExceedAction.DELAY)
+    declared = Policy("shop", "all", Selector(frozenset()), {Direction.INGRESS: ingress})
+    outcome = reconciler.reconcile(DesiredInput((declared,), (web,)))
+    assert (node.reads, outcome.complete, outcome.in_force, node.slots) == (3, False, {}, {})
+
+
+def test_a_filter_that_a_pod_goes_on_removing_is_given_up_inside_it() -> None:
+    """The node's side is out of its reach."""
+    node = Node(searched=True)
+    reconciler = reconciler_of(node)
+    for _ in range(7):
+        outcome = reconciler.reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
+        node.filters.pop(INSIDE, None)
+    assert limit_of(outcome) == ("Drop (degraded: contended in the pod)", [Reason.CONTENDED_IN_POD])
+    assert set(node.filters) == {Interface(THERE)}
+
+
+def test_a_queue_that_somebody_goes_on_removing_is_given_up() -> None:
+    """Each time it comes and goes packets are lost. What the agent removes may come back at any time."""
+    node: Any = Node()
+    added: list[Interface] = []
+    queues = Queues(add_fq=lambda place, *_: added.append(place), remove_fq=lambda *_: True)  # type: ignore[arg-type]
     for _ in range(20):
-        assert ours.add(view, [QUEUE])
-        ours.remove(view, [QUEUE])
-    assert all(ours.add(view, [QUEUE]) for _ in range(6))
-    assert (ours.add(view, [QUEUE]), len(added)) == (False, 26)
-    assert ours.why_not(view, [QUEUE], {}) == (
-        Reason.NO_FQ,
-        "veth7: our fq was removed more than 5 times in a minute; Drop is in force",
-    )
+        assert not queues.add(node, QUEUE)
+        queues.remove(node, [QUEUE])
+    assert not any(queues.add(node, QUEUE) for _ in range(6))
+    assert queues.add(node, QUEUE) == "veth7: tokenbucket's fq was removed more than 5 times in a minute"
+    assert len(added) == 26

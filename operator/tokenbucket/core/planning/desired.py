@@ -9,12 +9,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy
 from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
 from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, config_of
+from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.hook import End, HookPoint, Interface, hook_of
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
@@ -25,12 +27,12 @@ Address = IPv4Address | IPv6Address
 
 _UNBOUNDED = Degradation(
     Reason.UNBOUNDED_QUEUE,
-    "what waits for peers could be more than 16 MiB; give the pod a rate, or a lower one; Drop is in force",
+    "perPeer: more than 16 MiB could be queued; declare a rate, or a lower one; excess packets are dropped",
 )
 
 _IN_A_MACHINE = Degradation(
     Reason.NO_FILTER_IN_POD,
-    "the pod has an overhead: it may run in a virtual machine that needs its interface; Drop is in force",
+    "the pod has an overhead, so a virtual machine may need its interface; excess packets are dropped",
 )
 
 
@@ -84,24 +86,31 @@ Locate = Callable[[PodId, frozenset[Address], AbstractSet[Direction]], PodInterf
 
 
 def desired(
-    policies: Iterable[Policy], pods: Iterable[Pod], locate: Locate, enforcement: Mode = Mode.ENFORCE
+    policies: Iterable[Policy],
+    pods: Iterable[Pod],
+    locate: Locate,
+    capabilities: Capabilities,
+    enforcement: Mode = Mode.ENFORCE,
 ) -> Desired:
-    """The limits of all pods: for each pod and direction, that of the policy which wins there.
+    """Return the limits of all pods: for each pod and direction, the limit of the winning policy.
 
-    With ``enforcement`` Observe every limit only counts; with Off it keeps its slot, and so its tokens, but
-    is attached nowhere.
+    With ``enforcement`` Observe every limit only counts. With Off it keeps its slot, and so its tokens, but
+    it is not attached.
     """
+    policies = tuple(policies)
     winners = Winners(policies)
+    # Computed once for all pods of a policy: there may be hundreds.
+    delayed = {str(policy): frozenset(filter(partial(_waits, policy), policy.limits)) for policy in policies}
     result = Desired()
     in_force: dict[tuple[str, Direction, Degradation | None], InForce] = {}
     all_pods = tuple(pod for pod in pods if not pod.ended)
     claims = Counter(address for pod in all_pods if not pod.host_network for address in pod.addresses)
     for pod in all_pods:
         limits = winners.of(pod)
-        located = _place(pod, claims, limits, locate) if limits else PodInterfaces()
+        waits = {direction for direction, policy in limits.items() if direction in delayed[str(policy)]}
+        located = _place(pod, claims, waits, locate, capabilities) if limits else PodInterfaces()
         for direction, policy in limits.items():
-            # Worked out once for all pods of a policy: there may be hundreds.
-            no_queue = located.no_queue.get(direction)
+            no_queue = _why_no_queue(direction, located, capabilities) if direction in waits else None
             name = (str(policy), direction, no_queue)
             if name not in in_force:
                 in_force[name] = _in_force(policy, direction, no_queue, enforcement)
@@ -132,7 +141,11 @@ def _nowhere(result: Desired) -> Desired:
 
 
 def _place(
-    pod: Pod, claims: Counter[Address], limits: Mapping[Direction, Policy], locate: Locate
+    pod: Pod,
+    claims: Counter[Address],
+    waits: set[Direction],
+    locate: Locate,
+    capabilities: Capabilities,
 ) -> PodInterfaces:
     if pod.host_network:
         return PodInterfaces(
@@ -147,13 +160,20 @@ def _place(
         return PodInterfaces(
             reason=Reason.ADDRESS_CONFLICT, message=f"{shared} is claimed by more than one pod"
         )
-    waits = {direction for direction, policy in limits.items() if _waits(policy, direction)}
-    if not pod.has_overhead:
-        return locate(pod.id, own, waits)
-    located = locate(pod.id, own, waits - {Direction.EGRESS})
-    if not located.ends:
+    enters_pod = capabilities.fq and not pod.has_overhead
+    located = locate(pod.id, own, waits if enters_pod else waits - {Direction.EGRESS})
+    if not (located.ends and pod.has_overhead):
         return located
     return replace(located, no_queue={**located.no_queue, Direction.EGRESS: _IN_A_MACHINE})
+
+
+def _why_no_queue(
+    direction: Direction, located: PodInterfaces, capabilities: Capabilities
+) -> Degradation | None:
+    if not located.ends:
+        return None
+    end, _ = hook_of(direction, waits=True)
+    return located.no_queue.get(direction) or capabilities.why_not_delay(located.ends.get(end, ()))
 
 
 def _waits(policy: Policy, direction: Direction) -> bool:

@@ -11,12 +11,14 @@ import pytest
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
 from tokenbucket.core.api.selector import Selector
+from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, desired
 from tokenbucket.core.planning.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.reasons import Degradation, Effect, Reason
 
 HOST_SIDE, POD_SIDE = Interface(7), Interface(2, namespace=4026532000)
+CAPABLE = Capabilities()
 NO_QUEUE = Degradation(Reason.NO_FQ, "no fq")
 POD = Pod(PodId("shop", "web-0"), {}, frozenset({IPv4Address("10.0.0.2")}))
 
@@ -41,7 +43,9 @@ def wish(
     dscp = 8 if action is ExceedAction.MARK else None
     limit = Limit(Rate(10**7), exceed_action=action, dscp=dscp)
     policy = Policy("shop", "web", Selector(frozenset()), {direction: limit}, mode=mode)
-    return desired([policy], [pod], lambda _pod, _addresses, waits: located(waits, **fields), enforcement)
+    return desired(
+        [policy], [pod], lambda _pod, _addresses, waits: located(waits, **fields), CAPABLE, enforcement
+    )
 
 
 def only(wish: Desired) -> Wanted:
@@ -128,7 +132,9 @@ def test_peers_alone_are_not_delayed(direction: Direction) -> None:
         return located(waits)
 
     limit = Limit(Rate(), per_peer=PerPeer(Rate(10**7)))
-    found = desired([Policy("shop", "web", Selector(frozenset()), {direction: limit})], [POD], locate)
+    found = desired(
+        [Policy("shop", "web", Selector(frozenset()), {direction: limit})], [POD], locate, CAPABLE
+    )
     assert asked == [set()]
     assert not only(found).delays
     assert [each.reason for each in found.findings] == [Reason.UNBOUNDED_QUEUE]
@@ -156,7 +162,7 @@ def test_pods_are_entered_only_to_delay_what_they_send(action: ExceedAction) -> 
         return located(waits)
 
     limit = Limit(Rate(10**7), exceed_action=action, dscp=8 if action is MARK else None)
-    desired([Policy("shop", "web", Selector(frozenset()), {OUT: limit})], [POD], locate)
+    desired([Policy("shop", "web", Selector(frozenset()), {OUT: limit})], [POD], locate, CAPABLE)
     assert asked == [{OUT} if action is DELAY else set()]
 
 
@@ -207,10 +213,13 @@ def test_an_address_on_a_second_network_may_be_anothers_too() -> None:
         return PodInterfaces({End.HOST: frozenset({Interface(len(by))})})
 
     policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7), exceed_action=DROP)})
-    found = desired([policy], [first, second], locate)
+    found = desired([policy], [first, second], locate, CAPABLE)
     assert (len(found.in_force), found.findings) == (2, [])
     assert by == [each.addresses - {twice} for each in (first, second)]
-    assert desired([policy], [first, Pod(PodId("shop", "c"), {}, first.addresses)], locate).in_force == {}
+    assert (
+        desired([policy], [first, Pod(PodId("shop", "c"), {}, first.addresses)], locate, CAPABLE).in_force
+        == {}
+    )
 
 
 def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
@@ -220,7 +229,7 @@ def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
     ]
     policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7))})
     for order in (pods, pods[::-1]):
-        found = desired([policy], order, lambda _pod, _addresses, waits: located(waits))
+        found = desired([policy], order, lambda _pod, _addresses, waits: located(waits), CAPABLE)
         assert [key.subject.name for key in found.wanted] == ["a"]
         assert found.in_force.keys() == found.wanted.keys()
         assert [(each.key.subject.name, each.reason) for each in found.findings] == [

@@ -11,6 +11,7 @@ from tokenbucket.core.api.node_report import NodeReport, Override, PolicyReport,
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
+from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import PodInterfaces, desired
 from tokenbucket.core.planning.hook import End, Interface
 from tokenbucket.core.planning.reasons import Reason
@@ -38,7 +39,7 @@ def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInt
         pod.id: located or PodInterfaces({End.HOST: frozenset({Interface(7 + n)})})
         for n, pod in enumerate(PODS)
     }
-    wish = desired(policies, PODS, lambda pod, *_: found[pod], enforcement)
+    wish = desired(policies, PODS, lambda pod, *_: found[pod], Capabilities(), enforcement)
     situation = Situation(policies, (), PODS, enforcement, wish.findings, wish.in_force)
     return {report.name: report for report in tally(situation)}
 
@@ -78,7 +79,7 @@ def test_a_report_with_the_longest_names_fits_the_schema() -> None:
     namespace, name = "n" * 63, "x" * 253
     pod = Pod(PodId(namespace, name), {}, frozenset())
     policies = [Policy(namespace, name[:-1] + end, Selector(frozenset()), {IN: LIMIT}) for end in "ab"]
-    wish = desired(policies, [pod], lambda *_: PodInterfaces())
+    wish = desired(policies, [pod], lambda *_: PodInterfaces(), Capabilities())
     situation = Situation(policies, (), [pod], Mode.ENFORCE, wish.findings, wish.in_force)
     report = NodeReport(policies=tally(situation), pods=tuple(pods_not_programmed(situation)))
     assert [each.policy for each in report.pods] == [policies[0].name]

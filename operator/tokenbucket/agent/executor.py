@@ -1,0 +1,225 @@
+"""Execution of a plan: queues, slots and filters are written, and other programs' interference is limited."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from tokenbucket.agent.actions import LOG_EVENTS, SlotAction, affected_limits, log_fields
+from tokenbucket.agent.queues import Queues
+from tokenbucket.agent.repairs import ALLOWED, Repairs
+from tokenbucket.bpf.programs import Programs
+from tokenbucket.bpf.slots import Slots
+from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.planning.capabilities import Refusals
+from tokenbucket.core.planning.desired import Deviation
+from tokenbucket.core.planning.hook import HookPoint, Interface
+from tokenbucket.core.planning.plan import (
+    AddQueue,
+    Attach,
+    Detach,
+    FreeSlot,
+    Observed,
+    Plan,
+    RemoveQueue,
+    WriteSlot,
+)
+from tokenbucket.core.planning.reasons import Degradation, Reason
+from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
+from tokenbucket.netlink.connection import Connection
+from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.view import View
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Done:
+    """The result of a plan's actions."""
+
+    actions: int = 0
+    failures: int = 0
+    """Actions that failed and may succeed later."""
+    holding: int = 0
+    """Queues that stay until they are empty."""
+    deviations: list[Deviation] = field(default_factory=list)
+    missing: set[SlotKey] = field(default_factory=set)
+    """Limits that are not enforced as planned, because an action failed."""
+    refusals: dict[Interface, Degradation] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Executor:
+    """Writes the kernel's state. Belongs to the thread of the view."""
+
+    view: View
+    slots: Slots
+    programs: Programs
+    queues: Queues = field(default_factory=Queues)
+    filters_on: Callable[[Connection], Filters] = Filters
+    repairs: Repairs = field(default_factory=Repairs)
+    culprits: dict[int, str] = field(default_factory=dict)
+    """By interface, the name of the process that last removed tokenbucket's filter or qdisc."""
+    _attached: dict[HookPoint, int] = field(default_factory=dict)
+    """The filters that this agent attached, by point: if one is missing, attaching it is a repair."""
+    _failed: AbstractSet[SlotKey] = frozenset()
+    """Limits with a failed action in the last plan."""
+
+    def prepare(self, planned: Plan) -> Refusals:
+        """Add the plan's queues, and return the interfaces that refuse a queue or a filter.
+
+        The plan must not be applied if any interface refuses: its slots would delay packets that no queue
+        holds. The queues that were added stay; the next plan uses or removes them.
+        """
+        refusals = self._contended_in_pods(planned)
+        for action in planned.actions:
+            if isinstance(action, AddQueue) and action.interface not in refusals:
+                why_not = self.queues.add(self.view, action.interface)
+                if why_not:
+                    text = f"{why_not}; excess packets are dropped"
+                    refusals[action.interface] = Degradation(Reason.NO_FQ, text)
+        return refusals
+
+    def _contended_in_pods(self, planned: Plan) -> dict[Interface, Degradation]:
+        """Return the pod-side interfaces from which a process keeps removing tokenbucket's filter.
+
+        The agent then limits egress on the host-side interface, which the pod cannot change.
+        """
+        contended = {
+            action.point.interface
+            for action in planned.actions
+            if isinstance(action, Attach)
+            and action.point.interface.namespace
+            and self._is_repair(action)
+            and self.repairs.exhausted(action.point.interface, time.monotonic())
+        }
+        text = (
+            f"tokenbucket's filter was removed more than {ALLOWED} times in a minute, "
+            "from within the pod or by a plugin; excess packets are dropped"
+        )
+        return {
+            interface: Degradation(Reason.CONTENDED_IN_POD, f"{self.view.name_of(interface)}: {text}")
+            for interface in contended
+        }
+
+    def apply(self, planned: Plan, observed: Observed, keys: Mapping[HookPoint, SlotKey]) -> Done:
+        """Execute a prepared plan. Log failures of single actions and continue with the others.
+
+        ``keys`` are the limits by the points where they belong. Detaching a filter, or freeing a slot, waits
+        until the filter that replaces it is attached.
+        """
+        done = Done()
+        named: set[int] = set()  # slots of filters that stay
+        unattached: set[int] = set()
+        for action in planned.actions:
+            if isinstance(action, AddQueue | RemoveQueue):
+                continue
+            if isinstance(action, FreeSlot) and not self._may_free(action, named):
+                done.failures += 1
+                continue
+            there = observed.filters.get(action.point) if isinstance(action, Attach | Detach) else None
+            if isinstance(action, Detach) and there and there.slot in unattached:
+                continue
+            if self._execute(action, keys, done):
+                done.actions += 1
+                continue
+            done.missing |= affected_limits(action, keys)
+            unattached |= {action.slot} if isinstance(action, Attach) else set()
+            named |= {there.slot} if there else set()
+        self._remove_queues(planned, done)
+        self._failed = done.missing
+        self._attached = {point: slot for point, slot in self._attached.items() if point in keys}
+        return done
+
+    def _may_free(self, action: FreeSlot, named: AbstractSet[int]) -> bool:
+        """Return False while a filter may name the slot: its packets would count for the next limit."""
+        if not self.view.pod_namespaces.searched:
+            self.view.pod_namespaces.search()
+            return False
+        return action.index not in named
+
+    def _remove_queues(self, planned: Plan, done: Done) -> None:
+        interfaces = [action.interface for action in planned.actions if isinstance(action, RemoveQueue)]
+        removed = self.queues.remove(self.view, interfaces)
+        done.actions += removed.gone
+        done.failures += removed.failed
+        done.holding += removed.holding
+
+    def _execute(self, action: SlotAction, keys: Mapping[HookPoint, SlotKey], done: Done) -> bool:
+        """Execute one action, and return whether it succeeded. Record deviations, failures and refusals."""
+        try:
+            if isinstance(action, Attach) and not self._may_attach(action):
+                deviation = Deviation(keys[action.point], Reason.CONTENDED, self._contention(action.point))
+                done.deviations.append(deviation)
+                done.failures += 1
+                return False
+            self._apply(action)
+        except (UnsupportedError, KernelError) as error:
+            self._record_failure(action, error, keys, done)
+            return False
+        log.info(LOG_EVENTS[type(action)], extra=log_fields(action, self.view.name_of))
+        return True
+
+    def _record_failure(
+        self, action: SlotAction, error: TokenBucketError, keys: Mapping[HookPoint, SlotKey], done: Done
+    ) -> None:
+        if isinstance(error, KernelError):
+            log.warning("action failed", extra={"action": LOG_EVENTS[type(action)], "error": str(error)})
+            self.view.invalidate_all()
+        affected = affected_limits(action, keys)
+        if isinstance(action, Attach) and action.point.interface.namespace:
+            text = f"{error}; excess packets are dropped"
+            done.refusals[action.point.interface] = Degradation(Reason.NO_FILTER_IN_POD, text)
+        elif isinstance(error, UnsupportedError):  # does not change until the other program gives way
+            done.deviations += [Deviation(key, Reason.FOREIGN_FILTER, str(error)) for key in affected]
+            return
+        else:
+            # Report only repeated failures: interfaces disappear while the agent reads them.
+            lasting = sorted(affected & self._failed, key=str)
+            done.deviations += [Deviation(key, Reason.KERNEL_REFUSES, str(error)) for key in lasting]
+        done.failures += 1
+
+    def _is_repair(self, action: Attach) -> bool:
+        there = self.view.filters_at(action.point.interface).ours
+        was_there = self._attached.get(action.point) == action.slot
+        return was_there and all(ours.hook is not action.point.hook for ours in there)
+
+    def _may_attach(self, action: Attach) -> bool:
+        return not self._is_repair(action) or self.repairs.allow(action.point.interface, time.monotonic())
+
+    def _contention(self, point: HookPoint) -> str:
+        foreign = ", ".join(str(each) for each in self.view.filters_at(point.interface).foreign)
+        return (
+            f"{self.view.name_of(point.interface)}: tokenbucket's filter was removed more than {ALLOWED}"
+            f" times in a minute by {self.culprits.get(point.interface.ifindex, 'an unknown process')}"
+            + (f"; on the interface there is also {foreign}" if foreign else "")
+        )
+
+    def _apply(self, action: SlotAction) -> None:
+        match action:
+            case WriteSlot(index, slot, fresh):
+                self.slots.write(index, slot, fresh=fresh)
+            case Attach(point, index):
+                self._attach(point, index)
+            case Detach(point):
+                with self.view.changing(point.interface) as connection:
+                    self.filters_on(connection).detach(point.interface.ifindex, point.hook)
+            case FreeSlot(index):
+                self.slots.free(index)
+
+    def _attach(self, point: HookPoint, index: int) -> None:
+        there = {
+            ours.prog_id for ours in self.view.filters_at(point.interface).ours if ours.hook is point.hook
+        }
+        upgrades_layout = not there.isdisjoint(self.slots.previous_layouts.program_ids)
+        with self.view.changing(point.interface) as connection:
+            if upgrades_layout:  # before, so that the first packet is exact; after, for packets in between
+                self.slots.carry_over_charges(index)
+            program = self.programs.fds[point.hook]
+            self.filters_on(connection).attach(point.interface.ifindex, point.hook, program, index)
+            if upgrades_layout:
+                self.slots.carry_over_charges(index)
+        self._attached[point] = index

@@ -1,0 +1,67 @@
+"""Observation of the kernel: slots, filters, queues, and the network namespaces in which pods are limited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from tokenbucket.bpf.programs import Programs
+from tokenbucket.bpf.slots import Slots
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.limits.slot import Slot
+from tokenbucket.core.planning.hook import HookPoint, Interface
+from tokenbucket.core.planning.placement import Placements
+from tokenbucket.core.planning.plan import Attached, Observed
+from tokenbucket.netlink.view import View
+
+
+@dataclass(slots=True)
+class Observer:
+    """Reads the kernel's state. Belongs to the thread of the view."""
+
+    view: View
+    slots: Slots
+    programs: Programs
+
+    def read(self, settled: AbstractSet[PodId]) -> tuple[Mapping[int, Slot], Placements]:
+        """Refresh the view, and return the slots in use and the placements of the settled pods.
+
+        Raises KernelError.
+        """
+        self.view.refresh()
+        slots = self.slots.read()
+        placements = self._placements(slots, settled)
+        limited = {slot.owner.key.subject for slot in slots.values()} & settled
+        if not self.view.pod_namespaces.searched and any(placements.of(pod) is None for pod in limited):
+            # An earlier agent, or an earlier connection, may have left a filter inside a pod.
+            self.view.pod_namespaces.search()
+            self.view.refresh()
+            placements = self._placements(slots, settled)
+        return slots, placements
+
+    def _placements(self, slots: Mapping[int, Slot], settled: AbstractSet[PodId]) -> Placements:
+        """Return the namespaces of the settled pods' limits, as long as veths lead there."""
+        placements = Placements()
+        for namespace, filters, _ in self.view.everywhere():
+            for ours in (ours for found in filters.values() for ours in found.ours):
+                slot = slots.get(self.slots.resolve_slot(ours.slot, ours.prog_id))
+                if not slot or slot.owner.key.subject not in settled:
+                    continue
+                nsid = self.view.namespace_behind(Interface(ours.ifindex, namespace))
+                if nsid is not None and self.view.leading_to(nsid).veths:
+                    placements.add(slot.owner.key.subject, nsid)
+        return placements
+
+    def observe(self, slots: Mapping[int, Slot]) -> Observed:
+        """Return the observed state, including the namespaces that were entered since the last refresh."""
+        attached, queues = {}, set()
+        for namespace, filters, roots in self.view.everywhere():
+            for ours in (ours for found in filters.values() for ours in found.ours):
+                if self.slots.limits_device_in_another_layout(ours.slot, ours.prog_id):
+                    continue
+                point = HookPoint(Interface(ours.ifindex, namespace), ours.hook)
+                slot = self.slots.resolve_slot(ours.slot, ours.prog_id)
+                attached[point] = Attached(slot, ours.prog_id == self.programs.ids[ours.hook])
+            queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
+        return Observed(slots, attached, self.slots.count, queues)
