@@ -1,15 +1,15 @@
-"""Every exception this package raises on purpose.
+"""The exceptions of this package.
 
 ::
 
     TokenBucketError
-    ├── SpecError          a document is wrong; retrying is useless until it changes
-    ├── UnsupportedError   this machine lacks something that is needed
+    ├── SpecError          a document is invalid; retrying cannot help until it changes
+    ├── UnsupportedError   this machine lacks a required feature
     ├── KernelError        a system call or netlink request failed; retrying may help
-    ├── LoadError          the BPF program did not compile or was refused by the verifier
+    ├── LoadError          the BPF program did not compile, or the verifier rejected it
     └── ApiError           a request to the Kubernetes API failed; retrying may help
 
-Messages read "object: cause" in lower case without a final period, and name the fix where there is one.
+Messages have the form "object: problem; action", in lower case without a final period.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from dataclasses import dataclass
 
 
 class TokenBucketError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of the exceptions of this package."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with one field of a document."""
+    """A problem of one field of a document."""
 
     field: str
     """Path of the field, such as ``spec.ingress.rate.bits``; empty for the document as a whole."""
     value: object
-    """What was found there; ``None`` when the field is missing."""
+    """Value of the field; ``None`` if the field is missing."""
     message: str
-    """What is wrong, and the fix."""
+    """The problem and the fix."""
 
     def __str__(self) -> str:
         where = f"{self.field}: " if self.field else ""
@@ -41,7 +41,7 @@ class Problem:
 
 
 class SpecError(TokenBucketError):
-    """A document is wrong. Carries every problem found, not only the first."""
+    """A document is invalid. Contains all problems."""
 
     def __init__(self, subject: str, problems: tuple[Problem, ...]) -> None:
         super().__init__(f"{subject}: " + "; ".join(str(problem) for problem in problems))
@@ -50,11 +50,11 @@ class SpecError(TokenBucketError):
 
 
 class UnsupportedError(TokenBucketError):
-    """This machine lacks something that is needed, found by a probe."""
+    """This machine lacks a required feature, as a probe has shown."""
 
 
 class LoadError(TokenBucketError):
-    """The BPF program did not compile or was refused by the verifier."""
+    """The BPF program did not compile, or the verifier rejected it."""
 
 
 class KernelError(TokenBucketError):
@@ -67,7 +67,7 @@ class KernelError(TokenBucketError):
 
 
 class ApiError(TokenBucketError):
-    """A request to the Kubernetes API failed. ``status`` is 0 where no answer came."""
+    """A request to the Kubernetes API failed. ``status`` is 0 if there was no answer."""
 
     def __init__(self, method: str, path: str, status: int, message: str) -> None:
         super().__init__(f"{method} {path}: {status or 'no answer'}: {message}")

@@ -1,7 +1,7 @@
-"""Quantities and durations: from what people write, and to what they read.
+"""Parses and formats quantities and durations.
 
-Quantities are Kubernetes' (``100M``, ``512Ki``, ``1e6``), durations are Go's (``25ms``, ``1m30s``). Exact:
-no floating point is involved. Whatever is wrong is a ValueError whose message names the fix.
+Quantities have the syntax of Kubernetes (``100M``, ``512Ki``, ``1e6``), durations that of Go (``25ms``,
+``1m30s``). Results are exact fractions. Every error is a ValueError whose message names the fix.
 
 >>> quantity("1.5M")
 Fraction(1500000, 1)
@@ -41,7 +41,7 @@ _BIT_RATE_UNITS = re.compile(r"(bps|bit/s|bits/s|bit|bits|b/s|B/s|pps|/s|b|B)\Z"
 
 
 def quantity(value: object) -> Fraction:
-    """A Kubernetes quantity, exact. Raises ValueError."""
+    """Return the exact value of a Kubernetes quantity. Raises ValueError."""
     match = _NUMBER.match(_bounded(value))
     if not match:
         raise ValueError(_NOT_A_QUANTITY)
@@ -56,7 +56,7 @@ def quantity(value: object) -> Fraction:
 
 
 def _bounded(value: object) -> str:
-    """The text of a quantity, before anything is computed from it."""
+    """Return a quantity as text of bounded length: ``1e999999999`` would take all memory."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(_NOT_A_QUANTITY)  # noqa: TRY004 - callers expect one kind of error
     too_long = abs(value) >= 10**MAX_TEXT if isinstance(value, int) else len(value) > MAX_TEXT
@@ -74,13 +74,13 @@ def _suffix_hint(digits: str, suffix: str) -> str:
 
 
 def suffix_of(value: object) -> str:
-    """The suffix of a quantity that :func:`quantity` accepts, such as ``Mi``; empty for a bare number."""
+    """Return the suffix of a valid quantity, such as ``Mi``; empty for a bare number."""
     match = _NUMBER.match(value) if isinstance(value, str) else None
     return (match[4] or "") if match else ""
 
 
 def duration_ns(value: object) -> int:
-    """A duration in nanoseconds. Raises ValueError."""
+    """Return a duration in nanoseconds. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(_NOT_A_DURATION)  # noqa: TRY004 - callers expect one kind of error
     if len(value) > MAX_TEXT:
@@ -92,17 +92,17 @@ def duration_ns(value: object) -> int:
 
 
 def format_bit_rate(bits_per_s: int) -> str:
-    """A rate in bits per second."""
+    """Format a rate in bits per second."""
     return _scaled(bits_per_s, ("", "k", "M", "G", "T"), 1000) + "bit/s"
 
 
 def format_packet_rate(packets_per_s: int) -> str:
-    """A rate in packets per second."""
+    """Format a rate in packets per second."""
     return _scaled(packets_per_s, ("", "k", "M", "G"), 1000) + "pkt/s"
 
 
 def format_bytes(size_bytes: int) -> str:
-    """A size: in binary units where it is a whole number of them, else in decimal ones."""
+    """Format a size, in a binary unit if the size is a multiple of the unit, otherwise in a decimal unit."""
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if size_bytes and size_bytes % factor == 0:
             return f"{size_bytes // factor}{unit}"
@@ -110,7 +110,7 @@ def format_bytes(size_bytes: int) -> str:
 
 
 def format_duration(time_ns: int) -> str:
-    """A duration in its largest fitting unit."""
+    """Format a duration in the largest fitting unit."""
     for unit, factor in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
         if time_ns >= factor:
             return f"{_short(Fraction(time_ns, factor))}{unit}"
@@ -126,7 +126,7 @@ def _scaled(number: int, units: tuple[str, ...], step: int) -> str:
 
 
 def _short(value: Fraction) -> str:
-    """Four significant digits, without trailing zeros."""
+    """Format with four significant digits, without trailing zeros."""
     digits = max(0, 3 - (len(str(abs(int(value)))) - 1)) if value else 0
     text = f"{float(value):.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

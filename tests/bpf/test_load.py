@@ -87,13 +87,13 @@ def test_a_pin_that_is_not_our_map_is_refused(pins: Pins) -> None:
     (pins.maps / "tb_config").unlink()
     with opened(pins.maps / "tb_meters") as fd:
         syscall.pin(fd, pins.maps / "tb_config")
-    with pytest.raises(LoadError, match="tb_config: is not our map"):
+    with pytest.raises(LoadError, match="tb_config: does not match this layout version"):
         load.ensure_loaded(pins, Sizes(16))
 
 
 def test_a_loader_that_is_aborted_is_said_so() -> None:
     """LLVM ends a process that it does not like with SIGABRT."""
-    assert load._cause(-6, "LLVM ERROR: bad\n") == "the loader was ended by SIGABRT; LLVM ERROR: bad"
+    assert load._cause(-6, "LLVM ERROR: bad\n") == "the loader was killed by SIGABRT; LLVM ERROR: bad"
 
 
 def test_nothing_is_kept_of_a_load_that_failed_at_once(pins: Pins, tmp_path: Path) -> None:

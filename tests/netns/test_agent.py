@@ -235,7 +235,7 @@ def test_a_second_agent_is_refused(agent: Agent) -> None:
     agent.start()
     done = tokenbucket("agent", "--manifests", str(agent.folder), check=False)
     assert done.returncode == 1
-    assert "another agent runs" in done.stderr
+    assert "another agent is running" in done.stderr
 
 
 def test_a_pod_on_the_nodes_network_is_reported(lab: Lab, agent: Agent) -> None:
@@ -361,7 +361,7 @@ def test_detach_all_leaves_nothing_of_ours_and_all_of_others(lab: Lab, agent: Ag
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web)
     tc("filter", "add", "dev", web.veth, "egress", "prio", "7", *U32)
-    assert "another agent runs" in tokenbucket("detach", "--all", check=False).stderr
+    assert "another agent is running" in tokenbucket("detach", "--all", check=False).stderr
     agent.stop()
     tokenbucket("detach", "--all")
     assert not harness.PINS.root.exists()

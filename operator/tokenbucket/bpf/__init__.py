@@ -1,1 +1,1 @@
-"""Everything that talks to bpf(2): pins, maps and the loader."""
+"""Adapters to bpf(2): pins, maps, programs and the loader."""

@@ -1,9 +1,11 @@
-"""Kernel headers for bcc.
+"""Finds kernel headers for bcc, which compiles against a kernel tree.
 
-bcc wants a kernel tree to compile against. The program uses none of its types, so the headers need not
-match the running kernel; any complete set will do. Looked for, in this order: the folder named by
-``TOKENBUCKET_KERNEL_HEADERS``, the running kernel's, and Debian's linux-headers packages, whose two halves
-(common and architecture) are merged by links, because bcc can use neither alone.
+The program uses no types of the kernel, so any complete set of headers works, in this order:
+
+1. the folder in ``TOKENBUCKET_KERNEL_HEADERS``;
+2. the headers of the running kernel;
+3. Debian's linux-headers packages. Links merge their common and architecture halves, because bcc needs both
+   in one folder.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 @contextmanager
 def kernel_headers() -> Iterator[Path]:
-    """Yields a folder for ``BCC_KERNEL_SOURCE``. Raises UnsupportedError when no headers are found."""
+    """Provide a folder for ``BCC_KERNEL_SOURCE``. Raises UnsupportedError if there are no headers."""
     named = os.environ.get(VARIABLE)
     own = Path("/lib/modules", platform.release(), "build")
     if named or own.exists():

@@ -1,9 +1,8 @@
-"""Buckets of other layout versions: an upgrade, or a step back, to another layout keeps every pod's tokens.
+"""Upgrades and downgrades between layout versions, which keep the tokens of every bucket.
 
-Each layout version has maps of its own. A slot that is new here takes over the state of the same limit's
-bucket there, and is charged with what that bucket lets through until the last filter has moved over. That
-works as long as meters and owners look the same in both; a version that changes them brings its own
-translation.
+Each layout version has its own maps. A new slot inherits the state of the same limit's bucket in the other
+version. Until the last filter is replaced, the slot is also charged with the packets that the other bucket
+lets pass. Both versions must have the same ``struct tb_meters`` and ``struct tb_owner``.
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ _WORDS = {
     "packets_tat": "packets_burst_q",
     "reserve_tat": "reserve_burst_q",
 }
-"""Of the meters, and in the configuration the burst of each."""
+"""Words of ``struct tb_meters``, and their bursts in ``SlotConfig``."""
 
 
 class PreviousLayouts:
-    """The buckets of all other layout versions, found once and read when asked for."""
+    """The buckets of all other layout versions, searched at construction and read on demand."""
 
     def __init__(self, pins: Pins, key_of: Callable[[bytes], SlotKey]) -> None:
-        """``key_of`` reads an owner."""
+        """``key_of`` decodes a ``struct tb_owner``."""
         self._places: dict[SlotKey, tuple[Path, int]] = {}
         self._seen: dict[SlotKey, layout.Meters] = {}
         self.program_ids: set[int] = set()
-        """The kernel's numbers of their programs."""
+        """Ids of the programs of the other layout versions."""
         self.of_devices: set[tuple[int, int]] = set()
-        """Of the filters that limit devices: the program, and the slot there."""
+        """Program ids and slots of the filters that limit devices."""
         self._without_devices: list[Path] = []
-        """Folders of the versions that limit none."""
+        """Folders of the versions that limit no devices."""
         for folder in other_layouts(pins):
             self._find(folder, key_of)
 
     def meters(self, key: SlotKey) -> layout.Meters | None:
-        """The state of a limit's bucket in another layout version; ``None`` where there is none.
+        """Return the state of a limit's bucket in another layout version, or ``None``.
 
-        :meth:`charge` goes on from here.
+        The next :meth:`charge` compares with this state.
         """
         if key not in self._places:
             return None
@@ -57,17 +56,19 @@ class PreviousLayouts:
         try:
             with opened(maps / "tb_meters") as fd:
                 value = syscall.lookup(fd, index, _METERS_SIZE, "tb_meters")
-        except KernelError:  # the other version is gone
+        except KernelError:  # the other version was unpinned
             return None
         self._seen[key] = layout.Meters.from_buffer_copy(value)
         return self._seen[key]
 
     def charge(self, slot: Slot, meters: Callable[[], layout.Meters], now_ns: int) -> layout.Meters | None:
-        """The state of a slot's bucket, charged with what the limit's bucket in another layout version has
-        let through since it was last looked at; ``None`` where there is none.
+        """Return the state of a slot's bucket, charged with the packets of another layout version.
 
-        ``meters`` reads that state, as late as can be: packets that come meanwhile are not counted.
-        ``now_ns`` is the time of the monotonic clock.
+        These are the packets that the limit's bucket there let pass since its state was last read. Returns
+        ``None`` if no other version has the limit.
+
+        ``meters`` reads the state of the slot. It is called as late as possible, because packets that pass
+        between the read and the write are not counted. ``now_ns`` is a time of the monotonic clock.
         """
         before, after = self._seen.get(slot.owner.key), self.meters(slot.owner.key)
         if after is None:
@@ -75,14 +76,15 @@ class PreviousLayouts:
         now_q, charged = gcra.word_of(now_ns), meters()
         for word, burst in _WORDS.items():
             tat, burst_q = getattr(charged, word), getattr(slot.config, burst)
-            # Without a first look, an agent before this one has written the slot.
+            # If the state was not read before, an earlier agent has written the slot.
             since = getattr(before, word) if before else tat
             setattr(charged, word, gcra.charged(tat, since, getattr(after, word), now_q, burst_q))
         return charged
 
     def unpin(self) -> None:
-        """Unpins the other layout versions, when no pod's filter runs their programs any more. One that
-        limits devices stays: those keep their limits as they were attached.
+        """Unpin the other layout versions that limit no devices.
+
+        Call this method when no pod's filter runs their programs. Devices keep their limits.
         """
         for folder in self._without_devices:
             shutil.rmtree(folder, ignore_errors=True)
@@ -117,5 +119,5 @@ class PreviousLayouts:
 
 
 def other_layouts(pins: Pins) -> list[Path]:
-    """Folders of the layout versions that are not this one's."""
+    """Return the folders of the other layout versions."""
     return [folder for folder in sorted(pins.root.glob("v*")) if folder != pins.folder]

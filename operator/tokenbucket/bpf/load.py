@@ -1,6 +1,6 @@
-"""Makes sure that this build of the program is loaded: starts the loader only if it is not.
+"""Loads this build of the program in a child process, unless it is loaded.
 
-What was loaded before keeps running when the new build does not compile or is refused.
+If the build does not compile or the verifier rejects it, the programs that were loaded before continue.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from tokenbucket.bpf.pins import Pins, Sizes, build_of, mount_bpffs, source_fold
 from tokenbucket.errors import LoadError
 
 LOAD_TIMEOUT_S = 300
-"""A busy node may take minutes for what a second is enough for elsewhere."""
+"""Loading takes about a second, and minutes on an overloaded node."""
 _ERROR_LINES = 8
 _DEFAULT = Sizes()
 
 
 def ensure_loaded(pins: Pins, sizes: Sizes = _DEFAULT, source: Path | None = None) -> str:
-    """Loads this build unless it is loaded. Returns its name.
+    """Load this build unless it is loaded. Return its name.
 
-    ``sizes`` are those of maps that are not there yet; existing ones keep their size.
-    Raises LoadError with the relevant lines of the compiler's or verifier's output.
+    ``sizes`` are those of new maps; existing maps keep their sizes.
+
+    Raises:
+        LoadError: with the relevant lines of the output of compiler or verifier. Existing pins stay.
     """
     source = source or source_folder()
     build = build_of(source)
@@ -40,10 +42,12 @@ def ensure_loaded(pins: Pins, sizes: Sizes = _DEFAULT, source: Path | None = Non
 
 
 def load_or_keep(pins: Pins, sizes: Sizes = _DEFAULT, source: Path | None = None) -> tuple[str, str]:
-    """As :func:`ensure_loaded`, but goes on with the build that was loaded last when this one is refused.
+    """Load this build, or keep the last one that was loaded if this one fails.
 
-    Returns the name of the build, and why it is not this one, empty if it is. Raises LoadError when none is
-    loaded or the maps are not ours.
+    Returns the name of the build, and the error of this build, which is empty on success.
+
+    Raises:
+        LoadError: no build is loaded, or a pinned map does not match this layout version.
     """
     try:
         return ensure_loaded(pins, sizes, source), ""
@@ -60,7 +64,7 @@ def _run_loader(source: Path, pins: Pins, sizes: Sizes) -> None:
     command = [sys.executable, *isolated, "-m", "tokenbucket.bpf.loader", *arguments]
     package_root = str(Path(__file__).parents[2])
     try:
-        result = subprocess.run(  # noqa: S603 - our own module
+        result = subprocess.run(  # noqa: S603 - a module of this package
             command,
             cwd=package_root,
             stdin=subprocess.DEVNULL,
@@ -77,13 +81,13 @@ def _run_loader(source: Path, pins: Pins, sizes: Sizes) -> None:
 
 
 def _cause(status: int, output: str) -> str:
-    """Why the loader failed; LLVM ends a process that it does not like by a signal."""
-    ended = f"the loader was ended by {signal.Signals(-status).name}; " if status < 0 else ""
+    """Return the cause of a failure of the loader. LLVM aborts the process on some errors."""
+    ended = f"the loader was killed by {signal.Signals(-status).name}; " if status < 0 else ""
     return ended + digest(output)
 
 
 def digest(output: str) -> str:
-    """The lines of a compiler's or verifier's output that say what is wrong, on one line."""
+    """Return the error lines of the output of compiler or verifier as one line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"\berror:", line)]
     shown = errors[:_ERROR_LINES] if errors else lines[-_ERROR_LINES:]

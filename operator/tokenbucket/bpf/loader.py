@@ -1,8 +1,8 @@
 """Compiles, loads and pins the program with bcc, then exits: ``python -m tokenbucket.bpf.loader``.
 
-Run as a child process of its own, because bcc maps LLVM (some 190 MiB) and LLVM ends a process that it
-does not like with abort(). What it leaves are pins. What goes wrong goes to stderr, with exit status 1;
-:mod:`tokenbucket.bpf.load` makes one readable error of it.
+The loader is a child process, because bcc maps LLVM (about 190 MiB), and LLVM calls abort() on some errors.
+Its results are pins. It prints errors to stderr and exits with status 1, and :mod:`tokenbucket.bpf.load`
+turns the output into one message.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tokenbucket.bpf.headers import kernel_headers
 from tokenbucket.bpf.pins import HookProgram, Pins, Sizes, build_of
 
 DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
-"""Where Debian puts bcc's Python module, which is on no package index. It has no tie to one Python."""
+"""Folder of Debian's python3-bpfcc. The module is on no package index, and works with any Python 3."""
 
 
 def import_bcc() -> ModuleType:
-    """Imports bcc from this Python's own packages or from Debian's. Raises ImportError."""
+    """Import bcc from the packages of this Python or of Debian. Raises ImportError."""
     sys.path.append(DEBIAN_PACKAGES)
     try:
         import bcc  # noqa: PLC0415 - found on the path of this moment only
@@ -53,7 +53,7 @@ def one_text(file: Path, folder: Path) -> str:
 
 
 def compiled(file: Path, folder: Path, maps: Path, sizes: Sizes) -> object:
-    """Compiles ``file``, with headers of ``folder`` and maps pinned in ``maps``. Returns a ``bcc.BPF``."""
+    """Compile ``file`` with the headers in ``folder`` and the maps pinned in ``maps``, to a ``bcc.BPF``."""
     bcc = import_bcc()
     flags = [f"-DTB_SLOTS={sizes.slots}", f"-DTB_PEERS={sizes.peers}", f'-DTB_PIN_DIR="{maps}"']
     with kernel_headers() as headers:
@@ -62,12 +62,12 @@ def compiled(file: Path, folder: Path, maps: Path, sizes: Sizes) -> object:
 
 
 def load(source: Path, pins: Pins, sizes: Sizes) -> None:
-    """Loads one build and pins it. The folder of its programs appears complete or not at all."""
+    """Load one build and pin it. A rename makes the folder of its programs appear complete."""
     bcc = import_bcc()
     pins.maps.mkdir(parents=True, exist_ok=True)
     program = compiled(source / "token_bucket.c", source, pins.maps, sizes)
     unfinished = pins.programs / f"loading_{os.getpid()}"
-    shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed, and had this number
+    shutil.rmtree(unfinished, ignore_errors=True)  # left over from a killed loader with the same process id
     unfinished.mkdir(parents=True)
     try:
         for name in HookProgram:
@@ -79,11 +79,11 @@ def load(source: Path, pins: Pins, sizes: Sizes) -> None:
 
 
 def main() -> int:
-    """Arguments: folder of the C source, folder of the pins, numbers of slots and of peers."""
+    """Run the loader. Arguments: C source folder, pin folder, number of slots, number of peers."""
     source, root, slots, peers = sys.argv[1:]
     try:
         load(Path(source), Pins(Path(root)), Sizes(int(slots), int(peers)))
-    except Exception as error:  # noqa: BLE001 - whatever bcc raises becomes one line for the parent
+    except Exception as error:  # noqa: BLE001 - every error of bcc becomes one line for the parent
         print(f"loader: {error}", file=sys.stderr)
         return 1
     return 0

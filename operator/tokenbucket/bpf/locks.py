@@ -1,6 +1,6 @@
-"""Locks between processes: one agent at a time, and one writer of slots and filters at a time.
+"""Locks between processes: one agent, and one writer of slots and filters at a time.
 
-Locks of the kernel (flock): they end with the process that holds them, however it ends.
+The kernel releases these flock(2) locks when the process ends.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ FOLDER = Path("/run/tokenbucket")
 
 
 class LockedError(TokenBucketError):
-    """Another process holds a lock that is not waited for."""
+    """Another process holds the lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Locks:
-    """The locks of one folder of pins."""
+    """The locks of a pin folder."""
 
     name: str
     folder: Path = FOLDER
 
     @classmethod
     def of(cls, pins: Pins) -> Locks:
-        """The locks that go with these pins."""
+        """Return the locks of these pins."""
         return cls(quote(str(pins.root), safe=""))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Holds the right to write slots and filters; waits for it."""
+        """Hold the lock for writing slots and filters. Waits for the lock."""
         fd = self._open("slots")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -47,15 +47,15 @@ class Locks:
 
     @contextmanager
     def only_agent(self) -> Iterator[None]:
-        """Holds the right to be the agent. Raises LockedError when another one runs."""
+        """Hold the lock of the only agent. Raises LockedError if another agent runs."""
         fd = self._open("agent")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.read(fd, 32).decode().strip()
             os.close(fd)
-            where = f"as pid {holder} of the host or of its container"
-            raise LockedError(f"{self.folder}: another agent runs, {where}; stop it first") from error
+            where = f"pid {holder} in its PID namespace"
+            raise LockedError(f"{self.folder}: another agent is running ({where}); stop it first") from error
         try:
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())

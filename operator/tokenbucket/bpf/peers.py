@@ -1,8 +1,7 @@
-"""The peers of the slots: who has a bucket under a slot's, and what is in it.
+"""Reads the peers of the slots and the state of their buckets.
 
-One map holds those of all slots, and forgets what was used least recently. Its entries are the program's:
-nothing is written here. A slot that is given to another starts another epoch, whose peers are all new, so
-that what its last owner left is never found and makes room in time.
+One LRU map holds the peers of all slots. Only the program writes it. A slot that gets a new owner starts a
+new epoch, so its peers have no entries yet. The kernel evicts the entries of the earlier owner in time.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ _IPV4_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A peer of a slot, and the state of its bucket: theoretical arrival times in quanta."""
+    """A peer of a slot, and its bucket as theoretical arrival times in quanta."""
 
     prefix: IPv4Network | IPv6Network
     bytes_tat: int
     packets_tat: int
 
     def __str__(self) -> str:
-        """A single address without its length."""
+        """Return the prefix, or the address alone if the prefix is one address."""
         lone = self.prefix.prefixlen == self.prefix.max_prefixlen
         return str(self.prefix.network_address if lone else self.prefix)
 
 
 class Peers:
-    """The map of all peers, open. Use as a context manager."""
+    """The map of all peers. Use an instance as a context manager."""
 
     def __init__(self, pins: Pins) -> None:
-        """Opens the pinned map. Raises KernelError (ENOENT) when nothing is loaded."""
+        """Open the pinned map. Raises KernelError with ENOENT if it is not pinned."""
         self._fd = syscall.open_pin(pins.maps / PEERS)
 
     def __enter__(self) -> Self:
@@ -53,11 +52,11 @@ class Peers:
         self.close()
 
     def close(self) -> None:
-        """Closes the map. The pin stays."""
+        """Close the map. The pin stays."""
         os.close(self._fd)
 
     def of(self, slot: int, epoch: int) -> Iterator[Peer]:
-        """The peers of a slot in an epoch of its meters. Raises KernelError."""
+        """Yield the peers of a slot in an epoch. Reads the whole map. Raises KernelError."""
         wanted = struct.pack("=QI", epoch, slot)
         for key, value in syscall.items(self._fd, PEERS_MAP.key_size, PEERS_MAP.value_size, PEERS):
             if key.startswith(wanted):

@@ -1,4 +1,4 @@
-"""Where the kernel objects have their names, and whether they are what we think they are.
+"""Paths of the pinned maps and programs, and checks of the pins.
 
 ::
 
@@ -6,9 +6,9 @@
         maps/tb_config tb_meters tb_stats tb_owners tb_peers
         programs/<build>/at_egress_hook at_ingress_hook
 
-``<build>`` is a digest of the C source. Another build of the same layout takes over the maps, so that an
-upgrade keeps every bucket; another layout has a folder of its own.
-bcc takes whatever pin it finds without a look at its sizes, so they are checked here before it is trusted.
+``<build>`` is a digest of the C source. All builds of a layout version share its maps, so an upgrade keeps
+every bucket. Another layout version has another folder. bcc opens existing pins without a check of their
+sizes, so this module checks them before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HookProgram(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MapLayout:
-    """What a map must look like to be ours."""
+    """Type and sizes of a map of this layout version."""
 
     type: int
     value_size: int
@@ -57,7 +57,7 @@ MAPS = {
     "tb_stats": MapLayout(syscall.MapType.PERCPU_ARRAY, ctypes.sizeof(layout.Stats)),
     "tb_owners": MapLayout(syscall.MapType.ARRAY, ctypes.sizeof(layout.Owner)),
 }
-"""The maps that have an element for each slot."""
+"""The maps with one element for each slot."""
 PEERS = "tb_peers"
 PEERS_MAP = MapLayout(
     syscall.MapType.LRU_HASH, ctypes.sizeof(layout.Peer), key_size=ctypes.sizeof(layout.PeerKey)
@@ -67,20 +67,20 @@ PEERS_MAP = MapLayout(
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Room in the maps."""
+    """Capacity of the maps."""
 
     slots: int = DEFAULT_SLOTS
     peers: int = DEFAULT_PEERS
 
 
 def source_folder() -> Path:
-    """Folder of the C source: in the installed package, or in the repository beside it."""
+    """Return the folder of the C source, in the installed package or in the repository."""
     packaged = Path(__file__).parents[1] / "_bpf_source"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "bpf"
 
 
 def build_of(source: Path) -> str:
-    """Digest of a folder of C source: two builds are the same program exactly if it is the same."""
+    """Return the digest of a folder of C source, which identifies the build."""
     digest = hashlib.sha256()
     for path in sorted(source.glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -89,7 +89,7 @@ def build_of(source: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """The folder of one layout version."""
+    """The pins of this layout version below a root folder."""
 
     root: Path = ROOT
 
@@ -109,40 +109,41 @@ class Pins:
         return self.folder / "programs"
 
     def build(self, build: str) -> Path:
-        """Folder of one build's programs."""
+        """Return the folder of a build's programs."""
         return self.programs / build
 
     def has_build(self, build: str) -> bool:
-        """Whether that build is loaded. Its folder is renamed into place when complete."""
+        """Return whether a build is loaded."""
         return all((self.build(build) / name).exists() for name in HookProgram)
 
     def program_ids(self) -> set[int]:
-        """The kernel's numbers of all programs that are pinned here, of every layout version and build."""
+        """Return the ids of all pinned programs, of every layout version and build."""
         return {number for folder in self.root.glob("v*") for number in program_ids(folder)}
 
     def last_build(self) -> str | None:
-        """The build that was loaded last, if any is."""
+        """Return the build that was loaded last, or ``None``."""
         builds = sorted(_children(self.programs), key=lambda folder: folder.stat().st_mtime_ns)
         complete = [folder.name for folder in builds if self.has_build(folder.name)]
         return complete[-1] if complete else None
 
     def remove_other_builds(self, build: str) -> None:
-        """Unpins every build but one. Programs that a filter still uses live on until it is replaced."""
+        """Unpin every build except one. A program stays loaded until its last filter is replaced."""
         for other in _children(self.programs):
             if other.name != build:
                 shutil.rmtree(other)
 
     def remove(self) -> bool:
-        """Unpins everything of ours, of every layout version. Returns whether there was anything."""
+        """Unpin all objects of every layout version. Return whether there were any."""
         if not self.root.exists():
             return False
         shutil.rmtree(self.root)
         return True
 
     def check_maps(self) -> int | None:
-        """Verifies the maps that are pinned. Returns their number of slots, ``None`` when none is pinned.
+        """Check the pinned maps. Return their number of slots, or ``None`` if none is pinned.
 
-        Raises LoadError when a pin is not the map that this layout version says.
+        Raises:
+            LoadError: a pinned map does not have the type or the sizes of this layout version.
         """
         sizes = {info.max_entries for info in self._present(MAPS).values()}
         self._present({PEERS: PEERS_MAP})
@@ -157,7 +158,8 @@ class Pins:
         present = {name: info for name, info in found.items() if info}
         for name, info in present.items():
             if MapLayout(info.type, info.value_size, info.key_size) != maps[name]:
-                raise LoadError(f"{self.maps / name}: is not our map: {info}; run 'tokenbucket detach --all'")
+                problem = f"does not match this layout version: {info}"
+                raise LoadError(f"{self.maps / name}: {problem}; run 'tokenbucket detach --all'")
         return present
 
     def _map_info(self, name: str) -> syscall.MapInfo | None:
@@ -171,10 +173,7 @@ class Pins:
 
 
 def program_ids(folder: Path) -> set[int]:
-    """The kernel's numbers of all programs that are pinned in a layout version's folder.
-
-    Raises KernelError.
-    """
+    """Return the ids of all programs that are pinned in a layout version's folder. Raises KernelError."""
     ids = set()
     for path in folder.glob("programs/*/*"):
         with opened(path) as fd:
@@ -184,7 +183,7 @@ def program_ids(folder: Path) -> set[int]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """A pinned object's file descriptor, closed at the end."""
+    """Provide a file descriptor of a pinned object, and close it."""
     fd = syscall.open_pin(path)
     try:
         yield fd
@@ -201,7 +200,7 @@ class _StatFs(ctypes.Structure):
 
 
 def mount_bpffs(path: Path = BPFFS) -> None:
-    """Mounts a bpffs where there is none, as tc and bpftool do. Raises KernelError."""
+    """Mount a bpffs unless one is mounted, as tc and bpftool do. Raises KernelError."""
     libc = ctypes.CDLL(None, use_errno=True)
     info = _StatFs()
     if libc.statfs(os.fsencode(path), ctypes.byref(info)) == 0 and info.f_type == _BPFFS_MAGIC:

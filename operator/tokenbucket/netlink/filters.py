@@ -1,7 +1,7 @@
-"""Our tc filter: attach it, remove it, read it, and tell it from others'.
+"""tokenbucket's tc filter: attach, remove and read it.
 
-It is known by its priority, handle and name together, all fixed. Whatever else is on a hook is foreign and
-is never changed.
+Priority, handle and name together identify the filter. Any other filter on a hook is foreign, and tokenbucket
+never changes it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARENTS = {
     Hook.EGRESS: uapi.TC_H_CLSACT & 0xFFFF0000 | uapi.TC_H_MIN_EGRESS,
 }
 MAX_SLOT = 0xFFFF
-"""The kernel hands the program 16 bits of the class."""
+"""The program gets the 16 bits of the minor number of the class id."""
 
 _CLASS_BASE = 0x10000
 _BPF = "bpf"
@@ -35,7 +35,7 @@ _GONE = {errno.ENOENT, errno.ENODEV, errno.EINVAL}
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of ours."""
+    """A filter of tokenbucket."""
 
     ifindex: int
     hook: Hook
@@ -46,7 +46,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class ForeignFilter:
-    """A filter of somebody else."""
+    """A filter of another program."""
 
     ifindex: int
     hook: Hook
@@ -61,8 +61,9 @@ class ForeignFilter:
 
     @property
     def in_the_way(self) -> bool:
-        """Whether ours cannot be beside it: all filters of one priority have one kind and one protocol, and a
-        handle is taken only once.
+        """Whether the filter excludes tokenbucket's filter.
+
+        All filters of a priority have the same kind and protocol, and different handles.
         """
         if self.priority != PRIORITY:
             return False
@@ -82,16 +83,20 @@ class LinkFilters:
 
 
 class Filters:
-    """Filters of the interfaces that a connection reaches."""
+    """Filters of the interfaces in the namespace of a connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def attach(self, ifindex: int, hook: Hook, prog_fd: int, slot: int) -> None:
-        """Puts our filter on a hook, or replaces it there without a gap.
+        """Attach tokenbucket's filter to a hook, or replace it without a gap.
 
-        ``slot`` is 0 to :data:`MAX_SLOT`. Raises UnsupportedError when something foreign is in the way, and
-        KernelError.
+        ``slot`` is between 0 and :data:`MAX_SLOT`.
+
+        Raises:
+            UnsupportedError: a foreign filter or an ingress qdisc excludes the filter. Nothing is changed,
+                except that clsact may have been added.
+            KernelError: the kernel rejects the request.
         """
         if not 0 <= slot <= MAX_SLOT:
             raise ValueError(f"slot {slot} is not between 0 and {MAX_SLOT}")
@@ -109,32 +114,39 @@ class Filters:
         )
 
     def detach(self, ifindex: int, hook: Hook) -> None:
-        """Removes our filter and no other; fine where there is none. Clsact stays. Raises KernelError."""
+        """Remove tokenbucket's filter, if it exists. clsact stays. Raises KernelError."""
         if any(each.hook is hook for each in self.read(ifindex).ours):
             self._delete(ifindex, hook)
 
     def remove_empty_clsact(self, ifindex: int) -> None:
-        """Removes clsact if neither hook has any filter: only for leaving, since nothing tells who added it.
-        Raises KernelError.
+        """Remove clsact if neither hook has a filter.
+
+        Call this method only for uninstallation: clsact does not record which program added it.
+
+        Raises:
+            KernelError: the kernel rejects the request.
         """
         if not any(self._dump(ifindex, each) for each in Hook):
             delete_clsact(self._connection, ifindex)
 
     def read(self, ifindex: int, at_clsact: str | None = None) -> LinkFilters:
-        """The filters on both hooks; none for an interface that is gone. Raises KernelError.
+        """Return the filters on both hooks, or none if the interface does not exist.
 
-        ``at_clsact`` is the kind of qdisc in clsact's place, if that is known already.
+        ``at_clsact`` is the kind of the qdisc at ``TC_H_CLSACT``, if the caller knows it.
+
+        Raises:
+            KernelError: the kernel rejects the request.
         """
         ingress = self._hook_filters(ifindex, Hook.INGRESS)
         if at_clsact == INGRESS:
             return ingress
         egress = self._hook_filters(ifindex, Hook.EGRESS)
         if not at_clsact and _same(ingress, egress) and self._has_ingress_qdisc(ifindex):
-            return ingress  # which answers for its only hook, whichever is asked for
+            return ingress  # the ingress qdisc answers with its only hook for both
         return LinkFilters(ingress.ours + egress.ours, ingress.foreign + egress.foreign)
 
     def read_all(self) -> dict[int, LinkFilters]:
-        """By interface, the filters of those that have clsact or what takes its place. Raises KernelError."""
+        """Return the filters of interfaces with clsact or an ingress qdisc, by index. Raises KernelError."""
         kinds = kinds_at_clsact(self._connection)
         return {ifindex: self.read(ifindex, kind) for ifindex, kind in kinds.items()}
 
@@ -157,11 +169,11 @@ class Filters:
 
     def _make_room(self, ifindex: int, hook: Hook) -> None:
         there = ensure_clsact(self._connection, ifindex)
-        # Asked for its egress, the ingress qdisc takes the filter, and puts it on ingress.
+        # The ingress qdisc would accept an egress filter and run it on ingress.
         if there == INGRESS and hook is Hook.EGRESS:
             raise UnsupportedError(
-                f"{_subject(ifindex, hook)}: an ingress qdisc is in the place of clsact; "
-                "remove it, or let its owner use clsact"
+                f"{_subject(ifindex, hook)}: an ingress qdisc occupies the place of clsact; "
+                "remove it, or change its owner to clsact"
             )
         for foreign in self._hook_filters(ifindex, hook).foreign:
             if foreign.in_the_way:
@@ -180,7 +192,7 @@ def _subject(ifindex: int, hook: Hook) -> str:
 
 
 def _same(ingress: LinkFilters, egress: LinkFilters) -> bool:
-    """Whether two hooks hold the very same filters, of which there are some."""
+    """Return whether both hooks have the same filters, and at least one."""
 
     def content(filters: LinkFilters) -> Sequence[object]:
         ours = [(each.slot, each.prog_id) for each in filters.ours]
@@ -190,7 +202,7 @@ def _same(ingress: LinkFilters, egress: LinkFilters) -> bool:
 
 
 def _sorted(ifindex: int, hook: Hook, messages: Sequence[Message]) -> LinkFilters:
-    """Ours and foreign, from a dump, which has the order in which they run."""
+    """Return tokenbucket's and foreign filters of a dump, which has the order of execution."""
     parsed = [found for message in messages if (found := _parse(ifindex, hook, message.body))]
     first = next((place for place, found in enumerate(parsed) if isinstance(found, Filter)), 0)
     return LinkFilters(
@@ -207,7 +219,7 @@ def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | No
     _, _, handle, _, info = TC.unpack_from(body)
     found = attributes(body, TC.size)
     chain = u32(found.get(uapi.TCA_CHAIN)) or 0
-    if not handle or chain:  # the head of a list; or reached only from another filter
+    if not handle or chain:  # the head of a list, or a filter that only another filter jumps to
         return None
     kind = text(found.get(uapi.TCA_KIND, b""))
     options = attributes(found.get(uapi.TCA_OPTIONS, b"")) if kind == _BPF else {}

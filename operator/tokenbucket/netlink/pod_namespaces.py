@@ -1,4 +1,4 @@
-"""What is of interest inside pods' network namespaces, which is read by entering them."""
+"""Filters and queues inside pods' network namespaces, which are read by entering the namespaces."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ log = logging.getLogger(__name__)
 
 _ENDED = {errno.ENOENT, errno.EINVAL}
 _SEARCHED = 64
-"""Interfaces of a namespace that are searched for what is ours though they do not lead to the node: they did
-when it was put there. A pod may have made any number later."""
+"""Interfaces of a namespace that are searched although their peers are not on the node. The peers may
+have been there when an earlier agent attached a filter. A pod may have added any number of interfaces."""
 _TRIES = 3
-"""So often a namespace is looked into in vain before nothing waits for it any more."""
+"""Failed attempts after which a namespace counts as searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodNamespace:
-    """A pod's namespace: by index filters, root qdiscs and what is in clsact's place, of those interfaces
-    that lead to the node.
+    """A pod's namespace: filters, root qdiscs and kinds at ``TC_H_CLSACT``, by index of the interface.
 
-    The pod may have made any number of others.
+    Contains only interfaces whose peers are on the node. A pod may have added any number of others.
     """
 
     namespace: Namespace
@@ -41,25 +40,28 @@ class PodNamespace:
     at_clsact: Mapping[int, str]
 
     def in_the_way(self, ifindex: int) -> str:
-        """What keeps a filter of ours from what this interface sends; empty where nothing is known to."""
+        """Return the text of the qdisc or filter that excludes an egress filter, or an empty text."""
         if self.at_clsact.get(ifindex) == INGRESS:
-            return "an ingress qdisc is in the place of clsact"
+            return "an ingress qdisc occupies the place of clsact"
         foreign = self.filters.get(ifindex, LinkFilters()).foreign
         there = next((each for each in foreign if each.hook is Hook.EGRESS and each.in_the_way), None)
         return f"a foreign {there} is in the way" if there else ""
 
     @property
     def with_ours(self) -> set[int]:
-        """Interfaces that have something of ours."""
+        """Indexes of the interfaces with a filter or queue of tokenbucket."""
         filters = {ifindex for ifindex, found in self.filters.items() if found.ours}
         return filters | {ifindex for ifindex, root in self.roots.items() if root.ours}
 
 
 class PodNamespaces:
-    """Those that were entered, by number, as of when they were last read."""
+    """The pods' namespaces that were entered, as they were last read."""
 
     def __init__(self, connection: Connection, ends: Callable[[int], Collection[int]]) -> None:
-        """``ends`` gives the indexes of a namespace's interfaces whose other ends are on the node."""
+        """Read by ``connection``.
+
+        ``ends`` returns the indexes of a namespace's interfaces whose peers are on the node.
+        """
         self._connection = connection
         self._ends = ends
         self._known: dict[int, PodNamespace] = {}
@@ -67,51 +69,55 @@ class PodNamespaces:
         self._stale: set[int] = set()
         self._to_search = False
         self._unsearched: dict[int, int] | None = None
-        """Where the search has failed, and how often; ``None`` before the first."""
+        """Failed searches by namespace; ``None`` before the first search."""
         self._unreadable: set[int] = set()
-        """Known ones that could not be read the last time."""
+        """Known namespaces that could not be read the last time."""
 
     @property
     def known(self) -> Mapping[int, PodNamespace]:
-        """Those entered so far, but for those that have ended."""
+        """The namespaces that were entered and still exist, by number."""
         return MappingProxyType(self._known)
 
     @property
     def searched(self) -> bool:
-        """Whether what an agent before has left in any namespace is known too, as far as it can be."""
+        """Whether all namespaces were searched for filters and queues of an earlier agent."""
         return self._unsearched is not None and all(tries >= _TRIES for tries in self._unsearched.values())
 
     def enter(self, nsid: int) -> PodNamespace | None:
-        """The namespace of this number, read unless it is known; ``None`` where no path leads there.
+        """Return the namespace with this number, reading it if it is unknown or stale.
 
-        Raises KernelError, EPERM without the right to enter; what was known is still known then, and stale.
+        Returns ``None`` if no path leads to the namespace.
+
+        Raises:
+            KernelError: with EPERM without SYS_ADMIN. A known namespace stays known and stale.
         """
         if nsid not in self._known or nsid in self._stale:
             self._read_known(nsid)
         return self._known.get(nsid)
 
     def note(self, nsid: int) -> None:
-        """Something has changed inside."""
+        """Mark a namespace stale."""
         self._stale.add(nsid)
 
     def forget(self, nsid: int) -> None:
-        """A number is another's, or nobody's."""
+        """Forget a number: it is free, or another namespace has it."""
         self._known.pop(nsid, None)
         self._namespaces = None
 
     def note_all(self) -> None:
-        """Anything may have changed."""
+        """Mark all namespaces stale."""
         self._stale.update(self._known)
         self._namespaces = None
 
     def search(self) -> None:
-        """The next refresh looks for what an agent before has left in any namespace, where none has yet."""
+        """Let the next refresh search the namespaces that were not searched yet."""
         self._to_search = self._unsearched is None or bool(self._unsearched)
 
     def refresh(self) -> None:
-        """Reads again what is known and stale. One that cannot be read is as it was, and still stale.
+        """Read the stale namespaces again. A namespace that cannot be read stays as it was, and stale.
 
-        Raises KernelError when nobody can tell which there are.
+        Raises:
+            KernelError: the namespaces cannot be listed.
         """
         self._stale &= self._known.keys()
         for nsid in tuple(self._stale):
@@ -139,7 +145,7 @@ class PodNamespaces:
             try:
                 self._read(nsid, self._ends(nsid), _SEARCHED)
             except KernelError as error:
-                if error.errno == errno.EPERM:  # then no agent has been there
+                if error.errno == errno.EPERM:  # then no agent has entered a namespace
                     return
                 self._unsearched[nsid] = (before or {}).get(nsid, 0) + 1
                 if self._unsearched[nsid] == 1:
@@ -161,7 +167,7 @@ class PodNamespaces:
         namespace = self._numbered().get(nsid)
         found = _look_into(namespace, ifindexes, others)
         if namespace and not found:
-            # Or the process has ended by whose path it was known, and others have not.
+            # The process with the cached /proc path may have ended while the namespace still exists.
             self._namespaces = None
             found = _look_into(self._numbered().get(nsid), ifindexes, others)
         self._known.pop(nsid, None)
@@ -171,7 +177,7 @@ class PodNamespaces:
 
 
 def _look_into(namespace: Namespace | None, ifindexes: Collection[int], others: int) -> PodNamespace | None:
-    """``None`` where it has ended, or the path to it."""
+    """Return the namespace, or ``None`` if it has ended or its path no longer leads to it."""
     try:
         return read_pod_namespace(namespace, ifindexes, others) if namespace else None
     except KernelError as error:
@@ -181,8 +187,10 @@ def _look_into(namespace: Namespace | None, ifindexes: Collection[int], others: 
 
 
 def read_pod_namespace(namespace: Namespace, ifindexes: Collection[int], others: int = 0) -> PodNamespace:
-    """Enters a namespace and looks at those interfaces, and at so many others, the oldest first. Raises
-    KernelError.
+    """Enter a namespace and read these interfaces, and up to ``others`` more, the oldest first.
+
+    Raises:
+        KernelError: the namespace cannot be entered or read.
     """
     with inside(namespace) as connection:
         there = kinds_at_clsact(connection)

@@ -1,4 +1,4 @@
-"""Limits attached by hand to any interface, without pods: the use of the proof of concept."""
+"""Limits of devices: any interface, attached by command instead of by policy."""
 
 from __future__ import annotations
 
@@ -29,32 +29,36 @@ NAMED_NAMESPACES = Path("/run/netns")
 
 
 class TakenError(TokenBucketError):
-    """The hook has a limit of ours that is not this device's."""
+    """The hook has a limit of a pod or of another device, or all slots are in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An interface of a namespace."""
+    """An interface in a network namespace."""
 
     namespace: Namespace
     name: str
 
     def key(self, direction: Direction) -> SlotKey:
-        """Identity of its limit."""
+        """Return the identity of the device's limit."""
         return SlotKey(DeviceId(self.namespace.inode, self.name), direction)
 
 
 def device(name: str, netns: str | None) -> Device:
-    """The interface of that name; ``netns`` is a name in /run/netns or a path. Raises KernelError."""
+    """Return the device; ``netns`` is a name in /run/netns or a path. Raises KernelError."""
     if netns is None:
         return Device(own_namespace(), name)
     return Device(namespace_at(Path(netns) if "/" in netns else NAMED_NAMESPACES / netns), name)
 
 
 def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> None:
-    """Limits an interface, or changes its limit and keeps its tokens.
+    """Limit an interface, or change its limit and keep its tokens.
 
-    Raises TakenError when a pod's limit is on that hook, KernelError, LoadError and UnsupportedError.
+    Raises:
+        TakenError: the hook has another limit, or all slots are in use. Nothing is changed.
+        KernelError: the interface does not exist, or the kernel rejects a request.
+        LoadError: the program cannot be loaded.
+        UnsupportedError: a foreign filter excludes the filter. The slot is free again.
     """
     build = ensure_loaded(pins)
     key = target.key(direction)
@@ -80,7 +84,7 @@ def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> 
 
 
 def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
-    """Lifts the limits of an interface. Returns whether there were any. Raises KernelError."""
+    """Remove the limits of an interface. Return whether there were any. Raises KernelError."""
     keys = {target.key(direction): device_hook(direction) for direction in directions}
     with Locks.of(pins).writing(), Slots(pins) as slots, connect(target.namespace.path) as connection:
         mine = {index: slot.owner.key for index, slot in slots.read().items() if slot.owner.key in keys}
@@ -101,13 +105,14 @@ def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
 
 
 def detach_all(pins: Pins) -> int:
-    """Removes every pin, and every filter and queue of ours on this machine. Returns the number of filters
-    removed.
+    """Remove all pins, filters and queues of tokenbucket. Return the number of removed filters.
 
-    In other namespaces those count as ours that run a program of these pins: what an agent with other pins
-    has there is its own. A namespace that may not be entered is left out: nothing was put there either.
+    In other namespaces, only filters that run a program of these pins are removed: other filters belong to
+    an agent with other pins. A namespace that this process may not enter is skipped: it has no filters.
 
-    Raises LockedError while an agent runs, because it would put them back, and KernelError.
+    Raises:
+        LockedError: an agent is running, and would attach the filters again.
+        KernelError: the kernel rejects a request.
     """
     locks = Locks.of(pins)
     with locks.only_agent(), locks.writing():
@@ -125,13 +130,17 @@ def _detach_all_in(namespace: Namespace, programs: set[int]) -> int:
         with connect(namespace.path) as connection:
             return _detach_all_by(connection, programs)
     except KernelError as error:
-        if error.errno in {errno.ENOENT, errno.EINVAL, errno.EPERM}:  # ended meanwhile, or not for us
+        if error.errno in {
+            errno.ENOENT,
+            errno.EINVAL,
+            errno.EPERM,
+        }:  # the namespace has ended, or entering is not permitted
             return 0
         raise
 
 
 def _detach_all_by(connection: Connection, programs: set[int] | None) -> int:
-    """``programs`` are those whose filters go; ``None`` is all of ours, also what lost its pins."""
+    """Remove the filters of these programs, or with ``None`` all of tokenbucket, even without pins."""
     filters = Filters(connection)
     found = filters.read_all()
     ours = [
@@ -151,7 +160,7 @@ def _detach_all_by(connection: Connection, programs: set[int] | None) -> int:
 
 
 def _is_of_a_pod(connection: Connection, ifindex: int) -> bool:
-    """Whether it leads to another namespace. Such an interface may have had a limit before."""
+    """Return whether an interface leads to another namespace: it may have had a limit before."""
     link = read_link(connection, ifindex)
     return link is not None and link.nsid is not None
 
@@ -178,5 +187,5 @@ def _refuse_if_taken(filters: Filters, slots: Slots, link: Link, direction: Dire
         slot = slots.resolve_slot(ours.slot, ours.prog_id)
         if ours.hook is device_hook(direction) and slot not in {index, NO_SLOT}:
             raise TakenError(
-                f"{link.name} {direction}: has a limit already, in slot {ours.slot}; see 'tokenbucket status'"
+                f"{link.name} {direction}: already has a limit, in slot {ours.slot}; see 'tokenbucket status'"
             )

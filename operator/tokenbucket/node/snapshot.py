@@ -1,4 +1,4 @@
-"""What is in force, from the kernel's state alone: works with or without an agent."""
+"""Reads the enforced limits from the kernel's state, with or without an agent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tokenbucket.netlink.view import View
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """One hook where a limit is enforced."""
+    """A hook of an interface with a limit."""
 
     interface: str
     hook: Hook
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """One limit and the state of its bucket at one moment."""
+    """A limit and the state of its bucket at ``now_ns``."""
 
     index: int
     slot: Slot
@@ -37,14 +37,17 @@ class InForce:
     stats: Stats
     now_ns: int
     peers: tuple[Peer, ...] = ()
-    """Its peers that have used their bucket, where they were asked for."""
+    """The peers with an entry, if requested."""
 
 
 def snapshot(pins: Pins, *, with_peers: bool = False) -> list[InForce]:
-    """All limits in the slots, in order of their subject. Raises KernelError (ENOENT) when nothing is
-    loaded, LoadError when the pins are not ours.
+    """Return the limits of all slots, ordered by subject and direction.
 
-    ``with_peers`` reads the whole map of peers for each limit that has any.
+    ``with_peers`` reads the whole map of peers for each limit with perPeer.
+
+    Raises:
+        KernelError: with ENOENT if no maps are pinned.
+        LoadError: a pinned map does not match this layout version.
     """
     with Slots(pins) as slots, Peers(pins) as peers:
         found = slots.read()
@@ -69,13 +72,13 @@ def snapshot(pins: Pins, *, with_peers: bool = False) -> list[InForce]:
 
 
 def unmetered_packets(pins: Pins) -> int:
-    """Packets that passed because their filter named no slot in use: a sign of trouble."""
+    """Return the packets that passed because their filter refers to no slot in use: a sign of a fault."""
     with Slots(pins) as slots:
         return slots.stats(0).unmetered_packets
 
 
 def _places(slots: dict[int, Slot], programs: set[int]) -> dict[int, set[Place]]:
-    """Hooks by slot: in this namespace, in those of devices of ours, and in pods' where packets wait."""
+    """Return hooks by slot, in this namespace and in those of devices and of delayed pods."""
     subjects = [slot.owner.key.subject for slot in slots.values()]
     inodes = {subject.netns_inode for subject in subjects if isinstance(subject, DeviceId)}
     if any(_is_inside(slot) for slot in slots.values()):
@@ -105,7 +108,7 @@ def _hooks(namespace: Namespace, programs: set[int]) -> Iterator[tuple[int, Plac
         with connect(namespace.path) as connection:
             view = View(connection)
             view.refresh()
-    except KernelError:  # the namespace has ended meanwhile
+    except KernelError:  # the namespace has ended
         return
     for ifindex, filters in view.filters.items():
         for ours in (each for each in filters.ours if each.prog_id in programs):
