@@ -33,7 +33,7 @@ _TYPES = {dict: "object", list: "list", str: "string", bool: "bool", int: "int",
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One value that can be set."""
+    """One Helm value."""
 
     key: str
     default: Any
@@ -45,7 +45,7 @@ class Row:
 
 
 def rows(text: str) -> list[Row]:
-    """Every value that is explained, in the file's order."""
+    """Return every explained value, in the order of the file."""
     root = yaml.compose(text, yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
     return list(_rows(root, "", text.splitlines()))
@@ -68,7 +68,7 @@ def _construct(node: yaml.Node) -> Any:
 
 
 def _explanation(lines: list[str], line: int) -> str:
-    """What the comment that ends above a line says; nothing when it does not begin with the mark."""
+    """Return the comment that ends above a line, or nothing if it does not start with the mark."""
     above: list[str] = []
     while line and (text := lines[line := line - 1].strip()).startswith("#"):
         if text.startswith(_MARK):
@@ -78,13 +78,13 @@ def _explanation(lines: list[str], line: int) -> str:
 
 
 def table(text: str) -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     head = ["| value | type | default | meaning |", "|---|---|---|---|"]
     return "\n".join([*head, *map(str, rows(text))]) + "\n"
 
 
 def readme(current: str, values: str) -> str:
-    """The README with its table replaced."""
+    """Return the README with its table replaced."""
     before, _, rest = current.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table(values)}\n{END}{after}"

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/reference/metrics.md, from what is exposed."""
+"""Write the tables of docs/reference/metrics.md, from the metrics of the code."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ END = "<!-- end of the table -->"
 
 
 def row(measure: Measure[Any]) -> str:
-    """One line of a table."""
+    """Return one line of a table."""
     labels = ", ".join(f"`{label}`" for label in measure.labels) or "-"
     return f"| `{measure.name}` | {measure.kind} | {labels} | {measure.meaning} |"
 
 
 def table(measures: Iterable[Measure[Any]]) -> str:
-    """In Markdown."""
+    """Return a table in Markdown."""
     return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *map(row, measures)])
 
 
 def page(current: str) -> str:
-    """The page with its tables replaced."""
+    """Return the page with its tables replaced."""
     for name, measures in TABLES.items():
         begin = f"<!-- {name}: written by 'make generate' -->"
         before, found, rest = current.partition(begin)
