@@ -42,7 +42,7 @@ from cluster.lifecycle import down, up_without_nodes
 from cluster.versions import versions
 from tests.e2e import release
 from tests.e2e.release import Release, policy
-from tokenbucket.agent.cluster import AgentOptions
+from tokenbucket.agent.options import AgentOptions
 
 STARTS_PER_S = 8.0
 """As many agents as two CPUs can start, which elsewhere have a node each."""

@@ -16,7 +16,8 @@ import fleet_kernel
 import kopf
 
 import tokenbucket.agent.cluster
-from tokenbucket.agent.cluster import AgentOptions, ClusterSource
+from tokenbucket.agent.cluster import ClusterSource
+from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.apiserver import client, watch
 from tokenbucket.apiserver.client import Client

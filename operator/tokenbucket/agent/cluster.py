@@ -9,42 +9,21 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from tokenbucket.agent.objects import ThisNode, policy_reader, read_node, read_pod, read_switch
-from tokenbucket.agent.outcome import Outcome
-from tokenbucket.agent.source import DesiredInput
+from tokenbucket.agent.options import AgentOptions
+from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.cni.results import CniResults
-from tokenbucket.core.api.enforcement import MISSING, EnforcementConfig, EnforcementSetting
+from tokenbucket.core.api.enforcement import Enforcement, EnforcementConfig
 from tokenbucket.core.api.pod import Pod
 from tokenbucket.core.api.policy import Mode, Policy, Refused
 from tokenbucket.core.status.node_status import Situation
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class AgentOptions:
-    """Who the agent is and what it may do."""
-
-    node: str
-    namespace: str
-    """Of the release."""
-    pod: str
-    switch: str
-    """Name of the release's ConfigMap."""
-    protected: frozenset[str] = frozenset()
-    readiness_gates: bool = False
-    remove_taint: bool = False
-    start_jitter_s: float = 0.0
-    report_spread_s: float = 2.0
-    probe_host: str = "127.0.0.1"
-    probe_port: int = 10473
-    cni_results: Path = Path("/var/lib/cni/results")
 
 
 class ClusterSource:
@@ -79,9 +58,7 @@ class ClusterSource:
         """After the last pass."""
         self.asked_at = time.monotonic()
         """When the loop last asked for its wishes."""
-        self._of_release = self._of_node = EnforcementSetting()
-        self._enforcement = Mode.ENFORCE
-        self._cleanup = False
+        self._enforcement = Enforcement()
         self.clean = False
         self.told: Callable[[], None] = lambda: None
         """Called after each pass."""
@@ -114,35 +91,26 @@ class ClusterSource:
         self.asked_at = time.monotonic()
         if not all(watch.store.synced.is_set() for watch in self.watches):
             return None
-        self._read_switch()
+        self._read_enforcement()
         policies = tuple(each for each in self.policies.values() if isinstance(each, Policy))
-        return DesiredInput(policies, self._pods(), self._switched(), self._cleanup)
+        return DesiredInput(policies, self._pods(), self._enforcement.mode, self._enforcement.cleanup)
 
-    def _read_switch(self) -> None:
-        before = self.problem
-        if switch := self.switch.get(self.options.namespace, self.options.switch):
-            self._of_release = switch.word.after(self._of_release)
-            self._cleanup = switch.cleanup
-        elif not self._cleanup:  # then it goes with the release, while agents may still run
-            self._of_release = MISSING.after(self._of_release)
-        if node := self.node.get("", self.options.node):
-            self._of_node = node.word.after(self._of_node)
-        if self.problem and self.problem != before:
-            log.error("switch not understood", extra={"error": self.problem})
-
-    def _switched(self) -> Mode:
-        """What the switch says. A change of it is logged: whoever looks for a cause finds it there."""
+    def _read_enforcement(self) -> None:
+        """Read the enforcement mode, and log a change of it and each new problem."""
         before = self._enforcement
-        self._enforcement = self._of_node.mode or self._of_release.mode or Mode.ENFORCE
-        if self._enforcement is not before:
-            by = "the node's label" if self._of_node.mode else "the ConfigMap"
-            log.warning("enforcement switched", extra={"before": before, "now": self._enforcement, "by": by})
-        return self._enforcement
+        node = self.node.get("", self.options.node)
+        config = self.switch.get(self.options.namespace, self.options.switch)
+        now = self._enforcement = before.update(config, node.word if node else None)
+        if now.problem and now.problem != before.problem:
+            log.error("enforcement setting rejected", extra={"error": now.problem})
+        if now.mode is not before.mode:
+            fields = {"before": before.mode, "now": now.mode, "by": now.decided_by}
+            log.warning("enforcement switched", extra=fields)
 
     @property
     def problem(self) -> str:
-        """What is wrong with the kill switch."""
-        return "; ".join(filter(None, (self._of_release.problem, self._of_node.problem)))
+        """Why the enforcement settings are invalid; empty if they are valid."""
+        return self._enforcement.problem
 
     def _pods(self) -> tuple[Pod, ...]:
         """Pods, each with the addresses that the container runtime gave it last, if it says so.

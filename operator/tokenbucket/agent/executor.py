@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from tokenbucket.agent.actions import LOG_EVENTS, SlotAction, affected_limits, log_fields
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.repairs import ALLOWED, Repairs
 from tokenbucket.bpf.programs import Programs
@@ -34,6 +33,9 @@ from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.view import View
 
 log = logging.getLogger(__name__)
+
+SlotAction = WriteSlot | Attach | Detach | FreeSlot
+_LOG_EVENTS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit lifted"}
 
 
 @dataclass(slots=True)
@@ -160,14 +162,14 @@ class Executor:
         except (UnsupportedError, KernelError) as error:
             self._record_failure(action, error, keys, done)
             return False
-        log.info(LOG_EVENTS[type(action)], extra=log_fields(action, self.view.name_of))
+        log.info(_LOG_EVENTS[type(action)], extra=_log_fields(action, self.view.name_of))
         return True
 
     def _record_failure(
         self, action: SlotAction, error: TokenBucketError, keys: Mapping[HookPoint, SlotKey], done: Done
     ) -> None:
         if isinstance(error, KernelError):
-            log.warning("action failed", extra={"action": LOG_EVENTS[type(action)], "error": str(error)})
+            log.warning("action failed", extra={"action": _LOG_EVENTS[type(action)], "error": str(error)})
             self.view.invalidate_all()
         affected = affected_limits(action, keys)
         if isinstance(action, Attach) and action.point.interface.namespace:
@@ -223,3 +225,33 @@ class Executor:
             if upgrades_layout:
                 self.slots.carry_over_charges(index)
         self._attached[point] = index
+
+
+def affected_limits(action: SlotAction, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:
+    """Return the limits that are not enforced without an action. ``keys`` are the limits by their points."""
+    match action:
+        case WriteSlot(_, slot):
+            return {slot.owner.key}
+        case Attach(point):
+            return {keys[point]}
+    return set()
+
+
+def _log_fields(action: SlotAction, name_of: Callable[[Interface], str]) -> dict[str, object]:
+    """Return the fields of an action's log line."""
+    match action:
+        case WriteSlot(index, slot, fresh):
+            rates = {"bits_per_s": slot.config.bits_per_s, "packets_per_s": slot.config.packets_per_s}
+            return {
+                "limit": slot.owner.key,
+                "policy": slot.owner.policy,
+                "slot": index,
+                "new": fresh,
+                "observes": slot.config.observe,
+            } | rates
+        case Attach(point, index):
+            return {"interface": name_of(point.interface), "hook": point.hook, "slot": index}
+        case Detach(point):
+            return {"interface": name_of(point.interface), "hook": point.hook}
+        case FreeSlot(index):
+            return {"slot": index}

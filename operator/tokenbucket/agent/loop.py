@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.observer import Observer
-from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.schedule import Again, Schedule
 from tokenbucket.agent.signals import StopSignals
-from tokenbucket.agent.source import DesiredInput, Source
+from tokenbucket.agent.source import DesiredInput, Outcome, Source
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks

@@ -1,8 +1,9 @@
-"""What is chosen of an agent with a cluster and without one."""
+"""Options of the agent, apart from the modules that use them: their libraries are large."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +13,23 @@ class MetricsOptions:
     host: str
     port: int
     per_pod: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """Who the agent is and what it may do."""
+
+    node: str
+    namespace: str
+    """Of the release."""
+    pod: str
+    switch: str
+    """Name of the release's ConfigMap."""
+    protected: frozenset[str] = frozenset()
+    readiness_gates: bool = False
+    remove_taint: bool = False
+    start_jitter_s: float = 0.0
+    report_spread_s: float = 2.0
+    probe_host: str = "127.0.0.1"
+    probe_port: int = 10473
+    cni_results: Path = Path("/var/lib/cni/results")

@@ -6,8 +6,7 @@ import enum
 import time
 from dataclasses import dataclass, field
 
-from tokenbucket.agent.outcome import Outcome
-from tokenbucket.agent.source import DesiredInput
+from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.status.node_status import Situation
 

@@ -11,12 +11,10 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tokenbucket.agent.actions import affected_limits
-from tokenbucket.agent.executor import Done, Executor
+from tokenbucket.agent.executor import Done, Executor, affected_limits
 from tokenbucket.agent.locate import Locator
 from tokenbucket.agent.observer import Observer
-from tokenbucket.agent.outcome import Outcome
-from tokenbucket.agent.source import DesiredInput
+from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.core.planning.capabilities import Capabilities

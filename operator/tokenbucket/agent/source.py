@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tokenbucket.agent.outcome import Outcome
 from tokenbucket.core.api.pod import Pod
 from tokenbucket.core.api.policy import Mode, Policy
+from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.planning.desired import Deviation, InForce
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,21 @@ class DesiredInput:
     enforcement: Mode = Mode.ENFORCE
     cleanup: bool = False
     """Remove everything of ours from this node, and stay away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass did. Not ``complete``: something failed that may work when tried again."""
+
+    actions: int
+    complete: bool
+    findings: tuple[Deviation, ...]
+    in_force: Mapping[SlotKey, InForce]
+    """The limits that are attached wherever they should be."""
+    fq: bool
+    """Whether the kernel can hold packets back."""
+    waits: bool = False
+    """Something is left to do that nothing but time makes possible, and that no event will tell of."""
 
 
 class Source(Protocol):

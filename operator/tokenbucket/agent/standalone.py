@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from tokenbucket.agent.outcome import Outcome
-from tokenbucket.agent.source import DesiredInput
+from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.errors import Problem, SpecError
 from tokenbucket.manifests.folder import Folder, Manifests
 from tokenbucket.manifests.watch import FolderWatch

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
-from tokenbucket.agent import loop
-from tokenbucket.agent.options import MetricsOptions
-from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
-from tokenbucket.agent.standalone import FolderSource
+from tokenbucket.agent.options import AgentOptions, MetricsOptions
+from tokenbucket.agent.run import run_in_cluster, run_standalone
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
 from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import (
@@ -118,7 +115,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     set_up_logs(options)
     if options.manifests:
-        _run_standalone(options)
+        run_standalone(options.manifests, options.pins, _sizes(options), _metrics(options))
     elif options.node:
         _run_in_cluster(options)
     else:
@@ -133,22 +130,7 @@ def _metrics(options: argparse.Namespace) -> MetricsOptions | None:
     return MetricsOptions(host, port, options.pod_metrics)
 
 
-def _run_standalone(options: argparse.Namespace) -> None:
-    passes, metrics = ReconcileStats(), _metrics(options)
-    with ExitStack() as stack:
-        if metrics:
-            from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
-
-            exposition = Exposition(options.pins, passes, lambda: passes.counts[Result.COMPLETE] > 0)
-            stack.enter_context(exposition.serve(metrics))
-        loop.run(lambda: FolderSource(options.manifests), options.pins, _sizes(options), passes)
-
-
 def _run_in_cluster(options: argparse.Namespace) -> None:
-    # kopf and its HTTP client are 20 MiB that a standalone agent has no use for.
-    from tokenbucket.agent import in_cluster  # noqa: PLC0415
-    from tokenbucket.agent.cluster import AgentOptions  # noqa: PLC0415
-
     host, port = options.probe_address
     settings = AgentOptions(
         node=options.node,
@@ -164,7 +146,7 @@ def _run_in_cluster(options: argparse.Namespace) -> None:
         probe_port=port,
         cni_results=options.cni_results,
     )
-    in_cluster.run(settings, options.pins, _sizes(options), _metrics(options))
+    run_in_cluster(settings, options.pins, _sizes(options), _metrics(options))
 
 
 def _slots(text: str) -> int:

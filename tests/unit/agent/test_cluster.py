@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_api import FakeApi
-from tokenbucket.agent.cluster import AgentOptions, ClusterSource
+from tokenbucket.agent.cluster import ClusterSource
+from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.source import DesiredInput
 from tokenbucket.core.api.enforcement import NODE_LABEL
 from tokenbucket.core.api.pod import Pod, PodId

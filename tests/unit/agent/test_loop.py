@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from tokenbucket.agent import loop
-from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.schedule import Again
 from tokenbucket.agent.signals import StopSignals
-from tokenbucket.agent.source import DesiredInput
+from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
 

@@ -14,10 +14,9 @@ import pytest
 
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.observer import Observer
-from tokenbucket.agent.outcome import Outcome
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconciler import Reconciler
-from tokenbucket.agent.source import DesiredInput
+from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, Rate

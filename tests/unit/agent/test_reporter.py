@@ -17,7 +17,8 @@ import pytest
 
 from tests.unit.fake_api import FakeApi, Seen
 from tokenbucket.agent import reporter as reporter_module
-from tokenbucket.agent.cluster import AgentOptions, ClusterSource
+from tokenbucket.agent.cluster import ClusterSource
+from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.agent.source import DesiredInput
 from tokenbucket.apiserver.resources import PODS, REPORTS

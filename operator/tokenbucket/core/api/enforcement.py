@@ -1,9 +1,9 @@
-"""The kill switch: how far limits go on this node, whatever the policies say."""
+"""The enforcement mode of a node: the ConfigMap of the release and the node's label, above all policies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenbucket.core.api.policy import Mode
 
@@ -13,47 +13,86 @@ _MODES = {mode.value.lower(): mode for mode in Mode}
 
 @dataclass(frozen=True, slots=True)
 class EnforcementSetting:
-    """What one of the two places says that decide: the ConfigMap of the release, or the node's label."""
+    """The mode that one place sets: the ConfigMap of the release, or the node's label."""
 
     mode: Mode | None = None
-    """``None`` where it says nothing."""
+    """None if the place sets no mode."""
     problem: str = ""
-    """What is wrong with it."""
+    """Why the value is invalid; empty if it is valid."""
 
-    def after(self, before: EnforcementSetting) -> EnforcementSetting:
-        """This word; where it is not understood, the one ``before`` stays."""
-        return EnforcementSetting(before.mode, self.problem) if self.problem else self
+    def or_previous(self, previous: EnforcementSetting) -> EnforcementSetting:
+        """Return this setting or, if it is invalid, the previous mode with this problem."""
+        return EnforcementSetting(previous.mode, self.problem) if self.problem else self
 
 
-MISSING = EnforcementSetting(
-    problem="ConfigMap: is missing; till then it is as before, or Enforce for an agent that starts"
+_MISSING = EnforcementSetting(
+    problem="ConfigMap: is missing; the previous mode stays, or Enforce for an agent that starts"
 )
-"""Somebody has deleted the release's."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnforcementConfig:
-    """What the release's ConfigMap says."""
+    """The ConfigMap of the release."""
 
-    word: EnforcementSetting = EnforcementSetting()
+    setting: EnforcementSetting = EnforcementSetting()
     cleanup: bool = False
-    """Nothing of ours is to stay on any node."""
+    """Whether all agents must remove everything that tokenbucket installed on their nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enforcement:
+    """The settings of both places. An invalid setting keeps the previous mode of its place."""
+
+    release: EnforcementSetting = EnforcementSetting()
+    node: EnforcementSetting = EnforcementSetting()
+    cleanup: bool = False
+
+    def update(self, config: EnforcementConfig | None, node: EnforcementSetting | None) -> Enforcement:
+        """Return the enforcement after these readings. ``config`` is None if the ConfigMap is missing, and
+        ``node`` is None if the agent does not know its node.
+        """
+        release = self.release
+        if config:
+            release = config.setting.or_previous(release)
+        elif not self.cleanup:  # during a cleanup the ConfigMap goes with the release
+            release = _MISSING.or_previous(release)
+        return replace(
+            self,
+            release=release,
+            node=node.or_previous(self.node) if node else self.node,
+            cleanup=config.cleanup if config else self.cleanup,
+        )
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of the node: the label's or, if it sets none, the ConfigMap's."""
+        return self.node.mode or self.release.mode or Mode.ENFORCE
+
+    @property
+    def decided_by(self) -> str:
+        """The place that sets the mode."""
+        return "the node's label" if self.node.mode else "the ConfigMap"
+
+    @property
+    def problem(self) -> str:
+        """Why settings are invalid; empty if both are valid."""
+        return "; ".join(filter(None, (self.release.problem, self.node.problem)))
 
 
 def parse_enforcement_config(data: Mapping[str, object]) -> EnforcementConfig:
-    """Reads the data of the ConfigMap."""
+    """Parse the data of the ConfigMap."""
     cleanup = str(data.get("cleanup", "")).lower() == "true"
     return EnforcementConfig(parse_setting("ConfigMap: enforcement", data.get("enforcement", "")), cleanup)
 
 
 def parse_setting(place: str, word: object) -> EnforcementSetting:
-    """Reads Enforce, Observe or Off in any case. ``None``: the place says nothing."""
+    """Parse Enforce, Observe or Off, in any case. None means that the place sets no mode."""
     if word is None:
         return EnforcementSetting()
     mode = _MODES.get(word.lower()) if isinstance(word, str) else None
     if mode is None:
         words = ", ".join(mode.value for mode in Mode)
         return EnforcementSetting(
-            problem=f"{place}: {word!r} must be one of {words}; until then it is as before"
+            problem=f"{place}: {word!r} must be one of {words}; the previous mode stays"
         )
     return EnforcementSetting(mode)

@@ -1,0 +1,53 @@
+"""Composition of the agent, with a folder of manifests or with the API server as its source."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from tokenbucket.agent import loop
+from tokenbucket.agent.options import AgentOptions, MetricsOptions
+from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
+from tokenbucket.agent.standalone import FolderSource
+from tokenbucket.bpf.pins import Pins, Sizes
+
+
+def run_standalone(manifests: Path, pins: Pins, sizes: Sizes, metrics: MetricsOptions | None) -> None:
+    """Run the agent without a cluster until a signal stops it. Limits stay enforced.
+
+    Raises SpecError if the folder does not exist, and what :func:`tokenbucket.agent.loop.run` raises.
+    """
+    stats = ReconcileStats()
+    with ExitStack() as stack:
+        if metrics:
+            from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
+
+            exposition = Exposition(pins, stats, lambda: stats.counts[Result.COMPLETE] > 0)
+            stack.enter_context(exposition.serve(metrics))
+        loop.run(lambda: FolderSource(manifests), pins, sizes, stats)
+
+
+def run_in_cluster(options: AgentOptions, pins: Pins, sizes: Sizes, metrics: MetricsOptions | None) -> None:
+    """Run the agent of one node of a cluster until a signal stops it. Limits stay enforced.
+
+    Raises UnsupportedError without credentials, and what :func:`tokenbucket.agent.loop.run` raises.
+    """
+    # kopf and its HTTP client take 20 MiB, which a standalone agent does not need.
+    from tokenbucket.agent.cluster import ClusterSource  # noqa: PLC0415
+    from tokenbucket.agent.reporter import Reporter  # noqa: PLC0415
+    from tokenbucket.apiserver.connection import answers  # noqa: PLC0415
+
+    source, stats = ClusterSource(options), ReconcileStats()
+    reporter = Reporter(source)
+    with ExitStack() as stack:
+        if metrics:
+            from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
+
+            exposition = Exposition(
+                pins, stats, lambda: reporter.ready, lambda: reporter.reported_at_s, answers.counts
+            )
+            stack.enter_context(exposition.serve(metrics))
+        source.start()
+        reporter.start()
+        stack.callback(reporter.stop)
+        loop.run(lambda: source, pins, sizes, stats)
