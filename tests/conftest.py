@@ -19,7 +19,6 @@ from cluster.store import ONLY_BUILT
 from tests import rungs
 
 TESTS = Path(__file__).parent
-UNIT_TIMEOUT_S = 30
 
 # No deadline: nothing is timed. The blob replays a failure on another machine.
 settings.register_profile("tokenbucket", deadline=None, print_blob=True)
@@ -46,8 +45,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         rung = _rung(item.path)
-        if rung == "unit":
-            item.add_marker(pytest.mark.timeout(UNIT_TIMEOUT_S))
         needed = [rung, *(part for mark in item.iter_markers("needs") for part in mark.args)]
         reason = next(filter(None, map(rungs.missing, needed)), None)
         if reason:

@@ -1,42 +1,38 @@
-"""Two CPUs, as far as there are any, that send as much as they can into one bucket."""
+"""Two CPUs, if the machine has two, that send into one bucket at the same moments of the test's clock."""
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from threading import Barrier
 
 from tests.bpf.bucket_machine import Machine, context
 from tests.bpf.program_run import run_program
-from tests.bpf.test_peers import FULL, A, B, frame
-from tokenbucket.bpf.slots import monotonic_ns
+from tests.bpf.test_peers import A, Address, B, frame
 
-_AT_ONCE = 16
+CLOCKS_DIFFER_NS = 1000
+"""At most: the clocks of two CPUs are read at slightly different times."""
+AT_ONCE = 500
+"""Packets for each CPU and moment: they take longer than the CPUs need to begin together."""
 
 
-@contextmanager
-def flood(machine: Machine, sizes: tuple[tuple[int, int], ...] = ((FULL, 1),)) -> Iterator[None]:
-    """Each from a peer of its own, for the block. ``sizes``, wire bytes and segments, come by turns."""
-    ended = threading.Event()
+def flood(machine: Machine, times_ns: range, sizes: tuple[tuple[int, int], ...]) -> None:
+    """Send from a peer of each CPU. ``sizes``, wire bytes and segments, come by turns."""
+    together = Barrier(2)
 
-    def send(packet: bytes) -> int:
-        sent = 0
-        for wire_len, segments in itertools.cycle(sizes):
+    def send(peer: Address, place: int) -> None:
+        packet = frame(peer)
+        for turn, now_ns in enumerate(times_ns):
+            wire_len, segments = sizes[(turn + place) % len(sizes)]
             skb = context(
-                monotonic_ns(), mark=machine.index, ingress_ifindex=1, wire_len=wire_len, gso_segs=segments
+                now_ns + place * CLOCKS_DIFFER_NS * (turn % 2),
+                mark=machine.index,
+                ingress_ifindex=1,
+                wire_len=wire_len,
+                gso_segs=segments,
             )
-            run_program(machine.program_fd, packet[:wire_len], skb, _AT_ONCE)
-            sent += _AT_ONCE
-            if ended.is_set():
-                return sent
-        return sent
+            together.wait()
+            run_program(machine.program_fd, packet[:wire_len], skb, AT_ONCE)
 
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(send, frame(peer)) for peer in (A, B)]
-        try:
-            yield
-        finally:
-            ended.set()
-        assert all(run.result() for run in runs)
+        for run in [pool.submit(send, peer, place) for place, peer in enumerate((A, B))]:
+            run.result()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.bpf.bucket_machine import Machine, config
-from tests.bpf.flood import flood
-from tests.bpf.test_peers import MS, peers
-from tokenbucket.bpf.slots import monotonic_ns
+from tests.bpf.flood import CLOCKS_DIFFER_NS, flood
+from tests.bpf.test_peers import MS, NOW_NS, peers
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import NO_SLOT
 
 BITS_PER_S, BURST_BYTES = 80_000_000, 100_000
 PACKETS_PER_S, BURST_PACKETS = 6_000, 90
-LASTS_S = 0.5
+MOMENTS = range(NOW_NS, NOW_NS + 500 * MS, 5 * MS // 2)
 DELAY_NS = 40 * MS
 SIZES = ((60, 1), (1514, 1), (590, 1), (65_226, 45), (1514, 1), (120, 1), (9014, 7))
 """Wire bytes and segments. The two meters are emptied in turn."""
@@ -44,11 +41,9 @@ def test_what_two_cpus_find_in_one_bucket_is_rate_times_time_and_a_burst(
     packets = (PACKETS_PER_S, BURST_PACKETS) if meters != "bits" else (0, 0)
     machine.configure(config(*bits, *packets, **ACTIONS[action]))  # type: ignore[arg-type]
     without_limit = machine.slots.stats(NO_SLOT).unmetered_packets
-    began_ns = monotonic_ns()
-    machine.fill(began_ns)
-    with flood(machine, SIZES):
-        time.sleep(LASTS_S)
-    lasted_s = (monotonic_ns() - began_ns) / 10**9
+    machine.fill(NOW_NS)
+    flood(machine, MOMENTS, SIZES)
+    lasted_s = (MOMENTS[-1] + CLOCKS_DIFFER_NS - NOW_NS) / 10**9
     stats = machine.slots.stats(machine.index)
     waiting_s = 2 * DELAY_NS / 10**9 if "Delay" in action else 0.0  # small packets, at most so far ahead
     found_bytes = stats.conform_bytes + stats.delayed_bytes

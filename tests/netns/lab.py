@@ -108,7 +108,7 @@ class Pod:
         with self.socket(family) as inside, socket.socket(family, socket.SOCK_DGRAM) as outside:
             inside.bind((str(self.ip), 0))
             for sock in (inside, outside):
-                sock.settimeout(0.3)
+                sock.settimeout(1)
             try:
                 outside.sendto(b"?", inside.getsockname())
                 inside.sendto(b"!", inside.recvfrom(16)[1])

@@ -111,7 +111,7 @@ def test_address_on_a_point_to_point_link_is_the_near_one(lab, connection):
 def test_reachable_namespaces_are_named_once(lab, pod):
     """By a name, by a process, or by both."""
     unnamed = lab.pod("b")
-    with unnamed.popen("sleep", "60") as process:
+    with unnamed.popen("sleep", "infinity") as process:
         try:
             found = {namespace.inode: namespace.path for namespace in reachable_namespaces()}
             assert found[pod.inode] == pod.path
@@ -126,7 +126,7 @@ def test_process_in_a_namespace_without_a_name_leads_there(lab):
     """Container runtimes do not always leave a name in /run/netns."""
     pod = lab.pod("b")
     inode = pod.inode
-    with pod.popen("sh", "-c", "echo; exec sleep 60", stdout=-1) as process:
+    with pod.popen("sh", "-c", "echo; exec sleep infinity", stdout=-1) as process:
         try:
             process.stdout.readline()
             ip("netns", "delete", pod.netns)

@@ -9,13 +9,28 @@ import time
 import pytest
 
 from tests import rungs
-from tests.netns.agent import Agent, acquaint, document, limit_of, policy, received, send, tokenbucket, wait
+from tests.netns.agent import (
+    PATIENCE_S,
+    Agent,
+    acquaint,
+    document,
+    limit_of,
+    policy,
+    received,
+    send,
+    tokenbucket,
+    wait,
+)
 from tests.netns.lab import Lab, Pod, ifindex, tc
 
-pytestmark = pytest.mark.timeout(180)
-RATE = 4_000_000
+RATE = 400_000
+"""Bits per second, so few that a slow machine sends far more."""
 SIZE = 1200
-LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
+HEADERS = 42
+SECONDS_WORTH = RATE // 8 // SIZE
+"""Packets."""
+BURST = 8192
+LIMIT = {"rate": {"bits": RATE}, "burst": {"bytes": BURST}, "maxDelay": "2s"}
 
 
 @pytest.fixture
@@ -42,14 +57,14 @@ def root(pod: Pod) -> dict:
 
 @pytest.mark.needs("sch_fq")
 def test_what_exceeds_arrives_later_and_none_is_lost(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Never before its time: half a second's worth takes half a second."""
+    """Never before its time: a second's worth takes a second, less the burst."""
     client, web = pods
     limited(agent, web)
     before, start = received(web), time.monotonic()
-    count = RATE // 2 // 8 // SIZE
+    count = SECONDS_WORTH
     send(client, web, count, SIZE)
     wait(lambda: received(web) - before == count)
-    bits = count * (SIZE + 42) * 8 - 8192 * 8
+    bits = count * (SIZE + HEADERS) * 8 - BURST * 8
     assert time.monotonic() - start >= 0.99 * bits / RATE
     limit = limit_of("web")
     assert limit["delayedPackets"] > count / 2
@@ -61,7 +76,7 @@ _RECEIVE_SIZES = """
 import socket, sys
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind((sys.argv[1], 9))
-server.settimeout(20)
+server.settimeout(240)
 print('ready', flush=True)
 print(*(len(server.recv(2048)) for _ in range(int(sys.argv[2]))))
 """
@@ -75,18 +90,18 @@ for size in [int(sys.argv[2])] * int(sys.argv[3]) + [50] * 5:
 
 @pytest.mark.needs("sch_fq")
 def test_small_packets_do_not_wait_behind_large_ones(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Sent after half a second of bulk, they arrive while it waits."""
+    """Sent after a second's worth of bulk, they arrive while it waits."""
     client, web = pods
     limited(agent, web)
-    count = RATE // 2 // 8 // SIZE
+    count = SECONDS_WORTH
     words = ("/usr/bin/python3", "-c", _RECEIVE_SIZES, str(web.ip), str(count + 5))
     server = web.popen(*words, stdout=subprocess.PIPE, text=True)
     assert server.stdout and server.stdout.readline() == "ready\n"
     client.run("/usr/bin/python3", "-c", _SEND_LARGE_AND_SMALL, str(web.ip), str(SIZE), str(count))
-    output, _ = server.communicate(timeout=60)
+    output, _ = server.communicate(timeout=PATIENCE_S)
     sizes = [int(word) for word in output.split()]
-    assert sizes.index(50) < count - 50
-    assert sizes[-50:] == [SIZE] * 50
+    assert sizes.index(50) < count - 10
+    assert sizes[-10:] == [SIZE] * 10
 
 
 @pytest.mark.needs("sch_fq")
@@ -94,12 +109,14 @@ def test_no_more_waits_than_the_longest_delay(agent: Agent, pods: tuple[Pod, Pod
     """What is ahead is bounded; beyond it packets are dropped."""
     client, web = pods
     limited(agent, web, maxDelay="100ms")
-    before = received(web)
+    before, start = received(web), time.monotonic()
     send(client, web, 400, SIZE)
+    drained = (time.monotonic() - start) * RATE / 8 / (SIZE + HEADERS)
     wait(lambda: root(web)["backlog"] == 0)
-    room = (8192 + RATE // 80) // (SIZE + 42)
-    assert room - 5 <= received(web) - before <= room + 40, "and what drained while they were sent"
-    assert limit_of("web")["exceedPackets"] > 200
+    arrived = received(web) - before
+    room = (BURST + RATE // 80) // (SIZE + HEADERS)
+    assert room - 5 <= arrived <= room + 1 + drained
+    assert limit_of("web")["exceedPackets"] == 400 - arrived
 
 
 @pytest.mark.needs("sch_fq")
@@ -121,7 +138,7 @@ def test_the_queue_goes_when_it_is_empty_and_nothing_of_it_is_lost(
     client, web = pods
     limited(agent, web)
     before = received(web)
-    count = RATE // 2 // 8 // SIZE
+    count = SECONDS_WORTH
     send(client, web, count, SIZE)
     agent.write("policy.yaml", "")
     wait(lambda: agent.events("queue removed"), agent.log)
@@ -154,7 +171,7 @@ def test_a_queue_that_is_to_go_holds_nothing_new(agent: Agent, pods: tuple[Pod, 
     send(client, web, 12, SIZE)  # which takes 14 s
     agent.write("policy.yaml", "")
     wait(lambda: agent.events("pass")[1:], agent.log)
-    late.communicate("\n", timeout=60)
+    late.communicate("\n", timeout=PATIENCE_S)
     assert root(web)["kind"] == "fq"
     wait(lambda: agent.events("queue removed"), agent.log)
     assert received(web) - before == 112
@@ -176,7 +193,7 @@ def test_a_change_between_delay_and_drop_keeps_the_bucket(agent: Agent, pods: tu
     limited(agent, web)
     packets = limit_of("web")["conformPackets"]
     for action, kind in (("Drop", "noqueue"), ("Delay", "fq")):
-        spec = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "exceedAction": action}
+        spec = {"rate": {"bits": RATE}, "burst": {"bytes": BURST}, "exceedAction": action}
         agent.write("policy.yaml", policy("web", app="web", ingress=spec))
         wait(lambda kind=kind: root(web)["kind"] == kind, agent.log)
         assert limit_of("web")["conformPackets"] >= packets

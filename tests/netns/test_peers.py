@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.netns.agent import (
+    PATIENCE_S,
     Agent,
     acquaint,
     document,
@@ -22,8 +23,8 @@ from tests.netns.agent import (
 )
 from tests.netns.lab import Lab, Pod, ip
 from tests.netns.test_raw_sockets import PACKET_VNET_HDR, SOL_PACKET, mac
+from tests.netns.tokens import Tokens
 
-pytestmark = pytest.mark.timeout(180)
 ETHERNET_BYTES = 14
 SHARE = {"rate": {"packets": 1}, "burst": {"packets": 10}}
 FAMILIES = {
@@ -56,11 +57,12 @@ def test_one_who_floods_leaves_the_others_their_share(
     """And takes nothing of what the pod's own bucket has for them."""
     noisy, quiet, web = pods_of(lab, family, style)
     limited(agent, web, rate={"packets": 1}, burst={"packets": 40}, perPeer=SHARE)
-    assert send(noisy, web, 300) <= 10
+    tokens = Tokens(10)
+    assert send(noisy, web, 300) <= tokens.most
     assert send(quiet, web, 8) == 8
     limit = limit_of("web")
     assert limit
-    assert limit["peerExceedPackets"] >= 290
+    assert limit["peerExceedPackets"] >= 300 - tokens.most
     assert limit["perPeer"]["burstPackets"] == 10
 
 
@@ -68,25 +70,30 @@ def test_the_pods_own_bucket_bounds_them_all(lab: Lab, agent: Agent) -> None:
     """However many peers there are."""
     noisy, quiet, web = pods_of(lab)
     limited(agent, web, rate={"packets": 1}, burst={"packets": 14}, perPeer=SHARE)
-    assert send(noisy, web, 50) == 10
-    assert send(quiet, web, 50) in (4, 5)
+    own, whole = Tokens(10), Tokens(14)
+    first = send(noisy, web, 50)
+    assert 10 <= first <= own.most
+    assert 14 <= first + send(quiet, web, 50) <= whole.most
 
 
 def test_of_what_a_pod_sends_the_peer_is_where_it_goes(lab: Lab, agent: Agent) -> None:
     """Not the pod itself, which would be one peer for all."""
     noisy, quiet, web = pods_of(lab)
     limited(agent, web, "egress", perPeer=SHARE)
-    assert send(web, noisy, 50) == 10
-    assert send(web, quiet, 50) == 10
-    assert send(web, noisy, 50) <= 1
+    tokens = Tokens(10)
+    first = send(web, noisy, 50)
+    assert 10 <= first <= tokens.most
+    assert 10 <= send(web, quiet, 50) <= tokens.most
+    assert first + send(web, noisy, 50) <= tokens.most
 
 
 def test_fragments_count_for_their_sender(lab: Lab, agent: Agent) -> None:
     """A datagram of four: two of them pass a bucket of ten whole."""
     noisy, quiet, web = pods_of(lab)
     limited(agent, web, perPeer=SHARE)
-    assert send(noisy, web, 20, 5000) == 2
-    assert send(quiet, web, 20, 5000) == 2
+    tokens = Tokens(10)
+    assert 2 <= send(noisy, web, 20, 5000) <= tokens.most // 4
+    assert 2 <= send(quiet, web, 20, 5000) <= tokens.most // 4
 
 
 def test_peers_are_told_apart_by_headers_outside_the_linear_part(lab: Lab, agent: Agent) -> None:
@@ -144,7 +151,7 @@ def test_who_waits_for_his_own_bucket_holds_up_nobody(lab: Lab, agent: Agent) ->
         for client, packets, size in ((of_noisy, count, 1200), (of_quiet, 5, 1000)):
             for _ in range(packets):
                 client.sendto(bytes(size), (str(web.ip), 9))
-    output, _ = server.communicate(timeout=60)
+    output, _ = server.communicate(timeout=PATIENCE_S)
     bits = count * 1242 * 8 - 8192 * 8
     assert time.monotonic() - start >= 0.99 * bits / 4_000_000
     sizes = [int(word) for word in output.split()]
@@ -156,7 +163,7 @@ _RECEIVE_SIZES = """
 import socket, sys
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind((sys.argv[1], 9))
-server.settimeout(20)
+server.settimeout(240)
 print('ready', flush=True)
 print(*(len(server.recv(2048)) for _ in range(int(sys.argv[2]))))
 """

@@ -9,7 +9,7 @@ import pytest
 from tests.netns.agent import PATIENCE_S, Agent, acquaint, document, policy, wait
 from tests.netns.lab import Lab
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("sch_fq", "sch_netem")]
+pytestmark = pytest.mark.needs("sch_fq", "sch_netem")
 RATE = 10_000_000
 LIMIT = {"rate": {"bits": "10M"}, "burst": {"bytes": "16Ki"}}
 ROUND_TRIP = "10ms"

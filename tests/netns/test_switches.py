@@ -8,7 +8,7 @@ from tests.netns.agent import Agent, acquaint, document, limit_of, policy, wait
 from tests.netns.lab import Lab, Pod
 from tests.netns.stream import stream
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("sch_fq")]
+pytestmark = pytest.mark.needs("sch_fq")
 SWITCHES = 3
 HEADERS = 42
 BURST = 8192

@@ -8,7 +8,6 @@ import os
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns.agent import wait
 from tests.netns.lab import Lab, Pod, ifindex, ip, tc
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.errors import KernelError
@@ -505,21 +505,18 @@ def test_what_is_ours_is_known_for_as_long_as_it_is_there(lab, connection, view,
 
 def test_a_namespace_is_found_by_another_process_when_the_first_has_ended(lab, view, pass_program):
     """As that of a container without a name in /run/netns: what is inside is still there."""
-    first = subprocess.Popen(["unshare", "--net", "sleep", "60"])
+    first = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
     processes = [first]
     try:
         host = Path("/proc/self/ns/net").stat().st_ino
         path = Path(f"/proc/{first.pid}/ns/net")
-        deadline = time.monotonic() + 10
-        while path.stat().st_ino == host and time.monotonic() < deadline:
-            time.sleep(0.01)
-        processes.append(subprocess.Popen(["nsenter", f"--net={path}", "sleep", "60"]))
+        wait(lambda: path.stat().st_ino != host)
+        processes.append(subprocess.Popen(["nsenter", f"--net={path}", "sleep", "infinity"]))
         lab.link("veth-first", "veth", "peer", "name", "eth0", "netns", str(first.pid))
         view.refresh()
         [nsid] = [link.nsid for link in view.links.values() if link.name == "veth-first"]
         entered = view.pod_namespaces.enter(nsid)
-        while Path(f"/proc/{processes[1].pid}/ns/net").stat().st_ino == host and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait(lambda: Path(f"/proc/{processes[1].pid}/ns/net").stat().st_ino != host)
         first.kill()
         first.wait()
         view.invalidate_all()

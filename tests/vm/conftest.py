@@ -12,7 +12,7 @@ from tests.vm.kernels import Kernel
 from tests.vm.machine import Ended, run_rungs
 
 # No random order: a machine is the same each time.
-_OPTIONS = ["-p", "no:randomly", "--hypothesis-profile=few", "--durations=20", "--timeout=600"]
+_OPTIONS = ["-p", "no:randomly", "--hypothesis-profile=few", "--durations=20", "--timeout=1800"]
 _SHORT = ["--short"] if os.environ.get("TOKENBUCKET_VM") == "short" else []
 _RUNGS = {rung: [f"tests/{rung}", "-p", "tests.vm.inside", *_OPTIONS, *_SHORT] for rung in ("bpf", "netns")}
 _AT_A_TIME = 2

@@ -1,18 +1,15 @@
 """Plugin of the pytest that runs inside a machine, where all is some thirty times slower.
 
-It leaves out the tests that no kernel has a part in, or that a slow machine makes meaningless, and lets the
-others wait longer. With ``--short`` it leaves out more: of the bpf rung what loads several times, and of the
-netns rung all but what packets and queues do.
+It leaves out the tests that no kernel has a part in, or that a slow machine makes meaningless. With
+``--short`` it leaves out more: of the bpf rung what loads several times, and of the netns rung all but what
+packets and queues do.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-_PATIENCE_S = 240.0
 
 LEFT_OUT = (
     # Of the compiler and of arithmetic.
@@ -97,9 +94,3 @@ def _is_left_out(name: str, *, short: bool) -> bool:
 
 def _folder(name: str) -> str:
     return str(Path(name.split("::", maxsplit=1)[0]).parent)
-
-
-def pytest_collection_finish() -> None:
-    agent = sys.modules.get("tests.netns.agent")
-    if agent:
-        agent.PATIENCE_S = _PATIENCE_S

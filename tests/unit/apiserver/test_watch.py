@@ -19,7 +19,7 @@ from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.errors import ApiError
 
-PATIENCE_S = 10.0
+PATIENCE_S = 240.0
 
 
 class Watching:
