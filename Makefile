@@ -7,6 +7,7 @@ STAMP  := $(VENV)/.installed
 CODE   := operator/tokenbucket tests bench examples hack
 C_FILES = $(wildcard operator/bpf/*.[ch] tests/bpf/programs/*.c tests/netns/programs/*.c bench/*.c)
 
+RANGE ?= main..HEAD
 IMAGE ?= localhost/tokenbucket:test
 SET_UP      := PYTHONPATH=.:operator:tests/e2e $(PYTHON) -m tests.set_up
 DEV_CLUSTER := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.dev_cluster
@@ -22,7 +23,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: docs check-commits wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## this list
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,14 +52,19 @@ lint: setup ## formats, linter, types, layers, spelling, wording
 	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell $(CODE) operator/bpf docs *.md
 	$(PYTHON) hack/wording.py
+	$(VENV)/bin/zizmor --offline --quiet --no-progress --min-severity=medium .github
 
 wording: setup ## banned words in docs, CRDs and Helm values; ARGS=-v: the figures
 	$(PYTHON) hack/wording.py $(ARGS)
 
-test: chart-setup vm-setup e2e-setup test-quick test-kernels e2e ## every test, of test-vm what is short; REQUIRE=unit,chart,bpf,netns,vm,e2e: fail rather than skip
+test: chart-setup vm-setup e2e-setup test-quick ## every test, of test-vm what is short; REQUIRE=unit,chart,bpf,netns,vm,e2e: fail rather than skip
+	+hack/side-by-side.sh e2e test-kernels
 
 test-quick: chart-setup tokenbucket.o ## the tests of unit, chart, bpf and netns, without network
 	hack/without-network.sh $(PYTHON) -m pytest $(ARGS)
+
+check-commits: ## the subjects of commits; RANGE=main..HEAD names them
+	hack/commit-subjects.sh $(RANGE)
 
 test-fresh: setup ## test-quick in a clone with empty caches, as on a new machine (root)
 	hack/fresh-run.sh setup test-quick
