@@ -108,8 +108,9 @@ def test_a_limit_of_another_layout_version_stays_until_it_is_lifted(
     agent = Agent(tmp_path)
     try:
         agent.start()
-        for number in (1, 2):  # a pass begins with reading, so the first one has ended
-            agent.write("wrong.yaml", f"spec: [{number}")
+        # Each reconcile run reads the folder first, so the first one has ended when the second one logs.
+        for number, text in enumerate(("spec: [", "- 1"), 1):
+            agent.write("wrong.yaml", text)
             wait(lambda number=number: len(agent.events("invalid document")) == number, agent.log)
         tokens = Tokens(5)
         arrived = send(a, b, 50)
