@@ -21,10 +21,9 @@ from tests.netns.agent import (
 from tests.netns.lab import Lab, Pod, tc
 
 pytestmark = pytest.mark.needs("sch_fq")
-RATE = 400_000
-"""Bits per second, so few that a slow machine sends far more."""
+RATE = 4_000_000
 SIZE = 1200
-LIMIT = {"rate": {"bits": RATE}, "burst": {"bytes": "8Ki"}, "maxDelay": "4s"}
+LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
 
 
 @pytest.fixture
