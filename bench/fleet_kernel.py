@@ -24,7 +24,7 @@ from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
-from tokenbucket.netlink.location import AddressLocation, Place
+from tokenbucket.netlink.location import AddressLocation, LocationKind
 
 SLOTS = 2048
 _PROGRAM = 1
@@ -100,10 +100,10 @@ class Network:
         return self
 
     @contextlib.contextmanager
-    def changing(self, _: Interface) -> Iterator[Network]:
+    def writable(self, _: Interface) -> Iterator[Network]:
         yield self
 
-    def everywhere(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, object]]]:
+    def all_namespaces(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, object]]]:
         yield 0, self.filters, self.roots
 
     def filters_at(self, interface: Interface) -> LinkFilters:
@@ -114,7 +114,7 @@ class Network:
 
     def interfaces_of(self, *addresses: object) -> AddressLocation:
         links = {self._link(address) for address in addresses}
-        return AddressLocation(Place.NAMESPACE, tuple(links))
+        return AddressLocation(LocationKind.NAMESPACE, tuple(links))
 
     def _link(self, address: object) -> Link:
         if address not in self._of:

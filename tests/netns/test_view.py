@@ -25,7 +25,7 @@ from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import read_packets
-from tokenbucket.netlink.location import Place
+from tokenbucket.netlink.location import LocationKind
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.namespaces import numbered_namespaces
 from tokenbucket.netlink.view import View
@@ -35,14 +35,14 @@ def found(view: View, *addresses: str) -> set[int]:
     return {link.ifindex for link in view.interfaces_of(*map(ip_address, addresses)).veths}
 
 
-def place(view: View, *addresses: str) -> Place:
+def place(view: View, *addresses: str) -> LocationKind:
     return view.interfaces_of(*map(ip_address, addresses)).place
 
 
 def follow(view: View, monitor: Monitor) -> None:
     """What the agent does when the monitor is readable."""
     for event in monitor.read():
-        view.note(event)
+        view.mark_stale(event)
     view.refresh()
 
 
@@ -77,8 +77,8 @@ def test_address_of_the_host_is_told_from_a_pods(lab, view):
     lab.pod("a", ["10.1.0.2/24"], "bridge")
     ip("address", "add", "192.0.2.1/32", "dev", "lo")
     view.refresh()
-    assert place(view, "10.1.0.1") is Place.HOST
-    assert place(view, "192.0.2.1") is Place.HOST
+    assert place(view, "10.1.0.1") is LocationKind.HOST
+    assert place(view, "192.0.2.1") is LocationKind.HOST
     assert found(view, "10.1.0.1") == set()
 
 
@@ -89,7 +89,7 @@ def test_address_of_two_pods_is_ambiguous(lab, view):
         lab.add_interface(lab.pod(name, wire=False), "eth0")
         lab.pods[name].add_address("10.1.0.2/24")
     view.refresh()
-    assert place(view, "10.1.0.2") is Place.AMBIGUOUS
+    assert place(view, "10.1.0.2") is LocationKind.AMBIGUOUS
 
 
 def test_addresses_of_two_pods_are_ambiguous(lab, view):
@@ -97,7 +97,7 @@ def test_addresses_of_two_pods_are_ambiguous(lab, view):
     lab.pod("a", ["10.1.0.2/24"])
     lab.pod("b", ["10.2.0.2/24"])
     view.refresh()
-    assert place(view, "10.1.0.2", "10.2.0.2") is Place.AMBIGUOUS
+    assert place(view, "10.1.0.2", "10.2.0.2") is LocationKind.AMBIGUOUS
 
 
 def test_unknown_address_beside_a_known_one_does_no_harm(lab, view):
@@ -105,7 +105,7 @@ def test_unknown_address_beside_a_known_one_does_no_harm(lab, view):
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     assert found(view, "10.1.0.2", "fd01::2") == {pod.ifindex}
-    assert place(view, "fd01::2") is Place.UNKNOWN
+    assert place(view, "fd01::2") is LocationKind.UNKNOWN
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "169.254.1.1", "fe80::1"])
@@ -115,7 +115,7 @@ def test_addresses_that_every_namespace_has_find_nothing(lab, view, address):
     pod.add_address("169.254.1.1/32")
     pod.add_address("fe80::1/64")
     view.refresh()
-    assert place(view, address) is Place.UNKNOWN
+    assert place(view, address) is LocationKind.UNKNOWN
 
 
 def test_pod_without_a_veth_is_nowhere(lab, view):
@@ -126,7 +126,7 @@ def test_pod_without_a_veth_is_nowhere(lab, view):
     ip("link", "set", "eth0", "up", netns=pod.netns)
     pod.add_address("10.1.0.2/24")
     view.refresh()
-    assert place(view, "10.1.0.2") is Place.UNKNOWN
+    assert place(view, "10.1.0.2") is LocationKind.UNKNOWN
 
 
 def test_link_that_is_no_veth_is_reported_apart(lab, view):
@@ -147,7 +147,7 @@ def test_both_ends_on_the_host_are_nobodys(lab, view):
     view.refresh()
     link = view.links[ifindex("left")]
     assert (link.nsid, link.peer_ifindex) == (None, ifindex("right"))
-    assert place(view, "10.5.0.1") is Place.HOST
+    assert place(view, "10.5.0.1") is LocationKind.HOST
 
 
 def test_filters_are_seen_where_they_are(lab, view, filters, pass_program):
@@ -206,7 +206,7 @@ class TestFollowing:
         """It may be another pod's next."""
         ip("address", "delete", "10.1.0.2/24", "dev", "eth0", netns=self.pod.netns)
         self.check()
-        assert place(self.view, "10.1.0.2") is Place.UNKNOWN
+        assert place(self.view, "10.1.0.2") is LocationKind.UNKNOWN
 
     def test_pod_that_goes_and_another_with_its_address(self):
         """The namespace's number and the interface's index may be the same as before."""
@@ -222,7 +222,7 @@ class TestFollowing:
         pod = self.lab.pod("a", ["10.3.0.2/24"])
         self.check()
         assert found(self.view, "10.3.0.2") == {pod.ifindex}
-        assert place(self.view, "10.1.0.2") is Place.UNKNOWN
+        assert place(self.view, "10.1.0.2") is LocationKind.UNKNOWN
 
     def test_veth_made_on_the_host_and_moved(self):
         """The end that stays is told nothing when the other moves."""
@@ -266,12 +266,12 @@ class TestFollowing:
         """The host's own addresses change, too."""
         ip("address", "add", "192.0.2.9/32", "dev", "lo")
         self.check()
-        assert place(self.view, "192.0.2.9") is Place.HOST
+        assert place(self.view, "192.0.2.9") is LocationKind.HOST
 
     def test_change_of_ones_own_that_makes_no_event(self, filters, pass_program):
         """It is in the view once it is said."""
         self.monitor.close()
-        with self.view.changing(Interface(self.pod.ifindex)):
+        with self.view.writable(Interface(self.pod.ifindex)):
             filters.attach(self.pod.ifindex, Hook.EGRESS, pass_program, 3)
         self.view.refresh()
         assert [each.slot for each in self.view.filters[self.pod.ifindex].ours] == [3]
@@ -283,7 +283,7 @@ def test_overflow_reads_everything_again(lab, view):
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     assert found(view, "10.1.0.2") == set()
-    view.note(Event(EventKind.OVERFLOW))
+    view.mark_stale(Event(EventKind.OVERFLOW))
     view.refresh()
     assert found(view, "10.1.0.2") == {pod.ifindex}
 
@@ -293,7 +293,7 @@ def test_event_makes_only_its_own_part_stale(lab, view, connection, monkeypatch)
     pods = [lab.pod(name, [f"10.{number}.0.2/24"]) for number, name in enumerate("abcd", start=1)]
     view.refresh()
     subjects = []
-    for name in ("dump", "glimpse", "get"):
+    for name in ("dump", "dump_partial", "get"):
         original = getattr(connection, name)
         monkeypatch.setattr(
             connection,
@@ -304,9 +304,9 @@ def test_event_makes_only_its_own_part_stale(lab, view, connection, monkeypatch)
             )[1],
         )
     nsid = view.links[pods[1].ifindex].nsid
-    view.note(Event(EventKind.NEW_LINK, None, pods[1].ifindex))
-    view.note(Event(EventKind.NEW_ADDRESS, nsid, 2))
-    view.note(Event(EventKind.NEW_FILTER, None, pods[1].ifindex))
+    view.mark_stale(Event(EventKind.NEW_LINK, None, pods[1].ifindex))
+    view.mark_stale(Event(EventKind.NEW_ADDRESS, nsid, 2))
+    view.mark_stale(Event(EventKind.NEW_FILTER, None, pods[1].ifindex))
     view.refresh()
     index = pods[1].ifindex
     assert subjects == [
@@ -331,7 +331,7 @@ def test_namespace_that_dies_during_a_refresh_is_simply_gone(lab, view, monkeypa
 
     monkeypatch.setattr(module, "read_addresses", end_pod_then_read)
     view.refresh()
-    assert place(view, "10.1.0.2") is Place.UNKNOWN
+    assert place(view, "10.1.0.2") is LocationKind.UNKNOWN
     assert found(view, "10.2.0.2") == {other.ifindex}
 
 
@@ -379,7 +379,7 @@ def test_namespace_with_very_many_addresses_is_read_in_part(lab, view, monkeypat
     monkeypatch.setattr(addresses_module, "_MOST", 3)  # the loopback's is one
     view.refresh()
     assert found(view, "10.1.0.2") == {pod.ifindex}
-    assert place(view, "10.4.0.2") is Place.UNKNOWN
+    assert place(view, "10.4.0.2") is LocationKind.UNKNOWN
     assert found(view, "10.2.0.2") == {other.ifindex}
 
 
@@ -417,7 +417,7 @@ def test_interface_that_goes_before_it_is_read_is_simply_gone(lab, view):
     index = pod.ifindex
     lab.delete(pod)
     for kind in (EventKind.NEW_LINK, EventKind.NEW_FILTER):
-        view.note(Event(kind, None, index))
+        view.mark_stale(Event(kind, None, index))
     view.refresh()
     assert index not in view.links
     assert view.filters.get(index, LinkFilters()) == LinkFilters()

@@ -207,7 +207,7 @@ class Executor:
             case Attach(point, index):
                 self._attach(point, index)
             case Detach(point):
-                with self.view.changing(point.interface) as connection:
+                with self.view.writable(point.interface) as connection:
                     self.filters_on(connection).detach(point.interface.ifindex, point.hook)
             case FreeSlot(index):
                 self.slots.free(index)
@@ -217,7 +217,7 @@ class Executor:
             ours.prog_id for ours in self.view.filters_at(point.interface).ours if ours.hook is point.hook
         }
         upgrades_layout = not there.isdisjoint(self.slots.previous_layouts.program_ids)
-        with self.view.changing(point.interface) as connection:
+        with self.view.writable(point.interface) as connection:
             if upgrades_layout:  # before, so that the first packet is exact; after, for packets in between
                 self.slots.carry_over_charges(index)
             program = self.programs.fds[point.hook]

@@ -13,18 +13,18 @@ from tokenbucket.core.planning.hook import End, Interface
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink.location import AddressLocation, Place
+from tokenbucket.netlink.location import AddressLocation, LocationKind
 from tokenbucket.netlink.queues import Root
 from tokenbucket.netlink.view import View
 
 _NOT_NAMED = "network namespace: neither /run/netns nor a process names it; excess packets are dropped"
 _NOT_LOCATED = {
-    Place.UNKNOWN: (
+    LocationKind.UNKNOWN: (
         Reason.NO_INTERFACE,
         "no interface of this node leads to a namespace with the pod's address",
     ),
-    Place.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; the pod is not limited"),
-    Place.AMBIGUOUS: (
+    LocationKind.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; the pod is not limited"),
+    LocationKind.AMBIGUOUS: (
         Reason.ADDRESS_CONFLICT,
         "the pod's addresses are in several network namespaces, or in one that is not the pod's",
     ),
@@ -46,13 +46,13 @@ class Locator:
         ``waits`` are the directions whose packets are delayed: for egress the agent enters the pod.
         """
         where = self.view.interfaces_of(*addresses)
-        if where.place is Place.NAMESPACE and self.placements.admit(pod, where.nsids[0]):
+        if where.place is LocationKind.NAMESPACE and self.placements.admit(pod, where.nsids[0]):
             return self._behind(where, waits)
-        place = Place.AMBIGUOUS if where.place is Place.NAMESPACE else where.place
+        place = LocationKind.AMBIGUOUS if where.place is LocationKind.NAMESPACE else where.place
         reason, message = _NOT_LOCATED[place]
         # Keep a placed limit: otherwise a pod with NET_ADMIN could remove its limit, or another pod's.
         nsid = self.placements.of(pod)
-        where = AddressLocation(Place.UNKNOWN) if nsid is None else self.view.leading_to(nsid)
+        where = AddressLocation(LocationKind.UNKNOWN) if nsid is None else self.view.leading_to(nsid)
         if not where.veths:
             return PodInterfaces({}, reason, message)
         message = f"{message}; the limit stays on its last interface"

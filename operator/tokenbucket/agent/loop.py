@@ -88,7 +88,7 @@ class Loop:
 
     def _network_changed(self) -> None:
         for event in self.monitor.read():
-            self.view.note(event)
+            self.view.mark_stale(event)
             self._blame(event)
         self.schedule.kick(time.monotonic())
 

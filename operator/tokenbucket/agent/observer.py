@@ -43,7 +43,7 @@ class Observer:
     def _placements(self, slots: Mapping[int, Slot], settled: AbstractSet[PodId]) -> Placements:
         """Return the namespaces of the settled pods' limits, as long as veths lead there."""
         placements = Placements()
-        for namespace, filters, _ in self.view.everywhere():
+        for namespace, filters, _ in self.view.all_namespaces():
             for ours in (ours for found in filters.values() for ours in found.ours):
                 slot = slots.get(self.slots.resolve_slot(ours.slot, ours.prog_id))
                 if not slot or slot.owner.key.subject not in settled:
@@ -56,7 +56,7 @@ class Observer:
     def observe(self, slots: Mapping[int, Slot]) -> Observed:
         """Return the observed state, including the namespaces that were entered since the last refresh."""
         attached, queues = {}, set()
-        for namespace, filters, roots in self.view.everywhere():
+        for namespace, filters, roots in self.view.all_namespaces():
             for ours in (ours for found in filters.values() for ours in found.ours):
                 if self.slots.limits_device_in_another_layout(ours.slot, ours.prog_id):
                     continue

@@ -44,7 +44,7 @@ class Queues:
         """Set the added queues to the observed ones."""
         self._added = {
             Interface(ifindex, namespace)
-            for namespace, _, roots in view.everywhere()
+            for namespace, _, roots in view.all_namespaces()
             for ifindex, root in roots.items()
             if root.ours
         }
@@ -55,7 +55,7 @@ class Queues:
         if interface in self._added and not self._repairs.allow(interface, time.monotonic()):
             return f"{name}: tokenbucket's fq was removed more than {ALLOWED} times in a minute"
         try:
-            with view.changing(interface) as connection:
+            with view.writable(interface) as connection:
                 self.add_fq(connection, interface.ifindex, QUEUE_PACKETS)
         except (UnsupportedError, KernelError) as error:
             return str(error)
@@ -71,7 +71,7 @@ class Queues:
         for interface in interfaces:
             name = view.name_of(interface)
             try:
-                with view.changing(interface) as connection:
+                with view.writable(interface) as connection:
                     is_gone = self.remove_fq(connection, interface.ifindex)
             except KernelError as error:
                 log.warning("queue not removed", extra={"interface": name, "error": str(error)})

@@ -91,7 +91,7 @@ class Verifier:
     def _attached(self, view: View) -> Iterator[tuple[int, Filter, Slot]]:
         """Yield the filters of pods' limits, with the inode of their namespace, 0 for the node's."""
         slots = self.slots.read()
-        for inode, filters, _ in view.everywhere():
+        for inode, filters, _ in view.all_namespaces():
             for found in filters.values():
                 for ours in found.ours:
                     slot = slots.get(self.slots.resolve_slot(ours.slot, ours.prog_id))

@@ -20,7 +20,7 @@ from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.errors import KernelError
-from tokenbucket.node.snapshot import InForce, snapshot
+from tokenbucket.node.snapshot import LimitSnapshot, snapshot
 
 _LONG_MS = 86_400_000
 _PEERS_SHOWN = 10
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def _read(options: argparse.Namespace) -> list[InForce]:
+def _read(options: argparse.Namespace) -> list[LimitSnapshot]:
     try:
         return snapshot(options.pins, with_peers=True)
     except KernelError as error:
@@ -59,7 +59,7 @@ def _read(options: argparse.Namespace) -> list[InForce]:
         raise
 
 
-def _is_meant(limit: InForce, options: argparse.Namespace) -> bool:
+def _is_meant(limit: LimitSnapshot, options: argparse.Namespace) -> bool:
     key = limit.slot.owner.key
     if options.direction and key.direction is not options.direction:
         return False
@@ -68,7 +68,7 @@ def _is_meant(limit: InForce, options: argparse.Namespace) -> bool:
     return isinstance(key.subject, PodId) and options.pod in {key.subject.name, str(key.subject)}
 
 
-def machine(limit: InForce) -> str:
+def machine(limit: LimitSnapshot) -> str:
     """The machine in words: context, registers, conditions, and how often each transition was taken."""
     owner, config = limit.slot.owner, limit.slot.config
     places = ", ".join(f"{place.interface} {place.hook}" for place in limit.places) or "no hook"
@@ -87,7 +87,7 @@ def machine(limit: InForce) -> str:
     return "\n".join([*lines, "", _transitions(limit.stats, config)])
 
 
-def _peers(limit: InForce, config: PeerConfig, now_q: int) -> list[str]:
+def _peers(limit: LimitSnapshot, config: PeerConfig, now_q: int) -> list[str]:
     """Rates, how many peers there are, and those that have the fewest tokens."""
     rates = []
     if config.bits_per_s:

@@ -15,7 +15,7 @@ from tokenbucket.core.api.policy import ExceedAction
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.errors import KernelError
-from tokenbucket.node.snapshot import InForce, snapshot, unmetered_packets
+from tokenbucket.node.snapshot import LimitSnapshot, snapshot, unmetered_packets
 
 HEADER = (
     "LIMIT",
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def _read(options: argparse.Namespace) -> tuple[list[InForce], int]:
+def _read(options: argparse.Namespace) -> tuple[list[LimitSnapshot], int]:
     try:
         return snapshot(options.pins), unmetered_packets(options.pins)
     except KernelError as error:
@@ -66,7 +66,7 @@ def _read(options: argparse.Namespace) -> tuple[list[InForce], int]:
         raise
 
 
-def as_row(limit: InForce) -> tuple[str, ...]:
+def as_row(limit: LimitSnapshot) -> tuple[str, ...]:
     """A line of the table."""
     owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
     tokens_bytes, tokens_packets = tokens(limit)
@@ -126,7 +126,7 @@ def _packets(count: int) -> str:
     return f"{count}pkt"
 
 
-def tokens(limit: InForce) -> tuple[int, int | None]:
+def tokens(limit: LimitSnapshot) -> tuple[int, int | None]:
     """Bytes and packets in the buckets now; negative in debt. ``None`` where packets are not metered."""
     config, now_q = limit.slot.config, gcra.word_of(limit.now_ns)
     size_bytes, packets = 0, None
@@ -140,7 +140,7 @@ def tokens(limit: InForce) -> tuple[int, int | None]:
     return size_bytes, packets
 
 
-def as_document(limit: InForce) -> dict[str, Any]:
+def as_document(limit: LimitSnapshot) -> dict[str, Any]:
     """The whole state of one limit. Field names are part of the interface."""
     owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
     tokens_bytes, tokens_packets = tokens(limit)

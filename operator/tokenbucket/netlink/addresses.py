@@ -37,7 +37,7 @@ def read_addresses(connection: Connection, nsid: int | None = None) -> frozenset
     target = any_family + attribute(uapi.IFA_TARGET_NETNSID, struct.pack("=i", nsid))
     try:
         return _addresses(
-            connection.glimpse(uapi.RTM_GETADDR, target, f"addresses of namespace {nsid}", _MOST)
+            connection.dump_partial(uapi.RTM_GETADDR, target, f"addresses of namespace {nsid}", _MOST)
         )
     except KernelError as error:
         if error.errno == errno.EINVAL:

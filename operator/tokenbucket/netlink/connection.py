@@ -76,7 +76,7 @@ class Connection:
                     return messages
         raise KernelError("list", subject, errno.EINTR)
 
-    def glimpse(self, kind: int, body: bytes, subject: str, most: int) -> list[Message]:
+    def dump_partial(self, kind: int, body: bytes, subject: str, most: int) -> list[Message]:
         """Return the first ``most`` answers to a dump request, even if the dump is interrupted.
 
         For objects that a pod may change all the time. A change that the dump misses causes an event, and

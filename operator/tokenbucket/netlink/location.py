@@ -17,7 +17,7 @@ from tokenbucket.netlink.links import Link
 log = logging.getLogger(__name__)
 
 
-class Place(enum.Enum):
+class LocationKind(enum.Enum):
     """Kinds of locations of addresses."""
 
     NAMESPACE = "namespace"
@@ -34,7 +34,7 @@ class Place(enum.Enum):
 class AddressLocation:
     """The location of addresses, and the host-side interfaces that lead there."""
 
-    place: Place
+    place: LocationKind
     veths: tuple[Link, ...] = ()
     others: tuple[Link, ...] = ()
     """Interfaces of other kinds than veth."""

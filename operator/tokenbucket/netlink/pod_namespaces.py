@@ -95,7 +95,7 @@ class PodNamespaces:
             self._read_known(nsid)
         return self._known.get(nsid)
 
-    def note(self, nsid: int) -> None:
+    def mark_stale(self, nsid: int) -> None:
         """Mark a namespace stale."""
         self._stale.add(nsid)
 
@@ -104,7 +104,7 @@ class PodNamespaces:
         self._known.pop(nsid, None)
         self._namespaces = None
 
-    def note_all(self) -> None:
+    def mark_all_stale(self) -> None:
         """Mark all namespaces stale."""
         self._stale.update(self._known)
         self._namespaces = None

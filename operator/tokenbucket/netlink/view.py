@@ -20,7 +20,7 @@ from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.events import NSIDS, TRAFFIC_CONTROL, Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
-from tokenbucket.netlink.location import AddressIndex, AddressLocation, Place
+from tokenbucket.netlink.location import AddressIndex, AddressLocation, LocationKind
 from tokenbucket.netlink.namespaces import inside
 from tokenbucket.netlink.pod_namespaces import PodNamespaces
 from tokenbucket.netlink.queues import Root, read_roots
@@ -74,18 +74,18 @@ class View:
         """
         owners = self._addresses.owners(addresses)
         if not owners:
-            return AddressLocation(Place.UNKNOWN)
+            return AddressLocation(LocationKind.UNKNOWN)
         nsids = tuple(sorted(nsid for nsid in owners if nsid is not None))
         if len(owners) > 1:
-            return AddressLocation(Place.AMBIGUOUS, nsids=nsids)
-        return self.leading_to(nsids[0]) if nsids else AddressLocation(Place.HOST)
+            return AddressLocation(LocationKind.AMBIGUOUS, nsids=nsids)
+        return self.leading_to(nsids[0]) if nsids else AddressLocation(LocationKind.HOST)
 
     def leading_to(self, nsid: int) -> AddressLocation:
         """Return the interfaces of the node that lead to a namespace."""
         behind = self._behind.get(nsid, [])
         veths = tuple(link for link in behind if link.kind == VETH)
         others = tuple(link for link in behind if link.kind != VETH)
-        return AddressLocation(Place.NAMESPACE, veths, others, (nsid,))
+        return AddressLocation(LocationKind.NAMESPACE, veths, others, (nsid,))
 
     def namespace_behind(self, interface: Interface) -> int | None:
         """Return the number of the namespace that a host-side interface leads to, or a pod-side one is in."""
@@ -94,7 +94,7 @@ class View:
         link = self._links.get(interface.ifindex)
         return link.nsid if link else None
 
-    def everywhere(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, Root]]]:
+    def all_namespaces(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, Root]]]:
         """Yield the inode, the filters and the root qdiscs of each namespace.
 
         The first is the node's namespace with inode 0. The others are the pods' namespaces that were entered.
@@ -122,7 +122,7 @@ class View:
         return f"the pod's end of {next(host_side, 'an interface')}"
 
     @contextmanager
-    def changing(self, interface: Interface) -> Iterator[Connection]:
+    def writable(self, interface: Interface) -> Iterator[Connection]:
         """Provide a connection for a change to an interface, and mark the interface stale.
 
         The monitor ignores events that the agent's own connections cause.
@@ -138,24 +138,24 @@ class View:
         nsid = self._nsid_of(interface)
         if nsid is None:
             raise KernelError("enter", self.name_of(interface), errno.ENODEV)
-        self.pod_namespaces.note(nsid)
+        self.pod_namespaces.mark_stale(nsid)
         with inside(self.pod_namespaces.known[nsid].namespace) as connection:
             yield connection
 
     def invalidate_all(self) -> None:
         """Mark everything stale."""
         self._stale = Stale()
-        self.pod_namespaces.note_all()
+        self.pod_namespaces.mark_all_stale()
 
-    def note(self, event: Event) -> None:
+    def mark_stale(self, event: Event) -> None:
         """Mark the parts stale that an event is about."""
         self._stale.mark(event, self._links)
         if event.kind is EventKind.OVERFLOW:
-            self.pod_namespaces.note_all()
+            self.pod_namespaces.mark_all_stale()
         elif event.nsid is not None and event.kind in NSIDS:
             self.pod_namespaces.forget(event.nsid)
         elif event.nsid is not None and event.kind in TRAFFIC_CONTROL:
-            self.pod_namespaces.note(event.nsid)
+            self.pod_namespaces.mark_stale(event.nsid)
 
     def refresh(self) -> None:
         """Read all stale parts again.

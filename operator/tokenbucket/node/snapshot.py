@@ -19,7 +19,7 @@ from tokenbucket.netlink.view import View
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class AttachPoint:
     """A hook of an interface with a limit."""
 
     interface: str
@@ -27,12 +27,12 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class LimitSnapshot:
     """A limit and the state of its bucket at ``now_ns``."""
 
     index: int
     slot: Slot
-    places: tuple[Place, ...]
+    places: tuple[AttachPoint, ...]
     meters: Meters
     stats: Stats
     now_ns: int
@@ -40,7 +40,7 @@ class InForce:
     """The peers with an entry, if requested."""
 
 
-def snapshot(pins: Pins, *, with_peers: bool = False) -> list[InForce]:
+def snapshot(pins: Pins, *, with_peers: bool = False) -> list[LimitSnapshot]:
     """Return the limits of all slots, ordered by subject and direction.
 
     ``with_peers`` reads the whole map of peers for each limit with perPeer.
@@ -53,7 +53,7 @@ def snapshot(pins: Pins, *, with_peers: bool = False) -> list[InForce]:
         found = slots.read()
         places = _places(found, pins.program_ids())
         limits = [
-            InForce(
+            LimitSnapshot(
                 index,
                 slot,
                 tuple(sorted(places.get(index, ()))),
@@ -77,13 +77,13 @@ def unmetered_packets(pins: Pins) -> int:
         return slots.stats(0).unmetered_packets
 
 
-def _places(slots: dict[int, Slot], programs: set[int]) -> dict[int, set[Place]]:
+def _places(slots: dict[int, Slot], programs: set[int]) -> dict[int, set[AttachPoint]]:
     """Return hooks by slot, in this namespace and in those of devices and of delayed pods."""
     subjects = [slot.owner.key.subject for slot in slots.values()]
     inodes = {subject.netns_inode for subject in subjects if isinstance(subject, DeviceId)}
     if any(_is_inside(slot) for slot in slots.values()):
         inodes |= {namespace.inode for namespace in reachable_namespaces()}
-    places: dict[int, set[Place]] = {}
+    places: dict[int, set[AttachPoint]] = {}
     for namespace in _namespaces(inodes):
         for index, place in _hooks(namespace, programs):
             places.setdefault(index, set()).add(place)
@@ -103,7 +103,7 @@ def _namespaces(inodes: set[int]) -> Iterator[Namespace]:
         yield from (each for each in reachable_namespaces() if each.inode in inodes - {own.inode})
 
 
-def _hooks(namespace: Namespace, programs: set[int]) -> Iterator[tuple[int, Place]]:
+def _hooks(namespace: Namespace, programs: set[int]) -> Iterator[tuple[int, AttachPoint]]:
     try:
         with connect(namespace.path) as connection:
             view = View(connection)
@@ -112,4 +112,4 @@ def _hooks(namespace: Namespace, programs: set[int]) -> Iterator[tuple[int, Plac
         return
     for ifindex, filters in view.filters.items():
         for ours in (each for each in filters.ours if each.prog_id in programs):
-            yield ours.slot, Place(view.links[ifindex].name, ours.hook)
+            yield ours.slot, AttachPoint(view.links[ifindex].name, ours.hook)

@@ -28,7 +28,7 @@ from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
-from tokenbucket.netlink.location import AddressLocation, Place
+from tokenbucket.netlink.location import AddressLocation, LocationKind
 from tokenbucket.netlink.queues import FQ, HANDLE, Root
 
 QUEUE = Interface(7)
@@ -97,7 +97,7 @@ class Node:
         ours = {each.ifindex for each in self.queues if each.namespace == namespace}
         return {ifindex: Root(ifindex, FQ, HANDLE, held=0) for ifindex in ours}
 
-    def everywhere(self) -> Iterator[tuple[int, dict[int, LinkFilters], dict[int, Root]]]:
+    def all_namespaces(self) -> Iterator[tuple[int, dict[int, LinkFilters], dict[int, Root]]]:
         for namespace in (0, INODE) if self.searched or self.entered else (0,):
             there = {
                 each.ifindex: self.filters_at(each) for each in self.filters if each.namespace == namespace
@@ -111,13 +111,15 @@ class Node:
         return self.leading_to(THERE)
 
     def leading_to(self, nsid: int) -> AddressLocation:
-        return AddressLocation(Place.NAMESPACE, (Link(nsid, f"veth{nsid}", VETH, nsid, 2),), nsids=(nsid,))
+        return AddressLocation(
+            LocationKind.NAMESPACE, (Link(nsid, f"veth{nsid}", VETH, nsid, 2),), nsids=(nsid,)
+        )
 
     def namespace_behind(self, interface: Interface) -> int | None:
         return HERE if interface.namespace else None
 
     @contextmanager
-    def changing(self, interface: Interface) -> Iterator[Interface]:
+    def writable(self, interface: Interface) -> Iterator[Interface]:
         if interface in self.refuses:
             raise self.refuses[interface]
         yield interface

@@ -83,7 +83,7 @@ def test_what_cannot_be_read_again_is_as_it_was(
     later = PodNamespace(NAMESPACE, {}, {}, {})
     pods = world(WITH_OURS, failure(), failure(), later)
     pods.enter(5)
-    pods.note(5)
+    pods.mark_stale(5)
     for _ in range(2):
         pods.refresh()
         assert pods.known == {5: WITH_OURS}
