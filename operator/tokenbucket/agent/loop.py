@@ -65,7 +65,7 @@ class Loop:
     _settled: bool = False
 
     def run(self) -> None:
-        """Runs until a signal comes, or until everything of ours is to go."""
+        """Run until a signal arrives, or until the node must be cleaned."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.source, selectors.EVENT_READ, self._source_changed)
             selector.register(self.monitor, selectors.EVENT_READ, self._network_changed)
@@ -113,12 +113,12 @@ class Loop:
         self.schedule.started(start, self._reconcile(start))
 
     def _look_again(self) -> None:
-        """For what no event tells of."""
+        """Check the state that no event reports."""
         try:
             self.reconciler.check_periodically()
             self._verify(everything=True)
         except KernelError as error:
-            log.warning("no look for queues and bypassed limits", extra={"error": str(error)})
+            log.warning("queues and bypassed limits not checked", extra={"error": str(error)})
 
     def _verify_soon(self) -> None:
         """Check whether attached limits run, which no event reports."""
@@ -157,7 +157,7 @@ class Loop:
         return _again(outcome)
 
     def _settle(self) -> None:
-        """Unpins what no filter runs any more. Those of devices run what they were attached with."""
+        """Unpin programs that no filter runs. Filters of devices keep the build that attached them."""
         slots = self.reconciler.observer.slots
         if not any(isinstance(slot.owner.key.subject, DeviceId) for slot in slots.read().values()):
             self.pins.remove_other_builds(self.build)
@@ -165,7 +165,7 @@ class Loop:
         self._settled = True
 
     def _reconnect(self) -> None:
-        """A connection on which something was lost may stay confused: the next pass has a new one."""
+        """Replace the connection: after a lost message its answers may be out of step."""
         self._network_changed()  # also reads the old connection's events while they are still ignored
         self.connection.close()
         self.own_ports.discard(self.connection.portid)
@@ -181,7 +181,7 @@ def _again(outcome: Outcome) -> Again:
 
 
 def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: ReconcileStats) -> None:
-    """Runs the agent until it is told to stop. What becomes of its passes is noted in ``passes``.
+    """Run the agent until a signal stops it. ``passes`` counts its runs.
 
     Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
     KernelError.
@@ -200,13 +200,13 @@ def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: Rec
 
 
 def _to_clean(source: Source) -> DesiredInput | None:
-    """What is wished, if that is to have nothing of ours here."""
+    """Return the input if it asks for a clean node."""
     wishes = source.wishes()
     return wishes if wishes and wishes.cleanup else None
 
 
 def _stay_away(source: Source, signals: StopSignals) -> None:
-    """Until there is something else to do than to have nothing here."""
+    """Wait until the node need not be clean any more."""
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ, source.drain)
         selector.register(signals, selectors.EVENT_READ, signals.drain)
@@ -217,7 +217,7 @@ def _stay_away(source: Source, signals: StopSignals) -> None:
 
 
 def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, passes: ReconcileStats) -> None:
-    """Keeps limits in force until a signal comes or everything of ours is to go."""
+    """Enforce limits until a signal arrives, or until the node must be cleaned."""
     with ExitStack() as stack:
         connection = connect()
         own_ports = {connection.portid}
@@ -228,7 +228,7 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, pas
             view.refresh()
             build, refused = loading.result()
         if refused:
-            log.error("program not loaded; going on with the one before", extra={"error": refused})
+            log.error("program not loaded; the previous one stays", extra={"error": refused})
         opened = stack.enter_context(Slots(pins))
         programs = stack.enter_context(closing(Programs(pins, build)))
         log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})

@@ -37,7 +37,7 @@ class ThisNode:
 
 
 def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], Policy | Refused]:
-    """Reads policies; one in a protected namespace needs a label that allows it."""
+    """Return a reader of policies; one in a protected namespace needs a label that allows it."""
 
     def read(document: Mapping[str, Any]) -> Policy | Refused:
         metadata = document.get("metadata") or {}
@@ -67,7 +67,7 @@ def _refused(metadata: Mapping[str, Any], message: str) -> Refused:
 
 
 def read_pod(document: Mapping[str, Any]) -> Pod | None:
-    """A pod; ``None`` for one that cannot be read, which the API server should not have let through."""
+    """Return a pod, or None if the document is invalid."""
     try:
         return parse_pod({**document, "kind": "Pod"})
     except SpecError as error:
@@ -76,7 +76,7 @@ def read_pod(document: Mapping[str, Any]) -> Pod | None:
 
 
 def read_node(document: Mapping[str, Any]) -> ThisNode:
-    """The agent's node."""
+    """Return the agent's node."""
     metadata, spec = document.get("metadata") or {}, document.get("spec") or {}
     word = parse_setting(f"label {NODE_LABEL}", (metadata.get("labels") or {}).get(NODE_LABEL))
     taints = {taint.get("key") for taint in spec.get("taints") or ()}
@@ -84,5 +84,5 @@ def read_node(document: Mapping[str, Any]) -> ThisNode:
 
 
 def read_switch(document: Mapping[str, Any]) -> EnforcementConfig:
-    """The ConfigMap of the release."""
+    """Return the settings in the ConfigMap of the release."""
     return parse_enforcement_config(document.get("data") or {})

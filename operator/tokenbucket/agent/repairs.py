@@ -17,7 +17,7 @@ class Repairs:
     _times: dict[Hashable, deque[float]] = field(default_factory=dict)
 
     def allow(self, place: Hashable, now: float) -> bool:
-        """Counts a repair and says whether to make it: the first five in any minute are."""
+        """Count a repair, and return whether to make it: the first five in any minute are."""
         for each in [each for each, past in self._times.items() if past[-1] <= now - WINDOW_S]:
             del self._times[each]
         if self.exhausted(place, now):

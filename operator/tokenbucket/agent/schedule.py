@@ -46,7 +46,7 @@ class Schedule:
         return max(0.0, self._wanted - now)
 
     def started(self, now: float, again: Again = Again.NOTHING) -> None:
-        """A pass that started at ``now`` has been made."""
+        """Record a run that started at ``now``."""
         pauses_s = {Again.NOTHING: self.max_s, Again.WAITS: self.soon_s, Again.FAILED: self.retry_s}
         self._last = now
         self._wanted = now + min(self.max_s, pauses_s[again])

@@ -23,11 +23,11 @@ class StopSignals:
         return self
 
     def fileno(self) -> int:
-        """The file descriptor to poll."""
+        """Return the file descriptor to poll."""
         return self._ours.fileno()
 
     def drain(self) -> None:
-        """Takes what made it readable."""
+        """Read the bytes that made it readable."""
         self._ours.recv(64)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:

@@ -45,19 +45,19 @@ class Source(Protocol):
         """File descriptor that is readable when something may have changed."""
 
     def drain(self) -> None:
-        """Takes in what made it readable."""
+        """Read the changes that made it readable."""
 
     def reread(self) -> None:
         """Trusts nothing that it remembers: a full pass is about to begin."""
 
     def wishes(self) -> DesiredInput | None:
-        """What should be in force; ``None`` as long as that is not known, and then nothing is touched."""
+        """Return the desired input; None as long as it is unknown: the agent then changes nothing."""
 
     def passed(self, wishes: DesiredInput, outcome: Outcome) -> None:
-        """A pass has been made."""
+        """Record a completed run."""
 
     def cleaned(self, wishes: DesiredInput) -> None:
-        """Nothing of ours is left on this node."""
+        """Record that the node is clean."""
 
     def close(self) -> None:
-        """Ends it."""
+        """Close the source."""

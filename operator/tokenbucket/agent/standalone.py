@@ -33,12 +33,12 @@ class FolderSource:
         return self._watch.fileno()
 
     def drain(self) -> None:
-        """Reads what has changed."""
+        """Read the changes."""
         self._watch.drain()
         self.reread()
 
     def reread(self) -> None:
-        """Reads the folder; one that cannot be read is no reason to lift what it said before."""
+        """Read the folder; if that fails, keep what it declared before."""
         try:
             self._watch.renew()
             manifests = self._folder.read()
@@ -51,7 +51,7 @@ class FolderSource:
         self._manifests = manifests
 
     def wishes(self) -> DesiredInput:
-        """What the folder declares."""
+        """Return what the folder declares."""
         return DesiredInput(self._manifests.policies, self._manifests.pods)
 
     def passed(self, wishes: DesiredInput, outcome: Outcome) -> None:
@@ -61,5 +61,5 @@ class FolderSource:
         """Never asked for here: that is ``tokenbucket detach --all``."""
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Stop the watch."""
         self._watch.close()

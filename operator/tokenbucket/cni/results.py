@@ -57,12 +57,12 @@ class CniResults:
         return self._poll.fileno()
 
     def drain(self) -> None:
-        """Takes all events that wait."""
+        """Discard all queued events."""
         if self._inotify:
             self._inotify.read(timeout=0)
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Stop the watch."""
         self._poll.close()
         if self._inotify:
             self._inotify.close()
@@ -129,7 +129,7 @@ class CniResults:
 
 
 def _watch_on(folder: Path) -> INotify:
-    """Raises OSError."""
+    """Return a watch on a folder. Raises OSError."""
     inotify = INotify(nonblocking=True)
     try:
         inotify.add_watch(str(folder), _CHANGES)

@@ -36,7 +36,7 @@ class _Loader(yaml.CSafeLoader):
 
 
 def documents(text: bytes) -> list[object]:
-    """The documents of a file; empty ones are left out. Raises DocumentError."""
+    """Return the documents of a file; empty ones are left out. Raises DocumentError."""
     if len(text) > MAX_BYTES:
         raise DocumentError(f"is larger than the {MAX_BYTES} bytes that are read")
     try:

@@ -41,7 +41,7 @@ class _Read:
 
 
 def parse_text(text: bytes, source: str) -> Manifests:
-    """Reads one file's text. Never raises: what is wrong is in ``errors``, each naming ``source``."""
+    """Read one file's text. Never raises: what is wrong is in ``errors``, each naming ``source``."""
     try:
         found = documents(text)
     except DocumentError as error:

@@ -22,7 +22,7 @@ class FolderWatch:
     """An inotify watch on one folder, to be polled by its file descriptor."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError when there is no such folder."""
+        """Start the watch. Raises OSError if the folder does not exist."""
         self._path = path
         self._inotify = INotify(nonblocking=True)
         self.renew()
@@ -32,13 +32,13 @@ class FolderWatch:
         return int(self._inotify.fileno())
 
     def renew(self) -> None:
-        """Watches the folder that has this name now: the one before may have been removed. Raises OSError."""
+        """Watch the folder that has this name now, which may be a new one. Raises OSError."""
         self._inotify.add_watch(str(self._path), _CHANGES)
 
     def drain(self) -> None:
-        """Takes all events that wait."""
+        """Discard all queued events."""
         self._inotify.read(timeout=0)
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Stop the watch."""
         self._inotify.close()

@@ -89,7 +89,7 @@ _POD_FIELDS = ("namespace", "name", "policy", "direction", "reason", "message")
 
 
 def to_document(report: NodeReport) -> dict[str, Any]:
-    """The status of a TokenBucketNode. Empty texts and lists are left out; numbers are not."""
+    """Return the status of a TokenBucketNode. Empty texts and lists are left out; numbers are not."""
     agent = _without_empty({"version": report.agent_version, "pod": report.agent_pod})
     return _without_empty(
         {
@@ -143,7 +143,7 @@ def _cut(message: str) -> str:
 
 
 def parse_report(document: object) -> NodeReport:
-    """Reads a TokenBucketNode of whatever version. Never raises."""
+    """Read a TokenBucketNode of whatever version. Never raises."""
     status = _mapping(_mapping(document).get("status"))
     agent = _mapping(status.get("agent"))
     return NodeReport(

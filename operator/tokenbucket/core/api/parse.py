@@ -35,7 +35,7 @@ _SET_OPERATORS = {Operator.IN, Operator.NOT_IN}
 
 
 def parse_policy(document: object) -> Policy:
-    """Reads a TokenBucketPolicy. Raises SpecError with everything that is wrong."""
+    """Read a TokenBucketPolicy. Raises SpecError with everything that is wrong."""
     fields = Validator()
     top = fields.mapping(document, "", {"apiVersion", "kind", "metadata", "spec", "status"})
     if top.get("apiVersion") != API_VERSION:
@@ -138,7 +138,7 @@ def _labels(fields: Validator, value: object, path: str) -> dict[str, str]:
 
 
 def parse_pod(document: object) -> Pod:
-    """Reads a Pod, as far as limits need it. Raises SpecError with everything that is wrong."""
+    """Read a Pod, as far as limits need it. Raises SpecError with everything that is wrong."""
     fields = Validator()
     top = fields.mapping(document, "")
     if top.get("kind") != POD:

@@ -22,7 +22,7 @@ class Validator:
     problems: list[Problem] = field(default_factory=list)
 
     def wrong(self, path: str, value: object, message: str) -> None:
-        """Notes a problem."""
+        """Record a problem."""
         self.problems.append(Problem(path, value, message))
 
     def is_wrong(self, *paths: str) -> bool:
@@ -34,7 +34,7 @@ class Validator:
         )
 
     def mapping(self, value: object, path: str, allowed: Collection[str] | None = None) -> Mapping[str, Any]:
-        """A mapping with text keys; an empty one where it is not. ``allowed`` are the only keys."""
+        """Return a mapping with text keys; an empty one where it is not. ``allowed`` are the only keys."""
         if value is None:
             return {}
         if not isinstance(value, Mapping):
@@ -50,7 +50,7 @@ class Validator:
         return {key: item for key, item in value.items() if isinstance(key, str)}
 
     def sequence(self, value: object, path: str) -> list[Any]:
-        """A list; an empty one where it is not."""
+        """Return a list; an empty one where it is not."""
         if value is None:
             return []
         if not isinstance(value, list):
@@ -59,7 +59,7 @@ class Validator:
         return value
 
     def text(self, value: object, path: str, default: str = "", longest: int = 253) -> str:
-        """A text. ``longest`` is in bytes of UTF-8, as the kernel's maps hold them."""
+        """Return a text. ``longest`` is in bytes of UTF-8, as the kernel's maps hold them."""
         if value is None:
             return default
         if not isinstance(value, str) or _size_bytes(value) > longest or "\0" in value:
@@ -68,7 +68,7 @@ class Validator:
         return value
 
     def name(self, value: object, path: str, longest: int = 253) -> str:
-        """The name of an object, as Kubernetes allows it."""
+        """Return the name of an object, as Kubernetes allows it."""
         text = self.text(value, path, longest=longest)
         if value is None:
             self.wrong(path, None, "is missing")
@@ -79,7 +79,7 @@ class Validator:
         return text
 
     def integer(self, value: object, path: str, low: int, high: int) -> int | None:
-        """A whole number between two bounds."""
+        """Return a whole number between two bounds."""
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -101,7 +101,7 @@ class Validator:
         return kind(value)
 
     def finish(self, subject: str) -> None:
-        """Raises SpecError if anything was wrong."""
+        """Raise SpecError if there is any problem."""
         if self.problems:
             raise SpecError(subject, tuple(self.problems))
 
@@ -114,7 +114,7 @@ def _size_bytes(text: str) -> float:
 
 
 def subject_of(kind: str, document: object) -> str:
-    """What a document calls itself, as far as it can be told."""
+    """Return the name that a document gives itself, as far as it can be told."""
     metadata = document.get("metadata") if isinstance(document, Mapping) else None
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     namespace = metadata.get("namespace") if isinstance(metadata, Mapping) else None

@@ -54,7 +54,7 @@ class Bucket:
 
 
 def bucket_of(limit: Limit, mode: Mode, *, action_in_force: ExceedAction) -> Bucket:
-    """The limit with its defaults. ``action_in_force`` is Drop where Delay cannot be had."""
+    """Return the limit with its defaults. ``action_in_force`` is Drop where Delay cannot be had."""
     burst_bytes, burst_packets = _own_bursts(limit, action_in_force)
     return Bucket(
         bits_per_s=limit.rate.bits_per_s,
@@ -82,7 +82,7 @@ def _peer_bucket_of(per_peer: PerPeer, action: ExceedAction) -> PeerBucket:
 
 
 def action_of(limit: Limit) -> ExceedAction:
-    """What can be done with what exceeds: Drop where nothing would bound what waits."""
+    """Return the possible action: Drop if nothing bounds the queued packets of Delay."""
     delays = limit.exceed_action is ExceedAction.DELAY
     return ExceedAction.DROP if delays and _longest_delay_ns(limit) is None else limit.exceed_action
 
@@ -134,7 +134,7 @@ def _meters_of(rate: Rate, bursts: tuple[int | None, int | None]) -> list[Meter]
 
 
 def describe(bucket: Bucket) -> str:
-    """The bucket in words, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
+    """Return the bucket in words, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
     parts = _meters(bucket)
     if bucket.per_peer:
         parts.append(f"{_each(bucket.per_peer)} {', '.join(_meters(bucket.per_peer))}")
@@ -145,7 +145,7 @@ def describe(bucket: Bucket) -> str:
 
 
 def as_declared(limit: Limit, mode: Mode) -> str:
-    """A limit in words, with its defaults, as it is where nothing stands against it."""
+    """Return a limit in words, with its defaults, as it is where nothing stands against it."""
     return describe(bucket_of(limit, mode, action_in_force=action_of(limit)))
 
 

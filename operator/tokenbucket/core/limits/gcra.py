@@ -26,12 +26,12 @@ class Case(enum.StrEnum):
 
 
 def word_of(now_ns: int) -> int:
-    """A time of the monotonic clock as a word, in quanta."""
+    """Return a time of the monotonic clock as a word, in quanta."""
     return now_ns * QUANTA_PER_NS % _WORD
 
 
 def never_used(now_ns: int) -> int:
-    """A word that reads as idle for as long as can be: the bucket is full, whatever its burst."""
+    """Return a word that reads as idle for as long as can be: the bucket is full, whatever its burst."""
     return (word_of(now_ns) + _WORD // 2) % _WORD
 
 
@@ -46,12 +46,12 @@ def packets_scale(packets_per_s: int) -> int:
 
 
 def bytes_cost_q(size_bytes: int, bits_per_s: int) -> int:
-    """What a packet of so many bytes is charged."""
+    """Return the charge of a packet of this size."""
     return _rounded(size_bytes * bytes_scale(bits_per_s), 1 << BYTES_SHIFT)
 
 
 def packets_cost_q(packets: int, packets_per_s: int) -> int:
-    """What so many segments are charged."""
+    """Return the charge of this number of segments."""
     return _rounded(packets * packets_scale(packets_per_s), 1 << PACKETS_SHIFT)
 
 
@@ -92,8 +92,9 @@ def tokens_q(tat: int, now_q: int, burst_q: int) -> int:
 
 
 def charged(tat: int, before: int, after: int, now_q: int, burst_q: int) -> int:
-    """A word, charged with what another meter of the same limit let through while it went from one word to
-    another, all in quanta: as if both had been one.
+    """Return a word, charged with the packets that another meter of the same limit let through.
+
+    The other meter went from the word ``before`` to ``after``, in quanta.
     """
     taken_q = (_within(after, now_q, burst_q) - _within(before, now_q, burst_q)) % _WORD
     if not 0 < taken_q <= AHEAD_MAX_Q:  # nothing; or it was filled
@@ -102,7 +103,7 @@ def charged(tat: int, before: int, after: int, now_q: int, burst_q: int) -> int:
 
 
 def at_new_rate(tat: int, slowed_tat: int, now_q: int, scales: tuple[int, int], most_q: int) -> int:
-    """A word whose meter goes to another scale: only a smaller one, or one after none (0), changes it.
+    """Return a word whose meter goes to another scale: only a smaller one, or one after none (0), changes it.
 
     A debt stays the same time up to ``most_q``, what the new limit itself can run into. What the slow rate
     has charged since ``slowed_tat``, the word when the rate was last lowered, stays the same bytes or packets
@@ -118,7 +119,7 @@ def at_new_rate(tat: int, slowed_tat: int, now_q: int, scales: tuple[int, int], 
 
 
 def _within(tat: int, now_q: int, burst_q: int) -> int:
-    """The word, or the one of a full bucket, whichever is later."""
+    """Return the word, or the one of a full bucket, whichever is later."""
     return (now_q - tokens_q(tat, now_q, burst_q)) % _WORD
 
 

@@ -31,13 +31,14 @@ class Meter:
         return cls(packets_per_s * FULL_SIZE_BYTES * 8, burst_packets * FULL_SIZE_BYTES)
 
     def time_ns(self, size_bytes: int) -> int:
-        """What so many bytes take at the rate."""
+        """Return the time that this number of bytes takes at the rate."""
         return size_bytes * 8 * _NS_PER_S // self.bits_per_s
 
 
 def longest_delay_ns(own: Collection[Meter], peers: Collection[Meter]) -> int | None:
-    """The longest delay that bounds what waits, by the pod's own meters and each peer's; ``None`` where none
-    does.
+    """Return the longest delay that bounds the queued packets, or None if no delay does.
+
+    ``own`` are the pod's meters, and ``peers`` those of each peer.
     """
     by_arrival = max((_by_arrival_ns(each, (*own, *peers)) for each in own), default=0)
     if peers:

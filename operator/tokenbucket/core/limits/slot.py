@@ -172,7 +172,7 @@ def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> Sl
 
 
 def _reserve_bits_per_s(bucket: Bucket) -> int:
-    """A tenth of each rate, of the packet rate in the smallest packets: the reserve is charged to both
+    """Return a tenth of each rate, of the packet rate in the smallest packets: the reserve is charged to both
     meters, and must not bring one of them further and further into debt.
     """
     rates = [10 * RESERVE_BITS_PER_S]

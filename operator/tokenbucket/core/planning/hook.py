@@ -39,7 +39,7 @@ class HookPoint:
 
 
 def hook_of(direction: Direction, *, waits: bool) -> tuple[End, Hook]:
-    """The hook that sees a pod's traffic of a direction.
+    """Return the end and the hook that see a pod's traffic of a direction.
 
     What enters the pod leaves the host-side veth. Packets can wait only where they leave an interface, so
     where what the pod sends is to wait, that is the pod's own.
@@ -50,5 +50,5 @@ def hook_of(direction: Direction, *, waits: bool) -> tuple[End, Hook]:
 
 
 def device_hook(direction: Direction) -> Hook:
-    """The hook of a device for its own traffic, named as the device sees it."""
+    """Return the hook of a device for its own traffic, named as the device sees it."""
     return Hook(direction.value)

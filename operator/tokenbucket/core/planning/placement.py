@@ -32,12 +32,12 @@ class Placements:
         self._pods: dict[int, set[Subject]] = defaultdict(set)
 
     def add(self, pod: Subject, nsid: int) -> None:
-        """A limit of the pod is there."""
+        """Record that a limit of the pod is in this namespace."""
         self._nsids[pod].add(nsid)
         self._pods[nsid].add(pod)
 
     def of(self, pod: Subject) -> int | None:
-        """The one namespace in which a pod is limited; ``None`` where there is none, or more."""
+        """Return the one namespace in which a pod is limited; ``None`` where there is none, or more."""
         nsids = self._nsids.get(pod, set())
         return min(nsids) if len(nsids) == 1 else None
 
@@ -55,7 +55,7 @@ class Declarations:
     _addresses: dict[PodId, frozenset[Address]] = field(default_factory=dict)
 
     def unchanged(self, pods: Iterable[Pod]) -> set[PodId]:
-        """The pods that are declared as they were, or for the first time."""
+        """Return the pods that are declared as they were, or for the first time."""
         return {
             pod.id
             for pod in pods
@@ -64,7 +64,7 @@ class Declarations:
         }
 
     def passed(self, pods: Iterable[Pod], missing: AbstractSet[Subject]) -> None:
-        """A pass was made. A pod whose limit it missed to place may still be where the last one had it."""
+        """Record a run. A pod whose limit it missed to place may still be where the last one had it."""
         self._addresses = {
             pod.id: self._addresses.get(pod.id, pod.addresses) if pod.id in missing else pod.addresses
             for pod in pods

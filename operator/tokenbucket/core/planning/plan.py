@@ -25,12 +25,12 @@ class Wanted:
     slot: Slot
     points: AbstractSet[HookPoint]
     delays: bool = False
-    """Packets wait for their departure time: the interface of every point needs our queue."""
+    """Packets wait for their departure time: the interface of every point needs tokenbucket's queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A filter of ours that is there. ``current`` says whether it runs this build of the program."""
+    """An attached filter of tokenbucket. ``current`` is whether it runs this build of the program."""
 
     slot: int
     current: bool
@@ -38,25 +38,25 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the kernel holds of ours."""
+    """The kernel's state that belongs to tokenbucket."""
 
     slots: Mapping[int, Slot]
     filters: Mapping[HookPoint, Attached]
     slot_count: int
     queues: AbstractSet[Interface] = frozenset()
-    """Interfaces that have our queue."""
+    """Interfaces that have tokenbucket's queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddQueue:
-    """Make our queue the root qdisc of an interface."""
+    """Make tokenbucket's queue the root qdisc of an interface."""
 
     interface: Interface
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveQueue:
-    """Remove our queue, once it is empty."""
+    """Remove tokenbucket's queue, once it is empty."""
 
     interface: Interface
 
@@ -72,7 +72,7 @@ class WriteSlot:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Attach our filter, or replace it in place."""
+    """Attach tokenbucket's filter, or replace it in place."""
 
     point: HookPoint
     slot: int
@@ -80,7 +80,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """Remove our filter."""
+    """Remove tokenbucket's filter."""
 
     point: HookPoint
 
@@ -104,7 +104,7 @@ class Plan:
 
 
 def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
-    """The actions that make the observed state the desired one. Planning again after them yields none."""
+    """Return the actions that make the observed state the desired one. A second plan after them is empty."""
     placed, without_slot = _place(desired, observed)
     queues = {point.interface for key in placed if desired[key].delays for point in desired[key].points}
     return Plan(

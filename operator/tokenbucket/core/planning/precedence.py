@@ -29,7 +29,7 @@ class Winners:
                 self._ranked[policy.namespace].append(policy)
 
     def of(self, pod: Pod) -> dict[Direction, Policy]:
-        """The policy that limits each direction of a pod; a direction that none limits is left out."""
+        """Return the policy that limits each direction of a pod; a direction that none limits is left out."""
         winners: dict[Direction, Policy] = {}
         for policy in self._ranked.get(pod.id.namespace, ()):
             missing = policy.limits.keys() - winners.keys()
