@@ -53,7 +53,6 @@ LONG = (
     "tests/bpf/test_exactness.py::",
     "tests/bpf/test_delay.py::test_bulk_is_dropped_by_chance_from_half_of_the_longest_delay_on",
     "tests/bpf/test_delay.py::test_every_departure_is_the_models",
-    "tests/bpf/test_peers.py::test_every_departure_is_the_models",
     "tests/bpf/test_peers.py::test_what_is_charged_is_what_was_let_through",
     # Compiles the program again.
     "tests/bpf/test_peers.py::test_a_map_that_refuses_entries_never_means_unlimited",
