@@ -109,7 +109,7 @@ def test_a_policy_that_loses_one_direction_names_the_winner(shop: Kubectl, nodes
     shop.apply(policy("strict", "web", priority=5, egress=LIMIT))
     wait_ready(shop, "strict", len(nodes))
     pods = f"{len(nodes)} pod{'s' if len(nodes) > 1 else ''}"
-    winner = f"in force instead: shop/strict (egress of {pods})"
+    winner = f"overridden by shop/strict (egress of {pods})"
     until(lambda: winner in condition(shop, "web", "Programmed").get("message", ""))
     wait_ready(shop, "web", len(nodes))
 
@@ -121,7 +121,7 @@ def test_a_trial_lifts_no_limit(shop: Kubectl, nodes: list[str]) -> None:
     wait_ready(shop, "web", len(nodes))
     shop.apply(policy("trial", "web", priority=9, mode="Observe", ingress=LIMIT))
     until(lambda: condition(shop, "trial", "Ready").get("reason") == "Overridden")
-    assert "gives way to all that enforce" in condition(shop, "trial", "Ready")["message"]
+    assert "never overrides a policy in Enforce mode" in condition(shop, "trial", "Ready")["message"]
     assert limited(shop, client, target, RATE)
     shop.run("delete", "tbp", "web")
     wait_ready(shop, "trial", len(nodes))

@@ -1,6 +1,6 @@
-"""Whether a node's agent is ready, as a condition of its TokenBucketNode: a pure function.
+"""Compute the AgentReady condition of a TokenBucketNode.
 
-A dead agent cannot say that it is dead; the controller says it, from the agent's pod.
+An agent that does not run cannot report its own state. The controller derives the state from the agent pod.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 AGENT_READY = "AgentReady"
-_GOOD = ("True", "Ready", "the agent's pod is ready")
-_ABSENT = ("False", "NoPod", "the node has no pod of the agent: limits stay as they were, new pods get none")
+_GOOD = ("True", "Ready", "the agent pod is ready")
+_ABSENT = (
+    "False",
+    "NoPod",
+    "the node has no agent pod: existing limits stay active, new pods are not limited",
+)
 
 
 def agent_condition(pods: Mapping[str, bool], previous: Iterable[object], now: str) -> dict[str, Any]:
-    """The condition; given its own result as the previous one, an equal one.
+    """Return the condition. The transition time changes only if the status changes.
 
-    ``pods`` are the agent's pods on the node, and whether each is ready; ``now`` is RFC 3339.
+    ``pods`` maps each agent pod on the node to its readiness. ``now`` is an RFC 3339 time.
     """
     status, reason, message = _verdict(pods)
     same = (each for each in previous if isinstance(each, Mapping) and each.get("type") == AGENT_READY)
@@ -35,5 +39,5 @@ def _verdict(pods: Mapping[str, bool]) -> tuple[str, str, str]:
         return _GOOD
     if not pods:
         return _ABSENT
-    message = f"pod {min(pods)} is not ready: limits stay as they were, new pods get none"
+    message = f"pod {min(pods)} is not ready: existing limits stay active, new pods are not limited"
     return "False", "NotReady", message

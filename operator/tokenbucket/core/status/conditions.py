@@ -1,4 +1,4 @@
-"""The conditions of a policy: what is the case, why, and what to do about it.
+"""Compute the conditions of a policy: the state, its reason, and the action that you can take.
 
 docs/reference/conditions.md describes the reasons of conditions.
 """
@@ -18,9 +18,9 @@ from tokenbucket.core.status.summary import Entry, Summary, in_number, some_of
 
 _KNOWN = {str(reason): reason for reason in Reason}
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)
-"""What the schema allows; a report of another version may say anything."""
+"""The format that the schema allows. An agent of another version can report other texts."""
 _NAMED = 3
-"""So many reasons or policies are named in a message."""
+"""Maximum number of reasons in a message."""
 _LONGEST_MESSAGE = 1024
 
 
@@ -51,8 +51,9 @@ class _Verdict:
 
 
 def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dict[str, str | int]]:
-    """Accepted, Programmed, Degraded and Ready. One whose status is as in ``previous`` keeps its time;
-    ``now`` is RFC 3339.
+    """Return the conditions Accepted, Programmed, Degraded and Ready.
+
+    A condition keeps its transition time if ``previous`` has the same status. ``now`` is an RFC 3339 time.
     """
     accepted, programmed = _accepted(total), _programmed(total)
     verdicts = {
@@ -84,22 +85,22 @@ def _accepted(total: Summary) -> _Verdict:
         return _Verdict("False", ConditionReason.INVALID, total.head.refused)
     if total.refusing:
         first = total.refusing[0]
-        version = first.node.report.agent_version or "an unknown version"
-        differs = f"; the controller accepts it: the agent there is of {version}, and not of {__version__}"
-        message = f"refused on {_nodes(total.refusing)}: {first.policy.refused}"
+        version = first.node.report.agent_version or "unknown"
+        differs = f"; the controller ({__version__}) accepts the policy, the agent has version {version}"
+        message = f"rejected on {_nodes(total.refusing)}: {first.policy.refused}"
         return _Verdict("False", ConditionReason.INVALID, message + differs * (version != __version__))
     return _Verdict("True", ConditionReason.ACCEPTED, "the policy is valid")
 
 
 def _programmed(total: Summary) -> _Verdict:
-    return next(filter(None, (rule(total) for rule in _RULES)), None) or _in_force(total)
+    return next(filter(None, (rule(total) for rule in _RULES)), None) or _enforced(total)
 
 
 def _refused(total: Summary) -> _Verdict | None:
     if total.head.refused:
         return _Verdict("False", ConditionReason.FAILED, "the policy is invalid, see Accepted")
     if total.refusing:
-        message = f"refused on {_nodes(total.refusing)}, see Accepted; in force on "
+        message = f"rejected on {_nodes(total.refusing)}, see Accepted; enforced on "
         return _Verdict("False", ConditionReason.FAILED, message + total.of_pods(total.pods("programmed")))
     return None
 
@@ -114,36 +115,36 @@ def _failed(total: Summary) -> _Verdict | None:
         return None
     worst = max(total.current, key=lambda entry: entry.policy.failed).node.name
     why = _explain(_found(total.current, _fails))
-    message = f"not in force on {total.of_pods(failed)}{why}; see TokenBucketNode {worst}"
+    message = f"not enforced on {total.of_pods(failed)}{why}; see TokenBucketNode {worst}"
     return _Verdict("False", ConditionReason.FAILED, message)
 
 
 def _unavailable(total: Summary) -> _Verdict | None:
     if not total.agents.alive and not total.dead:
-        message = "no agent is ready on any node: nobody tells which pods spec.podSelector selects"
+        message = "no agent is ready on any node: the selected pods are unknown; check the agent pods"
         return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, message)
     if not total.dead:
         return _silent(total)
     pods = sum(entry.policy.matched for entry in total.dead)
-    in_force = all(
+    enforced = all(
         entry.policy.programmed >= entry.policy.matched and entry.policy.generation == total.head.generation
         for entry in total.dead
     )
     times = [entry.node.since for entry in total.dead if entry.node.since]
-    last = f", last {'in force' if in_force else 'reported'} at {min(times)}" if times else ""
+    last = f" (last {'enforced' if enforced else 'reported'} at {min(times)})" if times else ""
     names = some_of(entry.node.name for entry in total.dead)
     where = f"{in_number(pods, 'pod')} on {in_number(len(total.dead), 'node')}"
-    message = f"{where}{last}; no agent is ready on {names}"
+    message = f"{where}{last}: no agent is ready on {names}"
     return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, message)
 
 
 def _silent(total: Summary) -> _Verdict | None:
     if not total.agents.silent:
         return None
-    known = f"in force on {total.of_pods(total.pods('programmed'))} elsewhere" if total.matched else ""
+    known = f"enforced on {total.of_pods(total.pods('programmed'))} elsewhere" if total.matched else ""
     message = (
-        f"no agent reports from {some_of(total.agents.silent)}: nobody tells which pods are selected there; "
-        "delete the TokenBucketNode of a node that is to have no agent"
+        f"no agent reports from {some_of(total.agents.silent)}: the pods selected there are unknown; "
+        "delete the TokenBucketNode if the node no longer runs an agent"
     )
     return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, "; ".join(filter(None, (message, known))))
 
@@ -151,10 +152,10 @@ def _silent(total: Summary) -> _Verdict | None:
 def _all_overridden(total: Summary) -> _Verdict | None:
     if not total.matched or total.pods("overridden") < total.matched:
         return None
-    observes = " (one that only observes gives way to all that enforce)"
+    observes = " (a policy in Observe mode never overrides a policy in Enforce mode)"
     but = observes if total.head.mode is Mode.OBSERVE else ""
     winners = _winners(total) or "another policy"
-    message = f"in force instead: {winners}; raise spec.priority above{but}, or change a podSelector"
+    message = f"overridden by {winners}; raise spec.priority or change a podSelector{but}"
     return _Verdict("False", ConditionReason.OVERRIDDEN, message)
 
 
@@ -162,23 +163,23 @@ def _some_off(total: Summary) -> _Verdict | None:
     off = total.pods("off")
     if not off:
         return None
-    why = "spec.mode is Off" if total.head.mode is Mode.OFF else _switched(total, Mode.OFF)
-    return _Verdict("False", ConditionReason.OFF, f"kept off {total.of_pods(off)}: {why}")
+    why = "spec.mode is Off" if total.head.mode is Mode.OFF else _set_by_enforcement_mode(total, Mode.OFF)
+    return _Verdict("False", ConditionReason.OFF, f"not enforced on {total.of_pods(off)}: {why}")
 
 
-def _observed_by_switch(total: Summary) -> _Verdict | None:
+def _observed_by_enforcement_mode(total: Summary) -> _Verdict | None:
     observed = total.pods("observed")
     if not observed or total.head.mode is Mode.OBSERVE:
         return None
-    why = _switched(total, Mode.OBSERVE)
+    why = _set_by_enforcement_mode(total, Mode.OBSERVE)
     return _Verdict(
-        "False", ConditionReason.OBSERVED, f"counted, and not limited, on {total.of_pods(observed)}: {why}"
+        "False", ConditionReason.OBSERVED, f"counted but not limited on {total.of_pods(observed)}: {why}"
     )
 
 
-def _switched(total: Summary, mode: Mode) -> str:
+def _set_by_enforcement_mode(total: Summary, mode: Mode) -> str:
     entries = [entry for entry in total.current if entry.node.report.enforcement == mode]
-    return f"enforcement is {mode} on {_nodes(entries)}, by the ConfigMap or the node's label"
+    return f"the enforcement mode is {mode} on {_nodes(entries)}, set by the ConfigMap or the node label"
 
 
 def _pending(total: Summary) -> _Verdict | None:
@@ -189,7 +190,7 @@ def _pending(total: Summary) -> _Verdict | None:
         parts.append(f"{nodes} {verb} not yet reported generation {total.head.generation}")
     if total.pending:
         why = _explain(_found(total.current, _waits))
-        parts.append(f"not yet in force on {total.of_pods(total.pending)}{why}")
+        parts.append(f"not yet enforced on {total.of_pods(total.pending)}{why}")
     return _Verdict("False", ConditionReason.PENDING, "; ".join(parts)) if parts else None
 
 
@@ -200,38 +201,38 @@ _RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
     _unavailable,
     _all_overridden,
     _some_off,
-    _observed_by_switch,
+    _observed_by_enforcement_mode,
     _pending,
 )
 """In order of precedence."""
 
 
-def _in_force(total: Summary) -> _Verdict:
+def _enforced(total: Summary) -> _Verdict:
     if not total.matched:
         namespace = total.head.namespace
         return _Verdict(
             "True",
             ConditionReason.NO_MATCHING_PODS,
-            f"spec.podSelector selects no pod of namespace {namespace}",
+            f"no pod in namespace {namespace} matches spec.podSelector",
         )
     winners = _winners(total)
-    but = f"; in force instead: {winners}" if winners else ""
+    but = f"; overridden by {winners}" if winners else ""
     nodes = in_number(sum(1 for entry in total.current if entry.policy.matched), "node")
-    where = f"on {total.of_pods(total.pods('programmed'))}, on {nodes}{but}"
+    where = f"on {total.of_pods(total.pods('programmed'))} on {nodes}{but}"
     if total.head.mode is Mode.OBSERVE:
-        return _Verdict("True", ConditionReason.OBSERVED, f"counted, and not limited, {where}")
-    return _Verdict("True", ConditionReason.PROGRAMMED, f"in force {where}")
+        return _Verdict("True", ConditionReason.OBSERVED, f"counted but not limited {where}")
+    return _Verdict("True", ConditionReason.PROGRAMMED, f"enforced {where}")
 
 
 def _degraded(total: Summary) -> _Verdict:
     found = _found(total.of_generation, _degrades)
     if not found:
-        return _Verdict("False", ConditionReason.AS_DECLARED, "no pod is limited otherwise than declared")
-    return _Verdict("True", found[0].reason, f"not as declared{_explain(found)}")
+        return _Verdict("False", ConditionReason.AS_DECLARED, "no limit differs from its declaration")
+    return _Verdict("True", found[0].reason, f"not enforced as declared{_explain(found)}")
 
 
 def _fails(reason: str) -> bool:
-    """Return whether a reason fails a limit. A reason that only a newer agent knows does."""
+    """Return whether a reason means that a limit failed. An unknown reason of a newer agent does."""
     return reason not in _KNOWN or _KNOWN[reason].effect is Effect.FAILED
 
 
@@ -245,7 +246,7 @@ def _degrades(reason: str) -> bool:
 
 @dataclass(slots=True)
 class _Found:
-    """One reason, over all nodes."""
+    """One reason with its pods, nodes and messages, over all nodes."""
 
     reason: str
     pods: int = 0
@@ -259,7 +260,7 @@ class _Found:
 
 
 def _found(entries: Iterable[Entry], wanted: Callable[[str], bool]) -> list[_Found]:
-    """Reasons, that of the most pods first."""
+    """Return the reasons, sorted by the number of pods in descending order."""
     found: dict[str, _Found] = {}
     for entry in entries:
         for each in entry.policy.reasons:
@@ -277,7 +278,7 @@ def _explain(found: Sequence[_Found]) -> str:
 
 
 def _winners(total: Summary) -> str:
-    """Such as "shop/other (ingress of 3 pods, egress of 1 pod)"."""
+    """Return a text such as "shop/other (ingress of 3 pods, egress of 1 pod)"."""
     pods: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in total.current:
         for each in entry.policy.overridden_by:
@@ -292,6 +293,6 @@ def _directions(pods: Counter[str]) -> str:
 
 
 def _nodes(entries: Iterable[Entry]) -> str:
-    """Such as "2 nodes (a, b)"."""
+    """Return a text such as "2 nodes (a, b)"."""
     names = [entry.node.name for entry in entries]
     return f"{in_number(len(names), 'node')} ({some_of(names)})"

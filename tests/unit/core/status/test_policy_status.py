@@ -76,7 +76,7 @@ def test_a_policy_in_force_everywhere_is_ready() -> None:
     effective = {"effective": {"ingress": WORDS}, "action": {"ingress": "Delay"}}
     document = status(good("a", 1, **effective), good("b", 2, **effective))
     common = {"status": "True", "observedGeneration": 4, "lastTransitionTime": NOW}
-    in_force = {"reason": "Programmed", "message": "in force on 3 of 3 pods, on 2 nodes"}
+    in_force = {"reason": "Programmed", "message": "enforced on 3 of 3 pods on 2 nodes"}
     assert document == {
         "observedGeneration": 4,
         "rates": {"ingress": "100Mbit/s"},
@@ -92,7 +92,7 @@ def test_a_policy_in_force_everywhere_is_ready() -> None:
                 **common,
                 "status": "False",
                 "reason": "AsDeclared",
-                "message": "no pod is limited otherwise than declared",
+                "message": "no limit differs from its declaration",
             },
             {"type": "Ready", **common, **in_force},
         ],
@@ -110,7 +110,7 @@ def test_a_policy_that_selects_no_pod_is_ready() -> None:
     """It is as much in force as it can be; the message says where to look."""
     document = status()
     assert verdict(document) == verdict(document, "Ready") == ("True", "NoMatchingPods")
-    assert message(document) == "spec.podSelector selects no pod of namespace shop"
+    assert message(document) == "no pod in namespace shop matches spec.podSelector"
     assert document["pods"]["summary"] == "0/0"
     assert "effective" not in document
     assert "action" not in document
@@ -137,9 +137,9 @@ def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
     """That a namespace is protected, say, is known to agents alone."""
     document = status(good("a"), node("b", refused="spec.egress: unknown"))
     assert verdict(document, "Accepted") == ("False", "Invalid")
-    assert message(document, "Accepted") == "refused on 1 node (b): spec.egress: unknown"
+    assert message(document, "Accepted") == "rejected on 1 node (b): spec.egress: unknown"
     assert verdict(document) == ("False", "Failed")
-    assert message(document) == "refused on 1 node (b), see Accepted; in force on 3 of 3 pods"
+    assert message(document) == "rejected on 1 node (b), see Accepted; enforced on 3 of 3 pods"
 
 
 def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
@@ -147,7 +147,7 @@ def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
     older = node("b", refused="spec.egress: unknown")
     older = replace(older, report=replace(older.report, agent_version="0.0.9"))
     assert message(status(older), "Accepted").endswith(
-        f"; the controller accepts it: the agent there is of 0.0.9, and not of {__version__}"
+        f"; the controller ({__version__}) accepts the policy, the agent has version 0.0.9"
     )
 
 
@@ -163,7 +163,7 @@ def test_pods_all_kept_off_by_the_mode_are_off() -> None:
     head = replace(HEAD, mode=Mode.OFF)
     document = status(node("a", matched=1, off=1), node("b", matched=1, off=1, enforcement="Off"), head=head)
     assert verdict(document) == verdict(document, "Ready") == ("False", "Off")
-    assert message(document) == "kept off 2 of 2 pods: spec.mode is Off"
+    assert message(document) == "not enforced on 2 of 2 pods: spec.mode is Off"
 
 
 def test_pods_kept_off_by_the_switch_name_the_switch() -> None:
@@ -171,7 +171,8 @@ def test_pods_kept_off_by_the_switch_name_the_switch() -> None:
     document = status(good("a"), node("b", matched=2, off=2, enforcement="Off"))
     assert verdict(document) == ("False", "Off")
     assert message(document) == (
-        "kept off 2 of 5 pods: enforcement is Off on 1 node (b), by the ConfigMap or the node's label"
+        "not enforced on 2 of 5 pods: the enforcement mode is Off on 1 node (b), "
+        "set by the ConfigMap or the node label"
     )
 
 
@@ -185,7 +186,7 @@ def test_one_failed_pod_fails_the_policy_and_is_explained() -> None:
     document = status(good("a"), node("b", matched=4, programmed=3, degraded=3, failed=1, reasons=reasons))
     assert verdict(document) == verdict(document, "Ready") == ("False", "Failed")
     assert message(document) == (
-        "not in force on 1 of 7 pods: HostNetwork on 1 pod on 1 node (the pod has the node's own network)"
+        "not enforced on 1 of 7 pods: HostNetwork on 1 pod on 1 node (the pod has the node's own network)"
         "; see TokenBucketNode b"
     )
     assert document["pods"]["summary"] == "6/7"
@@ -198,7 +199,7 @@ def test_what_a_dead_agent_said_is_not_known() -> None:
         good("a"), good("b", 5, alive=False, since=LATER), good("c", 7, alive=False, since=THEN)
     )
     assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
-    assert message(document) == f"12 pods on 2 nodes, last in force at {THEN}; no agent is ready on b, c"
+    assert message(document) == f"12 pods on 2 nodes (last enforced at {THEN}): no agent is ready on b, c"
     assert document["pods"] == {
         "matched": 15,
         "programmed": 3,
@@ -211,11 +212,11 @@ def test_what_a_dead_agent_said_is_not_known() -> None:
 
 def test_what_a_dead_agent_never_had_in_force_is_not_said_to_have_been() -> None:
     """It was last reported at that time, as something else."""
-    assert f"1 pod on 1 node, last reported at {THEN};" in message(
+    assert f"1 pod on 1 node (last reported at {THEN}):" in message(
         status(node("a", matched=1, pending=1, alive=False))
     )
     assert "last reported" in message(status(good("a", generation=3, alive=False)))
-    assert message(status(good("a", 1, alive=False, since=""))) == "1 pod on 1 node; no agent is ready on a"
+    assert message(status(good("a", 1, alive=False, since=""))) == "1 pod on 1 node: no agent is ready on a"
 
 
 def test_a_dead_agent_without_a_pod_of_the_policy_changes_nothing() -> None:
@@ -245,12 +246,12 @@ def test_a_policy_that_another_overrides_on_all_pods_names_it_and_the_fix() -> N
     document = status(one)
     assert verdict(document) == verdict(document, "Ready") == ("False", "Overridden")
     assert message(document) == (
-        "in force instead: shop/first (ingress of 1 pod); raise spec.priority above, or change a podSelector"
+        "overridden by shop/first (ingress of 1 pod); raise spec.priority or change a podSelector"
     )
     both = (*over("shop/second", 2), *over("shop/first", 1, "egress"), *over("shop/second", 1, "egress"))
     document = status(one, node("b", matched=2, overridden=2, overridden_by=both))
     assert message(document).startswith(
-        "in force instead: shop/second (ingress of 2 pods, egress of 1 pod), "
+        "overridden by shop/second (ingress of 2 pods, egress of 1 pod), "
         "shop/first (ingress of 1 pod, egress of 1 pod); raise"
     )
 
@@ -259,14 +260,14 @@ def test_of_many_policies_that_override_three_are_named() -> None:
     """And it says how many there are."""
     document = status(node("a", matched=5, overridden=5, overridden_by=sum(map(over, "abcde"), ())))
     named = "a (ingress of 1 pod), b (ingress of 1 pod), c (ingress of 1 pod) and 2 more"
-    assert message(document).startswith(f"in force instead: {named}; raise")
+    assert message(document).startswith(f"overridden by {named}; raise")
 
 
 def test_a_policy_that_observes_is_told_why_one_of_a_lower_priority_is_in_force() -> None:
     """Raising the priority alone would not help."""
     head = replace(HEAD, mode=Mode.OBSERVE)
     document = status(node("a", matched=1, overridden=1, overridden_by=over("shop/first")), head=head)
-    assert "(one that only observes gives way to all that enforce)" in message(document)
+    assert "(a policy in Observe mode never overrides a policy in Enforce mode)" in message(document)
 
 
 def test_a_policy_that_another_overrides_on_some_pods_is_in_force() -> None:
@@ -275,7 +276,7 @@ def test_a_policy_that_another_overrides_on_some_pods_is_in_force() -> None:
     document = status(node("a", matched=5, programmed=3, overridden=2, overridden_by=others))
     assert verdict(document) == ("True", "Programmed")
     assert message(document) == (
-        "in force on 3 of 5 pods, on 1 node; in force instead: shop/other (ingress of 2 pods)"
+        "enforced on 3 of 5 pods on 1 node; overridden by shop/other (ingress of 2 pods)"
     )
     assert document["pods"]["summary"] == "3/5"
 
@@ -285,7 +286,7 @@ def test_a_policy_that_another_overrides_in_one_direction_names_it() -> None:
     document = status(node("a", matched=2, programmed=2, overridden_by=over("shop/other", 2, "egress")))
     assert verdict(document) == ("True", "Programmed")
     assert message(document) == (
-        "in force on 2 of 2 pods, on 1 node; in force instead: shop/other (egress of 2 pods)"
+        "enforced on 2 of 2 pods on 1 node; overridden by shop/other (egress of 2 pods)"
     )
 
 
@@ -296,7 +297,7 @@ def test_a_policy_that_only_observes_says_so() -> None:
         head=replace(HEAD, mode=Mode.OBSERVE),
     )
     assert verdict(document) == verdict(document, "Ready") == ("True", "Observed")
-    assert message(document) == "counted, and not limited, on 2 of 2 pods, on 1 node"
+    assert message(document) == "counted but not limited on 2 of 2 pods on 1 node"
     assert document["action"] == "Observe"
 
 
@@ -305,8 +306,10 @@ def test_a_limit_that_the_switch_only_observes_is_not_ready() -> None:
     observing = node("b", enforcement="Observe", matched=2, programmed=2, observed=2)
     document = status(good("a"), observing)
     assert verdict(document) == verdict(document, "Ready") == ("False", "Observed")
-    assert message(document).startswith("counted, and not limited, on 2 of ")
-    assert "enforcement is Observe on 1 node (b), by the ConfigMap or the node's label" in message(document)
+    assert message(document).startswith("counted but not limited on 2 of ")
+    assert "the enforcement mode is Observe on 1 node (b), set by the ConfigMap or the node label" in message(
+        document
+    )
 
 
 def test_a_policy_younger_than_the_word_of_a_dead_agent_is_not_known_to_select_nothing() -> None:
@@ -314,12 +317,12 @@ def test_a_policy_younger_than_the_word_of_a_dead_agent_is_not_known_to_select_n
     document = status(silent=["b"])
     assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
     assert message(document) == (
-        "no agent reports from b: nobody tells which pods are selected there; "
-        "delete the TokenBucketNode of a node that is to have no agent"
+        "no agent reports from b: the pods selected there are unknown; "
+        "delete the TokenBucketNode if the node no longer runs an agent"
     )
     document = status(node("a", matched=2, programmed=2), silent=["b"])
     assert verdict(document) == ("Unknown", "AgentUnavailable")
-    assert message(document).endswith("; in force on 2 of 2 pods elsewhere")
+    assert message(document).endswith("; enforced on 2 of 2 pods elsewhere")
 
 
 def test_nodes_that_have_not_seen_the_generation_are_pending() -> None:
@@ -336,7 +339,7 @@ def test_pods_without_an_address_are_pending() -> None:
     document = status(node("a", matched=3, programmed=1, pending=2, reasons=reasons))
     assert verdict(document) == ("False", "Pending")
     assert message(document) == (
-        "not yet in force on 2 of 3 pods: NoAddress on 2 pods on 1 node (the pod has no address yet)"
+        "not yet enforced on 2 of 3 pods: NoAddress on 2 pods on 1 node (the pod has no address yet)"
     )
 
 
@@ -344,7 +347,7 @@ def test_pods_that_a_report_does_not_account_for_are_pending() -> None:
     """Never ready by omission."""
     document = status(node("a", matched=3, programmed=1))
     assert verdict(document) == ("False", "Pending")
-    assert message(document) == "not yet in force on 2 of 3 pods"
+    assert message(document) == "not yet enforced on 2 of 3 pods"
     assert verdict(status(good("a", pending=1))) == ("False", "Pending")
 
 
@@ -406,7 +409,9 @@ def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> Non
     reasons = (ReasonCount(reason, 3, "because"),)
     document = status(good("a", degraded=3, reasons=reasons))
     assert verdict(document, "Degraded") == ("True", reason)
-    assert message(document, "Degraded") == f"not as declared: {reason} on 3 pods on 1 node (because)"
+    assert (
+        message(document, "Degraded") == f"not enforced as declared: {reason} on 3 pods on 1 node (because)"
+    )
     assert verdict(document, "Ready") == ("True", "Programmed")
     assert document["pods"]["degraded"] == 3
 
@@ -437,7 +442,7 @@ def test_the_most_frequent_reason_degrades_and_all_are_counted() -> None:
     )
     assert verdict(document, "Degraded") == ("True", "NoFq")
     assert message(document, "Degraded") == (
-        "not as declared: NoFq on 5 pods on 3 nodes (no fq); Bypassed on 3 pods on 1 node (XDP)"
+        "not enforced as declared: NoFq on 5 pods on 3 nodes (no fq); Bypassed on 3 pods on 1 node (XDP)"
     )
 
 
