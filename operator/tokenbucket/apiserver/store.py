@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from tokenbucket.apiserver.objects import metadata_of
+
 T = TypeVar("T")
 Key = tuple[str, str]
 """Namespace, empty where there is none, and name."""
@@ -110,9 +112,9 @@ def version_of(metadata: Mapping[str, Any]) -> int:
 
 
 def _version(document: Mapping[str, Any]) -> int:
-    return version_of(document.get("metadata") or {})
+    return version_of(metadata_of(document))
 
 
 def _key(document: Mapping[str, Any]) -> Key:
-    metadata = document.get("metadata") or {}
+    metadata = metadata_of(document)
     return metadata.get("namespace") or "", metadata.get("name") or ""

@@ -26,6 +26,7 @@ import kopf
 
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import find_server, open_session
+from tokenbucket.apiserver.objects import metadata_of
 from tokenbucket.apiserver.resources import GROUP, Resource, Selection
 from tokenbucket.apiserver.store import Store, version_of
 from tokenbucket.errors import UnsupportedError
@@ -90,7 +91,7 @@ class Watch:
     def listed(self, path: str, content: Mapping[str, Any]) -> None:
         """Takes in a list. Lists of what is not watched are left aside."""
         if path == self.selection.resource.path(self.namespace):
-            self.store.replace(content.get("items") or [], version_of(content.get("metadata") or {}))
+            self.store.replace(content.get("items") or [], version_of(metadata_of(content)))
 
     def _run(self, delay_s: float) -> None:
         wait, backoffs = delay_s, iter(Backoffs())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.objects import is_ready
 from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, REPORTS, Selection
 from tokenbucket.core.api.node_report import parse_report
 from tokenbucket.core.api.policy import Mode
@@ -44,7 +45,7 @@ async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[
         while True:
             reports = await client.list(Selection(REPORTS))
             clean = {_name(each) for each in reports if parse_report(each).clean}
-            ready = {_name(each) for each in await client.list(Selection(NODES)) if _is_ready(each)}
+            ready = {_name(each) for each in await client.list(Selection(NODES)) if is_ready(each)}
             waiting = {_name(each) for each in reports} - clean
             if not waiting & ready or time.monotonic() > deadline:
                 break
@@ -59,8 +60,3 @@ async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[
 
 def _name(document: Mapping[str, Any]) -> str:
     return str(document["metadata"]["name"])
-
-
-def _is_ready(node: Mapping[str, Any]) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tokenbucket.apiserver.objects import is_ready, metadata_of
 from tokenbucket.core.api.node_report import NodeReport, parse_report
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.policy import Mode
@@ -60,7 +61,7 @@ class NodeObject:
 
 def read_policy(document: Mapping[str, Any]) -> PolicyObject:
     """A policy, whether it is valid or not."""
-    metadata = document.get("metadata") or {}
+    metadata = metadata_of(document)
     refused, declared = _as_declared(document)
     return PolicyObject(
         PolicyHead(
@@ -109,7 +110,7 @@ def _as_declared(document: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 
 def read_report(document: Mapping[str, Any]) -> ReportObject:
     """An agent's report, of whatever version."""
-    metadata = document.get("metadata") or {}
+    metadata = metadata_of(document)
     conditions = (document.get("status") or {}).get("conditions")
     return ReportObject(
         str(metadata.get("name") or ""),
@@ -122,8 +123,8 @@ def read_report(document: Mapping[str, Any]) -> ReportObject:
 
 def read_agent(document: Mapping[str, Any]) -> AgentPod:
     """An agent's pod. One that is going is not ready."""
-    metadata = document.get("metadata") or {}
-    ready = _is_ready(document)
+    metadata = metadata_of(document)
+    ready = is_ready(document)
     going = metadata.get("deletionTimestamp") is not None
     node = (document.get("spec") or {}).get("nodeName")
     created_s = unix_time(str(metadata.get("creationTimestamp") or ""))
@@ -132,10 +133,5 @@ def read_agent(document: Mapping[str, Any]) -> AgentPod:
 
 def read_node(document: Mapping[str, Any]) -> NodeObject:
     """A node of the cluster."""
-    metadata = document.get("metadata") or {}
-    return NodeObject(str(metadata.get("name") or ""), _is_ready(document))
-
-
-def _is_ready(document: Mapping[str, Any]) -> bool:
-    conditions = (document.get("status") or {}).get("conditions") or ()
-    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+    metadata = metadata_of(document)
+    return NodeObject(str(metadata.get("name") or ""), is_ready(document))
