@@ -1,4 +1,4 @@
-"""The command line: one module per verb. Nouns read, verbs change."""
+"""Define the command line. Each command has its own module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Return the parser of all commands."""
     top = argparse.ArgumentParser(
         prog="tokenbucket",
         description="Limits the traffic of pods and interfaces in the kernel.",
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns the exit status."""
+    """Run one command and return the exit status."""
     options = parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TokenBucketError as error:
         return _failed(error, ExitCode.FAILED)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone, as with `| head`
+        sys.stderr.close()  # the reader closed the pipe, as `| head` does
         return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.FAILED

@@ -1,4 +1,4 @@
-"""``tokenbucket agent``: keeps limits in force until it is told to stop, and leaves them in force then."""
+"""Define ``tokenbucket agent``, which enforces limits. The limits stay active when the agent stops."""
 
 from __future__ import annotations
 
@@ -24,35 +24,38 @@ _PEERS = (1 << 10, 1 << 22)
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the command to the parser."""
     text = "limit the pods of this machine"
     verb = verbs.add_parser(
         "agent", help=text, description=text, parents=[pins_options(), log_options(), metrics_options()]
     )
     source = verb.add_mutually_exclusive_group()
     source.add_argument(
-        "--manifests", type=Path, metavar="DIR", help="without a cluster: folder of policies and pods"
+        "--manifests", type=Path, metavar="DIR", help="without a cluster: directory with policies and pods"
     )
     source.add_argument(
         "--node",
         default=os.environ.get("NODE_NAME"),
         metavar="NAME",
-        help="in a cluster: the node this is (default $NODE_NAME)",
+        help="in a cluster: name of this node (default $NODE_NAME)",
     )
     verb.add_argument(
-        "--slots", type=_slots, default=DEFAULT_SLOTS, help="limits there is room for (default %(default)s)"
+        "--slots",
+        type=_slots,
+        default=DEFAULT_SLOTS,
+        help="maximum number of limits on this node (default %(default)s)",
     )
     verb.add_argument(
         "--peers",
         type=_peers,
         default=DEFAULT_PEERS,
-        help="peers that perPeer tells apart, of all limits together (default %(default)s)",
+        help="maximum number of tracked peers, over all limits (default %(default)s)",
     )
     verb.add_argument(
         "--no-pod-metrics",
         dest="pod_metrics",
         action="store_false",
-        help="with --metrics-address: leave out what each pod would have of its own",
+        help="with --metrics-address: do not export per-pod metrics",
     )
     _add_cluster_options(verb.add_argument_group("in a cluster"))
     verb.set_defaults(run=run)
@@ -63,55 +66,55 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
         "--enforcement-configmap",
         default="tokenbucket",
         metavar="NAME",
-        help="ConfigMap of $POD_NAMESPACE that says Enforce, Observe or Off (default %(default)s)",
+        help="enforcement ConfigMap in $POD_NAMESPACE: Enforce, Observe or Off (default %(default)s)",
     )
     group.add_argument(
         "--protected-namespace",
         action="append",
         default=[],
         metavar="NAME",
-        help="a policy there needs the label tokenbucket.dev/allow-protected=true; repeatable",
+        help="reject policies here without the label tokenbucket.dev/allow-protected=true; repeatable",
     )
     group.add_argument(
-        "--readiness-gates", action="store_true", help="set the condition of pods that wait for their limits"
+        "--readiness-gates", action="store_true", help="set the pod condition of pods with the readiness gate"
     )
     group.add_argument(
         "--remove-taint",
         action="store_true",
-        help="take the taint tokenbucket.dev/agent-not-ready off the node after the first pass",
+        help="remove the taint tokenbucket.dev/agent-not-ready from the node after the first reconcile run",
     )
     group.add_argument(
         "--start-jitter",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="where limits are in force already, wait up to so long before asking the API server",
+        help="if limits are already active: maximum random delay before the first API request",
     )
     group.add_argument(
         "--report-spread",
         type=float,
         default=2.0,
         metavar="SECONDS",
-        help="report a change within so long (default %(default)s); more for thousands of nodes",
+        help="maximum delay of a report (default %(default)s); use more for thousands of nodes",
     )
     group.add_argument(
         "--probe-address",
         type=address,
         default=address("127.0.0.1:10473"),
         metavar="HOST:PORT",
-        help="where /healthz and /readyz are answered (default 127.0.0.1:10473)",
+        help="address of /healthz and /readyz (default 127.0.0.1:10473)",
     )
     group.add_argument(
         "--cni-results",
         type=Path,
         default=Path("/var/lib/cni/results"),
         metavar="DIR",
-        help="the CNI result cache (default %(default)s)",
+        help="directory of the CNI result cache (default %(default)s)",
     )
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Runs the agent in the foreground."""
+    """Run the agent in the foreground."""
     need_root()
     set_up_logs(options)
     if options.manifests:
@@ -119,7 +122,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     elif options.node:
         _run_in_cluster(options)
     else:
-        raise SystemExit("tokenbucket agent: --manifests DIR or --node NAME is needed")
+        raise SystemExit("tokenbucket agent: no source of policies; use --manifests DIR or --node NAME")
     return ExitCode.DONE
 
 

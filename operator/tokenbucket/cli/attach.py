@@ -1,4 +1,4 @@
-"""``tokenbucket attach --dev IFACE``: limits any interface, no pod and no agent needed."""
+"""Define ``tokenbucket attach``, which limits an interface without a pod or an agent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tokenbucket.node import devices
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the command to the parser."""
     text = "limit an interface"
     verb = verbs.add_parser(
         "attach",
         help=text,
-        description=f"{text}; what exceeds is dropped. Directions are as the interface sees them.",
+        description=f"{text} and drop excess packets. The direction is from the view of the interface.",
         parents=[pins_options()],
     )
     verb.add_argument("--dev", required=True, metavar="IFACE")
-    verb.add_argument("--netns", help="its network namespace: a name in /run/netns, or a path")
+    verb.add_argument("--netns", help="network namespace of --dev: a name in /run/netns, or a path")
     verb.add_argument("--direction", type=Direction, choices=list(Direction), required=True)
     verb.add_argument("--rate", help="bits per second, such as 1M")
     verb.add_argument("--burst", help="bytes, such as 64Ki (default 500 ms of the rate)")
@@ -32,7 +32,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Attaches, or changes what is attached."""
+    """Attach a limit, or change the attached limit."""
     bucket = _bucket(options)
     need_root()
     target = devices.device(options.dev, options.netns)
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 def _bucket(options: argparse.Namespace) -> Bucket:
-    """The options, by the rules of a policy and with its messages."""
+    """Return the bucket of the options. The rules and messages of policies apply."""
     rate = _given(bits=options.rate, packets=options.packet_rate)
     burst = _given(bytes=options.burst, packets=options.packet_burst)
     limit = _given(rate=rate or None, burst=burst or None) | {"exceedAction": ExceedAction.DROP.value}

@@ -1,4 +1,4 @@
-"""``tokenbucket controller``: writes the status of policies."""
+"""Define ``tokenbucket controller``, which writes the status of policies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenbucket.cli.options import address, log_options, metrics_options, set_u
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the command to the parser."""
     text = "write the status of policies, in a cluster"
     verb = verbs.add_parser(
         "controller", help=text, description=text, parents=[log_options(), metrics_options()]
@@ -21,33 +21,33 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--namespace",
         default=os.environ.get("POD_NAMESPACE", "default"),
         metavar="NAME",
-        help="where the agents are (default $POD_NAMESPACE)",
+        help="namespace of the agents (default $POD_NAMESPACE)",
     )
     verb.add_argument(
         "--agents",
         default="app.kubernetes.io/name=tokenbucket,app.kubernetes.io/component=agent",
         metavar="SELECTOR",
-        help="labels of the agents' pods (default %(default)s)",
+        help="label selector of the agent pods (default %(default)s)",
     )
     verb.add_argument(
         "--probe-address",
         type=address,
         default=address(":10474"),
         metavar="HOST:PORT",
-        help="where /healthz and /readyz are answered (default :10474, at every address)",
+        help="address of /healthz and /readyz (default :10474, all addresses)",
     )
     verb.add_argument(
         "--report-spread",
         type=float,
         default=2.0,
         metavar="SECONDS",
-        help="what the agents are told: no policy is called ready before (default %(default)s)",
+        help="must match the agents; a policy becomes Ready only after this time (default %(default)s)",
     )
     verb.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Runs the controller in the foreground."""
+    """Run the controller in the foreground."""
     from tokenbucket.controller.run import Controller, ControllerOptions  # noqa: PLC0415 - kopf is large
 
     set_up_logs(options)

@@ -1,4 +1,4 @@
-"""``tokenbucket detach``: lifts limits, of one interface or all of them."""
+"""Define ``tokenbucket detach``, which removes the limits of one interface or all limits."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from tokenbucket.node import devices
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
-    text = "lift limits"
+    """Add the command to the parser."""
+    text = "remove limits"
     verb = verbs.add_parser("detach", help=text, description=text, parents=[pins_options()])
     which = verb.add_mutually_exclusive_group(required=True)
-    which.add_argument("--all", action="store_true", help="every filter and pin of ours on this machine")
-    which.add_argument("--dev", metavar="IFACE", help="what 'attach' put on an interface")
+    which.add_argument(
+        "--all", action="store_true", help="remove all filters and pins of tokenbucket on this machine"
+    )
+    which.add_argument("--dev", metavar="IFACE", help="remove the limits that 'attach' set on an interface")
     verb.add_argument("--netns", help="network namespace of --dev: a name in /run/netns, or a path")
-    verb.add_argument("--direction", type=Direction, choices=list(Direction), help="of --dev (default both)")
+    verb.add_argument(
+        "--direction", type=Direction, choices=list(Direction), help="direction of --dev (default both)"
+    )
     verb.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Detaches. Fine where nothing is attached, with ``--all``."""
+    """Remove limits. With ``--all``, succeed also if nothing is attached."""
     need_root()
     if options.all:
         removed = devices.detach_all(options.pins)
-        print(f"{removed} filters removed; nothing of ours is left")
+        print(f"{removed} filters removed; all limits are removed")
         return ExitCode.DONE
     directions = [options.direction] if options.direction else list(Direction)
     if _detach(options, directions):
-        print(f"{options.dev}: not limited any more")
+        print(f"{options.dev}: limit removed")
         return ExitCode.DONE
-    print(f"tokenbucket: {options.dev}: has no limit of ours", file=sys.stderr)
+    print(f"tokenbucket: {options.dev}: no limit found", file=sys.stderr)
     return ExitCode.NOT_FOUND
 
 

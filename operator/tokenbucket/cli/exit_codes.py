@@ -1,4 +1,4 @@
-"""Exit statuses of the command line. They are part of its interface."""
+"""Define the exit statuses of the command line. The numbers are part of the interface."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class ExitCode(enum.IntEnum):
-    """What a command's exit status says."""
+    """Exit status of a command."""
 
     DONE = 0
     FAILED = 1
@@ -16,13 +16,13 @@ class ExitCode(enum.IntEnum):
 
     @property
     def meaning(self) -> str:
-        """The status in words."""
+        """Return the description of the status."""
         return _MEANINGS[self]
 
 
 _MEANINGS = {
     ExitCode.DONE: "done",
-    ExitCode.FAILED: "failed, may be tried again",
+    ExitCode.FAILED: "failed, a retry may succeed",
     ExitCode.INVALID: "wrong usage or an invalid document",
     ExitCode.UNSUPPORTED: "this machine lacks something, or the program does not load",
     ExitCode.NOT_FOUND: "no such pod or interface is limited",

@@ -1,6 +1,6 @@
-"""``tokenbucket inspect POD``: the machine of the Open Packet Processor behind a limit, live.
+"""Define ``tokenbucket inspect``, which shows a limit as an Open Packet Processor machine.
 
-Its words and where they are here: docs/contributing/open-packet-processor.md.
+Terms: docs/contributing/open-packet-processor.md.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tokenbucket.node.snapshot import LimitSnapshot, snapshot
 _LONG_MS = 86_400_000
 _PEERS_SHOWN = 10
 PACKET_BYTES = 1514
-"""The packet whose conditions are shown: a full Ethernet frame."""
+"""Size of the example packet: a full Ethernet frame, in bytes."""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the command to the parser."""
     text = "show the state machine of a limit"
     verb = verbs.add_parser("inspect", help=text, description=text, parents=[pins_options()])
     which = verb.add_mutually_exclusive_group(required=True)
@@ -40,11 +40,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Prints one block for each direction that is limited."""
+    """Print one block for each limited direction."""
     need_root()
     found = [limit for limit in _read(options) if _is_meant(limit, options)]
     if not found:
-        print(f"tokenbucket: {options.pod or options.dev}: is not limited on this node", file=sys.stderr)
+        print(f"tokenbucket: {options.pod or options.dev}: no limit found on this node", file=sys.stderr)
         return ExitCode.NOT_FOUND
     print("\n\n".join(machine(limit) for limit in found))
     return ExitCode.DONE
@@ -69,7 +69,7 @@ def _is_meant(limit: LimitSnapshot, options: argparse.Namespace) -> bool:
 
 
 def machine(limit: LimitSnapshot) -> str:
-    """The machine in words: context, registers, conditions, and how often each transition was taken."""
+    """Return the context, registers, conditions and transition counters of a limit as text."""
     owner, config = limit.slot.owner, limit.slot.config
     places = ", ".join(f"{place.interface} {place.hook}" for place in limit.places) or "no hook"
     lines = [
@@ -88,7 +88,7 @@ def machine(limit: LimitSnapshot) -> str:
 
 
 def _peers(limit: LimitSnapshot, config: PeerConfig, now_q: int) -> list[str]:
-    """Rates, how many peers there are, and those that have the fewest tokens."""
+    """Return the rates, the number of peers, and the peers with the fewest tokens."""
     rates = []
     if config.bits_per_s:
         rate, burst = units.format_bit_rate(config.bits_per_s), units.format_bytes(config.burst_bytes)
@@ -111,7 +111,7 @@ def _peers(limit: LimitSnapshot, config: PeerConfig, now_q: int) -> list[str]:
 
 
 def _fullness(peer: Peer, config: PeerConfig, now_q: int) -> float:
-    """Tokens as a fraction of the burst, of the meter that has fewer; negative in debt."""
+    """Return the tokens of the emptier meter as a fraction of the burst. Negative in debt."""
     meters = ((peer.bytes_tat, config.bytes_burst_q), (peer.packets_tat, config.packets_burst_q))
     return min(gcra.tokens_q(tat, now_q, burst_q) / burst_q for tat, burst_q in meters if burst_q)
 

@@ -1,4 +1,4 @@
-"""How the agent logs: one line an event, as key=value or as JSON."""
+"""Format logs: one line for each event, as key=value or as JSON."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _quoted(value: object) -> str:
 
 
 def set_up(form: LogFormat, level: str) -> None:
-    """Sends all logs to stderr."""
+    """Send all logs to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(form))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

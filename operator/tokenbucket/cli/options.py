@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Define the options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tokenbucket.errors import UnsupportedError
 
 
 def pins_options() -> argparse.ArgumentParser:
-    """``--pins``."""
+    """Return a parser with ``--pins``."""
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument(
         "--pins",
         type=_below_bpffs,
         default=Pins(),
         metavar="DIR",
-        help=f"folder of the kernel objects' names (default {ROOT}); agents and commands share what is there",
+        help=f"bpffs directory of the maps and programs, shared by agents and commands (default {ROOT})",
     )
     return parent
 
 
 def output_options() -> argparse.ArgumentParser:
-    """``-o``."""
+    """Return a parser with ``-o``."""
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument(
         "-o",
@@ -41,7 +41,7 @@ def output_options() -> argparse.ArgumentParser:
 
 
 def log_options() -> argparse.ArgumentParser:
-    """``--log-format`` and ``--log-level``."""
+    """Return a parser with ``--log-format`` and ``--log-level``."""
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument("--log-format", type=LogFormat, choices=list(LogFormat), default=LogFormat.TEXT)
     parent.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
@@ -49,25 +49,26 @@ def log_options() -> argparse.ArgumentParser:
 
 
 def metrics_options() -> argparse.ArgumentParser:
-    """``--metrics-address``."""
+    """Return a parser with ``--metrics-address``."""
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument(
         "--metrics-address",
         type=address,
         metavar="HOST:PORT",
-        help="answer /metrics there, in the format of Prometheus (default: nowhere)",
+        help="serve Prometheus metrics at this address (default: no metrics)",
     )
     return parent
 
 
 def set_up_logs(options: argparse.Namespace) -> None:
-    """Logs as those options say."""
+    """Configure logs from the options."""
     set_up(options.log_format, options.log_level)
 
 
 def address(text: str) -> tuple[str, int]:
-    """A host and a port of TCP, such as ``127.0.0.1:80`` or ``[::1]:80``; ``:80`` is every address, of IPv4
-    and IPv6.
+    """Parse a TCP address such as ``127.0.0.1:80`` or ``[::1]:80``.
+
+    ``:80`` means all IPv4 and IPv6 addresses. Raises ArgumentTypeError.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
@@ -76,13 +77,13 @@ def address(text: str) -> tuple[str, int]:
 
 
 def need_root() -> None:
-    """Raises UnsupportedError unless this is root."""
+    """Check that the user is root. Raises UnsupportedError."""
     if os.geteuid() != 0:
-        raise UnsupportedError("needs root: BPF and traffic control are the kernel's")
+        raise UnsupportedError("needs root to change BPF programs and traffic control; run as root")
 
 
 def _below_bpffs(text: str) -> Pins:
     path = Path(text).resolve()
     if path == BPFFS or BPFFS not in path.parents or "." in str(path):
-        raise argparse.ArgumentTypeError(f"{text}: must be below {BPFFS}, and a bpffs knows no dots in names")
+        raise argparse.ArgumentTypeError(f"{text}: must be below {BPFFS} and contain no dots")
     return Pins(path)

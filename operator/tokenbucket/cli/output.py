@@ -1,4 +1,4 @@
-"""How commands print: a table for people, JSON and YAML for programs."""
+"""Print results as a table, JSON or YAML."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Format(enum.StrEnum):
 
 
 def structured(value: Any, form: Format) -> str:  # noqa: ANN401 - whatever JSON can hold
-    """A value as JSON or YAML text."""
+    """Return a value as JSON or YAML text."""
     if form is Format.JSON:
         return json.dumps(value, indent=2)
     return yaml.safe_dump(value, sort_keys=False).rstrip()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns, three spaces apart, as kubectl prints them."""
+    """Return a table with left-aligned columns, three spaces apart, in the format of kubectl."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = (
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -1,4 +1,4 @@
-"""``tokenbucket status``: what is in force, read from the kernel; no agent needed."""
+"""Define ``tokenbucket status``, which reads the active limits from the kernel without an agent."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ HEADER = (
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
-    text = "show what is in force"
+    """Add the command to the parser."""
+    text = "show the active limits"
     verb = verbs.add_parser("status", help=text, description=text, parents=[pins_options(), output_options()])
     verb.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Prints all limits; nothing being loaded is an empty list."""
+    """Print all limits. The list is empty if nothing is loaded."""
     need_root()
     limits, unmetered = _read(options)
     if options.output is not Format.TABLE:
@@ -53,7 +53,10 @@ def run(options: argparse.Namespace) -> ExitCode:
     else:
         print(table(HEADER, [as_row(limit) for limit in limits]))
     if unmetered:
-        print(f"{unmetered} packets passed unlimited: their filter named no slot in use")
+        print(
+            f"{unmetered} packets were not limited because their filter refers to an unused slot; "
+            "start the agent to repair it"
+        )
     return ExitCode.DONE
 
 
@@ -67,7 +70,7 @@ def _read(options: argparse.Namespace) -> tuple[list[LimitSnapshot], int]:
 
 
 def as_row(limit: LimitSnapshot) -> tuple[str, ...]:
-    """A line of the table."""
+    """Return a row of the table."""
     owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
     tokens_bytes, tokens_packets = tokens(limit)
     places = limit.places
@@ -88,7 +91,7 @@ def as_row(limit: LimitSnapshot) -> tuple[str, ...]:
 
 
 def _rate(config: SlotConfig) -> str:
-    """Such as "100Mbit/s, per peer 10Mbit/s"."""
+    """Return a text such as "100Mbit/s, per peer 10Mbit/s"."""
     parts = [rate for rate in (_rate_of(config),) if rate != "-" or not config.per_peer]
     if config.per_peer:
         parts.append(f"per peer {_rate_of(config.per_peer)}")
@@ -100,7 +103,7 @@ def _rate_of(config: SlotConfig | PeerConfig) -> str:
 
 
 def fate(config: SlotConfig) -> str:
-    """What becomes of packets that exceed."""
+    """Return the treatment of excess packets."""
     action = action_of(config)
     if config.dscp is not None:
         action += f" DSCP {config.dscp}"
@@ -110,7 +113,7 @@ def fate(config: SlotConfig) -> str:
 
 
 def action_of(config: SlotConfig) -> str:
-    """The action in force: Delay, Drop or Mark."""
+    """Return the enforcement action: Delay, Drop or Mark."""
     if config.dscp is not None:
         return ExceedAction.MARK.value
     return ExceedAction.DELAY.value if config.max_delay_q else ExceedAction.DROP.value
@@ -127,7 +130,7 @@ def _packets(count: int) -> str:
 
 
 def tokens(limit: LimitSnapshot) -> tuple[int, int | None]:
-    """Bytes and packets in the buckets now; negative in debt. ``None`` where packets are not metered."""
+    """Return the tokens in bytes and packets, negative in debt. Packets are ``None`` if not metered."""
     config, now_q = limit.slot.config, gcra.word_of(limit.now_ns)
     size_bytes, packets = 0, None
     if config.bits_per_s:
@@ -141,7 +144,7 @@ def tokens(limit: LimitSnapshot) -> tuple[int, int | None]:
 
 
 def as_document(limit: LimitSnapshot) -> dict[str, Any]:
-    """The whole state of one limit. Field names are part of the interface."""
+    """Return the state of one limit. Field names are part of the interface."""
     owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
     tokens_bytes, tokens_packets = tokens(limit)
     subject = owner.key.subject

@@ -1,4 +1,4 @@
-"""``tokenbucket validate FILE...``: what an agent would say to these documents."""
+"""Define ``tokenbucket validate``, which checks documents by the rules of the agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenbucket.manifests.folder import Manifests, parse_text
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the command to the parser."""
     text = "check files of policies and pods"
     verb = verbs.add_parser("validate", help=text, description=f"{text}; '-' is standard input")
     verb.add_argument("files", nargs="+", metavar="FILE")
@@ -22,7 +22,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Prints what each policy amounts to, and each error."""
+    """Print the limits of each policy, and each error."""
     invalid = False
     for name in options.files:
         manifests = _read(name)
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 def in_words(policy: Policy) -> str:
-    """Its limits with every default filled in."""
+    """Return the limits of a policy with all defaults."""
     limits = (f"{direction} {_limit_in_words(limit, policy)}" for direction, limit in policy.limits.items())
     return "; ".join(limits)
 

@@ -1,1 +1,1 @@
-"""Reports: the state of limits on a node, and the status of a policy."""
+"""Compute reports: the state of limits on a node, and the status of a policy."""

@@ -1,4 +1,4 @@
-"""What an agent reports of each policy: how many of its pods have it in force, and why the others do not."""
+"""Compute the report of an agent: for each policy, the pods by state and the reasons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OVERRIDES = 16
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything that a report is made of: what was wanted, and what became of it."""
+    """Input of a report: the desired state, and the result of the reconcile run."""
 
     policies: Sequence[Policy]
     refused: Sequence[Refused]
@@ -30,9 +30,9 @@ class Situation:
     findings: Sequence[Deviation]
     in_force: Mapping[SlotKey, InForce]
     fq: bool = False
-    """Whether the node's kernel can hold packets back."""
+    """Whether the kernel of the node has fq."""
     problem: str = ""
-    """What is wrong with the kill switch."""
+    """Problem of the enforcement ConfigMap. Empty if there is none."""
 
 
 @dataclass(slots=True)
@@ -48,22 +48,22 @@ class _Count:
 
 
 def tally(situation: Situation) -> tuple[PolicyReport, ...]:
-    """One report for each policy that selects a pod here, and for each that was refused."""
+    """Return a report for each policy that selects a pod on this node, and for each rejected policy."""
     pods: dict[str, list[Pod]] = defaultdict(list)
     for pod in situation.pods:
         if not pod.ended:
             pods[pod.id.namespace].append(pod)
-    judge = _Judge(situation)
+    classifier = _PodClassifier(situation)
     reports = [_refusal(refused) for refused in situation.refused]
     for policy in situation.policies:
         selected = [pod for pod in pods[policy.namespace] if policy.selector.matches(pod.labels)]
         if selected:
-            reports.append(_report(policy, len(selected), judge.count(policy, selected)))
+            reports.append(_report(policy, len(selected), classifier.count(policy, selected)))
     return tuple(sorted(reports, key=lambda report: (report.namespace, report.name)))
 
 
 def pods_not_programmed(situation: Situation) -> Iterator[PodReport]:
-    """For each limit that is not in force as declared, why."""
+    """Yield the reason of each limit that is not enforced as declared."""
     winners = Winners(situation.policies)
     pods = {pod.id: pod for pod in situation.pods}
     for finding in situation.findings:
@@ -80,8 +80,8 @@ def pods_not_programmed(situation: Situation) -> Iterator[PodReport]:
             )
 
 
-class _Judge:
-    """Says of each pod how far a policy is in force there."""
+class _PodClassifier:
+    """Classify the pods of a policy by state."""
 
     def __init__(self, situation: Situation) -> None:
         self._situation = situation
@@ -113,14 +113,14 @@ class _Judge:
         for key in in_force.keys() & set(keys):
             count.words[key.direction][in_force[key].words] += 1
             count.actions[key.direction][in_force[key].action] += 1
-        state = _judge(set(reasons), in_force=in_force.keys() >= set(keys))
+        state = _classify(set(reasons), in_force=in_force.keys() >= set(keys))
         if state in _PROGRAMMED and any(in_force[key].config.observe for key in keys):
             count.observed += 1
         return state
 
 
-def _judge(reasons: set[Reason], *, in_force: bool) -> str:
-    """A pod is programmed only if every direction of the policy is in force."""
+def _classify(reasons: set[Reason], *, in_force: bool) -> str:
+    """Return the state of a pod. It is programmed only if all directions of the policy are enforced."""
     effects = {reason.effect for reason in reasons}
     if Effect.FAILED in effects:
         return "failed"
@@ -156,7 +156,7 @@ def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:
 
 
 def _overrides(winners: Counter[tuple[str, Direction]]) -> tuple[Override, ...]:
-    """Who is in force instead, the one of the most pods first."""
+    """Return the overriding policies, sorted by the number of pods in descending order."""
     ranked = sorted(winners.items(), key=lambda item: (-item[1], item[0]))[:_OVERRIDES]
     return tuple(Override(policy, direction.value, pods) for (policy, direction), pods in ranked)
 
@@ -172,15 +172,15 @@ def _refusal(refused: Refused) -> PolicyReport:
 
 
 def _most_common(words: Counter[str]) -> str:
-    """Of equally common ones the first by name, so that a report does not change without a cause."""
+    """Return the most common text. Ties go to the first text in order, so that reports are stable."""
     return min(words, key=lambda word: (-words[word], word), default="")
 
 
 def missing_limits(situation: Situation, winners: Winners, pod: Pod) -> str:
-    """What is not in force of a pod's limits; empty when all are. ``winners`` are of the situation."""
+    """Return the limits of a pod that are not enforced, as text. Empty if all are enforced."""
     if situation.enforcement is Mode.OFF:
         return ""
     found = {finding.key: finding for finding in situation.findings}
     keys = [SlotKey(pod.id, direction) for direction in winners.of(pod)]
     missing = [key for key in keys if key not in situation.in_force]
-    return "; ".join(str(found.get(key, f"{key}: not in force yet")) for key in missing)
+    return "; ".join(str(found.get(key, f"{key}: not enforced yet")) for key in missing)

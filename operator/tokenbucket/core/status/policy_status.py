@@ -1,7 +1,7 @@
-"""The status of a policy, summed from what the agents report: a pure function.
+"""Compute the status of a policy from the reports of the agents.
 
-Computed again with its own conditions as the previous ones it gives an equal document, so that nothing is
-written where nothing has changed.
+The function is pure. The same reports and previous conditions give an equal document, so that the controller
+writes only changes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def policy_status(
     now: str,
     agents: Agents,
 ) -> dict[str, Any]:
-    """The whole status of a TokenBucketPolicy.
+    """Return the status of a TokenBucketPolicy.
 
-    ``reports`` are those that speak of it; ``now`` is RFC 3339.
+    ``reports`` are the nodes that report the policy. ``now`` is an RFC 3339 time.
     """
     total = summary_of(policy, reports, agents)
     effective = {**policy.declared, **_effective(total)}

@@ -1,4 +1,4 @@
-"""What all nodes together say of one policy, and how far each is to be believed."""
+"""Summarize the reports of all nodes about one policy."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from tokenbucket.core.api.node_report import NodeReport, PolicyReport
 from tokenbucket.core.api.policy import Mode
 
 _NAMED = 3
-"""So many are named in a message."""
+"""Maximum number of names in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyHead:
-    """What the status needs to know of a policy."""
+    """The fields of a policy that its status needs."""
 
     namespace: str
     name: str
     uid: str
     generation: int
     refused: str = ""
-    """What is wrong with it, as far as the controller can tell; empty where it is valid."""
+    """The error that the controller found in the policy. Empty if the policy is valid."""
     mode: Mode = Mode.ENFORCE
     declared: Mapping[str, str] = field(default_factory=dict)
-    """By direction, the limit in words, where it is valid."""
+    """Description of the limit by direction. Empty if the policy is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """One node's report, and how far it is to be believed."""
+    """The report of a node, and whether its agent is ready."""
 
     name: str
     report: NodeReport
     alive: bool
-    """Whether the agent's pod is ready. What another says was true once."""
+    """Whether the agent pod is ready. If not, the report may be outdated."""
     since: str
     """When the agent wrote the report, RFC 3339."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agents:
-    """What is known of the agents, whatever policies they speak of."""
+    """State of the agents, independent of policies."""
 
     alive: int
     silent: tuple[str, ...] = ()
-    """Nodes without a live one whose last report is older than the policy: it may select pods there."""
+    """Nodes without a ready agent whose last report is older than the policy, which may select pods there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one node says of the policy."""
+    """The report of one node about the policy."""
 
     node: NodeState
     policy: PolicyReport
 
     @property
     def pending(self) -> int:
-        """A pod that the report does not account for is pending too."""
+        """Return the number of pending pods, including pods that the report does not count."""
         given = self.policy
         counted = given.programmed + given.failed + given.overridden + given.off
         return max(given.pending, given.matched - counted)
@@ -65,51 +65,51 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What all nodes say of the policy."""
+    """The reports of all nodes about the policy."""
 
     head: PolicyHead
     current: tuple[Entry, ...]
     behind: tuple[Entry, ...]
-    """Of live agents that have not reported this generation yet."""
+    """Entries of ready agents that have not reported this generation yet."""
     dead: tuple[Entry, ...]
     agents: Agents
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All, live or not."""
+        """Return all entries, with or without a ready agent."""
         return (*self.current, *self.behind, *self.dead)
 
     @property
     def of_generation(self) -> tuple[Entry, ...]:
-        """Limits outlive the agent: what a dead one said of this generation is the best that is known."""
+        """Return the entries of this generation, including last reports of stopped agents."""
         return tuple(entry for entry in self.entries if entry.policy.generation == self.head.generation)
 
     @property
     def matched(self) -> int:
-        """Pods that the policy selects, as far as is known."""
+        """Return the number of known pods that the policy selects."""
         return sum(entry.policy.matched for entry in self.entries)
 
     @property
     def refusing(self) -> tuple[Entry, ...]:
-        """Of agents that do not accept it."""
+        """Return the entries of agents that rejected the policy."""
         return tuple(entry for entry in self.current if entry.policy.refused)
 
     @property
     def pending(self) -> int:
-        """Pods that wait for it."""
+        """Return the number of pending pods."""
         return sum(entry.pending for entry in self.current)
 
     def pods(self, state: str) -> int:
-        """Pods in a state. Only what a live agent says of this generation is known."""
+        """Return the number of pods in a state, from current reports of ready agents only."""
         return sum(getattr(entry.policy, state) for entry in self.current)
 
     def of_pods(self, number: int) -> str:
-        """Such as "3 of 12 pods"."""
+        """Return a text such as "3 of 12 pods"."""
         return f"{number} of {in_number(self.matched, 'pod')}"
 
 
 def summary_of(head: PolicyHead, reports: Iterable[NodeState], agents: Agents) -> Summary:
-    """``reports`` are those that speak of the policy, or of an earlier one of its name."""
+    """Return the summary of a policy. Ignore reports about an earlier policy with the same name."""
     current, behind, dead = [], [], []
     for node in sorted(reports, key=lambda node: node.name):
         given = _find(head, node.report)
@@ -127,18 +127,18 @@ def summary_of(head: PolicyHead, reports: Iterable[NodeState], agents: Agents) -
 
 
 def _find(head: PolicyHead, report: NodeReport) -> PolicyReport | None:
-    """What a node says of this very policy, not of an earlier one of its name."""
+    """Return the report about this policy, not about an earlier policy with the same name."""
     wanted = (head.namespace, head.name, head.uid)
     return next((each for each in report.policies if (each.namespace, each.name, each.uid) == wanted), None)
 
 
 def some_of(names: Iterable[str]) -> str:
-    """Such as "a, b, c and 2 more"."""
+    """Return a text such as "a, b, c and 2 more"."""
     names = list(names)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
 
 def in_number(number: int, noun: str) -> str:
-    """Such as "1 pod", or "2 pods"."""
+    """Return a text such as "1 pod", or "2 pods"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
