@@ -1,4 +1,4 @@
-"""Single requests to the API server: lists, and the few objects that are written."""
+"""Send single requests to the API server: lists and writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Client:
     """Use as an async context manager. Every method raises ApiError."""
 
     def __init__(self, listed: Listed | None = None) -> None:
-        """``listed`` is told the path and the content of every list. Raises UnsupportedError."""
+        """Create a client. ``listed`` receives path and content of every list. Raises UnsupportedError."""
         self._info = find_server()
         self._listed = listed
 
@@ -37,7 +37,7 @@ class Client:
         await self._session.close()
 
     async def serves(self, resource: Resource) -> bool:
-        """Whether the API server has this kind of object."""
+        """Return whether the API server serves this kind of object."""
         try:
             contents = await self._request("GET", resource.path().rpartition("/")[0])
         except ApiError as error:
@@ -47,11 +47,11 @@ class Client:
         return any(kind["name"] == resource.plural for kind in contents["resources"])
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
-        """One object."""
+        """Return one object."""
         return await self._request("GET", resource.path(namespace, name))
 
     async def list(self, selection: Selection, namespace: str | None = None) -> list[dict[str, Any]]:
-        """The objects, from the API server's cache."""
+        """Return the objects from the cache of the API server."""
         path = selection.resource.path(namespace)
         items: list[dict[str, Any]] = (await self._request("GET", path, selection.parameters)).get(
             "items"
@@ -61,7 +61,7 @@ class Client:
     async def apply(
         self, resource: Resource, document: Mapping[str, Any], manager: str, subresource: str = ""
     ) -> None:
-        """Server-side apply: what we said before and do not say now goes; what others say stays."""
+        """Apply a document on the server. Missing fields of this manager are removed, others stay."""
         metadata = document["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
         await self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, document, _APPLY)
@@ -69,7 +69,7 @@ class Client:
     async def merge(
         self, resource: Resource, name: str, namespace: str | None, patch: Mapping[str, Any]
     ) -> None:
-        """A JSON merge patch."""
+        """Send a JSON merge patch."""
         await self._request("PATCH", resource.path(namespace, name), {}, patch, _MERGE)
 
     async def strategic_merge(
@@ -80,15 +80,15 @@ class Client:
         patch: Mapping[str, Any],
         subresource: str = "",
     ) -> None:
-        """A strategic merge patch, for the API's own kinds: lists are merged by their keys."""
+        """Send a strategic merge patch, for built-in kinds. Lists are merged by their keys."""
         await self._request("PATCH", resource.path(namespace, name, subresource), {}, patch, _STRATEGIC)
 
     async def create(self, resource: Resource, namespace: str | None, document: Mapping[str, Any]) -> None:
-        """A new object."""
+        """Create an object."""
         await self._request("POST", resource.path(namespace), {}, document, "application/json")
 
     async def delete(self, resource: Resource, name: str, namespace: str | None = None) -> None:
-        """Removes an object; that there is none is fine."""
+        """Delete an object. Ignore a missing object."""
         try:
             await self._request("DELETE", resource.path(namespace, name))
         except ApiError as error:
@@ -119,7 +119,7 @@ class Client:
 
 
 def _message(text: str) -> str:
-    """What a refusal says: a Status object, or plain words where the server is too busy to make one."""
+    """Return the message of an error response: of a Status object, or the text of an overloaded server."""
     try:
         content = json.loads(text)
     except ValueError:

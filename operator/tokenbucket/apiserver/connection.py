@@ -1,4 +1,4 @@
-"""Who we are to the API server and where it is: a pod's service account, or a kubeconfig.
+"""Find the API server and the credentials: a service account of a pod, or a kubeconfig.
 
 kopf's own login would need cluster DNS (``kubernetes.default.svc``), which an agent on the host's network
 does not have while a node starts; the address is in every container's environment.
@@ -24,16 +24,16 @@ from tokenbucket.errors import UnsupportedError
 
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _TOKEN_KEPT_S = 60.0
-"""The kubelet writes a new token long before the old one ends; one that is refused is read again at once."""
+"""The kubelet writes a new token long before the old token expires. A rejected token is read again."""
 _UNAUTHORIZED = 401
 
 Listed = Callable[[str, dict[str, Any]], None]
-"""Is told the path and the content of every list that was read."""
+"""Receives the path and content of every list."""
 
 
 @dataclass(slots=True)
 class _TokenFile:
-    """A service account's token, read again now and then because it changes."""
+    """The token of a service account, read periodically because the kubelet renews it."""
 
     path: Path
     _token: str = ""
@@ -45,24 +45,24 @@ class _TokenFile:
         return self._token
 
     def forget(self) -> None:
-        """It is not good any more."""
+        """Read the token again before the next request."""
         self._read_at = float("-inf")
 
 
 class Answers:
-    """How often the API server gave each answer, over all sessions of this process. For any thread."""
+    """Responses of the API server by status, over all sessions of this process. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, int]] = Counter()
 
     def add(self, method: str, status: int) -> None:
-        """One more. A status of 0: there was no answer."""
+        """Count one response. Status 0 means that no response arrived."""
         with self._lock:
             self._counts[method, status] += 1
 
     def counts(self) -> Mapping[tuple[str, int], int]:
-        """By method and status."""
+        """Return the counts by method and status."""
         with self._lock:
             return dict(self._counts)
 
@@ -81,7 +81,7 @@ async def _counted(request: aiohttp.ClientRequest, handler: ClientHandlerType) -
 
 
 def find_server() -> kopf.ConnectionInfo:
-    """The API server and our credentials. Raises UnsupportedError when there are none."""
+    """Return the address and the credentials. Raises UnsupportedError if there are no credentials."""
     settings = kopf.OperatorSettings()
     found = kopf.login_with_service_account(settings=settings)
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
@@ -89,7 +89,9 @@ def find_server() -> kopf.ConnectionInfo:
         found = _at(found, f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
     found = found or kopf.login_with_kubeconfig(settings=settings)
     if not found:
-        raise UnsupportedError("no API server: neither in a pod with a service account, nor KUBECONFIG set")
+        raise UnsupportedError(
+            "API server: no credentials found; run in a pod with a service account, or set KUBECONFIG"
+        )
     return found
 
 
@@ -98,10 +100,10 @@ def _at(info: kopf.ConnectionInfo, server: str) -> kopf.ConnectionInfo:
 
 
 def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aiohttp.ClientSession:
-    """A session with these credentials, to be closed. To be called in the event loop that will use it.
+    """Return a session that the caller must close. Call it in the event loop that uses the session.
 
     Every list comes from the API server's cache (``resourceVersion=0``): otherwise older servers would decode
-    all pods of the cluster to answer with those of one node. ``listed`` is told what each list said.
+    all pods of the cluster to answer with those of one node. ``listed`` receives each list.
     """
     token = _TokenFile(_TOKEN) if not info.token and not info.certificate_data and _TOKEN.exists() else None
 
@@ -140,7 +142,7 @@ def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aio
 
 
 def _is_list(request: aiohttp.ClientRequest) -> bool:
-    """A list of objects: neither a watch, nor one object, nor the API's own table of contents."""
+    """Return whether a request lists objects, and is no watch, single object or API discovery."""
     parts = request.url.path.strip("/").split("/")
     prefix = 2 if parts[0] == "api" else 3
     rest = parts[prefix:]

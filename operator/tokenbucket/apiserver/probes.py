@@ -1,4 +1,4 @@
-"""The two questions that a kubelet asks over HTTP: is it alive, is it ready."""
+"""Serve the liveness and readiness probes of the kubelet over HTTP."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 Answer = Callable[[], str]
-"""Returns what is wrong; an empty text when all is well."""
+"""Returns the problem, or an empty text."""
 
 
 @asynccontextmanager
 async def serve(host: str, port: int, *, healthy: Answer, ready: Answer) -> AsyncIterator[None]:
-    """Answers ``/healthz`` and ``/readyz`` for the block. Raises OSError when the address is taken."""
+    """Serve ``/healthz`` and ``/readyz`` for the block. Raises OSError if the address is in use."""
     application = web.Application()
     application.router.add_get("/healthz", _handler(healthy))
     application.router.add_get("/readyz", _handler(ready))

@@ -1,4 +1,4 @@
-"""The kinds of object that are read and written, and where the API serves them."""
+"""Define the kinds of objects, and their paths in the API."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ VERSION = "v1alpha1"
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One kind of object, as the API's paths name it. The core group is empty."""
+    """One kind of object, with the names in API paths. The core group is empty."""
 
     group: str
     version: str
     plural: str
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
-        """Path of all objects, those of one namespace, or one object."""
+        """Return the path of all objects, the objects of a namespace, or one object."""
         parts = ["/apis", self.group] if self.group else ["/api"]
         parts.append(self.version)
         parts += ["namespaces", namespace] if namespace else []
@@ -35,7 +35,7 @@ EVENTS = Resource("", "v1", "events")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which objects of a kind are watched."""
+    """The objects of a kind to list and watch."""
 
     resource: Resource
     fields: str = ""
@@ -43,6 +43,6 @@ class Selection:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The query of a list request."""
+        """Return the query parameters of a list request."""
         given = {"fieldSelector": self.fields, "labelSelector": self.labels}
         return {name: value for name, value in given.items() if value}

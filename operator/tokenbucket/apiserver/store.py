@@ -1,8 +1,7 @@
-"""What the API server last said of some objects: filled by one thread, read by another.
+"""Store the last known state of objects. One thread fills the store, other threads read it.
 
-Lists and events arrive by different ways and may overtake one another, and a list from the API server's cache
-may be older than what a watch has delivered already. Resource versions put them in order: they are comparable
-whole numbers (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
+Lists and events can overtake one another. A list from the cache of the API server can be older than an event
+that a watch has delivered. Resource versions order lists and events: they are comparable integers (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
 """
 
 from __future__ import annotations
@@ -15,48 +14,48 @@ from tokenbucket.apiserver.objects import metadata_of
 
 T = TypeVar("T")
 Key = tuple[str, str]
-"""Namespace, empty where there is none, and name."""
+"""Namespace and name. The namespace of a cluster-scoped object is empty."""
 
 
 class Store(Generic[T]):
-    """Objects of one kind, parsed. ``parse`` returns ``None`` for what is of no interest."""
+    """Parsed objects of one kind. ``parse`` returns ``None`` for an object to ignore."""
 
     def __init__(
         self, parse: Callable[[Mapping[str, Any]], T | None], changed: Callable[[], None] = lambda: None
     ) -> None:
-        """``changed`` is called, in the thread that fills the store, whenever a value changes."""
+        """Create a store. The filling thread calls ``changed`` after a change of a value."""
         self._parse = parse
         self._changed = changed
         self._lock = threading.Lock()
         self._values: dict[Key, T | None] = {}
         self._versions: dict[Key, int] = {}
         self._removed: dict[Key, int] = {}
-        """Objects that events removed since the newest list, and when: an older list still has them."""
+        """Resource versions of objects that events removed since the newest list."""
         self._listed_at = -1
         self.doubtful = False
-        """A list says that everything is gone. That is believed when a second one says so, too."""
+        """Whether the last list was empty, but the store is not. The store waits for a second empty list."""
         self.synced = threading.Event()
-        """Set once everything there was has been listed."""
+        """Set after the first list."""
 
     def values(self) -> tuple[T, ...]:
-        """All there is now."""
+        """Return all values."""
         with self._lock:
             return tuple(value for value in self._values.values() if value is not None)
 
     def get(self, namespace: str, name: str) -> T | None:
-        """One object, ``None`` when there is none."""
+        """Return one value, or ``None``."""
         with self._lock:
             return self._values.get((namespace, name))
 
     def put(self, document: Mapping[str, Any]) -> None:
-        """The object is there and says this."""
+        """Add or update an object."""
         with self._lock:
             changed = self._put(document, present=False)
         if changed:
             self._changed()
 
     def remove(self, document: Mapping[str, Any]) -> None:
-        """The object is no more; ``document`` is its last state."""
+        """Remove an object. ``document`` is its last state."""
         key, version = _key(document), _version(document)
         with self._lock:
             known = self._versions.get(key, -1)
@@ -68,7 +67,7 @@ class Store(Generic[T]):
             self._changed()
 
     def replace(self, items: list[Mapping[str, Any]], version: int) -> None:
-        """A list says that this is all there is: what is missing has gone, unless it came after the list."""
+        """Replace all objects by a list. Keep objects that are newer than the list."""
         keys = {_key(item) for item in items}
         with self._lock:
             if not items and self._values and not self.doubtful:
@@ -106,7 +105,7 @@ class Store(Generic[T]):
 
 
 def version_of(metadata: Mapping[str, Any]) -> int:
-    """A resource version as a number; -1 where it is none."""
+    """Return a resource version as a number, or -1 if it is invalid."""
     text = metadata.get("resourceVersion")
     return int(text) if isinstance(text, str) and text.isdecimal() else -1
 

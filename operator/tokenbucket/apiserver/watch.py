@@ -1,12 +1,11 @@
-"""Watching by kopf: an operator for each kind of object, in a thread of its own. It fills a store and writes
-nothing.
+"""Watch objects with kopf: one operator and one thread for each kind. An operator fills a store.
 
-Handlers only take in what they are told. kopf keeps no store and tells nothing of objects that were deleted
-while a watch was broken (a list after "410 Gone" has no events of deletion), so every list that it reads goes
+kopf has no store, and does not report objects that were deleted while a watch was
+broken (a list after "410 Gone" has no events of deletion), so every list that it reads goes
 into the store as a whole: see :func:`tokenbucket.apiserver.connection.open_session`.
 
 kopf ends on an error in a stream, and while it watches another kind as well it never comes to the end: its
-watcher of the other kind waits for credentials that nobody gives any more. Hence one kind for each.
+watcher of the other kind waits for credentials that do not arrive. Hence each operator watches one kind.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ _STOP_TIMEOUT_S = 10.0
 
 
 class Backoffs:
-    """Seconds between attempts, without an end: doubling up to half a minute, each shortened by up to half.
+    """Endless delays between attempts in seconds: exponential up to 30 s, each shortened by up to half.
 
-    Thousands of agents lose their API server at the same moment, and must not come back at the same moment.
+    Thousands of agents can lose the API server at the same moment, and must not reconnect at the same moment.
     """
 
     def __iter__(self) -> Iterator[float]:
@@ -52,23 +51,23 @@ class Backoffs:
 
 @dataclass(slots=True)
 class Watch:
-    """Keeps a store what the API server says, from :meth:`start` to :meth:`stop`."""
+    """Keep a store up to date, from :meth:`start` to :meth:`stop`."""
 
     selection: Selection
     store: Store[Any]
     namespace: str | None = None
-    """Only this namespace; ``None`` is the whole cluster."""
+    """Namespace to watch. ``None`` means the whole cluster."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _cancel: Callable[[], object] = lambda: None
     _thread: threading.Thread | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs, as it does also while the API server is away."""
+        """Return whether the thread runs. It also runs while the API server is unavailable."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, delay_s: float = 0.0) -> None:
-        """Begins after a delay, in a thread of its own. Raises UnsupportedError without credentials."""
+        """Start the thread. It waits ``delay_s`` first. Raises UnsupportedError without credentials."""
         find_server()
         self._thread = threading.Thread(target=self._run, args=(delay_s,), name=f"watch-{self}", daemon=True)
         self._thread.start()
@@ -77,7 +76,7 @@ class Watch:
         return self.selection.resource.plural
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stop the thread."""
         self._stop.set()
         with contextlib.suppress(RuntimeError):  # its event loop is closed: it is between two attempts
             self._cancel()
@@ -85,11 +84,11 @@ class Watch:
             self._thread.join(_STOP_TIMEOUT_S)
 
     async def relist(self, client: Client) -> None:
-        """Lists all objects anew. Raises ApiError."""
+        """List all objects again. Raises ApiError."""
         await client.list(self.selection, self.namespace)
 
     def listed(self, path: str, content: Mapping[str, Any]) -> None:
-        """Takes in a list. Lists of what is not watched are left aside."""
+        """Store a list. Ignore lists of other objects."""
         if path == self.selection.resource.path(self.namespace):
             self.store.replace(content.get("items") or [], version_of(metadata_of(content)))
 
@@ -127,10 +126,10 @@ class Watch:
             )
 
     async def _check_served(self) -> None:
-        """Raises UnsupportedError: kopf would leave out for good what is not there when it starts."""
+        """Check that the kind exists, because kopf ignores missing kinds. Raises UnsupportedError."""
         async with Client() as client:
             if not await client.serves(self.selection.resource):
-                raise UnsupportedError("no such kind on the API server; install the CRDs")
+                raise UnsupportedError("API server: the kind does not exist; install the CRDs")
 
     def _settings(self) -> kopf.OperatorSettings:
         settings = kopf.OperatorSettings()

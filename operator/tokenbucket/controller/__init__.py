@@ -1,1 +1,1 @@
-"""The only writer of the policies' status, which it sums from what the agents report."""
+"""Write the status of policies, computed from the reports of the agents."""

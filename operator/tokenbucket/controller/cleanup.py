@@ -1,4 +1,4 @@
-"""Before the release goes: every agent removes what is ours from its node, and says so."""
+"""Clean all nodes before the release is uninstalled."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MANAGER = "tokenbucket-cleanup"
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """Names of nodes: those that are clean, and those that did not say so."""
+    """Names of the nodes that are clean, and of the nodes that did not report it."""
 
     clean: tuple[str, ...]
     unreachable: tuple[str, ...]
 
 
 async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[[str], None]) -> Cleaned:
-    """Turns enforcement off everywhere, waits until the nodes are clean, and deletes their reports.
+    """Turn enforcement off, wait until the nodes are clean, and delete their reports.
 
-    A node that is not ready is not waited for. Raises ApiError, and UnsupportedError without credentials.
+    Do not wait for nodes that are not ready. Raises ApiError, and UnsupportedError without credentials.
     """
     async with Client() as client:
         document = {
@@ -38,7 +38,7 @@ async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[
             "metadata": {"name": switch, "namespace": namespace},
             "data": {"enforcement": Mode.OFF.value, "cleanup": "true"},
         }
-        await client.apply(CONFIG_MAPS, document, _MANAGER)  # makes it where somebody has deleted it
+        await client.apply(CONFIG_MAPS, document, _MANAGER)  # also creates a deleted ConfigMap
         say(f"ConfigMap {namespace}/{switch}: enforcement Off, cleanup true")
         deadline = time.monotonic() + timeout_s
         said = -1

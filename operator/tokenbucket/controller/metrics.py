@@ -1,4 +1,4 @@
-"""The controller's metrics: what its stores hold when they are asked for."""
+"""Serve the metrics of the controller, read from its stores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _STATES = ("matched", "programmed", "degraded", "failed")
 
 
 def serve(address: tuple[str, int], controller: Controller) -> AbstractContextManager[None]:
-    """Answers at that host and port for the block."""
+    """Serve metrics at a host and port for the block."""
     return serving(*address, registry_of(OF_THE_CONTROLLER, lambda: read(controller)))
 
 
 def read(controller: Controller) -> ControllerReading:
-    """What is the case now."""
+    """Return the current values."""
     agents = controller.stores.agents.values()
     ready = sum(agent.ready for agent in agents)
     return ControllerReading(
@@ -35,7 +35,7 @@ def read(controller: Controller) -> ControllerReading:
 
 
 def _policy(policy: PolicyObject) -> PolicyReading:
-    """What its status says, of the types that the schema lets in."""
+    """Return the counts and the reason from the status of a policy."""
     conditions = policy.status.get("conditions") or ()
     reason = next((each["reason"] for each in conditions if each["type"] == "Ready"), "")
     pods = policy.status.get("pods") or {}

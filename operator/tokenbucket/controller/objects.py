@@ -1,4 +1,4 @@
-"""What the controller takes from each object of the API: never raises, whatever the object says."""
+"""Parse the API objects that the controller reads. Parsing never raises."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MANAGER = "tokenbucket-controller"
 
 @dataclass(frozen=True, slots=True)
 class PolicyObject:
-    """A policy, as far as its status needs it, and the status that it has."""
+    """A policy and its current status."""
 
     head: PolicyHead
     changed_s: float
-    """When somebody last wrote it, in seconds of Unix time; 0 where that is not known."""
+    """Unix time of the last write in seconds, or 0 if unknown."""
     status: Mapping[str, Any]
 
 
@@ -36,7 +36,7 @@ class ReportObject:
     uid: str
     report: NodeReport
     written: str
-    """When the agent wrote it, RFC 3339."""
+    """RFC 3339 time at which the agent wrote the report."""
     conditions: Sequence[object]
 
 
@@ -48,7 +48,7 @@ class AgentPod:
     node: str
     ready: bool
     created_s: float
-    """In seconds of Unix time."""
+    """Unix time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class NodeObject:
 
 
 def read_policy(document: Mapping[str, Any]) -> PolicyObject:
-    """A policy, whether it is valid or not."""
+    """Return a policy, valid or invalid."""
     metadata = metadata_of(document)
     refused, declared = _as_declared(document)
     return PolicyObject(
@@ -79,7 +79,7 @@ def read_policy(document: Mapping[str, Any]) -> PolicyObject:
 
 
 def _last_written(metadata: Mapping[str, Any], wanted: Callable[[Mapping[str, Any]], bool]) -> str:
-    """When one of the managers that are wanted last wrote the object, RFC 3339."""
+    """Return the RFC 3339 time of the last write by the selected managers."""
     entries = filter(wanted, metadata.get("managedFields") or ())
     created = str(metadata.get("creationTimestamp") or "")
     return max([created, *(str(entry.get("time") or "") for entry in entries)])
@@ -91,7 +91,7 @@ def _mode(document: Mapping[str, Any]) -> Mode:
 
 
 def unix_time(text: str) -> float:
-    """Seconds, of a time in RFC 3339; 0 where it is none."""
+    """Return the Unix time in seconds of an RFC 3339 text, or 0 if the text is invalid."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
@@ -99,7 +99,7 @@ def unix_time(text: str) -> float:
 
 
 def _as_declared(document: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-    """What is wrong with a policy, or its limits in words, by direction."""
+    """Return the errors of a policy, and the descriptions of its limits by direction."""
     try:
         policy = parse_policy({**document, "status": None})
     except SpecError as error:
@@ -109,7 +109,7 @@ def _as_declared(document: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 def read_report(document: Mapping[str, Any]) -> ReportObject:
-    """An agent's report, of whatever version."""
+    """Return the report of an agent of any version."""
     metadata = metadata_of(document)
     conditions = (document.get("status") or {}).get("conditions")
     return ReportObject(
@@ -122,7 +122,7 @@ def read_report(document: Mapping[str, Any]) -> ReportObject:
 
 
 def read_agent(document: Mapping[str, Any]) -> AgentPod:
-    """An agent's pod. One that is going is not ready."""
+    """Return an agent pod. A terminating pod is not ready."""
     metadata = metadata_of(document)
     ready = is_ready(document)
     going = metadata.get("deletionTimestamp") is not None
@@ -132,6 +132,6 @@ def read_agent(document: Mapping[str, Any]) -> AgentPod:
 
 
 def read_node(document: Mapping[str, Any]) -> NodeObject:
-    """A node of the cluster."""
+    """Return a node of the cluster."""
     metadata = metadata_of(document)
     return NodeObject(str(metadata.get("name") or ""), is_ready(document))

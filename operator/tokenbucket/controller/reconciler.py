@@ -1,4 +1,4 @@
-"""One round of the controller: the statuses that the reports amount to, written where they differ."""
+"""Compute the status of each policy from the reports, and write the changed ones."""
 
 from __future__ import annotations
 
@@ -33,18 +33,16 @@ from tokenbucket.errors import ApiError
 log = logging.getLogger(__name__)
 
 _UNSEEN_S = 8.0
-"""A policy that no agent has spoken of for so long after all were due selects no pod."""
+"""Grace period after the reports are due. A policy that no agent reports until then selects no pod."""
 _DUE_S = 2.0
-"""Until so long after all were due a policy may be in force on the nodes that have spoken of it, and not on
-others: times are in seconds, and requests take their time.
-"""
+"""Grace period for slow reports. A policy becomes Ready only afterwards, because nodes may lag behind."""
 _STARTING_S = 60.0
-"""An agent's pod that is so old, and has never reported, is not just starting."""
+"""Time that an agent pod has for its first report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What is known of the cluster."""
+    """The stores of all watched objects."""
 
     policies: Store[PolicyObject]
     reports: Store[ReportObject]
@@ -53,11 +51,12 @@ class Stores:
 
 
 class StatusReconciler:
-    """Use :meth:`make` whenever something may have changed."""
+    """Write the statuses of policies. Call :meth:`reconcile` after each change."""
 
     def __init__(self, stores: Stores, again: Callable[[float], None], report_spread_s: float = 2.0) -> None:
-        """``again`` asks for another round after so many seconds. Agents tell of a change within
-        ``report_spread_s``.
+        """Create a reconciler. ``again`` requests a reconcile run after a number of seconds.
+
+        Agents report a change within ``report_spread_s``.
         """
         self._stores = stores
         self._again = again
@@ -66,12 +65,12 @@ class StatusReconciler:
         self._pace = WriteThrottle()
         self._attempts = RetryTracker(again)
         self._written: dict[str, list[dict[str, Any]]] = {}
-        """Conditions, by policy: until the watch tells of them, the next round writes them again."""
+        """Written conditions by policy, until the watch delivers them."""
 
-    async def make(self, client: Client) -> None:
-        """One round. What is refused holds up nothing else, and asks for another round.
+    async def reconcile(self, client: Client) -> None:
+        """Run once. A rejected write does not block other writes, and is retried.
 
-        Raises ApiError while the API server is away: what was not written is due in the next one.
+        Raises ApiError if the API server is unavailable. The next run writes the missing statuses.
         """
         reports = await self._current_reports(client)
         states = self._states(reports)
@@ -87,7 +86,7 @@ class StatusReconciler:
         waits: list[float] = []
         for policy in policies:
             head = policy.head
-            # Until then, that it matches no pod would be a guess.
+            # Before that time it is unknown whether the policy selects no pod.
             if not concerned[head.namespace, head.name] and self._is_younger(
                 policy.changed_s, self._unseen_s
             ):
@@ -109,15 +108,15 @@ class StatusReconciler:
         await self._tell_of_agents(client, reports, now)
 
     def _is_younger(self, since_s: float, than_s: float) -> bool:
-        """Whether something is of less than that age. There is another round when it is not any more."""
+        """Return whether an age is below a limit. Request a reconcile run for the time at which it is not."""
         left_s = than_s - (time.time() - since_s)
-        if not 0 < left_s <= 2 * than_s:  # a clock that is so far ahead tells nothing
+        if not 0 < left_s <= 2 * than_s:  # the clock of the writer is too far ahead
             return False
         self._again(left_s)
         return True
 
     async def _current_reports(self, client: Client) -> list[ReportObject]:
-        """The reports. Those of nodes that are no more are deleted."""
+        """Return the reports. Delete the reports of deleted nodes."""
         nodes = {node.name for node in self._stores.nodes.values()}
         return [
             each
@@ -127,15 +126,14 @@ class StatusReconciler:
         ]
 
     def _states(self, reports: Iterable[ReportObject]) -> list[NodeState]:
-        """Each with whether its agent lives."""
+        """Return each report with the readiness of its agent."""
         alive = {agent.node for agent in self._stores.agents.values() if agent.ready}
         return [NodeState(each.name, each.report, each.name in alive, each.written) for each in reports]
 
     def _silent(self, states: Iterable[NodeState]) -> list[tuple[str, float]]:
-        """Nodes that work without a live agent, and when each one's agent last wrote, in Unix time; 0 for
-        never.
+        """Return the ready nodes without a ready agent, and the Unix time of their last report (0: never).
 
-        On a node that is down nobody waits for a limit.
+        Ignore nodes that are not ready, because no pod starts there.
         """
         ready = {node.name for node in self._stores.nodes.values() if node.ready}
         spoke = {state.name: None if state.alive else unix_time(state.since) for state in states}
@@ -148,7 +146,7 @@ class StatusReconciler:
         ]
 
     async def _tell_of_agents(self, client: Client, reports: Iterable[ReportObject], now: str) -> None:
-        """Writes into each report whether its agent is ready, where it says otherwise."""
+        """Write the changed AgentReady conditions of the reports."""
         pods: dict[str, dict[str, bool]] = defaultdict(dict)
         for agent in self._stores.agents.values():
             pods[agent.node][agent.name] = agent.ready
@@ -186,7 +184,7 @@ class StatusReconciler:
 
 @contextlib.contextmanager
 def _suppress_gone() -> Iterator[None]:
-    """The object has gone, or is another of that name, meanwhile: fine."""
+    """Ignore errors of objects that were deleted or replaced in the meantime."""
     try:
         yield
     except ApiError as error:
@@ -195,19 +193,19 @@ def _suppress_gone() -> Iterator[None]:
 
 
 async def _add(client: Client, document: Mapping[str, Any]) -> None:
-    """To a report: what its agent says stays."""
+    """Apply fields to a report. The fields of its agent stay."""
     with _suppress_gone():
         await client.apply(REPORTS, {"apiVersion": API_VERSION, **document}, MANAGER)
 
 
 async def _tell(client: Client, head: PolicyHead, condition: Mapping[str, Any]) -> None:
-    """Makes an event. One that is refused is not tried again: what it says is in the status already."""
+    """Create an event. A rejected event is not retried, because the status has the same message."""
     try:
         await client.create(EVENTS, head.namespace, _event(head, condition))
     except ApiError as error:
         if not error.status:
             raise
-        log.warning("event refused", extra={"policy": f"{head.namespace}/{head.name}", "error": str(error)})
+        log.warning("event rejected", extra={"policy": f"{head.namespace}/{head.name}", "error": str(error)})
 
 
 def _by_policy(states: list[NodeState]) -> dict[tuple[str, str], list[NodeState]]:
@@ -223,7 +221,7 @@ def _is_ready(status: Mapping[str, Any]) -> bool:
 
 
 def _news(after: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Conditions that became bad, for another reason than before: worth an event."""
+    """Return the conditions that became bad with a new reason, to report as events."""
     known = {(each.get("type"), each.get("reason")) for each in before}
     bad = {"Accepted": "False", "Degraded": "True"}
     return [

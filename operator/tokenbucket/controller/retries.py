@@ -1,4 +1,4 @@
-"""Writes that stand alone: one that is refused holds up no other, and is tried again later each time."""
+"""Retry rejected writes with backoff. A rejected write does not block other writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _OF_NO_OBJECT = frozenset({0, 401, 429, 502, 503})
-"""The API server is away, too busy, or does not know us: it would say the same of every other object."""
+"""Status codes that do not depend on the object: server unavailable, overloaded, or not authenticated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,18 @@ class _Refusal:
 
 
 class RetryTracker:
-    """Objects go by their uid. Times are in seconds of one monotonic clock."""
+    """Track rejected writes by the uid of the object. Times are seconds of a monotonic clock."""
 
     def __init__(self, again: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """``again`` asks for another attempt after so many seconds."""
+        """Create a tracker. ``again`` requests another attempt after a number of seconds."""
         self._again = again
         self._clock = clock
         self._refusals: dict[str, _Refusal] = {}
 
     async def make(self, uid: str, write: Callable[[], Awaitable[T]]) -> T | None:
-        """What ``write`` returns; ``None`` where it is refused, or waits because it was.
+        """Return the result of ``write``, or ``None`` if the write was rejected or its retry is not due.
 
-        Raises ApiError when the answer was not about the object: nothing else should be tried now.
+        Raises ApiError if the error does not depend on the object. Stop writing then.
         """
         known = self._refusals.get(uid)
         if known and self._clock() < known.due:
@@ -53,13 +53,13 @@ class RetryTracker:
         return result
 
     def keep(self, uids: Collection[str]) -> None:
-        """Forgets all others, which are no more."""
+        """Forget all other objects, which no longer exist."""
         self._refusals = {uid: refusal for uid, refusal in self._refusals.items() if uid in uids}
 
     def _note(self, uid: str, error: ApiError) -> None:
         known = self._refusals.get(uid)
-        if not known or known.status != error.status:  # the same again is no news
-            log.warning("write refused", extra={"error": str(error)})
+        if not known or known.status != error.status:  # log an error only if it changes
+            log.warning("write rejected", extra={"error": str(error)})
         backoffs = known.backoffs if known else iter(Backoffs())
         wait_s = next(backoffs)
         self._refusals[uid] = _Refusal(error.status, self._clock() + wait_s, backoffs)

@@ -1,4 +1,4 @@
-"""The controller's loop: whatever changes, sum the reports again, and write the statuses that differ."""
+"""Run the controller: after each change, compute the statuses and write the changed ones."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _RELIST_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """Where it finds its agents, and where it is asked how it is."""
+    """Options of the controller."""
 
     namespace: str
     agents: str
-    """Label selector of the agents' pods."""
+    """Label selector of the agent pods."""
     probe_host: str = ""
-    """Every address, of IPv4 and IPv6: the kubelet asks the pod's own."""
+    """All IPv4 and IPv6 addresses by default, because the kubelet connects to the pod address."""
     probe_port: int = 10474
     report_spread_s: float = 2.0
-    """Agents tell of a change within so long."""
+    """Maximum delay of a report in seconds."""
 
 
 class Controller:
-    """Use :meth:`run`. Raises UnsupportedError when there are no credentials."""
+    """Controller of the cluster. Raises UnsupportedError if there are no credentials."""
 
     def __init__(self, options: ControllerOptions) -> None:
         self._options = options
@@ -64,11 +64,11 @@ class Controller:
 
     @property
     def ready(self) -> bool:
-        """As the kubelet's probes are told."""
-        return not (self._sick() or self._unready())
+        """Return whether both probes of the kubelet succeed."""
+        return not (self._liveness_error() or self._readiness_error())
 
     async def run(self) -> None:
-        """Runs until a signal asks for the end."""
+        """Run until SIGTERM or SIGINT."""
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
@@ -77,7 +77,12 @@ class Controller:
         options = self._options
         async with (
             Client(self._listed) as client,
-            probes.serve(options.probe_host, options.probe_port, healthy=self._sick, ready=self._unready),
+            probes.serve(
+                options.probe_host,
+                options.probe_port,
+                healthy=self._liveness_error,
+                ready=self._readiness_error,
+            ),
         ):
             log.info("started")
             tasks = [asyncio.create_task(self._work(client)), asyncio.create_task(self._relist(client))]
@@ -104,15 +109,15 @@ class Controller:
         for watch in self._watches:
             watch.listed(path, content)
 
-    def _sick(self) -> str:
+    def _liveness_error(self) -> str:
         dead = [str(watch) for watch in self._watches if not watch.alive]
         return f"not watching: {', '.join(dead)}" if dead else ""
 
-    def _unready(self) -> str:
+    def _readiness_error(self) -> str:
         return (
             ""
             if all(watch.store.synced.is_set() for watch in self._watches)
-            else "not everything is listed yet"
+            else "the first lists are not complete"
         )
 
     async def _work(self, client: Client) -> None:
@@ -121,10 +126,10 @@ class Controller:
             await self._news.wait()
             await asyncio.sleep(_QUIET_S)
             self._news.clear()
-            if self._unready():
+            if self._readiness_error():
                 continue
             try:
-                await self._rounds.make(client)
+                await self._rounds.reconcile(client)
                 backoffs = iter(Backoffs())
                 await asyncio.sleep(_INTERVAL_S - _QUIET_S)
             except ApiError as error:

@@ -1,7 +1,7 @@
-"""How often the status of a policy is written.
+"""Limit the writes of the status of a policy.
 
-Every agent watches the policies, so one write is one event on every node. The more nodes there are, the rarer
-each policy's writes: pods that come and go somewhere in a large cluster change its counts all the time.
+Every agent watches the policies, so one write causes one event on every node. The interval between writes
+grows with the number of nodes, because pods change all the time in a large cluster.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 
 EVENTS_PER_S = 100.0
-"""What one policy may cost the API server."""
+"""Maximum rate of events of one policy."""
 LONGEST_S = 30.0
 
 
 @dataclass(slots=True)
 class WriteThrottle:
-    """Times in seconds of one monotonic clock."""
+    """Enforce a minimum interval. Times are seconds of a monotonic clock."""
 
     _written: dict[Hashable, float] = field(default_factory=dict)
 
     def wait_s(self, policy: Hashable, nodes: int, now: float) -> float:
-        """How long the next write of this policy's status is to wait; 0 when it may be written now."""
+        """Return the time to wait before the next write in seconds, or 0."""
         if policy not in self._written:
             return 0.0
         return max(0.0, self._written[policy] + min(nodes / EVENTS_PER_S, LONGEST_S) - now)
 
     def wrote(self, policy: Hashable, now: float) -> None:
-        """It has been written."""
+        """Record a write."""
         self._written[policy] = now
 
     def keep(self, policies: Collection[Hashable]) -> None:
-        """Forgets all others, which are no more."""
+        """Forget all other policies, which no longer exist."""
         self._written = {policy: at for policy, at in self._written.items() if policy in policies}

@@ -1,4 +1,4 @@
-"""The metrics of an agent: its node's limits, and itself."""
+"""Define the metrics of an agent: the limits of its node, and its own state."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _LIMIT = ("namespace", "pod", "policy", "direction")
 
 @dataclass(frozen=True, slots=True)
 class AgentReading:
-    """What an agent knows at one moment. Times are of Unix, in seconds; ``None`` where there was none yet."""
+    """Values of an agent at one moment. Times are Unix times in seconds, or ``None``."""
 
     version: str
     ready: bool
     enforcement: Mode
     passes: Mapping[str, int]
-    """How many ended how."""
+    """Number of reconcile runs by result."""
     pass_seconds: float
     passed_at_s: float | None
     in_force: int
     findings: Mapping[Reason, int]
-    """How many limits are not in force as declared, by reason."""
+    """Number of limits that are not enforced as declared, by reason."""
     slots: int = 0
     slots_in_use: int = 0
     unmetered_packets: int = 0
     pods: Sequence[PodReport] = ()
-    """The limits that are not in force as declared."""
+    """Limits that are not enforced as declared."""
     limits: Sequence[tuple[Slot, Stats]] = ()
     """The slots in use."""
     reported_at_s: float | None = None
     api_requests: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    """By method and status; 0 where no answer came."""
+    """Counts by method and status. Status 0 means no response."""
 
 
 def _reasons(reading: AgentReading) -> Iterator[Sample]:
@@ -52,8 +52,9 @@ def _modes(reading: AgentReading) -> Iterator[Sample]:
 
 
 def _each_limit(value: Callable[[Slot, Stats], float | None]) -> Callable[[AgentReading], Iterator[Sample]]:
-    """One sample for each limit of a pod that has a value. A pod that was made anew under its name may for a
-    moment have two slots, and Prometheus wants one.
+    """Return one sample for each pod limit with a value.
+
+    A recreated pod may have two slots for a moment, but Prometheus rejects duplicate samples.
     """
 
     def samples(reading: AgentReading) -> Iterator[Sample]:
@@ -74,7 +75,7 @@ def _not_as_declared(reading: AgentReading) -> Iterator[Sample]:
 
 
 def _where_delayed(value: Callable[[Stats], float]) -> Callable[[Slot, Stats], float | None]:
-    """Only for limits that delay, or did before they were changed."""
+    """Return the value for limits that delay packets, or did so before a change."""
     return lambda slot, stats: value(stats) if slot.config.max_delay_q or stats.delayed_packets else None
 
 
@@ -96,7 +97,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     ),
     Measure(
         "tokenbucket_agent_ready",
-        "1 if the agent is healthy, has reconciled and, in a cluster, has reported. As its probe.",
+        "1 if the agent is healthy, has reconciled and, in a cluster, has reported. Like its probe.",
         (),
         alone(lambda reading: reading.ready),
     ),

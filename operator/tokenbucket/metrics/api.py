@@ -1,4 +1,4 @@
-"""What both roles say of their requests to the API server."""
+"""Define the metrics of requests to the API server, for agent and controller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _requests(reading: _WithRequests) -> Iterator[Sample]:
 
 API_REQUESTS: Measure[Any] = Measure(
     "tokenbucket_api_requests_total",
-    "Requests to the Kubernetes API, by method and status of the answer; `none` where none came.",
+    "Requests to the Kubernetes API, by method and status code; `none` without a response.",
     ("method", "code"),
     _requests,
 )

@@ -1,4 +1,4 @@
-"""The metrics of the controller: the policies of the cluster, as their status has them, and the agents."""
+"""Define the metrics of the controller: policies, by their status, and agents."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tokenbucket.metrics.measure import Measure, Sample, alone
 
 @dataclass(frozen=True, slots=True)
 class PolicyReading:
-    """What a policy's status says."""
+    """Values from the status of a policy."""
 
     namespace: str
     name: str
     reason: str
-    """Of the condition Ready; empty where there is none yet."""
+    """Reason of the condition Ready, or empty."""
     pods: Mapping[str, int]
     """By state: matched, programmed, degraded, failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerReading:
-    """What the controller knows at one moment."""
+    """Values of the controller at one moment."""
 
     version: str
     ready: bool
@@ -32,7 +32,7 @@ class ControllerReading:
     ready_agents: int = 0
     other_agents: int = 0
     api_requests: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    """By method and status; 0 where no answer came."""
+    """Counts by method and status. Status 0 means no response."""
 
 
 def _reasons(reading: ControllerReading) -> Iterator[Sample]:
@@ -63,7 +63,7 @@ OF_THE_CONTROLLER: tuple[Measure[ControllerReading], ...] = (
     ),
     Measure(
         "tokenbucket_agents",
-        "Pods of agents, by whether they are ready.",
+        "Agent pods, by readiness.",
         ("ready",),
         lambda reading: [(("true",), reading.ready_agents), (("false",), reading.other_agents)],
     ),

@@ -1,4 +1,4 @@
-"""A metric and where its value comes from, side by side, so that the list of them is the documentation."""
+"""Define a metric together with the source of its value. The documentation is generated from the list."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
 Reading = TypeVar("Reading")
-"""What was found at one moment, which all values of one scrape are taken from."""
+"""Values at one moment, for all metrics of one scrape."""
 Sample = tuple[tuple[str, ...], float]
-"""Values of the labels, and the value."""
+"""Label values, and the value."""
 
 
 class Kind(enum.StrEnum):
-    """What Prometheus may do with a value."""
+    """Type of a metric in Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -28,18 +28,18 @@ class Measure(Generic[Reading]):
     """One metric."""
 
     name: str
-    """As it is exposed, in base units; ``_total`` at the end makes it a counter."""
+    """Exposed name, in base units. The suffix ``_total`` marks a counter."""
     meaning: str
     labels: tuple[str, ...]
     samples: Callable[[Reading], Iterable[Sample]]
 
     @property
     def kind(self) -> Kind:
-        """By the convention for names."""
+        """Return the type, from the name."""
         return Kind.COUNTER if self.name.endswith("_total") else Kind.GAUGE
 
     def family(self, reading: Reading) -> Metric:
-        """All its samples."""
+        """Return all samples of the metric."""
         family = Metric(self.name.removesuffix("_total"), self.meaning, self.kind)
         for values, value in self.samples(reading):
             family.add_sample(self.name, dict(zip(self.labels, values, strict=True)), value)
@@ -47,7 +47,7 @@ class Measure(Generic[Reading]):
 
 
 def alone(value: Callable[[Reading], float | None]) -> Callable[[Reading], list[Sample]]:
-    """For a metric without labels; without a sample where there is no value."""
+    """Return the samples of a metric without labels. There is no sample for ``None``."""
 
     def samples(reading: Reading) -> list[Sample]:
         found = value(reading)
@@ -57,7 +57,7 @@ def alone(value: Callable[[Reading], float | None]) -> Callable[[Reading], list[
 
 
 class _Readings(Collector, Generic[Reading]):
-    """Reads once for each scrape."""
+    """Collector that reads once for each scrape."""
 
     def __init__(self, measures: Iterable[Measure[Reading]], read: Callable[[], Reading]) -> None:
         self._measures = tuple(measures)
@@ -70,7 +70,7 @@ class _Readings(Collector, Generic[Reading]):
 
 
 def registry_of(measures: Iterable[Measure[Reading]], read: Callable[[], Reading]) -> CollectorRegistry:
-    """These metrics and those of the process. ``read`` is called for each scrape, and may raise."""
+    """Return a registry of these and process metrics. Each scrape calls ``read``, which may raise."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Readings(measures, read))

@@ -1,4 +1,4 @@
-"""``/metrics`` over HTTP, in a thread of its own: a scrape holds up no limit and no probe."""
+"""Serve ``/metrics`` over HTTP in a separate thread, so that a scrape does not block limits or probes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ _RETRY_S = 30.0
 
 @contextmanager
 def serving(host: str, port: int, registry: CollectorRegistry) -> Iterator[None]:
-    """Answers for the block. Where the address is taken it tries again, and says so: limits do not depend on
-    metrics.
-    """
+    """Serve metrics for the block. If the address is in use, log an error and retry."""
     server = _Server(host, port, registry)
     thread = threading.Thread(target=server.run, name="metrics", daemon=True)
     thread.start()
@@ -41,7 +39,7 @@ class _Server:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self.tried = threading.Event()
-        """Set once it listens, or has found that it cannot yet."""
+        """Set after the first attempt to listen."""
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -82,7 +80,7 @@ class _Server:
             return False
 
     async def _answer(self, request: web.Request) -> web.Response:
-        """Rendered in this thread's loop, so that one scrape at a time takes memory and time."""
+        """Render in the event loop, so that only one scrape at a time uses memory."""
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         try:
             body = encode(self._registry)

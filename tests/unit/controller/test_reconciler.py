@@ -84,7 +84,7 @@ class Cluster:
 
         async def make() -> None:
             async with Client() as client:
-                await StatusReconciler(self.stores, self.waits.append, self.report_spread_s).make(client)
+                await StatusReconciler(self.stores, self.waits.append, self.report_spread_s).reconcile(client)
 
         asyncio.run(make())
 
@@ -185,7 +185,7 @@ def test_an_event_is_made_once_while_the_watch_is_behind(api: FakeApi, cluster: 
         async with Client() as client:
             rounds = StatusReconciler(cluster.stores, cluster.waits.append)
             for _ in range(3):
-                await rounds.make(client)
+                await rounds.reconcile(client)
 
     asyncio.run(make_three())
     assert len(api.seen(lambda seen: seen.method == "POST")) == 1
