@@ -19,6 +19,7 @@ _PORT = 9999
 _RECEIVE = """
 import collections, json, os, socket, sys
 receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # for all packets, however slow the reader
 receiver.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
 receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
 receiver.bind(("::", int(sys.argv[1])))
