@@ -77,17 +77,17 @@ class ClusterSource:
         return self._poll.fileno()
 
     def drain(self) -> None:
-        """Takes what waits."""
+        """Read all pending notifications."""
         self._cni.drain()
         with contextlib.suppress(BlockingIOError):
             while self._wakeup.recv(4096):
                 pass
 
     def reread(self) -> None:
-        """The stores are listed anew by the reporter, in its own time."""
+        """Do nothing: the reporter lists the objects again at its own pace."""
 
     def wishes(self) -> DesiredInput | None:
-        """What policies, pods and the switch say; ``None`` until all of them have been listed."""
+        """Return policies, pods and the enforcement mode; ``None`` until all of them have been listed."""
         self.asked_at = time.monotonic()
         if not all(watch.store.synced.is_set() for watch in self.watches):
             return None
@@ -123,7 +123,7 @@ class ClusterSource:
         return tuple(replace(pod, addresses=given.get(pod.id, pod.addresses - taken)) for pod in pods)
 
     def passed(self, wishes: DesiredInput, outcome: Outcome) -> None:
-        """Keeps what is to be reported."""
+        """Keep the result of a reconcile run for the reporter."""
         self.clean = False
         self._tell(wishes, wishes.enforcement, outcome)
 
@@ -148,7 +148,7 @@ class ClusterSource:
         self.told()
 
     def close(self) -> None:
-        """Ends the watches."""
+        """Stop the watches."""
         for watch in self.watches:
             watch.stop()
         for each in (self._cni, self._poll, self._wakeup, self._waker):

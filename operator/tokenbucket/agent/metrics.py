@@ -40,7 +40,7 @@ class Exposition:
         return serving(options.host, options.port, registry_of(measures, self.read))
 
     def read(self) -> AgentReading:
-        """What is the case now. Raises KernelError, and LoadError when the pins are not ours."""
+        """Read the current values. Raises KernelError, and LoadError if other programs own the pins."""
         situation = self.passes.situation
         reading = AgentReading(
             version=__version__,

@@ -69,7 +69,7 @@ class Reporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends."""
+        """Stop the reporter thread."""
         if self._loop and self._stop:
             with contextlib.suppress(RuntimeError):  # it has ended by itself
                 self._loop.call_soon_threadsafe(self._stop.set)
@@ -180,7 +180,7 @@ class Reporter:
         self.reported_at_s = time.time()
 
     async def _write(self, client: Client, document: dict[str, Any]) -> None:
-        """The report of a clean node is deleted while its agent still runs: then it makes no new one."""
+        """Apply the report. Skip it if the node is clean and its report was deleted: a cleanup deletes it."""
         if document["status"]["clean"]:
             known = await self._find_report(client)
             if not known:
@@ -227,7 +227,7 @@ class Reporter:
         log.info("taint removed", extra={"taint": NOT_READY_TAINT})
 
     def _open_gates(self, client: Client, situation: Situation) -> Iterator[Awaitable[None]]:
-        """What there is to tell pods."""
+        """Yield the writes that open readiness gates of pods."""
         waiting = [pod for pod in situation.pods if pod.waits and not pod.ended]
         self._gates = {pod.id: self._gates[pod.id] for pod in waiting if pod.id in self._gates}
         winners = Winners(situation.policies)

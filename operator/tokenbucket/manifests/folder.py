@@ -125,7 +125,7 @@ def _content(path: Path) -> bytes:
 
 
 def _with_last_good(now: Manifests, before: _Read | None) -> Manifests:
-    """What a file says now and, of what is wrong in it, what it said before."""
+    """Return the documents of a file, and for each invalid document its last valid version."""
     if before is None or not now.errors:
         return now
     policies = {str(each): each for each in before.manifests.policies if _is_wrong(now, str(each))}

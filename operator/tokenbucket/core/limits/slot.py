@@ -153,7 +153,7 @@ def _changes_of_rates(before: SlotConfig, after: SlotConfig) -> tuple[RateChange
 
 
 def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> SlotConfig:
-    """The kernel's configuration of a bucket.
+    """Return the kernel's configuration of a bucket.
 
     ``node_reserve`` lets the node's own packets use the reserve: right for pods, wrong for a device,
     where all that the machine sends is its own.
