@@ -199,7 +199,7 @@ def test_a_foreign_root_qdisc_stays_and_what_exceeds_is_dropped(agent: Agent, po
     client, web = pods
     tc("qdisc", "add", "dev", web.veth, "root", "handle", "5:", "pfifo")
     limited(agent, web)
-    (event,) = agent.events("not in force as declared")
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
     assert (event["reason"], web.veth in event["detail"]) == ("ForeignQdisc", True)
     assert "pfifo qdisc, handle 5:" in event["detail"]
     assert root(web)["kind"] == "pfifo"
@@ -215,7 +215,7 @@ def test_where_the_kernel_has_no_fq_what_exceeds_is_dropped(agent: Agent, pods: 
         pytest.skip("the kernel has sch_fq")
     _, web = pods
     limited(agent, web, burst={})
-    (event,) = agent.events("not in force as declared")
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
     assert event["reason"] == "NoFq"
     assert limit_of("web")["burstBytes"] == RATE // 16
     assert ifindex(web.veth)

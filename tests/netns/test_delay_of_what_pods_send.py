@@ -196,7 +196,7 @@ def test_a_foreign_root_qdisc_inside_stays_and_what_exceeds_is_dropped(
     web, sink = pods
     web.run("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "5:", "pfifo")
     limited(agent, web)
-    (event,) = agent.events("not in force as declared")
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
     assert event["reason"] == "ForeignQdisc"
     assert inside(web)[0] == "pfifo"
     assert send(web, sink, 1000, SIZE) < 1000
@@ -207,7 +207,7 @@ def test_without_the_right_to_enter_what_exceeds_is_dropped(agent: Agent, pods: 
     web, sink = pods
     agent.prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
     limited(agent, web)
-    (event,) = agent.events("not in force as declared")
+    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
     assert event["reason"] == "NoNamespace"
     assert inside(web) == ("noqueue", [])
     assert send(web, sink, 1000, SIZE) < 1000
