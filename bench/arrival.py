@@ -121,7 +121,9 @@ def arrivals(node: lab.Node) -> list[Arrival]:
     node.declare("pods.yaml", "---\n".join(documents))
     node.declare("policy.yaml", lab.policy_document(RATE_BITS_PER_S))
     agent = node.start_agent()
-    agent.wait_for("not in force as declared", after=PODS - 1)  # one line for each pod that is not here yet
+    agent.wait_for(
+        "limit not enforced as declared", after=PODS - 1
+    )  # one line for each pod that is not here yet
     found = []
     with closing(Watch(node.name)) as watch:
         for number, name in enumerate(names):

@@ -129,7 +129,7 @@ class Route:
         subprocess.run(["gcc", "-O2", "-Wall", "-o", self.sender, source], check=True)
         node.declare("pod.yaml", lab.pod_document("pod", POD_ADDRESS))
         node.declare("policy.yaml", lab.policy_document(RATES_BITS_PER_S[0]))
-        node.start_agent().wait_for("pass", complete=True)
+        node.start_agent().wait_for("reconciled", complete=True)
         with lab.inside(self.pod):
             self._counter = os.open("/proc/thread-self/net/dev", os.O_RDONLY)
             self._sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # never read: no ICMP in answer

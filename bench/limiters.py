@@ -53,7 +53,7 @@ def _declare(
 def _lift(route: Route) -> None:
     route.node.declare("policy.yaml", "")
     for place in ((route.node.name, _HOST_SIDE), (route.pod, _POD_SIDE)):
-        lab.wait_until(lambda place=place: _is_free(*place) or None, "the limit lifted")
+        lab.wait_until(lambda place=place: _is_free(*place) or None, "limit removed")
 
 
 def _is_free(netns: str, device: str) -> bool:

@@ -86,7 +86,7 @@ def cold_starts(node: lab.Node) -> list[lab.Figure]:
             node.agents[-1].kill()
             remove_limits(node)
         agent = node.start_agent()
-        done = agent.wait_for("pass", complete=True)
+        done = agent.wait_for("reconciled", complete=True)
         whole.append(lab.stamp_s(done) - agent.started_at_s)
         loading.append(lab.stamp_s(agent.lines("started")[0]) - agent.started_at_s)
         passes.append(done["seconds"])
@@ -126,7 +126,7 @@ def changes(node: lab.Node) -> list[lab.Figure]:
     try:
         for change in range(1, CHANGES + 1):
             rate = RATES_BITS_PER_S[change % 2]
-            passes_before = len(agent.lines("pass"))
+            passes_before = len(agent.lines("reconciled"))
             begin = node.declare("policy.yaml", lab.policy_document(rate))
             end = lab.wait_until(
                 lambda rate=rate: time.monotonic() if reader.all_have(rate) else None,
@@ -134,7 +134,7 @@ def changes(node: lab.Node) -> list[lab.Figure]:
                 pause_s=0.0002,
             )
             milliseconds.append(1000 * (end - begin))
-            passes.append(1000 * agent.wait_for("pass", after=passes_before)["seconds"])
+            passes.append(1000 * agent.wait_for("reconciled", after=passes_before)["seconds"])
     finally:
         reader.close()
     return [
@@ -172,7 +172,7 @@ def restarts(node: lab.Node) -> list[lab.Figure]:
             ready.append(lab.stamp_s(agent.wait_for("started")) - agent.started_at_s)
             time.sleep(QUIET_S)
             replaced.append(len(set(filters.items()) ^ set(node.filters().items())))
-            actions.append(sum(line["actions"] for line in agent.lines("pass")))
+            actions.append(sum(line["actions"] for line in agent.lines("reconciled")))
             moved.append(sum(slots.meters(index) != word for index, word in zip(configs, words, strict=True)))
     return [
         lab.must_be("kill -9 and start: filters replaced", replaced, 0, ""),

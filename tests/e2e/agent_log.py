@@ -39,7 +39,7 @@ def attached_at(log: Sequence[Line]) -> dict[str, float]:
             limits[slot] = line.details["limit"]
         elif line.event == "attached" and slot in limits:
             found.setdefault(limits[slot], line.time_s)
-        elif line.event == "limit lifted":
+        elif line.event == "limit removed":
             limits.pop(slot, None)
     return found
 

@@ -106,7 +106,7 @@ def test_a_veth_that_appears_later_is_limited(lab: Lab, agent: Agent, client: Po
     agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, 5)))
     agent.write("pods.yaml", document(web, app="web"))
     agent.start()
-    wait(lambda: agent.events("not in force as declared"), agent.log)
+    wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     lab.add_interface(web, "eth0")
     web.add_address("10.2.1.2/24")
     lab._route(web, "10.2.1.2/24")
@@ -145,7 +145,9 @@ def test_a_contender_is_reported_and_not_fought(lab: Lab, agent: Agent) -> None:
 
 
 def contended(agent: Agent) -> list[dict]:
-    return [event for event in agent.events("not in force as declared") if event["reason"] == "Contended"]
+    return [
+        event for event in agent.events("limit not enforced as declared") if event["reason"] == "Contended"
+    ]
 
 
 def test_an_edited_file_changes_the_limit_and_keeps_the_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
@@ -165,7 +167,7 @@ def test_a_deleted_policy_lifts_the_limit(lab: Lab, agent: Agent, client: Pod) -
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
     (agent.folder / "policy.yaml").unlink()
-    wait(lambda: agent.events("limit lifted"), agent.log)
+    wait(lambda: agent.events("limit removed"), agent.log)
     assert status() == []
     assert send(client, web, 50) == 50
     assert "tokenbucket" not in tc("filter", "show", "dev", web.veth, "egress")
@@ -236,7 +238,7 @@ def test_a_stop_by_sigterm_is_a_success(agent: Agent) -> None:
     """Exit status 0, and it says that limits stay."""
     agent.start()
     assert agent.stop(signal.SIGTERM) == 0
-    assert "limits stay in force" in agent.log()
+    assert "limits stay active" in agent.log()
 
 
 def test_a_second_agent_is_refused(agent: Agent) -> None:
@@ -252,7 +254,7 @@ def test_a_pod_on_the_nodes_network_is_reported(lab: Lab, agent: Agent) -> None:
     host = {**document(lab.pod("web", ["10.2.1.2/24"])), "spec": {"hostNetwork": True}}
     agent.write("all.yaml", policy("all", ingress=drop(1, 5)), host)
     agent.start()
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "HostNetwork"
     assert status() == []
 
@@ -265,13 +267,13 @@ def test_a_pod_that_gives_up_its_address_stays_limited(lab: Lab, agent: Agent, d
     agent.start()
     wait(lambda: agent.events("attached"), agent.log)
     web.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert (event["reason"], event["detail"].rpartition("; ")[2]) == (
         "NoInterface",
         "the limit stays on its last interface",
     )
     web.run("ip", "address", "add", "10.2.1.2/24", "dev", "eth0")
-    wait(lambda: agent.events("no longer the case"), agent.log)
+    wait(lambda: agent.events("reason no longer applies"), agent.log)
     assert [hook["interface"] for hook in limit_of("web", direction)["hooks"]] == [web.veth]
     assert not agent.events("detached")
     assert [event["new"] for event in agent.events("limit set")] == [True]
@@ -282,10 +284,10 @@ def test_an_address_that_another_pod_takes_lifts_no_limit(lab: Lab, agent: Agent
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
     limited(agent, web)
     other.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "AddressConflict"
     other.run("ip", "address", "delete", "10.2.1.2/32", "dev", "eth0")
-    wait(lambda: agent.events("no longer the case"), agent.log)
+    wait(lambda: agent.events("reason no longer applies"), agent.log)
     assert not agent.events("detached")
     assert [event["new"] for event in agent.events("limit set")] == [True]
 
@@ -332,7 +334,7 @@ def test_pods_whose_mixed_up_addresses_are_corrected_change_places(lab: Lab, age
     wait(lambda: len(agent.events("attached")) == 4, agent.log)
     hooks = {limit["pod"]: [hook["interface"] for hook in limit["hooks"]] for limit in status()}
     assert hooks == {"aaa": [first.veth], "zzz": [second.veth]}
-    assert not agent.events("not in force as declared")
+    assert not agent.events("limit not enforced as declared")
 
 
 def test_a_new_pod_with_the_address_that_another_had_is_limited_at_once(lab: Lab, agent: Agent) -> None:
@@ -346,7 +348,7 @@ def test_a_new_pod_with_the_address_that_another_had_is_limited_at_once(lab: Lab
     wait(lambda: len(agent.events("attached")) == 3, agent.log)
     hooks = {limit["pod"]: [hook["interface"] for hook in limit["hooks"]] for limit in status()}
     assert hooks == {"aaa": [first.veth], "zzz": [second.veth]}
-    assert not agent.events("not in force as declared")
+    assert not agent.events("limit not enforced as declared")
 
 
 def test_a_new_pod_of_the_same_name_starts_with_a_full_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
@@ -361,7 +363,7 @@ def test_a_new_pod_of_the_same_name_starts_with_a_full_bucket(lab: Lab, agent: A
     wait(lambda: agent.events("attached"), agent.log)
     assert empties_a_bucket(client, web, 10)
     agent.write("pods.yaml", second)
-    wait(lambda: agent.events("limit lifted"), agent.log)
+    wait(lambda: agent.events("limit removed"), agent.log)
     assert empties_a_bucket(client, web, 10)
 
 
@@ -392,7 +394,7 @@ def test_a_full_table_is_reported_and_the_others_stay_limited(lab: Lab, agent: A
     pods = [lab.pod(name, [f"10.2.{place}.2/24"]) for place, name in enumerate("ab")]
     agent.write("all.yaml", policy("all", ingress=drop(1, 5)), *map(document, pods))
     agent.start("--slots", "2")
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert (event["reason"], event["limit"]) == ("NoFreeSlot", "default/b ingress")
     assert [limit["pod"] for limit in status()] == ["a"]
 
@@ -404,7 +406,7 @@ def test_a_foreign_filter_in_our_place_is_reported(lab: Lab, agent: Agent) -> No
     tc("filter", "add", "dev", web.veth, "egress", "prio", "1", *U32)
     agent.write("all.yaml", policy("all", ingress=drop(1, 5)), document(web))
     agent.start()
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "ForeignFilter"
     assert "u32" in tc("filter", "show", "dev", web.veth, "egress")
 
@@ -415,5 +417,5 @@ def test_a_vanished_veth_is_forgotten(lab: Lab, agent: Agent) -> None:
     limited(agent, web)
     ip("link", "delete", web.veth)
     web.veths.clear()
-    wait(lambda: agent.events("not in force as declared"), agent.log)
+    wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert limit_of("web")["hooks"] == []

@@ -29,7 +29,7 @@ def redirect(program: Path, client: Pod, target: Pod) -> None:
     tc("filter", "add", "dev", client.veth, "ingress", *words.split())
 
 
-def reasons(agent: Agent, event: str = "not in force as declared") -> list[tuple[str, str]]:
+def reasons(agent: Agent, event: str = "limit not enforced as declared") -> list[tuple[str, str]]:
     """Limit and reason of all that was said."""
     return [(each["limit"], each["reason"]) for each in agent.events(event)]
 
@@ -65,7 +65,9 @@ def test_only_a_limit_that_traffic_goes_past_is_reported_as_bypassed(
     def over() -> bool:
         assert send(client, db, MANY) == MANY
         assert send(plugins, web, MANY) < MANY
-        return bool(reasons(agent, "no longer the case"))
+        return bool(reasons(agent, "reason no longer applies"))
 
     wait(over, agent.log)
-    assert reasons(agent) == reasons(agent, "no longer the case") == [("default/web ingress", "Bypassed")]
+    assert (
+        reasons(agent) == reasons(agent, "reason no longer applies") == [("default/web ingress", "Bypassed")]
+    )

@@ -163,7 +163,7 @@ def test_a_queue_that_is_to_go_holds_nothing_new(agent: Agent, pods: tuple[Pod, 
     before = received(web)
     send(client, web, 12, SIZE)  # which takes 14 s
     agent.write("policy.yaml", "")
-    wait(lambda: agent.events("pass")[1:], agent.log)
+    wait(lambda: agent.events("reconciled")[1:], agent.log)
     late.communicate("\n", timeout=PATIENCE_S)
     assert root(web)["kind"] == "fq"
     wait(lambda: agent.events("queue removed"), agent.log)
@@ -199,7 +199,7 @@ def test_a_foreign_root_qdisc_stays_and_what_exceeds_is_dropped(agent: Agent, po
     client, web = pods
     tc("qdisc", "add", "dev", web.veth, "root", "handle", "5:", "pfifo")
     limited(agent, web)
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert (event["reason"], web.veth in event["detail"]) == ("ForeignQdisc", True)
     assert "pfifo qdisc, handle 5:" in event["detail"]
     assert root(web)["kind"] == "pfifo"
@@ -215,7 +215,7 @@ def test_where_the_kernel_has_no_fq_what_exceeds_is_dropped(agent: Agent, pods: 
         pytest.skip("the kernel has sch_fq")
     _, web = pods
     limited(agent, web, burst={})
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "NoFq"
     assert limit_of("web")["burstBytes"] == RATE // 16
     assert ifindex(web.veth)

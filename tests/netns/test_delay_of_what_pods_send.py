@@ -97,7 +97,7 @@ def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
     with web.popen(
         "sh", "-c", f"while sleep 0.1; do tc qdisc del dev eth0 {removed}; done 2>/dev/null"
     ) as loop:
-        (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+        (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
         loop.kill()
     assert event["reason"] == reason
     assert on_the_node(web)
@@ -128,12 +128,12 @@ def test_where_the_filter_cannot_be_inside_the_limit_is_on_the_nodes_side(
     limited(agent, web, exceedAction="Drop", maxDelay=None)
     assert send(web, sink, 1000, SIZE) < 1000
     agent.write("policy.yaml", policy("web", app="web", egress=LIMIT))
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "NoFilterInPod"
     assert on_the_node(web)
     assert limit_of("web", "egress")["exceedAction"] == "Drop"
     assert send(web, sink, 1000, SIZE) < 1000
-    assert all(each["complete"] for each in agent.events("pass"))  # in none it is said to be in force nowhere
+    assert all(each["complete"] for each in agent.events("reconciled"))
 
 
 def test_nothing_is_left_inside_when_the_limit_is_lifted(agent: Agent, pods: tuple[Pod, Pod]) -> None:
@@ -184,9 +184,9 @@ def test_a_slot_that_a_filter_inside_a_pod_names_is_not_given_back(
     agent.stop()
     agent.write("policy.yaml", "")
     agent.start()
-    wait(lambda: agent.events("limit lifted"), agent.log)
+    wait(lambda: agent.events("limit removed"), agent.log)
     assert inside(web)[1] == []
-    assert agent.log().index('"detached"') < agent.log().index('"limit lifted"')
+    assert agent.log().index('"detached"') < agent.log().index('"limit removed"')
 
 
 def test_a_foreign_root_qdisc_inside_stays_and_what_exceeds_is_dropped(
@@ -196,7 +196,7 @@ def test_a_foreign_root_qdisc_inside_stays_and_what_exceeds_is_dropped(
     web, sink = pods
     web.run("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "5:", "pfifo")
     limited(agent, web)
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "ForeignQdisc"
     assert inside(web)[0] == "pfifo"
     assert send(web, sink, 1000, SIZE) < 1000
@@ -207,7 +207,7 @@ def test_without_the_right_to_enter_what_exceeds_is_dropped(agent: Agent, pods: 
     web, sink = pods
     agent.prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
     limited(agent, web)
-    (event,) = wait(lambda: agent.events("not in force as declared"), agent.log)
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "NoNamespace"
     assert inside(web) == ("noqueue", [])
     assert send(web, sink, 1000, SIZE) < 1000

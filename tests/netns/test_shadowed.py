@@ -15,7 +15,7 @@ from tests.netns.agent import Agent, acquaint, document, drop, policy, send, wai
 from tests.netns.lab import Lab, Pod, ip, tc
 
 NAME = "final_verdict"
-REPORTED, OVER = "not in force as declared", "no longer the case"
+REPORTED, OVER = "limit not enforced as declared", "reason no longer applies"
 FULL_RUN_S = 0.3
 LOOKS = 8
 

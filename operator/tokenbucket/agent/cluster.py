@@ -105,7 +105,7 @@ class ClusterSource:
             log.error("enforcement setting rejected", extra={"error": now.problem})
         if now.mode is not before.mode:
             fields = {"before": before.mode, "now": now.mode, "by": now.decided_by}
-            log.warning("enforcement switched", extra=fields)
+            log.warning("enforcement mode changed", extra=fields)
 
     @property
     def problem(self) -> str:

@@ -35,7 +35,7 @@ from tokenbucket.netlink.view import View
 log = logging.getLogger(__name__)
 
 SlotAction = WriteSlot | Attach | Detach | FreeSlot
-_LOG_EVENTS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit lifted"}
+_LOG_EVENTS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit removed"}
 
 
 @dataclass(slots=True)

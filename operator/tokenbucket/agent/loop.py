@@ -142,14 +142,14 @@ class Loop:
         try:
             outcome = self.reconciler.reconcile(wishes)
         except KernelError as error:
-            log.warning("pass failed", extra={"error": str(error)})
+            log.warning("reconcile run failed", extra={"error": str(error)})
             self.passes.failed(time.monotonic() - start)
             self._reconnect()
             return Again.FAILED
         seconds = time.monotonic() - start
         if outcome.actions:
             details = {"actions": outcome.actions, "seconds": round(seconds, 4), "complete": outcome.complete}
-            log.info("pass", extra=details)
+            log.info("reconciled", extra=details)
         if outcome.complete and not self._settled:
             self._settle()
         self.source.passed(wishes, outcome)
@@ -190,13 +190,13 @@ def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: Rec
         while not signals.stopping:
             if _to_clean(source):
                 detached = detach_all(pins)
-                log.info("everything of ours removed", extra={"filters": detached})
+                log.info("all filters and queues removed", extra={"filters": detached})
                 passes.cleaned()
                 _stay_away(source, signals)
             else:
                 with Locks.of(pins).only_agent():
                     _enforce(source, signals, pins, sizes, passes)
-    log.info("stopped; limits stay in force")
+    log.info("stopped; limits stay active")
 
 
 def _to_clean(source: Source) -> DesiredInput | None:
@@ -228,13 +228,13 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, pas
             view.refresh()
             build, refused = loading.result()
         if refused:
-            log.error("program not loaded; the previous one stays", extra={"error": refused})
+            log.error("program not loaded; the previous program stays attached", extra={"error": refused})
         opened = stack.enter_context(Slots(pins))
         programs = stack.enter_context(closing(Programs(pins, build)))
         log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})
         if opened.count != sizes.slots:
             log.warning(
-                "slots stay as many as there are", extra={"slots": opened.count, "asked": sizes.slots}
+                "number of slots not changed", extra={"slots": opened.count, "requested": sizes.slots}
             )
         reconciler = Reconciler(
             Observer(view, opened, programs),

@@ -118,7 +118,7 @@ class Reconciler:
             fields = {"limit": deviation.key, "reason": deviation.reason, "detail": deviation.message}
             # Every new pod is pending for a moment.
             level = logging.INFO if deviation.reason.effect is Effect.PENDING else logging.WARNING
-            log.log(level, "not in force as declared", extra=fields)
+            log.log(level, "limit not enforced as declared", extra=fields)
         for deviation in sorted(self._logged - deviations, key=str):
-            log.info("no longer the case", extra={"limit": deviation.key, "reason": deviation.reason})
+            log.info("reason no longer applies", extra={"limit": deviation.key, "reason": deviation.reason})
         self._logged = deviations

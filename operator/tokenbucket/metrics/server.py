@@ -67,7 +67,8 @@ class _Server:
         try:
             await web.TCPSite(runner, self._host, self._port).start()
         except OSError as error:
-            log.error("no metrics", extra={"address": f"{self._host}:{self._port}", "error": error.strerror})  # noqa: TRY400
+            fields = {"address": f"{self._host}:{self._port}", "error": error.strerror}
+            log.error("metrics not served", extra=fields)  # noqa: TRY400
             return False
         finally:
             self.tried.set()
@@ -85,6 +86,6 @@ class _Server:
         try:
             body = encode(self._registry)
         except TokenBucketError as error:
-            log.warning("no metrics", extra={"error": str(error)})
+            log.warning("metrics not served", extra={"error": str(error)})
             return web.Response(status=500, text=f"{error}\n")
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -57,7 +57,7 @@ class PolicyReport:
 
 @dataclass(frozen=True, slots=True)
 class PodReport:
-    """A limit that is not in force as declared."""
+    """A limit that is not enforced as declared."""
 
     namespace: str
     name: str
