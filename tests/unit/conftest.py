@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.unit.fake_api import FakeApi
+from tokenbucket import pacing
 from tokenbucket.apiserver import connection, watch
 from tokenbucket.apiserver.resources import PODS, POLICIES
 
@@ -28,5 +29,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         monkeypatch.setattr(connection, "_TOKEN", tmp_path / "token")
-        monkeypatch.setattr(watch, "random", SimpleNamespace(uniform=lambda *_: 0.02, randrange=lambda _: 0))
+        for module in (pacing, watch):
+            fast = SimpleNamespace(uniform=lambda *_: 0.02, randrange=lambda _: 0)
+            monkeypatch.setattr(module, "random", fast)
         yield api

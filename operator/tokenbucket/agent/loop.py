@@ -16,7 +16,6 @@ from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
-from tokenbucket.agent.schedule import Again, Schedule
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import DesiredInput, Outcome, Source
 from tokenbucket.agent.verification import Verifier
@@ -35,6 +34,7 @@ from tokenbucket.netlink.processes import process_name
 from tokenbucket.netlink.queues import has_fq
 from tokenbucket.netlink.view import View
 from tokenbucket.node.devices import detach_all
+from tokenbucket.pacing import NextPass, Schedule
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,13 @@ class Loop:
 
     def _source_changed(self) -> None:
         self.source.drain()
-        self.schedule.kick(time.monotonic())
+        self.schedule.trigger(time.monotonic())
 
     def _network_changed(self) -> None:
         for event in self.monitor.read():
             self.view.mark_stale(event)
             self._blame(event)
-        self.schedule.kick(time.monotonic())
+        self.schedule.trigger(time.monotonic())
 
     @property
     def view(self) -> View:
@@ -108,11 +108,11 @@ class Loop:
         if start >= self._full_pass_at:
             self.reconciler.resync()
             self.source.reread()
-            self._look_again()
+            self._look_next_pass()
             self._full_pass_at = start + self.schedule.max_s
         self.schedule.started(start, self._reconcile(start))
 
-    def _look_again(self) -> None:
+    def _look_next_pass(self) -> None:
         """Check the state that no event reports."""
         try:
             self.reconciler.check_periodically()
@@ -124,7 +124,7 @@ class Loop:
         """Check whether attached limits run, which no event reports."""
         try:
             if self._verify():
-                self.schedule.kick(time.monotonic())
+                self.schedule.trigger(time.monotonic())
         except KernelError as error:
             log.warning("limits not verified", extra={"error": str(error)})
 
@@ -132,20 +132,20 @@ class Loop:
         self._verify_at = time.monotonic() + _VERIFY_S
         return self.reconciler.verifier.check(self.view, everything=everything)
 
-    def _reconcile(self, start: float) -> Again:
+    def _reconcile(self, start: float) -> NextPass:
         wishes = self.source.wishes()
         if wishes is None:
-            return Again.NOTHING
+            return NextPass.REGULAR
         if wishes.cleanup:
             self._cleanup = True
-            return Again.NOTHING
+            return NextPass.REGULAR
         try:
             outcome = self.reconciler.reconcile(wishes)
         except KernelError as error:
             log.warning("reconcile run failed", extra={"error": str(error)})
             self.passes.failed(time.monotonic() - start)
             self._reconnect()
-            return Again.FAILED
+            return NextPass.RETRY
         seconds = time.monotonic() - start
         if outcome.actions:
             details = {"actions": outcome.actions, "seconds": round(seconds, 4), "complete": outcome.complete}
@@ -154,7 +154,7 @@ class Loop:
             self._settle()
         self.source.passed(wishes, outcome)
         self.passes.ended(wishes, outcome, seconds)
-        return _again(outcome)
+        return _next_pass(outcome)
 
     def _settle(self) -> None:
         """Unpin programs that no filter runs. Filters of devices keep the build that attached them."""
@@ -174,10 +174,10 @@ class Loop:
         self.reconciler.replace_view(View(self.connection))
 
 
-def _again(outcome: Outcome) -> Again:
+def _next_pass(outcome: Outcome) -> NextPass:
     if not outcome.complete:
-        return Again.FAILED
-    return Again.WAITS if outcome.waits else Again.NOTHING
+        return NextPass.RETRY
+    return NextPass.SOON if outcome.waits else NextPass.REGULAR
 
 
 def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: ReconcileStats) -> None:

@@ -23,7 +23,6 @@ from tokenbucket.agent.objects import NOT_READY_TAINT
 from tokenbucket.apiserver import probes
 from tokenbucket.apiserver.client import NOT_FOUND, Client
 from tokenbucket.apiserver.resources import NODES, PODS, REPORTS
-from tokenbucket.apiserver.watch import Backoffs
 from tokenbucket.bpf.load import LOAD_TIMEOUT_S
 from tokenbucket.core.api.node_report import NodeReport, to_document
 from tokenbucket.core.api.parse import API_VERSION, READINESS_GATE, REPORT
@@ -31,6 +30,7 @@ from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.status.node_status import Situation, missing_limits, pods_not_programmed, tally
 from tokenbucket.errors import ApiError
+from tokenbucket.pacing import Backoffs
 
 log = logging.getLogger(__name__)
 

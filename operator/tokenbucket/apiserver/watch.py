@@ -16,7 +16,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,24 +29,11 @@ from tokenbucket.apiserver.objects import metadata_of
 from tokenbucket.apiserver.resources import GROUP, Resource, Selection
 from tokenbucket.apiserver.store import Store, version_of
 from tokenbucket.errors import UnsupportedError
+from tokenbucket.pacing import LONGEST_BACKOFF_S, Backoffs
 
 log = logging.getLogger(__name__)
 
-_LONGEST_BACKOFF_S = 30.0
 _STOP_TIMEOUT_S = 10.0
-
-
-class Backoffs:
-    """Endless delays between attempts in seconds: exponential up to 30 s, each shortened by up to half.
-
-    Thousands of agents can lose the API server at the same moment, and must not reconnect at the same moment.
-    """
-
-    def __iter__(self) -> Iterator[float]:
-        wait = 1.0
-        while True:
-            yield wait * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-            wait = min(2 * wait, _LONGEST_BACKOFF_S)
 
 
 @dataclass(slots=True)
@@ -102,7 +89,7 @@ class Watch:
                 log.warning(
                     "watch ended", extra={"of": str(self), "error": f"{type(error).__name__}: {error}"}
                 )
-            if time.monotonic() - began > _LONGEST_BACKOFF_S:
+            if time.monotonic() - began > LONGEST_BACKOFF_S:
                 backoffs = iter(Backoffs())
             wait = next(backoffs)
 

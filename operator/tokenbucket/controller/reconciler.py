@@ -22,13 +22,12 @@ from tokenbucket.controller.objects import (
     ReportObject,
     unix_time,
 )
-from tokenbucket.controller.retries import RetryTracker
-from tokenbucket.controller.write_throttle import WriteThrottle
 from tokenbucket.core.api.parse import API_VERSION, POLICY, REPORT
 from tokenbucket.core.status.agent_condition import agent_condition
 from tokenbucket.core.status.policy_status import policy_status
 from tokenbucket.core.status.summary import Agents, NodeState, PolicyHead
 from tokenbucket.errors import ApiError
+from tokenbucket.pacing import RetryTracker, WriteThrottle
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +61,8 @@ class StatusReconciler:
         self._again = again
         self._due_s = report_spread_s + _DUE_S
         self._unseen_s = report_spread_s + _UNSEEN_S
-        self._pace = WriteThrottle()
-        self._attempts = RetryTracker(again)
+        self._throttle = WriteThrottle()
+        self._retries = RetryTracker(again)
         self._written: dict[str, list[dict[str, Any]]] = {}
         """Written conditions by policy, until the watch delivers them."""
 
@@ -80,8 +79,8 @@ class StatusReconciler:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         policies = self._stores.policies.values()
         uids = {policy.head.uid for policy in policies}
-        self._pace.keep(uids)
-        self._attempts.keep(uids | {report.uid for report in reports})
+        self._throttle.retain(uids)
+        self._retries.retain(uids | {report.uid for report in reports})
         self._written = {uid: each for uid, each in self._written.items() if uid in uids}
         waits: list[float] = []
         for policy in policies:
@@ -98,11 +97,11 @@ class StatusReconciler:
                 _is_ready(status) and self._is_younger(policy.changed_s, self._due_s)
             ):
                 continue
-            wait_s = self._pace.wait_s(head.uid, len(states), time.monotonic())
+            wait_s = self._throttle.wait_s(head.uid, len(states), time.monotonic())
             if wait_s > 0:
                 waits.append(wait_s)
             else:
-                await self._attempts.make(head.uid, partial(self._write, client, head, status, before))
+                await self._retries.run(head.uid, partial(self._write, client, head, status, before))
         if waits:
             self._again(min(waits))
         await self._tell_of_agents(client, reports, now)
@@ -122,7 +121,7 @@ class StatusReconciler:
             each
             for each in self._stores.reports.values()
             if each.name in nodes
-            or not await self._attempts.make(each.uid, partial(self._delete_orphan, client, each.name))
+            or not await self._retries.run(each.uid, partial(self._delete_orphan, client, each.name))
         ]
 
     def _states(self, reports: Iterable[ReportObject]) -> list[NodeState]:
@@ -155,7 +154,7 @@ class StatusReconciler:
             if conditions != list(report.conditions):
                 metadata = {"name": report.name, "uid": report.uid}
                 document = {"kind": REPORT, "metadata": metadata, "status": {"conditions": conditions}}
-                await self._attempts.make(report.uid, partial(_add, client, document))
+                await self._retries.run(report.uid, partial(_add, client, document))
 
     async def _delete_orphan(self, client: Client, name: str) -> bool:
         try:
@@ -175,7 +174,7 @@ class StatusReconciler:
         document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": status}
         with _suppress_gone():
             await client.apply(POLICIES, document, MANAGER, "status")
-            self._pace.wrote(head.uid, time.monotonic())
+            self._throttle.record(head.uid, time.monotonic())
             known = [*before, *self._written.get(head.uid, ())]
             self._written[head.uid] = status["conditions"]
             for condition in _news(status["conditions"], known):

@@ -14,10 +14,11 @@ from tokenbucket.apiserver import probes
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.resources import NODES, PODS, POLICIES, REPORTS, Selection
 from tokenbucket.apiserver.store import Store
-from tokenbucket.apiserver.watch import Backoffs, Watch
+from tokenbucket.apiserver.watch import Watch
 from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
 from tokenbucket.controller.reconciler import StatusReconciler, Stores
 from tokenbucket.errors import ApiError
+from tokenbucket.pacing import Backoffs
 
 log = logging.getLogger(__name__)
 

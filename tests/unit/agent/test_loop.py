@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tokenbucket.agent import loop
-from tokenbucket.agent.schedule import Again
 from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.pacing import NextPass
 
 
 class Clean:
@@ -71,4 +71,4 @@ def test_a_pass_that_only_waits_leaves_no_other_build_behind(
     pins: Any = SimpleNamespace(remove_other_builds=removed.append)
     others: Any = (None, None, None, set())
     agent = loop.Loop(source, *others, reconciler, pins, "build")
-    assert (agent._reconcile(0.0), removed) == (Again.WAITS, [*builds, "layouts"])
+    assert (agent._reconcile(0.0), removed) == (NextPass.SOON, [*builds, "layouts"])

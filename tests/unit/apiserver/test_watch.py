@@ -303,7 +303,7 @@ def test_an_operator_that_has_lasted_begins_again_without_a_growing_wait(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Errors months apart are not one long failure."""
-    monkeypatch.setattr(watch, "_LONGEST_BACKOFF_S", 0.0)
+    monkeypatch.setattr(watch, "LONGEST_BACKOFF_S", 0.0)
     monkeypatch.setattr(watch, "Backoffs", lambda: [0.02, 2 * PATIENCE_S])
     with watching(api):
         for _ in range(3):

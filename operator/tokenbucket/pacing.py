@@ -1,0 +1,166 @@
+"""Limit how often work is done. Times are seconds of a monotonic clock, passed in by the caller.
+
+============== ================================== ====================================================
+class          limits                             guarantee
+============== ================================== ====================================================
+Schedule       reconcile runs of the agent        at least ``min_s`` and at most ``max_s`` apart
+Backoffs       attempts after an error            exponential delays that differ between processes
+RetryTracker   writes that the API server rejects a rejected object does not block other objects
+WriteThrottle  statuses of a policy               a bounded rate of watch events in the whole cluster
+============== ================================== ====================================================
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tokenbucket.errors import ApiError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LONGEST_BACKOFF_S = 30.0
+EVENTS_PER_S = 100.0
+"""Maximum rate of watch events that the status of one policy causes."""
+LONGEST_INTERVAL_S = 30.0
+_OF_NO_OBJECT = frozenset({0, 401, 429, 502, 503})
+"""Status codes that do not depend on the object: server unavailable, overloaded, or not authenticated."""
+
+
+class NextPass(enum.Enum):
+    """The work that a reconcile run left."""
+
+    REGULAR = enum.auto()
+    """None."""
+    SOON = enum.auto()
+    """Work that only time makes possible."""
+    RETRY = enum.auto()
+    """Failed work that may succeed when it is retried."""
+
+
+@dataclass(slots=True)
+class Schedule:
+    """Times of a level-triggered loop. Many triggers cause one run. The first run is due at once."""
+
+    min_s: float = 0.005
+    max_s: float = 60.0
+    retry_s: float = 1.0
+    wait_retry_s: float = 5.0
+    _last: float = -math.inf
+    _due: float = -math.inf
+
+    def trigger(self, now: float) -> None:
+        """Request a run as soon as the minimum interval allows, because something may have changed."""
+        self._due = min(self._due, max(now, self._last + self.min_s))
+
+    def due(self, now: float) -> bool:
+        """Return whether a run must start now."""
+        return now >= self._due
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next run is due."""
+        return max(0.0, self._due - now)
+
+    def started(self, now: float, following: NextPass = NextPass.REGULAR) -> None:
+        """Record a run that started at ``now``."""
+        pauses_s = {
+            NextPass.REGULAR: self.max_s,
+            NextPass.SOON: self.wait_retry_s,
+            NextPass.RETRY: self.retry_s,
+        }
+        self._last = now
+        self._due = now + min(self.max_s, pauses_s[following])
+
+
+class Backoffs:
+    """Endless delays between attempts in seconds: exponential up to 30 s, each shortened by up to half.
+
+    Thousands of agents can lose the API server at the same moment, and must not reconnect at the same moment.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        wait = 1.0
+        while True:
+            yield wait * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            wait = min(2 * wait, LONGEST_BACKOFF_S)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: int
+    due: float
+    backoffs: Iterator[float]
+
+
+class RetryTracker:
+    """Track rejected writes by the uid of the object."""
+
+    def __init__(self, again: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """Create a tracker. ``again`` requests another attempt after a number of seconds."""
+        self._again = again
+        self._clock = clock
+        self._refusals: dict[str, _Refusal] = {}
+
+    async def run(self, uid: str, write: Callable[[], Awaitable[T]]) -> T | None:
+        """Return the result of ``write``, or ``None`` if the write was rejected or its retry is not due.
+
+        Raises ApiError if the error does not depend on the object. Stop writing then.
+        """
+        known = self._refusals.get(uid)
+        if known and self._clock() < known.due:
+            return None
+        try:
+            result = await write()
+        except ApiError as error:
+            if error.status in _OF_NO_OBJECT:
+                raise
+            self._record(uid, error)
+            return None
+        self._refusals.pop(uid, None)
+        return result
+
+    def retain(self, uids: Collection[str]) -> None:
+        """Forget all other objects, which no longer exist."""
+        self._refusals = {uid: refusal for uid, refusal in self._refusals.items() if uid in uids}
+
+    def _record(self, uid: str, error: ApiError) -> None:
+        known = self._refusals.get(uid)
+        if not known or known.status != error.status:  # log an error only if it changes
+            log.warning("write rejected", extra={"error": str(error)})
+        backoffs = known.backoffs if known else iter(Backoffs())
+        wait_s = next(backoffs)
+        self._refusals[uid] = _Refusal(error.status, self._clock() + wait_s, backoffs)
+        self._again(wait_s)
+
+
+@dataclass(slots=True)
+class WriteThrottle:
+    """Enforce a minimum interval between writes of the status of a policy.
+
+    Every agent watches the policies, so one write causes one event on every node. The interval grows with
+    the number of nodes, because pods change all the time in a large cluster.
+    """
+
+    _written: dict[Hashable, float] = field(default_factory=dict)
+
+    def wait_s(self, policy: Hashable, nodes: int, now: float) -> float:
+        """Return the time to wait before the next write in seconds, or 0."""
+        if policy not in self._written:
+            return 0.0
+        return max(0.0, self._written[policy] + min(nodes / EVENTS_PER_S, LONGEST_INTERVAL_S) - now)
+
+    def record(self, policy: Hashable, now: float) -> None:
+        """Record a write."""
+        self._written[policy] = now
+
+    def retain(self, policies: Collection[Hashable]) -> None:
+        """Forget all other policies, which no longer exist."""
+        self._written = {policy: at for policy, at in self._written.items() if policy in policies}

@@ -1,0 +1,180 @@
+"""How often work is done, with the clock in hand: reconcile runs, retries and writes of a status."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tokenbucket.errors import ApiError
+from tokenbucket.pacing import (
+    EVENTS_PER_S,
+    LONGEST_INTERVAL_S,
+    NextPass,
+    RetryTracker,
+    Schedule,
+    WriteThrottle,
+)
+
+
+def idle(at: float = 100.0) -> Schedule:
+    """A schedule whose last pass was at that time."""
+    schedule = Schedule(min_s=1, max_s=60, retry_s=2, wait_retry_s=5)
+    schedule.started(at)
+    return schedule
+
+
+def test_the_first_pass_is_due_at_once() -> None:
+    """Nothing is limited before it."""
+    assert Schedule().due(0.0)
+
+
+def test_a_trigger_makes_a_pass_due_after_the_minimum_interval() -> None:
+    """A storm of events is one pass."""
+    schedule = idle()
+    for _ in range(100):
+        schedule.trigger(100.5)
+    assert not schedule.due(100.9)
+    assert schedule.due(101.0)
+
+
+def test_a_trigger_after_a_quiet_time_is_due_at_once() -> None:
+    """A new veth does not wait."""
+    schedule = idle()
+    schedule.trigger(130.0)
+    assert schedule.due(130.0)
+
+
+def test_without_a_trigger_a_pass_is_due_after_the_maximum_interval() -> None:
+    """Events are hints; the full pass is the truth."""
+    assert idle().wait(100.0) == 60.0
+    assert idle().due(160.0)
+
+
+@pytest.mark.parametrize(("following", "pause_s"), [(NextPass.RETRY, 2.0), (NextPass.SOON, 5.0)])
+def test_a_pass_that_left_something_to_do_is_followed_soon(following: NextPass, pause_s: float) -> None:
+    """Sooner than the maximum interval, later than at once; what only time makes possible is no failure."""
+    schedule = idle()
+    schedule.started(200.0, following)
+    assert schedule.wait(200.0) == pause_s
+
+
+class Writes:
+    """Attempts at one object's write, which is answered with ``status``; 200 is no refusal."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.waits_s: list[float] = []
+        self.retries = RetryTracker(self.waits_s.append, lambda: self.now)
+        self.status = 422
+        self.made = 0
+
+    def make(self) -> bool:
+        """Whether it was written."""
+        return bool(asyncio.run(self.retries.run("web-uid", self._write)))
+
+    def pass_time(self) -> None:
+        """Until it is due again."""
+        self.now += self.waits_s[-1] + 0.001  # floats are not exact
+
+    async def _write(self) -> bool:
+        self.made += 1
+        if self.status != 200:
+            raise ApiError("PATCH", "/web/status", self.status, "denied by policy")
+        return True
+
+
+def test_what_is_refused_is_made_later_each_time() -> None:
+    """It may be refused for ever."""
+    writes = Writes()
+    for _ in range(8):
+        assert not writes.make()
+        assert not writes.make()
+        writes.pass_time()
+    assert writes.made == len(writes.waits_s) == 8
+    assert writes.waits_s[0] <= 1 < writes.waits_s[3] < writes.waits_s[5]
+    assert max(writes.waits_s) <= 30
+
+
+def test_a_refusal_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """With what was refused and why; another answer is news."""
+    writes = Writes()
+    for status in (422, 422, 403, 403):
+        writes.status = status
+        writes.make()
+        writes.pass_time()
+    errors = [record.__dict__["error"] for record in caplog.records]
+    assert errors == [f"PATCH /web/status: {status}: denied by policy" for status in (422, 403)]
+
+
+def test_a_write_that_was_made_begins_anew() -> None:
+    """What was refused long ago makes nobody wait."""
+    writes = Writes()
+    for _ in range(6):
+        writes.make()
+        writes.pass_time()
+    writes.status = 200
+    assert writes.make()
+    writes.status = 422
+    writes.make()
+    assert writes.waits_s[-1] <= 1
+
+
+def test_an_object_that_is_no_more_is_forgotten() -> None:
+    """A controller runs for months."""
+    writes = Writes()
+    writes.make()
+    writes.retries.retain({"other-uid"})
+    writes.make()
+    assert writes.made == 2
+
+
+@pytest.mark.parametrize("status", [0, 401, 429, 502, 503])
+def test_an_answer_that_is_not_about_the_object_is_not_held_against_it(status: int) -> None:
+    """Whoever asks has to stop for now, and may then go on with any object."""
+    writes = Writes()
+    writes.status = status
+    with pytest.raises(ApiError):
+        writes.make()
+    writes.status = 200
+    assert writes.make()
+
+
+def written(policy: str = "web") -> WriteThrottle:
+    """A throttle after the status of a policy was written at 100 s."""
+    throttle = WriteThrottle()
+    throttle.record(policy, 100.0)
+    return throttle
+
+
+def test_the_first_status_is_written_at_once() -> None:
+    """Whoever applies a policy waits for it."""
+    assert WriteThrottle().wait_s("web", 5000, 100.0) == 0.0
+
+
+@pytest.mark.parametrize("nodes", [200, 1000, 5000])
+def test_a_status_that_changes_all_the_time_makes_a_bounded_number_of_events(nodes: int) -> None:
+    """Each write is an event on each node."""
+    interval_s = written().wait_s("web", nodes, 100.0)
+    assert nodes / interval_s <= max(EVENTS_PER_S, nodes / LONGEST_INTERVAL_S)
+    assert interval_s <= LONGEST_INTERVAL_S
+    assert written().wait_s("web", nodes, 100.0 + interval_s) == 0.0
+
+
+def test_a_small_cluster_hardly_waits() -> None:
+    """There, the loop's own second is longer."""
+    assert written().wait_s("web", 20, 100.0) < 1.0
+
+
+def test_one_policy_does_not_hold_up_another() -> None:
+    """Each has an interval of its own."""
+    assert written("web").wait_s("api", 5000, 100.0) == 0.0
+
+
+def test_the_interval_of_a_deleted_policy_is_forgotten() -> None:
+    """A controller runs for months."""
+    throttle = written("web")
+    throttle.record("api", 100.0)
+    throttle.retain({"api"})
+    assert throttle.wait_s("web", 5000, 100.0) == 0.0
+    assert throttle.wait_s("api", 5000, 100.0) > 0.0
