@@ -21,7 +21,7 @@ from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.apiserver import client, watch
 from tokenbucket.apiserver.client import Client
-from tokenbucket.cli.logs import LogFormat, set_up
+from tokenbucket.cli.output import LogFormat, set_up_logs
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
     """The process: an agent that answers questions until it is killed."""
     with log.open("wb") as file:
         os.dup2(file.fileno(), 2)
-    set_up(LogFormat.JSON, "info")
+    set_up_logs(LogFormat.JSON, "info")
     watch.find_server = client.find_server = lambda: info
     # The kernel gives one user 128 watches of folders, and no container runtime is here to be watched.
     tokenbucket.agent.cluster.CniResults = lambda _: fleet_kernel.Silence()

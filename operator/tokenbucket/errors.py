@@ -1,4 +1,4 @@
-"""The exceptions of this package.
+"""The exceptions of this package, and the exit statuses of its commands.
 
 ::
 
@@ -14,6 +14,7 @@ Messages have the form "object: problem; action", in lower case without a final 
 
 from __future__ import annotations
 
+import enum
 import errno as errno_names
 import os
 from dataclasses import dataclass
@@ -72,6 +73,30 @@ class ApiError(TokenBucketError):
     def __init__(self, method: str, path: str, status: int, message: str) -> None:
         super().__init__(f"{method} {path}: {status or 'no answer'}: {message}")
         self.status = status
+
+
+class ExitCode(enum.IntEnum):
+    """Exit status of a command. The numbers are part of the interface."""
+
+    DONE = 0
+    FAILED = 1
+    INVALID = 2
+    UNSUPPORTED = 3
+    NOT_FOUND = 4
+
+    @property
+    def meaning(self) -> str:
+        """Return the description of the status."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "failed, a retry may succeed",
+    ExitCode.INVALID: "wrong usage or an invalid document",
+    ExitCode.UNSUPPORTED: "this machine lacks something, or the program does not load",
+    ExitCode.NOT_FOUND: "no such pod or interface is limited",
+}
 
 
 def _short(value: object, limit: int = 60) -> str:

@@ -17,7 +17,7 @@ from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
-from tokenbucket.cni.results import CniResults
+from tokenbucket.cni import CniResults
 from tokenbucket.core.api.enforcement import Enforcement, EnforcementConfig
 from tokenbucket.core.api.pod import Pod
 from tokenbucket.core.api.policy import Mode, Policy, Refused

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.errors import Problem, SpecError
-from tokenbucket.manifests.folder import Folder, Manifests
-from tokenbucket.manifests.watch import FolderWatch
+from tokenbucket.manifests.folder import Folder, FolderWatch, Manifests
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,10 @@
-"""Define the kinds of objects, and their paths in the API."""
+"""Define the kinds of objects, their paths in the API, and the parts that all objects have."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 GROUP = "tokenbucket.dev"
 VERSION = "v1alpha1"
@@ -46,3 +48,14 @@ class Selection:
         """Return the query parameters of a list request."""
         given = {"fieldSelector": self.fields, "labelSelector": self.labels}
         return {name: value for name, value in given.items() if value}
+
+
+def metadata_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the metadata of an object; an empty mapping if the object has none."""
+    return document.get("metadata") or {}
+
+
+def is_ready(document: Mapping[str, Any]) -> bool:
+    """Report whether the condition ``Ready`` of a pod or node is ``True``."""
+    conditions = (document.get("status") or {}).get("conditions") or ()
+    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)

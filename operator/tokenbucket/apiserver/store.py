@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from tokenbucket.apiserver.objects import metadata_of
+from tokenbucket.apiserver.resources import metadata_of
 
 T = TypeVar("T")
 Key = tuple[str, str]

@@ -25,8 +25,7 @@ import kopf
 
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import find_server, open_session
-from tokenbucket.apiserver.objects import metadata_of
-from tokenbucket.apiserver.resources import GROUP, Resource, Selection
+from tokenbucket.apiserver.resources import GROUP, Resource, Selection, metadata_of
 from tokenbucket.apiserver.store import Store, version_of
 from tokenbucket.errors import UnsupportedError
 from tokenbucket.pacing import LONGEST_BACKOFF_S, Backoffs

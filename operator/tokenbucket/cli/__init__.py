@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from tokenbucket import __version__
 from tokenbucket.cli import agent, attach, cleanup, controller, detach, inspect, status, validate
-from tokenbucket.cli.exit_codes import ExitCode
-from tokenbucket.errors import LoadError, SpecError, TokenBucketError, UnsupportedError
+from tokenbucket.errors import ExitCode, LoadError, SpecError, TokenBucketError, UnsupportedError
 
 _VERBS = (agent, controller, cleanup, status, inspect, attach, detach, validate)
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in ExitCode)

@@ -9,15 +9,15 @@ from pathlib import Path
 from tokenbucket.agent.options import AgentOptions, MetricsOptions
 from tokenbucket.agent.run import run_in_cluster, run_standalone
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
-from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import (
     address,
     log_options,
     metrics_options,
     need_root,
     pins_options,
-    set_up_logs,
 )
+from tokenbucket.cli.output import set_up_logs
+from tokenbucket.errors import ExitCode
 
 _MAX_SLOTS = 1 << 16
 _PEERS = (1 << 10, 1 << 22)
@@ -116,7 +116,7 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
 def run(options: argparse.Namespace) -> ExitCode:
     """Run the agent in the foreground."""
     need_root()
-    set_up_logs(options)
+    set_up_logs(options.log_format, options.log_level)
     if options.manifests:
         run_standalone(options.manifests, options.pins, _sizes(options), _metrics(options))
     elif options.node:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, pins_options
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.policy import Direction, ExceedAction, Mode
 from tokenbucket.core.limits.bucket import Bucket, bucket_of, describe
+from tokenbucket.errors import ExitCode
 from tokenbucket.node import devices
 
 

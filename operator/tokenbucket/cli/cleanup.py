@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-from tokenbucket.cli.exit_codes import ExitCode
+from tokenbucket.errors import ExitCode
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

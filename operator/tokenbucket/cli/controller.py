@@ -7,8 +7,9 @@ import asyncio
 import os
 from contextlib import ExitStack
 
-from tokenbucket.cli.exit_codes import ExitCode
-from tokenbucket.cli.options import address, log_options, metrics_options, set_up_logs
+from tokenbucket.cli.options import address, log_options, metrics_options
+from tokenbucket.cli.output import set_up_logs
+from tokenbucket.errors import ExitCode
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     """Run the controller in the foreground."""
     from tokenbucket.controller.run import Controller, ControllerOptions  # noqa: PLC0415 - kopf is large
 
-    set_up_logs(options)
+    set_up_logs(options.log_format, options.log_level)
     host, port = options.probe_address
     controller = Controller(
         ControllerOptions(options.namespace, options.agents, host, port, options.report_spread)

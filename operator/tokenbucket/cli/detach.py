@@ -6,10 +6,9 @@ import argparse
 import errno
 import sys
 
-from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, pins_options
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import ExitCode, KernelError
 from tokenbucket.node import devices
 
 

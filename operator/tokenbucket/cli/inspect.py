@@ -11,7 +11,6 @@ import sys
 
 from tokenbucket import units
 from tokenbucket.bpf.peers import Peer
-from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, pins_options
 from tokenbucket.cli.output import table
 from tokenbucket.core.api.pod import PodId
@@ -19,7 +18,7 @@ from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import Stats
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import ExitCode, KernelError
 from tokenbucket.node.snapshot import LimitSnapshot, snapshot
 
 _LONG_MS = 86_400_000

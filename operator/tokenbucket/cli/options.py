@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 from tokenbucket.bpf.pins import BPFFS, ROOT, Pins
-from tokenbucket.cli.logs import LogFormat, set_up
-from tokenbucket.cli.output import Format
+from tokenbucket.cli.output import Format, LogFormat
 from tokenbucket.errors import UnsupportedError
 
 
@@ -58,11 +57,6 @@ def metrics_options() -> argparse.ArgumentParser:
         help="serve Prometheus metrics at this address (default: no metrics)",
     )
     return parent
-
-
-def set_up_logs(options: argparse.Namespace) -> None:
-    """Configure logs from the options."""
-    set_up(options.log_format, options.log_level)
 
 
 def address(text: str) -> tuple[str, int]:

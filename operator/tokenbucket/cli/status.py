@@ -7,14 +7,13 @@ import errno
 from typing import Any
 
 from tokenbucket import units
-from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.cli.options import need_root, output_options, pins_options
 from tokenbucket.cli.output import Format, structured, table
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import ExceedAction
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import ExitCode, KernelError
 from tokenbucket.node.snapshot import LimitSnapshot, snapshot, unmetered_packets
 
 HEADER = (

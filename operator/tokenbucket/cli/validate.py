@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from tokenbucket.cli.exit_codes import ExitCode
 from tokenbucket.core.api.policy import Limit, Policy
 from tokenbucket.core.limits.bucket import action_of, as_declared
 from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.errors import ExitCode
 from tokenbucket.manifests.folder import Manifests, parse_text
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenbucket.apiserver.client import Client
-from tokenbucket.apiserver.objects import is_ready
-from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, REPORTS, Selection
+from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, REPORTS, Selection, is_ready
 from tokenbucket.core.api.node_report import parse_report
 from tokenbucket.core.api.policy import Mode
 

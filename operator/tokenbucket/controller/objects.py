@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tokenbucket.apiserver.objects import is_ready, metadata_of
+from tokenbucket.apiserver.resources import is_ready, metadata_of
 from tokenbucket.core.api.node_report import NodeReport, parse_report
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.policy import Mode

@@ -23,7 +23,7 @@ from tokenbucket.controller.objects import (
     unix_time,
 )
 from tokenbucket.core.api.parse import API_VERSION, POLICY, REPORT
-from tokenbucket.core.status.agent_condition import agent_condition
+from tokenbucket.core.status.node_status import agent_condition
 from tokenbucket.core.status.policy_status import policy_status
 from tokenbucket.core.status.summary import Agents, NodeState, PolicyHead
 from tokenbucket.errors import ApiError

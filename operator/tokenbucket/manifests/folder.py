@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from inotify_simple import INotify, flags
+
 from tokenbucket.core.api.parse import parse_pod, parse_policy
 from tokenbucket.core.api.pod import Pod
 from tokenbucket.core.api.policy import Policy
@@ -21,6 +23,9 @@ from tokenbucket.errors import SpecError
 from tokenbucket.manifests.documents import MAX_BYTES, DocumentError, documents
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
+_CHANGES = (flags.CREATE | flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE) | (
+    flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +163,29 @@ def _merged(files: dict[Path, _Read]) -> Manifests:
             if pods.setdefault(str(pod.id), pod) is not pod:
                 errors.append(f"{path}: Pod {pod.id} is there already; this one is not used")
     return Manifests(tuple(policies.values()), tuple(pods.values()), tuple(errors))
+
+
+class FolderWatch:
+    """An inotify watch on one folder, to be polled by its file descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        """Start the watch. Raises OSError if the folder does not exist."""
+        self._path = path
+        self._inotify = INotify(nonblocking=True)
+        self.renew()
+
+    def fileno(self) -> int:
+        """File descriptor that is readable when something has changed."""
+        return int(self._inotify.fileno())
+
+    def renew(self) -> None:
+        """Watch the folder that has this name now, which may be a new one. Raises OSError."""
+        self._inotify.add_watch(str(self._path), _CHANGES)
+
+    def drain(self) -> None:
+        """Discard all queued events."""
+        self._inotify.read(timeout=0)
+
+    def close(self) -> None:
+        """Stop the watch."""
+        self._inotify.close()

@@ -1,10 +1,15 @@
-"""Compute the report of an agent: for each policy, the pods by state and the reasons."""
+"""Compute the status of a TokenBucketNode.
+
+The agent reports, for each policy, the pods by state and the reasons. An agent that does not run cannot
+report its own state: the controller adds the condition AgentReady, from the agent pod.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokenbucket.core.api.node_report import Override, PodReport, PolicyReport, ReasonCount
 from tokenbucket.core.api.pod import Pod, PodId
@@ -17,6 +22,13 @@ from tokenbucket.core.planning.reasons import Effect, Reason
 _PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16
 _OVERRIDES = 16
+AGENT_READY = "AgentReady"
+_GOOD = ("True", "Ready", "the agent pod is ready")
+_ABSENT = (
+    "False",
+    "NoPod",
+    "the node has no agent pod: existing limits stay active, new pods are not limited",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +196,29 @@ def missing_limits(situation: Situation, winners: Winners, pod: Pod) -> str:
     keys = [SlotKey(pod.id, direction) for direction in winners.of(pod)]
     missing = [key for key in keys if key not in situation.in_force]
     return "; ".join(str(found.get(key, f"{key}: not enforced yet")) for key in missing)
+
+
+def agent_condition(pods: Mapping[str, bool], previous: Iterable[object], now: str) -> dict[str, Any]:
+    """Return the condition. The transition time changes only if the status changes.
+
+    ``pods`` maps each agent pod on the node to its readiness. ``now`` is an RFC 3339 time.
+    """
+    status, reason, message = _readiness(pods)
+    same = (each for each in previous if isinstance(each, Mapping) and each.get("type") == AGENT_READY)
+    since = next((each.get("lastTransitionTime") for each in same if each.get("status") == status), None)
+    return {
+        "type": AGENT_READY,
+        "status": status,
+        "lastTransitionTime": since or now,
+        "reason": reason,
+        "message": message,
+    }
+
+
+def _readiness(pods: Mapping[str, bool]) -> tuple[str, str, str]:
+    if any(pods.values()):
+        return _GOOD
+    if not pods:
+        return _ABSENT
+    message = f"pod {min(pods)} is not ready: existing limits stay active, new pods are not limited"
+    return "False", "NotReady", message

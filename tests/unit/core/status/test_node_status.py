@@ -15,8 +15,7 @@ from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import PodInterfaces, desired
 from tokenbucket.core.planning.hook import End, Interface
 from tokenbucket.core.planning.reasons import Reason
-from tokenbucket.core.status.agent_condition import agent_condition
-from tokenbucket.core.status.node_status import Situation, pods_not_programmed, tally
+from tokenbucket.core.status.node_status import Situation, agent_condition, pods_not_programmed, tally
 
 LIMIT = Limit(Rate(10**7), exceed_action=ExceedAction.DROP)
 IN, OUT = Direction

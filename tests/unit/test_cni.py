@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenbucket.cni import results as module
-from tokenbucket.cni.results import CniResults
+from tokenbucket import cni as module
+from tokenbucket.cni import CniResults
 from tokenbucket.core.api.pod import PodId
 
 WEB = PodId("shop", "web", "uid-1")

@@ -1,1 +1,0 @@
-"""What the container runtime remembers of the network it gave to each pod."""
