@@ -1,7 +1,7 @@
-# The image of every role: agent, controller, cleanup. It is of Debian because bcc is: python3-bpfcc is on no index of
-# Python packages. Nothing here depends on the architecture.
+# Image of all roles: agent, controller and cleanup. The base is Debian, because PyPI has no package of bcc and Debian has
+# python3-bpfcc. All steps are independent of the architecture.
 
-# What Debian gives. LLVM is most of it.
+# Debian packages. LLVM has the largest share.
 FROM docker.io/library/debian:trixie-slim AS base
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
@@ -16,12 +16,12 @@ RUN apt-get update \
 
 FROM base AS build
 ARG DEBIAN_FRONTEND=noninteractive
-# The list of what is in the base, before more is added to it.
+# Save the package list of the base before the build adds packages.
 RUN cp /var/lib/dpkg/status /base.control \
  && apt-get update \
  && apt-get install --yes --no-install-recommends python3-pip python3-venv \
  && python3 -m venv /build
-# Kernel headers are unpacked, not installed: the packages want a compiler.
+# Unpack the kernel headers instead of installing them, because their packages depend on a compiler.
 RUN headers=$(apt-cache depends "linux-headers-$(dpkg --print-architecture)" | sed -n 's/^ *Depends: //p') \
  && common=$(apt-cache depends "$headers" | sed -n 's/^ *Depends: \(linux-headers-.*-common\)$/\1/p') \
  && mkdir /debs && chown _apt /debs && cd /debs && apt-get download "$headers" "$common" \
@@ -37,9 +37,9 @@ RUN /build/bin/pip install --disable-pip-version-check --no-cache-dir --constrai
       --no-deps --no-compile --only-binary :all: --requirement requirements/image.txt
 
 COPY . .
-# The time of the commit, in place of the time of the build, in what is made here.
+# Time of the commit, so that builds of one commit are identical.
 ARG SOURCE_DATE_EPOCH
-# -I for the command too: nothing of the environment decides what is imported.
+# With -I, environment variables of the container do not affect the imports of the command.
 RUN /build/bin/pip wheel --disable-pip-version-check --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
  && /build/bin/pip --python /opt/tokenbucket/bin/python install --disable-pip-version-check --no-deps --no-compile \
       --no-index --find-links /dist tokenbucket \
@@ -58,9 +58,9 @@ RUN python3 -B hack/sbom.py --version "$VERSION" --revision "$REVISION" \
 FROM base
 COPY --from=build /opt/tokenbucket /opt/tokenbucket
 COPY --from=build /sbom.spdx.json /usr/share/sbom/tokenbucket.spdx.json
-# bcc writes to TMPDIR; nothing else is written but to bpffs. One arena of memory for all threads, which wait for one
-# another in Python anyway, takes 2 MiB less. Thresholds that are given stay where they are: what a large answer of the
-# API server took goes back to the kernel, which takes 3 MiB less.
+# bcc writes to TMPDIR. All other writes go to bpffs.
+# The malloc variables save 5 MiB of memory. One arena is enough, because Python threads hold a common lock. Fixed
+# thresholds return the memory of a large API response to the kernel.
 ENV PATH=/opt/tokenbucket/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     TMPDIR=/tmp \
     MALLOC_ARENA_MAX=1 \
@@ -68,7 +68,7 @@ ENV PATH=/opt/tokenbucket/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
     MALLOC_TRIM_THRESHOLD_=131072 \
     TOKENBUCKET_KERNEL_HEADERS=/opt/tokenbucket/share/kernel-headers
 ENTRYPOINT ["/opt/tokenbucket/bin/python", "-I", "-m", "tokenbucket"]
-# The agent needs root; whoever starts another role gives it another user.
+# The agent needs root. The chart runs the other roles as another user.
 USER 0:0
 ARG VERSION=0
 ARG REVISION=unknown

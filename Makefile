@@ -1,4 +1,4 @@
-# 'make' alone prints what there is. V=1 shows the commands.
+# 'make' lists all targets. V=1 prints the commands.
 
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
@@ -13,7 +13,7 @@ SET_UP      := PYTHONPATH=.:operator:tests/e2e $(PYTHON) -m tests.set_up
 DEV_CLUSTER := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.dev_cluster
 
 OBJECT := build/tokenbucket.o
-# Where Debian keeps asm/types.h, which the kernel's own headers include.
+# Directory of asm/types.h on Debian, which the kernel headers include.
 ASM_HEADERS := /usr/include/$(shell uname -m)-linux-gnu
 
 ifneq ($(V),1)
@@ -25,10 +25,10 @@ DOCS_VENV := build/docs-venv
 
 .PHONY: docs check-commits wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
-help: ## this list
-	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## list all targets
+	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is needed (Debian 12 or 13, as root) and make .venv; nothing to do, nothing done
+setup: ## install packages (Debian 12 or 13, as root) and create .venv; skips finished steps
 	hack/install-packages.sh
 	$(MAKE) --no-print-directory $(STAMP)
 
@@ -39,12 +39,12 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-fmt: setup ## format Python and C, and mend what the linter can mend
+fmt: setup ## format Python and C, and apply the automatic fixes of the linter
 	$(VENV)/bin/ruff check --fix-only --quiet $(CODE)
 	$(VENV)/bin/ruff format --quiet $(CODE)
 	$(VENV)/bin/clang-format -i $(C_FILES)
 
-lint: setup ## formats, linter, types, layers, spelling, wording
+lint: setup ## check format, types, layers, spelling and wording
 	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
@@ -54,55 +54,55 @@ lint: setup ## formats, linter, types, layers, spelling, wording
 	$(PYTHON) hack/wording.py
 	$(VENV)/bin/zizmor --offline --quiet --no-progress --min-severity=medium .github
 
-wording: setup ## banned words in docs, CRDs and Helm values; ARGS=-v: the figures
+wording: setup ## check docs, CRDs and Helm values for banned words; ARGS=-v prints the figures
 	$(PYTHON) hack/wording.py $(ARGS)
 
-test: chart-setup vm-setup e2e-setup test-quick ## every test, of test-vm what is short; REQUIRE=unit,chart,bpf,netns,vm,e2e: fail rather than skip
+test: chart-setup vm-setup e2e-setup test-quick ## run all tests, on other kernels a short selection; REQUIRE=unit,chart,bpf,netns,vm,e2e fails instead of skipping
 	+hack/side-by-side.sh e2e test-kernels
 
-test-quick: chart-setup tokenbucket.o ## the tests of unit, chart, bpf and netns, without network
+test-quick: chart-setup tokenbucket.o ## run the unit, chart, bpf and netns tests, without network access
 	hack/without-network.sh $(PYTHON) -m pytest $(ARGS)
 
-check-commits: ## the subjects of commits; RANGE=main..HEAD names them
+check-commits: ## check the subjects of the commits in RANGE (default main..HEAD)
 	hack/commit-subjects.sh $(RANGE)
 
-test-fresh: setup ## test-quick in a clone with empty caches, as on a new machine (root)
+test-fresh: setup ## run test-quick in a clone with empty caches, as on a new machine (root)
 	hack/fresh-run.sh setup test-quick
 
-test-unit: setup ## tests that need nothing
+test-unit: setup ## run the tests that need no privileges
 	$(PYTHON) -m pytest tests/unit $(ARGS)
 
-test-bpf: setup ## tests of the program under BPF_PROG_TEST_RUN (root)
+test-bpf: setup ## run the tests of the program under BPF_PROG_TEST_RUN (root)
 	$(PYTHON) -m pytest tests/bpf $(ARGS)
 
-test-netns: setup ## tests with namespaces, veths and traffic (root)
+test-netns: setup ## run the tests with network namespaces, veths and traffic (root)
 	$(PYTHON) -m pytest tests/netns $(ARGS)
 
-test-chart: chart-setup ## tests of the Helm chart
+test-chart: chart-setup ## run the tests of the Helm chart
 	$(PYTHON) -m pytest tests/chart $(ARGS)
 
-test-vm: vm-setup ## the bpf and netns rungs on Debian's kernels, in virtual machines (root, an hour)
+test-vm: vm-setup ## run the bpf and netns tests on Debian kernels in virtual machines (root, 1 hour)
 	$(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
 
-test-kernels: vm-setup ## what is short of them (root)
+test-kernels: vm-setup ## run a short selection of test-vm (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
 
-e2e: e2e-setup ## tests on a real Kubernetes cluster, which the first time is built (root, 25 min; 10 more then)
+e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
 	$(PYTHON) -m pytest tests/e2e --timeout=1800 $(ARGS)
 
-e2e-kind: setup ## the same on a kind cluster (docker, kind, helm, kubectl)
+e2e-kind: setup ## run the same tests on a kind cluster (needs docker, kind, helm and kubectl)
 	hack/e2e-kind.sh $(ARGS)
 
-image: ## the image, with docker, podman or buildah
+image: ## build the image with docker, podman or buildah
 	hack/image.sh $(IMAGE) $(ARGS)
 
-cluster: cluster-setup ## a real Kubernetes cluster on this machine, without a registry, with the chart installed (root); ARGS=--vm: also a node whose kernel has fq
+cluster: cluster-setup ## start a Kubernetes cluster on this machine, with the chart and without a registry (root); ARGS=--vm adds a node with fq
 	$(DEV_CLUSTER) up $(ARGS)
 
-cluster-demo: cluster-setup ## limits at work on it
+cluster-demo: cluster-setup ## show limits on that cluster
 	$(DEV_CLUSTER) demo $(ARGS)
 
-cluster-down: setup ## end the cluster, leaving nothing
+cluster-down: setup ## stop the cluster and remove its files
 	cd tests/e2e && ../../$(PYTHON) -m cluster down
 
 cluster-setup: setup
@@ -111,41 +111,41 @@ cluster-setup: setup
 chart-setup vm-setup e2e-setup: cluster-setup
 	$(SET_UP) $(@:-setup=)
 
-demo: setup ## pods without a cluster, limited before your eyes (root, under 90 s)
+demo: setup ## limit pods without a cluster, and show their throughput (root, under 90 s)
 	$(PYTHON) examples/demo
 
-bench: setup ## what a decision costs, and how exact it is (root)
+bench: setup ## measure the cost and the accuracy of a decision (root)
 	PYTHONPATH=. $(PYTHON) bench/run.py $(ARGS)
 
-bench-cluster: cluster-setup ## arrival, new rates and footprint on a real cluster (root)
+bench-cluster: cluster-setup ## measure new pods, rate changes and memory on a Kubernetes cluster (root)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.cluster $(ARGS)
 
-bench-cluster-peers: cluster-setup ## on a real cluster beside the CNI bandwidth plugin, on a node in a virtual machine (root, 20 min)
+bench-cluster-peers: cluster-setup ## compare with the CNI bandwidth plugin on a Kubernetes node in a virtual machine (root, 20 min)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.beside_plugin $(ARGS)
 
-bench-fleet: cluster-setup ## hundreds of agents against a real API server (root, 10 min)
+bench-fleet: cluster-setup ## measure hundreds of agents with a real API server (root, 10 min)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.fleet $(ARGS)
 
-bench-peers: cluster-setup ## beside the CNI plugin, HTB and police, on Debian's kernel in a virtual machine (root, 100 min)
+bench-peers: cluster-setup ## compare with the CNI plugin, HTB and police on a Debian kernel in a virtual machine (root, 100 min)
 	PYTHONPATH=.:tests/e2e $(PYTHON) -m bench.peers_in_machine $(ARGS)
 
-bench-plots: setup ## plots and tables of docs/benchmarks/limiters.md, from RESULTS=file of bench-peers --results
+bench-plots: setup ## write the plots and tables of docs/benchmarks/limiters.md; RESULTS= names the file of bench-peers --results
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/plots.txt
 	$(PYTHON) bench/plot.py $(RESULTS) docs/benchmarks/plots
 	$(PYTHON) bench/peers_tables.py $(RESULTS)
 
-tokenbucket.o: $(OBJECT) ## the program by clang, for stock tc: build/tokenbucket.o
+tokenbucket.o: $(OBJECT) ## compile the program with clang to build/tokenbucket.o, for stock tc
 
 $(OBJECT): $(wildcard operator/bpf/*.[ch])
 	mkdir -p $(@D)
 	clang -O2 -g -Wall -Wextra -Werror -target bpf -I operator/bpf -I $(ASM_HEADERS) -c operator/bpf/token_bucket.c -o $@
 
-docs: setup ## the documentation site in build/site, with all links checked
+docs: setup ## build the documentation site in build/site, and check all links
 	test -x $(DOCS_VENV)/bin/mkdocs || /usr/bin/python3 -m venv $(DOCS_VENV)
 	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/docs.txt
 	NO_MKDOCS_2_WARNING=true $(DOCS_VENV)/bin/mkdocs build --strict
 
-generate: setup ## the mirror of layout.h, the generated parts of docs/reference, the chart's copy of the CRDs and its table of values
+generate: setup ## write all generated files: struct mirror, docs/reference, and the CRDs and values table of the chart
 	$(PYTHON) hack/layout.py
 	$(PYTHON) hack/cli_reference.py
 	$(PYTHON) hack/metrics_table.py
@@ -154,12 +154,12 @@ generate: setup ## the mirror of layout.h, the generated parts of docs/reference
 	hack/sync_crds.sh
 	$(PYTHON) hack/chart_readme.py
 
-verify: generate ## fail if something generated differs from what is committed
+verify: generate ## fail if a generated file differs from the committed file
 	git diff --exit-code -- operator/tokenbucket/layout.py operator/tokenbucket/core/limits/counters.py docs/reference charts
 
-lock: ## pin anew all that pyproject.toml asks for (network)
+lock: ## update all pins to the newest versions that pyproject.toml permits (needs network access)
 	hack/lock.sh $(LOCK)
 
-clean: ## remove what was made here, .venv too
+clean: ## remove .venv and all build results and caches
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find operator tests bench examples hack -name __pycache__ -prune -exec rm -rf {} +

@@ -50,8 +50,8 @@ def test_an_agent_answers_for_its_own_node(shop: Kubectl, release: Release, node
     for node in nodes:
         samples = scraped(release.kubectl, release.agent(node))
         assert value(samples, "agent_ready") == 1
-        assert value(samples, "limits_in_force") == 1
-        assert value(samples, "agent_last_pass_timestamp_seconds") > 0
+        assert value(samples, "limits_active") == 1
+        assert value(samples, "agent_last_reconcile_timestamp_seconds") > 0
         assert value(samples, "agent_report_timestamp_seconds") > 0
         assert value(samples, "api_requests_total", method="GET", code="200") > 0
         limited = [each.labels for each in samples if each.name == "tokenbucket_pod_rate_bytes_per_second"]

@@ -221,7 +221,7 @@ def test_a_word_that_the_switch_does_not_know_is_refused(shop: TwoLimits, word: 
 
 def test_a_word_that_comes_past_the_check_changes_nothing(shop: TwoLimits) -> None:
     """Off stays Off, and ``kubectl get tbn`` says what is wrong."""
-    binding = "validatingadmissionpolicybinding/tokenbucket-switch-of-release"
+    binding = "validatingadmissionpolicybinding/tokenbucket-enforcement-of-release"
     document = shop.kubectl.get(*binding.split("/"))
     shop.release.enforce("Off")
     try:
@@ -251,7 +251,7 @@ def _accepts(shop: TwoLimits, word: str) -> bool:
 def test_a_node_with_a_wrong_word_can_still_be_changed(shop: TwoLimits) -> None:
     """Drained, or tainted by the node controller: only the word itself is refused."""
     node, label = shop.nodes[0], "tokenbucket.dev/enforcement"
-    binding = "validatingadmissionpolicybinding/tokenbucket-switch-of-node"
+    binding = "validatingadmissionpolicybinding/tokenbucket-enforcement-of-node"
     document = shop.kubectl.get(*binding.split("/"))
     del document["metadata"]["resourceVersion"], document["metadata"]["uid"]
 

@@ -112,26 +112,26 @@ def test_a_pod_of_the_same_name_counts_from_nothing(
 def test_the_agent_says_how_it_is(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
     """What is in force, what is not and why, and when it last looked."""
     start(agent, port, web, "--slots", "64")
-    wait(lambda: value(port, "limits_in_force") == 1, agent.log)
+    wait(lambda: value(port, "limits_active") == 1, agent.log)
     assert value(port, "agent_ready") == 1
     assert value(port, "slots") == 63
     assert value(port, "slots_in_use") == 1
     assert value(port, "agent_enforcement", mode="Enforce") == 1
-    assert value(port, "agent_passes_total", result="complete") > 0
-    assert value(port, "agent_last_pass_timestamp_seconds") > 1e9
+    assert value(port, "agent_reconciles_total", result="complete") > 0
+    assert value(port, "agent_last_reconcile_timestamp_seconds") > 1e9
     assert value(port, "unmetered_packets_total") == 0
     assert value(port, "pod_not_as_declared") is None
     lab.delete(web)
     wait(lambda: value(port, "limits_not_as_declared", reason="NoInterface") == 1, agent.log)
     missing = {"pod": "web", "policy": "web", "direction": "ingress", "reason": "NoInterface"}
     assert value(port, "pod_not_as_declared", **missing) == 1
-    assert value(port, "limits_in_force") == 0
+    assert value(port, "limits_active") == 0
 
 
 def test_pods_can_be_left_out(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
     """For those who count their series."""
     start(agent, port, web, "--no-pod-metrics")
-    wait(lambda: value(port, "limits_in_force") == 1, agent.log)
+    wait(lambda: value(port, "limits_active") == 1, agent.log)
     assert not [name for name, labels, _ in scraped(port) if "pod" in labels]
 
 

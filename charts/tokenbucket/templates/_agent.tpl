@@ -1,4 +1,5 @@
-{{/* The agents of some nodes. Takes a list: the root, the track (stable or canary), and what overrides the image. */}}
+{{/* Renders the DaemonSet of one track. Takes a list: the root, the track (stable or canary), and values that override the
+image. */}}
 {{- define "tokenbucket.agent.daemonset" -}}
 {{- $root := index . 0 -}}
 {{- $track := index . 1 -}}
@@ -35,7 +36,7 @@ spec:
       imagePullSecrets:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-      # The pods' host-side interfaces are in the node's network.
+      # The host-side interfaces of pods are in the network namespace of the node.
       hostNetwork: true
       dnsPolicy: ClusterFirstWithHostNet
       priorityClassName: {{ $agent.priorityClassName }}
@@ -96,7 +97,7 @@ spec:
             - name: metrics
               containerPort: {{ int $agent.metrics.port }}
           {{- end }}
-          # A node that starts has much to do: until the agent answers for the first time it is not called dead.
+          # A starting node is under load, so the kubelet waits up to 5 minutes for the first answer of the agent.
           startupProbe:
             {{- include "tokenbucket.agent.probe" (list "/healthz" $agent.probePort) | nindent 12 }}
             periodSeconds: 2
@@ -126,7 +127,7 @@ spec:
               mountPath: {{ $agent.cniResultsPath }}
               readOnly: true
             {{- if $agent.enterPods }}
-            # What the container runtime adds there later is to be seen, too.
+            # HostToContainer shows namespaces that the container runtime mounts later.
             - name: pod-namespaces
               mountPath: /run/netns
               mountPropagation: HostToContainer
@@ -155,16 +156,16 @@ spec:
           hostPath:
             path: /run/tokenbucket
             type: DirectoryOrCreate
-        # bcc writes there.
+        # bcc writes temporary files.
         - name: tmp
           emptyDir:
             medium: Memory
             sizeLimit: 64Mi
 {{- end }}
 
-{{/* NET_ADMIN: filters, qdiscs, addresses in pods' namespaces. NET_BROADCAST: news of those namespaces.
-BPF: the program and its maps. PERFMON: the program is refused without it. SYS_ADMIN: to enter a pod's
-network namespace. */}}
+{{/* NET_ADMIN: filters, qdiscs, and addresses in the network namespaces of pods. NET_BROADCAST: netlink notifications from
+these namespaces. BPF: the program and its maps. PERFMON: the verifier rejects the program without it. SYS_ADMIN:
+setns(2) to the network namespace of a pod. */}}
 {{- define "tokenbucket.agent.capabilities" -}}
 [NET_ADMIN, NET_BROADCAST, BPF, PERFMON{{ if .Values.agent.enterPods }}, SYS_ADMIN{{ end }}]
 {{- end }}
@@ -207,7 +208,7 @@ httpGet:
 timeoutSeconds: 5
 {{- end }}
 
-{{/* Takes a list: the agent's values and the track. */}}
+{{/* Renders the node affinity. Takes a list: the agent's values and the track. */}}
 {{- define "tokenbucket.agent.affinity" -}}
 {{- $agent := index . 0 -}}
 {{- $track := index . 1 -}}
@@ -228,7 +229,7 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{/* Selects the agents' pods, of both tracks. */}}
+{{/* Renders the label selector for the agent pods of both tracks. */}}
 {{- define "tokenbucket.agent.selector" -}}
 app.kubernetes.io/name={{ include "tokenbucket.name" . }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=agent
 {{- end }}

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Prefix of all names. The longest suffix leaves it 50 of the 63 characters that a label's value may have. */}}
+{{/* Renders the prefix of all names, at most 50 characters. A label value has at most 63, and the longest suffix needs 13. */}}
 {{- define "tokenbucket.fullname" -}}
 {{- $name := include "tokenbucket.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -14,7 +14,7 @@
 {{- end }}
 {{- end }}
 
-{{/* What never changes: the labels that select pods. Takes a list: the root and the component. */}}
+{{/* Renders the labels that select pods. They are immutable. Takes a list: the root and the component. */}}
 {{- define "tokenbucket.selectorLabels" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "tokenbucket.name" $root }}
@@ -22,7 +22,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* Takes a list: the root and the component. */}}
+{{/* Renders the labels of an object. Takes a list: the root and the component. */}}
 {{- define "tokenbucket.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "tokenbucket.selectorLabels" . }}
@@ -35,8 +35,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
-{{/* Of a pod: without versions, so that a chart with the same image restarts nothing. Takes a list: the root, the
-component, and further labels, which cannot replace those that select. */}}
+{{/* Renders the labels of a pod, without versions, so that a chart upgrade with the same image restarts no pod. Takes a
+list: the root, the component, and additional labels, which cannot override the selector labels. */}}
 {{- define "tokenbucket.podLabels" -}}
 {{- $root := index . 0 -}}
 {{- $own := include "tokenbucket.selectorLabels" . | fromYaml -}}
@@ -44,7 +44,7 @@ component, and further labels, which cannot replace those that select. */}}
 {{- toYaml (merge $own (index . 2) $root.Values.commonLabels) }}
 {{- end }}
 
-{{/* Takes a list: the root, and what overrides tag and digest. */}}
+{{/* Renders the image. Takes a list: the root, and values that override tag and digest. */}}
 {{- define "tokenbucket.image" -}}
 {{- $root := index . 0 -}}
 {{- $own := index . 1 -}}
@@ -68,7 +68,7 @@ component, and further labels, which cannot replace those that select. */}}
 {{- default (ternary (printf "%s-controller" (include "tokenbucket.fullname" .)) "default" .Values.controller.serviceAccount.create) .Values.controller.serviceAccount.name }}
 {{- end }}
 
-{{/* Of containers that need nothing of the machine. */}}
+{{/* Renders the security context of a container without access to the node. */}}
 {{- define "tokenbucket.harmless" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -91,12 +91,12 @@ seccompProfile:
       fieldPath: metadata.namespace
 {{- end }}
 
-{{/* YAML reads a bare Off as false. */}}
+{{/* Renders the enforcement mode. YAML parses an unquoted Off as false. */}}
 {{- define "tokenbucket.enforcement" -}}
 {{- .Values.enforcement | default "Off" }}
 {{- end }}
 
-{{/* Stops where there is nothing to look at. Takes a list: the root, and the name of the value that needs it. */}}
+{{/* Fails if no metrics are enabled. Takes a list: the root, and the name of the value that requires metrics. */}}
 {{- define "tokenbucket.metrics.served" -}}
 {{- $values := (index . 0).Values -}}
 {{- if not (or $values.agent.metrics.enabled $values.controller.metrics.enabled) -}}

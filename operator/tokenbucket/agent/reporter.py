@@ -245,7 +245,7 @@ async def _tell_pod(client: Client, pod: Pod, missing: str) -> None:
     condition = {
         "type": READINESS_GATE,
         "status": "False" if missing else "True",
-        "reason": "Pending" if missing else "InForce",
+        "reason": "Pending" if missing else "Enforced",
         "message": missing[:1024],
         "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

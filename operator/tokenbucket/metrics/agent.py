@@ -108,19 +108,19 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
         _modes,
     ),
     Measure(
-        "tokenbucket_agent_passes_total",
+        "tokenbucket_agent_reconciles_total",
         "Reconcile runs of the agent, by result: complete, incomplete (retried), failed.",
         ("result",),
         lambda reading: (((result,), count) for result, count in reading.passes.items()),
     ),
     Measure(
-        "tokenbucket_agent_pass_seconds_total",
+        "tokenbucket_agent_reconcile_seconds_total",
         "Duration of all reconcile runs.",
         (),
         alone(lambda reading: reading.pass_seconds),
     ),
     Measure(
-        "tokenbucket_agent_last_pass_timestamp_seconds",
+        "tokenbucket_agent_last_reconcile_timestamp_seconds",
         "Unix time of the end of the last complete reconcile run. At least one run per minute.",
         (),
         alone(lambda reading: reading.passed_at_s),
@@ -132,7 +132,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
         alone(lambda reading: reading.reported_at_s),
     ),
     Measure(
-        "tokenbucket_limits_in_force",
+        "tokenbucket_limits_active",
         "Limits that are attached on this node, one per pod and direction.",
         (),
         alone(lambda reading: reading.in_force),

@@ -167,7 +167,7 @@ def test_what_is_not_as_declared_is_named_once() -> None:
 def test_times_that_have_not_come_have_no_sample() -> None:
     """A 0 would be 1970, and fifty years of silence."""
     names = {name for name, _ in agent_values(replace(READING, passed_at_s=None))}
-    assert "agent_last_pass_timestamp_seconds" not in names
+    assert "agent_last_reconcile_timestamp_seconds" not in names
     assert "agent_report_timestamp_seconds" not in names
     assert "agent_ready" in names
 
@@ -253,7 +253,7 @@ def served(registry: CollectorRegistry, paths: Iterable[str] = ("/metrics",), **
 def test_it_is_served_for_the_block_and_not_longer() -> None:
     """Each time anew, with what the process itself takes."""
     texts = served(registry_of(OF_THE_AGENT, lambda: READING), ["/metrics", "/metrics"])
-    assert all(values(text)["limits_in_force", frozenset()] == 3 for text in texts)
+    assert all(values(text)["limits_active", frozenset()] == 3 for text in texts)
     assert values(texts[0])["process_resident_memory_bytes", frozenset()] > 0
 
 
@@ -263,7 +263,7 @@ def test_open_metrics_is_spoken_to_those_who_ask() -> None:
         registry_of(OF_THE_AGENT, lambda: READING), Accept="application/openmetrics-text; version=1.0.0"
     )
     assert text.endswith("# EOF\n")
-    assert "tokenbucket_limits_in_force" in {family.name for family in parse_open_metrics(text)}
+    assert "tokenbucket_limits_active" in {family.name for family in parse_open_metrics(text)}
 
 
 def test_what_cannot_be_read_is_an_error_and_not_a_zero() -> None:
