@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS
-from tokenbucket.metrics.controller import OF_THE_CONTROLLER
-from tokenbucket.metrics.measure import Measure
+from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS
+from tokenbucket.controller.metrics import OF_THE_CONTROLLER
+from tokenbucket.metrics import Measure
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 TABLES = {"pods": OF_THE_PODS, "agent": OF_THE_AGENT, "controller": OF_THE_CONTROLLER}

@@ -15,9 +15,9 @@ import yaml
 
 from tests.chart.chart import ROOT, Chart, ChartError, Document, Manifests
 from tests.chart.promtool import promtool
+from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS
+from tokenbucket.controller.metrics import OF_THE_CONTROLLER
 from tokenbucket.core.planning.reasons import Effect, Reason
-from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS
-from tokenbucket.metrics.controller import OF_THE_CONTROLLER
 
 HERE = Path(__file__).parent
 SERVED = {each.name: set(each.labels) for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_CONTROLLER)}

@@ -1,32 +1,252 @@
-"""The agent's metrics: read from the kernel's maps and from the loop when they are asked for.
+"""The agent's metrics: read from the kernel's maps and from the loop at each scrape.
 
-Imported only where they are to be served: in a standalone agent the libraries take 27 MiB, in a cluster's 1.
+Import this module only to serve metrics, because a standalone agent needs its libraries for nothing else.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from tokenbucket import __version__
 from tokenbucket.agent.options import MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots
-from tokenbucket.core.limits.slot import NO_SLOT
+from tokenbucket.core.api.node_report import PodReport
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotConfig
+from tokenbucket.core.limits.stats import Stats
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import pods_not_programmed
 from tokenbucket.errors import KernelError
-from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS, AgentReading
-from tokenbucket.metrics.measure import registry_of
-from tokenbucket.metrics.server import serving
+from tokenbucket.metrics import (
+    API_REQUESTS,
+    BUILD_INFO,
+    Endpoint,
+    Measure,
+    Sample,
+    registry_of,
+    serving,
+    single,
+)
+
+_LIMIT = ("namespace", "pod", "policy", "direction")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReading:
+    """Values of an agent at one moment. Times are Unix times in seconds, or ``None``."""
+
+    ready: bool
+    enforcement: Mode
+    passes: Mapping[str, int]
+    """Number of reconcile runs by result."""
+    pass_seconds: float
+    passed_at_s: float | None
+    in_force: int
+    findings: Mapping[Reason, int]
+    """Number of limits that are not enforced as declared, by reason."""
+    slots: int = 0
+    unmetered_packets: int = 0
+    pods: Sequence[PodReport] = ()
+    """Limits that are not enforced as declared."""
+    limits: Sequence[tuple[Slot, Stats]] = ()
+    """The slots in use."""
+    reported_at_s: float | None = None
+    api_requests: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """Counts by method and status. Status 0 means no response."""
+
+
+def _reasons(reading: AgentReading) -> Iterator[Sample]:
+    return (((reason.value, reason.effect.value), reading.findings.get(reason, 0)) for reason in Reason)
+
+
+def _modes(reading: AgentReading) -> Iterator[Sample]:
+    return (((mode.value,), mode is reading.enforcement) for mode in Mode)
+
+
+def _not_as_declared(reading: AgentReading) -> Iterator[Sample]:
+    found = {(pod.namespace, pod.name, pod.policy, pod.direction, pod.reason) for pod in reading.pods}
+    return ((labels, 1) for labels in sorted(found))
+
+
+def _per_limit(
+    name: str, meaning: str, value: Callable[[SlotConfig, Stats], float | None]
+) -> Measure[AgentReading]:
+    """Return a metric with one sample for each pod limit that has a value.
+
+    A recreated pod may have two slots for a moment, but Prometheus rejects duplicate samples.
+    """
+
+    def samples(reading: AgentReading) -> Iterator[Sample]:
+        found: dict[tuple[str, ...], float] = {}
+        for slot, stats in reading.limits:
+            key = slot.owner.key
+            if isinstance(key.subject, PodId) and (number := value(slot.config, stats)) is not None:
+                pod = key.subject
+                found[pod.namespace, pod.name, slot.owner.policy, key.direction.value] = number
+        return iter(found.items())
+
+    return Measure(name, meaning, _LIMIT, samples)
+
+
+def _if_delayed(value: Callable[[Stats], float]) -> Callable[[SlotConfig, Stats], float | None]:
+    """Return the value for limits that delay packets, or did so before a change."""
+    return lambda config, stats: value(stats) if config.max_delay_q or stats.delayed_packets else None
+
+
+def _marked(config: SlotConfig, stats: Stats) -> float | None:
+    return stats.marked_packets if config.dscp is not None or stats.marked_packets else None
+
+
+def _forwarded(config: SlotConfig, stats: Stats) -> float | None:
+    forwards = config.observe or config.dscp is not None
+    return stats.forwarded_packets if forwards or stats.forwarded_packets else None
+
+
+OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
+    BUILD_INFO,
+    single(
+        "tokenbucket_agent_ready",
+        "1 if the agent is healthy, has reconciled and, in a cluster, has reported. Like its probe.",
+        lambda reading: reading.ready,
+    ),
+    Measure(
+        "tokenbucket_agent_enforcement",
+        "1 for the enforcement mode of this node, 0 for the other modes.",
+        ("mode",),
+        _modes,
+    ),
+    Measure(
+        "tokenbucket_agent_reconciles_total",
+        "Reconcile runs of the agent, by result: complete, incomplete (retried), failed.",
+        ("result",),
+        lambda reading: (((result,), count) for result, count in reading.passes.items()),
+    ),
+    single(
+        "tokenbucket_agent_reconcile_seconds_total",
+        "Duration of all reconcile runs.",
+        lambda reading: reading.pass_seconds,
+    ),
+    single(
+        "tokenbucket_agent_last_reconcile_timestamp_seconds",
+        "Unix time of the end of the last complete reconcile run. At least one run per minute.",
+        lambda reading: reading.passed_at_s,
+    ),
+    single(
+        "tokenbucket_agent_report_timestamp_seconds",
+        "Unix time at which the TokenBucketNode of the node was last known to be up to date.",
+        lambda reading: reading.reported_at_s,
+    ),
+    single(
+        "tokenbucket_limits_active",
+        "Limits that are attached on this node, one per pod and direction.",
+        lambda reading: reading.in_force,
+    ),
+    Measure(
+        "tokenbucket_limits_not_as_declared",
+        "Limits that are not enforced as declared on this node, by reason and its effect.",
+        ("reason", "effect"),
+        _reasons,
+    ),
+    single(
+        "tokenbucket_slots", "Capacity of this node: maximum number of limits.", lambda reading: reading.slots
+    ),
+    single(
+        "tokenbucket_slots_in_use",
+        "Slots in use on this node, including limits that were attached manually.",
+        lambda reading: len(reading.limits),
+    ),
+    single(
+        "tokenbucket_unmetered_packets_total",
+        "Packets that were not limited because their filter refers to an unused slot.",
+        lambda reading: reading.unmetered_packets,
+    ),
+    API_REQUESTS,
+)
+
+OF_THE_PODS: tuple[Measure[AgentReading], ...] = (
+    _per_limit(
+        "tokenbucket_pod_admitted_bytes_total",
+        "Wire bytes that were admitted: forwarded at once or later, marked, or observed.",
+        lambda _, stats: stats.admitted_bytes,
+    ),
+    _per_limit(
+        "tokenbucket_pod_admitted_packets_total",
+        "Wire packets that were admitted.",
+        lambda _, stats: stats.admitted_packets,
+    ),
+    _per_limit(
+        "tokenbucket_pod_dropped_bytes_total",
+        "Wire bytes that exceeded the limit and were dropped.",
+        lambda _, stats: stats.dropped_bytes,
+    ),
+    _per_limit(
+        "tokenbucket_pod_dropped_packets_total",
+        "Wire packets that exceeded the limit and were dropped.",
+        lambda _, stats: stats.dropped_packets,
+    ),
+    _per_limit(
+        "tokenbucket_pod_delayed_packets_total",
+        "Admitted excess packets of a limit with Delay, including small packets, which leave at once.",
+        _if_delayed(lambda stats: stats.delayed_packets),
+    ),
+    _per_limit(
+        "tokenbucket_pod_delay_seconds_total",
+        "Sum of the delays of all packets.",
+        _if_delayed(lambda stats: stats.delayed_ns / 1e9),
+    ),
+    _per_limit(
+        "tokenbucket_pod_congestion_marked_packets_total",
+        "Delayed packets that got an ECN mark (CE).",
+        _if_delayed(lambda stats: stats.ce_packets),
+    ),
+    _per_limit(
+        "tokenbucket_pod_marked_packets_total",
+        "Admitted excess packets that got the code point of `dscp`.",
+        _marked,
+    ),
+    _per_limit(
+        "tokenbucket_pod_forwarded_packets_total",
+        "Admitted excess packets that were marked or only observed.",
+        _forwarded,
+    ),
+    _per_limit(
+        "tokenbucket_pod_rate_bytes_per_second",
+        "Declared rate in bytes. Utilization is the rate of admitted bytes divided by this value.",
+        lambda config, _: config.bits_per_s / 8 or None,
+    ),
+    _per_limit(
+        "tokenbucket_pod_burst_bytes",
+        "Burst in bytes, declared or computed.",
+        lambda config, _: config.burst_bytes or None,
+    ),
+    _per_limit(
+        "tokenbucket_pod_rate_packets_per_second",
+        "Declared rate in packets.",
+        lambda config, _: config.packets_per_s or None,
+    ),
+    _per_limit(
+        "tokenbucket_pod_burst_packets",
+        "Burst in packets, declared or computed.",
+        lambda config, _: config.burst_packets or None,
+    ),
+    Measure(
+        "tokenbucket_pod_not_as_declared",
+        "1 for each limit of a pod that is not enforced as declared.",
+        (*_LIMIT, "reason"),
+        _not_as_declared,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Exposition:
-    """Where an agent's metrics come from."""
+    """Sources of the metrics."""
 
     pins: Pins
     passes: ReconcileStats
@@ -35,15 +255,14 @@ class Exposition:
     api_requests: Callable[[], Mapping[tuple[str, int], int]] = dict
 
     def serve(self, options: MetricsOptions) -> AbstractContextManager[None]:
-        """Answers for the block."""
+        """Serve metrics for the block."""
         measures = OF_THE_AGENT + (OF_THE_PODS if options.per_pod else ())
-        return serving(options.host, options.port, registry_of(measures, self.read))
+        return serving(Endpoint(options.host, options.port, options.tls), registry_of(measures, self.read))
 
     def read(self) -> AgentReading:
         """Read the current values. Raises KernelError, and LoadError if other programs own the pins."""
         situation = self.passes.situation
         reading = AgentReading(
-            version=__version__,
             ready=self.ready(),
             enforcement=situation.enforcement,
             passes={result.value: count for result, count in self.passes.counts.items()},
@@ -68,8 +287,7 @@ def _with_slots(reading: AgentReading, pins: Pins) -> AgentReading:
         limits = slots.read_with_stats()
         return replace(
             reading,
-            slots=slots.count - 1,  # that of nobody
-            slots_in_use=len(limits),
+            slots=slots.count - 1,  # slot 0 is never in use
             unmetered_packets=slots.stats(NO_SLOT).unmetered_packets,
             limits=limits,
         )

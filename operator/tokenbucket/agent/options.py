@@ -12,6 +12,8 @@ class MetricsOptions:
 
     host: str
     port: int
+    tls: tuple[Path, Path] | None = None
+    """PEM files: the certificate chain and its private key."""
     per_pod: bool = True
 
 

@@ -130,7 +130,7 @@ def _metrics(options: argparse.Namespace) -> MetricsOptions | None:
     if not options.metrics_address:
         return None
     host, port = options.metrics_address
-    return MetricsOptions(host, port, options.pod_metrics)
+    return MetricsOptions(host, port, options.metrics_tls, options.pod_metrics)
 
 
 def _run_in_cluster(options: argparse.Namespace) -> None:

@@ -59,7 +59,9 @@ def run(options: argparse.Namespace) -> ExitCode:
     with ExitStack() as stack:
         if options.metrics_address:
             from tokenbucket.controller.metrics import serve  # noqa: PLC0415
+            from tokenbucket.metrics import Endpoint  # noqa: PLC0415
 
-            stack.enter_context(serve(options.metrics_address, controller))
+            host, port = options.metrics_address
+            stack.enter_context(serve(Endpoint(host, port, options.metrics_tls), controller))
         asyncio.run(controller.run())
     return ExitCode.DONE

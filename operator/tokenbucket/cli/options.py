@@ -48,13 +48,20 @@ def log_options() -> argparse.ArgumentParser:
 
 
 def metrics_options() -> argparse.ArgumentParser:
-    """Return a parser with ``--metrics-address``."""
+    """Return a parser with ``--metrics-address`` and ``--metrics-tls``."""
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument(
         "--metrics-address",
         type=address,
         metavar="HOST:PORT",
         help="serve Prometheus metrics at this address (default: no metrics)",
+    )
+    parent.add_argument(
+        "--metrics-tls",
+        type=Path,
+        nargs=2,
+        metavar=("CERT", "KEY"),
+        help="serve metrics over TLS with these PEM files, which are read again every hour",
     )
     return parent
 

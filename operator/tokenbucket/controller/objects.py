@@ -27,6 +27,12 @@ class PolicyObject:
     """Unix time of the last write in seconds, or 0 if unknown."""
     status: Mapping[str, Any]
 
+    @property
+    def ready_reason(self) -> str:
+        """Return the reason of the condition Ready, or an empty text."""
+        conditions = self.status.get("conditions") or ()
+        return next((item["reason"] for item in conditions if item["type"] == "Ready"), "")
+
 
 @dataclass(frozen=True, slots=True)
 class ReportObject:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
+import subprocess
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hack import metrics_table
@@ -20,10 +26,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.fake_api import FakeApi, list_of
+from tokenbucket import metrics
+from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS, AgentReading
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import answers
 from tokenbucket.apiserver.resources import PODS, Selection
-from tokenbucket.controller import metrics as exposition
+from tokenbucket.controller.metrics import OF_THE_CONTROLLER, ControllerReading, read
+from tokenbucket.controller.objects import PolicyObject, read_policy
 from tokenbucket.controller.run import Controller, ControllerOptions
 from tokenbucket.core.api.node_report import PodReport
 from tokenbucket.core.api.pod import PodId
@@ -32,13 +41,11 @@ from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, Slot
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import ApiError, KernelError
-from tokenbucket.metrics.agent import OF_THE_AGENT, OF_THE_PODS, AgentReading
-from tokenbucket.metrics.controller import OF_THE_CONTROLLER, ControllerReading, PolicyReading
-from tokenbucket.metrics.measure import Measure, registry_of
-from tokenbucket.metrics.server import serving
+from tokenbucket.metrics import Endpoint, Measure, registry_of, serving
 
 HOST = "127.0.0.1"
-READING = AgentReading("1.2.3", True, Mode.ENFORCE, {"complete": 7}, 0.5, 1.7e9, 3, {})
+PATIENCE_S = 30.0
+READING = AgentReading(True, Mode.ENFORCE, {"complete": 7}, 0.5, 1.7e9, 3, {})
 COUNTED = Stats(
     in_window_packets=1,
     idle_packets=2,
@@ -141,7 +148,7 @@ def test_two_slots_of_one_name_are_one_series() -> None:
 
 def test_what_is_limited_by_hand_is_no_pod() -> None:
     """It has a slot, and no series."""
-    found = agent_values(replace(READING, limits=[(slot(DeviceId(0, "eth1")), COUNTED)], slots_in_use=1))
+    found = agent_values(replace(READING, limits=[(slot(DeviceId(0, "eth1")), COUNTED)]))
     assert not [name for name, _ in found if name.startswith("pod_")]
     assert found["slots_in_use", frozenset()] == 1
 
@@ -172,14 +179,21 @@ def test_times_that_have_not_come_have_no_sample() -> None:
     assert "agent_ready" in names
 
 
+def policy(name: str, reason: str = "", **pods: int) -> PolicyObject:
+    """A policy with this reason of its condition Ready, or without a status."""
+    conditions = [{"type": "Accepted", "reason": "Accepted"}, {"type": "Ready", "reason": reason}]
+    status = {"conditions": conditions, "pods": pods} if reason else {}
+    return read_policy({"metadata": {"namespace": "shop", "name": name}, "status": status})
+
+
 def test_the_controller_counts_policies_by_reason() -> None:
     """One without a status yet is counted too."""
     policies = [
-        PolicyReading("shop", "web", "Programmed", {"matched": 2, "programmed": 2}),
-        PolicyReading("shop", "db", "Programmed", {"matched": 1}),
-        PolicyReading("shop", "new", "", {}),
+        policy("web", "Programmed", matched=2, programmed=2),
+        policy("db", "Programmed", matched=1),
+        policy("new"),
     ]
-    reading = ControllerReading("1.2.3", True, policies, 3, 1, {("GET", 0): 4, ("PATCH", 200): 5})
+    reading = ControllerReading(True, policies, 3, 1, {("GET", 0): 4, ("PATCH", 200): 5})
     found = values(generate_latest(registry_of(OF_THE_CONTROLLER, lambda: reading)).decode())
 
     def value(name: str, **labels: str) -> float:
@@ -188,29 +202,22 @@ def test_the_controller_counts_policies_by_reason() -> None:
     assert value("policies", reason="Programmed") == 2
     assert value("policies", reason="Unknown") == 1
     assert value("policy_pods", namespace="shop", policy="web", state="programmed") == 2
+    assert value("policy_pods", namespace="shop", policy="new", state="matched") == 0
     assert (value("agents", ready="true"), value("agents", ready="false")) == (3, 1)
     assert value("api_requests_total", method="GET", code="none") == 4
     assert value("api_requests_total", method="PATCH", code="200") == 5
 
 
-def test_the_controller_tells_what_status_tells(api: FakeApi) -> None:
-    """Of a policy that has one, and of one that has none."""
+def test_the_controller_counts_agents_by_readiness(api: FakeApi) -> None:
+    """And reads all policies of its store."""
     controller = Controller(ControllerOptions("tokenbucket-system", "app=agent"))
-    ready = {"type": "Ready", "status": "False", "reason": "Failed"}
-    status = {
-        "conditions": [{"type": "Accepted", "reason": "Accepted"}, ready],
-        "pods": {"matched": 3, "failed": 1},
-    }
-    controller.stores.policies.put({"metadata": {"namespace": "shop", "name": "web"}, "status": status})
     controller.stores.policies.put({"metadata": {"namespace": "shop", "name": "new"}})
     for name, state in (("one", "True"), ("two", "False")):
         conditions = [{"type": "Ready", "status": state}]
         controller.stores.agents.put({"metadata": {"name": name}, "status": {"conditions": conditions}})
-    found = exposition.read(controller)
+    found = read(controller)
     assert (found.ready, found.ready_agents, found.other_agents) == (False, 1, 1)
-    web, new = found.policies
-    assert (web.reason, web.pods) == ("Failed", {"matched": 3, "programmed": 0, "degraded": 0, "failed": 1})
-    assert (new.reason, set(new.pods.values())) == ("", {0})
+    assert [policy.head.name for policy in found.policies] == ["new"]
 
 
 def test_answers_of_the_api_are_counted(api: FakeApi) -> None:
@@ -235,16 +242,33 @@ def test_answers_of_the_api_are_counted(api: FakeApi) -> None:
     assert Counter(answers.counts()) - before == {("GET", 200): 1, ("GET", 403): 1, ("GET", 0): 1}
 
 
-def served(registry: CollectorRegistry, paths: Iterable[str] = ("/metrics",), **headers: str) -> list[str]:
-    """Texts of these paths."""
-    with socket.create_server((HOST, 0)) as free:
-        port = free.getsockname()[1]
-    found = []
-    with serving(HOST, port, registry):
-        for path in paths:
-            request = urllib.request.Request(f"http://{HOST}:{port}{path}", headers=headers)
-            with urllib.request.urlopen(request) as response:
-                found.append(response.read().decode())
+def free_port(host: str = HOST) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as free:
+        return free.getsockname()[1]
+
+
+def fetch(url: str, context: ssl.SSLContext | None = None, **headers: str) -> str:
+    """Return the text at a URL, once something listens there."""
+    request = urllib.request.Request(url, headers=headers)
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S, context=context) as response:
+                return response.read().decode()
+        except urllib.error.HTTPError:
+            raise
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def served(registry: CollectorRegistry, times: int = 1, **headers: str) -> list[str]:
+    """Texts of so many scrapes."""
+    port = free_port()
+    with serving(Endpoint(HOST, port), registry):
+        found = [fetch(f"http://{HOST}:{port}/metrics", **headers) for _ in range(times)]
     with pytest.raises(OSError, match="refused"), socket.create_connection((HOST, port)):
         pass
     return found
@@ -252,7 +276,7 @@ def served(registry: CollectorRegistry, paths: Iterable[str] = ("/metrics",), **
 
 def test_it_is_served_for_the_block_and_not_longer() -> None:
     """Each time anew, with what the process itself takes."""
-    texts = served(registry_of(OF_THE_AGENT, lambda: READING), ["/metrics", "/metrics"])
+    texts = served(registry_of(OF_THE_AGENT, lambda: READING), times=2)
     assert all(values(text)["limits_active", frozenset()] == 3 for text in texts)
     assert values(texts[0])["process_resident_memory_bytes", frozenset()] > 0
 
@@ -277,6 +301,99 @@ def test_what_cannot_be_read_is_an_error_and_not_a_zero() -> None:
         served(registry)
     assert caught.value.code == 500
     assert "tb_stats[7]" in caught.value.read().decode()
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "[::1]"])
+def test_an_empty_host_means_all_addresses_of_both_families(client: str) -> None:
+    """A pod's network has one of them, or both."""
+    port = free_port("::")
+    with serving(Endpoint("", port), registry_of(OF_THE_AGENT, lambda: READING)):
+        assert "tokenbucket_agent_ready" in fetch(f"http://{client}:{port}/metrics")
+
+
+def test_an_address_of_ipv6_can_be_served() -> None:
+    """And that address alone."""
+    port = free_port("::1")
+    with serving(Endpoint("::1", port), registry_of(OF_THE_AGENT, lambda: READING)):
+        assert "tokenbucket_agent_ready" in fetch(f"http://[::1]:{port}/metrics")
+        with pytest.raises(OSError, match="refused"), socket.create_connection((HOST, port)):
+            pass
+
+
+def test_scrapes_read_one_after_the_other() -> None:
+    """Each takes memory for all pods, and several clients may ask at once."""
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def read() -> AgentReading:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)  # so that another would begin meanwhile
+        with lock:
+            running -= 1
+        return READING
+
+    port = free_port()
+    with serving(Endpoint(HOST, port), registry_of(OF_THE_AGENT, read)), ThreadPoolExecutor(4) as clients:
+        texts = list(clients.map(fetch, [f"http://{HOST}:{port}/metrics"] * 8))
+    assert len(texts) == 8
+    assert most == 1
+
+
+def test_an_address_that_is_taken_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Limits do not depend on it: the agent goes on, and says so."""
+    monkeypatch.setattr(metrics, "_RETRY_S", 0.01)
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        block = serving(Endpoint(HOST, port), registry_of(OF_THE_AGENT, lambda: READING))
+        block.__enter__()
+        wait_for(lambda: "metrics not served" in caplog.text)
+    assert "tokenbucket_agent_ready" in fetch(f"http://{HOST}:{port}/metrics")
+    block.__exit__(None, None, None)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def issue(folder: Path, name: str) -> ssl.SSLContext:
+    """Write a new certificate of localhost, and return what a client needs to trust it and no other."""
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*request, *files, *subject], check=True, capture_output=True)
+    return ssl.create_default_context(cafile=str(folder / "cert.pem"))
+
+
+def test_metrics_are_encrypted_with_the_certificate_that_is_there_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An issuer replaces it before it expires, and does not restart agents."""
+    monkeypatch.setattr(metrics, "_RENEW_S", 0.01)
+    first, port = issue(tmp_path, "first"), free_port()
+    endpoint = Endpoint(HOST, port, (tmp_path / "cert.pem", tmp_path / "key.pem"))
+    url = f"https://localhost:{port}/metrics"
+    with serving(endpoint, registry_of(OF_THE_AGENT, lambda: READING)):
+        assert "tokenbucket_agent_ready" in fetch(url, first)
+        with socket.create_connection((HOST, port)):  # one that never says hello holds up no other
+            assert "tokenbucket_agent_ready" in fetch(url, first)
+        second = issue(tmp_path, "second")
+
+        def trusted() -> bool:
+            try:
+                return "tokenbucket_agent_ready" in fetch(url, second)
+            except urllib.error.URLError as error:
+                assert isinstance(error.reason, ssl.SSLError)
+                return False
+
+        wait_for(trusted)
 
 
 @pytest.mark.parametrize("measure", EVERY.values(), ids=EVERY)

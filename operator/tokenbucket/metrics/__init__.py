@@ -1,1 +1,0 @@
-"""Metrics for Prometheus: what each is called, and how it is answered."""
