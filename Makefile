@@ -50,7 +50,7 @@ lint: setup ## check format, types, layers, spelling and wording
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 	$(VENV)/bin/mypy
 	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/codespell $(CODE) operator/bpf docs *.md
+	$(VENV)/bin/codespell $(CODE) operator/bpf docs charts crds *.md
 	$(PYTHON) hack/wording.py
 	$(VENV)/bin/zizmor --offline --quiet --no-progress --min-severity=medium .github
 

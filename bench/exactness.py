@@ -138,7 +138,7 @@ class Route:
         (self._slot,) = self._slots.read()
 
     def _connect(self) -> None:
-        """Two veths, with neighbours that need no discovery."""
+        """Two veths, with neighbors that need no discovery."""
         node, client, pod = self.node.name, self.client, self.pod
         lab.ip(f"link add up0 address 02:00:00:00:00:01 type veth peer name eth0 netns {client}", node)
         lab.ip(f"link add pod0 address 02:00:00:00:00:02 type veth peer name eth0 netns {pod}", node)

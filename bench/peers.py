@@ -169,7 +169,7 @@ class Bench:
 
     @contextlib.contextmanager
     def round_trip(self, milliseconds: float) -> Iterator[None]:
-        """What comes back, acknowledgements here, takes so long."""
+        """What comes back, acknowledgments here, takes so long."""
         if not milliseconds:
             yield
             return

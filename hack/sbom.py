@@ -31,7 +31,7 @@ class Package:
     version: str
     place: str = ""
     qualifiers: str = ""
-    licence: str = _UNKNOWN
+    license_id: str = _UNKNOWN
     origin: str = ""
 
     @property
@@ -66,10 +66,10 @@ def python_packages(folder: Path) -> Iterator[Package]:
     """The packages installed in a ``site-packages``."""
     for found in distributions(path=[str(folder)]):
         name = re.sub(r"[-_.]+", "-", found.name).lower()
-        yield Package("pypi", name, found.version, licence=_licence(found))
+        yield Package("pypi", name, found.version, license_id=_license(found))
 
 
-def _licence(package: Distribution) -> str:
+def _license(package: Distribution) -> str:
     """The SPDX expression that the package declares; older metadata has free text instead."""
     expressions = package.metadata.get_all("License-Expression") or [_UNKNOWN]
     return str(expressions[0])
@@ -105,21 +105,21 @@ def _entry(package: Package) -> Document:
         "referenceLocator": package.url,
     }
     return {
-        **_described(package.identity, package.name, package.licence),
+        **_described(package.identity, package.name, package.license_id),
         "versionInfo": package.version,
         **({"sourceInfo": package.origin} if package.origin else {}),
         "externalRefs": [purl],
     }
 
 
-def _described(identity: str, name: str, licence: str = _UNKNOWN, purpose: str = "LIBRARY") -> Document:
+def _described(identity: str, name: str, license_id: str = _UNKNOWN, purpose: str = "LIBRARY") -> Document:
     return {
         "SPDXID": identity,
         "name": name,
         "downloadLocation": _UNKNOWN,
         "filesAnalyzed": False,
         "licenseConcluded": _UNKNOWN,
-        "licenseDeclared": licence,
+        "licenseDeclared": license_id,
         "copyrightText": _UNKNOWN,
         "primaryPackagePurpose": purpose,
     }

@@ -6,7 +6,7 @@
  *	departs = backlog + min(cost, burst)    the time at which the packet conforms (gcra.h)
  *
  * max_delay limits the backlog ahead of a packet, not the packet's own cost, so a GSO packet passes an empty
- * bucket at any rate. Small packets (acknowledgements, SYN, DNS, ping) are charged and never wait, so that
+ * bucket at any rate. Small packets (acknowledgments, SYN, DNS, ping) are charged and never wait, so that
  * the peer of a bulk transfer gets its answers at once. tb_max_backlog (bucket.h) has the limits of both.
  */
 #ifndef TB_DELAY_H

@@ -10,7 +10,7 @@
  * aligned to cache lines: on 6.18 an array's values start at 56 modulo 64.
  *
  * hack/layout.py generates tokenbucket/layout.py from this file ("make generate"). A changed struct needs a
- * new TB_LAYOUT_VERSION, unless an unused field gets a meaning for which 0 keeps the old behaviour.
+ * new TB_LAYOUT_VERSION, unless an unused field gets a meaning for which 0 keeps the old behavior.
  */
 #ifndef TB_LAYOUT_H
 #define TB_LAYOUT_H

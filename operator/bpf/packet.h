@@ -159,10 +159,10 @@ static __always_inline struct tb_packet tb_ingress_packet(struct __sk_buff *skb)
 }
 
 /*
- * Whether the packet is ARP or IPv6 neighbour discovery, which every other packet depends on. A hop limit
+ * Whether the packet is ARP or IPv6 neighbor discovery, which every other packet depends on. A hop limit
  * below 255 shows that the packet comes from another link, and is not valid (RFC 4861, 7.1).
  */
-static __always_inline int tb_is_neighbour_discovery(struct __sk_buff *skb)
+static __always_inline int tb_is_neighbor_discovery(struct __sk_buff *skb)
 {
 	__u8 type;
 

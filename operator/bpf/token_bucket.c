@@ -19,7 +19,7 @@ enum {
 };
 
 /*
- * The reserve is for small packets that the node sends (probes of the kubelet) and for neighbour discovery,
+ * The reserve is for small packets that the node sends (probes of the kubelet) and for neighbor discovery,
  * which must survive a flood. The bucket is charged too, so that the total stays at the rate.
  */
 static __always_inline int tb_take_reserve(const struct tb_ctx *ctx)
@@ -29,7 +29,7 @@ static __always_inline int tb_take_reserve(const struct tb_ctx *ctx)
 	__u64 bytes = ctx->packet.wire_bytes;
 
 	if (!config->reserve_scale || bytes > TB_RESERVE_MAX ||
-	    (!of_the_node && !tb_is_neighbour_discovery(ctx->skb)))
+	    (!of_the_node && !tb_is_neighbor_discovery(ctx->skb)))
 		return 0;
 	if (tb_take(&ctx->meters->reserve_tat, ctx->now, tb_bytes_cost(bytes, config->reserve_scale),
 		    config->reserve_burst_q) >= TB_TOO_FAST)
@@ -41,7 +41,7 @@ static __always_inline int tb_take_reserve(const struct tb_ctx *ctx)
 	return 1;
 }
 
-/* Mark changes the code point of excess packets (two-colour marking), and does not charge them. */
+/* Mark changes the code point of excess packets (two-color marking), and does not charge them. */
 static __always_inline int tb_handle_excess(const struct tb_ctx *ctx)
 {
 	__u64 flags = ctx->config->flags;

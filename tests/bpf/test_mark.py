@@ -40,7 +40,7 @@ def exceeding(machine: Machine, packet: bytes, dscp: int) -> bytes:
     machine.fill(NOW_NS)
     machine.packet = packet
     assert machine.offer(NOW_NS)
-    assert machine.left == packet, "what conforms keeps its colour"
+    assert machine.left == packet, "what conforms keeps its color"
     assert machine.offer(NOW_NS)
     return machine.left
 

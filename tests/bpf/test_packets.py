@@ -110,14 +110,14 @@ SOLICITATION = solicitation(255)
 
 
 @pytest.mark.parametrize("packet", [ARP, SOLICITATION], ids=["ARP", "ND"])
-def test_neighbour_discovery_survives_a_flood(machine: Machine, packet: bytes) -> None:
+def test_neighbor_discovery_survives_a_flood(machine: Machine, packet: bytes) -> None:
     """It passes an empty bucket, within the reserve and no more."""
     empty(machine, reserve_packets=3)
     machine.packet = packet
     assert [machine.offer(NOW_NS) for _ in range(5)] == [True] * 3 + [False] * 2
 
 
-def test_neighbour_discovery_from_another_link_has_no_part_in_the_reserve(machine: Machine) -> None:
+def test_neighbor_discovery_from_another_link_has_no_part_in_the_reserve(machine: Machine) -> None:
     """Anybody could send it (RFC 4861, 7.1)."""
     empty(machine, reserve_packets=3)
     machine.packet = solicitation(254)
@@ -132,7 +132,7 @@ def test_bulk_has_no_part_in_the_reserve(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("rate", [Rate(None, 100), Rate(None, 1), Rate(10**9, 1000), Rate(8000)], ids=str)
-def test_a_flood_of_neighbour_discovery_never_gets_past_a_tenth_of_the_rate(
+def test_a_flood_of_neighbor_discovery_never_gets_past_a_tenth_of_the_rate(
     machine: Machine, rate: Rate
 ) -> None:
     """Nor does the bucket's debt grow without end, until it reads as the past, which is a full bucket."""

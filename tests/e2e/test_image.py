@@ -101,7 +101,7 @@ def test_there_is_nothing_to_build_or_install_with(image: Unpacked) -> None:
 
 
 def test_there_is_no_documentation_and_no_cache(image: Unpacked) -> None:
-    """Of what Debian brings along only the licences stay."""
+    """Of what Debian brings along only the licenses stay."""
     names = ("share/man", "share/info", "share/locale", "../var/cache", "../var/lib/apt/lists", "../var/log")
     rest = [path for name in names for path in (image.root / "usr" / name).glob("*")]
     documents = [path for path in (image.root / "usr/share/doc").rglob("*") if path.is_file()]

@@ -20,7 +20,7 @@ LIMIT = {"rate": {"bits": "5M"}, "burst": {"bytes": "64Ki"}, "exceedAction": "Dr
 
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
-    """On each node a pod that will be limited, a neighbour, and a client."""
+    """On each node a pod that will be limited, a neighbor, and a client."""
     with release.admin.fresh_namespace("shop") as here:
         for node in nodes:
             here.apply(
@@ -54,7 +54,7 @@ def arrives(here: Kubectl, client: str, target: str, *, version: int = 4, offere
     return udp(here, client, target, offered, version=version).bits_per_s
 
 
-def test_selected_pods_are_limited_and_their_neighbours_are_not(shop: Kubectl, nodes: list[str]) -> None:
+def test_selected_pods_are_limited_and_their_neighbors_are_not(shop: Kubectl, nodes: list[str]) -> None:
     """Within 5 %, on every node, from the same node and from another, over IPv4 and IPv6."""
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", len(nodes))

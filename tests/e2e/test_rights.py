@@ -239,7 +239,7 @@ def write_report(kubectl: Kubectl, node: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
+class Neighbors:
     """Two namespaces with a pod each. Of the first a user may write the policies."""
 
     mine: Kubectl
@@ -247,7 +247,7 @@ class Neighbours:
 
 
 @pytest.fixture
-def neighbours(release: Release, nodes: list[str]) -> Iterator[Neighbours]:
+def neighbors(release: Release, nodes: list[str]) -> Iterator[Neighbors]:
     rights = {"apiGroups": [OURS], "resources": ["tokenbucketpolicies"], "verbs": ["*"]}
     meta = {"name": "policies"}
     role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": meta, "rules": [rights]}
@@ -266,12 +266,12 @@ def neighbours(release: Release, nodes: list[str]) -> Iterator[Neighbours]:
         theirs.apply(server("web", nodes[0]), pod("client", nodes[-1], {"app": "client"}))
         for each in (mine, theirs):
             each.wait("condition=Ready", "pod", "--all", timeout_s=120)
-        yield Neighbours(mine, theirs)
+        yield Neighbors(mine, theirs)
 
 
-def test_a_user_of_a_namespace_limits_the_pods_there_and_no_others(neighbours: Neighbours) -> None:
+def test_a_user_of_a_namespace_limits_the_pods_there_and_no_others(neighbors: Neighbors) -> None:
     """Of two pods with the same name and labels on the same node. What is refused names the namespace."""
-    mine, theirs = neighbours.mine, neighbours.theirs
+    mine, theirs = neighbors.mine, neighbors.theirs
     document = json.dumps(policy("web", "web", ingress=LIMIT, priority=1000))
     mine.run("apply", f"--as={USER}", "--filename=-", stdin=document)
     wait_ready(mine, "web", 1)

@@ -202,10 +202,10 @@ def acquaint(*pods: Pod) -> None:
             if other is not pod:
                 send(pod, other, 1)
     for netns in (None, *(pod.netns for pod in pods)):
-        for entry in json.loads(ip("-json", "neighbour", "show", netns=netns)):
+        for entry in json.loads(ip("-json", "neighbor", "show", netns=netns)):
             if "lladdr" in entry:
                 words = (entry["dst"], "lladdr", entry["lladdr"], "dev", entry["dev"], "nud", "permanent")
-                ip("neighbour", "replace", *words, netns=netns)
+                ip("neighbor", "replace", *words, netns=netns)
 
 
 def received(pod: Pod) -> int:

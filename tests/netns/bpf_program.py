@@ -55,10 +55,10 @@ def _instruction(
 
 def _load(instructions: bytes, name: str = "", kind: int = _SCHED_CLS) -> int:
     code = ctypes.create_string_buffer(instructions, len(instructions))
-    licence = ctypes.create_string_buffer(b"GPL")
+    gpl = ctypes.create_string_buffer(b"GPL")
     attributes = struct.pack(
         "=IIQQIIQII16s",
-        *(kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence)),
+        *(kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(gpl)),
         *(0, 0, 0, 0, 0, name.encode()),
     )
     return _bpf(_PROG_LOAD, attributes)

@@ -77,7 +77,7 @@ def test_egress_is_limited_at_the_other_hook(lab: Lab, agent: Agent, client: Pod
 @pytest.mark.parametrize("address", ["10.2.1.2/24", "fd02::2/64"])
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
 def test_what_exceeds_is_marked(lab: Lab, agent: Agent, client: Pod, address: str, direction: str) -> None:
-    """Two colours: the burst arrives as it was sent, the rest with the code point; nothing is lost."""
+    """Two colors: the burst arrives as it was sent, the rest with the code point; nothing is lost."""
     web = lab.pod("web", [address])
     acquaint(client, web)
     limit = {"rate": {"packets": 1}, "burst": {"packets": 10}, "exceedAction": "Mark", "dscp": 10}

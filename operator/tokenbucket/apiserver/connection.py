@@ -107,7 +107,7 @@ def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aio
     """
     token = _TokenFile(_TOKEN) if not info.token and not info.certificate_data and _TOKEN.exists() else None
 
-    async def authorised(
+    async def authorized(
         request: aiohttp.ClientRequest, handler: ClientHandlerType
     ) -> aiohttp.ClientResponse:
         if not token:
@@ -137,7 +137,7 @@ def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aio
         base_url=info.server,
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
         headers={**info.as_http_headers(), "User-Agent": f"tokenbucket/{__version__}"},
-        middlewares=(authorised, from_cache, _counted),
+        middlewares=(authorized, from_cache, _counted),
     )
 
 

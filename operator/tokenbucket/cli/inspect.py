@@ -142,14 +142,14 @@ def _packet_meter(config: SlotConfig, tat: int, now_q: int) -> list[str]:
 def _meter(name: str, limits: str, tokens: str, packet: str, state: tuple[int, int, int, int]) -> list[str]:
     tat, now_q, cost_q, burst_q = state
     case = gcra.case_of(tat, now_q, cost_q, burst_q)
-    colour = "red (exceeds)" if case is gcra.Case.TOO_FAST else "green (conforms)"
+    color = "red (exceeds)" if case is gcra.Case.TOO_FAST else "green (conforms)"
     left_q = gcra.tokens_q(tat, now_q, burst_q)
     return [
         "",
         f"{name} meter",
         f"  global registers   {limits}",
         f"  flow register      tat = {tat} quanta, now {_ahead(tat, now_q)}; tokens {tokens}",
-        f"  colour             {colour}, for {packet} at this moment",
+        f"  color              {color}, for {packet} at this moment",
         f"  condition 1        tat <= now - cost        {left_q >= min(cost_q, burst_q)}   (not too fast)",
         f"  condition 2        tat >= now - burst       {case is not gcra.Case.IDLE}   (not idle)",
     ]

@@ -99,12 +99,12 @@ class Connection:
     def get(self, kind: int, body: bytes, subject: str) -> Message:
         """Return the answer to a request for one object. Raises KernelError if the object does not exist."""
         with kernel_errors("get", subject):
-            # No NLM_F_ACK: pyroute2 stops at the answer, and would never discard the acknowledgement.
+            # No NLM_F_ACK: pyroute2 stops at the answer, and would never discard the acknowledgment.
             (message,) = self._route.nlm_request(Request(kind, 0, body), kind, uapi.NLM_F_REQUEST)
         return message  # type: ignore[no-any-return] # pyroute2 has no types
 
     def change(self, kind: int, flags: int, body: bytes, subject: str) -> None:
-        """Send a request for a change and wait for its acknowledgement. Raises KernelError."""
+        """Send a request for a change and wait for its acknowledgment. Raises KernelError."""
         with kernel_errors("change", subject):
             self._route.nlm_request(Request(kind, 0, body), kind, uapi.NLM_F_REQUEST | uapi.NLM_F_ACK | flags)
 

@@ -55,15 +55,15 @@ def test_nothing_is_published_before_the_tests_have_passed() -> None:
     }
 
 
-def test_each_c_file_says_its_licence_first() -> None:
-    """The kernel's part has another licence than the rest, so each of its files must say so."""
+def test_each_c_file_says_its_license_first() -> None:
+    """The kernel's part has another license than the rest, so each of its files must say so."""
     files = sorted((ROOT / "operator" / "bpf").glob("*.[ch]"))
     assert files
     assert [path.name for path in files if SPDX not in path.read_text().splitlines()[0]] == []
 
 
-def test_licences_are_there_in_full() -> None:
-    """Each licence that a file names is in the repository."""
+def test_licenses_are_there_in_full() -> None:
+    """Each license that a file names is in the repository."""
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     kernel_side = (ROOT / "operator" / "bpf" / "LICENSE").read_text()
     assert "GNU GENERAL PUBLIC LICENSE" in kernel_side
