@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
@@ -92,17 +92,21 @@ sys.exit(cli.main())
 class Agent:
     """The agent's process, its folder of manifests and its log."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, declare: Callable[[str, Sequence[object]], None] | None = None) -> None:
         self.folder = folder / "manifests"
         self.folder.mkdir()
         self.log_file = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix: tuple[str, ...] = ()
         """What the command begins with."""
+        self._declare = declare
+        """Takes the name and the documents of each file that is written."""
 
     def write(self, name: str, *documents: object) -> None:
         """Writes one file of the folder, as an editor does: a new one in the place of the old."""
         text = documents[0] if isinstance(documents[0], str) else yaml.safe_dump_all(documents)
+        if self._declare:
+            self._declare(name, documents)
         hidden = self.folder / f".{name}.new"
         hidden.write_text(text)
         hidden.rename(self.folder / name)
@@ -131,11 +135,14 @@ class Agent:
         """All it has said."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of its log with that event. The last one may not be whole yet."""
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of its log. The last one may not be whole yet."""
         whole = (line for line in self.log().splitlines(keepends=True) if line.endswith("\n"))
-        lines = [json.loads(line) for line in whole if line.startswith("{")]
-        return [line for line in lines if line["event"] == name]
+        return [json.loads(line) for line in whole if line.startswith("{")]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The lines of its log with that event."""
+        return [line for line in self.lines() if line["event"] == name]
 
 
 def wait(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "") -> Any:

@@ -12,6 +12,7 @@ from tests.isolation import private_namespaces
 from tests.netns import bpf_program
 from tests.netns.agent import Agent, clean
 from tests.netns.lab import Lab
+from tests.netns.recorder import Recorder
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.monitor import Monitor
@@ -34,13 +35,24 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def agent(lab: Lab, tmp_path: Path) -> Iterator[Agent]:
-    """An agent that is not started yet."""
-    agent = Agent(tmp_path)
+def recorder(lab: Lab) -> Iterator[Recorder]:
+    """Samples of all pods of the lab, for as long as the test runs."""
+    recorder = Recorder(lab.pods)
+    yield recorder
+    recorder.stop()
+
+
+@pytest.fixture
+def agent(recorder: Recorder, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Agent]:
+    """An agent that is not started yet. At the end, no limit that it enforced may have been exceeded."""
+    agent = Agent(tmp_path, recorder.declare)
     yield agent
+    recorder.stop()
     if agent.process:
         agent.stop()
     clean()
+    if not request.node.get_closest_marker("exceeds"):
+        recorder.verify(agent.lines())
 
 
 @pytest.fixture

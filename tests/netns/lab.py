@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import ipaddress
 import json
-import os
 import socket
 import subprocess
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 BRIDGE = "cni0"
 _CLONE_NEWNET = 0x40000000
+Made = TypeVar("Made")
 
 
 def ip(*arguments: str, netns: str | None = None) -> str:
@@ -87,20 +89,19 @@ class Pod:
         ip("address", "add", address, "dev", device, *_nodad(address), netns=self.netns)
 
     def socket(self, family: int, kind: int = socket.SOCK_DGRAM) -> socket.socket:
-        """A socket that lives inside, opened by a thread that goes there."""
-        opened: list[socket.socket] = []
-        thread = threading.Thread(target=lambda: opened.append(self._open(family, kind)))
-        thread.start()
-        thread.join()
-        return opened[0]
+        """A socket that lives inside."""
+        return self.inside(lambda: socket.socket(family, kind))
 
-    def _open(self, family: int, kind: int) -> socket.socket:
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            assert ctypes.CDLL(None).setns(descriptor, _CLONE_NEWNET) == 0
-            return socket.socket(family, kind)
-        finally:
-            os.close(descriptor)
+    def inside(self, make: Callable[[], Made]) -> Made:
+        """Calls a function in a thread that enters the pod's network namespace. Returns its result."""
+
+        def enter() -> Made:
+            with self.path.open() as namespace:
+                assert ctypes.CDLL(None).setns(namespace.fileno(), _CLONE_NEWNET) == 0
+            return make()
+
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(enter).result()
 
     def answers(self) -> bool:
         """Whether a packet from the node reaches the pod's first address, and one from there the node."""

@@ -10,6 +10,7 @@ from tests.clang import clang
 from tests.netns.agent import Agent, acquaint, document, drop, limit_of, policy, send, wait
 from tests.netns.lab import Lab, Pod, tc
 
+pytestmark = pytest.mark.exceeds
 PROGRAM = Path(__file__).parent / "programs" / "redirect_peer.c"
 MANY = 500
 """Packets at once: enough for a look at the counters to be sure."""

@@ -1,0 +1,109 @@
+"""Times in which a limit is declared by the test, attached, and not reported as failed by the agent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tests.observer import Bound
+from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy
+from tokenbucket.core.limits.bucket import bucket_of
+from tokenbucket.core.planning.reasons import Effect, Reason
+
+Line = Mapping[str, Any]
+"""One line of the agent's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A policy that the test has written, or removed (``None``), and the monotonic clock then."""
+
+    time_s: float
+    name: str
+    policy: Policy | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time of the monotonic clock in which a limit must hold."""
+
+    pod: str
+    direction: Direction
+    limit: Limit
+    start_s: float
+    end_s: float
+
+    @property
+    def bound(self) -> Bound:
+        """The bound of the limit. Without fq, Drop replaces Delay and has a deeper default burst."""
+        buckets = [
+            bucket_of(self.limit, Mode.ENFORCE, action_in_force=each)
+            for each in (ExceedAction.DELAY, ExceedAction.DROP)
+        ]
+        return Bound(
+            bytes_per_s=(self.limit.rate.bits_per_s or 0) / 8,
+            burst_bytes=max(each.burst_bytes or 0 for each in buckets),
+            packets_per_s=self.limit.rate.packets_per_s or 0,
+            burst_packets=max(each.burst_packets or 0 for each in buckets),
+        )
+
+
+def spans(log: Iterable[Line], declared: Sequence[Declaration], wall_s: float) -> Iterator[Span]:
+    """Return the spans of all limits. ``wall_s`` is the wall clock when the monotonic clock is zero."""
+    for line, start_s, end_s in _reported(log, wall_s):
+        pod, direction = line["limit"].rpartition("/")[2].split()
+        policies = [each for each in declared if each.name == line["policy"]]
+        earlier = [each.policy for each in policies if each.time_s <= start_s]
+        policy = earlier[-1] if earlier else None
+        limit = policy and policy.limits.get(Direction(direction))
+        if limit and limit.exceed_action is not ExceedAction.MARK:
+            changes = (each.time_s for each in policies if each.time_s > start_s and each.policy != policy)
+            yield Span(pod, Direction(direction), limit, start_s, min((*changes, end_s)))
+
+
+def _reported(log: Iterable[Line], wall_s: float) -> Iterator[tuple[Line, float, float]]:
+    """Follow the log. Return each line that set a limit, and from when to when the limit was enforced."""
+    reports = _Reports()
+    since: dict[str, tuple[Line, float]] = {}
+    for line in log:
+        time_s = datetime.fromisoformat(line["time"]).timestamp() - wall_s
+        reports.add(line)
+        enforced = reports.enforced
+        for key in [key for key, (limit, _) in since.items() if enforced.get(key) is not limit]:
+            yield *since.pop(key), time_s
+        since |= {key: (enforced[key], time_s) for key in enforced.keys() - since.keys()}
+    for limit, start_s in since.values():
+        yield limit, start_s, math.inf
+
+
+@dataclass(slots=True)
+class _Reports:
+    """The limits after some lines of the log."""
+
+    limits: dict[int, Line] = field(default_factory=dict)
+    """By slot."""
+    attached: set[int] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+
+    def add(self, line: Line) -> None:
+        match line["event"]:
+            case "limit set":
+                self.limits[line["slot"]] = line
+            case "attached":
+                self.attached.add(line["slot"])
+            case "limit removed":
+                self.attached.discard(line["slot"])
+            case "limit not enforced as declared" if Reason(line["reason"]).effect is Effect.FAILED:
+                self.failed.add(line["limit"])
+            case "reason no longer applies":
+                self.failed.discard(line["limit"])
+
+    @property
+    def enforced(self) -> dict[str, Line]:
+        limits = (line for slot, line in self.limits.items() if slot in self.attached)
+        return {
+            line["limit"]: line for line in limits if not (line["observes"] or line["limit"] in self.failed)
+        }

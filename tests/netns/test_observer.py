@@ -1,0 +1,37 @@
+"""The observer of the traffic tests, on limits that do not hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.netns.agent import Agent, acquaint, document, drop, policy, send, tokenbucket, wait
+from tests.netns.lab import Lab
+from tests.netns.recorder import Recorder
+
+pytestmark = pytest.mark.exceeds
+
+
+@pytest.mark.parametrize(
+    ("direction", "limit", "unit"),
+    [("ingress", drop(1, 10), "packets"), ("egress", drop(bits="100k", depth="4Ki"), "bytes")],
+    ids=["ingress", "egress"],
+)
+def test_a_limit_that_is_detached_behind_the_agents_back_is_noticed(
+    lab: Lab, agent: Agent, recorder: Recorder, direction: str, limit: dict[str, Any], unit: str
+) -> None:
+    """From counters alone: the agent has reported the limit as enforced."""
+    web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.1.1.2/24"])
+    acquaint(web, other)
+    agent.write("all.yaml", policy("web", app="web", **{direction: limit}), document(web, app="web"))
+    agent.start()
+    wait(lambda: agent.events("attached"), agent.log)
+    source, target = (other, web) if direction == "ingress" else (web, other)
+    assert send(source, target, 50, 1000) < 50
+    agent.stop()
+    tokenbucket("detach", "--all")
+    assert send(source, target, 50, 1000) == 50
+    recorder.stop()
+    with pytest.raises(AssertionError, match=f"web {direction}: .* {unit} above"):
+        recorder.verify(agent.lines())

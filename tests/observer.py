@@ -1,0 +1,161 @@
+"""Bounds on the traffic that arrives, from counters that do not belong to tokenbucket.
+
+The IP layer of the receiving network namespace counts behind every hook: wherever tokenbucket attaches, a
+packet that it drops is not counted. A super-packet counts once, and its headers count once, so the counters
+never exceed the charges of the limit.
+
+Run as a program in a pod, this file prints samples until it is killed. It needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+COUNTERS = tuple(f"/proc/thread-self/net/{name}" for name in ("snmp", "netstat", "snmp6"))
+"""Counters of the IP layer, of the network namespace of the thread that opens them."""
+PERIOD_S = 0.02
+_ETHERNET_BYTES = 14
+_FRAME_BYTES, _SUPER_PACKET_BYTES = 1514, 65_550
+_CLOCK = 1.001
+"""A limit may be this much faster: its clock and its rate are rounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The counters at a moment between two readings of the receiver's clock."""
+
+    after_s: float
+    before_s: float
+    bytes: int
+    packets: int = 0
+    """Without ICMP, which the node sends within its reserve, and without ARP."""
+    segments: int = 0
+    """Of TCP: a sign of super-packets."""
+
+    def __str__(self) -> str:
+        return f"{self.after_s} {self.before_s} {self.bytes} {self.packets} {self.segments} ."
+
+
+def samples_of(record: str) -> list[Sample]:
+    """Return the samples that a program printed. The last line may not be complete yet."""
+    lines = (line.split() for line in record.splitlines() if line.endswith("."))
+    return [Sample(float(after), float(before), *map(int, counts)) for after, before, *counts, _ in lines]
+
+
+def take(counters: Iterable[IO[str]]) -> Sample:
+    """Read the counters, between two readings of the clock."""
+    after_s = time.monotonic()
+    texts = []
+    for file in counters:
+        file.seek(0)
+        texts.append(file.read())
+    before_s = time.monotonic()
+    found = dict(itertools.chain(_pairs(texts[0]), _pairs(texts[1]), map(str.split, texts[2].splitlines())))
+    count = {name: int(value) for name, value in found.items()}
+    received = count["Ip:InReceives"] + count["Ip6InReceives"]
+    size = count["IpExt:InOctets"] + count["Ip6InOctets"] + received * _ETHERNET_BYTES
+    packets = received - count["Icmp:InMsgs"] - count["Icmp6InMsgs"]
+    return Sample(after_s, before_s, size, packets, count["Tcp:InSegs"])
+
+
+def _pairs(text: str) -> Iterable[tuple[str, str]]:
+    """Names and values of a file that has a line of names before each line of values."""
+    lines = [line.split() for line in text.splitlines()]
+    for (prefix, *names), (_, *values) in zip(lines[::2], lines[1::2], strict=True):
+        yield from zip((prefix + name for name in names), values, strict=True)
+
+
+def total(samples: Sequence[Sample]) -> Sample:
+    """Return the sum of samples of several receivers, taken one after the other."""
+    return Sample(
+        min(each.after_s for each in samples),
+        max(each.before_s for each in samples),
+        *(sum(getattr(each, count) for each in samples) for count in ("bytes", "packets", "segments")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most that a limit lets pass. A rate of 0 is no bound."""
+
+    bytes_per_s: float = 0
+    burst_bytes: int = 0
+    packets_per_s: float = 0
+    burst_packets: int = 0
+
+    def exceeded(self, samples: Sequence[Sample]) -> str:
+        """Return the excess in words; empty if no stretch of time has any.
+
+        From the first sample on, the bound is rate x time + burst + one packet. Later stretches also get as
+        much time as the slowest sample took: a machine that stops the observer also stops packets on their
+        way.
+        """
+        if len(samples) < 2:
+            return ""
+        super_packets = samples[-1].segments > samples[0].segments
+        largest = _SUPER_PACKET_BYTES if super_packets else _FRAME_BYTES
+        meters = (
+            ("bytes", _bytes_of, self.bytes_per_s, self.burst_bytes + largest),
+            ("packets", _packets_of, self.packets_per_s, self.burst_packets + 1),
+        )
+        for unit, count, per_s, burst in meters:
+            if per_s and (over := _worst(samples, count, _CLOCK * per_s, burst)) > 0:
+                return f"{over:.0f} {unit} above {per_s:.0f}/s x time + burst + one packet"
+        return ""
+
+
+Count = Callable[[Sample], int]
+
+
+def _bytes_of(sample: Sample) -> int:
+    return sample.bytes
+
+
+def _packets_of(sample: Sample) -> int:
+    return sample.packets
+
+
+def _worst(samples: Sequence[Sample], count: Count, per_s: float, burst: float) -> float:
+    first = samples[0]
+    from_first = max(
+        count(each) - count(first) - per_s * (each.before_s - first.after_s) for each in samples[1:]
+    )
+    slowest_s = max(later.before_s - sooner.after_s for sooner, later in itertools.pairwise(samples))
+    anywhere = most_between(samples, per_s, count) - per_s * slowest_s
+    return max(from_first, anywhere) - burst
+
+
+def most_between(samples: Sequence[Sample], per_s: float, count: Count = _bytes_of) -> float:
+    """Return the most that came between any two samples, less the rate x the longest time between them.
+
+    It shows a gap in a limit, and a burst that is given twice.
+    """
+    most, least = -math.inf, math.inf
+    for each in samples:
+        least = min(least, count(each) - per_s * each.after_s)
+        most = max(most, count(each) - per_s * each.before_s - least)
+    return most
+
+
+def excess(samples: Sequence[Sample], bits_per_s: int, burst: int) -> int:
+    """Return by how many bytes any stretch of time exceeds the rate and one burst."""
+    return round(most_between(samples, _CLOCK * bits_per_s / 8) - burst)
+
+
+def main() -> None:
+    """Print a sample every ``sys.argv[1]`` seconds, for at most ``sys.argv[2]`` seconds."""
+    period_s, end_s = float(sys.argv[1]), time.monotonic() + float(sys.argv[2])
+    counters = [open(name) for name in COUNTERS]  # noqa: PTH123, SIM115
+    while time.monotonic() < end_s:
+        print(take(counters), flush=True)
+        time.sleep(period_s)
+
+
+if __name__ == "__main__":
+    main()
