@@ -17,12 +17,13 @@ The same reasons appear in the condition `Degraded` and in the message of the co
 of a policy, in `status.policies` and `status.pods` of a [TokenBucketNode](node.md), in the log of the agent,
 and in the label `reason` of [metrics](metrics.md).
 
-The agent logs each reason with its limit when the reason appears, and again when the reason ends.
+The agent logs `limit not enforced as declared` when a limit gets a reason,
+and `reason no longer applies` when the reason ends.
 """
 EFFECTS = {
     Effect.PENDING: "Pending: the limit is not enforced yet. No manual action is needed.",
     Effect.DEGRADED: "Degraded: the rate is enforced, but excess packets are dropped instead of delayed.",
-    Effect.FAILED: "Failed: the limit is not enforced on all traffic of the pod. Manual action is needed.",
+    Effect.FAILED: "Failed: some or all traffic of the pod is not limited. Manual action is needed.",
 }
 
 

@@ -94,8 +94,8 @@ _MEANINGS = {
     ExitCode.DONE: "done",
     ExitCode.FAILED: "failed, a retry may succeed",
     ExitCode.INVALID: "wrong usage or an invalid document",
-    ExitCode.UNSUPPORTED: "this machine lacks something, or the program does not load",
-    ExitCode.NOT_FOUND: "no such pod or interface is limited",
+    ExitCode.UNSUPPORTED: "this machine does not meet a requirement, or the program does not load",
+    ExitCode.NOT_FOUND: "the pod or interface has no limit",
 }
 
 

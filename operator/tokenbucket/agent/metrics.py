@@ -112,7 +112,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     BUILD_INFO,
     single(
         "tokenbucket_agent_ready",
-        "1 if the agent is healthy, has reconciled and, in a cluster, has reported. Like its probe.",
+        "1 if the readiness probe succeeds: the agent has reconciled and, in a cluster, has reported.",
         lambda reading: reading.ready,
     ),
     Measure(

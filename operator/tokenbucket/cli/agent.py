@@ -66,17 +66,19 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
         "--enforcement-configmap",
         default="tokenbucket",
         metavar="NAME",
-        help="enforcement ConfigMap in $POD_NAMESPACE: Enforce, Observe or Off (default %(default)s)",
+        help="ConfigMap in $POD_NAMESPACE that sets the enforcement mode (default %(default)s)",
     )
     group.add_argument(
         "--protected-namespace",
         action="append",
         default=[],
         metavar="NAME",
-        help="reject policies here without the label tokenbucket.dev/allow-protected=true; repeatable",
+        help="reject policies in it without the label tokenbucket.dev/allow-protected=true; repeatable",
     )
     group.add_argument(
-        "--readiness-gates", action="store_true", help="set the pod condition of pods with the readiness gate"
+        "--readiness-gates",
+        action="store_true",
+        help="set the condition of pods that list the readiness gate",
     )
     group.add_argument(
         "--remove-taint",

@@ -20,7 +20,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="NAME",
         help="namespace of the release (default $POD_NAMESPACE)",
     )
-    verb.add_argument("--enforcement-configmap", default="tokenbucket", metavar="NAME")
+    verb.add_argument(
+        "--enforcement-configmap",
+        default="tokenbucket",
+        metavar="NAME",
+        help="ConfigMap that sets the enforcement mode (default %(default)s)",
+    )
     verb.add_argument(
         "--timeout",
         type=float,
@@ -40,7 +45,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     if cleaned.unreachable:
         nodes = ", ".join(cleaned.unreachable)
         print(
-            f"tokenbucket: nodes without a response: {nodes}; clean each node with examples/detach.yaml",
+            f"tokenbucket: nodes {nodes}: did not report a cleanup; clean them with examples/detach.yaml",
             file=sys.stderr,
         )
     return ExitCode.DONE

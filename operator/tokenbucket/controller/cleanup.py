@@ -38,7 +38,7 @@ async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[
             "data": {"enforcement": Mode.OFF.value, "cleanup": "true"},
         }
         await client.apply(CONFIG_MAPS, document, _MANAGER)  # also creates a deleted ConfigMap
-        say(f"ConfigMap {namespace}/{switch}: enforcement Off, cleanup true")
+        say(f"ConfigMap {namespace}/{switch}: enforcement is Off, cleanup is requested")
         deadline = time.monotonic() + timeout_s
         said = -1
         while True:

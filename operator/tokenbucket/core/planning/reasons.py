@@ -85,7 +85,7 @@ class Reason(enum.StrEnum):
         "HostNetwork",
         _Spec(
             Effect.FAILED,
-            cause="The pod uses the node's network, so its traffic cannot be separated from the node's.",
+            cause="The pod uses the network of the node, so the agent cannot separate the traffic of both.",
             fix="Exclude the pod from spec.podSelector.",
             needs_slot=False,
         ),
@@ -121,7 +121,7 @@ class Reason(enum.StrEnum):
         _Spec(
             Effect.DEGRADED,
             cause=(
-                "The agent could not add an fq qdisc to the interface, mostly because the kernel has no "
+                "The agent could not add an fq qdisc to the interface, usually because the kernel has no "
                 "fq; the message contains the error. Excess packets are dropped, not delayed."
             ),
             fix="Load or build the kernel module sch_fq. The agent retries every minute.",
