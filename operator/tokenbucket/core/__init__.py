@@ -1,1 +1,1 @@
-"""The pure core: from documents to a plan. Nothing here does input or output."""
+"""Compute plans and reports from documents and observed state, without input and output."""

@@ -1,1 +1,1 @@
-"""Documents and values of the API: policies, pods, the enforcement mode, the report of a node."""
+"""Define and parse the documents of the API: policies, pods, enforcement mode, and node reports."""

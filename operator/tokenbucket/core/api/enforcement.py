@@ -1,4 +1,4 @@
-"""The enforcement mode of a node: the ConfigMap of the release and the node's label, above all policies."""
+"""Compute the enforcement mode of a node from the ConfigMap of the release and the label of the node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EnforcementSetting:
 
 
 _MISSING = EnforcementSetting(
-    problem="ConfigMap: is missing; the previous mode stays, or Enforce for an agent that starts"
+    problem="ConfigMap: is missing; restore it (until then the previous mode stays, or Enforce after a start)"
 )
 
 
@@ -48,13 +48,14 @@ class Enforcement:
     cleanup: bool = False
 
     def update(self, config: EnforcementConfig | None, node: EnforcementSetting | None) -> Enforcement:
-        """Return the enforcement after these readings. ``config`` is None if the ConfigMap is missing, and
-        ``node`` is None if the agent does not know its node.
+        """Return the enforcement after reading both places.
+
+        ``config`` is None if the ConfigMap is missing. ``node`` is None if the agent does not know its node.
         """
         release = self.release
         if config:
             release = config.setting.or_previous(release)
-        elif not self.cleanup:  # during a cleanup the ConfigMap goes with the release
+        elif not self.cleanup:  # during a cleanup, Helm deletes the ConfigMap with the release
             release = _MISSING.or_previous(release)
         return replace(
             self,
@@ -65,17 +66,17 @@ class Enforcement:
 
     @property
     def mode(self) -> Mode:
-        """The mode of the node: the label's or, if it sets none, the ConfigMap's."""
+        """Return the mode of the node. The label takes precedence over the ConfigMap."""
         return self.node.mode or self.release.mode or Mode.ENFORCE
 
     @property
     def decided_by(self) -> str:
-        """The place that sets the mode."""
+        """Return the place that sets the mode."""
         return "the node's label" if self.node.mode else "the ConfigMap"
 
     @property
     def problem(self) -> str:
-        """Why settings are invalid; empty if both are valid."""
+        """Return why settings are invalid, or an empty text if both are valid."""
         return "; ".join(filter(None, (self.release.problem, self.node.problem)))
 
 

@@ -1,7 +1,7 @@
-"""What one agent reports of its node: the status of a TokenBucketNode.
+"""Read and write the report of an agent: the status of a TokenBucketNode.
 
-Agents and controllers of different versions must understand one another, so reading never fails: what is
-unknown is ignored, and what is missing or of a wrong type has its default.
+Agents and controllers of different versions read the same reports, so parsing never fails. It ignores unknown
+fields, and uses the default for missing fields and for values of a wrong type.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T", int, str, bool)
 
 @dataclass(frozen=True, slots=True)
 class ReasonCount:
-    """How many pods have a reason not to be limited as declared, and one message of theirs."""
+    """The number of pods with one reason, and an example message."""
 
     reason: str
     pods: int
@@ -25,7 +25,7 @@ class ReasonCount:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Another policy that is in force on so many pods for one direction of this one."""
+    """Another policy that has precedence for one direction, and the number of pods."""
 
     policy: str
     direction: str
@@ -34,7 +34,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class PolicyReport:
-    """One policy on one node; counts are pods. See the schema in crds/tokenbucket.yaml for each."""
+    """One policy on one node. Counts are pods. crds/tokenbucket.yaml describes the fields."""
 
     namespace: str
     name: str
@@ -89,7 +89,7 @@ _POD_FIELDS = ("namespace", "name", "policy", "direction", "reason", "message")
 
 
 def to_document(report: NodeReport) -> dict[str, Any]:
-    """Return the status of a TokenBucketNode. Empty texts and lists are left out; numbers are not."""
+    """Return the status of a TokenBucketNode, without empty texts and lists."""
     agent = _without_empty({"version": report.agent_version, "pod": report.agent_pod})
     return _without_empty(
         {
@@ -143,7 +143,7 @@ def _cut(message: str) -> str:
 
 
 def parse_report(document: object) -> NodeReport:
-    """Read a TokenBucketNode of whatever version. Never raises."""
+    """Read a TokenBucketNode of any version. Raises no exception."""
     status = _mapping(_mapping(document).get("status"))
     agent = _mapping(status.get("agent"))
     return NodeReport(

@@ -1,7 +1,7 @@
-"""From documents to policies and pods. Whatever the document, the only exception is SpecError.
+"""Parse documents into policies and pods. Raise only SpecError, for any document.
 
-What the API server's schema lets through is checked here again, so that a policy that was written before a
-change of the schema gets an error of its own and harms no other.
+The parser repeats the checks of the API server's schema. A policy that was stored before a change of the
+schema therefore gets its own error, without an effect on other policies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SET_OPERATORS = {Operator.IN, Operator.NOT_IN}
 
 
 def parse_policy(document: object) -> Policy:
-    """Read a TokenBucketPolicy. Raises SpecError with everything that is wrong."""
+    """Parse a TokenBucketPolicy. Raises SpecError with all problems."""
     fields = Validator()
     top = fields.mapping(document, "", {"apiVersion", "kind", "metadata", "spec", "status"})
     if top.get("apiVersion") != API_VERSION:
@@ -104,7 +104,7 @@ def _requirement(fields: Validator, value: object, path: str) -> list[Requiremen
     _check_key(fields, key, f"{path}.key")
     choices = [operator.value for operator in Operator]
     if given.get("operator") is None:
-        fields.wrong(f"{path}.operator", None, f"is missing; it is one of {', '.join(choices)}")
+        fields.wrong(f"{path}.operator", None, f"is missing; set one of {', '.join(choices)}")
     operator = fields.choice(given.get("operator"), f"{path}.operator", Operator, choices, Operator.EXISTS)
     items = fields.sequence(given.get("values"), f"{path}.values")
     if len(items) > _VALUES:
@@ -123,7 +123,7 @@ def _check_key(fields: Validator, key: str, path: str) -> None:
 
 
 def _label_value(fields: Validator, value: object, path: str) -> str:
-    """Without a value, as in "app:", more pods would be selected than was meant."""
+    """Return a label value. Reject a missing value ("app:"), because ignoring it would select more pods."""
     if value is None:
         fields.wrong(path, None, "has no value; give one, or an empty text")
     text = fields.text(value, path, longest=63)
@@ -138,7 +138,7 @@ def _labels(fields: Validator, value: object, path: str) -> dict[str, str]:
 
 
 def parse_pod(document: object) -> Pod:
-    """Read a Pod, as far as limits need it. Raises SpecError with everything that is wrong."""
+    """Parse the fields of a Pod that limits need. Raises SpecError with all problems."""
     fields = Validator()
     top = fields.mapping(document, "")
     if top.get("kind") != POD:
@@ -186,7 +186,7 @@ def _addresses(fields: Validator, status: Mapping[str, Any]) -> frozenset[IPv4Ad
 
 def _address(value: object) -> IPv4Address | IPv6Address | None:
     try:
-        # A number would be an address too, and a zone means nothing outside its own host.
+        # ip_address() also accepts numbers. A zone is valid only on its own host.
         return ip_address(value) if isinstance(value, str) and "%" not in value else None
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""The limit of one direction, with its bounds. docs/reference/policy.md describes the fields."""
+"""Parse the limit of one direction, and check its bounds. docs/reference/policy.md describes the fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BINARY_SUFFIX = "i"
 
 
 def parse_limit(fields: Validator, value: object, path: str) -> Limit:
-    """Read a limit; problems go to ``fields``."""
+    """Parse a limit. Record problems in ``fields``."""
     known = {"rate", "burst", "perPeer", "exceedAction", "maxDelay", "dscp"}
     given = fields.mapping(value, path, known)
     rate, burst = _rate(fields, given, path), _burst(fields, given, path)
@@ -75,7 +75,7 @@ def _burst(fields: Validator, given: Mapping[str, Any], path: str) -> Burst:
 def _amount(
     fields: Validator, value: object, path: str, bounds: tuple[int, int], *, decimal: bool
 ) -> int | None:
-    """Return a whole amount between two bounds. Bits and packets are decimal: 1M is a million of them."""
+    """Return a whole amount between two bounds. ``decimal`` rejects binary suffixes such as Mi."""
     if value is None:
         return None
     try:

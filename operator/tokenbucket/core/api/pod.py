@@ -1,4 +1,4 @@
-"""A pod, as far as limits need to know it. Parsing is in :mod:`tokenbucket.core.api.parse`."""
+"""Define the fields of a pod that limits need. :mod:`tokenbucket.core.api.parse` parses them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class PodId:
-    """Identity of a pod. ``uid`` tells a pod from its successor of the same name; it is empty
-    in a manifests folder that gives none.
+    """Identity of a pod. ``uid`` distinguishes a pod from its successor with the same name. It is empty if a
+    document in a manifests folder contains none.
     """
 
     namespace: str
@@ -28,12 +28,12 @@ class Pod:
     id: PodId
     labels: Mapping[str, str]
     addresses: frozenset[IPv4Address | IPv6Address]
-    """``status.podIP`` and ``status.podIPs``; empty for a pod that has ended: it owns no address."""
+    """``status.podIP`` and ``status.podIPs``. Empty for a pod that has ended, which owns no address."""
     host_network: bool = False
     ended: bool = False
     waits: bool = False
-    """Whether it names the readiness gate, and is to be told when its limits are in force."""
+    """Whether the pod lists the readiness gate, so that the agent sets its condition."""
     has_overhead: bool = False
-    """Whether its RuntimeClass has one (``spec.overhead``): it may run in a virtual machine, whose runtime
-    puts a qdisc of its own on the pod's interface, and fails where there is one already.
+    """Whether the pod has ``spec.overhead`` from its RuntimeClass, and may run in a virtual machine. Such
+    runtimes add a qdisc to the pod-side interface, and fail if the interface already has one.
     """

@@ -1,7 +1,7 @@
-"""What a TokenBucketPolicy says, as immutable values.
+"""Define the content of a TokenBucketPolicy as immutable values.
 
-Values are as declared: a default that is computed from another field is ``None`` here and is
-filled in by :mod:`tokenbucket.core.limits.bucket`. Parsing is in :mod:`tokenbucket.core.api.parse`.
+The values are as declared. A default that depends on another field is ``None`` here, and
+:mod:`tokenbucket.core.limits.bucket` computes it. :mod:`tokenbucket.core.api.parse` parses policies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Direction(enum.StrEnum):
 
 
 class ExceedAction(enum.StrEnum):
-    """What happens to a packet that exceeds the limit."""
+    """The action on a packet that exceeds the limit."""
 
     DELAY = "Delay"
     DROP = "Drop"
@@ -29,7 +29,7 @@ class ExceedAction(enum.StrEnum):
 
 
 class Mode(enum.StrEnum):
-    """How far a policy goes."""
+    """The mode of a policy, or of a node."""
 
     ENFORCE = "Enforce"
     OBSERVE = "Observe"
@@ -38,7 +38,7 @@ class Mode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Long-term rate. At least one of the two is set in a valid limit."""
+    """The long-term rate. A valid limit sets at least one of the two fields."""
 
     bits_per_s: int | None = None
     packets_per_s: int | None = None
@@ -46,7 +46,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Depth of the bucket, as declared; ``None`` means computed from the rate."""
+    """The declared depth of the bucket. ``None`` means computed from the rate."""
 
     size_bytes: int | None = None
     packets: int | None = None
@@ -54,7 +54,7 @@ class Burst:
 
 @dataclass(frozen=True, slots=True)
 class PerPeer:
-    """A bucket of its own for each remote prefix, under the pod's."""
+    """The bucket of each remote prefix, below the bucket of the pod."""
 
     rate: Rate
     burst: Burst = Burst()
@@ -95,7 +95,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A policy that the schema let through and that cannot be used."""
+    """A policy that the schema accepts and the parser rejects."""
 
     namespace: str
     name: str

@@ -1,4 +1,4 @@
-"""Kubernetes' LabelSelector, as a value."""
+"""Define the LabelSelector of Kubernetes as a value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Requirement:
     values: frozenset[str] = frozenset()
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether labels meet it. A label that is absent is not in any set."""
+        """Return whether labels meet the requirement. A missing label is not in any set."""
         match self.operator:
             case Operator.IN:
                 return labels.get(self.key) in self.values
@@ -39,10 +39,10 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """All requirements must hold; none at all matches everything."""
+    """A list of requirements. An empty list matches all pods."""
 
     requirements: frozenset[Requirement] = frozenset()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether labels meet every requirement."""
+        """Return whether labels meet every requirement."""
         return all(requirement.holds(labels) for requirement in self.requirements)

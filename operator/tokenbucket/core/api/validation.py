@@ -1,4 +1,4 @@
-"""Reads untrusted documents field by field and collects what is wrong, each with its path and the fix."""
+"""Read untrusted documents field by field, and collect problems with path and fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z", re.ASCII)
 
 @dataclass(slots=True)
 class Validator:
-    """One document being read."""
+    """Reads one document, and collects its problems."""
 
     problems: list[Problem] = field(default_factory=list)
 
@@ -26,7 +26,7 @@ class Validator:
         self.problems.append(Problem(path, value, message))
 
     def is_wrong(self, *paths: str) -> bool:
-        """Whether one of these fields, or something in it, was refused."""
+        """Return whether one of these fields, or a field inside it, has a problem."""
         return any(
             problem.field == path or problem.field.startswith((f"{path}.", f"{path}["))
             for problem in self.problems
@@ -34,7 +34,9 @@ class Validator:
         )
 
     def mapping(self, value: object, path: str, allowed: Collection[str] | None = None) -> Mapping[str, Any]:
-        """Return a mapping with text keys; an empty one where it is not. ``allowed`` are the only keys."""
+        """Return a mapping with text keys, or an empty mapping if the value is invalid. ``allowed`` lists the
+        permitted keys.
+        """
         if value is None:
             return {}
         if not isinstance(value, Mapping):
@@ -50,7 +52,7 @@ class Validator:
         return {key: item for key, item in value.items() if isinstance(key, str)}
 
     def sequence(self, value: object, path: str) -> list[Any]:
-        """Return a list; an empty one where it is not."""
+        """Return a list, or an empty list if the value is invalid."""
         if value is None:
             return []
         if not isinstance(value, list):
@@ -59,7 +61,7 @@ class Validator:
         return value
 
     def text(self, value: object, path: str, default: str = "", longest: int = 253) -> str:
-        """Return a text. ``longest`` is in bytes of UTF-8, as the kernel's maps hold them."""
+        """Return a text. ``longest`` is in bytes of UTF-8, as the maps of the kernel store it."""
         if value is None:
             return default
         if not isinstance(value, str) or _size_bytes(value) > longest or "\0" in value:
@@ -68,13 +70,15 @@ class Validator:
         return value
 
     def name(self, value: object, path: str, longest: int = 253) -> str:
-        """Return the name of an object, as Kubernetes allows it."""
+        """Return the name of a Kubernetes object."""
         text = self.text(value, path, longest=longest)
         if value is None:
             self.wrong(path, None, "is missing")
         elif (text and not _NAME.match(text)) or value == "":
             self.wrong(
-                path, value, "must be of lower-case letters, digits, '-' and '.', and begin and end with one"
+                path,
+                value,
+                "must have only lower-case letters, digits, '-' and '.', and no '-' or '.' at its ends",
             )
         return text
 
@@ -90,7 +94,7 @@ class Validator:
     def choice(
         self, value: object, path: str, kind: Callable[[str], T], choices: Collection[str], default: T
     ) -> T:
-        """One of several words."""
+        """Return one of several words."""
         if value is None:
             return default
         if not isinstance(value, str) or value not in choices:
@@ -109,12 +113,12 @@ class Validator:
 def _size_bytes(text: str) -> float:
     try:
         return len(text.encode())
-    except UnicodeEncodeError:  # half a character, as an escape in YAML and JSON can say
+    except UnicodeEncodeError:  # half of a surrogate pair, which an escape in YAML or JSON can produce
         return math.inf
 
 
 def subject_of(kind: str, document: object) -> str:
-    """Return the name that a document gives itself, as far as it can be told."""
+    """Return kind, namespace and name of a document, if it contains valid ones."""
     metadata = document.get("metadata") if isinstance(document, Mapping) else None
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     namespace = metadata.get("namespace") if isinstance(metadata, Mapping) else None

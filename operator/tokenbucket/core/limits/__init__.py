@@ -1,1 +1,1 @@
-"""Arithmetic of a limit: the token bucket, its queue, and the slot that holds it."""
+"""Compute a limit: the token bucket, its queue, and the slot that stores it."""

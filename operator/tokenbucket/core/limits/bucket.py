@@ -1,4 +1,4 @@
-"""What a limit amounts to: every default computed, in numbers and in words."""
+"""Compute the defaults of a limit, and describe the result in words."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _BURST_FLOOR_BYTES = {
     ExceedAction.MARK: 32 * 1024,
     ExceedAction.DROP: 128 * 1024,
 }
-"""A policer needs a deep bucket: TCP that loses packets at once never finds its rate."""
+"""Drop needs a deep bucket: without one, TCP reaches only a fraction of the rate."""
 _BURST_FLOOR_PACKETS = 64
 _BURST_CEILING = (4 * 2**30, 2**24)
-"""In bytes, and in packets: as much as may be declared."""
+"""Maximum burst in bytes and in packets, the same as for a declared burst."""
 _BURST_CEILING_ABOVE_PEERS = (HELD_BYTES // 4, HELD_BYTES // 4 // FULL_SIZE_BYTES)
-"""What the pod's bucket admits at once may all have to wait for the peers'."""
+"""The same for the pod with perPeer and Delay: the buckets of peers can queue the whole burst of the pod."""
 _USUAL_LENGTHS = (32, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class PeerBucket:
-    """The bucket that each peer has. ``None`` is a meter that it does not have."""
+    """The bucket of each peer. ``None`` means that the bucket has no such meter."""
 
     bits_per_s: int | None
     burst_bytes: int | None
@@ -40,7 +40,7 @@ class PeerBucket:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A limit in force. ``None`` is a meter, or a number, that the limit does not have."""
+    """A limit with its defaults. ``None`` means that the limit has no such meter or value."""
 
     bits_per_s: int | None
     burst_bytes: int | None
@@ -54,7 +54,9 @@ class Bucket:
 
 
 def bucket_of(limit: Limit, mode: Mode, *, action_in_force: ExceedAction) -> Bucket:
-    """Return the limit with its defaults. ``action_in_force`` is Drop where Delay cannot be had."""
+    """Return the limit with its defaults. ``action_in_force`` is Drop if the limit declares Delay and the
+    interface cannot delay packets.
+    """
     burst_bytes, burst_packets = _own_bursts(limit, action_in_force)
     return Bucket(
         bits_per_s=limit.rate.bits_per_s,
@@ -96,7 +98,7 @@ def _own_bursts(limit: Limit, action: ExceedAction) -> tuple[int | None, int | N
 def _bursts(
     rate: Rate, burst: Burst, action: ExceedAction, ceiling: tuple[int, int] = _BURST_CEILING
 ) -> tuple[int | None, int | None]:
-    """Bytes and packets that a bucket holds, declared or by default."""
+    """Return the burst in bytes and in packets, declared or computed."""
     time_ns = _BURST_NS[action]
     ceiling_bytes, ceiling_packets = ceiling
     size_bytes = rate.bits_per_s and max(
@@ -109,7 +111,9 @@ def _bursts(
 
 
 def _max_delay_ns(limit: Limit) -> int:
-    """By default long enough for a window of packets at the slower of the pod's rate and a peer's."""
+    """Return the declared or computed maximum delay. The default admits a window of 16 full-size packets at
+    the lower of the rates of the pod and of a peer.
+    """
     rates = [limit.rate.bits_per_s, limit.per_peer.rate.bits_per_s if limit.per_peer else None]
     windows_ns = (_DELAY_PACKETS * FULL_SIZE_BYTES * 8 * _NS_PER_S // rate for rate in rates if rate)
     delay_ns = limit.max_delay_ns or max((_DEFAULT_DELAY_NS, *windows_ns))
@@ -145,7 +149,7 @@ def describe(bucket: Bucket) -> str:
 
 
 def as_declared(limit: Limit, mode: Mode) -> str:
-    """Return a limit in words, with its defaults, as it is where nothing stands against it."""
+    """Return a limit in words with its defaults, for an interface that can delay packets."""
     return describe(bucket_of(limit, mode, action_in_force=action_of(limit)))
 
 
@@ -163,6 +167,6 @@ def _meters(bucket: Bucket | PeerBucket) -> list[str]:
 
 
 def _each(bucket: PeerBucket) -> str:
-    """Such as "per peer", or "per peer (/24, /64)" where that is not what everybody expects."""
+    """Return "per peer", or a text such as "per peer (/24, /64)" if the prefixes are not the default."""
     lengths = (bucket.ipv4_prefix_length, bucket.ipv6_prefix_length)
     return "per peer" if lengths == _USUAL_LENGTHS else "per peer (/{}, /{})".format(*lengths)

@@ -1,7 +1,7 @@
-"""Debts of meters when their rates change.
+"""Rescale the debts of meters when their rates change.
 
-A meter is in debt while its word lies ahead of the clock: Delay charges packets before they leave. A debt
-that takes a minute at a low rate must not delay packets for a minute at a high rate.
+A meter is in debt while its word is in the future, because Delay charges packets before they leave. A debt of
+one minute at a low rate must not delay packets for one minute at a high rate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tokenbucket.core.limits.slot import RateChange
 
 
 class Debts:
-    """Debts of the slots' meters. Remembers each word as it was when its rate was last lowered."""
+    """Rescales debts. Stores the word of each meter at the last decrease of its rate."""
 
     def __init__(self) -> None:
         self._slowed: dict[tuple[int, str], int] = {}
@@ -23,7 +23,7 @@ class Debts:
     ) -> dict[str, int]:
         """Return the words of a slot's meters at their new rates.
 
-        ``words`` are the theoretical arrival times by meter, and ``now_q`` is the word of the present.
+        ``words`` are the theoretical arrival times by meter, and ``now_q`` is the current time as a word.
         """
         rescaled = dict(words)
         for change in changes:

@@ -1,4 +1,4 @@
-"""What a slot of the kernel's maps holds, as immutable values: whose it is, and how it is configured."""
+"""Define the owner and the configuration of a slot as immutable values."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tokenbucket.core.limits.bucket import Bucket, PeerBucket
 from tokenbucket.core.limits.queue_bound import SUPER_BYTES
 
 NO_SLOT = 0
-"""``TB_NO_SLOT`` of ``layout.h``: its counters count packets whose filter names no slot in use."""
+"""``TB_NO_SLOT`` of ``layout.h``. Its counters count packets whose filter refers to no used slot."""
 RESERVE_BITS_PER_S = 10**6
-"""Upper bound of the reserve for the node's own packets; it is otherwise a tenth of the rate."""
+"""Upper bound of the reserve, which is a tenth of the rate."""
 RESERVE_BURST_BYTES = 16 * 1024
 SMALLEST_BYTES = 42
-"""Size of an ARP packet on a veth, which adds no padding."""
+"""Size of an ARP packet on a veth, which does not pad packets."""
 _SUPER_SEGMENTS = 64
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class DeviceId:
-    """An interface limited by hand. An inode of 0 is the namespace of whoever reads."""
+    """An interface that was limited manually. The inode 0 means the namespace of the reader."""
 
     netns_inode: int
     name: str
@@ -38,7 +38,7 @@ Subject = PodId | DeviceId
 
 @dataclass(frozen=True, slots=True)
 class SlotKey:
-    """Identity of a limit: one bucket for each subject and direction, however many interfaces it has."""
+    """Identity of a limit: one bucket per subject and direction, for all interfaces of the subject."""
 
     subject: Subject
     direction: Direction
@@ -49,7 +49,7 @@ class SlotKey:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose slot it is, and which policy says so."""
+    """The owner of a slot, and the policy that declares the limit."""
 
     key: SlotKey
     policy: str = ""
@@ -58,7 +58,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class BucketConfig:
-    """Two meters. A rate of 0 is a meter not in use; bursts are times at the rate, in quanta."""
+    """The two meters of a bucket. A rate of 0 disables a meter. Bursts are times at the rate, in quanta."""
 
     bits_per_s: int = 0
     bytes_burst_q: int = 0
@@ -67,12 +67,12 @@ class BucketConfig:
 
     @property
     def burst_bytes(self) -> int:
-        """Depth of the byte bucket."""
+        """Return the burst in bytes."""
         return gcra.bytes_in(self.bytes_burst_q, self.bits_per_s) if self.bits_per_s else 0
 
     @property
     def burst_packets(self) -> int:
-        """Depth of the packet bucket."""
+        """Return the burst in packets."""
         return gcra.packets_in(self.packets_burst_q, self.packets_per_s) if self.packets_per_s else 0
 
 
@@ -81,11 +81,11 @@ class RateChange:
     """A change of one meter's rate."""
 
     meter: str
-    """The meter's word in ``struct tb_meters``."""
+    """Field of the word in ``struct tb_meters``."""
     scales: tuple[int, int]
-    """Before and after the change."""
+    """Scales before and after the change."""
     max_debt_q: int
-    """The longest debt of the meter after the change, in quanta."""
+    """Largest debt of the meter after the change, in quanta."""
 
 
 Config = TypeVar("Config", bound=BucketConfig)
@@ -98,27 +98,27 @@ class PeerConfig(BucketConfig):
     ipv4_prefix_length: int = 32
     ipv6_prefix_length: int = 64
     is_destination: bool = False
-    """The peer is where a packet goes to; else where it comes from."""
+    """Whether the peer is the destination of a packet. Otherwise it is the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotConfig(BucketConfig):
-    """How a slot is limited."""
+    """The configuration of a slot."""
 
     reserve_bits_per_s: int = 0
     reserve_burst_q: int = 0
     dscp: int | None = None
-    """What exceeds is forwarded with this code point instead of being dropped."""
+    """Code point of forwarded excess packets (Mark)."""
     max_delay_q: int = 0
-    """What exceeds waits for up to so long for its departure time; 0 where it does not wait."""
+    """Maximum delay of excess packets, in quanta; 0 without Delay."""
     observe: bool = False
     node_reserve: bool = False
     per_peer: PeerConfig | None = None
 
     @property
     def longest_debts_q(self) -> tuple[int, int]:
-        """How far ahead of the clock the byte meter and the packet meter may run: small packets behind half
-        as much again as the longest delay, and a super-packet.
+        """Return the largest debts of the byte meter and the packet meter, in quanta: 1.5 times the maximum
+        delay, up to which small packets are admitted, plus one GSO packet.
         """
         ahead_q = self.max_delay_q * 3 // 2
         return (
@@ -155,8 +155,8 @@ def _changes_of_rates(before: SlotConfig, after: SlotConfig) -> tuple[RateChange
 def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> SlotConfig:
     """Return the kernel's configuration of a bucket.
 
-    ``node_reserve`` lets the node's own packets use the reserve: right for pods, wrong for a device,
-    where all that the machine sends is its own.
+    ``node_reserve`` admits packets from the node within the reserve. Set it for ingress of pods only: on a
+    device, every sent packet comes from the node.
     """
     reserve = _reserve_bits_per_s(bucket)
     config = SlotConfig(
@@ -172,8 +172,9 @@ def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> Sl
 
 
 def _reserve_bits_per_s(bucket: Bucket) -> int:
-    """Return a tenth of each rate, of the packet rate in the smallest packets: the reserve is charged to both
-    meters, and must not bring one of them further and further into debt.
+    """Return a tenth of the lowest rate, with the packet rate in packets of the smallest size.
+
+    The reserve is charged to both meters. A larger reserve could increase the debt of a meter without bound.
     """
     rates = [10 * RESERVE_BITS_PER_S]
     if bucket.bits_per_s:

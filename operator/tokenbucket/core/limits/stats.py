@@ -1,4 +1,4 @@
-"""The counters of a slot, and sums of them."""
+"""Define the counters of a slot, and sums of them."""
 
 from __future__ import annotations
 
