@@ -18,6 +18,7 @@ import kopf
 import tokenbucket.agent.cluster
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
+from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.apiserver import client, watch
 from tokenbucket.apiserver.client import Client
@@ -70,15 +71,15 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
     watch.find_server = client.find_server = lambda: info
     # The kernel gives one user 128 watches of folders, and no container runtime is here to be watched.
     tokenbucket.agent.cluster.CniResults = lambda _: fleet_kernel.Silence()
-    source, slots = ClusterSource(options), fleet_kernel.Slots()
-    reporter = Reporter(source)
+    source, slots, stats = ClusterSource(options), fleet_kernel.Slots(), ReconcileStats()
+    reporter = Reporter(source, stats)
     source.start()
     reporter.start()
-    threading.Thread(target=fleet_kernel.loop(source, slots).run, daemon=True).start()
+    threading.Thread(target=fleet_kernel.loop(source, slots, stats).run, daemon=True).start()
     answers: dict[str, Callable[..., object]] = {
-        "reported": lambda: reporter._told is not None,
+        "reported": lambda: reporter._applied_report is not None,
         "written": lambda policy, generation: slots.written.get((policy, generation)),
-        "relist": lambda: asyncio.run(_relist(source, reporter)),
+        "relist": lambda: asyncio.run(_relist(source)),
     }
     try:
         while True:
@@ -88,8 +89,8 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
         os._exit(1)  # the threads of kopf would go on
 
 
-async def _relist(source: ClusterSource, reporter: Reporter) -> None:
-    """What the reporter does every few minutes."""
-    async with Client(reporter._listed) as requests:
-        for each in source.watches:
-            await each.relist(requests)
+async def _relist(source: ClusterSource) -> None:
+    """What the informers do every few minutes."""
+    async with Client(source.informers.listed) as requests:
+        for watch in source.informers.watches:
+            await watch.relist(requests)

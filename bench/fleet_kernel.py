@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.loop import Loop
 from tokenbucket.agent.observer import Observer
+from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import Source
 from tokenbucket.agent.verification import Verifier
@@ -142,13 +143,12 @@ class _Locks:
         yield
 
 
-def loop(source: Source, slots: Slots) -> Loop:
+def loop(source: Source, slots: Slots, stats: ReconcileStats) -> Loop:
     """The agent's loop and reconciler, on a kernel of its own."""
     network = Network()
     executor = Executor(network, slots, _Programs(), filters_on=lambda connection: connection)
     observer = Observer(network, slots, _Programs())
     reconciler = Reconciler(observer, executor, _Locks(), Capabilities(fq=False), Verifier(slots))
     # Settled: there are no pins of earlier builds to be removed.
-    return Loop(
-        source, Silence(), Silence(), None, set(), reconciler, None, "", _verify_at=math.inf, _settled=True
-    )
+    others = (Silence(), Silence(), None, set(), reconciler, None, "")
+    return Loop(source, *others, stats, _verify_at=math.inf, _settled=True)

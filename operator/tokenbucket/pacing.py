@@ -5,6 +5,7 @@ class          limits                             guarantee
 ============== ================================== ====================================================
 Schedule       reconcile runs of the agent        at least ``min_s`` and at most ``max_s`` apart
 Backoffs       attempts after an error            exponential delays that differ between processes
+Worker         reports and statuses               one run for many changes, retried after a failure
 RetryTracker   writes that the API server rejects a rejected object does not block other objects
 WriteThrottle  statuses of a policy               a bounded rate of watch events in the whole cluster
 ============== ================================== ====================================================
@@ -12,6 +13,8 @@ WriteThrottle  statuses of a policy               a bounded rate of watch events
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import enum
 import logging
 import math
@@ -91,6 +94,42 @@ class Backoffs:
         while True:
             yield wait * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
             wait = min(2 * wait, LONGEST_BACKOFF_S)
+
+
+class Worker:
+    """Run work after changes. Many changes cause one run, and a failed run is retried with backoff."""
+
+    def __init__(self, pause_s: Callable[[], float]) -> None:
+        """Create a worker. It waits ``pause_s()`` after a change, to combine further changes with it."""
+        self._pause_s = pause_s
+        self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def trigger(self) -> None:
+        """Request a run. Any thread may call it."""
+        if not self._loop:
+            self._changed.set()
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    def trigger_after(self, seconds: float) -> None:
+        """Request a run later. Call it in the event loop of the worker."""
+        asyncio.get_running_loop().call_later(seconds, self._changed.set)
+
+    async def run(self, work: Callable[[], Awaitable[bool]]) -> None:
+        """Run ``work`` after each change, until it is canceled. ``work`` returns whether it succeeded."""
+        self._loop = asyncio.get_running_loop()
+        backoffs = iter(Backoffs())
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(self._pause_s())
+            self._changed.clear()
+            if await work():
+                backoffs = iter(Backoffs())
+            else:
+                await asyncio.sleep(next(backoffs))
+                self._changed.set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def test_what_is_limited_by_hand_is_no_pod() -> None:
 
 def test_every_reason_is_there_before_it_happens() -> None:
     """An alert on a series that does not exist would never fire, nor be tested."""
-    found = agent_values(replace(READING, findings={Reason.NO_FQ: 3}))
+    found = agent_values(replace(READING, deviations={Reason.NO_FQ: 3}))
     reasons = {
         dict(labels)["reason"]: value
         for (name, labels), value in found.items()

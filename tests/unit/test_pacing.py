@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tokenbucket import pacing
 from tokenbucket.errors import ApiError
 from tokenbucket.pacing import (
     EVENTS_PER_S,
@@ -13,6 +14,7 @@ from tokenbucket.pacing import (
     NextPass,
     RetryTracker,
     Schedule,
+    Worker,
     WriteThrottle,
 )
 
@@ -57,6 +59,68 @@ def test_a_pass_that_left_something_to_do_is_followed_soon(following: NextPass, 
     schedule = idle()
     schedule.started(200.0, following)
     assert schedule.wait(200.0) == pause_s
+
+
+def outcomes(*results: bool, triggers: int) -> int:
+    """The number of runs of a worker whose work has these results, after so many changes at once."""
+
+    async def run() -> int:
+        worker, left, done = Worker(lambda: 0.0), list(results), asyncio.Event()
+        made = 0
+
+        async def work() -> bool:
+            nonlocal made
+            made += 1
+            if len(left) == 1:
+                done.set()
+            return left.pop(0)
+
+        for _ in range(triggers):
+            worker.trigger()
+        task = asyncio.create_task(worker.run(work))
+        await done.wait()
+        for _ in range(10):  # another run would begin by now
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return made
+
+    return asyncio.run(run())
+
+
+def test_many_changes_are_one_run() -> None:
+    """Even those from before the worker runs."""
+    assert outcomes(True, triggers=100) == 1
+
+
+def test_a_failed_run_is_retried_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it succeeds."""
+    monkeypatch.setattr(pacing, "Backoffs", lambda: [0.0, 0.0])
+    assert outcomes(False, False, True, triggers=1) == 3
+
+
+def test_any_thread_can_report_a_change() -> None:
+    """And after the worker has ended nothing happens."""
+    worker, made = Worker(lambda: 0.0), 0
+
+    async def run() -> None:
+        ran = asyncio.Event()
+
+        async def work() -> bool:
+            nonlocal made
+            made += 1
+            ran.set()
+            return True
+
+        task = asyncio.create_task(worker.run(work))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(worker.trigger)
+        await ran.wait()
+        task.cancel()
+
+    asyncio.run(run())
+    worker.trigger()
+    assert made == 1
 
 
 class Writes:

@@ -1,4 +1,4 @@
-"""The agent in a cluster: what should be in force, from the API server and from the CNI result cache."""
+"""The declared state of a node in a cluster, from the API server and from the CNI result cache."""
 
 from __future__ import annotations
 
@@ -8,22 +8,34 @@ import random
 import select
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from tokenbucket.agent.objects import ThisNode, policy_reader, read_node, read_pod, read_switch
 from tokenbucket.agent.options import AgentOptions
-from tokenbucket.agent.source import DesiredInput, Outcome
-from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection
+from tokenbucket.apiserver.informers import Informers
+from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection, metadata_of
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.cni import CniResults
-from tokenbucket.core.api.enforcement import Enforcement, EnforcementConfig
+from tokenbucket.core.api.enforcement import (
+    NODE_LABEL,
+    Enforcement,
+    EnforcementConfig,
+    EnforcementSetting,
+    parse_enforcement_config,
+    parse_setting,
+)
+from tokenbucket.core.api.parse import parse_pod, parse_policy
 from tokenbucket.core.api.pod import Pod
-from tokenbucket.core.api.policy import Mode, Policy, Refused
-from tokenbucket.core.status.node_status import Situation
+from tokenbucket.core.api.policy import Policy, Refused
+from tokenbucket.core.status.node_status import DesiredInput
+from tokenbucket.errors import SpecError
 
 log = logging.getLogger(__name__)
+
+ALLOW_PROTECTED = "tokenbucket.dev/allow-protected"
+NOT_READY_TAINT = "tokenbucket.dev/agent-not-ready"
 
 
 class ClusterSource:
@@ -39,35 +51,28 @@ class ClusterSource:
         self._waker.setblocking(False)
         self.policies: Store[Policy | Refused] = Store(policy_reader(options.protected), self._wake)
         self.pods: Store[Pod] = Store(read_pod, self._wake)
-        self.node: Store[ThisNode] = Store(read_node, self._wake)
+        self._node: Store[ThisNode] = Store(read_node, self._wake)
         self.switch: Store[EnforcementConfig] = Store(read_switch, self._wake)
         self._cni = CniResults(options.cni_results)
         self._poll = select.epoll()
-        for each in (self._wakeup, self._cni):
-            self._poll.register(each, select.EPOLLIN)
+        for readable in (self._wakeup, self._cni):
+            self._poll.register(readable, select.EPOLLIN)
         own_pods = Selection(PODS, f"spec.nodeName={options.node}")
         own_node = Selection(NODES, f"metadata.name={options.node}")
         switch = Selection(CONFIG_MAPS, f"metadata.name={options.switch}")
-        self.watches: tuple[Watch, ...] = (
+        self.informers = Informers(
             Watch(Selection(POLICIES), self.policies),
             Watch(own_pods, self.pods),
-            Watch(own_node, self.node),
+            Watch(own_node, self._node),
             Watch(switch, self.switch, options.namespace),
         )
-        self.situation: Situation | None = None
-        """After the last pass."""
-        self.asked_at = time.monotonic()
-        """When the loop last asked for its wishes."""
+        self.last_polled_at = time.monotonic()
+        """Time of the last snapshot."""
         self._enforcement = Enforcement()
-        self.clean = False
-        self.told: Callable[[], None] = lambda: None
-        """Called after each pass."""
 
     def start(self) -> None:
-        """Begins to watch. Thousands of agents may start at once: they spread out by the start jitter."""
-        delay_s = random.uniform(0, self.options.start_jitter_s)  # noqa: S311 - no secret
-        for watch in self.watches:
-            watch.start(delay_s)
+        """Start to watch after a random delay, because thousands of agents may start at once."""
+        self.informers.start(random.uniform(0, self.options.start_jitter_s))  # noqa: S311 - no secret
 
     def __str__(self) -> str:
         return f"API server, for node {self.options.node}"
@@ -86,21 +91,28 @@ class ClusterSource:
     def reread(self) -> None:
         """Do nothing: the reporter lists the objects again at its own pace."""
 
-    def wishes(self) -> DesiredInput | None:
+    def snapshot(self) -> DesiredInput | None:
         """Return policies, pods and the enforcement mode; ``None`` until all of them have been listed."""
-        self.asked_at = time.monotonic()
-        if not all(watch.store.synced.is_set() for watch in self.watches):
+        self.last_polled_at = time.monotonic()
+        if not self.informers.synced:
             return None
         self._read_enforcement()
-        policies = tuple(each for each in self.policies.values() if isinstance(each, Policy))
-        return DesiredInput(policies, self._pods(), self._enforcement.mode, self._enforcement.cleanup)
+        found = self.policies.values()
+        return DesiredInput(
+            tuple(policy for policy in found if isinstance(policy, Policy)),
+            self._pods(),
+            self._enforcement.mode,
+            self._enforcement.cleanup,
+            tuple(policy for policy in found if isinstance(policy, Refused)),
+            self._enforcement.problem,
+        )
 
     def _read_enforcement(self) -> None:
         """Read the enforcement mode, and log a change of it and each new problem."""
         before = self._enforcement
-        node = self.node.get("", self.options.node)
+        node = self.this_node
         config = self.switch.get(self.options.namespace, self.options.switch)
-        now = self._enforcement = before.update(config, node.word if node else None)
+        now = self._enforcement = before.update(config, node.enforcement if node else None)
         if now.problem and now.problem != before.problem:
             log.error("enforcement setting rejected", extra={"error": now.problem})
         if now.mode is not before.mode:
@@ -108,9 +120,9 @@ class ClusterSource:
             log.warning("enforcement mode changed", extra=fields)
 
     @property
-    def problem(self) -> str:
-        """Why the enforcement settings are invalid; empty if they are valid."""
-        return self._enforcement.problem
+    def this_node(self) -> ThisNode | None:
+        """Return the node of the agent; ``None`` until it has been listed."""
+        return self._node.get("", self.options.node)
 
     def _pods(self) -> tuple[Pod, ...]:
         """Pods, each with the addresses that the container runtime gave it last, if it says so.
@@ -122,38 +134,75 @@ class ClusterSource:
         taken = frozenset().union(*given.values())
         return tuple(replace(pod, addresses=given.get(pod.id, pod.addresses - taken)) for pod in pods)
 
-    def passed(self, wishes: DesiredInput, outcome: Outcome) -> None:
-        """Keep the result of a reconcile run for the reporter."""
-        self.clean = False
-        self._tell(wishes, wishes.enforcement, outcome)
-
-    def cleaned(self, wishes: DesiredInput) -> None:
-        """Nothing of ours is left here: what is declared is off."""
-        self.clean = True
-        fq = self.situation is not None and self.situation.fq
-        self._tell(wishes, Mode.OFF, Outcome(0, True, (), {}, fq))
-
-    def _tell(self, wishes: DesiredInput, enforcement: Mode, outcome: Outcome) -> None:
-        refused = tuple(each for each in self.policies.values() if isinstance(each, Refused))
-        self.situation = Situation(
-            wishes.policies,
-            refused,
-            wishes.pods,
-            enforcement,
-            outcome.findings,
-            outcome.in_force,
-            outcome.fq,
-            self.problem,
-        )
-        self.told()
-
     def close(self) -> None:
         """Stop the watches."""
-        for watch in self.watches:
-            watch.stop()
-        for each in (self._cni, self._poll, self._wakeup, self._waker):
-            each.close()
+        self.informers.stop()
+        for resource in (self._cni, self._poll, self._wakeup, self._waker):
+            resource.close()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it has been woken often enough, or has ended
             self._waker.send(b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class ThisNode:
+    """The agent's own node."""
+
+    name: str
+    uid: str
+    enforcement: EnforcementSetting
+    """The setting of the label, which has precedence over the ConfigMap of the release."""
+    tainted: bool
+
+
+def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], Policy | Refused]:
+    """Return a reader of policies; one in a protected namespace needs a label that allows it."""
+
+    def read(document: Mapping[str, Any]) -> Policy | Refused:
+        metadata = metadata_of(document)
+        namespace = metadata.get("namespace") or ""
+        labels = metadata.get("labels") or {}
+        if namespace in protected and labels.get(ALLOW_PROTECTED) != "true":
+            return _refused(
+                metadata,
+                f"namespace {namespace} is protected; a policy there needs the label {ALLOW_PROTECTED}=true",
+            )
+        try:
+            return parse_policy({**document, "status": None})
+        except SpecError as error:
+            return _refused(metadata, "; ".join(str(problem) for problem in error.problems))
+
+    return read
+
+
+def _refused(metadata: Mapping[str, Any], message: str) -> Refused:
+    return Refused(
+        str(metadata.get("namespace") or ""),
+        str(metadata.get("name") or ""),
+        str(metadata.get("uid") or ""),
+        int(metadata.get("generation") or 0),
+        message,
+    )
+
+
+def read_pod(document: Mapping[str, Any]) -> Pod | None:
+    """Return a pod, or None if the document is invalid."""
+    try:
+        return parse_pod({**document, "kind": "Pod"})
+    except SpecError as error:
+        log.warning("pod not read", extra={"error": str(error)})
+        return None
+
+
+def read_node(document: Mapping[str, Any]) -> ThisNode:
+    """Return the agent's node."""
+    metadata, spec = metadata_of(document), document.get("spec") or {}
+    setting = parse_setting(f"label {NODE_LABEL}", (metadata.get("labels") or {}).get(NODE_LABEL))
+    taints = {taint.get("key") for taint in spec.get("taints") or ()}
+    return ThisNode(str(metadata.get("name")), str(metadata.get("uid")), setting, NOT_READY_TAINT in taints)
+
+
+def read_switch(document: Mapping[str, Any]) -> EnforcementConfig:
+    """Return the settings in the ConfigMap of the release."""
+    return parse_enforcement_config(document.get("data") or {})

@@ -17,7 +17,7 @@ from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.signals import StopSignals
-from tokenbucket.agent.source import DesiredInput, Outcome, Source
+from tokenbucket.agent.source import Source
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
@@ -26,6 +26,7 @@ from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.limits.slot import DeviceId
 from tokenbucket.core.planning.capabilities import Capabilities
+from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
@@ -57,7 +58,7 @@ class Loop:
     reconciler: Reconciler
     pins: Pins
     build: str
-    passes: ReconcileStats = field(default_factory=ReconcileStats)
+    stats: ReconcileStats = field(default_factory=ReconcileStats)
     schedule: Schedule = field(default_factory=Schedule)
     _cleanup: bool = False
     _full_pass_at: float = 0.0
@@ -133,17 +134,17 @@ class Loop:
         return self.reconciler.verifier.check(self.view, everything=everything)
 
     def _reconcile(self, start: float) -> NextPass:
-        wishes = self.source.wishes()
-        if wishes is None:
+        inputs = self.source.snapshot()
+        if inputs is None:
             return NextPass.REGULAR
-        if wishes.cleanup:
+        if inputs.cleanup:
             self._cleanup = True
             return NextPass.REGULAR
         try:
-            outcome = self.reconciler.reconcile(wishes)
+            outcome = self.reconciler.reconcile(inputs)
         except KernelError as error:
             log.warning("reconcile run failed", extra={"error": str(error)})
-            self.passes.failed(time.monotonic() - start)
+            self.stats.record_failure(time.monotonic() - start)
             self._reconnect()
             return NextPass.RETRY
         seconds = time.monotonic() - start
@@ -152,8 +153,7 @@ class Loop:
             log.info("reconciled", extra=details)
         if outcome.complete and not self._settled:
             self._settle()
-        self.source.passed(wishes, outcome)
-        self.passes.ended(wishes, outcome, seconds)
+        self.stats.record_success(inputs, outcome, seconds)
         return _next_pass(outcome)
 
     def _settle(self) -> None:
@@ -180,43 +180,43 @@ def _next_pass(outcome: Outcome) -> NextPass:
     return NextPass.SOON if outcome.waits else NextPass.REGULAR
 
 
-def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, passes: ReconcileStats) -> None:
-    """Run the agent until a signal stops it. ``passes`` counts its runs.
+def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, stats: ReconcileStats) -> None:
+    """Run the agent until a signal stops it. ``stats`` receives the results of its runs.
 
     Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
     KernelError.
     """
     with StopSignals() as signals, closing(open_source()) as source:
         while not signals.stopping:
-            if _to_clean(source):
+            if inputs := _to_clean(source):
                 detached = detach_all(pins)
                 log.info("all filters and queues removed", extra={"filters": detached})
-                passes.cleaned()
-                _stay_away(source, signals)
+                stats.record_clean(inputs)
+                _stay_away(source, signals, stats)
             else:
                 with Locks.of(pins).only_agent():
-                    _enforce(source, signals, pins, sizes, passes)
+                    _enforce(source, signals, pins, sizes, stats)
     log.info("stopped; limits stay active")
 
 
 def _to_clean(source: Source) -> DesiredInput | None:
     """Return the input if it asks for a clean node."""
-    wishes = source.wishes()
-    return wishes if wishes and wishes.cleanup else None
+    inputs = source.snapshot()
+    return inputs if inputs and inputs.cleanup else None
 
 
-def _stay_away(source: Source, signals: StopSignals) -> None:
+def _stay_away(source: Source, signals: StopSignals, stats: ReconcileStats) -> None:
     """Wait until the node need not be clean any more."""
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ, source.drain)
         selector.register(signals, selectors.EVENT_READ, signals.drain)
-        while not signals.stopping and (wishes := _to_clean(source)):
-            source.cleaned(wishes)
+        while not signals.stopping and (inputs := _to_clean(source)):
+            stats.record_clean(inputs)
             for key, _ in selector.select(_ASK_S):
                 key.data()
 
 
-def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, passes: ReconcileStats) -> None:
+def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, stats: ReconcileStats) -> None:
     """Enforce limits until a signal arrives, or until the node must be cleaned."""
     with ExitStack() as stack:
         connection = connect()
@@ -243,7 +243,7 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, pas
             Capabilities(fq=has_fq(connection)),
             Verifier(opened),
         )
-        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build, passes)
+        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build, stats)
         try:
             loop.run()
         finally:

@@ -21,7 +21,7 @@ from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotConfig
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.core.planning.reasons import Reason
-from tokenbucket.core.status.node_status import pods_not_programmed
+from tokenbucket.core.status.node_status import NodeState, pods_not_programmed
 from tokenbucket.errors import KernelError
 from tokenbucket.metrics import (
     API_REQUESTS,
@@ -48,7 +48,7 @@ class AgentReading:
     pass_seconds: float
     passed_at_s: float | None
     in_force: int
-    findings: Mapping[Reason, int]
+    deviations: Mapping[Reason, int]
     """Number of limits that are not enforced as declared, by reason."""
     slots: int = 0
     unmetered_packets: int = 0
@@ -62,7 +62,7 @@ class AgentReading:
 
 
 def _reasons(reading: AgentReading) -> Iterator[Sample]:
-    return (((reason.value, reason.effect.value), reading.findings.get(reason, 0)) for reason in Reason)
+    return (((reason.value, reason.effect.value), reading.deviations.get(reason, 0)) for reason in Reason)
 
 
 def _modes(reading: AgentReading) -> Iterator[Sample]:
@@ -249,7 +249,7 @@ class Exposition:
     """Sources of the metrics."""
 
     pins: Pins
-    passes: ReconcileStats
+    stats: ReconcileStats
     ready: Callable[[], bool]
     reported_at_s: Callable[[], float | None] = lambda: None
     api_requests: Callable[[], Mapping[tuple[str, int], int]] = dict
@@ -261,16 +261,16 @@ class Exposition:
 
     def read(self) -> AgentReading:
         """Read the current values. Raises KernelError, and LoadError if other programs own the pins."""
-        situation = self.passes.situation
+        state = self.stats.state or NodeState()
         reading = AgentReading(
             ready=self.ready(),
-            enforcement=situation.enforcement,
-            passes={result.value: count for result, count in self.passes.counts.items()},
-            pass_seconds=self.passes.seconds,
-            passed_at_s=self.passes.completed_at_s,
-            in_force=len(situation.in_force),
-            findings=Counter(finding.reason for finding in situation.findings),
-            pods=tuple(pods_not_programmed(situation)),
+            enforcement=state.inputs.enforcement,
+            passes={result.value: count for result, count in self.stats.counts.items()},
+            pass_seconds=self.stats.seconds,
+            passed_at_s=self.stats.completed_at_s,
+            in_force=len(state.outcome.in_force),
+            deviations=Counter(deviation.reason for deviation in state.outcome.deviations),
+            pods=tuple(pods_not_programmed(state)),
             reported_at_s=self.reported_at_s(),
             api_requests=self.api_requests(),
         )

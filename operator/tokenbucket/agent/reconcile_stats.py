@@ -1,61 +1,59 @@
-"""What became of the agent's passes: written by the loop's thread, read by any."""
+"""The results of reconcile runs. The thread of the loop writes them, any thread reads them."""
 
 from __future__ import annotations
 
 import enum
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
-from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.core.api.policy import Mode
-from tokenbucket.core.status.node_status import Situation
-
-_UNKNOWN = Situation((), (), (), Mode.ENFORCE, (), {})
+from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 
 
 class Result(enum.StrEnum):
-    """How a pass ended."""
+    """How a reconcile run ended."""
 
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"
-    """Something failed that may work when tried again."""
+    """Something failed that may succeed when it is retried."""
     FAILED = "failed"
 
 
 @dataclass(slots=True)
 class ReconcileStats:
-    """Since the agent started."""
+    """Results since the agent started."""
 
     counts: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(Result, 0))
     seconds: float = 0.0
+    """Duration of all runs."""
     completed_at_s: float | None = field(default_factory=time.time)
-    """When the last complete one ended, or the agent started, in Unix time; ``None`` where none is made."""
-    situation: Situation = _UNKNOWN
-    """After the last one that did not fail."""
+    """Unix time of the last complete run or of the start. ``None`` while the node must stay clean."""
+    state: NodeState | None = None
+    """After the last run that did not fail."""
+    on_change: Callable[[], None] = lambda: None
+    """Called in the thread of the loop when ``state`` was set."""
 
-    def ended(self, wishes: DesiredInput, outcome: Outcome, seconds: float) -> None:
-        """One ended."""
-        self.situation = Situation(
-            wishes.policies,
-            (),
-            wishes.pods,
-            wishes.enforcement,
-            outcome.findings,
-            outcome.in_force,
-            outcome.fq,
-        )
+    def record_success(self, inputs: DesiredInput, outcome: Outcome, seconds: float) -> None:
+        """Record a run that did not fail, complete or not."""
         self._count(Result.COMPLETE if outcome.complete else Result.INCOMPLETE, seconds)
         if outcome.complete:
             self.completed_at_s = time.time()
+        self._publish(NodeState(inputs, outcome))
 
-    def failed(self, seconds: float) -> None:
-        """One came to nothing."""
+    def record_failure(self, seconds: float) -> None:
+        """Record a run that changed nothing."""
         self._count(Result.FAILED, seconds)
 
-    def cleaned(self) -> None:
-        """Nothing of ours is left on the node, and no more passes are made."""
-        self.situation = Situation((), (), (), Mode.OFF, (), {})
+    def record_clean(self, inputs: DesiredInput) -> None:
+        """Record that nothing of tokenbucket is left on the node, and that no more runs are made."""
         self.completed_at_s = None
+        fq = self.state is not None and self.state.outcome.fq
+        self._publish(NodeState(replace(inputs, enforcement=Mode.OFF), Outcome(fq=fq)))
+
+    def _publish(self, state: NodeState) -> None:
+        self.state = state
+        self.on_change()
 
     def _count(self, result: Result, seconds: float) -> None:
         self.counts[result] += 1

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from tokenbucket.agent.executor import Done, Executor, affected_limits
 from tokenbucket.agent.locate import Locator
 from tokenbucket.agent.observer import Observer
-from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.core.planning.capabilities import Capabilities
@@ -22,6 +21,7 @@ from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Effect, Reason
+from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.netlink.queues import has_fq
 from tokenbucket.netlink.view import View
 
@@ -77,7 +77,7 @@ class Reconciler:
         return Outcome(
             actions=done.actions,
             complete=not (done.failures or planned.without_slot),
-            findings=deviations,
+            deviations=deviations,
             in_force={
                 key: limit
                 for key, limit in wish.in_force.items()

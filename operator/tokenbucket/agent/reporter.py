@@ -1,8 +1,7 @@
-"""What the agent tells the API server, in a thread of its own so that a slow answer holds up no limit.
+"""Write the state of the node to the API server, in a thread of its own: a slow answer delays no limit.
 
-It writes its own TokenBucketNode, and where that is allowed the readiness-gate condition of pods that ask for
-it and the taint of its own node. It also lists everything anew now and then, which heals whatever a watch has
-missed.
+The agent writes its own TokenBucketNode and, if it is allowed to, the condition of pods with the readiness
+gate and the taint of its own node.
 """
 
 from __future__ import annotations
@@ -14,133 +13,112 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator
+from functools import partial
 from typing import Any
 
 from tokenbucket import __version__
-from tokenbucket.agent.cluster import ClusterSource
-from tokenbucket.agent.objects import NOT_READY_TAINT
+from tokenbucket.agent.cluster import NOT_READY_TAINT, ClusterSource
+from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.apiserver import probes
-from tokenbucket.apiserver.client import NOT_FOUND, Client
+from tokenbucket.apiserver.client import NOT_FOUND, Client, attempt
+from tokenbucket.apiserver.informers import relist_interval_s, run_until_first
 from tokenbucket.apiserver.resources import NODES, PODS, REPORTS
 from tokenbucket.bpf.load import LOAD_TIMEOUT_S
 from tokenbucket.core.api.node_report import NodeReport, to_document
 from tokenbucket.core.api.parse import API_VERSION, READINESS_GATE, REPORT
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.planning.precedence import Winners
-from tokenbucket.core.status.node_status import Situation, missing_limits, pods_not_programmed, tally
+from tokenbucket.core.status.node_status import (
+    NodeState,
+    missing_limits,
+    pods_not_programmed,
+    policy_reports,
+)
 from tokenbucket.errors import ApiError
-from tokenbucket.pacing import Backoffs
+from tokenbucket.pacing import Worker
 
 log = logging.getLogger(__name__)
 
 MANAGER = "tokenbucket-agent"
-_RELIST_S = 300.0
-_DOUBT_S = 2.0
 _POLICIES, _PODS = 2048, 64
-"""What the schema lets a report hold."""
+"""Maximum numbers of items in a report, as in its schema."""
 _SILENCE_S = LOAD_TIMEOUT_S + 80.0
-"""A loop that asks nothing for so long hangs: it makes a pass each minute, after the program is loaded."""
+"""A loop without a snapshot for this time hangs: it takes one per minute, after the program is loaded."""
 
 
 class Reporter:
-    """Tells what :class:`ClusterSource` knows, from :meth:`start` to :meth:`stop`."""
+    """Reports each new state of the loop, from :meth:`start` to :meth:`stop`."""
 
-    def __init__(self, source: ClusterSource) -> None:
-        self._source = source
-        self._options = source.options
+    def __init__(self, source: ClusterSource, stats: ReconcileStats) -> None:
+        self._source, self._stats, self._options = source, stats, source.options
+        self._worker = Worker(lambda: random.uniform(0.1, 0.5) * self._options.report_spread_s)  # noqa: S311
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._news: asyncio.Event | None = None
-        self._stop: asyncio.Event | None = None
-        self._told: dict[str, Any] | None = None
-        self._gates: dict[PodId, str] = {}
+        self._stop = asyncio.Event()
+        self._applied_report: dict[str, Any] | None = None
+        self._applied_gates: dict[PodId, str] = {}
         self.reported_at_s: float | None = None
-        """When the API server was last known to have what is the case, in Unix time."""
+        """Unix time at which the API server was last known to have the current report."""
 
     @property
     def ready(self) -> bool:
-        """As the kubelet's probes are told."""
-        return not (self._sick() or self._unready())
+        """Return whether both probes of the kubelet succeed."""
+        return not (self._liveness_error() or self._readiness_error())
 
     def start(self) -> None:
-        """Begins."""
-        self._source.told = self._notify
+        """Start the reporter thread."""
+        self._stats.on_change = self._worker.trigger
         self._thread.start()
 
     def stop(self) -> None:
         """Stop the reporter thread."""
-        if self._loop and self._stop:
+        if self._loop:
             with contextlib.suppress(RuntimeError):  # it has ended by itself
                 self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)
-
-    def _notify(self) -> None:
-        if self._loop and self._news:
-            with contextlib.suppress(RuntimeError):  # it has ended, which the kubelet's probes notice
-                self._loop.call_soon_threadsafe(self._news.set)
 
     def _run(self) -> None:
         asyncio.run(self._main())
 
     async def _main(self) -> None:
-        self._news, self._stop = asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        async with Client(self._listed) as client:
-            work = [self._report_changes(client), self._relist_now_and_then(client), self._answer_probes()]
-            tasks = [asyncio.create_task(each) for each in (*work, self._stop.wait())]
-            ended, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            for task in ended:
-                task.result()
+        informers, options = self._source.informers, self._options
+        async with Client(informers.listed) as client:
+            await run_until_first(
+                self._worker.run(partial(self._write_changes, client)),
+                informers.relist(client),
+                self._check_report(client),
+                probes.serve(
+                    options.probe_host,
+                    options.probe_port,
+                    healthy=self._liveness_error,
+                    ready=self._readiness_error,
+                ),
+                self._stop.wait(),
+            )
 
-    async def _answer_probes(self) -> None:
-        """For as long as it runs. An address that is taken is tried again: limits do not depend on it."""
-        options = self._options
-        for wait_s in Backoffs():
-            try:
-                async with probes.serve(
-                    options.probe_host, options.probe_port, healthy=self._sick, ready=self._unready
-                ):
-                    await asyncio.Event().wait()
-            except OSError as error:
-                log.warning("probes not answered", extra={"error": str(error)})
-            await asyncio.sleep(wait_s)
+    def _liveness_error(self) -> str:
+        silent_s = time.monotonic() - self._source.last_polled_at
+        if silent_s > _SILENCE_S:
+            return f"no pass for {silent_s:.0f} s"
+        return self._source.informers.liveness_error()
 
-    def _sick(self) -> str:
-        silent = time.monotonic() - self._source.asked_at
-        if silent > _SILENCE_S:
-            return f"no pass for {silent:.0f} s"
-        dead = [str(watch) for watch in self._source.watches if not watch.alive]
-        return f"not watching: {', '.join(dead)}" if dead else ""
-
-    def _unready(self) -> str:
-        if not self._source.situation:
+    def _readiness_error(self) -> str:
+        if not self._stats.state:
             return "no pass yet"
         return "" if self.reported_at_s else "no report taken by the API server yet"
 
-    def _listed(self, path: str, content: Mapping[str, Any]) -> None:
-        for watch in self._source.watches:
-            watch.listed(path, content)
-
-    async def _relist_now_and_then(self, client: Client) -> None:
-        due = time.monotonic() + _RELIST_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+    async def _check_report(self, client: Client) -> None:
+        """Write the report again if it was deleted."""
         while True:
-            await asyncio.sleep(_DOUBT_S)
-            doubtful = [watch for watch in self._source.watches if watch.store.doubtful]
-            if doubtful or time.monotonic() > due:
-                for watch in doubtful or self._source.watches:
-                    await _attempt("list", watch.relist(client))
-            if time.monotonic() > due:
-                await _attempt("look for report", self._look_for_report(client))
-                due = time.monotonic() + _RELIST_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+            await asyncio.sleep(relist_interval_s())
+            await attempt("read report", self._forget_deleted_report(client))
 
-    async def _look_for_report(self, client: Client) -> None:
+    async def _forget_deleted_report(self, client: Client) -> None:
         if not await self._find_report(client):
-            self._told = None
-            self._notify()
+            self._applied_report = None
+            self._worker.trigger()
 
     async def _find_report(self, client: Client) -> dict[str, Any] | None:
         try:
@@ -150,36 +128,30 @@ class Reporter:
                 raise
             return None
 
-    async def _report_changes(self, client: Client) -> None:
-        assert self._news  # noqa: S101 - made before this task
-        backoffs = iter(Backoffs())
-        while True:
-            await self._news.wait()
-            await asyncio.sleep(random.uniform(0.1, 0.5) * self._options.report_spread_s)  # noqa: S311
-            self._news.clear()
-            situation = self._source.situation
-            if not situation:
-                continue
-            # Each by itself: what one of them is refused keeps no pod and no node from getting ready.
-            told = [await _attempt("report", self._report(client, situation))]
-            if self._options.remove_taint:
-                told.append(await _attempt("remove taint", self._remove_taint(client)))
-            if self._options.readiness_gates:
-                told += [await _attempt("tell pod", each) for each in self._open_gates(client, situation)]
-            if all(told):
-                backoffs = iter(Backoffs())
-            else:
-                await asyncio.sleep(next(backoffs))
-                self._news.set()
+    async def _write_changes(self, client: Client) -> bool:
+        """Write the changes since the last run. Return whether the API server accepted all of them.
 
-    async def _report(self, client: Client, situation: Situation) -> None:
-        document = self._document(situation)
-        if document != self._told:
-            await self._write(client, document)
-            self._told = document
+        The writes are independent: a rejected report keeps no pod and no node from becoming ready.
+        """
+        state = self._stats.state
+        if not state:
+            return True
+        accepted = [await attempt("write report", self._report(client, state))]
+        if self._options.remove_taint:
+            accepted.append(await attempt("remove taint", self._remove_taint(client)))
+        if self._options.readiness_gates:
+            gates = self._changed_gates(client, state)
+            accepted += [await attempt("set readiness gate", write) for write in gates]
+        return all(accepted)
+
+    async def _report(self, client: Client, state: NodeState) -> None:
+        document = self._document(state)
+        if document != self._applied_report:
+            await self._apply(client, document)
+            self._applied_report = document
         self.reported_at_s = time.time()
 
-    async def _write(self, client: Client, document: dict[str, Any]) -> None:
+    async def _apply(self, client: Client, document: dict[str, Any]) -> None:
         """Apply the report. Skip it if the node is clean and its report was deleted: a cleanup deletes it."""
         if document["status"]["clean"]:
             known = await self._find_report(client)
@@ -188,23 +160,24 @@ class Reporter:
             document = {**document, "metadata": {**document["metadata"], "uid": known["metadata"]["uid"]}}
         await client.apply(REPORTS, document, MANAGER)
 
-    def _document(self, situation: Situation) -> dict[str, Any]:
-        pods = sorted(pods_not_programmed(situation), key=str)
+    def _document(self, state: NodeState) -> dict[str, Any]:
+        inputs, outcome = state.inputs, state.outcome
+        pods = sorted(pods_not_programmed(state), key=str)
         report = NodeReport(
             agent_version=__version__,
             agent_pod=self._options.pod,
             kernel=os.uname().release,
-            fq=situation.fq,
-            enforcement=situation.enforcement.value,
-            problem=situation.problem,
-            clean=self._source.clean,
-            limits=len(situation.in_force),
-            policies=tally(situation)[:_POLICIES],
+            fq=outcome.fq,
+            enforcement=inputs.enforcement.value,
+            problem=inputs.problem,
+            clean=inputs.cleanup,
+            limits=len(outcome.in_force),
+            policies=policy_reports(state)[:_POLICIES],
             pods=tuple(pods[:_PODS]),
             pods_omitted=max(0, len(pods) - _PODS),
         )
-        node = self._source.node.get("", self._options.node)
         metadata: dict[str, Any] = {"name": self._options.node}
+        node = self._source.this_node
         if node:
             owner = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}
             metadata["ownerReferences"] = [owner]
@@ -216,52 +189,40 @@ class Reporter:
         }
 
     async def _remove_taint(self, client: Client) -> None:
-        known = self._source.node.get("", self._options.node)
+        known = self._source.this_node
         if not known or not known.tainted:
             return
         node = await client.get(NODES, known.name)
-        taints = [each for each in node["spec"].get("taints") or () if each["key"] != NOT_READY_TAINT]
-        # The list is replaced as a whole, so only if it still is what it was.
+        taints = [taint for taint in node["spec"].get("taints") or () if taint["key"] != NOT_READY_TAINT]
+        # The patch replaces the whole list, so the API server must reject it if the node has changed.
         version = {"resourceVersion": node["metadata"]["resourceVersion"]}
         await client.merge(NODES, known.name, None, {"metadata": version, "spec": {"taints": taints}})
         log.info("taint removed", extra={"taint": NOT_READY_TAINT})
 
-    def _open_gates(self, client: Client, situation: Situation) -> Iterator[Awaitable[None]]:
-        """Yield the writes that open readiness gates of pods."""
-        waiting = [pod for pod in situation.pods if pod.waits and not pod.ended]
-        self._gates = {pod.id: self._gates[pod.id] for pod in waiting if pod.id in self._gates}
-        winners = Winners(situation.policies)
+    def _changed_gates(self, client: Client, state: NodeState) -> Iterator[Awaitable[None]]:
+        """Yield the writes of changed conditions of pods with the readiness gate."""
+        waiting = [pod for pod in state.inputs.pods if pod.waits and not pod.ended]
+        applied = self._applied_gates
+        self._applied_gates = {pod.id: applied[pod.id] for pod in waiting if pod.id in applied}
+        winners = Winners(state.inputs.policies)
         for pod in waiting:
-            missing = missing_limits(situation, winners, pod)
-            if self._gates.get(pod.id) != missing:
-                yield self._tell(client, pod, missing)
+            missing = missing_limits(state, winners, pod)
+            if self._applied_gates.get(pod.id) != missing:
+                yield self._set_gate(client, pod, missing)
 
-    async def _tell(self, client: Client, pod: Pod, missing: str) -> None:
-        await _tell_pod(client, pod, missing)
-        self._gates[pod.id] = missing
-
-
-async def _tell_pod(client: Client, pod: Pod, missing: str) -> None:
-    condition = {
-        "type": READINESS_GATE,
-        "status": "False" if missing else "True",
-        "reason": "Pending" if missing else "Enforced",
-        "message": missing[:1024],
-        "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    patch = {"metadata": {"uid": pod.id.uid}, "status": {"conditions": [condition]}}
-    try:
-        await client.strategic_merge(PODS, pod.id.name, pod.id.namespace, patch, "status")
-    except ApiError as error:
-        if error.status != NOT_FOUND:  # it has gone meanwhile
-            raise
-
-
-async def _attempt(what: str, action: Awaitable[None]) -> bool:
-    """Whether it worked; limits do not depend on it."""
-    try:
-        await action
-    except ApiError as error:
-        log.warning("%s failed", what, extra={"error": str(error)})
-        return False
-    return True
+    async def _set_gate(self, client: Client, pod: Pod, missing: str) -> None:
+        """Write the condition of a pod. It is true if no limit is missing."""
+        condition = {
+            "type": READINESS_GATE,
+            "status": "False" if missing else "True",
+            "reason": "Pending" if missing else "Enforced",
+            "message": missing[:1024],
+            "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        patch = {"metadata": {"uid": pod.id.uid}, "status": {"conditions": [condition]}}
+        try:
+            await client.strategic_merge(PODS, pod.id.name, pod.id.namespace, patch, "status")
+        except ApiError as error:
+            if error.status != NOT_FOUND:  # the pod has been deleted in the meantime
+                raise
+        self._applied_gates[pod.id] = missing

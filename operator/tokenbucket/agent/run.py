@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenbucket.agent import loop
 from tokenbucket.agent.options import AgentOptions, MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
-from tokenbucket.agent.standalone import FolderSource
+from tokenbucket.agent.source import FolderSource
 from tokenbucket.bpf.pins import Pins, Sizes
 
 
@@ -38,7 +38,7 @@ def run_in_cluster(options: AgentOptions, pins: Pins, sizes: Sizes, metrics: Met
     from tokenbucket.apiserver.connection import answers  # noqa: PLC0415
 
     source, stats = ClusterSource(options), ReconcileStats()
-    reporter = Reporter(source)
+    reporter = Reporter(source, stats)
     with ExitStack() as stack:
         if metrics:
             from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415

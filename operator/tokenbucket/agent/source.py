@@ -1,63 +1,78 @@
-"""Where an agent's policies and pods come from: a folder, or the API server."""
+"""Where an agent's policies and pods come from: a folder of manifests. :mod:`.cluster` is the API server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from pathlib import Path
 from typing import Protocol
 
-from tokenbucket.core.api.pod import Pod
-from tokenbucket.core.api.policy import Mode, Policy
-from tokenbucket.core.limits.slot import SlotKey
-from tokenbucket.core.planning.desired import Deviation, InForce
+from tokenbucket.core.status.node_status import DesiredInput
+from tokenbucket.errors import Problem, SpecError
+from tokenbucket.manifests.folder import Folder, FolderWatch, Manifests
 
-
-@dataclass(frozen=True, slots=True)
-class DesiredInput:
-    """What should be in force on this node."""
-
-    policies: tuple[Policy, ...] = ()
-    pods: tuple[Pod, ...] = ()
-    enforcement: Mode = Mode.ENFORCE
-    cleanup: bool = False
-    """Remove everything of ours from this node, and stay away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a pass did. Not ``complete``: something failed that may work when tried again."""
-
-    actions: int
-    complete: bool
-    findings: tuple[Deviation, ...]
-    in_force: Mapping[SlotKey, InForce]
-    """The limits that are attached wherever they should be."""
-    fq: bool
-    """Whether the kernel can hold packets back."""
-    waits: bool = False
-    """Something is left to do that nothing but time makes possible, and that no event will tell of."""
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Polled by its file descriptor; all its methods are called by the thread of the loop."""
+    """Polled by its file descriptor. The thread of the loop calls all methods."""
 
     def fileno(self) -> int:
-        """File descriptor that is readable when something may have changed."""
+        """Return the file descriptor that is readable when something may have changed."""
 
     def drain(self) -> None:
         """Read the changes that made it readable."""
 
     def reread(self) -> None:
-        """Trusts nothing that it remembers: a full pass is about to begin."""
+        """Discard all remembered state, before a full run."""
 
-    def wishes(self) -> DesiredInput | None:
-        """Return the desired input; None as long as it is unknown: the agent then changes nothing."""
-
-    def passed(self, wishes: DesiredInput, outcome: Outcome) -> None:
-        """Record a completed run."""
-
-    def cleaned(self, wishes: DesiredInput) -> None:
-        """Record that the node is clean."""
+    def snapshot(self) -> DesiredInput | None:
+        """Return the declared state. ``None`` while it is unknown: the agent then changes nothing."""
 
     def close(self) -> None:
         """Close the source."""
+
+
+class FolderSource:
+    """Policies and pods of a folder. Raises SpecError when there is no such folder."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise SpecError(str(path), (Problem("", None, "is not a folder; --manifests names one"),))
+        # Watched before it is read, so that nothing falls between.
+        self._watch = FolderWatch(path)
+        self._folder = Folder(path)
+        self._manifests = Manifests()
+        self.reread()
+
+    def __str__(self) -> str:
+        return str(self._folder.path)
+
+    def fileno(self) -> int:
+        """Readable when a file has changed."""
+        return self._watch.fileno()
+
+    def drain(self) -> None:
+        """Read the changes."""
+        self._watch.drain()
+        self.reread()
+
+    def reread(self) -> None:
+        """Read the folder; if that fails, keep what it declared before."""
+        try:
+            self._watch.renew()
+            manifests = self._folder.read()
+        except OSError as error:
+            log.warning("folder not read", extra={"folder": str(self._folder.path), "error": error.strerror})
+            return
+        for message in manifests.errors:
+            if message not in self._manifests.errors:
+                log.error("invalid document", extra={"error": message})
+        self._manifests = manifests
+
+    def snapshot(self) -> DesiredInput:
+        """Return the declared state of the folder."""
+        return DesiredInput(self._manifests.policies, self._manifests.pods)
+
+    def close(self) -> None:
+        """Stop the watch."""
+        self._watch.close()

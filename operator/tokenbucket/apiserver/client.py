@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Mapping
 from typing import Any, Self
 
 import aiohttp
@@ -11,6 +12,8 @@ import aiohttp
 from tokenbucket.apiserver.connection import Listed, find_server, open_session
 from tokenbucket.apiserver.resources import Resource, Selection
 from tokenbucket.errors import ApiError
+
+log = logging.getLogger(__name__)
 
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
@@ -116,6 +119,16 @@ class Client:
                 return content if isinstance(content, dict) else {}
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             raise ApiError(method, path, 0, str(error) or type(error).__name__) from error
+
+
+async def attempt(action: str, request: Awaitable[None]) -> bool:
+    """Return whether the API server accepted a request. Log a failure, which the caller retries."""
+    try:
+        await request
+    except ApiError as error:
+        log.warning("%s failed", action, extra={"error": str(error)})
+        return False
+    return True
 
 
 def _message(text: str) -> str:

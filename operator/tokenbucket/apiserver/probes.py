@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+
+from tokenbucket.pacing import Backoffs
+
+log = logging.getLogger(__name__)
 
 Answer = Callable[[], str]
 """Returns the problem, or an empty text."""
 
 
-@asynccontextmanager
-async def serve(host: str, port: int, *, healthy: Answer, ready: Answer) -> AsyncIterator[None]:
-    """Serve ``/healthz`` and ``/readyz`` for the block. Raises OSError if the address is in use."""
+async def serve(host: str, port: int, *, healthy: Answer, ready: Answer) -> None:
+    """Serve ``/healthz`` and ``/readyz`` until it is canceled. If the address is in use, retry."""
     application = web.Application()
     application.router.add_get("/healthz", _handler(healthy))
     application.router.add_get("/readyz", _handler(ready))
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
-        yield
+        for wait_s in Backoffs():
+            try:
+                await web.TCPSite(runner, host, port).start()
+                await asyncio.Event().wait()
+            except OSError as error:
+                log.warning("probes not answered", extra={"error": str(error)})
+            await asyncio.sleep(wait_s)
     finally:
         await runner.cleanup()
 

@@ -14,12 +14,12 @@ import pytest
 from tests.unit.fake_api import FakeApi
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
-from tokenbucket.agent.source import DesiredInput
+from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.core.api.enforcement import NODE_LABEL
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.api.selector import Selector
-from tokenbucket.core.status.node_status import tally
+from tokenbucket.core.status.node_status import DesiredInput, policy_reports
 
 SWITCH = {"name": "switch", "namespace": "tokenbucket"}
 
@@ -31,7 +31,7 @@ def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
         node="node", namespace="tokenbucket", pod="agent", switch="switch", cni_results=tmp_path / "results"
     )
     with closing(ClusterSource(options)) as source:
-        for watch in source.watches:
+        for watch in source.informers.watches:
             watch.store.synced.set()
         switch(source, "Enforce")
         assert enforcement(source) is Mode.ENFORCE
@@ -43,13 +43,17 @@ def switch(source: ClusterSource, word: str, **data: str) -> None:
 
 
 def label(source: ClusterSource, **labels: str) -> None:
-    source.node.put({"metadata": {"name": "node", "uid": "node", "labels": labels}})
+    source._node.put({"metadata": {"name": "node", "uid": "node", "labels": labels}})
 
 
 def enforcement(source: ClusterSource) -> Mode:
-    wishes = source.wishes()
-    assert wishes
-    return wishes.enforcement
+    return snapshot(source).enforcement
+
+
+def snapshot(source: ClusterSource) -> DesiredInput:
+    inputs = source.snapshot()
+    assert inputs
+    return inputs
 
 
 def test_the_log_says_who_has_moved_the_switch(
@@ -73,7 +77,7 @@ def test_a_switch_that_is_deleted_leaves_it_as_it_was_and_is_reported(source: Cl
     assert enforcement(source) is Mode.OFF
     source.switch.remove({"metadata": SWITCH})
     assert enforcement(source) is Mode.OFF
-    assert "ConfigMap: is missing" in source.problem
+    assert "ConfigMap: is missing" in snapshot(source).problem
 
 
 def test_a_switch_that_goes_with_the_release_is_no_problem(source: ClusterSource) -> None:
@@ -81,21 +85,21 @@ def test_a_switch_that_goes_with_the_release_is_no_problem(source: ClusterSource
     switch(source, "Off", cleanup="true")
     assert enforcement(source) is Mode.OFF
     source.switch.remove({"metadata": SWITCH})
-    wishes = source.wishes()
-    assert wishes
-    assert wishes.cleanup
-    assert source.problem == ""
+    inputs = snapshot(source)
+    assert inputs.cleanup
+    assert inputs.problem == ""
 
 
-def test_a_clean_node_says_that_what_is_declared_is_off(source: ClusterSource) -> None:
+def test_a_clean_node_says_that_what_is_declared_is_off() -> None:
     """And not that no pod is selected."""
     limit = Limit(Rate(10**6), exceed_action=ExceedAction.DROP)
     policy = Policy("shop", "web", Selector(frozenset()), {Direction.INGRESS: limit})
     web = Pod(PodId("shop", "web-0"), {}, frozenset())
-    source.cleaned(DesiredInput((policy,), (web,), cleanup=True))
-    assert source.situation
-    [said] = tally(source.situation)
-    assert (source.clean, said.matched, said.off) == (True, 1, 1)
+    stats = ReconcileStats()
+    stats.record_clean(DesiredInput((policy,), (web,), cleanup=True))
+    assert stats.state
+    [said] = policy_reports(stats.state)
+    assert (stats.state.inputs.cleanup, said.matched, said.off) == (True, 1, 1)
 
 
 def put(source: ClusterSource, name: str, ip: str) -> None:

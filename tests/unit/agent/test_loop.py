@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tokenbucket.agent import loop
+from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.signals import StopSignals
-from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.pacing import NextPass
 
 
@@ -21,7 +22,6 @@ class Clean:
 
     def __init__(self, times: int) -> None:
         self.left = times
-        self.told = 0
         self._wakeup, self._waker = socket.socketpair()
 
     def fileno(self) -> int:
@@ -30,12 +30,9 @@ class Clean:
     def drain(self) -> None:
         raise AssertionError
 
-    def wishes(self) -> DesiredInput:
+    def snapshot(self) -> DesiredInput:
         self.left -= 1
         return DesiredInput(cleanup=self.left > 0)
-
-    def cleaned(self, _: DesiredInput) -> None:
-        self.told += 1
 
     def close(self) -> None:
         self._wakeup.close()
@@ -46,10 +43,10 @@ def test_an_agent_of_a_clean_node_goes_on_asking(monkeypatch: pytest.MonkeyPatch
     """Without a word from anybody: one that asks nothing is taken for dead, and restarted."""
     monkeypatch.setattr(loop, "_ASK_S", 0.01)
     with StopSignals() as signals:
-        source = Clean(3)
-        loop._stay_away(source, signals)
+        source, told = Clean(3), []
+        loop._stay_away(source, signals, ReconcileStats(on_change=lambda: told.append("clean")))
         source.close()
-    assert (source.left, source.told) == (0, 2)
+    assert (source.left, told) == (0, ["clean"] * 2)
 
 
 DEVICE = Slot(Owner(SlotKey(DeviceId(1, "eth1"), Direction.EGRESS)), SlotConfig(bits_per_s=10**6))
@@ -63,8 +60,8 @@ def test_a_pass_that_only_waits_leaves_no_other_build_behind(
 ) -> None:
     """A queue may hold packets for as long as flows last, and runs no program."""
     removed: list[str] = []
-    outcome = Outcome(0, complete=True, findings=(), in_force={}, fq=True, waits=True)
-    source: Any = SimpleNamespace(wishes=DesiredInput, passed=lambda *_: None)
+    outcome = Outcome(waits=True)
+    source: Any = SimpleNamespace(snapshot=DesiredInput)
     previous_layouts = SimpleNamespace(unpin=lambda: removed.append("layouts"))
     slots = SimpleNamespace(read=lambda: in_use, previous_layouts=previous_layouts)
     reconciler: Any = SimpleNamespace(reconcile=lambda *_: outcome, observer=SimpleNamespace(slots=slots))

@@ -16,7 +16,6 @@ from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconciler import Reconciler
-from tokenbucket.agent.source import DesiredInput, Outcome
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, Rate
@@ -25,6 +24,7 @@ from tokenbucket.core.limits.slot import NO_SLOT, Owner, Slot, SlotConfig, SlotK
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
@@ -225,7 +225,7 @@ def test_a_limit_that_an_agent_before_left_inside_a_pod_keeps_it_at_home() -> No
     node, web = Node(filters={INSIDE: {Hook.EGRESS: LEFT_INSIDE}}), pod("web")
     outcome = reconciler_of(node, web).reconcile(inputs(web))
     assert [interface.ifindex for interface in node.filters if not interface.namespace] == [HERE]
-    assert [finding.reason for finding in outcome.findings] == [Reason.ADDRESS_CONFLICT]
+    assert [finding.reason for finding in outcome.deviations] == [Reason.ADDRESS_CONFLICT]
 
 
 def test_a_number_that_a_filter_of_another_layout_names_means_none_of_these_slots() -> None:
@@ -248,18 +248,18 @@ def test_a_limit_that_the_kernel_refuses_again_has_a_reason() -> None:
     node, web = Node(searched=True, refuses_slots=KernelError("write slot", "1", errno.EPERM)), pod("web")
     reconciler = reconciler_of(node)
     first, second = (reconciler.reconcile(inputs(web)) for _ in range(2))
-    assert (first.complete, first.findings, second.complete) == (False, (), False)
-    assert {each.reason for each in second.findings} == {Reason.KERNEL_REFUSES}
-    assert "EPERM" in second.findings[0].message
+    assert (first.complete, first.deviations, second.complete) == (False, (), False)
+    assert {each.reason for each in second.deviations} == {Reason.KERNEL_REFUSES}
+    assert "EPERM" in second.deviations[0].message
     assert second.in_force == {}
     node.refuses_slots = None
-    assert reconciler.reconcile(inputs(web)).findings == ()
+    assert reconciler.reconcile(inputs(web)).deviations == ()
 
 
 def limit_of(outcome: Outcome) -> tuple[str, list[Reason]]:
     """What one limit does, and the reasons why it does nothing else."""
     [limit] = outcome.in_force.values()
-    return limit.action, [each.reason for each in outcome.findings]
+    return limit.action, [each.reason for each in outcome.deviations]
 
 
 def test_what_is_to_be_delayed_waits_inside_the_pod() -> None:

@@ -6,8 +6,6 @@ import json
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from ipaddress import IPv4Address
@@ -16,16 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.unit.fake_api import FakeApi, Seen
-from tokenbucket.agent import reporter as reporter_module
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
+from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reporter import Reporter
-from tokenbucket.agent.source import DesiredInput
+from tokenbucket.apiserver import informers
 from tokenbucket.apiserver.resources import PODS, REPORTS
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.api.policy import Mode
-from tokenbucket.core.status.node_status import Situation
+from tokenbucket.core.status.node_status import DesiredInput, NodeState
 
 WAITS = tuple(
     Pod(PodId("shop", f"web-{number}"), {}, frozenset({IPv4Address("10.0.0.2")}), waits=True)
@@ -40,7 +37,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
-    """What an agent knows after a pass, on a node with pods that wait to be told."""
+    """An agent's source."""
     api.kinds |= {REPORTS}
     api.put(REPORTS, "node")
     options = AgentOptions(
@@ -54,13 +51,18 @@ def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
         cni_results=tmp_path / "results",
     )
     with closing(ClusterSource(options)) as source:
-        source.situation = Situation((), (), WAITS, Mode.ENFORCE, (), {})
         yield source
 
 
 @pytest.fixture
-def reporter(source: ClusterSource) -> Iterator[Reporter]:
-    reporter = Reporter(source)
+def stats() -> ReconcileStats:
+    """After a run on a node with pods that wait for their readiness gate."""
+    return ReconcileStats(state=NodeState(DesiredInput(pods=WAITS)))
+
+
+@pytest.fixture
+def reporter(source: ClusterSource, stats: ReconcileStats) -> Iterator[Reporter]:
+    reporter = Reporter(source, stats)
     yield reporter
     reporter.stop()
 
@@ -85,7 +87,7 @@ def told(api: FakeApi, pod: str) -> bool:
 
 
 def test_a_report_that_is_refused_keeps_no_pod_from_getting_ready(
-    api: FakeApi, source: ClusterSource, reporter: Reporter
+    api: FakeApi, stats: ReconcileStats, reporter: Reporter
 ) -> None:
     """Nor does one pod another."""
     for pod in WAITS:
@@ -94,30 +96,34 @@ def test_a_report_that_is_refused_keeps_no_pod_from_getting_ready(
         api.fail(tells("tokenbucketnodes"), 422, "status.pods[0].policy: too long")
         api.fail(lambda seen: tells("pods")(seen) and "/web-0/" in seen.path, 403)
     reporter.start()
-    until(lambda: (source.told(), told(api, "web-1"))[1])
+    until(lambda: (stats.on_change(), told(api, "web-1"))[1])
     assert api.seen(tells("tokenbucketnodes"))
 
 
-def test_a_refused_report_is_tried_again(api: FakeApi, source: ClusterSource, reporter: Reporter) -> None:
+def test_a_refused_report_is_tried_again(api: FakeApi, stats: ReconcileStats, reporter: Reporter) -> None:
     """Without anything new to tell."""
     api.fail(tells("tokenbucketnodes"), 500)
     reporter.start()
-    until(lambda: (source.told(), len(api.seen(tells("tokenbucketnodes"))) > 0)[1])
+    until(lambda: (stats.on_change(), len(api.seen(tells("tokenbucketnodes"))) > 0)[1])
     until(lambda: reporter.reported_at_s)
 
 
 def test_an_agent_is_ready_when_its_report_is_taken(
-    api: FakeApi, source: ClusterSource, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+    api: FakeApi,
+    source: ClusterSource,
+    stats: ReconcileStats,
+    reporter: Reporter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A version whose reports are refused must not replace one whose are not."""
     taken = threading.Event()
     for _ in range(100):
         api.fail(lambda seen: not taken.is_set() and tells("tokenbucketnodes")(seen), 403, "denied")
     reporter.start()
-    until(lambda: (source.told(), api.seen(tells("tokenbucketnodes")))[1])
+    until(lambda: (stats.on_change(), api.seen(tells("tokenbucketnodes")))[1])
     assert not reporter.ready
     taken.set()
-    source.asked_at = time.monotonic()
+    source.last_polled_at = time.monotonic()
     until(lambda: reporter.reported_at_s)
     monkeypatch.setattr(Watch, "alive", True)
     assert reporter.ready
@@ -131,17 +137,17 @@ def is_look(seen: Seen) -> bool:
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reporter looks for its report all the time."""
-    monkeypatch.setattr(reporter_module, "_RELIST_S", 0.0)
-    monkeypatch.setattr(reporter_module, "_DOUBT_S", 0.01)
+    monkeypatch.setattr(informers, "_RELIST_S", 0.01)
+    monkeypatch.setattr(informers, "_DOUBT_S", 0.01)
 
 
 @pytest.mark.usefixtures("looks")
 def test_a_report_that_is_deleted_is_made_again(
-    api: FakeApi, source: ClusterSource, reporter: Reporter
+    api: FakeApi, stats: ReconcileStats, reporter: Reporter
 ) -> None:
     """Somebody may take it for a stale one."""
     reporter.start()
-    until(lambda: (source.told(), reporter.reported_at_s)[1])
+    until(lambda: (stats.on_change(), reporter.reported_at_s)[1])
     before = len(api.seen(tells("tokenbucketnodes")))
     api.delete(REPORTS, "node")
     until(lambda: len(api.seen(tells("tokenbucketnodes"))) > before)
@@ -149,33 +155,14 @@ def test_a_report_that_is_deleted_is_made_again(
 
 @pytest.mark.usefixtures("looks")
 def test_the_report_of_a_clean_node_is_not_made_again(
-    api: FakeApi, source: ClusterSource, reporter: Reporter
+    api: FakeApi, stats: ReconcileStats, reporter: Reporter
 ) -> None:
     """It is deleted before the agent is, and would stay for ever."""
     reporter.start()
-    until(lambda: (source.cleaned(DesiredInput()), reporter.reported_at_s)[1])
+    until(lambda: (stats.record_clean(DesiredInput(cleanup=True)), reporter.reported_at_s)[1])
     api.delete(REPORTS, "node")
     before = len(api.requests)
     until(lambda: len([seen for seen in api.requests[before:] if is_look(seen)]) > 4)
     (told,) = api.seen(tells("tokenbucketnodes"))
     said = json.loads(told.body)
     assert (said["status"]["clean"], said["metadata"]["uid"]) == (True, "node-uid")
-
-
-def test_a_port_that_is_taken_is_asked_for_again(source: ClusterSource, reporter: Reporter) -> None:
-    """An agent before may still have it; what there is to tell is told meanwhile."""
-    port = source.options.probe_port
-    with socket.create_server(("127.0.0.1", port)):
-        reporter.start()
-        until(lambda: (source.told(), reporter.reported_at_s)[1])
-
-    def answered() -> bool:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=240).close()
-        except urllib.error.HTTPError as error:
-            error.close()  # it answers, and is not well: nothing is watched here
-        except OSError:
-            return False
-        return True
-
-    until(answered)

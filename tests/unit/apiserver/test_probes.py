@@ -13,20 +13,29 @@ from tokenbucket.apiserver import probes
 HOST = "127.0.0.1"
 
 
+async def answer(port: int, path: str) -> tuple[int, str]:
+    """Status and text of a path, once something listens."""
+    while True:
+        try:
+            async with (
+                aiohttp.ClientSession(f"http://{HOST}:{port}") as session,
+                session.get(path) as response,
+            ):
+                return response.status, await response.text()
+        except aiohttp.ClientConnectorError:
+            await asyncio.sleep(0.01)
+
+
 def answers(*paths: str, sick: str = "", unready: str = "") -> list[tuple[int, str]]:
     """Status and text of each path."""
 
     async def run() -> list[tuple[int, str]]:
         with socket.create_server((HOST, 0)) as free:
             port = free.getsockname()[1]
-        found = []
-        async with (
-            probes.serve(HOST, port, healthy=lambda: sick, ready=lambda: unready),
-            aiohttp.ClientSession(f"http://{HOST}:{port}") as session,
-        ):
-            for path in paths:
-                async with session.get(path) as response:
-                    found.append((response.status, await response.text()))
+        server = asyncio.create_task(probes.serve(HOST, port, healthy=lambda: sick, ready=lambda: unready))
+        found = [await answer(port, path) for path in paths]
+        server.cancel()
+        await asyncio.gather(server, return_exceptions=True)
         return found
 
     return asyncio.run(run())
@@ -51,16 +60,22 @@ def test_what_is_wrong_is_said_with_503(wrong: dict[str, str], expected: list[tu
     assert answers("/healthz", "/readyz", **wrong) == expected
 
 
-def test_nothing_listens_any_more_after_the_block() -> None:
-    """The port is free for the next one; one that is taken is an error."""
+@pytest.mark.usefixtures("api")
+def test_a_port_that_is_taken_is_tried_again() -> None:
+    """The process before may still have it. The one after it gets it as soon as nothing listens there."""
 
     async def run() -> None:
-        with socket.create_server((HOST, 0)) as free:
-            port = free.getsockname()[1]
-        for _ in range(2):
-            async with probes.serve(HOST, port, healthy=str, ready=str):
-                with pytest.raises(OSError, match="in use"):
-                    async with probes.serve(HOST, port, healthy=str, ready=str):
-                        pass
+        with socket.create_server((HOST, 0)) as taken:
+            port = taken.getsockname()[1]
+            servers = {
+                f"{name}\n": asyncio.create_task(probes.serve(HOST, port, healthy=str, ready=name.__str__))
+                for name in ("one", "other")
+            }
+            await asyncio.sleep(0)
+        while servers:
+            _, name = await answer(port, "/readyz")
+            server = servers.pop(name)
+            server.cancel()
+            await asyncio.gather(server, return_exceptions=True)
 
     asyncio.run(run())

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.core.api.test_parse_policy import document
-from tokenbucket.agent.standalone import FolderSource
+from tokenbucket.agent.source import FolderSource
 from tokenbucket.manifests.documents import MAX_BYTES
 from tokenbucket.manifests.folder import Folder, parse_text
 
@@ -176,4 +176,4 @@ def test_a_folder_that_was_made_anew_is_watched(tmp_path: Path) -> None:
         (path / "web.yaml").write_text(POD)
         assert select.select([source], [], [], 10)[0]
         source.drain()
-        assert len(source.wishes().pods) == 1
+        assert len(source.snapshot().pods) == 1

@@ -32,19 +32,42 @@ _ABSENT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """Input of a report: the desired state, and the result of the reconcile run."""
+class DesiredInput:
+    """The declared state of a node."""
 
-    policies: Sequence[Policy]
-    refused: Sequence[Refused]
-    pods: Sequence[Pod]
-    enforcement: Mode
-    findings: Sequence[Deviation]
-    in_force: Mapping[SlotKey, InForce]
+    policies: tuple[Policy, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    enforcement: Mode = Mode.ENFORCE
+    cleanup: bool = False
+    """Whether the agent must remove everything that tokenbucket installed on the node."""
+    refused: tuple[Refused, ...] = ()
+    problem: str = ""
+    """Problem of the enforcement settings. Empty if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a reconcile run."""
+
+    actions: int = 0
+    complete: bool = True
+    """Whether nothing failed that may succeed when it is retried."""
+    deviations: tuple[Deviation, ...] = ()
+    """The limits that are not enforced as declared."""
+    in_force: Mapping[SlotKey, InForce] = field(default_factory=dict)
+    """The limits that are attached at all their hooks."""
     fq: bool = False
     """Whether the kernel of the node has fq."""
-    problem: str = ""
-    """Problem of the enforcement ConfigMap. Empty if there is none."""
+    waits: bool = False
+    """Whether work is left that only time makes possible, and that no event reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """Input and result of a reconcile run, from which the agent reports."""
+
+    inputs: DesiredInput = DesiredInput()
+    outcome: Outcome = Outcome()
 
 
 @dataclass(slots=True)
@@ -59,48 +82,43 @@ class _Count:
     actions: dict[Direction, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
-def tally(situation: Situation) -> tuple[PolicyReport, ...]:
+def policy_reports(state: NodeState) -> tuple[PolicyReport, ...]:
     """Return a report for each policy that selects a pod on this node, and for each rejected policy."""
     pods: dict[str, list[Pod]] = defaultdict(list)
-    for pod in situation.pods:
+    for pod in state.inputs.pods:
         if not pod.ended:
             pods[pod.id.namespace].append(pod)
-    classifier = _PodClassifier(situation)
-    reports = [_refusal(refused) for refused in situation.refused]
-    for policy in situation.policies:
+    classifier = _PodClassifier(state)
+    reports = [_refusal(refused) for refused in state.inputs.refused]
+    for policy in state.inputs.policies:
         selected = [pod for pod in pods[policy.namespace] if policy.selector.matches(pod.labels)]
         if selected:
             reports.append(_report(policy, len(selected), classifier.count(policy, selected)))
     return tuple(sorted(reports, key=lambda report: (report.namespace, report.name)))
 
 
-def pods_not_programmed(situation: Situation) -> Iterator[PodReport]:
+def pods_not_programmed(state: NodeState) -> Iterator[PodReport]:
     """Yield the reason of each limit that is not enforced as declared."""
-    winners = Winners(situation.policies)
-    pods = {pod.id: pod for pod in situation.pods}
-    for finding in situation.findings:
-        pod = pods.get(finding.key.subject) if isinstance(finding.key.subject, PodId) else None
-        policy = winners.of(pod).get(finding.key.direction) if pod else None
+    winners = Winners(state.inputs.policies)
+    pods = {pod.id: pod for pod in state.inputs.pods}
+    for deviation in state.outcome.deviations:
+        subject, direction = deviation.key.subject, deviation.key.direction
+        pod = pods.get(subject) if isinstance(subject, PodId) else None
+        policy = winners.of(pod).get(direction) if pod else None
         if pod and policy:
-            yield PodReport(
-                pod.id.namespace,
-                pod.id.name,
-                policy.name,
-                finding.key.direction.value,
-                finding.reason.value,
-                finding.message,
-            )
+            reason, message = deviation.reason.value, deviation.message
+            yield PodReport(pod.id.namespace, pod.id.name, policy.name, direction.value, reason, message)
 
 
 class _PodClassifier:
     """Classify the pods of a policy by state."""
 
-    def __init__(self, situation: Situation) -> None:
-        self._situation = situation
-        self._winners = Winners(situation.policies)
-        self._found: dict[SlotKey, list[Deviation]] = defaultdict(list)
-        for finding in situation.findings:
-            self._found[finding.key].append(finding)
+    def __init__(self, state: NodeState) -> None:
+        self._enforcement, self._in_force = state.inputs.enforcement, state.outcome.in_force
+        self._winners = Winners(state.inputs.policies)
+        self._deviations: dict[SlotKey, list[Deviation]] = defaultdict(list)
+        for deviation in state.outcome.deviations:
+            self._deviations[deviation.key].append(deviation)
 
     def count(self, policy: Policy, pods: Sequence[Pod]) -> _Count:
         count = _Count()
@@ -109,17 +127,17 @@ class _PodClassifier:
         return count
 
     def _state(self, policy: Policy, pod: Pod, count: _Count) -> str:
-        in_force = self._situation.in_force
-        if Mode.OFF in {policy.mode, self._situation.enforcement}:
+        in_force = self._in_force
+        if Mode.OFF in {policy.mode, self._enforcement}:
             return "off"
         winning = self._winners.of(pod)
-        count.winners.update(
-            (str(winning[each]), each) for each in policy.limits if winning[each] is not policy
-        )
-        keys = [SlotKey(pod.id, each) for each in policy.limits if winning[each] is policy]
+        lost = [direction for direction in policy.limits if winning[direction] is not policy]
+        count.winners.update((str(winning[direction]), direction) for direction in lost)
+        keys = [SlotKey(pod.id, direction) for direction in policy.limits if direction not in lost]
         if not keys:
             return "overridden"
-        reasons = {finding.reason: finding.message for key in keys for finding in self._found.get(key, ())}
+        found = [deviation for key in keys for deviation in self._deviations.get(key, ())]
+        reasons = {deviation.reason: deviation.message for deviation in found}
         for reason, message in reasons.items():
             count.reasons[reason].append(message)
         for key in in_force.keys() & set(keys):
@@ -188,13 +206,13 @@ def _most_common(words: Counter[str]) -> str:
     return min(words, key=lambda word: (-words[word], word), default="")
 
 
-def missing_limits(situation: Situation, winners: Winners, pod: Pod) -> str:
+def missing_limits(state: NodeState, winners: Winners, pod: Pod) -> str:
     """Return the limits of a pod that are not enforced, as text. Empty if all are enforced."""
-    if situation.enforcement is Mode.OFF:
+    if state.inputs.enforcement is Mode.OFF:
         return ""
-    found = {finding.key: finding for finding in situation.findings}
+    found = {deviation.key: deviation for deviation in state.outcome.deviations}
     keys = [SlotKey(pod.id, direction) for direction in winners.of(pod)]
-    missing = [key for key in keys if key not in situation.in_force]
+    missing = [key for key in keys if key not in state.outcome.in_force]
     return "; ".join(str(found.get(key, f"{key}: not enforced yet")) for key in missing)
 
 

@@ -15,7 +15,14 @@ from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import PodInterfaces, desired
 from tokenbucket.core.planning.hook import End, Interface
 from tokenbucket.core.planning.reasons import Reason
-from tokenbucket.core.status.node_status import Situation, agent_condition, pods_not_programmed, tally
+from tokenbucket.core.status.node_status import (
+    DesiredInput,
+    NodeState,
+    Outcome,
+    agent_condition,
+    pods_not_programmed,
+    policy_reports,
+)
 
 LIMIT = Limit(Rate(10**7), exceed_action=ExceedAction.DROP)
 IN, OUT = Direction
@@ -39,8 +46,9 @@ def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInt
         for n, pod in enumerate(PODS)
     }
     wish = desired(policies, PODS, lambda pod, *_: found[pod], Capabilities(), enforcement)
-    situation = Situation(policies, (), PODS, enforcement, wish.findings, wish.in_force)
-    return {report.name: report for report in tally(situation)}
+    inputs = DesiredInput(policies, PODS, enforcement)
+    state = NodeState(inputs, Outcome(deviations=wish.findings, in_force=wish.in_force))
+    return {report.name: report for report in policy_reports(state)}
 
 
 def counts(report: PolicyReport) -> dict[str, int]:
@@ -79,8 +87,9 @@ def test_a_report_with_the_longest_names_fits_the_schema() -> None:
     pod = Pod(PodId(namespace, name), {}, frozenset())
     policies = [Policy(namespace, name[:-1] + end, Selector(frozenset()), {IN: LIMIT}) for end in "ab"]
     wish = desired(policies, [pod], lambda *_: PodInterfaces(), Capabilities())
-    situation = Situation(policies, (), [pod], Mode.ENFORCE, wish.findings, wish.in_force)
-    report = NodeReport(policies=tally(situation), pods=tuple(pods_not_programmed(situation)))
+    outcome = Outcome(deviations=wish.findings, in_force=wish.in_force)
+    state = NodeState(DesiredInput(policies, (pod,)), outcome)
+    report = NodeReport(policies=policy_reports(state), pods=tuple(pods_not_programmed(state)))
     assert [each.policy for each in report.pods] == [policies[0].name]
     assert [len(each.overridden_by) for each in report.policies] == [0, 1]
     assert misfits(STATUS_SCHEMA["TokenBucketNode"], to_document(report)) == []

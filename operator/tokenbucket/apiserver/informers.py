@@ -1,0 +1,79 @@
+"""Keep the stores of a process up to date: start and supervise its watches, and list all objects regularly.
+
+A watch can miss an event, and a list repairs that. Agent and controller use this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from tokenbucket.apiserver.client import Client, attempt
+from tokenbucket.apiserver.watch import Watch
+
+_RELIST_S = 300.0
+_DOUBT_S = 2.0
+"""Interval of checks for doubtful stores."""
+
+
+def relist_interval_s() -> float:
+    """Return 300 s with a jitter of half of it: thousands of agents must not list at the same moment."""
+    return _RELIST_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+
+class Informers:
+    """The watches of a process."""
+
+    def __init__(self, *watches: Watch) -> None:
+        self.watches = watches
+
+    def start(self, delay_s: float = 0.0) -> None:
+        """Start all watches. They wait ``delay_s`` first. Raises UnsupportedError without credentials."""
+        for watch in self.watches:
+            watch.start(delay_s)
+
+    def stop(self) -> None:
+        """Stop all watches."""
+        for watch in self.watches:
+            watch.stop()
+
+    @property
+    def synced(self) -> bool:
+        """Return whether all stores have received a first list."""
+        return all(watch.store.synced.is_set() for watch in self.watches)
+
+    def liveness_error(self) -> str:
+        """Return the watches that have ended, as text. Empty if all of them run."""
+        dead = [str(watch) for watch in self.watches if not watch.alive]
+        return f"not watching: {', '.join(dead)}" if dead else ""
+
+    def listed(self, path: str, content: Mapping[str, Any]) -> None:
+        """Store a list that a client received."""
+        for watch in self.watches:
+            watch.listed(path, content)
+
+    async def relist(self, client: Client) -> None:
+        """List doubtful kinds soon and all kinds regularly, until it is canceled."""
+        due = time.monotonic() + relist_interval_s()
+        while True:
+            await asyncio.sleep(_DOUBT_S)
+            all_due = time.monotonic() > due
+            for watch in self.watches:
+                if all_due or watch.store.doubtful:
+                    await attempt("list", watch.relist(client))
+            if all_due:
+                due = time.monotonic() + relist_interval_s()
+
+
+async def run_until_first(*work: Coroutine[Any, Any, object]) -> None:
+    """Run until one of the coroutines ends, and cancel the others. Raises its exception."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    ended, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for task in ended:
+        task.result()
