@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS
 from tokenbucket.controller.metrics import OF_THE_CONTROLLER
+from tokenbucket.core.limits.stats import EXPOSED
 from tokenbucket.metrics import Measure
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
@@ -26,15 +27,27 @@ def table(measures: Iterable[Measure[Any]]) -> str:
     return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *map(row, measures)])
 
 
+def counters() -> str:
+    """Return the table of the counters of a limit."""
+    names = ((each.meaning, _code(each.key), _code(each.metric_name)) for each in EXPOSED)
+    rows = (f"| {meaning} | {key} | {metric} |" for meaning, key, metric in names)
+    return "\n".join(["| counter | key in JSON and YAML | metric |", "|---|---|---|", *rows])
+
+
+def _code(name: str) -> str:
+    return f"`{name}`" if name else "-"
+
+
 def page(current: str) -> str:
     """Return the page with its tables replaced."""
-    for name, measures in TABLES.items():
+    tables = {name: table(measures) for name, measures in TABLES.items()} | {"counters": counters()}
+    for name, text in tables.items():
         begin = f"<!-- {name}: written by 'make generate' -->"
         before, found, rest = current.partition(begin)
         if not found:
             raise SystemExit(f"{PAGE}: no line {begin}")
         _, _, after = rest.partition(END)
-        current = f"{before}{begin}\n\n{table(measures)}\n\n{END}{after}"
+        current = f"{before}{begin}\n\n{text}\n\n{END}{after}"
     return current
 
 

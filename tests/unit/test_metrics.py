@@ -14,7 +14,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -37,8 +37,9 @@ from tokenbucket.controller.run import Controller, ControllerOptions
 from tokenbucket.core.api.node_report import PodReport
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction, Mode
+from tokenbucket.core.limits.counters import Counters
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
-from tokenbucket.core.limits.stats import Stats
+from tokenbucket.core.limits.stats import EXPOSED, Stats
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import ApiError, KernelError
 from tokenbucket.metrics import Endpoint, Measure, registry_of, serving
@@ -394,6 +395,17 @@ def test_metrics_are_encrypted_with_the_certificate_that_is_there_now(
                 return False
 
         wait_for(trusted)
+
+
+UNMETERED = {"unmetered_packets", "unmetered_bytes"}
+"""Counters of no limit."""
+
+
+@pytest.mark.parametrize("name", sorted({field.name for field in fields(Counters)} - UNMETERED))
+def test_each_counter_of_the_program_is_shown_to_users(name: str) -> None:
+    """In the status, as a metric, or in a sum: one that nobody sees is counted for nothing."""
+    one = Stats(**{name: 1})
+    assert any(exposed.value(one) for exposed in EXPOSED)
 
 
 @pytest.mark.parametrize("measure", EVERY.values(), ids=EVERY)

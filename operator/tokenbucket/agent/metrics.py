@@ -19,7 +19,7 @@ from tokenbucket.core.api.node_report import PodReport
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotConfig
-from tokenbucket.core.limits.stats import Stats
+from tokenbucket.core.limits.stats import EXPOSED, Exposed, Stats
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import NodeState, pods_not_programmed
 from tokenbucket.errors import KernelError
@@ -94,18 +94,13 @@ def _per_limit(
     return Measure(name, meaning, _LIMIT, samples)
 
 
-def _if_delayed(value: Callable[[Stats], float]) -> Callable[[SlotConfig, Stats], float | None]:
-    """Return the value for limits that delay packets, or did so before a change."""
-    return lambda config, stats: value(stats) if config.max_delay_q or stats.delayed_packets else None
+def _counter(exposed: Exposed) -> Measure[AgentReading]:
+    """Return the metric of a counter. Limits to which it does not apply have no sample."""
 
+    def value(config: SlotConfig, stats: Stats) -> float | None:
+        return exposed.value(stats) / exposed.per_unit if exposed.applies(config, stats) else None
 
-def _marked(config: SlotConfig, stats: Stats) -> float | None:
-    return stats.marked_packets if config.dscp is not None or stats.marked_packets else None
-
-
-def _forwarded(config: SlotConfig, stats: Stats) -> float | None:
-    forwards = config.observe or config.dscp is not None
-    return stats.forwarded_packets if forwards or stats.forwarded_packets else None
+    return _per_limit(exposed.metric_name, exposed.meaning, value)
 
 
 OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
@@ -170,51 +165,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
 )
 
 OF_THE_PODS: tuple[Measure[AgentReading], ...] = (
-    _per_limit(
-        "tokenbucket_pod_admitted_bytes_total",
-        "Wire bytes that were admitted: forwarded at once or later, marked, or observed.",
-        lambda _, stats: stats.admitted_bytes,
-    ),
-    _per_limit(
-        "tokenbucket_pod_admitted_packets_total",
-        "Wire packets that were admitted.",
-        lambda _, stats: stats.admitted_packets,
-    ),
-    _per_limit(
-        "tokenbucket_pod_dropped_bytes_total",
-        "Wire bytes that exceeded the limit and were dropped.",
-        lambda _, stats: stats.dropped_bytes,
-    ),
-    _per_limit(
-        "tokenbucket_pod_dropped_packets_total",
-        "Wire packets that exceeded the limit and were dropped.",
-        lambda _, stats: stats.dropped_packets,
-    ),
-    _per_limit(
-        "tokenbucket_pod_delayed_packets_total",
-        "Admitted excess packets of a limit with Delay, including small packets, which leave at once.",
-        _if_delayed(lambda stats: stats.delayed_packets),
-    ),
-    _per_limit(
-        "tokenbucket_pod_delay_seconds_total",
-        "Sum of the delays of all packets.",
-        _if_delayed(lambda stats: stats.delayed_ns / 1e9),
-    ),
-    _per_limit(
-        "tokenbucket_pod_congestion_marked_packets_total",
-        "Delayed packets that got an ECN mark (CE).",
-        _if_delayed(lambda stats: stats.ce_packets),
-    ),
-    _per_limit(
-        "tokenbucket_pod_marked_packets_total",
-        "Admitted excess packets that got the code point of `dscp`.",
-        _marked,
-    ),
-    _per_limit(
-        "tokenbucket_pod_forwarded_packets_total",
-        "Admitted excess packets that were marked or only observed.",
-        _forwarded,
-    ),
+    *(_counter(exposed) for exposed in EXPOSED if exposed.metric),
     _per_limit(
         "tokenbucket_pod_rate_bytes_per_second",
         "Declared rate in bytes. Utilization is the rate of admitted bytes divided by this value.",

@@ -13,6 +13,7 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import ExceedAction
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
+from tokenbucket.core.limits.stats import EXPOSED
 from tokenbucket.errors import ExitCode, KernelError
 from tokenbucket.node.snapshot import LimitSnapshot, snapshot, unmetered_packets
 
@@ -176,23 +177,7 @@ def as_document(limit: LimitSnapshot) -> dict[str, Any]:
         }
     if config.per_peer:
         document["perPeer"] = _peer_document(config.per_peer)
-    counters = {
-        "conformPackets": stats.conform_packets,
-        "conformBytes": stats.conform_bytes,
-        "exceedPackets": stats.exceed_packets,
-        "exceedBytes": stats.exceed_bytes,
-        "markedPackets": stats.marked_packets,
-        "delayedPackets": stats.delayed_packets,
-        "delayedBytes": stats.delayed_bytes,
-        "delayedNanoseconds": stats.delayed_ns,
-        "congestionMarkedPackets": stats.ce_packets,
-        "reservePackets": stats.reserve_packets,
-        "reserveBytes": stats.reserve_bytes,
-        "contendedPackets": stats.contended_packets,
-        "peerExceedPackets": stats.peer_too_fast_packets,
-        "sharedPeerPackets": stats.shared_peer_packets,
-    }
-    return document | counters
+    return document | {counter.key: counter.value(stats) for counter in EXPOSED if counter.key}
 
 
 def _peer_document(config: PeerConfig) -> dict[str, Any]:
