@@ -129,7 +129,7 @@ static __always_inline struct tb_bucket tb_slot_bucket(const struct tb_ctx *ctx,
 			 tb_meter(packets, &config->packets_scale, config->packets_burst_q));
 }
 
-/* The time until all charged packets have departed; negative: the tokens. Re-centres an idle window. */
+/* The time until all charged packets have departed; negative: the tokens. Re-centers an idle window. */
 static __always_inline __s64 tb_backlog(const struct tb_meter *meter, __u64 now, struct tb_schedule *out)
 {
 	__u64 tat = *(volatile __u64 *)meter->word, base = tb_base(tat, now, meter->burst);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The packet that the program decides on, with its slot. Brings compiler.h, layout.h and packet.h. */
+/* The context of one decision: the packet, its slot, and the time. */
 #ifndef TB_CONTEXT_H
 #define TB_CONTEXT_H
 
@@ -9,8 +9,7 @@
 
 struct tb_remote;
 
-/* No helper gets an address in this struct, so its fields stay in registers. tb_remote has a key for helpers.
- */
+/* The program passes no address of this struct to a helper, so that its fields stay in registers. */
 struct tb_ctx {
 	struct __sk_buff *skb;
 	enum tb_hook hook;

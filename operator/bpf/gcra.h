@@ -54,7 +54,7 @@
 _Static_assert(TB_BYTES_MAX <= ~0ULL / ((TB_QUANTA_PER_S * 8 / 8000) << TB_BYTES_SHIFT), "fits at 8 kbit/s");
 _Static_assert(TB_PACKETS_MAX <= ~0ULL / (TB_QUANTA_PER_S << TB_PACKETS_SHIFT), "fits at 1 packet/s");
 
-/* Below about 100 CPUs, a CPU does not lose the word to others this often in a row by chance. */
+/* On machines with up to about 100 CPUs, a CPU practically never loses this many races in a row. */
 #define TB_TRIES 32
 
 enum tb_case {
@@ -88,7 +88,7 @@ static __always_inline __s64 tb_max(__s64 a, __s64 b)
 
 /*
  * The time that an amount takes at the rate, rounded to the nearest quantum. It is a multiplication and a
- * shift, because a 64-bit division takes up to 90 cycles on processors in use today.
+ * shift, because a 64-bit division takes up to 90 cycles on current processors.
  */
 static __always_inline __u64 tb_cost(__u64 amount, __u64 scale, int shift)
 {

@@ -159,8 +159,8 @@ static __always_inline struct tb_packet tb_ingress_packet(struct __sk_buff *skb)
 }
 
 /*
- * Whether the packet is ARP or IPv6 neighbor discovery, which every other packet depends on. A hop limit
- * below 255 shows that the packet comes from another link, and is not valid (RFC 4861, 7.1).
+ * Returns whether the packet is ARP or IPv6 neighbor discovery, on which all other packets depend. A hop
+ * limit below 255 shows that the packet comes from another link, and is not valid (RFC 4861, 7.1).
  */
 static __always_inline int tb_is_neighbor_discovery(struct __sk_buff *skb)
 {

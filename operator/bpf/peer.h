@@ -98,7 +98,7 @@ static __always_inline int tb_insert_peer(const struct tb_ctx *ctx, struct tb_bu
 					  struct tb_schedule *out)
 {
 	struct tb_remote *remote = ctx->remote;
-	__u64 full_tat = ctx->now + (1ULL << 63); /* reads as a full bucket for the longest time, 417 days */
+	__u64 full_tat = ctx->now + (1ULL << 63); /* a full bucket for the longest possible time, 417 days */
 	struct tb_peer full = { full_tat, full_tat };
 
 	bpf_map_update_elem(&tb_peers, &remote->key, &full, BPF_NOEXIST);

@@ -238,4 +238,4 @@ def test_inspect_counts_what_would_wait_and_what_would_be_dropped(
     assert in_window + idle + waiting + refused == 50
     assert waiting >= 5
     assert refused >= 20
-    assert "would wait" in table[2]
+    assert "would be delayed" in table[2]

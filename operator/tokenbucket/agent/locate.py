@@ -17,16 +17,19 @@ from tokenbucket.netlink.location import AddressLocation, LocationKind
 from tokenbucket.netlink.queues import Root
 from tokenbucket.netlink.view import View
 
-_NOT_NAMED = "network namespace: neither /run/netns nor a process names it; excess packets are dropped"
+_NOT_NAMED = "network namespace: has no path in /run/netns or /proc; excess packets are dropped"
 _NOT_LOCATED = {
     LocationKind.UNKNOWN: (
         Reason.NO_INTERFACE,
-        "no interface of this node leads to a namespace with the pod's address",
+        "pod: no veth of this node leads to its address; check that the pod runs here",
     ),
-    LocationKind.HOST: (Reason.HOST_NETWORK, "the pod's address is the node's own; the pod is not limited"),
+    LocationKind.HOST: (
+        Reason.HOST_NETWORK,
+        "pod: has an address of the node; exclude it from spec.podSelector",
+    ),
     LocationKind.AMBIGUOUS: (
         Reason.ADDRESS_CONFLICT,
-        "the pod's addresses are in several network namespaces, or in one that is not the pod's",
+        "pod: its addresses are in several network namespaces, or in another pod's; check both pods",
     ),
 }
 
@@ -100,5 +103,5 @@ class Locator:
 def _describe_others(where: AddressLocation) -> str:
     others = ", ".join(f"{link.name} ({link.kind})" for link in where.others)
     if others:
-        return f"the pod is reached through {others}, which is not a veth"
-    return "the pod has no veth on this node"
+        return f"pod: has the interface {others}, which is not a veth; exclude the pod or change its network"
+    return "pod: has no veth on this node; check its network plugin"

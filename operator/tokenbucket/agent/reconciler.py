@@ -91,7 +91,7 @@ class Reconciler:
         yield from self.verifier.deviations(wish.wanted.keys())
         count = self.observer.slots.count
         for key in planned.without_slot:
-            yield Deviation(key, Reason.NO_FREE_SLOT, f"all {count} slots are in use; raise --slots")
+            yield Deviation(key, Reason.NO_FREE_SLOT, f"slots: all {count} are in use; raise --slots")
 
     def resync(self) -> None:
         """Invalidate all cached state before the next run."""

@@ -22,8 +22,8 @@ from tokenbucket.netlink.links import Link, Packets, read_links, read_packets
 from tokenbucket.netlink.view import View
 
 _PAST = {
-    Direction.INGRESS: "most packets reach the pod without passing tokenbucket's hook",
-    Direction.EGRESS: "most packets leave the pod without passing tokenbucket's hook",
+    Direction.INGRESS: "pod: most of its packets arrive without passing tokenbucket's filter",
+    Direction.EGRESS: "pod: most of its packets leave without passing tokenbucket's filter",
 }
 
 

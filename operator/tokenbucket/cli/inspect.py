@@ -102,8 +102,8 @@ def _peers(limit: LimitSnapshot, config: PeerConfig, now_q: int) -> list[str]:
         f"peers, by {end} /{config.ipv4_prefix_length} and /{config.ipv6_prefix_length}",
         f"  global registers   {', '.join(rates)}",
         f"  flow registers     {known} {'peer' if known == 1 else 'peers'}",
-        f"  exceeded           {limit.stats.peer_too_fast_packets} packets their peer's bucket",
-        f"  shared             {limit.stats.shared_peer_packets} packets of no peer with a bucket of its own",
+        f"  exceeded           {limit.stats.peer_too_fast_packets} packets exceeded the bucket of their peer",
+        f"  shared             {limit.stats.shared_peer_packets} packets used the bucket of unknown peers",
     ]
     emptiest = sorted(fullness, key=lambda peer: (fullness[peer], str(peer)))[:_PEERS_SHOWN]
     return lines + [f"  {peer!s:<18} tokens {fullness[peer]:.0%} of its burst" for peer in emptiest]
@@ -149,7 +149,7 @@ def _meter(name: str, limits: str, tokens: str, packet: str, state: tuple[int, i
         f"{name} meter",
         f"  global registers   {limits}",
         f"  flow register      tat = {tat} quanta, now {_ahead(tat, now_q)}; tokens {tokens}",
-        f"  color              {color}, for {packet} at this moment",
+        f"  color              {color}, for {packet} now",
         f"  condition 1        tat <= now - cost        {left_q >= min(cost_q, burst_q)}   (not too fast)",
         f"  condition 2        tat >= now - burst       {case is not gcra.Case.IDLE}   (not idle)",
     ]
@@ -157,15 +157,15 @@ def _meter(name: str, limits: str, tokens: str, packet: str, state: tuple[int, i
 
 def _ahead(tat: int, now_q: int) -> str:
     if gcra.is_ahead(tat, now_q):
-        return f"{((tat - now_q) % 2**64) / gcra.QUANTA_PER_NS / 1e6:.3f} ms behind it"
+        return f"{((tat - now_q) % 2**64) / gcra.QUANTA_PER_NS / 1e6:.3f} ms before it"
     past_ms = (now_q - tat) % 2**64 / gcra.QUANTA_PER_NS / 1e6
-    return f"{past_ms:.3f} ms past it" if past_ms < _LONG_MS else "long past it"
+    return f"{past_ms:.3f} ms after it" if past_ms < _LONG_MS else "long after it"
 
 
 def _transitions(stats: Stats, config: SlotConfig) -> str:
     refused = "drop" if config.dscp is None else f"mark {config.dscp}"
     refused = "forward (observed)" if config.observe else refused
-    waits = "forward (observed: would wait)" if config.observe else "forward later"
+    waits = "forward (observed: would be delayed)" if config.observe else "forward later"
     rows = [
         (gcra.Case.IN_WINDOW, "forward", "tat += cost", str(stats.in_window_packets)),
         (gcra.Case.IDLE, "forward", "tat = now - burst + cost", str(stats.idle_packets)),

@@ -1,1 +1,1 @@
-"""Decisions: which limits this node enforces, where, and which actions lead there."""
+"""Decide which limits this node enforces, on which interfaces, and with which actions."""

@@ -1,10 +1,10 @@
-"""Detection of limits that are attached and do not run: a pure comparison of counters.
+"""Detect attached limits that do not run, by comparison of counters.
 
-A program that runs first can end a packet's way, and a redirect can hand a packet to the pod past the hook
-(``bpf_redirect_peer``). The pod's interface counts such packets and the limit's slot does not.
+A program that runs first can end the processing of a packet. A redirect (``bpf_redirect_peer``) can deliver
+a packet to the pod without running the hook. The interface of the pod counts such packets, the slot does not.
 
-The slot counts the segments of a GSO packet, and the interface counts it once. So a slot that runs counts at
-least as many as the interface.
+The slot counts every segment of a GSO packet, and the interface counts the packet once. If a limit runs, its
+slot therefore counts at least as many packets as the interface.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tokenbucket.core.limits.slot import SlotKey
 
 _ENOUGH_PACKETS = 100
-"""Fewer may have been between the interface and the hook when the counters were read."""
+"""Missing packets that prove a bypass. Fewer can be in transit while the agent reads the counters."""
 _ENOUGH_TO_CLEAR = 20
 """Packets that a slot must have counted to prove that it runs."""
 _LOOKS_TO_CLEAR = 2
@@ -32,17 +32,17 @@ class Counted:
 
 @dataclass(slots=True)
 class BypassWatch:
-    """Compares counters between looks. A look without enough packets is continued by the next."""
+    """Compares counters between two readings. A reading with too few packets extends to the next reading."""
 
     bypassed: frozenset[SlotKey] = frozenset()
-    """Limits that most packets went past."""
+    """Limits that most packets bypass."""
     running: frozenset[SlotKey] = frozenset()
-    """Limits that most packets passed, in their last comparison."""
+    """Limits whose filter saw most packets, in the last comparison."""
     _base: dict[SlotKey, Counted] = field(default_factory=dict)
     _good: Counter[SlotKey] = field(default_factory=Counter)
 
     def compare(self, now: Mapping[SlotKey, Counted]) -> None:
-        """Take the counters of all limits. A limit that is not in ``now`` is forgotten."""
+        """Compare the counters of all limits with the last reading. Forget limits that are not in ``now``."""
         self._base = {key: base for key, base in self._base.items() if key in now}
         bypassed, running = set(self.bypassed & now.keys()), set(self.running & now.keys())
         for key, counted in now.items():
@@ -62,7 +62,7 @@ class BypassWatch:
         self.bypassed, self.running = frozenset(bypassed), frozenset(running)
 
     def forget(self, key: SlotKey) -> None:
-        """Start again for a limit: other programs are at its hook now."""
+        """Start again for a limit, because the programs at its hook have changed."""
         self._base.pop(key, None)
         self.running -= {key}
 

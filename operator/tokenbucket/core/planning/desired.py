@@ -1,6 +1,6 @@
-"""Which limits should be in force on this node, and why others are not: a pure function.
+"""Compute the limits that this node enforces, and the reasons why it does not enforce others.
 
-A pod's interfaces come from a function, so that this module knows nothing of netlink.
+A function argument finds the interfaces of a pod, so that this module does not depend on netlink.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ Address = IPv4Address | IPv6Address
 
 _UNBOUNDED = Degradation(
     Reason.UNBOUNDED_QUEUE,
-    "perPeer: more than 16 MiB could be queued; declare a rate, or a lower one; excess packets are dropped",
+    "perPeer: could queue more than 16 MiB; declare a (lower) rate of the pod; excess packets are dropped",
 )
 
 _IN_A_MACHINE = Degradation(
     Reason.NO_FILTER_IN_POD,
-    "the pod has an overhead, so a virtual machine may need its interface; excess packets are dropped",
+    "pod: has an overhead and may run in a virtual machine; excess packets are dropped",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PodInterfaces:
-    """The veths of one pod, or the reason why they are not found."""
+    """The veth interfaces of one pod, or the reason why the agent does not find them."""
 
     ends: Mapping[End, frozenset[Interface]] = field(default_factory=dict)
-    """The pod's own ends are given where packets are to wait on them. With a reason, those that it had."""
+    """Pod-side interfaces only if they delay packets. With a reason, the last known interfaces."""
     reason: Reason | None = None
     message: str = ""
     no_queue: Mapping[Direction, Degradation] = field(default_factory=dict)
-    """Why packets of a direction cannot wait, so that Delay degrades to Drop."""
+    """Why packets of a direction cannot be queued, so that Delay is degraded to Drop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """Something about one limit that its owner should know."""
+    """A reason why one limit is not enforced as declared."""
 
     key: SlotKey
     reason: Reason
@@ -62,27 +62,28 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What is done of a limit, and what is not."""
+    """A limit as the agent enforces it."""
 
     config: SlotConfig
     words: str
     """The limit with its defaults, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
     action: str
     shortfall: Degradation | None = None
+    """Why the action differs from the declared action."""
 
 
 @dataclass(slots=True)
 class Desired:
-    """The limits that should be in force, and what is to be said about them."""
+    """The limits that the agent enforces, and the deviations from their declarations."""
 
     wanted: dict[SlotKey, Wanted] = field(default_factory=dict)
     in_force: dict[SlotKey, InForce] = field(default_factory=dict)
-    """What each limit amounts to once it is in force."""
+    """Each limit as the agent enforces it."""
     findings: list[Deviation] = field(default_factory=list)
 
 
 Locate = Callable[[PodId, frozenset[Address], AbstractSet[Direction]], PodInterfaces]
-"""Finds the pod that has these addresses. The packets of these directions are to wait, if they can."""
+"""Finds the interfaces of a pod with these addresses, for limits that delay packets of these directions."""
 
 
 def desired(
@@ -94,12 +95,12 @@ def desired(
 ) -> Desired:
     """Return the limits of all pods: for each pod and direction, the limit of the winning policy.
 
-    With ``enforcement`` Observe every limit only counts. With Off it keeps its slot, and so its tokens, but
-    it is not attached.
+    With ``enforcement`` Observe, all limits only count. With Off, all limits keep their slots and tokens,
+    and no filter is attached.
     """
     policies = tuple(policies)
     winners = Winners(policies)
-    # Computed once for all pods of a policy: there may be hundreds.
+    # Computed once per policy, because a policy can select hundreds of pods.
     delayed = {str(policy): frozenset(filter(partial(_waits, policy), policy.limits)) for policy in policies}
     result = Desired()
     in_force: dict[tuple[str, Direction, Degradation | None], InForce] = {}
@@ -122,7 +123,7 @@ def desired(
 
 
 def _give_each_point_to_one(result: Desired) -> None:
-    """Of pods that are found behind the same interface, only the first by name is limited there."""
+    """If several pods are found behind one interface, keep only the limit of the first pod by name."""
     keys: dict[HookPoint, list[SlotKey]] = defaultdict(list)
     for key, wanted in result.wanted.items():
         for point in wanted.points:
@@ -130,7 +131,7 @@ def _give_each_point_to_one(result: Desired) -> None:
     for contenders in (each for each in keys.values() if len(each) > 1):
         left = sorted((key for key in contenders if key in result.wanted), key=str)
         for key in left[1:]:
-            text = f"the pod is found where {left[0].subject} is: one of them has an address of the other"
+            text = f"pod: has the same interface as {left[0].subject}; check the addresses of both pods"
             result.findings.append(Deviation(key, Reason.ADDRESS_CONFLICT, text))
             del result.wanted[key], result.in_force[key]
 
@@ -149,16 +150,20 @@ def _place(
 ) -> PodInterfaces:
     if pod.host_network:
         return PodInterfaces(
-            reason=Reason.HOST_NETWORK, message="the pod has the node's own network; it is not limited"
+            reason=Reason.HOST_NETWORK,
+            message="pod: uses the network of the node; exclude it from spec.podSelector",
         )
     if not pod.addresses:
-        return PodInterfaces(reason=Reason.NO_ADDRESS, message="the pod has no address yet")
-    # On secondary networks that do not know of one another, pods may have one address, beside their own.
+        return PodInterfaces(
+            reason=Reason.NO_ADDRESS, message="pod: has no address yet; wait until its network is ready"
+        )
+    # Pods on independent secondary networks can share an address, beside the addresses of their own.
     own = frozenset(address for address in pod.addresses if claims[address] == 1)
     if not own:
         shared = ", ".join(sorted(map(str, pod.addresses)))
         return PodInterfaces(
-            reason=Reason.ADDRESS_CONFLICT, message=f"{shared} is claimed by more than one pod"
+            reason=Reason.ADDRESS_CONFLICT,
+            message=f"{shared}: belongs to several pods; give each pod its own address",
         )
     enters_pod = capabilities.fq and not pod.has_overhead
     located = locate(pod.id, own, waits if enters_pod else waits - {Direction.EGRESS})
@@ -203,9 +208,9 @@ def _in_force(
     why_not = _why_not_delay(limit, no_queue)
     in_force = ExceedAction.DROP if why_not else limit.exceed_action
     bucket = bucket_of(limit, mode, action_in_force=in_force)
-    # Only what enters a pod can come from the node itself.
+    # Only ingress packets of a pod can come from the node itself.
     config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
-    if bucket.observe:  # nothing is done, and so nothing in another way than declared
+    if bucket.observe:  # nothing is enforced, so nothing is degraded
         return InForce(config, describe(bucket), Mode.OBSERVE.value)
     action = f"{in_force} (degraded: {why_not.reason.short})" if why_not else in_force.value
     return InForce(config, describe(bucket), action, why_not)

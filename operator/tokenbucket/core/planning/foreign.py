@@ -1,4 +1,4 @@
-"""Programs of others at the hooks of an interface, and whether they run before tokenbucket's."""
+"""Describe foreign programs at the hooks of an interface."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tokenbucket.core.planning.hook import Hook
 
 _LISTED = 3
-"""Programs that a message names."""
+"""Maximum number of programs in a message."""
 
 
 class Mechanism(enum.StrEnum):
@@ -22,7 +22,7 @@ class Mechanism(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ForeignProgram:
-    """A program that does not belong to tokenbucket. An id of 0 is unknown, or that there is none."""
+    """A program that does not belong to tokenbucket. An id of 0 is unknown or missing."""
 
     interface: str
     hook: Hook
@@ -39,7 +39,7 @@ class ForeignProgram:
 
 
 def list_programs(programs: Iterable[ForeignProgram]) -> str:
-    """Return the first programs in words, and the number of the others."""
+    """Return a text with the first programs and the number of the others."""
     ordered = sorted(set(programs))
     named = ", ".join(map(str, ordered[:_LISTED]))
     more = len(ordered) - _LISTED

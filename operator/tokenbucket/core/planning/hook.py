@@ -1,4 +1,4 @@
-"""Where the program runs. The one place where a direction becomes a hook."""
+"""Translate the direction of a limit into a hook. Only this module does so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class End(enum.Enum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Interface:
-    """An interface of the node's network namespace or, where an inode is given, of a pod's."""
+    """An interface in the network namespace of the node (inode 0), or of a pod (inode of its namespace)."""
 
     ifindex: int
     namespace: int = 0
@@ -41,8 +41,8 @@ class HookPoint:
 def hook_of(direction: Direction, *, waits: bool) -> tuple[End, Hook]:
     """Return the end and the hook that see a pod's traffic of a direction.
 
-    What enters the pod leaves the host-side veth. Packets can wait only where they leave an interface, so
-    where what the pod sends is to wait, that is the pod's own.
+    Ingress packets of a pod leave the host-side interface. A qdisc can queue packets only when they leave an
+    interface. With ``waits``, egress packets are therefore limited on the pod-side interface.
     """
     if direction is Direction.INGRESS:
         return End.HOST, Hook.EGRESS

@@ -1,15 +1,16 @@
-"""In which network namespaces pods are limited before a pass, and when a pod may be limited elsewhere.
+"""Decide whether a limit stays in its network namespace or moves to another one.
 
-A pod is found by its address, and a pod that may configure its network can give its address to another. So a
-limit that is in force has a home: the namespace to which its interfaces lead, as the kernel has it. Wherever
-the pod's address is found, the limit stays at home.
+The agent finds a pod by its address, and a pod that can configure its network can give its address to
+another pod. An attached limit therefore has a placement: the namespace to which its interfaces lead. The
+limit stays there, even if the agent finds the address of the pod in another namespace.
 
-Only a new declaration moves it: one that has no address of the last one. That one source knows more addresses
-of a pod than another, or fewer, is nothing new. What is newly declared has no home, and keeps nobody out of
-where it was; so two pods that were taken for each other can change places.
+Only a new declaration moves a limit: a declaration without any address of the previous one. A source that
+knows more or fewer addresses of a pod than another source is no new declaration. A pod with a new declaration
+has no placement, and does not block other pods from its old namespace. Two pods whose addresses were mixed up
+can therefore be corrected.
 
-What was declared last is remembered by the agent alone. To one that has just started nothing is new: it can
-not tell a mistake that was mended from an address that was given away, and lets every limit stay.
+Only the memory of the agent contains the previous declarations. A restarted agent cannot distinguish a
+corrected document from an address that a pod gave away. It keeps every limit in its namespace.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tokenbucket.core.planning.desired import Address
 
 
 class Placements:
-    """Namespaces by number, and whose limits are there."""
+    """The namespaces (nsid) in which pods are limited."""
 
     def __init__(self) -> None:
         self._nsids: dict[Subject, set[int]] = defaultdict(set)
@@ -37,25 +38,25 @@ class Placements:
         self._pods[nsid].add(pod)
 
     def of(self, pod: Subject) -> int | None:
-        """Return the one namespace in which a pod is limited; ``None`` where there is none, or more."""
+        """Return the namespace in which a pod is limited, or ``None`` if there is none or more than one."""
         nsids = self._nsids.get(pod, set())
         return min(nsids) if len(nsids) == 1 else None
 
     def admit(self, pod: Subject, nsid: int) -> bool:
-        """Whether a pod whose address is there may be limited there: at home or, without a home, where nobody
-        else is.
+        """Return whether a pod with an address in this namespace may be limited there: in its own placement,
+        or, if it has none, in a namespace without limits of other pods.
         """
         return self.of(pod) in {None, nsid} and pod in self._pods.get(nsid, {pod})
 
 
 @dataclass(slots=True)
 class Declarations:
-    """The addresses that were declared last, by pod."""
+    """The previously declared addresses of each pod."""
 
     _addresses: dict[PodId, frozenset[Address]] = field(default_factory=dict)
 
     def unchanged(self, pods: Iterable[Pod]) -> set[PodId]:
-        """Return the pods that are declared as they were, or for the first time."""
+        """Return the pods whose declaration is unchanged, or is the first."""
         return {
             pod.id
             for pod in pods
@@ -64,7 +65,7 @@ class Declarations:
         }
 
     def passed(self, pods: Iterable[Pod], missing: AbstractSet[Subject]) -> None:
-        """Record a run. A pod whose limit it missed to place may still be where the last one had it."""
+        """Record a run. Keep the previous addresses of pods in ``missing``: their limits did not move."""
         self._addresses = {
             pod.id: self._addresses.get(pod.id, pod.addresses) if pod.id in missing else pod.addresses
             for pod in pods

@@ -1,8 +1,8 @@
-"""From what should be and what is to what is to be done: a pure function.
+"""Compute the actions that change the observed state into the desired state.
 
-Queues are there before a slot delays packets that they are to hold; slots are written before filters that
-name them are attached; filters are gone before their slot is free for another; and queues go last, when
-nothing new enters them. Only slots of pods are planned; those of devices, attached by hand, are left alone.
+The order of actions leaves no gap: add queues before slots delay packets, write slots before filters refer to
+them, detach filters before their slots become free, and remove queues last, when no new packets enter them.
+The plan covers slots of pods only. Slots of devices, which were attached manually, stay unchanged.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FIRST_SLOT = 1
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One limit that should be in force, and where."""
+    """One desired limit, and the hooks of its filters."""
 
     slot: Slot
     points: AbstractSet[HookPoint]
     delays: bool = False
-    """Packets wait for their departure time: the interface of every point needs tokenbucket's queue."""
+    """Whether packets are queued, so that the interface of every hook needs tokenbucket's queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class RemoveQueue:
 
 @dataclass(frozen=True, slots=True)
 class WriteSlot:
-    """Write a slot's configuration and owner; when ``fresh``, with a full bucket and zero counters."""
+    """Write configuration and owner of a slot. If ``fresh``, fill the bucket and reset the counters."""
 
     index: int
     slot: Slot
@@ -87,7 +87,7 @@ class Detach:
 
 @dataclass(frozen=True, slots=True)
 class FreeSlot:
-    """Give a slot back."""
+    """Make a slot available for other limits."""
 
     index: int
 
@@ -97,14 +97,14 @@ Action = AddQueue | WriteSlot | Attach | Detach | FreeSlot | RemoveQueue
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Actions in the order in which they are to be done, and the limits that found no free slot."""
+    """Actions in the order of their execution, and the limits without a free slot."""
 
     actions: tuple[Action, ...]
     without_slot: tuple[SlotKey, ...] = ()
 
 
 def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
-    """Return the actions that make the observed state the desired one. A second plan after them is empty."""
+    """Return the actions that produce the desired state. A second plan after them is empty."""
     placed, without_slot = _place(desired, observed)
     queues = {point.interface for key in placed if desired[key].delays for point in desired[key].points}
     return Plan(
@@ -121,7 +121,7 @@ def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
 
 
 def _place(desired: Mapping[SlotKey, Wanted], observed: Observed) -> tuple[dict[SlotKey, int], list[SlotKey]]:
-    """Where each limit goes: the slot that it has, else the lowest free one."""
+    """Return the slot of each limit: its current slot, or the lowest free slot."""
     has: dict[SlotKey, int] = {}
     for index, slot in sorted(observed.slots.items()):
         has.setdefault(slot.owner.key, index)

@@ -1,7 +1,7 @@
-"""Which policy wins where several select a pod.
+"""Decide which policy applies if several policies select a pod.
 
-One that enforces before one that only observes, so that a trial never lifts a limit; then the highest
-priority, then the oldest, then by name.
+Policies in Enforce mode rank before policies in Observe mode, so that a test never removes a limit. Then the
+highest priority wins, then the oldest policy, then the first name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tokenbucket.core.api.policy import Direction, Mode, Policy
 
 
 def rank(policy: Policy) -> tuple[bool, int, bool, str, str]:
-    """Sorts the winner first. A policy without a time of creation is younger than any with one."""
+    """Return a sort key; the winner sorts first. A policy without creation time counts as the youngest."""
     observes = policy.mode is Mode.OBSERVE
     return (observes, -policy.priority, not policy.created, policy.created, policy.name)
 
 
 class Winners:
-    """Policies of all namespaces, ready to be asked for many pods."""
+    """Finds the policies that apply to pods. The policies are sorted once for all pods."""
 
     def __init__(self, policies: Iterable[Policy]) -> None:
         self._ranked: dict[str, list[Policy]] = defaultdict(list)
@@ -29,7 +29,7 @@ class Winners:
                 self._ranked[policy.namespace].append(policy)
 
     def of(self, pod: Pod) -> dict[Direction, Policy]:
-        """Return the policy that limits each direction of a pod; a direction that none limits is left out."""
+        """Return the policy for each direction of a pod. Omit directions without a policy."""
         winners: dict[Direction, Policy] = {}
         for policy in self._ranked.get(pod.id.namespace, ()):
             missing = policy.limits.keys() - winners.keys()
