@@ -7,11 +7,11 @@ nothing is changed by anybody else.
 from __future__ import annotations
 
 import contextlib
-import math
 import select
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.loop import Loop
@@ -19,9 +19,9 @@ from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import Source
-from tokenbucket.agent.verification import Verifier
-from tokenbucket.core.limits.slot import Slot
+from tokenbucket.core.limits.slot import Slot, SlotKey
 from tokenbucket.core.planning.capabilities import Capabilities
+from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
@@ -60,6 +60,7 @@ class Slots:
     """Slots, and when each generation of each policy was last written to one of them."""
 
     count = SLOTS
+    previous_layouts = SimpleNamespace(program_ids=frozenset())
 
     def __init__(self) -> None:
         self._slots: dict[int, Slot] = {}
@@ -67,6 +68,12 @@ class Slots:
 
     def read(self) -> dict[int, Slot]:
         return dict(self._slots)
+
+    def resolve_slot(self, slot: int, _: int) -> int:
+        return slot
+
+    def limits_device_in_another_layout(self, _: int, __: int) -> bool:
+        return False
 
     def write(self, index: int, slot: Slot, *, fresh: bool) -> None:
         assert fresh == (index not in self._slots)
@@ -81,6 +88,7 @@ class Network:
     """Links and filters: what the agent knows as its view, and the filters that it attaches."""
 
     roots: Mapping[int, object] = {}
+    searched = True
 
     def __init__(self) -> None:
         self.links: dict[int, Link] = {}
@@ -115,7 +123,11 @@ class Network:
 
     def interfaces_of(self, *addresses: object) -> AddressLocation:
         links = {self._link(address) for address in addresses}
-        return AddressLocation(LocationKind.NAMESPACE, tuple(links))
+        namespaces = tuple(link.ifindex for link in links)
+        return AddressLocation(LocationKind.NAMESPACE, tuple(links), nsids=namespaces)
+
+    def namespace_behind(self, _: Interface) -> None:
+        """No placement is kept: a pod's address never moves."""
 
     def _link(self, address: object) -> Link:
         if address not in self._of:
@@ -143,12 +155,29 @@ class _Locks:
         yield
 
 
+class _Verifier:
+    """Finds that every limit runs: nothing is attached by others."""
+
+    not_running: frozenset[SlotKey] = frozenset()
+
+    def check(self, *_: object, **__: object) -> bool:
+        return False
+
+    def deviations(self, _: object) -> list[Deviation]:
+        return []
+
+
+class _Reconciler(Reconciler):
+    def check_periodically(self) -> None:
+        """Probe nothing: this kernel has no fq, and refuses nothing."""
+
+
 def loop(source: Source, slots: Slots, stats: ReconcileStats) -> Loop:
     """The agent's loop and reconciler, on a kernel of its own."""
     network = Network()
     executor = Executor(network, slots, _Programs(), filters_on=lambda connection: connection)
     observer = Observer(network, slots, _Programs())
-    reconciler = Reconciler(observer, executor, _Locks(), Capabilities(fq=False), Verifier(slots))
+    reconciler = _Reconciler(observer, executor, _Locks(), Capabilities(fq=False), _Verifier())
     # Settled: there are no pins of earlier builds to be removed.
     others = (Silence(), Silence(), None, set(), reconciler, None, "")
-    return Loop(source, *others, stats, _verify_at=math.inf, _settled=True)
+    return Loop(source, *others, stats, _settled=True)
