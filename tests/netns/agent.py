@@ -123,6 +123,14 @@ class Agent:
         wait(lambda: len(self.events("started")) > before or self.process.poll() is not None, self.log)
         assert self.process.poll() is None, self.log()
 
+    def limit(self, pod: Pod, **limits: object) -> None:
+        """Limits a pod by the policy ``web``, and waits for its filter. Starts the agent unless it runs."""
+        self.write("policy.yaml", policy("web", app="web", **limits))
+        self.write("pods.yaml", document(pod, app="web"))
+        if not self.process:
+            self.start()
+        wait(lambda: self.events("attached"), self.log)
+
     def stop(self, number: int = signal.SIGKILL) -> int:
         """Ends it. Returns its exit status."""
         assert self.process

@@ -1,4 +1,4 @@
-"""Numbered UDP packets from one pod to another, for as long as a test lasts."""
+"""UDP packets from one pod to another: numbered ones for as long as a test lasts, or the sizes of some."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ while server in select.select([server, sys.stdin], [], [])[0]:
     arrived.append((number, time.monotonic_ns()))
 for each in arrived:
     print(*each)
+"""
+_RECEIVE_SIZES = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 9))
+server.settimeout(240)
+print('ready', flush=True)
+print(*(len(server.recv(2048)) for _ in range(int(sys.argv[2]))))
 """
 _SEND = """
 import select, socket, sys
@@ -59,6 +67,16 @@ def stream(source: Pod, target: Pod, size: int, pause_s: float) -> Iterator[Stre
         lines = receiver.communicate(timeout=PATIENCE_S)[0].splitlines()
     pairs = (map(int, line.split()) for line in lines)
     stream.arrived = [(number, now_ns - start_ns) for number, now_ns in pairs]
+
+
+@contextmanager
+def sizes_of(target: Pod, count: int) -> Iterator[list[int]]:
+    """Payload sizes of the next packets that a pod receives, in order, once the block has ended."""
+    sizes: list[int] = []
+    with _running(target, _RECEIVE_SIZES, str(target.ip), str(count)) as receiver:
+        assert receiver.stdout and receiver.stdout.readline() == "ready\n"
+        yield sizes
+        sizes += map(int, receiver.communicate(timeout=PATIENCE_S)[0].split())
 
 
 @contextmanager

@@ -35,10 +35,7 @@ def limited(agent: Agent, pod: Pod, client: Pod | None = None, burst: int = 10) 
     """A running agent that limits a pod to one packet a second."""
     if client:
         acquaint(client, pod)
-    agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, burst)))
-    agent.write("pods.yaml", document(pod, app="web"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(pod, ingress=drop(1, burst))
 
 
 def empties_a_bucket(
@@ -68,9 +65,7 @@ def test_egress_is_limited_at_the_other_hook(lab: Lab, agent: Agent, client: Pod
     """What the pod sends enters the node at its host-side veth."""
     web = lab.pod("web", ["10.2.1.2/24"])
     acquaint(client, web)
-    agent.write("all.yaml", policy("web", egress=drop(1, 7)), document(web))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(web, egress=drop(1, 7))
     assert empties_a_bucket(web, client, 7, limit_of_pod="web", direction="egress")
 
 
@@ -81,9 +76,7 @@ def test_what_exceeds_is_marked(lab: Lab, agent: Agent, client: Pod, address: st
     web = lab.pod("web", [address])
     acquaint(client, web)
     limit = {"rate": {"packets": 1}, "burst": {"packets": 10}, "exceedAction": "Mark", "dscp": 10}
-    agent.write("all.yaml", policy("web", app="web", **{direction: limit}), document(web, app="web"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(web, **{direction: limit})
     source, target = (client, web) if direction == "ingress" else (web, client)
     tokens = Tokens(10)
     code_points = harness.code_points(source, target, 30)

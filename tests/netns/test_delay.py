@@ -13,7 +13,6 @@ from tests.netns.agent import (
     PATIENCE_S,
     Agent,
     acquaint,
-    document,
     limit_of,
     policy,
     received,
@@ -22,6 +21,7 @@ from tests.netns.agent import (
     wait,
 )
 from tests.netns.lab import Lab, Pod, ifindex, tc
+from tests.netns.stream import sizes_of
 
 RATE = 4_000_000
 SIZE = 1200
@@ -37,10 +37,7 @@ def pods(lab: Lab) -> tuple[Pod, Pod]:
 
 
 def limited(agent: Agent, web: Pod, **limit: object) -> None:
-    agent.write("policy.yaml", policy("web", app="web", ingress={**LIMIT, **limit}))
-    agent.write("pods.yaml", document(web, app="web"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(web, ingress={**LIMIT, **limit})
 
 
 def root(pod: Pod) -> dict:
@@ -67,14 +64,6 @@ def test_what_exceeds_arrives_later_and_none_is_lost(agent: Agent, pods: tuple[P
     assert root(web)["kind"] == "fq"
 
 
-_RECEIVE_SIZES = """
-import socket, sys
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server.bind((sys.argv[1], 9))
-server.settimeout(240)
-print('ready', flush=True)
-print(*(len(server.recv(2048)) for _ in range(int(sys.argv[2]))))
-"""
 _SEND_LARGE_AND_SMALL = """
 import socket, sys
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -89,12 +78,8 @@ def test_small_packets_do_not_wait_behind_large_ones(agent: Agent, pods: tuple[P
     client, web = pods
     limited(agent, web)
     count = RATE // 2 // 8 // SIZE
-    words = ("/usr/bin/python3", "-c", _RECEIVE_SIZES, str(web.ip), str(count + 5))
-    server = web.popen(*words, stdout=subprocess.PIPE, text=True)
-    assert server.stdout and server.stdout.readline() == "ready\n"
-    client.run("/usr/bin/python3", "-c", _SEND_LARGE_AND_SMALL, str(web.ip), str(SIZE), str(count))
-    output, _ = server.communicate(timeout=PATIENCE_S)
-    sizes = [int(word) for word in output.split()]
+    with sizes_of(web, count + 5) as sizes:
+        client.run("/usr/bin/python3", "-c", _SEND_LARGE_AND_SMALL, str(web.ip), str(SIZE), str(count))
     assert sizes.index(50) < count - 50
     assert sizes[-50:] == [SIZE] * 50
 
@@ -103,12 +88,14 @@ def test_small_packets_do_not_wait_behind_large_ones(agent: Agent, pods: tuple[P
 def test_no_more_waits_than_the_longest_delay(agent: Agent, pods: tuple[Pod, Pod]) -> None:
     """What is ahead is bounded; beyond it packets are dropped."""
     client, web = pods
-    limited(agent, web, maxDelay="100ms")
-    before = received(web)
+    rate = RATE // 10  # so that even a slow machine sends faster
+    limited(agent, web, rate={"bits": rate}, maxDelay="100ms")
+    before, start = received(web), time.monotonic()
     send(client, web, 400, SIZE)
+    drained = (time.monotonic() - start) * rate / 8 / (SIZE + 42)
     wait(lambda: root(web)["backlog"] == 0)
-    room = (8192 + RATE // 80) // (SIZE + 42)
-    assert room - 5 <= received(web) - before <= room + 40, "and what drained while they were sent"
+    room = (8192 + rate // 80) // (SIZE + 42)
+    assert room - 5 <= received(web) - before <= room + drained + 1
     assert limit_of("web")["exceedPackets"] > 200
 
 
@@ -228,10 +215,7 @@ def test_inspect_counts_what_would_wait_and_what_would_be_dropped(
     """Every packet is in one row of the table, also where nothing is done with it."""
     client, web = pods
     limit = {"rate": {"packets": 10}, "burst": {"packets": 1}, "maxDelay": "1s"}
-    agent.write("policy.yaml", policy("web", app="web", mode="Observe", ingress=limit))
-    agent.write("pods.yaml", document(web, app="web"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(web, mode="Observe", ingress=limit)
     assert send(client, web, 50, 1000) == 50
     table = tokenbucket("inspect", "web").stdout.split("CASE")[1].splitlines()[1:5]
     in_window, idle, waiting, refused = (int(line.split()[-1]) for line in table)

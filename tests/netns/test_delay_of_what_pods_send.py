@@ -35,11 +35,7 @@ def pods(lab: Lab) -> tuple[Pod, Pod]:
 
 
 def limited(agent: Agent, web: Pod, **limit: object) -> None:
-    agent.write("policy.yaml", policy("web", app="web", egress={**LIMIT, **limit}))
-    agent.write("pods.yaml", document(web, app="web"))
-    if not agent.process:
-        agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(web, egress={**LIMIT, **limit})
 
 
 def inside(pod: Pod) -> tuple[str, list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.agent import Agent, acquaint, document, drop, policy, send, tokenbucket, wait
+from tests.netns.agent import Agent, acquaint, drop, send, tokenbucket
 from tests.netns.lab import Lab
 from tests.netns.recorder import Recorder
 
@@ -24,9 +24,7 @@ def test_a_limit_that_is_detached_behind_the_agents_back_is_noticed(
     """From counters alone: the agent has reported the limit as enforced."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.1.1.2/24"])
     acquaint(web, other)
-    agent.write("all.yaml", policy("web", app="web", **{direction: limit}), document(web, app="web"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(web, **{direction: limit})
     source, target = (other, web) if direction == "ingress" else (web, other)
     assert send(source, target, 50, 1000) < 50
     agent.stop()

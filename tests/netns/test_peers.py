@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import socket
 import struct
-import subprocess
 import time
 from typing import Any
 
 import pytest
 
 from tests.netns.agent import (
-    PATIENCE_S,
     Agent,
     acquaint,
-    document,
     limit_of,
-    policy,
     send,
     tokenbucket,
-    wait,
 )
 from tests.netns.lab import Lab, Pod, ip
+from tests.netns.stream import sizes_of
 from tests.netns.test_raw_sockets import PACKET_VNET_HDR, SOL_PACKET, mac
 from tests.netns.tokens import Tokens
 
@@ -43,10 +39,7 @@ def pods_of(lab: Lab, family: str = "IPv4", style: str = "ptp") -> tuple[Pod, Po
 
 def limited(agent: Agent, web: Pod, direction: str = "ingress", **limit: Any) -> None:
     """A running agent that limits a pod."""
-    agent.write("policy.yaml", policy("web", app="web", **{direction: {"exceedAction": "Drop", **limit}}))
-    agent.write("pods.yaml", document(web, app="web"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(web, **{direction: {"exceedAction": "Drop", **limit}})
 
 
 @pytest.mark.parametrize("style", ["ptp", "bridge"])
@@ -142,28 +135,13 @@ def test_who_waits_for_his_own_bucket_holds_up_nobody(lab: Lab, agent: Agent) ->
         maxDelay="1s",
     )
     count = 4_000_000 * 45 // 100 // 8 // 1242
-    words = ("/usr/bin/python3", "-c", _RECEIVE_SIZES, str(web.ip), str(count + 5))
-    server = web.popen(*words, stdout=subprocess.PIPE, text=True)
-    assert server.stdout
-    assert server.stdout.readline() == "ready\n"
-    start = time.monotonic()
-    with noisy.socket(socket.AF_INET) as of_noisy, quiet.socket(socket.AF_INET) as of_quiet:
-        for client, packets, size in ((of_noisy, count, 1200), (of_quiet, 5, 1000)):
-            for _ in range(packets):
-                client.sendto(bytes(size), (str(web.ip), 9))
-    output, _ = server.communicate(timeout=PATIENCE_S)
+    with sizes_of(web, count + 5) as sizes:
+        start = time.monotonic()
+        with noisy.socket(socket.AF_INET) as of_noisy, quiet.socket(socket.AF_INET) as of_quiet:
+            for client, packets, size in ((of_noisy, count, 1200), (of_quiet, 5, 1000)):
+                for _ in range(packets):
+                    client.sendto(bytes(size), (str(web.ip), 9))
     bits = count * 1242 * 8 - 8192 * 8
     assert time.monotonic() - start >= 0.99 * bits / 4_000_000
-    sizes = [int(word) for word in output.split()]
     assert sizes[-50:] == [1200] * 50
     assert sizes.count(1000) == 5
-
-
-_RECEIVE_SIZES = """
-import socket, sys
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server.bind((sys.argv[1], 9))
-server.settimeout(240)
-print('ready', flush=True)
-print(*(len(server.recv(2048)) for _ in range(int(sys.argv[2]))))
-"""

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from tests.netns.agent import Agent, acquaint, document, drop, limit_of, policy, wait
+from tests.netns.agent import Agent, acquaint, drop, limit_of
 from tests.netns.lab import Lab, Pod, ip
 
 PAYLOAD = 60_000
@@ -46,11 +46,7 @@ def test_a_super_packet_of_single_bytes_is_charged_for_each_of_its_segments(
     client, target = lab.pod("client", ["10.1.1.2/24"]), lab.pod("target", ["10.2.1.2/24"])
     acquaint(client, target)
     limited = target if direction == "ingress" else client
-    limits = {direction: drop(bits="100k", depth="1500")}
-    agent.write("policy.yaml", policy("limit", app="limited", **limits))
-    agent.write("pods.yaml", document(limited, app="limited"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(limited, **{direction: drop(bits="100k", depth="1500")})
     send_in_single_bytes(client, target)
     limit = limit_of(limited.name, direction)
     assert limit

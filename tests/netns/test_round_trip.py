@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.netns.agent import PATIENCE_S, Agent, acquaint, document, policy, wait
+from tests.netns.agent import PATIENCE_S, Agent, acquaint
 from tests.netns.lab import Lab
 
 pytestmark = pytest.mark.needs("sch_fq", "sch_netem")
@@ -55,10 +55,7 @@ def test_a_flow_gets_its_rate_and_never_more(agent: Agent, lab: Lab) -> None:
     client, web = lab.pod("client", ["10.1.1.2/24"]), lab.pod("web", ["10.2.1.2/24"])
     acquaint(client, web)
     web.run("tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", ROUND_TRIP)
-    agent.write("policy.yaml", policy("web", app="web", ingress=LIMIT))
-    agent.write("pods.yaml", document(web, app="web"))
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
+    agent.limit(web, ingress=LIMIT)
     found: list[float] = []
     while len(found) < 5 and max(found, default=0) < LEAST:
         words = (str(web.ip), str(SKIPPED), str(COUNTED))

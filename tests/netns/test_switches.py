@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns.agent import Agent, acquaint, document, limit_of, policy, wait
+from tests.netns.agent import Agent, acquaint, limit_of, wait
 from tests.netns.lab import Lab, Pod
 from tests.netns.stream import stream
 
@@ -32,39 +32,30 @@ def ends(lab: Lab, direction: str) -> Ends:
     return (other, web) if direction == "ingress" else (web, other)
 
 
-def limited(agent: Agent, direction: str, bits_per_s: int, action: str) -> None:
+def limited(agent: Agent, web: Pod, direction: str, bits_per_s: int, action: str = "Delay") -> None:
     limit = {"rate": {"bits": bits_per_s}, "burst": {"bytes": BURST}, "exceedAction": action}
     if action == "Delay":
         limit["maxDelay"] = f"{int(MAX_DELAY_S * 1000)}ms"
-    agent.write("policy.yaml", policy("web", app="web", **{direction: limit}))
+    agent.limit(web, **{direction: limit})
 
 
-def switches(agent: Agent, direction: str, bits_per_s: int) -> None:
+def switches(agent: Agent, web: Pod, direction: str, bits_per_s: int) -> None:
     """There and back, several times, each awaited to its last action."""
     for number in range(1, SWITCHES + 1):
-        limited(agent, direction, bits_per_s, "Drop")
+        limited(agent, web, direction, bits_per_s, "Drop")
         wait(lambda number=number: len(agent.events("queue removed")) == number, agent.log)
-        limited(agent, direction, bits_per_s, "Delay")
+        limited(agent, web, direction, bits_per_s)
         wait(lambda number=number: len(agent.events("limit set")) == 2 * number + 1, agent.log)
 
 
-def delaying(agent: Agent, ends: Ends, direction: str, bits_per_s: int) -> None:
-    """Starts the agent, with a limit in force."""
-    web = next(pod for pod in ends if pod.name == "web")
-    agent.write("pods.yaml", document(web, app="web"))
-    limited(agent, direction, bits_per_s, "Delay")
-    agent.start()
-    wait(lambda: agent.events("attached"), agent.log)
-
-
 def test_below_the_limit_only_the_change_of_a_queue_costs_packets(
-    agent: Agent, ends: Ends, direction: str
+    lab: Lab, agent: Agent, ends: Ends, direction: str
 ) -> None:
     """None is there twice, and the filters' moves lose none."""
     bits_per_s = 40_000_000
-    delaying(agent, ends, direction, bits_per_s)
+    limited(agent, lab.pods["web"], direction, bits_per_s)
     with stream(*ends, size=100, pause_s=0.005) as sent:
-        switches(agent, direction, bits_per_s)
+        switches(agent, lab.pods["web"], direction, bits_per_s)
     numbers = [number for number, _ in sent.arrived]
     counted = limit_of("web", direction)
     assert counted
@@ -74,13 +65,15 @@ def test_below_the_limit_only_the_change_of_a_queue_costs_packets(
     assert sent.sent - len(numbers) <= 2 * SWITCHES * KERNELS_SHARE
 
 
-def test_above_the_limit_no_more_arrives_than_it_lets_pass(agent: Agent, ends: Ends, direction: str) -> None:
+def test_above_the_limit_no_more_arrives_than_it_lets_pass(
+    lab: Lab, agent: Agent, ends: Ends, direction: str
+) -> None:
     """At every moment: the rate x time, the burst, and what Delay has let wait."""
     bits_per_s = 2_000_000
-    delaying(agent, ends, direction, bits_per_s)
+    limited(agent, lab.pods["web"], direction, bits_per_s)
     size = 1200
     with stream(*ends, size=size, pause_s=0.002) as sent:
-        switches(agent, direction, bits_per_s)
+        switches(agent, lab.pods["web"], direction, bits_per_s)
     assert len(sent.arrived) < sent.sent
     once_bits = 8 * BURST + MAX_DELAY_S * bits_per_s
     excess = [
