@@ -9,89 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cluster import cgroups, record, teardown
+from cluster import record, teardown
 from cluster.box import Box, end_root, open_root, start_guardian
 from cluster.cluster import Cluster, find
 from cluster.errors import ClusterError
-from cluster.identity import Process, all_pids, identify, tree, wait_gone
+from cluster.identity import Process, identify, wait_gone
 from cluster.layout import Layout, layout
 from cluster.lifecycle import down
 from cluster.waiting import wait_for
 from cluster.workloads import pod
-
-# What programs of a node would leave on a machine that they think is theirs.
-_TRACES = (
-    "/var/lib/cni",
-    "/var/lib/kubelet",
-    "/var/lib/containerd",
-    "/var/log/pods",
-    "/var/log/containers",
-    "/etc/cni",
-    "/opt/containerd",
-    "/run/containerd",
-    "/usr/libexec/kubernetes",
-)
-_SETTINGS = (
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "net/ipv4/ip_forward",
-    "net/netfilter/nf_conntrack_max",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a cluster could change on the machine."""
-
-    traces: tuple[str, ...]
-    settings: tuple[str, ...]
-    links: frozenset[str]
-
-
-def machine() -> Machine:
-    """As it is now."""
-    return Machine(
-        traces=tuple(path for path in _TRACES if Path(path).exists()),
-        settings=tuple(_setting(name) for name in _SETTINGS),
-        links=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
-    )
-
-
-def members(place: Layout) -> set[Process]:
-    """Every process of the cluster at this moment: its root box, and all that descend from it."""
-    found = record.load(place.record)
-    assert found is not None
-    return set(tree(found.guardian))
-
-
-def nothing_is_left(place: Layout, processes: set[Process], networks: set[str]) -> None:
-    """Asserts it of processes, network namespaces, mounts, cgroups and files."""
-    assert [process for process in processes if process.alive()] == []
-    assert networks & {network_of(pid) for pid in all_pids()} == set()
-    assert str(place.root) not in Path("/proc/self/mountinfo").read_text()
-    assert cgroups.existing(place.cgroup) == []
-    assert teardown.leftovers(place) == []
-    assert not place.root.exists()
-
-
-def network_of(pid: int) -> str:
-    """Identity of a process's network namespace; empty when it has ended."""
-    try:
-        return str(Path(f"/proc/{pid}/ns/net").readlink())
-    except OSError:
-        return ""
-
-
-def networks_of(processes: set[Process]) -> set[str]:
-    """Network namespaces of the cluster: all its processes' but this machine's."""
-    return {network_of(process.pid) for process in processes} - {network_of(os.getpid()), ""}
+from tests.e2e.leftovers import machine, members, networks_of, nothing_is_left
 
 
 def name_of(pid: int) -> str:
@@ -260,11 +191,6 @@ def test_a_component_that_takes_too_long_is_explained_by_its_log(box: Box) -> No
     box.start("oven", ["sh", "-c", "echo lukewarm; sleep 60"])
     with pytest.raises(ClusterError, match=re.compile("oven: warm: not after 0 s.*lukewarm", re.DOTALL)):
         wait_for(lambda: False, what="warm", among=box.components, component="oven", timeout_s=0.3)
-
-
-def _setting(name: str) -> str:
-    file = Path("/proc/sys") / name
-    return file.read_text() if file.exists() else ""
 
 
 @pytest.mark.parametrize("name", ["", ".", "../other", "a/b"])

@@ -21,6 +21,11 @@ def hierarchies() -> list[Path]:
     return sorted(path for path in _MOUNT.iterdir() if path.is_dir() and not path.is_symlink())
 
 
+def unified(relative: str) -> Path:
+    """Return the folder of the cgroup ``relative`` in the hierarchy of version 2."""
+    return next(path for path in hierarchies() if (path / "cgroup.controllers").exists()) / relative
+
+
 def create(relative: str) -> None:
     """Makes the cgroup ``relative`` ("a/b") in every hierarchy, usable for containers."""
     for hierarchy in hierarchies():

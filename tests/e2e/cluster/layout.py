@@ -51,6 +51,10 @@ class Layout:
         """The cluster's cgroup in every hierarchy, relative to its root."""
         return f"tokenbucket-e2e.{self.name}"
 
+    def beside(self, name: str) -> Layout:
+        """Return the layout of another cluster, which can be up at the same time."""
+        return Layout(f"{self.name}-{name}", self.root.with_name(f"{self.name}-{name}"))
+
     def node(self, name: str) -> Path:
         """What is a node's own."""
         return self.root / "nodes" / name

@@ -34,7 +34,12 @@ def quietly(_: str) -> None:
 
 
 def up(
-    say: Say = quietly, place: Layout | None = None, *, vm: bool = False, images: Sequence[Image] = ()
+    say: Say = quietly,
+    place: Layout | None = None,
+    *,
+    nodes: tuple[Node, ...] = NAMESPACE_NODES,
+    vm: bool = False,
+    images: Sequence[Image] = (),
 ) -> Cluster:
     """The cluster, made if it is not there; with ``vm`` also the node in a virtual machine. Every node has
     the given images beside the standard ones. What a killed or failed ``up`` has left is removed first.
@@ -50,7 +55,7 @@ def up(
         cluster = find(place)
         if cluster is None or failures(cluster):
             teardown.remove(place)
-            cluster = _recorded(_make(place, programs, store, say), images=_identities(loaded))
+            cluster = _recorded(_make(place, programs, nodes, store, say), images=_identities(loaded))
         cluster = _loaded(cluster, loaded)
         return _joined(cluster, loaded, say) if vm and VM_NODE not in cluster.nodes else cluster
 
@@ -64,7 +69,7 @@ def up_without_nodes(place: Layout, say: Say = quietly) -> Cluster:
     programs = binaries(say)
     with locked(_lock(place)):
         teardown.remove(place)
-        _write_files(place, programs)
+        _write_files(place, programs, ())
         made = _open_boxes(place, programs, ())
         _make_reachable(made)
         data = place.root / CONTROL_PLANE
@@ -117,14 +122,14 @@ def _lock(place: Layout) -> Path:
     return cache_root() / "locks" / place.cgroup
 
 
-def _make(place: Layout, programs: Binaries, store: Path, say: Say) -> Cluster:
+def _make(place: Layout, programs: Binaries, nodes: tuple[Node, ...], store: Path, say: Say) -> Cluster:
     since = time.monotonic()
 
     def timed(text: str) -> None:
         say(f"{time.monotonic() - since:5.1f} s  {text}")
 
-    _write_files(place, programs)
-    made = _open_boxes(place, programs, NAMESPACE_NODES)
+    _write_files(place, programs, nodes)
+    made = _open_boxes(place, programs, nodes)
     timed("boxes made")
     with ThreadPoolExecutor() as pool:
         runtimes = [pool.submit(_start_runtime, made, node, store) for node in made.nodes]
@@ -141,11 +146,11 @@ def _make(place: Layout, programs: Binaries, store: Path, say: Say) -> Cluster:
     return _recorded(made, complete=True)
 
 
-def _write_files(place: Layout, programs: Binaries) -> None:
+def _write_files(place: Layout, programs: Binaries, nodes: tuple[Node, ...]) -> None:
     place.programs.mkdir(parents=True)
     (place.programs / "kubectl").symlink_to(programs.kubernetes / "kubectl")
     (place.programs / "helm").symlink_to(programs.helm / "helm")
-    pki.create(place.pki, (*NAMESPACE_NODES, VM_NODE))
+    pki.create(place.pki, (*nodes, VM_NODE))
 
 
 def _open_boxes(place: Layout, programs: Binaries, nodes: tuple[Node, ...]) -> Cluster:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .binaries import Binaries
+from .cilium_programs import cilium_programs
 from .images import PAUSE_TAG, Image
 from .pki import Pki
 from .shape import Node
@@ -37,7 +38,7 @@ state = "/run/containerd"
   restrict_oom_score_adj = true
   disable_apparmor = true
   [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["{plugins}"]
+    bin_dirs = {plugins}
     conf_dir = "/etc/cni/net.d"
 """
 
@@ -47,17 +48,28 @@ def write(folder: Path, networks: Path, node: Node, programs: Binaries) -> Path:
     networks.mkdir(parents=True, exist_ok=True)
     (networks / "10-pods.conflist").write_text(cni(node))
     config = folder / "containerd.toml"
-    config.write_text(containerd(programs))
+    config.write_text(containerd(programs, plugins=_plugins(node, programs)))
     return config
 
 
-def containerd(programs: Binaries, root: str = "/var/lib/containerd") -> str:
-    """Containerd's configuration: no registry, the CNI plugins of the cache."""
-    return _CONTAINERD.format(root=root, socket=CONTAINERD_SOCKET, pause=PAUSE_TAG, plugins=programs.cni)
+def containerd(
+    programs: Binaries, root: str = "/var/lib/containerd", plugins: Sequence[Path] | None = None
+) -> str:
+    """Containerd's configuration: no registry, the CNI plugins of these folders, or else of the cache."""
+    folders = json.dumps([str(folder) for folder in plugins or [programs.cni]])
+    return _CONTAINERD.format(root=root, socket=CONTAINERD_SOCKET, pause=PAUSE_TAG, plugins=folders)
+
+
+def _plugins(node: Node, programs: Binaries) -> list[Path]:
+    return [programs.cni, *([cilium_programs().folder] if node.cni == "cilium" else [])]
 
 
 def cni(node: Node) -> str:
-    """The network of the node's pods: dual stack, routed, no masquerading, port mappings, bandwidth."""
+    """The network of the node's pods: dual stack, routed, no masquerading, port mappings, bandwidth. Cilium
+    does all of it by itself.
+    """
+    if node.cni == "cilium":
+        return json.dumps({"cniVersion": "0.3.1", "name": "cilium", "plugins": [{"type": "cilium-cni"}]})
     interface: dict[str, Any] = {"type": node.cni, "ipMasq": False, "ipam": _addresses(node)}
     if node.cni == "bridge":
         interface |= {"bridge": "cni0", "isGateway": True, "hairpinMode": True}

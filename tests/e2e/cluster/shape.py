@@ -23,7 +23,7 @@ class Node:
 
     name: str
     number: int
-    cni: Literal["bridge", "ptp"]
+    cni: Literal["bridge", "ptp", "cilium"]
     kind: Literal["namespace", "vm"]
 
     @property
@@ -56,12 +56,17 @@ NAMESPACE_NODES = (
     Node("node-bridge", 1, "bridge", "namespace"),
     Node("node-ptp", 2, "ptp", "namespace"),
 )
+CILIUM_NODES = (
+    Node("node-cilium-1", 1, "cilium", "namespace"),
+    Node("node-cilium-2", 2, "cilium", "namespace"),
+)
+"""In a cluster of their own, so their numbers are free."""
 VM_NODE = Node("node-vm", 3, "bridge", "vm")
 
 
 def other_nodes(node: Node) -> tuple[Node, ...]:
-    """All nodes that may come to be beside ``node``."""
-    return tuple(other for other in (*NAMESPACE_NODES, VM_NODE) if other != node)
+    """All nodes that may come to be beside ``node``. Of each number, any node: the addresses are the same."""
+    return tuple(other for other in (*NAMESPACE_NODES, VM_NODE) if other.number != node.number)
 
 
 def address_lines(node: Node, device: str) -> list[str]:

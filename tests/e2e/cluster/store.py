@@ -16,6 +16,7 @@ from .errors import ClusterError
 ONLY_BUILT = "TOKENBUCKET_E2E_ONLY_BUILT"
 """Environment variable. If it is 1, a missing thing is an error instead of a build: tests set it."""
 _MADE_BY = {
+    "cilium": "make e2e-cilium-setup",
     "helm": "make chart-setup",
     "helm-unittest": "make chart-setup",
     "promtool": "make chart-setup",

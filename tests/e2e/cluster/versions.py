@@ -27,6 +27,7 @@ class Versions:
     kubernetes: str
     containerd: str
     cni: str
+    cilium: str
     helm: str
     helm_unittest: str
     debian: Debian
@@ -44,6 +45,7 @@ def versions() -> Versions:
         kubernetes=table["kubernetes"]["version"],
         containerd=table["containerd"]["version"],
         cni=table["cni"]["version"],
+        cilium=table["cilium"]["version"],
         helm=table["helm"]["version"],
         helm_unittest=table["helm_unittest"]["version"],
         debian=Debian(**table["debian"]),
