@@ -25,7 +25,7 @@ from tokenbucket.apiserver.client import NOT_FOUND, Client, attempt
 from tokenbucket.apiserver.informers import relist_interval_s, run_until_first
 from tokenbucket.apiserver.resources import NODES, PODS, REPORTS
 from tokenbucket.bpf.load import LOAD_TIMEOUT_S
-from tokenbucket.core.api.node_report import NodeReport, to_document
+from tokenbucket.core.api.node_report import AgentInfo, NodeReport, to_document
 from tokenbucket.core.api.parse import API_VERSION, READINESS_GATE, REPORT
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.planning.precedence import Winners
@@ -164,8 +164,7 @@ class Reporter:
         inputs, outcome = state.inputs, state.outcome
         pods = sorted(pods_not_programmed(state), key=str)
         report = NodeReport(
-            agent_version=__version__,
-            agent_pod=self._options.pod,
+            agent=AgentInfo(__version__, self._options.pod),
             kernel=os.uname().release,
             fq=outcome.fq,
             enforcement=inputs.enforcement.value,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tokenbucket.apiserver.resources import is_ready, metadata_of
-from tokenbucket.core.api.node_report import NodeReport, parse_report
+from tokenbucket.core.api.node_report import parse_report
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.limits.bucket import as_declared
-from tokenbucket.core.status.summary import PolicyHead
+from tokenbucket.core.status.summary import PolicyHead, ReportedNode
 from tokenbucket.errors import SpecError
 
 MANAGER = "tokenbucket-controller"
@@ -32,18 +32,6 @@ class PolicyObject:
         """Return the reason of the condition Ready, or an empty text."""
         conditions = self.status.get("conditions") or ()
         return next((item["reason"] for item in conditions if item["type"] == "Ready"), "")
-
-
-@dataclass(frozen=True, slots=True)
-class ReportObject:
-    """A TokenBucketNode."""
-
-    name: str
-    uid: str
-    report: NodeReport
-    written: str
-    """RFC 3339 time at which the agent wrote the report."""
-    conditions: Sequence[object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +102,15 @@ def _as_declared(document: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     return "", {direction.value: as_declared(limit, policy.mode) for direction, limit in limits}
 
 
-def read_report(document: Mapping[str, Any]) -> ReportObject:
+def read_report(document: Mapping[str, Any]) -> ReportedNode:
     """Return the report of an agent of any version."""
     metadata = metadata_of(document)
     conditions = (document.get("status") or {}).get("conditions")
-    return ReportObject(
+    return ReportedNode(
         str(metadata.get("name") or ""),
-        str(metadata.get("uid") or ""),
         parse_report(document),
         _last_written(metadata, lambda entry: entry.get("manager") != MANAGER),
+        str(metadata.get("uid") or ""),
         conditions if isinstance(conditions, list) else (),
     )
 

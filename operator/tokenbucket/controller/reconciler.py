@@ -7,25 +7,24 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from tokenbucket.apiserver.client import CONFLICT, NOT_FOUND, Client
-from tokenbucket.apiserver.resources import EVENTS, NODES, POLICIES, REPORTS
+from tokenbucket.apiserver.resources import EVENTS, NODES, POLICIES, REPORTS, is_ready
 from tokenbucket.apiserver.store import Store
 from tokenbucket.controller.objects import (
     MANAGER,
     AgentPod,
     NodeObject,
     PolicyObject,
-    ReportObject,
     unix_time,
 )
 from tokenbucket.core.api.parse import API_VERSION, POLICY, REPORT
 from tokenbucket.core.status.node_status import agent_condition
 from tokenbucket.core.status.policy_status import policy_status
-from tokenbucket.core.status.summary import Agents, NodeState, PolicyHead
+from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode
 from tokenbucket.errors import ApiError
 from tokenbucket.pacing import RetryTracker, WriteThrottle
 
@@ -44,7 +43,7 @@ class Stores:
     """The stores of all watched objects."""
 
     policies: Store[PolicyObject]
-    reports: Store[ReportObject]
+    reports: Store[ReportedNode]
     agents: Store[AgentPod]
     nodes: Store[NodeObject]
 
@@ -71,17 +70,16 @@ class StatusReconciler:
 
         Raises ApiError if the API server is unavailable. The next run writes the missing statuses.
         """
-        reports = await self._current_reports(client)
-        states = self._states(reports)
-        concerned = _by_policy(states)
-        alive = sum(state.alive for state in states)
-        silent = self._silent(states)
+        reports = await self._reported_nodes(client)
+        concerned = _by_policy(reports)
+        alive = sum(report.alive for report in reports)
+        silent = self._silent(reports)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         policies = self._stores.policies.values()
         uids = {policy.head.uid for policy in policies}
         self._throttle.retain(uids)
         self._retries.retain(uids | {report.uid for report in reports})
-        self._written = {uid: each for uid, each in self._written.items() if uid in uids}
+        self._written = {uid: written for uid, written in self._written.items() if uid in uids}
         waits: list[float] = []
         for policy in policies:
             head = policy.head
@@ -94,17 +92,17 @@ class StatusReconciler:
             agents = Agents(alive, tuple(name for name, last_s in silent if last_s < policy.changed_s))
             status = policy_status(head, concerned[head.namespace, head.name], before, now, agents)
             if status == policy.status or (
-                _is_ready(status) and self._is_younger(policy.changed_s, self._due_s)
+                is_ready({"status": status}) and self._is_younger(policy.changed_s, self._due_s)
             ):
                 continue
-            wait_s = self._throttle.wait_s(head.uid, len(states), time.monotonic())
+            wait_s = self._throttle.wait_s(head.uid, len(reports), time.monotonic())
             if wait_s > 0:
                 waits.append(wait_s)
             else:
                 await self._retries.run(head.uid, partial(self._write, client, head, status, before))
         if waits:
             self._again(min(waits))
-        await self._tell_of_agents(client, reports, now)
+        await self._write_agent_conditions(client, reports, now)
 
     def _is_younger(self, since_s: float, than_s: float) -> bool:
         """Return whether an age is below a limit. Request a reconcile run for the time at which it is not."""
@@ -114,28 +112,24 @@ class StatusReconciler:
         self._again(left_s)
         return True
 
-    async def _current_reports(self, client: Client) -> list[ReportObject]:
-        """Return the reports. Delete the reports of deleted nodes."""
+    async def _reported_nodes(self, client: Client) -> list[ReportedNode]:
+        """Return each report with the readiness of its agent. Delete the reports of deleted nodes."""
         nodes = {node.name for node in self._stores.nodes.values()}
+        alive = {agent.node for agent in self._stores.agents.values() if agent.ready}
         return [
-            each
-            for each in self._stores.reports.values()
-            if each.name in nodes
-            or not await self._retries.run(each.uid, partial(self._delete_orphan, client, each.name))
+            replace(report, alive=report.name in alive)
+            for report in self._stores.reports.values()
+            if report.name in nodes
+            or not await self._retries.run(report.uid, partial(self._delete_orphan, client, report.name))
         ]
 
-    def _states(self, reports: Iterable[ReportObject]) -> list[NodeState]:
-        """Return each report with the readiness of its agent."""
-        alive = {agent.node for agent in self._stores.agents.values() if agent.ready}
-        return [NodeState(each.name, each.report, each.name in alive, each.written) for each in reports]
-
-    def _silent(self, states: Iterable[NodeState]) -> list[tuple[str, float]]:
+    def _silent(self, reports: Iterable[ReportedNode]) -> list[tuple[str, float]]:
         """Return the ready nodes without a ready agent, and the Unix time of their last report (0: never).
 
         Ignore nodes that are not ready, because no pod starts there.
         """
         ready = {node.name for node in self._stores.nodes.values() if node.ready}
-        spoke = {state.name: None if state.alive else unix_time(state.since) for state in states}
+        spoke = {report.name: None if report.alive else unix_time(report.written) for report in reports}
         agents = self._stores.agents.values()
         starting = {agent.node for agent in agents if self._is_younger(agent.created_s, _STARTING_S)}
         for node in {agent.node for agent in agents}:
@@ -144,7 +138,9 @@ class StatusReconciler:
             (name, last_s) for name, last_s in sorted(spoke.items()) if name in ready and last_s is not None
         ]
 
-    async def _tell_of_agents(self, client: Client, reports: Iterable[ReportObject], now: str) -> None:
+    async def _write_agent_conditions(
+        self, client: Client, reports: Iterable[ReportedNode], now: str
+    ) -> None:
         """Write the changed AgentReady conditions of the reports."""
         pods: dict[str, dict[str, bool]] = defaultdict(dict)
         for agent in self._stores.agents.values():
@@ -154,7 +150,7 @@ class StatusReconciler:
             if conditions != list(report.conditions):
                 metadata = {"name": report.name, "uid": report.uid}
                 document = {"kind": REPORT, "metadata": metadata, "status": {"conditions": conditions}}
-                await self._retries.run(report.uid, partial(_add, client, document))
+                await self._retries.run(report.uid, partial(_apply_condition, client, document))
 
     async def _delete_orphan(self, client: Client, name: str) -> bool:
         try:
@@ -177,8 +173,8 @@ class StatusReconciler:
             self._throttle.record(head.uid, time.monotonic())
             known = [*before, *self._written.get(head.uid, ())]
             self._written[head.uid] = status["conditions"]
-            for condition in _news(status["conditions"], known):
-                await _tell(client, head, condition)
+            for condition in _new_problems(status["conditions"], known):
+                await _create_event(client, head, condition)
 
 
 @contextlib.contextmanager
@@ -191,13 +187,13 @@ def _suppress_gone() -> Iterator[None]:
             raise
 
 
-async def _add(client: Client, document: Mapping[str, Any]) -> None:
+async def _apply_condition(client: Client, document: Mapping[str, Any]) -> None:
     """Apply fields to a report. The fields of its agent stay."""
     with _suppress_gone():
         await client.apply(REPORTS, {"apiVersion": API_VERSION, **document}, MANAGER)
 
 
-async def _tell(client: Client, head: PolicyHead, condition: Mapping[str, Any]) -> None:
+async def _create_event(client: Client, head: PolicyHead, condition: Mapping[str, Any]) -> None:
     """Create an event. A rejected event is not retried, because the status has the same message."""
     try:
         await client.create(EVENTS, head.namespace, _event(head, condition))
@@ -207,26 +203,23 @@ async def _tell(client: Client, head: PolicyHead, condition: Mapping[str, Any]) 
         log.warning("event rejected", extra={"policy": f"{head.namespace}/{head.name}", "error": str(error)})
 
 
-def _by_policy(states: list[NodeState]) -> dict[tuple[str, str], list[NodeState]]:
-    found: dict[tuple[str, str], list[NodeState]] = defaultdict(list)
-    for state in states:
-        for policy in state.report.policies:
-            found[policy.namespace, policy.name].append(state)
+def _by_policy(reports: list[ReportedNode]) -> dict[tuple[str, str], list[ReportedNode]]:
+    found: dict[tuple[str, str], list[ReportedNode]] = defaultdict(list)
+    for report in reports:
+        for policy in report.report.policies:
+            found[policy.namespace, policy.name].append(report)
     return found
 
 
-def _is_ready(status: Mapping[str, Any]) -> bool:
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in status["conditions"])
-
-
-def _news(after: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _new_problems(after: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the conditions that became bad with a new reason, to report as events."""
-    known = {(each.get("type"), each.get("reason")) for each in before}
+    known = {(condition.get("type"), condition.get("reason")) for condition in before}
     bad = {"Accepted": "False", "Degraded": "True"}
     return [
-        each
-        for each in after
-        if each["status"] == bad.get(each["type"]) and (each["type"], each["reason"]) not in known
+        condition
+        for condition in after
+        if condition["status"] == bad.get(condition["type"])
+        and (condition["type"], condition["reason"]) not in known
     ]
 
 

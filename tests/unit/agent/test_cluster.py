@@ -99,7 +99,7 @@ def test_a_clean_node_says_that_what_is_declared_is_off() -> None:
     stats.record_clean(DesiredInput((policy,), (web,), cleanup=True))
     assert stats.state
     [said] = policy_reports(stats.state)
-    assert (stats.state.inputs.cleanup, said.matched, said.off) == (True, 1, 1)
+    assert (stats.state.inputs.cleanup, said.pods.matched, said.pods.off) == (True, 1, 1)
 
 
 def put(source: ClusterSource, name: str, ip: str) -> None:

@@ -17,7 +17,7 @@ from tokenbucket.apiserver.resources import EVENTS, NODES, POLICIES, REPORTS
 from tokenbucket.apiserver.store import Store
 from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
 from tokenbucket.controller.reconciler import StatusReconciler, Stores
-from tokenbucket.core.api.node_report import NodeReport, PolicyReport, to_document
+from tokenbucket.core.api.node_report import NodeReport, PodCounts, PolicyReport, to_document
 from tokenbucket.core.api.parse import API_VERSION, POLICY
 from tokenbucket.errors import ApiError
 
@@ -40,7 +40,7 @@ def agent(name: str, *, ready: bool = True, age_s: float = 1000) -> Mapping[str,
 
 def report(name: str, pods: int = 1) -> Mapping[str, Any]:
     """A node with the policy in force on so many pods."""
-    said = (PolicyReport("shop", "web", "web-uid", 1, matched=pods, programmed=pods),) if pods else ()
+    said = (PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(pods, pods)),) if pods else ()
     metadata = {"name": name, "uid": name, "creationTimestamp": ago(0)}
     return {"metadata": metadata, "status": to_document(NodeReport(policies=said))}
 

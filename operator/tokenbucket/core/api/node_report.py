@@ -6,9 +6,10 @@ fields, and uses the default for missing fields and for values of a wrong type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self, TypeVar
 
 _LONGEST_MESSAGE = 256
 T = TypeVar("T", int, str, bool)
@@ -33,14 +34,9 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyReport:
-    """One policy on one node. Counts are pods. crds/tokenbucket.yaml describes the fields."""
+class PodCounts:
+    """The selected pods of a policy by state. crds/tokenbucket.yaml describes the fields."""
 
-    namespace: str
-    name: str
-    uid: str
-    generation: int
-    refused: str = ""
     matched: int = 0
     programmed: int = 0
     degraded: int = 0
@@ -48,8 +44,29 @@ class PolicyReport:
     failed: int = 0
     pending: int = 0
     overridden: int = 0
-    overridden_by: tuple[Override, ...] = ()
     off: int = 0
+
+    @classmethod
+    def sum(cls, counts: Iterable[PodCounts]) -> Self:
+        """Return the sums of each state."""
+        return cls(*map(sum, zip(*map(_COUNTS, counts), strict=True)))
+
+
+_STATES = tuple(item.name for item in fields(PodCounts))
+_COUNTS = operator.attrgetter(*_STATES)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReport:
+    """One policy on one node."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    refused: str = ""
+    pods: PodCounts = PodCounts()
+    overridden_by: tuple[Override, ...] = ()
     effective: Mapping[str, str] = field(default_factory=dict)
     action: Mapping[str, str] = field(default_factory=dict)
     reasons: tuple[ReasonCount, ...] = ()
@@ -68,11 +85,18 @@ class PodReport:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """The agent that reports."""
+
+    version: str = ""
+    pod: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReport:
     """Everything that an agent reports."""
 
-    agent_version: str = ""
-    agent_pod: str = ""
+    agent: AgentInfo = AgentInfo()
     kernel: str = ""
     fq: bool = False
     enforcement: str = ""
@@ -84,16 +108,14 @@ class NodeReport:
     pods_omitted: int = 0
 
 
-_COUNTS = ("matched", "programmed", "degraded", "observed", "failed", "pending", "overridden", "off")
 _POD_FIELDS = ("namespace", "name", "policy", "direction", "reason", "message")
 
 
 def to_document(report: NodeReport) -> dict[str, Any]:
     """Return the status of a TokenBucketNode, without empty texts and lists."""
-    agent = _without_empty({"version": report.agent_version, "pod": report.agent_pod})
     return _without_empty(
         {
-            "agent": agent,
+            "agent": _without_empty({"version": report.agent.version, "pod": report.agent.pod}),
             "kernel": report.kernel,
             "fq": report.fq,
             "enforcement": report.enforcement,
@@ -115,16 +137,16 @@ def _policy_document(policy: PolicyReport) -> dict[str, Any]:
             "uid": policy.uid,
             "generation": policy.generation,
             "refused": _cut(policy.refused),
-            **{name: getattr(policy, name) for name in _COUNTS},
+            **dict(zip(_STATES, _COUNTS(policy.pods), strict=True)),
             "overriddenBy": [
-                {"policy": each.policy, "direction": each.direction, "pods": each.pods}
-                for each in policy.overridden_by
+                {"policy": other.policy, "direction": other.direction, "pods": other.pods}
+                for other in policy.overridden_by
             ],
             "effective": dict(policy.effective),
             "action": dict(policy.action),
             "reasons": [
-                _without_empty({"reason": each.reason, "pods": each.pods, "message": _cut(each.message)})
-                for each in policy.reasons
+                _without_empty({"reason": count.reason, "pods": count.pods, "message": _cut(count.message)})
+                for count in policy.reasons
             ],
         }
     )
@@ -147,17 +169,16 @@ def parse_report(document: object) -> NodeReport:
     status = _mapping(_mapping(document).get("status"))
     agent = _mapping(status.get("agent"))
     return NodeReport(
-        agent_version=_get(agent, "version", ""),
-        agent_pod=_get(agent, "pod", ""),
+        agent=AgentInfo(_get(agent, "version", ""), _get(agent, "pod", "")),
         kernel=_get(status, "kernel", ""),
         fq=_get(status, "fq", False),
         enforcement=_get(status, "enforcement", ""),
         problem=_get(status, "problem", ""),
         clean=_get(status, "clean", False),
         limits=_number(status, "limits"),
-        policies=tuple(_policy(each) for each in _items(status, "policies")),
+        policies=tuple(_policy(policy) for policy in _items(status, "policies")),
         pods=tuple(
-            PodReport(*(_get(each, name, "") for name in _POD_FIELDS)) for each in _items(status, "pods")
+            PodReport(*(_get(pod, name, "") for name in _POD_FIELDS)) for pod in _items(status, "pods")
         ),
         pods_omitted=_number(status, "podsOmitted"),
     )
@@ -170,16 +191,16 @@ def _policy(given: Mapping[str, Any]) -> PolicyReport:
         uid=_get(given, "uid", ""),
         generation=_number(given, "generation"),
         refused=_get(given, "refused", ""),
-        **{name: _number(given, name) for name in _COUNTS},
+        pods=PodCounts(*(_number(given, name) for name in _STATES)),
         overridden_by=tuple(
-            Override(_get(each, "policy", ""), _get(each, "direction", ""), _number(each, "pods"))
-            for each in _items(given, "overriddenBy")
+            Override(_get(item, "policy", ""), _get(item, "direction", ""), _number(item, "pods"))
+            for item in _items(given, "overriddenBy")
         ),
         effective=_texts(given.get("effective")),
         action=_texts(given.get("action")),
         reasons=tuple(
-            ReasonCount(_get(each, "reason", ""), _number(each, "pods"), _get(each, "message", ""))
-            for each in _items(given, "reasons")
+            ReasonCount(_get(item, "reason", ""), _number(item, "pods"), _get(item, "message", ""))
+            for item in _items(given, "reasons")
         ),
     )
 
@@ -199,7 +220,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _items(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     value = given.get(name)
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _texts(value: object) -> dict[str, str]:

@@ -63,9 +63,9 @@ def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dic
         "Ready": programmed if accepted.status == "True" else accepted,
     }
     since = {
-        (str(each.get("type")), str(each.get("status"))): str(each.get("lastTransitionTime") or "")
-        for each in previous
-        if isinstance(each, Mapping)
+        (str(before.get("type")), str(before.get("status"))): str(before.get("lastTransitionTime") or "")
+        for before in previous
+        if isinstance(before, Mapping)
     }
     return [
         {
@@ -85,7 +85,7 @@ def _accepted(total: Summary) -> _Verdict:
         return _Verdict("False", ConditionReason.INVALID, total.head.refused)
     if total.refusing:
         first = total.refusing[0]
-        version = first.node.report.agent_version or "unknown"
+        version = first.node.report.agent.version or "unknown"
         differs = f"; the controller ({__version__}) accepts the policy, the agent has version {version}"
         message = f"rejected on {_nodes(total.refusing)}: {first.policy.refused}"
         return _Verdict("False", ConditionReason.INVALID, message + differs * (version != __version__))
@@ -101,19 +101,19 @@ def _refused(total: Summary) -> _Verdict | None:
         return _Verdict("False", ConditionReason.FAILED, "the policy is invalid, see Accepted")
     if total.refusing:
         message = f"rejected on {_nodes(total.refusing)}, see Accepted; enforced on "
-        return _Verdict("False", ConditionReason.FAILED, message + total.of_pods(total.pods("programmed")))
+        return _Verdict("False", ConditionReason.FAILED, message + total.of_pods(total.pods.programmed))
     return None
 
 
 def _all_off(total: Summary) -> _Verdict | None:
-    return _some_off(total) if total.matched and total.pods("off") >= total.matched else None
+    return _some_off(total) if total.matched and total.pods.off >= total.matched else None
 
 
 def _failed(total: Summary) -> _Verdict | None:
-    failed = total.pods("failed")
+    failed = total.pods.failed
     if not failed:
         return None
-    worst = max(total.current, key=lambda entry: entry.policy.failed).node.name
+    worst = max(total.current, key=lambda entry: entry.policy.pods.failed).node.name
     why = _explain(_found(total.current, _fails))
     message = f"not enforced on {total.of_pods(failed)}{why}; see TokenBucketNode {worst}"
     return _Verdict("False", ConditionReason.FAILED, message)
@@ -125,12 +125,13 @@ def _unavailable(total: Summary) -> _Verdict | None:
         return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, message)
     if not total.dead:
         return _silent(total)
-    pods = sum(entry.policy.matched for entry in total.dead)
+    pods = sum(entry.policy.pods.matched for entry in total.dead)
     enforced = all(
-        entry.policy.programmed >= entry.policy.matched and entry.policy.generation == total.head.generation
+        entry.policy.pods.programmed >= entry.policy.pods.matched
+        and entry.policy.generation == total.head.generation
         for entry in total.dead
     )
-    times = [entry.node.since for entry in total.dead if entry.node.since]
+    times = [entry.node.written for entry in total.dead if entry.node.written]
     last = f" (last {'enforced' if enforced else 'reported'} at {min(times)})" if times else ""
     names = some_of(entry.node.name for entry in total.dead)
     where = f"{in_number(pods, 'pod')} on {in_number(len(total.dead), 'node')}"
@@ -141,7 +142,7 @@ def _unavailable(total: Summary) -> _Verdict | None:
 def _silent(total: Summary) -> _Verdict | None:
     if not total.agents.silent:
         return None
-    known = f"enforced on {total.of_pods(total.pods('programmed'))} elsewhere" if total.matched else ""
+    known = f"enforced on {total.of_pods(total.pods.programmed)} elsewhere" if total.matched else ""
     message = (
         f"no agent reports from {some_of(total.agents.silent)}: the pods selected there are unknown; "
         "delete the TokenBucketNode if the node no longer runs an agent"
@@ -150,7 +151,7 @@ def _silent(total: Summary) -> _Verdict | None:
 
 
 def _all_overridden(total: Summary) -> _Verdict | None:
-    if not total.matched or total.pods("overridden") < total.matched:
+    if not total.matched or total.pods.overridden < total.matched:
         return None
     observes = " (a policy in Observe mode never overrides a policy in Enforce mode)"
     but = observes if total.head.mode is Mode.OBSERVE else ""
@@ -160,7 +161,7 @@ def _all_overridden(total: Summary) -> _Verdict | None:
 
 
 def _some_off(total: Summary) -> _Verdict | None:
-    off = total.pods("off")
+    off = total.pods.off
     if not off:
         return None
     why = "spec.mode is Off" if total.head.mode is Mode.OFF else _set_by_enforcement_mode(total, Mode.OFF)
@@ -168,7 +169,7 @@ def _some_off(total: Summary) -> _Verdict | None:
 
 
 def _observed_by_enforcement_mode(total: Summary) -> _Verdict | None:
-    observed = total.pods("observed")
+    observed = total.pods.observed
     if not observed or total.head.mode is Mode.OBSERVE:
         return None
     why = _set_by_enforcement_mode(total, Mode.OBSERVE)
@@ -217,8 +218,8 @@ def _enforced(total: Summary) -> _Verdict:
         )
     winners = _winners(total)
     but = f"; overridden by {winners}" if winners else ""
-    nodes = in_number(sum(1 for entry in total.current if entry.policy.matched), "node")
-    where = f"on {total.of_pods(total.pods('programmed'))} on {nodes}{but}"
+    nodes = in_number(sum(1 for entry in total.current if entry.policy.pods.matched), "node")
+    where = f"on {total.of_pods(total.pods.programmed)} on {nodes}{but}"
     if total.head.mode is Mode.OBSERVE:
         return _Verdict("True", ConditionReason.OBSERVED, f"counted but not limited {where}")
     return _Verdict("True", ConditionReason.PROGRAMMED, f"enforced {where}")
@@ -263,13 +264,13 @@ def _found(entries: Iterable[Entry], wanted: Callable[[str], bool]) -> list[_Fou
     """Return the reasons, sorted by the number of pods in descending order."""
     found: dict[str, _Found] = {}
     for entry in entries:
-        for each in entry.policy.reasons:
-            if each.pods > 0 and _REASON.fullmatch(each.reason) and wanted(each.reason):
-                reason = found.setdefault(each.reason, _Found(each.reason))
-                reason.pods += each.pods
+        for count in entry.policy.reasons:
+            if count.pods > 0 and _REASON.fullmatch(count.reason) and wanted(count.reason):
+                reason = found.setdefault(count.reason, _Found(count.reason))
+                reason.pods += count.pods
                 reason.nodes.add(entry.node.name)
-                reason.messages[each.message] += each.pods
-    return sorted(found.values(), key=lambda each: (-each.pods, each.reason))
+                reason.messages[count.message] += count.pods
+    return sorted(found.values(), key=lambda reason: (-reason.pods, reason.reason))
 
 
 def _explain(found: Sequence[_Found]) -> str:
@@ -281,8 +282,8 @@ def _winners(total: Summary) -> str:
     """Return a text such as "shop/other (ingress of 3 pods, egress of 1 pod)"."""
     pods: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in total.current:
-        for each in entry.policy.overridden_by:
-            pods[each.policy or "another policy"][each.direction] += each.pods
+        for override in entry.policy.overridden_by:
+            pods[override.policy or "another policy"][override.direction] += override.pods
     ranked = sorted(pods, key=lambda policy: (-pods[policy].total(), policy))
     return some_of(f"{policy} ({_directions(pods[policy])})" for policy in ranked)
 

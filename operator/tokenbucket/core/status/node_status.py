@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenbucket.core.api.node_report import Override, PodReport, PolicyReport, ReasonCount
+from tokenbucket.core.api.node_report import Override, PodCounts, PodReport, PolicyReport, ReasonCount
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy, Refused
 from tokenbucket.core.limits.slot import SlotKey
@@ -170,15 +170,17 @@ def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:
         name=policy.name,
         uid=policy.uid,
         generation=policy.generation,
-        matched=matched,
-        programmed=sum(states[state] for state in _PROGRAMMED),
-        degraded=states["degraded"],
-        observed=count.observed,
-        failed=states["failed"],
-        pending=states["pending"],
-        overridden=states["overridden"],
+        pods=PodCounts(
+            matched=matched,
+            programmed=sum(states[state] for state in _PROGRAMMED),
+            degraded=states["degraded"],
+            observed=count.observed,
+            failed=states["failed"],
+            pending=states["pending"],
+            overridden=states["overridden"],
+            off=states["off"],
+        ),
         overridden_by=_overrides(count.winners),
-        off=states["off"],
         effective={direction.value: _most_common(words) for direction, words in count.words.items()},
         action={direction.value: _most_common(words) for direction, words in count.actions.items()},
         reasons=tuple(reasons[:_REASONS]),
@@ -222,12 +224,16 @@ def agent_condition(pods: Mapping[str, bool], previous: Iterable[object], now: s
     ``pods`` maps each agent pod on the node to its readiness. ``now`` is an RFC 3339 time.
     """
     status, reason, message = _readiness(pods)
-    same = (each for each in previous if isinstance(each, Mapping) and each.get("type") == AGENT_READY)
-    since = next((each.get("lastTransitionTime") for each in same if each.get("status") == status), None)
+    for before in previous:
+        if isinstance(before, Mapping) and (before.get("type"), before.get("status")) == (
+            AGENT_READY,
+            status,
+        ):
+            now = before.get("lastTransitionTime") or now
     return {
         "type": AGENT_READY,
         "status": status,
-        "lastTransitionTime": since or now,
+        "lastTransitionTime": now,
         "reason": reason,
         "message": message,
     }

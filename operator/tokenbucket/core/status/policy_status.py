@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.status.conditions import conditions
-from tokenbucket.core.status.summary import Agents, NodeState, PolicyHead, Summary, in_number, summary_of
+from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode, Summary, in_number, summary_of
 
 _LONGEST_WORDS = 512
 _LONGEST_RATE = 64
@@ -20,7 +20,7 @@ _LONGEST_RATE = 64
 
 def policy_status(
     policy: PolicyHead,
-    reports: Iterable[NodeState],
+    reports: Iterable[ReportedNode],
     previous_conditions: Iterable[object],
     now: str,
     agents: Agents,
@@ -31,7 +31,7 @@ def policy_status(
     """
     total = summary_of(policy, reports, agents)
     effective = {**policy.declared, **_effective(total)}
-    programmed, matched = total.pods("programmed"), total.matched
+    programmed, matched = total.pods.programmed, total.matched
     document = {
         "observedGeneration": policy.generation,
         "rates": {direction: _rate_of(words) for direction, words in effective.items()},
@@ -40,12 +40,12 @@ def policy_status(
         "pods": {
             "matched": matched,
             "programmed": programmed,
-            "degraded": total.pods("degraded"),
-            "failed": total.pods("failed"),
+            "degraded": total.pods.degraded,
+            "failed": total.pods.failed,
             "summary": f"{programmed}/{matched}",
         },
         "nodes": {
-            "matched": sum(1 for entry in total.entries if entry.policy.matched),
+            "matched": sum(1 for entry in total.entries if entry.policy.pods.matched),
             "unavailable": len(total.dead),
         },
         "conditions": conditions(total, previous_conditions, now),
@@ -69,7 +69,7 @@ def _most_common(total: Summary, direction: str) -> str:
     for entry in total.of_generation:
         words = entry.policy.effective.get(direction)
         if words:
-            pods[words] += entry.policy.programmed
+            pods[words] += entry.policy.pods.programmed
             nodes[words] += 1
     if not nodes:
         return ""
@@ -83,5 +83,5 @@ def _actions(total: Summary) -> str:
     pods: Counter[str] = Counter()
     for entry in total.of_generation:
         for action in filter(None, entry.policy.action.values()):
-            pods[action] += entry.policy.programmed
+            pods[action] += entry.policy.pods.programmed
     return ", ".join(sorted(pods, key=lambda action: (-pods[action], action)))[:_LONGEST_WORDS]

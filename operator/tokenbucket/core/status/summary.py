@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokenbucket.core.api.node_report import NodeReport, PolicyReport
+from tokenbucket.core.api.node_report import NodeReport, PodCounts, PolicyReport
 from tokenbucket.core.api.policy import Mode
 
 _NAMED = 3
@@ -28,15 +28,17 @@ class PolicyHead:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeState:
-    """The report of a node, and whether its agent is ready."""
+class ReportedNode:
+    """A TokenBucketNode."""
 
     name: str
     report: NodeReport
-    alive: bool
+    written: str
+    """RFC 3339 time at which the agent wrote the report."""
+    uid: str = ""
+    conditions: Sequence[object] = ()
+    alive: bool = False
     """Whether the agent pod is ready. If not, the report may be outdated."""
-    since: str
-    """When the agent wrote the report, RFC 3339."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,14 @@ class Agents:
 class Entry:
     """The report of one node about the policy."""
 
-    node: NodeState
+    node: ReportedNode
     policy: PolicyReport
 
     @property
     def pending(self) -> int:
         """Return the number of pending pods, including pods that the report does not count."""
-        given = self.policy
-        counted = given.programmed + given.failed + given.overridden + given.off
-        return max(given.pending, given.matched - counted)
+        pods = self.policy.pods
+        return max(pods.pending, pods.matched - pods.programmed - pods.failed - pods.overridden - pods.off)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class Summary:
     """Entries of ready agents that have not reported this generation yet."""
     dead: tuple[Entry, ...]
     agents: Agents
+    pods: PodCounts
+    """Sums over ``current``."""
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -87,7 +90,7 @@ class Summary:
     @property
     def matched(self) -> int:
         """Return the number of known pods that the policy selects."""
-        return sum(entry.policy.matched for entry in self.entries)
+        return sum(entry.policy.pods.matched for entry in self.entries)
 
     @property
     def refusing(self) -> tuple[Entry, ...]:
@@ -99,16 +102,12 @@ class Summary:
         """Return the number of pending pods."""
         return sum(entry.pending for entry in self.current)
 
-    def pods(self, state: str) -> int:
-        """Return the number of pods in a state, from current reports of ready agents only."""
-        return sum(getattr(entry.policy, state) for entry in self.current)
-
     def of_pods(self, number: int) -> str:
         """Return a text such as "3 of 12 pods"."""
         return f"{number} of {in_number(self.matched, 'pod')}"
 
 
-def summary_of(head: PolicyHead, reports: Iterable[NodeState], agents: Agents) -> Summary:
+def summary_of(head: PolicyHead, reports: Iterable[ReportedNode], agents: Agents) -> Summary:
     """Return the summary of a policy. Ignore reports about an earlier policy with the same name."""
     current, behind, dead = [], [], []
     for node in sorted(reports, key=lambda node: node.name):
@@ -117,19 +116,21 @@ def summary_of(head: PolicyHead, reports: Iterable[NodeState], agents: Agents) -
             continue
         entry = Entry(node, given)
         if not node.alive:
-            if given.matched:
+            if given.pods.matched:
                 dead.append(entry)
         elif given.generation == head.generation:
             current.append(entry)
         else:
             behind.append(entry)
-    return Summary(head, tuple(current), tuple(behind), tuple(dead), agents)
+    pods = PodCounts.sum([entry.policy.pods for entry in current]) if current else PodCounts()
+    return Summary(head, tuple(current), tuple(behind), tuple(dead), agents, pods)
 
 
 def _find(head: PolicyHead, report: NodeReport) -> PolicyReport | None:
     """Return the report about this policy, not about an earlier policy with the same name."""
     wanted = (head.namespace, head.name, head.uid)
-    return next((each for each in report.policies if (each.namespace, each.name, each.uid) == wanted), None)
+    found = (policy for policy in report.policies if (policy.namespace, policy.name, policy.uid) == wanted)
+    return next(found, None)
 
 
 def some_of(names: Iterable[str]) -> str:

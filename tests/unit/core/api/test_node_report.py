@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenbucket.core.api.node_report import (
+    AgentInfo,
     NodeReport,
     Override,
+    PodCounts,
     PodReport,
     PolicyReport,
     ReasonCount,
@@ -33,15 +35,8 @@ POLICY = st.builds(
     uid=TEXT,
     generation=st.integers(0, 2**63 - 1),
     refused=TEXT,
-    matched=COUNT,
-    programmed=COUNT,
-    degraded=COUNT,
-    observed=COUNT,
-    failed=COUNT,
-    pending=COUNT,
-    overridden=COUNT,
+    pods=st.builds(PodCounts, *([COUNT] * 8)),
     overridden_by=st.lists(st.builds(Override, TEXT, TEXT, COUNT), max_size=3).map(tuple),
-    off=COUNT,
     effective=WORDS,
     action=WORDS,
     reasons=st.lists(REASON, max_size=3).map(tuple),
@@ -49,8 +44,7 @@ POLICY = st.builds(
 POD = st.builds(PodReport, *([TEXT] * 6))
 REPORT = st.builds(
     NodeReport,
-    agent_version=TEXT,
-    agent_pod=TEXT,
+    agent=st.builds(AgentInfo, TEXT, TEXT),
     kernel=TEXT,
     fq=st.booleans(),
     enforcement=TEXT,
@@ -68,8 +62,7 @@ GARBAGE = st.recursive(
 )
 FULL = to_document(
     NodeReport(
-        agent_version="0.1.0",
-        agent_pod="agent-x",
+        agent=AgentInfo("0.1.0", "agent-x"),
         kernel="6.12.107",
         fq=True,
         enforcement="Enforce",
@@ -200,7 +193,7 @@ def test_every_field_that_an_older_agent_lacks_has_its_default() -> None:
     whole = parse_report({"status": FULL})
     defaults = NodeReport()
     names = {"podsOmitted": "pods_omitted"}
-    for key in FULL.keys() - {"agent"}:
+    for key in FULL:
         name = names.get(key, key)
         expected = dataclasses.replace(whole, **{name: getattr(defaults, name)})
         assert parse_report({"status": {each: FULL[each] for each in FULL.keys() - {key}}}) == expected
@@ -229,7 +222,7 @@ def test_a_document_with_wrong_values_can_be_read(data: st.DataObject) -> None:
         for field in dataclasses.fields(report)
     )
     for policy in report.policies:
-        assert policy.matched >= 0
+        assert policy.pods.matched >= 0
         assert all(isinstance(text, str) for text in [policy.name, *policy.effective.values()])
 
 

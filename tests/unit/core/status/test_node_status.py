@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from ipaddress import IPv4Address
 
 import pytest
@@ -53,8 +54,7 @@ def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInt
 
 def counts(report: PolicyReport) -> dict[str, int]:
     """Those that are not 0."""
-    names = ("matched", "programmed", "degraded", "observed", "failed", "pending", "overridden", "off")
-    return {name: number for name in names if (number := getattr(report, name))}
+    return {name: number for name, number in asdict(report.pods).items() if number}
 
 
 def test_every_pod_selected_is_accounted_for() -> None:

@@ -14,30 +14,40 @@ from hypothesis import strategies as st
 
 from tests.unit.core.api.test_node_report import STATUS_SCHEMA, misfits
 from tokenbucket import __version__
-from tokenbucket.core.api.node_report import NodeReport, Override, PolicyReport, ReasonCount
+from tokenbucket.core.api.node_report import (
+    AgentInfo,
+    NodeReport,
+    Override,
+    PodCounts,
+    PolicyReport,
+    ReasonCount,
+)
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.status.policy_status import policy_status
-from tokenbucket.core.status.summary import Agents, NodeState, PolicyHead
+from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode
 
 HEAD = PolicyHead("shop", "web", "uid-1", 4)
 THEN, NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
+STATES = [field.name for field in dataclasses.fields(PodCounts)]
 WORDS = "100Mbit/s, burst 625kB, Delay 100ms"
 
 
 def says(**fields: Any) -> PolicyReport:
     """What one node says of the policy."""
-    return PolicyReport(**{"namespace": "shop", "name": "web", "uid": "uid-1", "generation": 4, **fields})
+    pods = PodCounts(**{name: fields.pop(name) for name in STATES if name in fields})
+    given = {"namespace": "shop", "name": "web", "uid": "uid-1", "generation": 4, "pods": pods, **fields}
+    return PolicyReport(**given)
 
 
 def node(
     name: str = "a", *, alive: bool = True, since: str = THEN, enforcement: str = "Enforce", **fields: Any
 ):
     """A node that says so."""
-    report = NodeReport(agent_version=__version__, enforcement=enforcement, policies=(says(**fields),))
-    return NodeState(name, report, alive, since)
+    report = NodeReport(agent=AgentInfo(__version__), enforcement=enforcement, policies=(says(**fields),))
+    return ReportedNode(name, report, since, alive=alive)
 
 
-def good(name: str = "a", pods: int = 3, **fields: Any) -> NodeState:
+def good(name: str = "a", pods: int = 3, **fields: Any) -> ReportedNode:
     """A node with the policy in force on all its pods."""
     return node(name, matched=pods, programmed=pods, **fields)
 
@@ -48,7 +58,7 @@ def over(policy: str, pods: int = 1, direction: str = "ingress") -> tuple[Overri
 
 
 def status(
-    *nodes: NodeState,
+    *nodes: ReportedNode,
     head: PolicyHead = HEAD,
     previous: Iterable[object] = (),
     now: str = NOW,
@@ -145,7 +155,7 @@ def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
 def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
     """It may know less."""
     older = node("b", refused="spec.egress: unknown")
-    older = replace(older, report=replace(older.report, agent_version="0.0.9"))
+    older = replace(older, report=replace(older.report, agent=AgentInfo("0.0.9")))
     assert message(status(older), "Accepted").endswith(
         f"; the controller ({__version__}) accepts the policy, the agent has version 0.0.9"
     )
@@ -356,7 +366,9 @@ def test_what_is_said_of_another_uid_is_ignored() -> None:
     others = [
         good("a", uid="uid-0"),
         node("b", uid="uid-0", refused="wrong"),
-        NodeState("c", NodeReport(policies=(says(name="other"), says(namespace="other"))), True, THEN),
+        ReportedNode(
+            "c", NodeReport(policies=(says(name="other"), says(namespace="other"))), THEN, alive=True
+        ),
     ]
     assert status(*others) == status()
     assert status(*others, good("e")) == status(good("e"))
@@ -514,7 +526,7 @@ OVERRIDE = st.builds(
 )
 NODES = st.lists(
     st.builds(
-        NodeState,
+        ReportedNode,
         name=st.sampled_from("abcdefgh"),
         report=st.builds(
             lambda policies: NodeReport(policies=tuple(policies)),
@@ -538,25 +550,13 @@ NODES = st.lists(
                         ),
                         max_size=5,
                     ).map(tuple),
-                    **{
-                        name: st.integers(0, 2)
-                        for name in [
-                            "matched",
-                            "programmed",
-                            "degraded",
-                            "observed",
-                            "failed",
-                            "pending",
-                            "overridden",
-                            "off",
-                        ]
-                    },
+                    **{name: st.integers(0, 2) for name in STATES},
                 ),
                 max_size=2,
             ),
         ),
         alive=st.booleans(),
-        since=st.sampled_from(["", THEN, NOW]),
+        written=st.sampled_from(["", THEN, NOW]),
     ),
     max_size=6,
     unique_by=lambda state: state.name,
@@ -564,7 +564,7 @@ NODES = st.lists(
 
 
 @given(NODES, st.data())
-def test_computed_again_it_is_equal(nodes: list[NodeState], data: st.DataObject) -> None:
+def test_computed_again_it_is_equal(nodes: list[ReportedNode], data: st.DataObject) -> None:
     """In any order of the nodes, at any later time, after a way through the API server."""
     first = status(*nodes)
     again = status(
@@ -574,7 +574,7 @@ def test_computed_again_it_is_equal(nodes: list[NodeState], data: st.DataObject)
 
 
 @given(NODES)
-def test_ready_is_accepted_and_programmed(nodes: list[NodeState]) -> None:
+def test_ready_is_accepted_and_programmed(nodes: list[ReportedNode]) -> None:
     """Never more."""
     document = status(*nodes)
     holds = {each["type"]: each["status"] for each in document["conditions"]}
@@ -583,26 +583,21 @@ def test_ready_is_accepted_and_programmed(nodes: list[NodeState]) -> None:
 
 
 @given(NODES)
-def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[NodeState]) -> None:
+def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[ReportedNode]) -> None:
     """By what live agents say of this generation alone."""
     document = status(*nodes)
     if verdict(document, "Ready")[0] != "True":
         return
     for state in nodes:
         given = next((each for each in state.report.policies if each.uid == "uid-1"), None)
-        if given and (state.alive or given.matched):
+        if given and (state.alive or given.pods.matched):
             assert state.alive
-            assert (given.generation, given.refused, given.failed, given.off, given.pending) == (
-                4,
-                "",
-                0,
-                0,
-                0,
-            )
-            assert given.programmed + given.overridden >= given.matched
+            pods = given.pods
+            assert (given.generation, given.refused, pods.failed, pods.off, pods.pending) == (4, "", 0, 0, 0)
+            assert pods.programmed + pods.overridden >= pods.matched
 
 
 @given(NODES)
-def test_a_status_fits_the_schema(nodes: list[NodeState]) -> None:
+def test_a_status_fits_the_schema(nodes: list[ReportedNode]) -> None:
     """Else the API server refuses it, or keeps less than was computed, and each round writes it again."""
     assert misfits(STATUS_SCHEMA["TokenBucketPolicy"], status(*nodes)) == []
