@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--vm", action="store_true", help="with a node in a virtual machine")
     options = parser.parse_args()
     try:
+        say("building the image of tokenbucket, then missing parts of the cluster")
         cluster = up(say, vm=options.vm, images=[operator_image()])
         say("installing the chart")
         Release(cluster.kubectl).install()
@@ -105,9 +106,10 @@ Limit two pods:
   kubectl create namespace shop
   kubectl --namespace shop create deployment web --image={image} --replicas=2 -- sleep infinity
   kubectl apply -f examples/policy.yaml
+  kubectl --namespace shop wait tbp --all --for=condition=Ready --timeout=60s
   kubectl --namespace shop get tbp
 
-'make cluster-demo' sends traffic through limits, and 'make cluster-down' ends the cluster."""
+'make cluster-demo' sends traffic through limits, and 'make cluster-down' stops the cluster."""
     )
 
 
