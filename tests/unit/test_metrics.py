@@ -28,25 +28,27 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.fake_api import FakeApi, list_of
 from tokenbucket import metrics
 from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS, AgentReading
+from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import answers
 from tokenbucket.apiserver.resources import PODS, Selection
-from tokenbucket.controller.metrics import OF_THE_CONTROLLER, ControllerReading, read
-from tokenbucket.controller.objects import PolicyObject, read_policy
+from tokenbucket.controller.metrics import OF_THE_CONTROLLER
 from tokenbucket.controller.run import Controller, ControllerOptions
-from tokenbucket.core.api.node_report import PodReport
-from tokenbucket.core.api.pod import PodId
-from tokenbucket.core.api.policy import Direction, Mode
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Direction, Limit, Policy, Rate
+from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.counters import Counters
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
 from tokenbucket.core.limits.stats import EXPOSED, Stats
+from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 from tokenbucket.errors import ApiError, KernelError
 from tokenbucket.metrics import Endpoint, Measure, registry_of, serving
 
 HOST = "127.0.0.1"
 PATIENCE_S = 30.0
-READING = AgentReading(True, Mode.ENFORCE, {"complete": 7}, 0.5, 1.7e9, 3, {})
+READING = AgentReading(ReconcileStats(), ready=True)
 COUNTED = Stats(
     in_window_packets=1,
     idle_packets=2,
@@ -154,9 +156,18 @@ def test_what_is_limited_by_hand_is_no_pod() -> None:
     assert found["slots_in_use", frozenset()] == 1
 
 
+def deviating(*deviations: Deviation) -> AgentReading:
+    """An agent with one limited pod and these deviations."""
+    policy = Policy("shop", "web", Selector(), {Direction.INGRESS: Limit(Rate(8000))})
+    inputs = DesiredInput((policy,), (Pod(PodId("shop", "web-0"), {}, frozenset()),))
+    state = NodeState(inputs, Outcome(deviations=deviations))
+    return replace(READING, stats=ReconcileStats(state=state))
+
+
 def test_every_reason_is_there_before_it_happens() -> None:
     """An alert on a series that does not exist would never fire, nor be tested."""
-    found = agent_values(replace(READING, deviations={Reason.NO_FQ: 3}))
+    keys = [SlotKey(PodId("shop", f"web-{number}"), Direction.INGRESS) for number in range(3)]
+    found = agent_values(deviating(*(Deviation(key, Reason.NO_FQ, "") for key in keys)))
     reasons = {
         dict(labels)["reason"]: value
         for (name, labels), value in found.items()
@@ -167,58 +178,51 @@ def test_every_reason_is_there_before_it_happens() -> None:
 
 def test_what_is_not_as_declared_is_named_once() -> None:
     """With its policy's name as the pod's counters have it, and without the message."""
-    finding = PodReport("shop", "web-0", "web", "ingress", "NoFq", "one")
-    found = of_pod(replace(READING, pods=[finding, replace(finding, message="two")]), "web-0")
-    assert found == {"pod_not_as_declared": 1}
+    key = SlotKey(PodId("shop", "web-0"), Direction.INGRESS)
+    reading = deviating(*(Deviation(key, Reason.NO_FQ, message) for message in ("one", "two")))
+    assert of_pod(reading, "web-0") == {"pod_not_as_declared": 1}
 
 
 def test_times_that_have_not_come_have_no_sample() -> None:
     """A 0 would be 1970, and fifty years of silence."""
-    names = {name for name, _ in agent_values(replace(READING, passed_at_s=None))}
+    names = {name for name, _ in agent_values(replace(READING, stats=ReconcileStats(completed_at_s=None)))}
     assert "agent_last_reconcile_timestamp_seconds" not in names
     assert "agent_report_timestamp_seconds" not in names
     assert "agent_ready" in names
 
 
-def policy(name: str, reason: str = "", **pods: int) -> PolicyObject:
-    """A policy with this reason of its condition Ready, or without a status."""
-    conditions = [{"type": "Accepted", "reason": "Accepted"}, {"type": "Ready", "reason": reason}]
-    status = {"conditions": conditions, "pods": pods} if reason else {}
-    return read_policy({"metadata": {"namespace": "shop", "name": name}, "status": status})
-
-
-def test_the_controller_counts_policies_by_reason() -> None:
-    """One without a status yet is counted too."""
-    policies = [
-        policy("web", "Programmed", matched=2, programmed=2),
-        policy("db", "Programmed", matched=1),
-        policy("new"),
-    ]
-    reading = ControllerReading(True, policies, 3, 1, {("GET", 0): 4, ("PATCH", 200): 5})
-    found = values(generate_latest(registry_of(OF_THE_CONTROLLER, lambda: reading)).decode())
+def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
+    """Policies by the reason of Ready, also those without a status yet, and agents by readiness."""
+    controller = Controller(ControllerOptions("tokenbucket-system", "app=agent"))
+    for name, reason, pods in (
+        ("web", "Programmed", {"programmed": 2}),
+        ("db", "Programmed", {}),
+        ("new", "", {}),
+    ):
+        conditions = [{"type": "Accepted", "reason": "Accepted"}, {"type": "Ready", "reason": reason}]
+        status = {"conditions": conditions, "pods": pods} if reason else {}
+        controller.stores.policies.put({"metadata": {"namespace": "shop", "name": name}, "status": status})
+    for name, state in (("one", "True"), ("two", "True"), ("three", "False")):
+        conditions = [{"type": "Ready", "status": state}]
+        controller.stores.agents.put({"metadata": {"name": name}, "status": {"conditions": conditions}})
+    found = values(generate_latest(registry_of(OF_THE_CONTROLLER, lambda: controller)).decode())
 
     def value(name: str, **labels: str) -> float:
         return found[name, frozenset(labels.items())]
 
+    assert value("controller_ready") == 0
     assert value("policies", reason="Programmed") == 2
     assert value("policies", reason="Unknown") == 1
     assert value("policy_pods", namespace="shop", policy="web", state="programmed") == 2
     assert value("policy_pods", namespace="shop", policy="new", state="matched") == 0
-    assert (value("agents", ready="true"), value("agents", ready="false")) == (3, 1)
-    assert value("api_requests_total", method="GET", code="none") == 4
-    assert value("api_requests_total", method="PATCH", code="200") == 5
+    assert (value("agents", ready="true"), value("agents", ready="false")) == (2, 1)
 
 
-def test_the_controller_counts_agents_by_readiness(api: FakeApi) -> None:
-    """And reads all policies of its store."""
-    controller = Controller(ControllerOptions("tokenbucket-system", "app=agent"))
-    controller.stores.policies.put({"metadata": {"namespace": "shop", "name": "new"}})
-    for name, state in (("one", "True"), ("two", "False")):
-        conditions = [{"type": "Ready", "status": state}]
-        controller.stores.agents.put({"metadata": {"name": name}, "status": {"conditions": conditions}})
-    found = read(controller)
-    assert (found.ready, found.ready_agents, found.other_agents) == (False, 1, 1)
-    assert [policy.head.name for policy in found.policies] == ["new"]
+def test_requests_are_counted_by_method_and_status() -> None:
+    """Status 0 means that no response came."""
+    found = agent_values(replace(READING, api_requests={("GET", 0): 4, ("PATCH", 200): 5}))
+    labels = [{"method": "GET", "code": "none"}, {"method": "PATCH", "code": "200"}]
+    assert [found["api_requests_total", frozenset(each.items())] for each in labels] == [4, 5]
 
 
 def test_answers_of_the_api_are_counted(api: FakeApi) -> None:
@@ -278,7 +282,7 @@ def served(registry: CollectorRegistry, times: int = 1, **headers: str) -> list[
 def test_it_is_served_for_the_block_and_not_longer() -> None:
     """Each time anew, with what the process itself takes."""
     texts = served(registry_of(OF_THE_AGENT, lambda: READING), times=2)
-    assert all(values(text)["limits_active", frozenset()] == 3 for text in texts)
+    assert all(values(text)["agent_ready", frozenset()] == 1 for text in texts)
     assert values(texts[0])["process_resident_memory_bytes", frozenset()] > 0
 
 

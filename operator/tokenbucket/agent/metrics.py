@@ -15,7 +15,6 @@ from tokenbucket.agent.options import MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots
-from tokenbucket.core.api.node_report import PodReport
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotConfig
@@ -39,38 +38,41 @@ _LIMIT = ("namespace", "pod", "policy", "direction")
 
 @dataclass(frozen=True, slots=True)
 class AgentReading:
-    """Values of an agent at one moment. Times are Unix times in seconds, or ``None``."""
+    """Values of an agent at one moment."""
 
+    stats: ReconcileStats
     ready: bool
-    enforcement: Mode
-    passes: Mapping[str, int]
-    """Number of reconcile runs by result."""
-    pass_seconds: float
-    passed_at_s: float | None
-    in_force: int
-    deviations: Mapping[Reason, int]
-    """Number of limits that are not enforced as declared, by reason."""
-    slots: int = 0
-    unmetered_packets: int = 0
-    pods: Sequence[PodReport] = ()
-    """Limits that are not enforced as declared."""
-    limits: Sequence[tuple[Slot, Stats]] = ()
-    """The slots in use."""
     reported_at_s: float | None = None
+    """Unix time in seconds, or ``None``."""
     api_requests: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """Counts by method and status. Status 0 means no response."""
+    slots: int = 0
+    unmetered_packets: int = 0
+    limits: Sequence[tuple[Slot, Stats]] = ()
+    """The slots in use."""
+
+    @property
+    def state(self) -> NodeState:
+        """Return the state after the last reconcile run."""
+        return self.stats.state or NodeState()
 
 
 def _reasons(reading: AgentReading) -> Iterator[Sample]:
-    return (((reason.value, reason.effect.value), reading.deviations.get(reason, 0)) for reason in Reason)
+    counts = Counter(deviation.reason for deviation in reading.state.outcome.deviations)
+    return (((reason.value, reason.effect.value), counts[reason]) for reason in Reason)
 
 
 def _modes(reading: AgentReading) -> Iterator[Sample]:
-    return (((mode.value,), mode is reading.enforcement) for mode in Mode)
+    return (((mode.value,), mode is reading.state.inputs.enforcement) for mode in Mode)
+
+
+def _runs(reading: AgentReading) -> Iterator[Sample]:
+    return (((result.value,), count) for result, count in reading.stats.counts.items())
 
 
 def _not_as_declared(reading: AgentReading) -> Iterator[Sample]:
-    found = {(pod.namespace, pod.name, pod.policy, pod.direction, pod.reason) for pod in reading.pods}
+    pods = pods_not_programmed(reading.state)
+    found = {(pod.namespace, pod.name, pod.policy, pod.direction, pod.reason) for pod in pods}
     return ((labels, 1) for labels in sorted(found))
 
 
@@ -120,17 +122,17 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
         "tokenbucket_agent_reconciles_total",
         "Reconcile runs of the agent, by result: complete, incomplete (retried), failed.",
         ("result",),
-        lambda reading: (((result,), count) for result, count in reading.passes.items()),
+        _runs,
     ),
     single(
         "tokenbucket_agent_reconcile_seconds_total",
         "Duration of all reconcile runs.",
-        lambda reading: reading.pass_seconds,
+        lambda reading: reading.stats.seconds,
     ),
     single(
         "tokenbucket_agent_last_reconcile_timestamp_seconds",
         "Unix time of the end of the last complete reconcile run. At least one run per minute.",
-        lambda reading: reading.passed_at_s,
+        lambda reading: reading.stats.completed_at_s,
     ),
     single(
         "tokenbucket_agent_report_timestamp_seconds",
@@ -140,7 +142,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     single(
         "tokenbucket_limits_active",
         "Limits that are attached on this node, one per pod and direction.",
-        lambda reading: reading.in_force,
+        lambda reading: len(reading.state.outcome.in_force),
     ),
     Measure(
         "tokenbucket_limits_not_as_declared",
@@ -212,33 +214,16 @@ class Exposition:
 
     def read(self) -> AgentReading:
         """Read the current values. Raises KernelError, and LoadError if other programs own the pins."""
-        state = self.stats.state or NodeState()
-        reading = AgentReading(
-            ready=self.ready(),
-            enforcement=state.inputs.enforcement,
-            passes={result.value: count for result, count in self.stats.counts.items()},
-            pass_seconds=self.stats.seconds,
-            passed_at_s=self.stats.completed_at_s,
-            in_force=len(state.outcome.in_force),
-            deviations=Counter(deviation.reason for deviation in state.outcome.deviations),
-            pods=tuple(pods_not_programmed(state)),
-            reported_at_s=self.reported_at_s(),
-            api_requests=self.api_requests(),
-        )
+        reading = AgentReading(self.stats, self.ready(), self.reported_at_s(), self.api_requests())
         try:
-            return _with_slots(reading, self.pins)
+            with Slots(self.pins) as slots:
+                return replace(
+                    reading,
+                    slots=slots.count - 1,  # slot 0 is never in use
+                    unmetered_packets=slots.stats(NO_SLOT).unmetered_packets,
+                    limits=slots.read_with_stats(),
+                )
         except KernelError as error:
             if error.errno != errno.ENOENT:  # nothing is loaded
                 raise
             return reading
-
-
-def _with_slots(reading: AgentReading, pins: Pins) -> AgentReading:
-    with Slots(pins) as slots:
-        limits = slots.read_with_stats()
-        return replace(
-            reading,
-            slots=slots.count - 1,  # slot 0 is never in use
-            unmetered_packets=slots.stats(NO_SLOT).unmetered_packets,
-            limits=limits,
-        )

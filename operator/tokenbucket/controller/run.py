@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from tokenbucket.apiserver import probes
 from tokenbucket.apiserver.client import Client, attempt
+from tokenbucket.apiserver.connection import answers
 from tokenbucket.apiserver.informers import Informers, run_until_first
 from tokenbucket.apiserver.resources import NODES, PODS, POLICIES, REPORTS, Selection
 from tokenbucket.apiserver.store import Store
@@ -58,6 +60,11 @@ class Controller:
         )
         self._reconciler = StatusReconciler(self.stores, self._worker.trigger_after, options.report_spread_s)
         self._stop = asyncio.Event()
+
+    @property
+    def api_requests(self) -> Mapping[tuple[str, int], int]:
+        """Return the numbers of requests by method and status. Status 0 means no response."""
+        return answers.counts()
 
     @property
     def ready(self) -> bool:

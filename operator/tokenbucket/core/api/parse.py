@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
 
 from tokenbucket.core.api.parse_limit import parse_limit
 from tokenbucket.core.api.pod import Pod, PodId
@@ -20,7 +19,6 @@ from tokenbucket.core.api.validation import Validator, subject_of
 API_VERSION = "tokenbucket.dev/v1alpha1"
 POLICY, REPORT, POD = "TokenBucketPolicy", "TokenBucketNode", "Pod"
 READINESS_GATE = "tokenbucket.dev/RateLimited"
-_ENDED = {"Succeeded", "Failed"}
 _NAMESPACE_LENGTH = 63
 _UID_BYTES = 47
 _LABELS, _VALUES = 16, 64
@@ -36,131 +34,110 @@ _SET_OPERATORS = {Operator.IN, Operator.NOT_IN}
 
 def parse_policy(document: object) -> Policy:
     """Parse a TokenBucketPolicy. Raises SpecError with all problems."""
-    fields = Validator()
-    top = fields.mapping(document, "", {"apiVersion", "kind", "metadata", "spec", "status"})
-    if top.get("apiVersion") != API_VERSION:
-        fields.wrong("apiVersion", top.get("apiVersion"), f"must be {API_VERSION}")
-    if top.get("kind") != POLICY:
-        fields.wrong("kind", top.get("kind"), f"must be {POLICY}")
-    metadata = fields.mapping(top.get("metadata"), "metadata")
-    spec = fields.mapping(top.get("spec"), "spec", {"podSelector", "priority", "mode", "ingress", "egress"})
+    top = Validator.of(document, {"apiVersion", "kind", "metadata", "spec", "status"})
+    for name, expected in (("apiVersion", API_VERSION), ("kind", POLICY)):
+        if top.get(name) != expected:
+            top.error(name, top.get(name), f"must be {expected}")
+    metadata = top.object("metadata")
+    spec = top.object("spec", {"podSelector", "priority", "mode", "ingress", "egress"})
     policy = Policy(
-        namespace=_namespace(fields, metadata),
-        name=fields.name(metadata.get("name"), "metadata.name"),
-        selector=_selector(fields, spec.get("podSelector")),
-        limits=_limits(fields, spec),
-        priority=fields.integer(spec.get("priority"), "spec.priority", 0, 1000) or 0,
-        mode=fields.choice(spec.get("mode"), "spec.mode", Mode, [mode.value for mode in Mode], Mode.ENFORCE),
-        uid=fields.text(metadata.get("uid"), "metadata.uid", longest=_UID_BYTES),
-        generation=fields.integer(metadata.get("generation"), "metadata.generation", 0, 2**63 - 1) or 0,
-        created=fields.text(metadata.get("creationTimestamp"), "metadata.creationTimestamp", longest=40),
+        namespace=metadata.name("namespace", _NAMESPACE_LENGTH, default="default"),
+        name=metadata.name("name"),
+        selector=_selector(spec),
+        limits=_limits(spec),
+        priority=spec.integer("priority", 0, 1000) or 0,
+        mode=spec.choice("mode", Mode, Mode.ENFORCE),
+        uid=metadata.text("uid", _UID_BYTES),
+        generation=metadata.integer("generation", 0, 2**63 - 1) or 0,
+        created=metadata.text("creationTimestamp", 40),
     )
-    fields.finish(subject_of(POLICY, document))
+    top.finish(subject_of(POLICY, document))
     return policy
 
 
-def _namespace(fields: Validator, metadata: Mapping[str, Any]) -> str:
-    namespace = metadata.get("namespace", "default")
-    return fields.name(namespace, "metadata.namespace", _NAMESPACE_LENGTH)
+def _limits(spec: Validator) -> dict[Direction, Limit]:
+    given = [direction for direction in Direction if spec.get(direction.value) is not None]
+    if not given and not any(problem.field == "spec" for problem in spec.problems):
+        spec.error("", None, "limits nothing; give ingress, egress or both")
+    return {direction: parse_limit(spec, direction.value) for direction in given}
 
 
-def _limits(fields: Validator, spec: Mapping[str, Any]) -> dict[Direction, Limit]:
-    given = {
-        direction: spec[direction.value] for direction in Direction if spec.get(direction.value) is not None
-    }
-    if not given and not any(problem.field == "spec" for problem in fields.problems):
-        fields.wrong("spec", None, "limits nothing; give ingress, egress or both")
-    return {
-        direction: parse_limit(fields, value, f"spec.{direction.value}") for direction, value in given.items()
-    }
-
-
-def _selector(fields: Validator, value: object) -> Selector:
-    path = "spec.podSelector"
-    if value is None:
-        fields.wrong(path, None, "is missing; {} selects all pods of the namespace")
+def _selector(spec: Validator) -> Selector:
+    if spec.get("podSelector") is None:
+        spec.error("podSelector", None, "is missing; {} selects all pods of the namespace")
         return Selector()
-    given = fields.mapping(value, path, {"matchLabels", "matchExpressions"})
-    labels = fields.mapping(given.get("matchLabels"), f"{path}.matchLabels")
-    items = fields.sequence(given.get("matchExpressions"), f"{path}.matchExpressions")
-    for name, number in (("matchLabels", len(labels)), ("matchExpressions", len(items))):
-        if number > _LABELS:
-            fields.wrong(f"{path}.{name}", number, f"must have at most {_LABELS} items")
-    if not labels and given.get("matchLabels") is not None:
-        fields.wrong(f"{path}.matchLabels", None, _NO_LABEL)
+    given = spec.object("podSelector", {"matchLabels", "matchExpressions"})
+    labels, expressions = given.object("matchLabels"), given.sequence("matchExpressions")
+    for name, found in (("matchLabels", labels), ("matchExpressions", expressions)):
+        if len(found.values) > _LABELS:
+            given.error(name, len(found.values), f"must have at most {_LABELS} items")
+    if not labels.values and given.get("matchLabels") is not None:
+        given.error("matchLabels", None, _NO_LABEL)
     requirements = []
-    for key, item in labels.items():
-        where = f"{path}.matchLabels.{key[:64]}"
-        _check_key(fields, key, where)
-        requirements.append(Requirement(key, Operator.IN, frozenset({_label_value(fields, item, where)})))
-    for number, item in enumerate(items):
-        requirements += _requirement(fields, item, f"{path}.matchExpressions[{number}]")
+    for key in labels.values:
+        _check_key(labels, key, key)
+        requirements.append(Requirement(key, Operator.IN, frozenset({_label_value(labels, key)})))
+    requirements += [_requirement(expressions, name) for name in expressions.values]
     return Selector(frozenset(requirements))
 
 
-def _requirement(fields: Validator, value: object, path: str) -> list[Requirement]:
-    given = fields.mapping(value, path, {"key", "operator", "values"})
-    key = fields.text(given.get("key"), f"{path}.key", longest=317)
-    _check_key(fields, key, f"{path}.key")
-    choices = [operator.value for operator in Operator]
+def _requirement(expressions: Validator, name: str) -> Requirement:
+    given = expressions.object(name, {"key", "operator", "values"})
+    key = given.text("key", 317)
+    _check_key(given, "key", key)
     if given.get("operator") is None:
-        fields.wrong(f"{path}.operator", None, f"is missing; set one of {', '.join(choices)}")
-    operator = fields.choice(given.get("operator"), f"{path}.operator", Operator, choices, Operator.EXISTS)
-    items = fields.sequence(given.get("values"), f"{path}.values")
-    if len(items) > _VALUES:
-        fields.wrong(f"{path}.values", len(items), f"must have at most {_VALUES} items")
-    texts = [_label_value(fields, item, f"{path}.values[{place}]") for place, item in enumerate(items)]
-    if operator in _SET_OPERATORS and not items:
-        fields.wrong(f"{path}.values", given.get("values"), f"must hold at least one value with {operator}")
-    if operator not in _SET_OPERATORS and items:
-        fields.wrong(f"{path}.values", given.get("values"), f"must be empty with {operator}")
-    return [Requirement(key, operator, frozenset(texts))]
+        given.error("operator", None, f"is missing; set one of {', '.join(Operator)}")
+    operator = given.choice("operator", Operator, Operator.EXISTS)
+    items = given.sequence("values")
+    if len(items.values) > _VALUES:
+        given.error("values", len(items.values), f"must have at most {_VALUES} items")
+    texts = frozenset(_label_value(items, item) for item in items.values)
+    if operator in _SET_OPERATORS and not texts:
+        given.error("values", given.get("values"), f"must hold at least one value with {operator}")
+    if operator not in _SET_OPERATORS and texts:
+        given.error("values", given.get("values"), f"must be empty with {operator}")
+    return Requirement(key, operator, texts)
 
 
-def _check_key(fields: Validator, key: str, path: str) -> None:
+def _check_key(fields: Validator, name: str, key: str) -> None:
     if not _LABEL_KEY.fullmatch(key) or len(key.partition("/")[0]) > _PREFIX_LENGTH:
-        fields.wrong(path, key, "must be the key of a label, such as app or example.com/app")
+        fields.error(name, key, "must be the key of a label, such as app or example.com/app")
 
 
-def _label_value(fields: Validator, value: object, path: str) -> str:
+def _label_value(fields: Validator, name: str) -> str:
     """Return a label value. Reject a missing value ("app:"), because ignoring it would select more pods."""
+    value = fields.get(name)
     if value is None:
-        fields.wrong(path, None, "has no value; give one, or an empty text")
-    text = fields.text(value, path, longest=63)
+        fields.error(name, None, "has no value; give one, or an empty text")
+    text = fields.text(name, 63)
     if not _LABEL_VALUE.fullmatch(text):
-        fields.wrong(path, value, "must be the value of a label: letters, digits, '-', '_' and '.'")
+        fields.error(name, value, "must be the value of a label: letters, digits, '-', '_' and '.'")
     return text
-
-
-def _labels(fields: Validator, value: object, path: str) -> dict[str, str]:
-    given = fields.mapping(value, path)
-    return {key: fields.text(text, f"{path}.{key[:64]}") for key, text in given.items()}
 
 
 def parse_pod(document: object) -> Pod:
     """Parse the fields of a Pod that limits need. Raises SpecError with all problems."""
-    fields = Validator()
-    top = fields.mapping(document, "")
+    top = Validator.of(document)
     if top.get("kind") != POD:
-        fields.wrong("kind", top.get("kind"), f"must be {POD}")
-    metadata = fields.mapping(top.get("metadata"), "metadata")
-    spec, status = fields.mapping(top.get("spec"), "spec"), fields.mapping(top.get("status"), "status")
-    ended = status.get("phase") in _ENDED if isinstance(status.get("phase"), str) else False
-    addresses = _addresses(fields, status)
+        top.error("kind", top.get("kind"), f"must be {POD}")
+    metadata, spec, status = top.object("metadata"), top.object("spec"), top.object("status")
+    labels = metadata.object("labels")
+    ended = status.get("phase") in ("Succeeded", "Failed")
+    addresses = _addresses(status)
     pod = Pod(
         id=PodId(
-            _namespace(fields, metadata),
-            fields.name(metadata.get("name"), "metadata.name"),
-            fields.text(metadata.get("uid"), "metadata.uid", longest=_UID_BYTES),
+            metadata.name("namespace", _NAMESPACE_LENGTH, default="default"),
+            metadata.name("name"),
+            metadata.text("uid", _UID_BYTES),
         ),
-        labels=_labels(fields, metadata.get("labels"), "metadata.labels"),
+        labels={key: labels.text(key) for key in labels.values},
         addresses=frozenset() if ended else addresses,
         host_network=spec.get("hostNetwork") is True,
         ended=ended,
         waits=_names_gate(spec.get("readinessGates")),
         has_overhead=bool(spec.get("overhead")),
     )
-    fields.finish(subject_of(POD, document))
+    top.finish(subject_of(POD, document))
     return pod
 
 
@@ -169,18 +146,16 @@ def _names_gate(gates: object) -> bool:
     return any(isinstance(gate, Mapping) and gate.get("conditionType") == READINESS_GATE for gate in given)
 
 
-def _addresses(fields: Validator, status: Mapping[str, Any]) -> frozenset[IPv4Address | IPv6Address]:
-    given = [("status.podIP", status.get("podIP"))]
-    for number, item in enumerate(fields.sequence(status.get("podIPs"), "status.podIPs")):
-        path = f"status.podIPs[{number}]"
-        given.append((f"{path}.ip", fields.mapping(item, path).get("ip")))
+def _addresses(status: Validator) -> frozenset[IPv4Address | IPv6Address]:
+    items = status.sequence("podIPs")
     found = set()
-    for path, value in given:
+    for fields, name in [(status, "podIP"), *((items.object(item), "ip") for item in items.values)]:
+        value = fields.get(name)
         address = _address(value)
         if address:
             found.add(address)
         elif value is not None and value != "":
-            fields.wrong(path, value, "is not an IP address")
+            fields.error(name, value, "is not an IP address")
     return frozenset(found)
 
 
