@@ -64,17 +64,17 @@ def demo(admin: Kubectl) -> None:
             pod("client", names[0]),
         )
         here.wait("condition=Ready", "pod", "--all", timeout_s=240)
-        show(here, "before any policy")
+        show(here, "without a policy")
         example = [in_demo(document) for document in yaml.safe_load_all(EXAMPLE.read_text())]
         here.apply(*example)
         for name, pods in POLICIES.items():
             wait_ready(here, name, pods)
         say("\n$ kubectl apply -f examples/policy.yaml; kubectl get tbp\n" + here.run("get", "tbp"))
-        show(here, "while it holds")
+        show(here, "with the policies")
         here.delete(*example)
         until(lambda: not here.items("tbp"))
         say("\n$ kubectl delete -f examples/policy.yaml")
-        show(here, "after")
+        show(here, "after the policies are deleted")
 
 
 def in_demo(document: dict[str, Any]) -> dict[str, Any]:
