@@ -148,7 +148,7 @@ INVALID = (
         "packets-of-days", "burst.packets", "more than a day", rate={"packets": 1}, burst={"packets": 86_401}
     ),
     # What is missing, and what is not known.
-    _wrong("no-direction", "", "limits nothing; give ingress, egress or both", ingress=...),
+    _wrong("no-direction", "", "limits nothing; set ingress, egress or both", ingress=...),
     _wrong("no-selector", "podSelector", "Required value", podSelector=...),
     Case(
         "no-spec",
@@ -156,16 +156,16 @@ INVALID = (
         ("Required value",),
         {key: value for key, value in policy("no-spec").items() if key != "spec"},
     ),
-    _limit("empty-limit", "rate", "give bits, packets or both, such as {bits: 100M}"),
-    _limit("empty-rate", "rate", "give bits, packets or both, such as {bits: 100M}", rate={}),
+    _limit("empty-limit", "rate", "set bits, packets or both, such as {bits: 100M}"),
+    _limit("empty-rate", "rate", "set bits, packets or both, such as {bits: 100M}", rate={}),
     _limit("rate-text", "rate", "must be of type object", rate="100M"),
     _limit("unknown-field", "bandwidth", "unknown field", rate=_RATE, bandwidth="100M"),
     _limit("wrong-case", "Rate", "unknown field", rate=_RATE, Rate=_RATE),
     _wrong("other-selector", "selector", "unknown field", selector={}),
     _wrong("egress-too", "egress.rate.bits", "did you mean 5M?", egress={"rate": {"bits": "5Mi"}}),
     # Each remote prefix.
-    _per_peer("peer-empty", "rate", "give bits, packets or both, such as {bits: 10M}"),
-    _per_peer("peer-empty-rate", "rate", "give bits, packets or both", rate={}),
+    _per_peer("peer-empty", "rate", "set bits, packets or both, such as {bits: 10M}"),
+    _per_peer("peer-empty-rate", "rate", "set bits, packets or both", rate={}),
     _per_peer("peer-slow", "rate.bits", "must be from 8k to 1T", rate={"bits": 1}),
     _per_peer("peer-binary", "rate.bits", "did you mean 1M?", rate={"bits": "1Mi"}),
     _per_peer(
@@ -215,7 +215,7 @@ INVALID = (
     _wrong("selector-text", "podSelector", "must be of type object", podSelector="app=web"),
     _labels("label-number", "matchLabels.app", "must be of type string", matchLabels={"app": 1}),
     _labels("labels-list", "matchLabels", "must be of type object", matchLabels=["app"]),
-    _requirement("in-nothing", "values", "must hold at least one value with In", **_IN),
+    _requirement("in-nothing", "values", "must contain at least one value with In", **_IN),
     _requirement(
         "not-in-nothing", "values", "at least one value with NotIn", key="app", operator="NotIn", values=[]
     ),
@@ -243,8 +243,10 @@ INVALID = (
     _labels("label-prefix", "matchLabels", "A.b/app: must be the key", matchLabels={"A.b/app": "web"}),
     _labels("label-value", "matchLabels", "[app]: ", "the value of a label", matchLabels={"app": "a b"}),
     _labels("label-value-long", "matchLabels.app", "more than 63", matchLabels={"app": "x" * 64}),
-    _labels("label-value-missing", "matchLabels", "app: has no value; give one", matchLabels={"app": None}),
-    _labels("no-label", "matchLabels", "is empty, which selects all pods; give a label", matchLabels={}),
+    _labels(
+        "label-value-missing", "matchLabels", "app: has no value; set a value", matchLabels={"app": None}
+    ),
+    _labels("no-label", "matchLabels", "is empty, which selects all pods; set a label", matchLabels={}),
     _requirement("requirement-key", "key", "must be the key of a label", key="a b", operator="Exists"),
     _requirement("requirement-value", "values[0]", "must be the value of a label", **_IN, values=["a b"]),
     # Too many.

@@ -37,7 +37,7 @@ def ensure_loaded(pins: Pins, sizes: Sizes = _DEFAULT, source: Path | None = Non
         return build
     _run_loader(source, pins, replace(sizes, slots=pinned_slots or sizes.slots))
     if pins.check_maps() is None or not pins.has_build(build):
-        raise LoadError(f"{pins.folder}: the loader left no complete set of pins")
+        raise LoadError(f"{pins.folder}: the loader did not pin all maps and programs; start again")
     return build
 
 

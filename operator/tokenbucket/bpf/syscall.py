@@ -74,7 +74,7 @@ class ProgramInfo:
 def _bpf_number() -> int:
     machine = platform.machine()
     if machine not in _SYSCALL_NUMBERS:
-        raise UnsupportedError(f"bpf(2): no system call number known for {machine}")
+        raise UnsupportedError(f"bpf(2): architecture {machine} is not supported; use x86-64 or arm64")
     return _SYSCALL_NUMBERS[machine]
 
 

@@ -42,7 +42,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=float,
         default=2.0,
         metavar="SECONDS",
-        help="must match the agents; a policy becomes Ready only after this time (default %(default)s)",
+        help="same value as for agents; policies become Ready only after this time (default %(default)s)",
     )
     verb.set_defaults(run=run)
 

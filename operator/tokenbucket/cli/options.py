@@ -34,7 +34,7 @@ def output_options() -> argparse.ArgumentParser:
         choices=list(Format),
         default=Format.TABLE,
         metavar="FORMAT",
-        help="table, json or yaml",
+        help="output format: table, json or yaml",
     )
     return parent
 

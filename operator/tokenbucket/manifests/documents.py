@@ -30,7 +30,9 @@ class _Loader(yaml.CSafeLoader):
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise DocumentError(f"line {key.start_mark.line + 1}: key {key.value!r} comes twice")
+                raise DocumentError(
+                    f"line {key.start_mark.line + 1}: key {key.value!r} is duplicate; remove one"
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -38,7 +40,7 @@ class _Loader(yaml.CSafeLoader):
 def documents(text: bytes) -> list[object]:
     """Return the documents of a file; empty ones are left out. Raises DocumentError."""
     if len(text) > MAX_BYTES:
-        raise DocumentError(f"is larger than the {MAX_BYTES} bytes that are read")
+        raise DocumentError(f"is larger than {MAX_BYTES} bytes; split the file")
     try:
         _check_shape(text)
         return [document for document in yaml.load_all(text, _Loader) if document is not None]
@@ -54,13 +56,13 @@ def _check_shape(text: bytes) -> None:
     depth = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise DocumentError(f"{_line(event)}: aliases are not read; write the value out")
+            raise DocumentError(f"{_line(event)}: aliases are not supported; repeat the value")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            raise DocumentError(f"{_line(event)}: is nested more than {MAX_DEPTH} deep")
+            raise DocumentError(f"{_line(event)}: has more than {MAX_DEPTH} nested levels")
 
 
 def _line(event: yaml.Event) -> str:

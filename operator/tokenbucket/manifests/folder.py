@@ -125,7 +125,7 @@ def _content(path: Path) -> bytes:
     """At most one byte more than is read of a file. Does not wait for somebody to write into a pipe."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file")
+            raise OSError(errno.EINVAL, "is not a regular file")
         return file.read(MAX_BYTES + 1)
 
 

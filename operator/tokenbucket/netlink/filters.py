@@ -99,7 +99,7 @@ class Filters:
             KernelError: the kernel rejects the request.
         """
         if not 0 <= slot <= MAX_SLOT:
-            raise ValueError(f"slot {slot} is not between 0 and {MAX_SLOT}")
+            raise ValueError(f"slot {slot}: must be from 0 to {MAX_SLOT}")
         self._make_room(ifindex, hook)
         self._connection.tc(
             "replace-filter",
@@ -172,14 +172,14 @@ class Filters:
         # The ingress qdisc would accept an egress filter and run it on ingress.
         if there == INGRESS and hook is Hook.EGRESS:
             raise UnsupportedError(
-                f"{_subject(ifindex, hook)}: an ingress qdisc occupies the place of clsact; "
-                "remove it, or change its owner to clsact"
+                f"{_subject(ifindex, hook)}: an ingress qdisc prevents clsact; "
+                "remove it, or make its owner use clsact"
             )
         for foreign in self._hook_filters(ifindex, hook).foreign:
             if foreign.in_the_way:
                 raise UnsupportedError(
-                    f"{_subject(ifindex, hook)}: a foreign {foreign} is in the way; "
-                    "let its owner use a priority above 1"
+                    f"{_subject(ifindex, hook)}: a foreign {foreign} has the place of tokenbucket's filter; "
+                    "make its owner use a priority above 1"
                 )
 
 

@@ -42,10 +42,10 @@ class PodNamespace:
     def in_the_way(self, ifindex: int) -> str:
         """Return the text of the qdisc or filter that excludes an egress filter, or an empty text."""
         if self.at_clsact.get(ifindex) == INGRESS:
-            return "an ingress qdisc occupies the place of clsact"
+            return "an ingress qdisc prevents clsact"
         foreign = self.filters.get(ifindex, LinkFilters()).foreign
         there = next((each for each in foreign if each.hook is Hook.EGRESS and each.in_the_way), None)
-        return f"a foreign {there} is in the way" if there else ""
+        return f"a foreign {there} has the place of tokenbucket's filter" if there else ""
 
     @property
     def with_ours(self) -> set[int]:

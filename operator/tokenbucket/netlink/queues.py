@@ -94,9 +94,9 @@ def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
         _set(connection, ifindex, uapi.NLM_F_REPLACE if there and there.ours else uapi.NLM_F_CREATE, options)
     except KernelError as error:
         if error.errno == errno.ENOENT:
-            raise UnsupportedError("the kernel has no fq (sch_fq)") from error
+            raise UnsupportedError("kernel: fq is missing; load the module sch_fq") from error
         if error.errno == errno.EEXIST:
-            raise UnsupportedError(f"interface {ifindex}: a foreign root qdisc is in the way") from error
+            raise UnsupportedError(f"interface {ifindex}: has a foreign root qdisc; remove it") from error
         raise
 
 

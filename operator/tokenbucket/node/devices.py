@@ -179,7 +179,7 @@ def _slot_for(key: SlotKey, in_use: dict[int, Slot], count: int) -> int:
     for index in range(FIRST_SLOT, count):
         if index not in in_use:
             return index
-    raise TakenError(f"{key}: all {count} slots are taken")
+    raise TakenError(f"{key}: all {count} slots are in use; remove another limit first")
 
 
 def _refuse_if_taken(filters: Filters, slots: Slots, link: Link, direction: Direction, index: int) -> None:

@@ -22,7 +22,7 @@ READINESS_GATE = "tokenbucket.dev/RateLimited"
 _NAMESPACE_LENGTH = 63
 _UID_BYTES = 47
 _LABELS, _VALUES = 16, 64
-_NO_LABEL = "is empty, which selects all pods; give a label with its value, or remove matchLabels"
+_NO_LABEL = "is empty, which selects all pods; set a label with its value, or remove matchLabels"
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_KEY = re.compile(
     rf"({_DNS_LABEL}(\.{_DNS_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?", re.ASCII
@@ -58,7 +58,7 @@ def parse_policy(document: object) -> Policy:
 def _limits(spec: Validator) -> dict[Direction, Limit]:
     given = [direction for direction in Direction if spec.get(direction.value) is not None]
     if not given and not any(problem.field == "spec" for problem in spec.problems):
-        spec.error("", None, "limits nothing; give ingress, egress or both")
+        spec.error("", None, "limits nothing; set ingress, egress or both")
     return {direction: parse_limit(spec, direction.value) for direction in given}
 
 
@@ -93,7 +93,7 @@ def _requirement(expressions: Validator, name: str) -> Requirement:
         given.error("values", len(items.values), f"must have at most {_VALUES} items")
     texts = frozenset(_label_value(items, item) for item in items.values)
     if operator in _SET_OPERATORS and not texts:
-        given.error("values", given.get("values"), f"must hold at least one value with {operator}")
+        given.error("values", given.get("values"), f"must contain at least one value with {operator}")
     if operator not in _SET_OPERATORS and texts:
         given.error("values", given.get("values"), f"must be empty with {operator}")
     return Requirement(key, operator, texts)
@@ -108,7 +108,7 @@ def _label_value(fields: Validator, name: str) -> str:
     """Return a label value. Reject a missing value ("app:"), because ignoring it would select more pods."""
     value = fields.get(name)
     if value is None:
-        fields.error(name, None, "has no value; give one, or an empty text")
+        fields.error(name, None, "has no value; set a value or an empty string")
     text = fields.text(name, 63)
     if not _LABEL_VALUE.fullmatch(text):
         fields.error(name, value, "must be the value of a label: letters, digits, '-', '_' and '.'")

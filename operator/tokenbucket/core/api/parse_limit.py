@@ -30,7 +30,7 @@ def parse_limit(spec: Validator, name: str) -> Limit:
     rate, burst, per_peer = _rate(given), _burst(given), _per_peer(given)
     is_limited = _is_set(rate) or (per_peer and _is_set(per_peer.rate))
     if not is_limited and not given.has_error("rate", "perPeer"):
-        given.error("rate", None, "is missing; give bits, packets or both, such as {bits: 100M}")
+        given.error("rate", None, "is missing; set bits, packets or both, such as {bits: 100M}")
     _check_burst(given, rate, burst)
     action = given.choice("exceedAction", ExceedAction, ExceedAction.DELAY)
     return Limit(rate, burst, per_peer, action, _max_delay(given, action), _dscp(given, action))
@@ -98,7 +98,7 @@ def _per_peer(limit: Validator) -> PerPeer | None:
     given = limit.object("perPeer", {"rate", "burst", "ipv4PrefixLength", "ipv6PrefixLength"})
     rate, burst = _rate(given), _burst(given)
     if not _is_set(rate) and not given.has_error("rate"):
-        given.error("rate", None, "is missing; give bits, packets or both")
+        given.error("rate", None, "is missing; set bits, packets or both")
     _check_burst(given, rate, burst)
     ipv4, ipv6 = given.integer("ipv4PrefixLength", 1, 32), given.integer("ipv6PrefixLength", 1, 128)
     return PerPeer(rate, burst, ipv4 or 32, ipv6 or 64)

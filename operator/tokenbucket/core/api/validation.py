@@ -89,7 +89,7 @@ class Validator:
         if value is None:
             return ""
         if not isinstance(value, str) or _size_bytes(value) > longest or "\0" in value:
-            self.error(name, value, f"must be a text of at most {longest} bytes")
+            self.error(name, value, f"must be a string of at most {longest} bytes")
             return ""
         return value
 

@@ -98,9 +98,9 @@ def _programmed(total: Summary) -> _Verdict:
 
 def _refused(total: Summary) -> _Verdict | None:
     if total.head.refused:
-        return _Verdict("False", ConditionReason.FAILED, "the policy is invalid, see Accepted")
+        return _Verdict("False", ConditionReason.FAILED, "the policy is invalid; see the condition Accepted")
     if total.refusing:
-        message = f"rejected on {_nodes(total.refusing)}, see Accepted; enforced on "
+        message = f"rejected on {_nodes(total.refusing)}; see the condition Accepted; enforced on "
         return _Verdict("False", ConditionReason.FAILED, message + total.of_pods(total.pods.programmed))
     return None
 

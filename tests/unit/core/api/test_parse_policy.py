@@ -180,7 +180,7 @@ def test_a_wrong_field_of_a_limit_is_named(path: str, value: object, message: st
         ({"spec__ingress": {}}, "spec.ingress.rate", "such as {bits: 100M}"),
         ({"metadata": {}}, "metadata.name", "is missing"),
         ({"metadata__name": "Web_1"}, "metadata.name", "lower-case"),
-        ({"metadata__name": 5}, "metadata.name", "must be a text"),
+        ({"metadata__name": 5}, "metadata.name", "must be a string"),
         ({"metadata__namespace": ""}, "metadata.namespace", "lower-case"),
         ({"spec__ingress__exceedAction": "Mark"}, "spec.ingress.dscp", "Mark needs it"),
         (
@@ -196,7 +196,7 @@ def test_a_wrong_field_of_a_limit_is_named(path: str, value: object, message: st
         (
             {"spec__podSelector": {"matchLabels": {"a": 1}}},
             "spec.podSelector.matchLabels.a",
-            "must be a text",
+            "must be a string",
         ),
         (
             {"spec__ingress": {"rate": {"bits": "8k"}, "burst": {"bytes": "1Gi"}}},

@@ -140,7 +140,7 @@ def test_a_policy_that_the_controller_refuses_is_invalid_without_any_node() -> N
     assert verdict(document, "Accepted") == verdict(document, "Ready") == ("False", "Invalid")
     assert message(document, "Accepted") == message(document, "Ready") == "spec.ingress: is empty"
     assert verdict(document) == ("False", "Failed")
-    assert message(document) == "the policy is invalid, see Accepted"
+    assert message(document) == "the policy is invalid; see the condition Accepted"
 
 
 def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
@@ -149,7 +149,7 @@ def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
     assert verdict(document, "Accepted") == ("False", "Invalid")
     assert message(document, "Accepted") == "rejected on 1 node (b): spec.egress: unknown"
     assert verdict(document) == ("False", "Failed")
-    assert message(document) == "rejected on 1 node (b), see Accepted; enforced on 3 of 3 pods"
+    assert message(document) == "rejected on 1 node (b); see the condition Accepted; enforced on 3 of 3 pods"
 
 
 def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
