@@ -22,10 +22,10 @@ from tokenbucket.agent.source import Source
 from tokenbucket.core.limits.slot import Slot, SlotKey
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Deviation
-from tokenbucket.core.planning.hook import Hook, Interface
+from tokenbucket.core.planning.hook import Hook, Interface, Mechanism
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
-from tokenbucket.netlink.location import AddressLocation, LocationKind
+from tokenbucket.node.location import AddressLocation, LocationKind
 
 SLOTS = 2048
 _PROGRAM = 1
@@ -88,6 +88,7 @@ class Network:
     """Links and filters: what the agent knows as its view, and the filters that it attaches."""
 
     roots: Mapping[int, object] = {}
+    addresses: Mapping[None, frozenset[object]] = {}
     searched = True
 
     def __init__(self) -> None:
@@ -109,7 +110,7 @@ class Network:
         return self
 
     @contextlib.contextmanager
-    def writable(self, _: Interface) -> Iterator[Network]:
+    def attachments(self, _: Interface) -> Iterator[Network]:
         yield self
 
     def all_namespaces(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, object]]]:
@@ -135,12 +136,12 @@ class Network:
             self._of[address] = self.links[index] = Link(index, f"veth{index}", VETH, None, None)
         return self._of[address]
 
-    def attach(self, ifindex: int, hook: Hook, program: int, slot: int) -> None:
-        self.detach(ifindex, hook)
-        ours = Filter(ifindex, hook, slot, program, "")
+    def attach(self, ifindex: int, hook: Hook, mechanism: Mechanism, program: int, slot: int) -> None:
+        self.detach(ifindex, hook, mechanism)
+        ours = Filter(ifindex, hook, slot, program, mechanism)
         self.filters[ifindex] = LinkFilters((*self.filters[ifindex].ours, ours))
 
-    def detach(self, ifindex: int, hook: Hook) -> None:
+    def detach(self, ifindex: int, hook: Hook, _: Mechanism) -> None:
         there = self.filters.get(ifindex, LinkFilters()).ours
         self.filters[ifindex] = LinkFilters(tuple(each for each in there if each.hook is not hook))
 
@@ -155,10 +156,24 @@ class _Locks:
         yield
 
 
+class _Nothing:
+    """The stubs, the addresses of the node, and the links: there are none."""
+
+    def remove(self, _: int) -> None:
+        pass
+
+    def write(self, _: object) -> None:
+        pass
+
+    def remove_stale(self) -> None:
+        pass
+
+
 class _Verifier:
     """Finds that every limit runs: nothing is attached by others."""
 
     not_running: frozenset[SlotKey] = frozenset()
+    sees_redirects = False
 
     def check(self, *_: object, **__: object) -> bool:
         return False
@@ -175,9 +190,9 @@ class _Reconciler(Reconciler):
 def loop(source: Source, slots: Slots, stats: ReconcileStats) -> Loop:
     """The agent's loop and reconciler, on a kernel of its own."""
     network = Network()
-    executor = Executor(network, slots, _Programs(), filters_on=lambda connection: connection)
+    executor = Executor(network, slots, _Programs(), _Nothing(), _Nothing())
     observer = Observer(network, slots, _Programs())
     reconciler = _Reconciler(observer, executor, _Locks(), Capabilities(fq=False), _Verifier())
     # Settled: there are no pins of earlier builds to be removed.
-    others = (Silence(), Silence(), None, set(), reconciler, None, "")
+    others = (Silence(), Silence(), None, set(), reconciler, _Nothing(), None, "")
     return Loop(source, *others, stats, _settled=True)

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import BPFFS, Pins
+from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.netlink.connection import connect
-from tokenbucket.netlink.view import View
+from tokenbucket.node.view import View
 
 TOKENBUCKET = str(Path(sys.executable).parent / "tokenbucket")
 WAIT_S = 300.0
@@ -208,7 +209,7 @@ class Node:
     def filters(self) -> dict[int, tuple[int, int]]:
         """Slot and program id of our filter, by interface of the node. Reads the kernel, not the agent."""
         with connect(self.path) as connection:
-            view = View(connection)
+            view = View(connection, Tcx(self.pins))
             view.refresh()
             return {
                 ifindex: (ours.slot, ours.prog_id)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+from ipaddress import ip_address
 
 import pytest
 
 from tests.bpf.bucket_machine import UDP_PACKET, Machine, config
+from tokenbucket.bpf.node_addresses import NodeAddresses
+from tokenbucket.bpf.pins import Pins
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Rate
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.bucket import bucket_of
@@ -170,6 +173,43 @@ def test_forwarded_packets_have_no_part_in_the_reserve(machine: Machine) -> None
     """Only what the node itself sends."""
     empty(machine, reserve_packets=2, node_reserve=True)
     assert not machine.offer(NOW_NS, ingress_ifindex=3)
+
+
+@pytest.mark.parametrize("tag", [b"", b"\x81\x00\x00\x07"], ids=["untagged", "VLAN"])
+@pytest.mark.parametrize("node", ["10.0.0.1", "fd00::1"])
+def test_inside_a_pod_the_nodes_packets_are_known_by_their_source(
+    ingress_machine: Machine, pins: Pins, node: str, tag: bytes
+) -> None:
+    """There every packet has an ingress interface. Others have no part in the reserve."""
+    addresses = NodeAddresses(pins)
+    addresses.write({ip_address(node)})
+    empty(ingress_machine, reserve_packets=2, node_reserve=True)
+    ingress_machine.packet = sent_by(node, tag)
+    assert [ingress_machine.offer(NOW_NS) for _ in range(3)] == [True, True, False]
+    empty(ingress_machine, reserve_packets=2, node_reserve=True)
+    for other in ("10.0.0.2", "fd00::2", "::ffff:10.0.0.1", "::a00:1"):
+        ingress_machine.packet = sent_by(other, tag)
+        mapped = other == "::ffff:10.0.0.1" and node == "10.0.0.1"
+        assert ingress_machine.offer(NOW_NS) == mapped
+    addresses.write(set())
+    addresses.close()
+
+
+def sent_by(source: str, tag: bytes) -> bytes:
+    """A frame of at most 64 bytes with that source address, and UDP."""
+    address = ip_address(source)
+    if address.version == 4:
+        return (
+            bytes(12)
+            + tag
+            + b"\x08\x00\x45"
+            + bytes(8)
+            + b"\x11"
+            + bytes(2)
+            + address.packed
+            + bytes(34 - len(tag))
+        )
+    return bytes(12) + tag + b"\x86\xdd\x60" + bytes(5) + b"\x11\x40" + address.packed + bytes(24 - len(tag))
 
 
 def empty(machine: Machine, reserve_packets: int, **flags: bool) -> None:

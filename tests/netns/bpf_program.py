@@ -12,6 +12,7 @@ UNSPEC, OK, SHOT = -1, 0, 2
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _PROG_LOAD, _OBJ_PIN = 5, 6
 _LINK_CREATE = 28
+_BEFORE = 1 << 3
 _SCHED_CLS, _XDP = 3, 6
 _TCX = {"ingress": 46, "egress": 47}
 XDP_PASS, XDP_DROP = 2, 1
@@ -25,9 +26,13 @@ def verdict_program(verdict: int, name: str = "", *, xdp: bool = False) -> int:
     return _load(code, name, _XDP if xdp else _SCHED_CLS)
 
 
-def attach_tcx(ifindex: int, hook: str, program: int) -> int:
-    """Attaches a program at the tail of a hook, by a link. Returns its descriptor; closing it detaches."""
-    return _bpf(_LINK_CREATE, struct.pack("=IIIIIIQ", program, ifindex, _TCX[hook], 0, 0, 0, 0))
+def attach_tcx(ifindex: int, hook: str, program: int, *, first: bool = False) -> int:
+    """Attaches a program at the tail of a hook, or at its head, by a link.
+
+    Returns the link's descriptor; closing it detaches.
+    """
+    flags = _BEFORE if first else 0
+    return _bpf(_LINK_CREATE, struct.pack("=IIIIIIQ", program, ifindex, _TCX[hook], flags, 0, 0, 0))
 
 
 def pin(descriptor: int, path: str) -> None:

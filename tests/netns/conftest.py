@@ -10,13 +10,14 @@ import pytest
 
 from tests.isolation import private_namespaces
 from tests.netns import bpf_program
-from tests.netns.agent import Agent, clean
+from tests.netns.agent import PINS, Agent, clean
 from tests.netns.lab import Lab
 from tests.netns.recorder import Recorder
+from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.monitor import Monitor
-from tokenbucket.netlink.view import View
+from tokenbucket.node.view import View
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,8 +68,13 @@ def filters(connection: Connection) -> Filters:
 
 
 @pytest.fixture
-def view(connection: Connection) -> View:
-    return View(connection)
+def tcx() -> Tcx:
+    return Tcx(PINS)
+
+
+@pytest.fixture
+def view(connection: Connection, tcx: Tcx) -> View:
+    return View(connection, tcx)
 
 
 @pytest.fixture

@@ -58,7 +58,9 @@ def test_an_interface_in_another_namespace_is_limited(pods: tuple[Pod, Pod]) -> 
     )
     tokens = Tokens(5)
     assert send(a, b, 50) <= tokens.most
-    assert limit_of("eth0")["hooks"] == [{"interface": "eth0", "hook": "ingress"}]
+    assert limit_of("eth0")["hooks"] == [
+        {"interface": "eth0", "hook": "ingress", "attachment": "clsact/ingress"}
+    ]
     tokenbucket("detach", "--all")
     assert send(a, b, 50) == 50
 

@@ -1,4 +1,4 @@
-"""Limits that are attached, and that programs of others keep from running."""
+"""Limits that are attached by clsact only, and that programs of others keep from running."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from tests.netns.agent import Agent, acquaint, document, drop, policy, send, wai
 from tests.netns.lab import Lab, Pod, ip, tc
 
 NAME = "final_verdict"
+ATTACH_BY_CLSACT = ("--attach", "clsact")
 REPORTED, OVER = "limit not enforced as declared", "reason no longer applies"
 FULL_RUN_S = 0.3
 LOOKS = 8
 
 
 @contextmanager
-def tcx(pod: Pod, hook: str, verdict: int = bpf_program.OK) -> Iterator[None]:
+def tcx(pod: Pod, hook: str, verdict: int = bpf_program.OK, *, first: bool = False) -> Iterator[None]:
     program = bpf_program.verdict_program(verdict, NAME)
-    link = bpf_program.attach_tcx(pod.ifindex, hook, program)
+    link = bpf_program.attach_tcx(pod.ifindex, hook, program, first=first)
     try:
         yield
     finally:
@@ -80,7 +81,7 @@ def web(lab: Lab, agent: Agent) -> Pod:
     acquaint(web, client)
     agent.write("policies.yaml", policy("web", app="web", ingress=drop(1, 10), egress=drop(1, 10)))
     agent.write("pods.yaml", document(web))
-    agent.start(full_pass_s=FULL_RUN_S)
+    agent.start(*ATTACH_BY_CLSACT, full_pass_s=FULL_RUN_S)
     wait(lambda: len(agent.events("attached")) == 2, agent.log)
     return web
 
@@ -90,8 +91,8 @@ def web(lab: Lab, agent: Agent) -> Pod:
     [
         pytest.param(tcx, "egress", "ingress", "tcx", marks=pytest.mark.needs("tcx"), id="tcx, ingress"),
         pytest.param(tcx, "ingress", "egress", "tcx", marks=pytest.mark.needs("tcx"), id="tcx, egress"),
-        pytest.param(newer_filter, "egress", "ingress", "tc filter", id="newer filter, ingress"),
-        pytest.param(newer_filter, "ingress", "egress", "tc filter", id="newer filter, egress"),
+        pytest.param(newer_filter, "egress", "ingress", "clsact", id="newer filter, ingress"),
+        pytest.param(newer_filter, "ingress", "egress", "clsact", id="newer filter, egress"),
         pytest.param(xdp, "ingress", "egress", "XDP", id="XDP, egress"),
     ],
 )
@@ -103,7 +104,7 @@ def test_a_limit_behind_another_program_is_reported_with_the_programs_name(
         message = wait(lambda: not_running(agent).get(f"default/web {direction}"), agent.log)
         assert message.startswith("Shadowed: ")
         assert f"({mechanism}, program " in message and f"{web.veth} {hook}" in message
-        assert NAME in message or mechanism == "tc filter"
+        assert NAME in message or mechanism == "clsact"
         assert len(not_running(agent)) == 1
     wait(lambda: not not_running(agent), agent.log)
 

@@ -15,20 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.agent import wait
+from tests.netns.agent import PINS, wait
 from tests.netns.lab import Lab, Pod, ifindex, ip, tc
+from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.planning.hook import Hook, Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import addresses as addresses_module
-from tokenbucket.netlink import location as module
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import read_packets
-from tokenbucket.netlink.location import LocationKind
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.namespaces import numbered_namespaces
-from tokenbucket.netlink.view import View
+from tokenbucket.node import location as module
+from tokenbucket.node.location import LocationKind
+from tokenbucket.node.view import View
 
 
 def found(view: View, *addresses: str) -> set[int]:
@@ -186,7 +187,7 @@ class TestFollowing:
 
     def differs(self) -> bool:
         follow(self.view, self.monitor)
-        fresh = View(self.connection)
+        fresh = View(self.connection, Tcx(PINS))
         fresh.refresh()
         return contents(self.view) != contents(fresh)
 
@@ -367,7 +368,7 @@ def test_pod_that_never_stops_changing_its_addresses_hides_nobody(lab, connectio
     pod, other = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
     with flapping(pod):
         for _ in range(10):
-            view = View(connection)
+            view = View(connection, Tcx(PINS))
             view.refresh()
             assert found(view, "10.1.0.2") == {pod.ifindex}
             assert found(view, "10.2.0.2") == {other.ifindex}
@@ -492,7 +493,7 @@ def test_what_is_ours_is_known_for_as_long_as_it_is_there(lab, connection, view,
     view.invalidate_all()
     view.refresh()
     assert view.filters_at(inner).ours
-    after_a_restart = View(connection)
+    after_a_restart = View(connection, Tcx(PINS))
     after_a_restart.pod_namespaces.search()
     after_a_restart.refresh()
     assert after_a_restart.filters_at(inner).ours

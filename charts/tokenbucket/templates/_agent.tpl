@@ -178,6 +178,7 @@ setns(2) to the network namespace of a pod. */}}
 {{- end }}
 - --slots={{ int .Values.agent.slots }}
 - --peers={{ int .Values.agent.peers }}
+- --attach={{ .Values.agent.attach }}
 - --start-jitter={{ .Values.agent.startJitterSeconds }}
 - --report-spread={{ .Values.agent.reportSpreadSeconds }}
 - --cni-results={{ .Values.agent.cniResultsPath }}

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.repairs import ALLOWED, Repairs
+from tokenbucket.bpf.node_addresses import NodeAddresses
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
+from tokenbucket.bpf.stubs import Stubs
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.capabilities import Refusals
 from tokenbucket.core.planning.desired import Deviation
-from tokenbucket.core.planning.hook import HookPoint, Interface
+from tokenbucket.core.planning.hook import HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.plan import (
     AddQueue,
     Attach,
@@ -28,9 +30,7 @@ from tokenbucket.core.planning.plan import (
 )
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
-from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.filters import Filters
-from tokenbucket.netlink.view import View
+from tokenbucket.node.view import View
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class Done:
     missing: set[SlotKey] = field(default_factory=set)
     """Limits that are not enforced as planned, because an action failed."""
     refusals: dict[Interface, Degradation] = field(default_factory=dict)
+    no_clsact: set[Interface] = field(default_factory=set)
+    """Interfaces that refused a filter of clsact."""
 
 
 @dataclass(slots=True)
@@ -60,8 +62,9 @@ class Executor:
     view: View
     slots: Slots
     programs: Programs
+    stubs: Stubs
+    node_addresses: NodeAddresses
     queues: Queues = field(default_factory=Queues)
-    filters_on: Callable[[Connection], Filters] = Filters
     repairs: Repairs = field(default_factory=Repairs)
     culprits: dict[int, str] = field(default_factory=dict)
     """By interface, the name of the process that last removed tokenbucket's filter or qdisc."""
@@ -113,6 +116,7 @@ class Executor:
         ``keys`` are the limits by the points where they belong. Detaching a filter, or freeing a slot, waits
         until the filter that replaces it is attached.
         """
+        self.node_addresses.write(self.view.addresses.get(None, frozenset()))
         done = Done()
         named: set[int] = set()  # slots of filters that stay
         unattached: set[int] = set()
@@ -157,6 +161,7 @@ class Executor:
                 deviation = Deviation(keys[action.point], Reason.CONTENDED, self._contention(action.point))
                 done.deviations.append(deviation)
                 done.failures += 1
+                self._record_clsact(action.point, done)
                 return False
             self._apply(action)
         except (UnsupportedError, KernelError) as error:
@@ -176,6 +181,8 @@ class Executor:
             text = f"{error}; excess packets are dropped"
             done.refusals[action.point.interface] = Degradation(Reason.NO_FILTER_IN_POD, text)
         elif isinstance(error, UnsupportedError):  # does not change until the other program gives way
+            if isinstance(action, Attach):
+                self._record_clsact(action.point, done)
             done.deviations += [Deviation(key, Reason.FOREIGN_FILTER, str(error)) for key in affected]
             return
         else:
@@ -184,10 +191,20 @@ class Executor:
             done.deviations += [Deviation(key, Reason.KERNEL_REFUSES, str(error)) for key in lasting]
         done.failures += 1
 
+    def _record_clsact(self, point: HookPoint, done: Done) -> None:
+        if point.mechanism is Mechanism.CLSACT:
+            done.no_clsact.add(point.interface)
+
     def _is_repair(self, action: Attach) -> bool:
-        there = self.view.filters_at(action.point.interface).ours
-        was_there = self._attached.get(action.point) == action.slot
-        return was_there and all(ours.hook is not action.point.hook for ours in there)
+        """Return whether others removed the attachment, or put a tcx program before it."""
+        point = action.point
+        there = [
+            ours
+            for ours in self.view.filters_at(point.interface).ours
+            if (ours.hook, ours.mechanism) == (point.hook, point.mechanism)
+        ]
+        was_there = self._attached.get(point) == action.slot
+        return was_there and not any(ours.is_first or point.mechanism is Mechanism.CLSACT for ours in there)
 
     def _may_attach(self, action: Attach) -> bool:
         return not self._is_repair(action) or self.repairs.allow(action.point.interface, time.monotonic())
@@ -207,21 +224,22 @@ class Executor:
             case Attach(point, index):
                 self._attach(point, index)
             case Detach(point):
-                with self.view.writable(point.interface) as connection:
-                    self.filters_on(connection).detach(point.interface.ifindex, point.hook)
+                with self.view.attachments(point.interface) as attachments:
+                    attachments.detach(point.interface.ifindex, point.hook, point.mechanism)
             case FreeSlot(index):
                 self.slots.free(index)
+                self.stubs.remove(index)
 
     def _attach(self, point: HookPoint, index: int) -> None:
         there = {
             ours.prog_id for ours in self.view.filters_at(point.interface).ours if ours.hook is point.hook
         }
         upgrades_layout = not there.isdisjoint(self.slots.previous_layouts.program_ids)
-        with self.view.writable(point.interface) as connection:
+        with self.view.attachments(point.interface) as attachments:
             if upgrades_layout:  # before, so that the first packet is exact; after, for packets in between
                 self.slots.carry_over_charges(index)
             program = self.programs.fds[point.hook]
-            self.filters_on(connection).attach(point.interface.ifindex, point.hook, program, index)
+            attachments.attach(point.interface.ifindex, point.hook, point.mechanism, program, index)
             if upgrades_layout:
                 self.slots.carry_over_charges(index)
         self._attached[point] = index
@@ -250,8 +268,13 @@ def _log_fields(action: SlotAction, name_of: Callable[[Interface], str]) -> dict
                 "observes": slot.config.observe,
             } | rates
         case Attach(point, index):
-            return {"interface": name_of(point.interface), "hook": point.hook, "slot": index}
+            return _place(point, name_of) | {"slot": index}
         case Detach(point):
-            return {"interface": name_of(point.interface), "hook": point.hook}
+            return _place(point, name_of)
         case FreeSlot(index):
             return {"slot": index}
+
+
+def _place(point: HookPoint, name_of: Callable[[Interface], str]) -> dict[str, object]:
+    name = name_of(point.interface)
+    return {"interface": name, "hook": point.hook, "mechanism": point.mechanism}

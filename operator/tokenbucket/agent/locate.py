@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.planning.desired import Address, PodInterfaces
-from tokenbucket.core.planning.hook import End, Interface
+from tokenbucket.core.planning.attachment import DataPlane
+from tokenbucket.core.planning.desired import PodInterfaces, Search
+from tokenbucket.core.planning.hook import End, Interface, Mechanism
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink.location import AddressLocation, LocationKind
 from tokenbucket.netlink.queues import Root
-from tokenbucket.netlink.view import View
+from tokenbucket.node.location import AddressLocation, LocationKind
+from tokenbucket.node.view import View
 
 _NOT_NAMED = "network namespace: has no path in /run/netns or /proc; excess packets are dropped"
 _NOT_LOCATED = {
@@ -40,36 +39,32 @@ class Locator:
 
     view: View
     placements: Placements
+    data_plane: DataPlane
 
-    def locate(
-        self, pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]
-    ) -> PodInterfaces:
-        """Return the interfaces of the pod with these addresses, or the reason why there are none.
-
-        ``waits`` are the directions whose packets are delayed: for egress the agent enters the pod.
-        """
-        where = self.view.interfaces_of(*addresses)
-        if where.place is LocationKind.NAMESPACE and self.placements.admit(pod, where.nsids[0]):
-            return self._behind(where, waits)
+    def locate(self, search: Search) -> PodInterfaces:
+        """Return the interfaces of a pod, or the reason why there are none."""
+        where = self.view.interfaces_of(*search.addresses)
+        if where.place is LocationKind.NAMESPACE and self.placements.admit(search.pod, where.nsids[0]):
+            return self._behind(where, search)
         place = LocationKind.AMBIGUOUS if where.place is LocationKind.NAMESPACE else where.place
         reason, message = _NOT_LOCATED[place]
         # Keep a placed limit: otherwise a pod with NET_ADMIN could remove its limit, or another pod's.
-        nsid = self.placements.of(pod)
+        nsid = self.placements.of(search.pod)
         where = AddressLocation(LocationKind.UNKNOWN) if nsid is None else self.view.leading_to(nsid)
         if not where.veths:
             return PodInterfaces({}, reason, message)
         message = f"{message}; the limit stays on its last interface"
-        return replace(self._behind(where, waits), reason=reason, message=message)
+        return replace(self._behind(where, search), reason=reason, message=message)
 
-    def _behind(self, where: AddressLocation, waits: AbstractSet[Direction]) -> PodInterfaces:
+    def _behind(self, where: AddressLocation, search: Search) -> PodInterfaces:
         """Return the interfaces that lead to a namespace."""
         if not where.veths:
             return PodInterfaces({}, Reason.NO_INTERFACE, _describe_others(where))
         ends = {End.HOST: frozenset(Interface(link.ifindex) for link in where.veths)}
-        no_queue = {}
-        if Direction.INGRESS in waits:
+        no_queue: dict[Direction, Degradation | None] = {}
+        if Direction.INGRESS in search.waits:
             no_queue[Direction.INGRESS] = self._foreign_root(ends[End.HOST], self.view.roots)
-        if Direction.EGRESS in waits:
+        if search.enter:
             ends[End.POD], no_queue[Direction.EGRESS] = self._pod_side(where)
         return PodInterfaces(ends, no_queue={direction: why for direction, why in no_queue.items() if why})
 
@@ -84,7 +79,8 @@ class Locator:
             return frozenset(), Degradation(Reason.NO_NAMESPACE, _NOT_NAMED)
         inode = found.namespace.inode
         ends = frozenset(Interface(link.peer_ifindex, inode) for link in where.veths if link.peer_ifindex)
-        for interface in ends:
+        filtered = (each for each in ends if self.data_plane.mechanism(each) is Mechanism.CLSACT)
+        for interface in filtered:
             if there := found.in_the_way(interface.ifindex):
                 message = f"{self.view.name_of(interface)}: {there}; excess packets are dropped"
                 return ends, Degradation(Reason.NO_FILTER_IN_POD, message)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.observer import Observer
+from tokenbucket.agent.options import DataPathOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.signals import StopSignals
@@ -21,10 +22,13 @@ from tokenbucket.agent.source import Source
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
-from tokenbucket.bpf.pins import Pins, Sizes
+from tokenbucket.bpf.node_addresses import NodeAddresses
+from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
+from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.limits.slot import DeviceId
+from tokenbucket.core.planning.attachment import DataPlane
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.errors import KernelError
@@ -33,8 +37,8 @@ from tokenbucket.netlink.events import Event
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
 from tokenbucket.netlink.queues import has_fq
-from tokenbucket.netlink.view import View
 from tokenbucket.node.devices import detach_all
+from tokenbucket.node.view import View
 from tokenbucket.pacing import NextPass, Schedule
 
 log = logging.getLogger(__name__)
@@ -56,6 +60,7 @@ class Loop:
     own_ports: set[int]
     """Senders whose events the monitor leaves out."""
     reconciler: Reconciler
+    tcx: Tcx
     pins: Pins
     build: str
     stats: ReconcileStats = field(default_factory=ReconcileStats)
@@ -116,6 +121,7 @@ class Loop:
     def _look_next_pass(self) -> None:
         """Check the state that no event reports."""
         try:
+            self.tcx.remove_stale()
             self.reconciler.check_periodically()
             self._verify(everything=True)
         except KernelError as error:
@@ -149,6 +155,8 @@ class Loop:
             return NextPass.RETRY
         seconds = time.monotonic() - start
         if outcome.actions:
+            if self.reconciler.verifier.not_running:
+                self._verify_at = 0.0  # the run may have attached these limits elsewhere
             details = {"actions": outcome.actions, "seconds": round(seconds, 4), "complete": outcome.complete}
             log.info("reconciled", extra=details)
         if outcome.complete and not self._settled:
@@ -162,6 +170,7 @@ class Loop:
         if not any(isinstance(slot.owner.key.subject, DeviceId) for slot in slots.read().values()):
             self.pins.remove_other_builds(self.build)
         slots.previous_layouts.unpin()
+        self.tcx.remove_stale()
         self._settled = True
 
     def _reconnect(self) -> None:
@@ -171,7 +180,7 @@ class Loop:
         self.own_ports.discard(self.connection.portid)
         self.connection = connect()
         self.own_ports.add(self.connection.portid)
-        self.reconciler.replace_view(View(self.connection))
+        self.reconciler.replace_view(View(self.connection, self.tcx))
 
 
 def _next_pass(outcome: Outcome) -> NextPass:
@@ -180,7 +189,7 @@ def _next_pass(outcome: Outcome) -> NextPass:
     return NextPass.SOON if outcome.waits else NextPass.REGULAR
 
 
-def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, stats: ReconcileStats) -> None:
+def run(open_source: Callable[[], Source], options: DataPathOptions, stats: ReconcileStats) -> None:
     """Run the agent until a signal stops it. ``stats`` receives the results of its runs.
 
     Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
@@ -189,13 +198,13 @@ def run(open_source: Callable[[], Source], pins: Pins, sizes: Sizes, stats: Reco
     with StopSignals() as signals, closing(open_source()) as source:
         while not signals.stopping:
             if inputs := _to_clean(source):
-                detached = detach_all(pins)
+                detached = detach_all(options.pins)
                 log.info("all filters and queues removed", extra={"filters": detached})
                 stats.record_clean(inputs)
                 _stay_away(source, signals, stats)
             else:
-                with Locks.of(pins).only_agent():
-                    _enforce(source, signals, pins, sizes, stats)
+                with Locks.of(options.pins).only_agent():
+                    _enforce(source, signals, options, stats)
     log.info("stopped; limits stay active")
 
 
@@ -216,13 +225,15 @@ def _stay_away(source: Source, signals: StopSignals, stats: ReconcileStats) -> N
                 key.data()
 
 
-def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, stats: ReconcileStats) -> None:
+def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, stats: ReconcileStats) -> None:
     """Enforce limits until a signal arrives, or until the node must be cleaned."""
+    pins, sizes = options.pins, options.sizes
     with ExitStack() as stack:
         connection = connect()
         own_ports = {connection.portid}
         monitor = stack.enter_context(closing(Monitor(ignore=own_ports)))
-        view = View(connection)
+        tcx = Tcx(pins)
+        view = View(connection, tcx)
         with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
             loading = loader.submit(load_or_keep, pins, sizes)
             view.refresh()
@@ -231,19 +242,21 @@ def _enforce(source: Source, signals: StopSignals, pins: Pins, sizes: Sizes, sta
             log.error("program not loaded; the previous program stays attached", extra={"error": refused})
         opened = stack.enter_context(Slots(pins))
         programs = stack.enter_context(closing(Programs(pins, build)))
+        addresses = stack.enter_context(closing(NodeAddresses(pins)))
         log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})
         if opened.count != sizes.slots:
             log.warning(
                 "number of slots not changed", extra={"slots": opened.count, "requested": sizes.slots}
             )
+        tcx.stubs.dispatch_to(programs.fds)
         reconciler = Reconciler(
             Observer(view, opened, programs),
-            Executor(view, opened, programs),
+            Executor(view, opened, programs, tcx.stubs, addresses),
             Locks.of(pins),
-            Capabilities(fq=has_fq(connection)),
-            Verifier(opened),
+            Capabilities(has_fq(connection), data_plane=DataPlane(options.attach, tcx.is_supported)),
+            Verifier(opened, tcx.names),
         )
-        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, pins, build, stats)
+        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, tcx, pins, build, stats)
         try:
             loop.run()
         finally:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.limits.slot import Slot
-from tokenbucket.core.planning.hook import HookPoint, Interface
+from tokenbucket.core.planning.capabilities import Capabilities
+from tokenbucket.core.planning.hook import Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.plan import Attached, Observed
-from tokenbucket.netlink.view import View
+from tokenbucket.netlink.filters import Filter
+from tokenbucket.node.attachments import is_shared
+from tokenbucket.node.view import View
 
 
 @dataclass(slots=True)
@@ -53,6 +56,27 @@ class Observer:
                     placements.add(slot.owner.key.subject, nsid)
         return placements
 
+    def survey(self, capabilities: Capabilities) -> Capabilities:
+        """Return the capabilities with the programs of others at the interfaces that lead to pods."""
+        links = self.view.links
+        to_pods = [
+            found
+            for ifindex, found in self.view.filters.items()
+            if ifindex in links and links[ifindex].nsid is not None
+        ]
+        foreign = [each for found in to_pods for each in found.foreign]
+        data_plane = replace(
+            capabilities.data_plane,
+            is_shared=any(is_shared(found) for found in to_pods),
+            redirects=any(each.prog_id and each.hook is Hook.INGRESS for each in foreign),
+        )
+        return replace(capabilities, data_plane=data_plane)
+
+    def _is_current(self, ours: Filter) -> bool:
+        """Return whether an attachment runs this build and, if it can be, is the first of its hook."""
+        runs_first = ours.is_first or ours.mechanism is Mechanism.CLSACT
+        return runs_first and ours.prog_id == self.programs.ids[ours.hook]
+
     def observe(self, slots: Mapping[int, Slot]) -> Observed:
         """Return the observed state, including the namespaces that were entered since the last refresh."""
         attached, queues = {}, set()
@@ -60,8 +84,8 @@ class Observer:
             for ours in (ours for found in filters.values() for ours in found.ours):
                 if self.slots.limits_device_in_another_layout(ours.slot, ours.prog_id):
                     continue
-                point = HookPoint(Interface(ours.ifindex, namespace), ours.hook)
+                point = HookPoint(Interface(ours.ifindex, namespace), ours.hook, ours.mechanism)
                 slot = self.slots.resolve_slot(ours.slot, ours.prog_id)
-                attached[point] = Attached(slot, ours.prog_id == self.programs.ids[ours.hook])
+                attached[point] = Attached(slot, self._is_current(ours))
             queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
         return Observed(slots, attached, self.slots.count, queues)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenbucket.bpf.pins import Pins, Sizes
+from tokenbucket.core.planning.attachment import AttachMode
+
 
 @dataclass(frozen=True, slots=True)
 class MetricsOptions:
@@ -35,3 +38,12 @@ class AgentOptions:
     probe_host: str = "127.0.0.1"
     probe_port: int = 10473
     cni_results: Path = Path("/var/lib/cni/results")
+
+
+@dataclass(frozen=True, slots=True)
+class DataPathOptions:
+    """Where limits are stored and how they are attached."""
+
+    pins: Pins
+    sizes: Sizes
+    attach: AttachMode = AttachMode.AUTO

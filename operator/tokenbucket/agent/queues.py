@@ -13,7 +13,7 @@ from tokenbucket.core.planning.hook import Interface
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.queues import add_fq, remove_fq
-from tokenbucket.netlink.view import View
+from tokenbucket.node.view import View
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tokenbucket.agent.executor import Done, Executor, affected_limits
 from tokenbucket.agent.locate import Locator
@@ -23,12 +23,12 @@ from tokenbucket.core.planning.plan import AddQueue, Observed, Plan, RemoveQueue
 from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.netlink.queues import has_fq
-from tokenbucket.netlink.view import View
+from tokenbucket.node.view import View
 
 log = logging.getLogger(__name__)
 
 _ROUNDS = 3
-"""The first round may find that a queue is refused, the second that a filter inside a pod is."""
+"""The first round may find that a queue is refused, the second that a filter is."""
 
 
 @dataclass(slots=True)
@@ -47,17 +47,21 @@ class Reconciler:
     def reconcile(self, inputs: DesiredInput) -> Outcome:
         """Run until no interface refuses the plan. Raises KernelError if the kernel cannot be read."""
         settled = self._declarations.unchanged(inputs.pods)
+        if self.verifier.sees_redirects:
+            self.capabilities = self.capabilities.with_bypass()
         with self.locks.writing():
             for _ in range(_ROUNDS):
                 slots, placements = self.observer.read(settled)
-                locate = Locator(self.observer.view, placements).locate
-                wish = desired(inputs.policies, inputs.pods, locate, self.capabilities, inputs.enforcement)
+                abilities = self.observer.survey(self.capabilities)
+                locate = Locator(self.observer.view, placements, abilities.data_plane).locate
+                wish = desired(inputs.policies, inputs.pods, locate, abilities, inputs.enforcement)
                 observed = self.observer.observe(slots)
                 planned = plan(wish.wanted, observed)
                 done = self._execute(wish, planned, observed)
-                if not done.refusals:
+                no_clsact = done.no_clsact if abilities.data_plane.may_use_tcx else set()
+                if not (done.refusals or no_clsact):
                     break
-                self.capabilities = self.capabilities.without(done.refusals)
+                self.capabilities = self.capabilities.without(done.refusals, no_clsact)
         return self._outcome(inputs, wish, planned, done)
 
     def _execute(self, wish: Desired, planned: Plan, observed: Observed) -> Done:
@@ -106,7 +110,9 @@ class Reconciler:
         """Forget refusals, and probe for fq again. Raises KernelError."""
         view = self.observer.view
         self.executor.queues.resync(view)
-        self.capabilities = Capabilities(fq=self.capabilities.fq or has_fq(view.connection))
+        known = self.capabilities
+        data_plane = replace(known.data_plane, no_clsact=frozenset())
+        self.capabilities = Capabilities(known.fq or has_fq(view.connection), data_plane=data_plane)
 
     def replace_view(self, view: View) -> None:
         """Continue with a new view, which is empty until its first refresh."""

@@ -6,13 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tokenbucket.agent import loop
-from tokenbucket.agent.options import AgentOptions, MetricsOptions
+from tokenbucket.agent.options import AgentOptions, DataPathOptions, MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
 from tokenbucket.agent.source import FolderSource
-from tokenbucket.bpf.pins import Pins, Sizes
 
 
-def run_standalone(manifests: Path, pins: Pins, sizes: Sizes, metrics: MetricsOptions | None) -> None:
+def run_standalone(manifests: Path, data_path: DataPathOptions, metrics: MetricsOptions | None) -> None:
     """Run the agent without a cluster until a signal stops it. Limits stay enforced.
 
     Raises SpecError if the folder does not exist, and what :func:`tokenbucket.agent.loop.run` raises.
@@ -22,12 +21,12 @@ def run_standalone(manifests: Path, pins: Pins, sizes: Sizes, metrics: MetricsOp
         if metrics:
             from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
 
-            exposition = Exposition(pins, stats, lambda: stats.counts[Result.COMPLETE] > 0)
+            exposition = Exposition(data_path.pins, stats, lambda: stats.counts[Result.COMPLETE] > 0)
             stack.enter_context(exposition.serve(metrics))
-        loop.run(lambda: FolderSource(manifests), pins, sizes, stats)
+        loop.run(lambda: FolderSource(manifests), data_path, stats)
 
 
-def run_in_cluster(options: AgentOptions, pins: Pins, sizes: Sizes, metrics: MetricsOptions | None) -> None:
+def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: MetricsOptions | None) -> None:
     """Run the agent of one node of a cluster until a signal stops it. Limits stay enforced.
 
     Raises UnsupportedError without credentials, and what :func:`tokenbucket.agent.loop.run` raises.
@@ -44,10 +43,10 @@ def run_in_cluster(options: AgentOptions, pins: Pins, sizes: Sizes, metrics: Met
             from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
 
             exposition = Exposition(
-                pins, stats, lambda: reporter.ready, lambda: reporter.reported_at_s, answers.counts
+                data_path.pins, stats, lambda: reporter.ready, lambda: reporter.reported_at_s, answers.counts
             )
             stack.enter_context(exposition.serve(metrics))
         source.start()
         reporter.start()
         stack.callback(reporter.stop)
-        loop.run(lambda: source, pins, sizes, stats)
+        loop.run(lambda: source, data_path, stats)

@@ -8,18 +8,18 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from tokenbucket.bpf.slots import Slots
-from tokenbucket.bpf.tcx import TcxReader
+from tokenbucket.bpf.tcx import ProgramNames
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Slot, SlotKey
 from tokenbucket.core.planning.bypass import BypassWatch, Counted
 from tokenbucket.core.planning.desired import Deviation
-from tokenbucket.core.planning.foreign import ForeignProgram, Mechanism, list_programs
-from tokenbucket.core.planning.hook import Hook, Interface
+from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
+from tokenbucket.core.planning.hook import Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.netlink.filters import Filter, ForeignFilter
 from tokenbucket.netlink.links import Link, Packets, read_links, read_packets
-from tokenbucket.netlink.view import View
+from tokenbucket.node.view import View
 
 _PAST = {
     Direction.INGRESS: "pod: most of its packets arrive without passing tokenbucket's filter",
@@ -32,14 +32,16 @@ class Verifier:
     """Knows which limits of pods are attached and do not run. Belongs to the agent's thread."""
 
     slots: Slots
+    names: ProgramNames
     bypass: BypassWatch = field(default_factory=BypassWatch)
-    _tcx: TcxReader = field(default_factory=TcxReader)
     _ahead: Mapping[SlotKey, frozenset[ForeignProgram]] = field(default_factory=dict)
     """Programs that run before tokenbucket's, by limit."""
     _confirmed: frozenset[SlotKey] = frozenset()
     """Limits that the same programs preceded in two checks: traffic had time to prove that the limits run."""
     _redirecting: frozenset[ForeignProgram] = frozenset()
     """Programs at ingress hooks of the node, which can redirect packets into pods."""
+    _points: Mapping[SlotKey, AbstractSet[HookPoint]] = field(default_factory=dict)
+    """Where limits were attached at the last check."""
     _suspects: dict[SlotKey, frozenset[ForeignProgram]] = field(default_factory=dict)
     """Programs that were there when a limit was found to be bypassed, so that its message does not change."""
 
@@ -56,17 +58,25 @@ class Verifier:
     def check(self, view: View, *, everything: bool = False) -> bool:
         """Read programs and, if there are any of others or ``everything`` is asked for, counters.
 
-        Return whether the verdict on any limit changed. Raises KernelError.
+        Return whether programs of tcx, or the verdict on any limit, changed. Raises KernelError.
         """
         before = self._verdicts()
+        changed = view.look_for_tcx()
+        view.refresh()
         attached = list(self._attached(view))
+        self._forget_moved(attached)
         self._read_programs(view, attached)
         if everything or self._ahead or self._redirecting or self.bypass.bypassed:
             self.bypass.compare(self._count(view, attached))
         self._suspects = {
             key: self._suspects.get(key, self._suspects_of(key)) for key in self.bypass.bypassed
         }
-        return self._verdicts() != before
+        return changed or self._verdicts() != before
+
+    @property
+    def sees_redirects(self) -> bool:
+        """Whether counters show that packets reach a pod past the host side of its interface."""
+        return any(key.direction is Direction.INGRESS for key in self.bypass.bypassed)
 
     def deviations(self, keys: AbstractSet[SlotKey]) -> list[Deviation]:
         """Return the reason for each of these limits that does not run."""
@@ -78,7 +88,7 @@ class Verifier:
     def _deviation(self, key: SlotKey) -> Deviation:
         if key in self._shadowed:
             programs = list_programs(self._ahead[key])
-            text = f"{programs} runs before tokenbucket's filter; detach it, or attach it after the filter"
+            text = f"{programs} runs before tokenbucket's program; detach it, or attach it after that program"
             return Deviation(key, Reason.SHADOWED, text)
         suspects = self._suspects[key]
         cause = f"; programs that can redirect or end them: {list_programs(suspects)}" if suspects else ""
@@ -87,6 +97,16 @@ class Verifier:
     def _suspects_of(self, key: SlotKey) -> frozenset[ForeignProgram]:
         ahead = self._ahead.get(key, frozenset())
         return ahead or (self._redirecting if key.direction is Direction.INGRESS else ahead)
+
+    def _forget_moved(self, attached: list[tuple[int, Filter, Slot]]) -> None:
+        """Forget the counters of limits that were attached elsewhere before."""
+        points: dict[SlotKey, set[HookPoint]] = defaultdict(set)
+        for inode, ours, slot in attached:
+            points[slot.owner.key].add(HookPoint(Interface(ours.ifindex, inode), ours.hook, ours.mechanism))
+        for key in points.keys() & self._points.keys():
+            if points[key] != self._points[key]:
+                self.bypass.reset(key)
+        self._points = dict(points)
 
     def _attached(self, view: View) -> Iterator[tuple[int, Filter, Slot]]:
         """Yield the filters of pods' limits, with the inode of their namespace, 0 for the node's."""
@@ -100,10 +120,10 @@ class Verifier:
 
     def _read_programs(self, view: View, attached: list[tuple[int, Filter, Slot]]) -> None:
         links = read_links(view.connection)
-        at_ingress = {ifindex: self._programs_at(view, link, Hook.INGRESS) for ifindex, link in links.items()}
+        at_ingress = {ifindex: self._programs_at_ingress(view, link) for ifindex, link in links.items()}
         ahead: dict[SlotKey, frozenset[ForeignProgram]] = defaultdict(frozenset)
         for inode, ours, slot in attached:
-            ahead[slot.owner.key] |= self._programs_before(view, links, inode, ours, at_ingress)
+            ahead[slot.owner.key] |= self._programs_before(view, links, inode, ours)
         now = {key: programs for key, programs in ahead.items() if programs}
         self._confirmed = frozenset(key for key in now if now[key] == self._ahead.get(key))
         for key in now.keys() - self._confirmed:
@@ -112,43 +132,31 @@ class Verifier:
         self._redirecting = frozenset().union(*at_ingress.values())
 
     def _programs_before(
-        self,
-        view: View,
-        links: Mapping[int, Link],
-        inode: int,
-        ours: Filter,
-        at_ingress: Mapping[int, frozenset[ForeignProgram]],
+        self, view: View, links: Mapping[int, Link], inode: int, ours: Filter
     ) -> frozenset[ForeignProgram]:
         interface = Interface(ours.ifindex, inode)
         name = view.name_of(interface)
-        filters = frozenset(
-            _of_filter(name, each)
+        programs = frozenset(
+            _describe(name, each)
             for each in view.filters_at(interface).foreign
             if each.hook is ours.hook and each.runs_first
         )
-        if inode or ours.ifindex not in links:
-            return filters
-        if ours.hook is Hook.EGRESS:
-            return filters | self._tcx_at(links[ours.ifindex], Hook.EGRESS)
-        first = {each for each in at_ingress[ours.ifindex] if each.mechanism is not Mechanism.FILTER}
-        return filters | first
+        if inode or ours.hook is Hook.EGRESS or ours.ifindex not in links:
+            return programs
+        return programs | self._xdp_at(links[ours.ifindex])
 
-    def _programs_at(self, view: View, link: Link, hook: Hook) -> frozenset[ForeignProgram]:
+    def _programs_at_ingress(self, view: View, link: Link) -> frozenset[ForeignProgram]:
         """Return all programs of others at an ingress hook of the node."""
-        programs = set(self._tcx_at(link, hook))
-        if link.xdp_program_id:
-            name = self._tcx.name_of(link.xdp_program_id)
-            programs.add(ForeignProgram(link.name, hook, Mechanism.XDP, name, link.xdp_program_id))
-        filters = view.filters_at(Interface(link.ifindex)).foreign
-        programs |= {_of_filter(link.name, each) for each in filters if each.hook is hook and each.prog_id}
-        return frozenset(programs)
+        foreign = view.filters_at(Interface(link.ifindex)).foreign
+        return self._xdp_at(link) | {
+            _describe(link.name, each) for each in foreign if each.hook is Hook.INGRESS and each.prog_id
+        }
 
-    def _tcx_at(self, link: Link, hook: Hook) -> frozenset[ForeignProgram]:
-        found = self._tcx.read(link.ifindex, hook)
-        return frozenset(
-            ForeignProgram(link.name, hook, Mechanism.TCX, each.name, each.program_id, each.link_id)
-            for each in found
-        )
+    def _xdp_at(self, link: Link) -> frozenset[ForeignProgram]:
+        if not link.xdp_program_id:
+            return frozenset()
+        name = self.names.of(link.xdp_program_id)
+        return frozenset({ForeignProgram(link.name, Hook.INGRESS, Mechanism.XDP, name, link.xdp_program_id)})
 
     def _count(self, view: View, attached: list[tuple[int, Filter, Slot]]) -> dict[SlotKey, Counted]:
         counted: dict[SlotKey, Counted] = {}
@@ -164,9 +172,9 @@ class Verifier:
         return counted
 
 
-def _of_filter(interface: str, found: ForeignFilter) -> ForeignProgram:
+def _describe(interface: str, found: ForeignFilter) -> ForeignProgram:
     name = found.name or f"{found.kind} filter"
-    return ForeignProgram(interface, found.hook, Mechanism.FILTER, name, found.prog_id or 0)
+    return ForeignProgram(interface, found.hook, found.mechanism, name, found.prog_id or 0, found.link_id)
 
 
 def _read_pod_side(view: View, inode: int, ours: Filter) -> Packets | None:

@@ -3,8 +3,10 @@
 ::
 
     /sys/fs/bpf/tokenbucket/v2/             v2 is the layout version of layout.h
-        maps/tb_config tb_meters tb_stats tb_owners tb_peers
+        maps/tb_config tb_meters tb_stats tb_owners tb_peers tb_node
         programs/<build>/at_egress_hook at_ingress_hook
+        stubs/<hook>_<slot>_<copy>      tcx programs (bpf/stubs.py)
+    /sys/fs/bpf/tokenbucket/links/      tcx links of all layout versions (bpf/tcx.py)
 
 ``<build>`` is a digest of the C source. All builds of a layout version share its maps, so an upgrade keeps
 every bucket. Another layout version has another folder. bcc opens existing pins without a check of their
@@ -63,6 +65,9 @@ PEERS_MAP = MapLayout(
     syscall.MapType.LRU_HASH, ctypes.sizeof(layout.Peer), key_size=ctypes.sizeof(layout.PeerKey)
 )
 """The map of the peers of all slots."""
+NODE = "tb_node"
+NODE_MAP = MapLayout(syscall.MapType.HASH, 1, key_size=16)
+"""The map of the addresses of the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,11 @@ class Pins:
     def maps(self) -> Path:
         """Folder of the maps."""
         return self.folder / "maps"
+
+    @property
+    def links(self) -> Path:
+        """Folder of the tcx links of all layout versions."""
+        return self.root / "links"
 
     @property
     def programs(self) -> Path:
@@ -146,7 +156,7 @@ class Pins:
             LoadError: a pinned map does not have the type or the sizes of this layout version.
         """
         sizes = {info.max_entries for info in self._present(MAPS).values()}
-        self._present({PEERS: PEERS_MAP})
+        self._present({PEERS: PEERS_MAP, NODE: NODE_MAP})
         if len(sizes) > 1:
             raise LoadError(
                 f"{self.maps}: maps differ in size: {sorted(sizes)}; run 'tokenbucket detach --all'"

@@ -1,4 +1,4 @@
-"""The bpf(2) system call: pins, map elements, object info and program queries.
+"""The bpf(2) system call: pins, map elements, object info, programs and links.
 
 A thin layer of ctypes over ``union bpf_attr`` of ``linux/bpf.h``, whose layouts only grow. The module knows
 nothing of this project's maps. Every function raises KernelError with the errno and the object's name.
@@ -22,6 +22,10 @@ from tokenbucket.errors import KernelError, UnsupportedError
 
 _SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 _NAME_BYTES = 16
+_INSTRUCTION_BYTES = 8
+_SCHED_CLS = 3
+_BEFORE = 1 << 3
+"""``BPF_F_BEFORE``; without a relative program: at the head."""
 _ITEMS = 4096
 """Elements of a hash that one system call reads."""
 _BATCH_COUNT = 32
@@ -33,20 +37,28 @@ _QUERY_COUNT = 24
 class Command(enum.IntEnum):
     """``enum bpf_cmd``."""
 
+    MAP_CREATE = 0
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
     MAP_LOOKUP_BATCH = 24
+    LINK_CREATE = 28
+    LINK_UPDATE = 29
+    LINK_DETACH = 34
 
 
 class MapType(enum.IntEnum):
     """``enum bpf_map_type``, the types of the pinned maps."""
 
+    HASH = 1
     ARRAY = 2
+    PROG_ARRAY = 3
     PERCPU_ARRAY = 6
     LRU_HASH = 9
 
@@ -71,6 +83,15 @@ class ProgramInfo:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """Fields of ``struct bpf_link_info`` of a tcx link. ``ifindex`` is 0 if the interface is gone."""
+
+    id: int
+    program_id: int
+    ifindex: int
+
+
 def _bpf_number() -> int:
     machine = platform.machine()
     if machine not in _SYSCALL_NUMBERS:
@@ -78,6 +99,7 @@ def _bpf_number() -> int:
     return _SYSCALL_NUMBERS[machine]
 
 
+_LICENSE = ctypes.create_string_buffer(b"Dual BSD/GPL")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -132,6 +154,51 @@ def program_info(fd: int, subject: str = "program") -> ProgramInfo:
     return ProgramInfo(kind, program_id, name)
 
 
+def link_info(fd: int, subject: str = "link") -> LinkInfo:
+    """Return the ids of a tcx link and of its program, and the interface."""
+    _, link_id, program_id, _, ifindex = struct.unpack_from("=IIIII", _info(fd, 24, subject))
+    return LinkInfo(link_id, program_id, ifindex)
+
+
+def load_program(instructions: bytes, name: str) -> int:
+    """Load a program of type SCHED_CLS, and return its file descriptor. ``name`` has at most 15 bytes."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    attributes = struct.pack(
+        "=IIQQIIQII16s",
+        *(_SCHED_CLS, len(instructions) // _INSTRUCTION_BYTES, ctypes.addressof(code)),
+        *(ctypes.addressof(_LICENSE), 0, 0, 0, 0, 0, name.encode()),
+    )
+    return _bpf(Command.PROG_LOAD, attributes, name)[0]
+
+
+def create_program_array(entries: int, name: str) -> int:
+    """Create an array of programs for tail calls, and return its file descriptor."""
+    attributes = struct.pack("=IIIIIII16s", MapType.PROG_ARRAY, 4, 4, entries, 0, 0, 0, name.encode())
+    return _bpf(Command.MAP_CREATE, attributes, name)[0]
+
+
+def attach_first(program: int, ifindex: int, attach_type: int, subject: str) -> int:
+    """Attach a program before all others of a multi-program hook, and return the descriptor of its link.
+
+    Closing the last descriptor of a link that is not pinned detaches the program.
+
+    Raises KernelError: EINVAL if the kernel does not know ``attach_type``, ENODEV if the interface is gone,
+    ERANGE if the hook is full.
+    """
+    attributes = struct.pack("=IIIIIIQ", program, ifindex, attach_type, _BEFORE, 0, 0, 0)
+    return _bpf(Command.LINK_CREATE, attributes, subject)[0]
+
+
+def update_link(link: int, program: int, subject: str = "link") -> None:
+    """Replace the program of a link in one step. Raises KernelError with ENOLINK if the interface is gone."""
+    _bpf(Command.LINK_UPDATE, struct.pack("=IIII", link, program, 0, 0), subject)
+
+
+def detach_link(link: int, subject: str = "link") -> None:
+    """Detach the program of a link. It no longer runs when this function returns."""
+    _bpf(Command.LINK_DETACH, struct.pack("=I", link), subject)
+
+
 def query_programs(ifindex: int, attach_type: int, most: int = 64) -> list[tuple[int, int]]:
     """Return the ids of the programs at a multi-program hook of an interface, and of their links, in order.
 
@@ -167,7 +234,22 @@ def update(fd: int, key: int, value: bytes, subject: str = "map") -> None:
     _bpf(Command.MAP_UPDATE_ELEM, _element(fd, key_buffer, buffer), f"{subject}[{key}]")
 
 
-def _element(fd: int, key: ctypes.c_uint32, value: ctypes.Array[ctypes.c_char]) -> bytes:
+def insert(fd: int, key: bytes, value: bytes, subject: str = "map") -> None:
+    """Write one element of a hash. Raises KernelError with E2BIG if the hash is full."""
+    key_buffer, buffer = (ctypes.create_string_buffer(part, len(part)) for part in (key, value))
+    _bpf(Command.MAP_UPDATE_ELEM, _element(fd, key_buffer, buffer), subject)
+
+
+def delete(fd: int, key: bytes, subject: str = "map") -> None:
+    """Delete one element of a hash. Raises KernelError with ENOENT if it does not exist."""
+    key_buffer = ctypes.create_string_buffer(key, len(key))
+    attributes = struct.pack("=I4xQQQ", fd, ctypes.addressof(key_buffer), 0, 0)
+    _bpf(Command.MAP_DELETE_ELEM, attributes, subject)
+
+
+def _element(
+    fd: int, key: ctypes.c_uint32 | ctypes.Array[ctypes.c_char], value: ctypes.Array[ctypes.c_char]
+) -> bytes:
     return struct.pack("=I4xQQQ", fd, ctypes.addressof(key), ctypes.addressof(value), 0)
 
 

@@ -1,22 +1,33 @@
-"""Programs that run at a hook before any tc filter: tcx, ``linux/bpf.h``, since Linux 6.6.
+"""tcx: programs that run at a hook before any tc filter, since Linux 6.6.
 
-A tcx program that returns a final verdict ends the hook, and no filter of clsact runs. Attaching one sends no
-netlink event.
+A program that returns a final verdict ends the hook: no later program and no filter runs. Attaching one sends
+no netlink event. tokenbucket attaches by links, which are pinned so that they outlive the agent::
+
+    /sys/fs/bpf/tokenbucket/links/4026531840_7_ingress      namespace, index of the interface, hook
+
+All functions act on the calling thread's network namespace and raise KernelError.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from tokenbucket.bpf import syscall
+from tokenbucket.bpf.pins import Pins, opened
+from tokenbucket.bpf.stubs import COPIES, Stubs
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError
 
 _ATTACH_TYPES = {Hook.INGRESS: 46, Hook.EGRESS: 47}
 """``BPF_TCX_INGRESS`` and ``BPF_TCX_EGRESS`` of ``enum bpf_attach_type``."""
 _GONE = {errno.ENODEV, errno.ENOENT}
+_LOOPBACK = 1
+_INACCESSIBLE = {errno.ENOENT, errno.EPERM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +36,163 @@ class TcxProgram:
 
     program_id: int
     link_id: int
-    name: str
 
 
-class TcxReader:
-    """Reads the tcx programs of interfaces in the calling thread's network namespace."""
+def _is_supported() -> bool:
+    """Return whether the kernel has tcx."""
+    try:
+        syscall.query_programs(_LOOPBACK, _ATTACH_TYPES[Hook.INGRESS])
+    except KernelError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+def _read(ifindex: int, hook: Hook) -> tuple[TcxProgram, ...]:
+    """Return the programs of a hook in the order in which they run; none if the interface is gone."""
+    try:
+        found = syscall.query_programs(ifindex, _ATTACH_TYPES[hook])
+    except KernelError as error:
+        if error.errno not in _GONE:
+            raise
+        return ()
+    return tuple(TcxProgram(program, link) for program, link in found)
+
+
+class Tcx:
+    """tokenbucket's tcx programs, and those of others. Belongs to one thread."""
+
+    def __init__(self, pins: Pins) -> None:
+        self.is_supported = _is_supported()
+        self.stubs = Stubs(pins)
+        self.names = ProgramNames()
+        self._pins = pins
+
+    def read(self, ifindex: int, hook: Hook) -> tuple[TcxProgram, ...]:
+        """Return the programs of a hook in the order in which they run; none if the interface is gone."""
+        return _read(ifindex, hook) if self.is_supported else ()
+
+    def attach(self, inode: int, ifindex: int, hook: Hook, slot: int) -> None:
+        """Attach a slot at the head of a hook, or give the slot to the link that is first there."""
+        path = self._path(inode, ifindex, hook)
+        there = [program.program_id for program in _read(ifindex, hook)]
+        stub = self._open_stub(slot, hook, there)
+        try:
+            if not _update_first(path, ifindex, hook, stub):
+                _attach_first(path, ifindex, hook, stub)
+        finally:
+            os.close(stub)
+
+    def _open_stub(self, slot: int, hook: Hook, there: list[int]) -> int:
+        """Return a stub of the slot that is not at the hook yet."""
+        for copy in COPIES:
+            stub = self.stubs.open(slot, hook, copy)
+            if syscall.program_info(stub).id not in there:
+                return stub
+            os.close(stub)
+        raise KernelError("attach", f"slot {slot} {hook}", errno.EEXIST)
+
+    def detach(self, inode: int, ifindex: int, hook: Hook) -> None:
+        """Detach tokenbucket's program from a hook, if it is there."""
+        _detach(self._path(inode, ifindex, hook))
+
+    def detach_all(self) -> int:
+        """Detach all programs in all namespaces, and return their number."""
+        return sum(_detach(path) for path in self._pinned())
+
+    def namespaces(self) -> set[int]:
+        """Return the inodes of the namespaces that tokenbucket attached programs in."""
+        return {int(path.name.split("_")[0]) for path in self._pins.links.glob("*")}
+
+    def interfaces_in(self, inode: int) -> set[int]:
+        """Return the indexes of the interfaces of a namespace that tokenbucket attached programs to."""
+        return {int(path.name.split("_")[1]) for path in self._pins.links.glob(f"{inode}_*")}
+
+    def remove_stale(self) -> None:
+        """Unpin the links of interfaces that are gone."""
+        for path in self._pinned():
+            with suppress(FileNotFoundError):
+                if _is_stale(path):
+                    path.unlink()
+
+    def _pinned(self) -> Iterator[Path]:
+        return self._pins.links.glob("*")
+
+    def _path(self, inode: int, ifindex: int, hook: Hook) -> Path:
+        return self._pins.links / f"{inode}_{ifindex}_{hook}"
+
+
+def _update_first(path: Path, ifindex: int, hook: Hook, stub: int) -> bool:
+    """Replace the program of a pinned link, if the link is the first of the hook."""
+    first = next(iter(_read(ifindex, hook)), None)
+    try:
+        with opened(path) as link:
+            if first is None or syscall.link_info(link).id != first.link_id:
+                return False
+            syscall.update_link(link, stub, str(path))
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
+
+
+def _attach_first(path: Path, ifindex: int, hook: Hook, stub: int) -> None:
+    """Attach at the head before the link that has the same pin, if any, is detached."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}_new")
+    unfinished.unlink(missing_ok=True)  # left over from a killed process
+    link = syscall.attach_first(stub, ifindex, _ATTACH_TYPES[hook], f"interface {ifindex} {hook}")
+    try:
+        syscall.pin(link, unfinished)
+        _detach(path)
+        unfinished.rename(path)
+    finally:
+        os.close(link)
+
+
+def _detach(path: Path) -> bool:
+    """Detach and unpin a link. Return whether it held a program."""
+    try:
+        with opened(path) as link:
+            held = syscall.link_info(link, str(path)).ifindex != 0
+            syscall.detach_link(link, str(path))
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    path.unlink(missing_ok=True)
+    return held
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        with opened(path) as link:
+            return syscall.link_info(link, str(path)).ifindex == 0
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+
+
+class ProgramNames:
+    """Names of loaded programs, by id."""
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
-        self._supported = True
 
-    def read(self, ifindex: int, hook: Hook) -> tuple[TcxProgram, ...]:
-        """Return the programs of a hook in the order in which they run.
+    def of(self, program_id: int) -> str:
+        """Return a name of at most 15 characters.
 
-        Empty on a kernel without tcx and for an interface that is gone. Raises KernelError.
+        Empty if the program has none, is unloaded, or may not be read: that needs SYS_ADMIN.
         """
-        if not self._supported:
-            return ()
-        try:
-            found = syscall.query_programs(ifindex, _ATTACH_TYPES[hook])
-        except KernelError as error:
-            if error.errno == errno.EINVAL:
-                self._supported = False
-            elif error.errno not in _GONE:
-                raise
-            return ()
-        return tuple(TcxProgram(program, link, self.name_of(program)) for program, link in found)
-
-    def name_of(self, program_id: int) -> str:
-        """Return the name of a loaded program, at most 15 characters; empty if it has none or is gone."""
         if program_id not in self._names:
             self._names[program_id] = _read_name(program_id)
         return self._names[program_id]
 
-    def forget_names(self) -> None:
-        """Drop cached names: the kernel may give the id of an unloaded program to another."""
+    def forget(self) -> None:
+        """Drop all names: the kernel may give the id of an unloaded program to another."""
         self._names.clear()
 
 
@@ -67,7 +200,7 @@ def _read_name(program_id: int) -> str:
     try:
         descriptor = syscall.program_by_id(program_id)
     except KernelError as error:
-        if error.errno != errno.ENOENT:
+        if error.errno not in _INACCESSIBLE:
             raise
         return ""
     try:

@@ -6,11 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
-from tokenbucket.agent.options import AgentOptions, MetricsOptions
+from tokenbucket.agent.options import AgentOptions, DataPathOptions, MetricsOptions
 from tokenbucket.agent.run import run_in_cluster, run_standalone
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
 from tokenbucket.cli.options import (
     address,
+    attach_option,
     log_options,
     metrics_options,
     need_root,
@@ -51,6 +52,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default=DEFAULT_PEERS,
         help="maximum number of tracked peers, over all limits (default %(default)s)",
     )
+    attach_option(verb)
     verb.add_argument(
         "--no-pod-metrics",
         dest="pod_metrics",
@@ -120,7 +122,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     set_up_logs(options.log_format, options.log_level)
     if options.manifests:
-        run_standalone(options.manifests, options.pins, _sizes(options), _metrics(options))
+        run_standalone(options.manifests, _data_path(options), _metrics(options))
     elif options.node:
         _run_in_cluster(options)
     else:
@@ -151,7 +153,7 @@ def _run_in_cluster(options: argparse.Namespace) -> None:
         probe_port=port,
         cni_results=options.cni_results,
     )
-    run_in_cluster(settings, options.pins, _sizes(options), _metrics(options))
+    run_in_cluster(settings, _data_path(options), _metrics(options))
 
 
 def _slots(text: str) -> int:
@@ -168,5 +170,5 @@ def _peers(text: str) -> int:
     return peers
 
 
-def _sizes(options: argparse.Namespace) -> Sizes:
-    return Sizes(options.slots, options.peers)
+def _data_path(options: argparse.Namespace) -> DataPathOptions:
+    return DataPathOptions(options.pins, Sizes(options.slots, options.peers), options.attach)

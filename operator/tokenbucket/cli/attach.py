@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tokenbucket.cli.options import need_root, pins_options
+from tokenbucket.cli.options import attach_option, need_root, pins_options
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.policy import Direction, ExceedAction, Mode
 from tokenbucket.core.limits.bucket import Bucket, bucket_of, describe
@@ -28,6 +28,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verb.add_argument("--burst", help="bytes, such as 64Ki (default 500 ms of the rate)")
     verb.add_argument("--packet-rate", help="packets per second, such as 10k")
     verb.add_argument("--packet-burst", help="packets (default 500 ms of the rate)")
+    attach_option(verb)
     verb.set_defaults(run=run)
 
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     bucket = _bucket(options)
     need_root()
     target = devices.device(options.dev, options.netns)
-    devices.attach(options.pins, target, options.direction, bucket)
+    devices.attach(options.pins, target, options.direction, bucket, options.attach)
     print(f"{options.dev} {options.direction}: {describe(bucket)}")
     return ExitCode.DONE
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenbucket.bpf.pins import BPFFS, ROOT, Pins
 from tokenbucket.cli.output import Format, LogFormat
+from tokenbucket.core.planning.attachment import AttachMode
 from tokenbucket.errors import UnsupportedError
 
 
@@ -88,3 +89,14 @@ def _below_bpffs(text: str) -> Pins:
     if path == BPFFS or BPFFS not in path.parents or "." in str(path):
         raise argparse.ArgumentTypeError(f"{text}: must be below {BPFFS} and contain no dots")
     return Pins(path)
+
+
+def attach_option(verb: argparse.ArgumentParser) -> None:
+    """Add the option for the attachment mechanism."""
+    verb.add_argument(
+        "--attach",
+        type=AttachMode,
+        choices=list(AttachMode),
+        default=AttachMode.AUTO,
+        help="clsact filters, tcx links (Linux 6.6), or tcx only where needed (default %(default)s)",
+    )

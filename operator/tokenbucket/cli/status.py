@@ -78,7 +78,7 @@ def as_row(limit: LimitSnapshot) -> tuple[str, ...]:
         str(owner.key.subject),
         owner.key.direction,
         ",".join(place.interface for place in places) or "-",
-        ",".join(sorted({place.hook for place in places})) or "-",
+        ",".join(sorted({str(place) for place in places})) or "-",
         _rate(config),
         _both(config.burst_bytes, units.format_bytes, config.burst_packets, _packets),
         _both(config.bits_per_s and 1, lambda _: units.format_bytes(tokens_bytes), tokens_packets, _packets),
@@ -161,7 +161,10 @@ def as_document(limit: LimitSnapshot) -> dict[str, Any]:
         "mode": "Observe" if config.observe else "Enforce",
         "exceedAction": action_of(config),
         "slot": limit.index,
-        "hooks": [{"interface": place.interface, "hook": place.hook.value} for place in limit.places],
+        "hooks": [
+            {"interface": place.interface, "hook": place.hook.value, "attachment": str(place)}
+            for place in limit.places
+        ],
     }
     if config.bits_per_s:
         document |= {

@@ -1,7 +1,8 @@
 """Connections to rtnetlink in this network namespace or another.
 
 A socket stays in the network namespace in which it was opened. For another namespace, a thread enters the
-namespace, opens the socket and ends. The calling thread stays in its namespace, and no process is forked.
+namespace, opens the socket and ends, and so do other system calls that act on a thread's namespace. The
+calling thread stays in its namespace, and no process is forked.
 
 A connection belongs to the thread that opened it, and cannot be used inside a running asyncio loop.
 """
@@ -14,11 +15,11 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pyroute2.iproute import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -27,8 +28,11 @@ from tokenbucket.errors import KernelError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.messages import Marshal, Message, Request
 
+T = TypeVar("T")
+
 _BUFFER_BYTES = 1 << 20
 _ATTEMPTS = 10
+_READ = os.O_RDONLY | os.O_CLOEXEC
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,8 +51,10 @@ def kernel_errors(operation: str, subject: str) -> Iterator[None]:
 class Connection:
     """A ``NETLINK_ROUTE`` socket with pyroute2 on top. Close it, or use it as a context manager."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, namespace: int | None = None) -> None:
+        """Take over a socket, and the descriptor of its namespace if that is not the thread's."""
         self._socket = sock
+        self._namespace = namespace
         self._route = IPRoute(use_socket=sock)
         self._marshal = Marshal()
         self._route.set_marshal(self._marshal)
@@ -113,10 +119,20 @@ class Connection:
         with kernel_errors(f"{command} {kind}", subject):
             self._route.tc(command, kind, ifindex, **parameters)
 
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function in the connection's namespace: in another thread, if it is not this thread's.
+
+        Raises:
+            KernelError: the thread may not enter the namespace, or the function raises it.
+        """
+        return function() if self._namespace is None else _call_in(self._namespace, function, "namespace")
+
     def close(self) -> None:
         """Close the socket."""
         self._route.close()
         self._socket.close()
+        if self._namespace is not None:
+            os.close(self._namespace)
 
     def __enter__(self) -> Self:
         return self
@@ -136,14 +152,13 @@ def connect(namespace: Path | int | None = None) -> Connection:
     if namespace is None:
         with kernel_errors("open", "rtnetlink"):
             return Connection(_open_socket())
-    if isinstance(namespace, int):
-        return Connection(_socket_in(namespace, f"namespace of descriptor {namespace}"))
     with kernel_errors("open", str(namespace)):
-        descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        opened = os.dup(namespace) if isinstance(namespace, int) else os.open(namespace, _READ)
     try:
-        return Connection(_socket_in(descriptor, str(namespace)))
-    finally:
-        os.close(descriptor)
+        return Connection(_call_in(opened, _open_socket, str(namespace)), opened)
+    except BaseException:
+        os.close(opened)
+        raise
 
 
 def _open_socket() -> socket.socket:
@@ -161,23 +176,23 @@ def _open_socket() -> socket.socket:
     return sock
 
 
-def _socket_in(descriptor: int, subject: str) -> socket.socket:
-    """Return a socket that another thread opens inside the namespace."""
-    opened: list[socket.socket | OSError] = []
+def _call_in(namespace: int, function: Callable[[], T], subject: str) -> T:
+    """Return the result of a function that another thread calls inside a namespace."""
+    results: list[T] = []
+    errors: list[BaseException] = []
 
-    def enter_and_open() -> None:
+    def enter_and_call() -> None:
         try:
-            if _libc.setns(descriptor, uapi.CLONE_NEWNET) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))  # noqa: TRY301 - raised in the calling thread
-            opened.append(_open_socket())
-        except OSError as error:
-            opened.append(error)
+            if _libc.setns(namespace, uapi.CLONE_NEWNET) != 0:
+                raise KernelError("enter", subject, ctypes.get_errno())  # noqa: TRY301 - raised again
+            with kernel_errors("enter", subject):
+                results.append(function())
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
+            errors.append(error)
 
-    thread = threading.Thread(target=enter_and_open, name="enter-namespace")
+    thread = threading.Thread(target=enter_and_call, name="enter-namespace")
     thread.start()
     thread.join()
-    (result,) = opened
-    if isinstance(result, OSError):
-        raise KernelError("enter", subject, result.errno or errno.EIO) from result
-    return result
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.hook import Hook, Mechanism
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
@@ -35,18 +35,20 @@ _GONE = {errno.ENOENT, errno.ENODEV, errno.EINVAL}
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of tokenbucket."""
+    """A filter or tcx program of tokenbucket. ``prog_id`` is the program that decides on packets."""
 
     ifindex: int
     hook: Hook
     slot: int
     prog_id: int
-    name: str = NAME
+    mechanism: Mechanism = Mechanism.CLSACT
+    is_first: bool = True
+    """Whether no program of others with the same mechanism runs before it on the hook."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignFilter:
-    """A filter of another program."""
+    """A filter, or a tcx program, of another component."""
 
     ifindex: int
     hook: Hook
@@ -56,8 +58,11 @@ class ForeignFilter:
     handle: int
     name: str
     prog_id: int | None
+    mechanism: Mechanism = Mechanism.CLSACT
+    link_id: int = 0
+    """The link that holds a tcx program, 0 if none does."""
     runs_first: bool = False
-    """Whether it runs before tokenbucket's filter on the same hook."""
+    """Whether it runs before all of tokenbucket's on the same hook."""
 
     @property
     def in_the_way(self) -> bool:
@@ -65,18 +70,20 @@ class ForeignFilter:
 
         All filters of a priority have the same kind and protocol, and different handles.
         """
-        if self.priority != PRIORITY:
+        if self.priority != PRIORITY or self.mechanism is not Mechanism.CLSACT:
             return False
         return self.kind != _BPF or self.protocol != uapi.ETH_P_ALL or self.handle == HANDLE
 
     def __str__(self) -> str:
         named = f" {self.name!r}" if self.name else ""
+        if self.mechanism is Mechanism.TCX:
+            return f"tcx program{named} with id {self.prog_id}"
         return f"{self.kind} filter{named} at priority {self.priority}, handle {self.handle:#x}"
 
 
 @dataclass(frozen=True, slots=True)
 class LinkFilters:
-    """The filters on both hooks of one interface, in the order in which they run."""
+    """The programs on both hooks of one interface, in the order in which they run."""
 
     ours: tuple[Filter, ...] = ()
     foreign: tuple[ForeignFilter, ...] = ()
@@ -154,7 +161,8 @@ class Filters:
         return kinds_at_clsact(self._connection).get(ifindex) == INGRESS
 
     def _hook_filters(self, ifindex: int, hook: Hook) -> LinkFilters:
-        return _sorted(ifindex, hook, self._dump(ifindex, hook))
+        parsed = (_parse(ifindex, hook, message.body) for message in self._dump(ifindex, hook))
+        return in_order([found for found in parsed if found])
 
     def _dump(self, ifindex: int, hook: Hook) -> list[Message]:
         request = TC.pack(socket.AF_UNSPEC, ifindex, 0, PARENTS[hook], 0)
@@ -201,18 +209,18 @@ def _same(ingress: LinkFilters, egress: LinkFilters) -> bool:
     return bool(ingress.ours or ingress.foreign) and content(ingress) == content(egress)
 
 
-def _sorted(ifindex: int, hook: Hook, messages: Sequence[Message]) -> LinkFilters:
-    """Return tokenbucket's and foreign filters of a dump, which has the order of execution."""
-    parsed = [found for message in messages if (found := _parse(ifindex, hook, message.body))]
-    first = next((place for place, found in enumerate(parsed) if isinstance(found, Filter)), 0)
-    return LinkFilters(
-        tuple(found for found in parsed if isinstance(found, Filter)),
-        tuple(
-            replace(found, runs_first=place < first)
-            for place, found in enumerate(parsed)
-            if isinstance(found, ForeignFilter)
-        ),
-    )
+def in_order(found: Sequence[Filter | ForeignFilter]) -> LinkFilters:
+    """Return tokenbucket's programs and those of others on one hook, given in the order of execution."""
+    first = next((place for place, each in enumerate(found) if isinstance(each, Filter)), 0)
+    others: set[Mechanism] = set()
+    ours, foreign = [], []
+    for place, each in enumerate(found):
+        if isinstance(each, Filter):
+            ours.append(replace(each, is_first=each.mechanism not in others))
+        else:
+            others.add(each.mechanism)
+            foreign.append(replace(each, runs_first=place < first))
+    return LinkFilters(tuple(ours), tuple(foreign))
 
 
 def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | None:

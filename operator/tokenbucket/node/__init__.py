@@ -1,1 +1,1 @@
-"""One-shot operations on this node, for the command line."""
+"""This node: its interfaces, the namespaces of pods, and the limits that are attached."""

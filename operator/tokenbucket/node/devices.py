@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from tokenbucket.bpf.load import ensure_loaded
@@ -13,17 +14,20 @@ from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
+from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.bucket import Bucket
 from tokenbucket.core.limits.slot import NO_SLOT, DeviceId, Owner, Slot, SlotKey, config_of
-from tokenbucket.core.planning.hook import device_hook
+from tokenbucket.core.planning.attachment import AttachMode, DataPlane
+from tokenbucket.core.planning.hook import Hook, Interface, Mechanism, device_hook
 from tokenbucket.core.planning.plan import FIRST_SLOT
 from tokenbucket.errors import KernelError, TokenBucketError
 from tokenbucket.netlink.connection import Connection, connect
-from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import Link, find_link, read_link
 from tokenbucket.netlink.namespaces import Namespace, namespace_at, own_namespace, reachable_namespaces
 from tokenbucket.netlink.queues import read_roots, remove_fq
+from tokenbucket.node.attachments import Attachments, is_shared
 
 NAMED_NAMESPACES = Path("/run/netns")
 
@@ -51,7 +55,9 @@ def device(name: str, netns: str | None) -> Device:
     return Device(namespace_at(Path(netns) if "/" in netns else NAMED_NAMESPACES / netns), name)
 
 
-def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> None:
+def attach(
+    pins: Pins, target: Device, direction: Direction, bucket: Bucket, mode: AttachMode = AttachMode.AUTO
+) -> None:
     """Limit an interface, or change its limit and keep its tokens.
 
     Raises:
@@ -73,10 +79,17 @@ def attach(pins: Pins, target: Device, direction: Direction, bucket: Bucket) -> 
         hook = device_hook(direction)
         in_use = slots.read()
         index = _slot_for(key, in_use, slots.count)
-        _refuse_if_taken(Filters(connection), slots, link, direction, index)
+        tcx = Tcx(pins)
+        attachments = Attachments(connection, tcx, target.namespace.inode)
+        found = attachments.read(link.ifindex)
+        _refuse_if_taken(found, slots, link, direction, index)
+        data_plane = DataPlane(mode, tcx.is_supported, is_shared=is_shared(found))
+        mechanism = data_plane.mechanism(Interface(link.ifindex))
+        tcx.stubs.dispatch_to(programs.fds)
         slots.write(index, slot, fresh=index not in in_use)
         try:
-            Filters(connection).attach(link.ifindex, hook, programs.fds[hook], index)
+            attachments.attach(link.ifindex, hook, mechanism, programs.fds[hook], index)
+            _detach_others(attachments, found, hook, mechanism)
         except TokenBucketError:
             if index not in in_use:
                 slots.free(index)
@@ -88,17 +101,18 @@ def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
     keys = {target.key(direction): device_hook(direction) for direction in directions}
     with Locks.of(pins).writing(), Slots(pins) as slots, connect(target.namespace.path) as connection:
         mine = {index: slot.owner.key for index, slot in slots.read().items() if slot.owner.key in keys}
-        filters, link = Filters(connection), find_link(connection, target.name)
+        attachments = Attachments(connection, Tcx(pins), target.namespace.inode)
+        link = find_link(connection, target.name)
         hooks = {keys[key] for key in mine.values()}
         if link:
             of_previous_layouts = {
                 ours.hook
-                for ours in filters.read(link.ifindex).ours
+                for ours in attachments.read(link.ifindex).ours
                 if slots.limits_device_in_another_layout(ours.slot, ours.prog_id)
             }
             hooks |= of_previous_layouts & set(keys.values())
-            for hook in hooks:
-                filters.detach(link.ifindex, hook)
+            for hook, mechanism in product(hooks, (Mechanism.TCX, Mechanism.CLSACT)):
+                attachments.detach(link.ifindex, hook, mechanism)
         for index in mine:
             slots.free(index)
     return bool(hooks)
@@ -117,8 +131,9 @@ def detach_all(pins: Pins) -> int:
     locks = Locks.of(pins)
     with locks.only_agent(), locks.writing():
         own, programs = own_namespace(), pins.program_ids()
+        removed = Tcx(pins).detach_all()
         with connect() as connection:
-            removed = _detach_all_by(connection, None)
+            removed += _detach_all_by(connection, None)
         others = (each for each in reachable_namespaces() if each.inode != own.inode)
         removed += sum(_detach_all_in(each, programs) for each in others)
         pins.remove()
@@ -182,8 +197,15 @@ def _slot_for(key: SlotKey, in_use: dict[int, Slot], count: int) -> int:
     raise TakenError(f"{key}: all {count} slots are in use; remove another limit first")
 
 
-def _refuse_if_taken(filters: Filters, slots: Slots, link: Link, direction: Direction, index: int) -> None:
-    for ours in filters.read(link.ifindex).ours:
+def _detach_others(attachments: Attachments, before: LinkFilters, hook: Hook, mechanism: Mechanism) -> None:
+    """Detach what is at the hook by another mechanism than the new one."""
+    for ours in before.ours:
+        if ours.hook is hook and ours.mechanism is not mechanism:
+            attachments.detach(ours.ifindex, hook, ours.mechanism)
+
+
+def _refuse_if_taken(found: LinkFilters, slots: Slots, link: Link, direction: Direction, index: int) -> None:
+    for ours in found.ours:
         slot = slots.resolve_slot(ours.slot, ours.prog_id)
         if ours.hook is device_hook(direction) and slot not in {index, NO_SLOT}:
             raise TakenError(

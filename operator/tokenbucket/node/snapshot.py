@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from tokenbucket.bpf.peers import Peer, Peers
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Meters, Slots, monotonic_ns
+from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Slot
 from tokenbucket.core.limits.stats import Stats
-from tokenbucket.core.planning.hook import End, Hook, hook_of
+from tokenbucket.core.planning.hook import Hook, Mechanism
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.filters import Filter
+from tokenbucket.netlink.links import read_links
 from tokenbucket.netlink.namespaces import Namespace, own_namespace, reachable_namespaces
-from tokenbucket.netlink.view import View
+from tokenbucket.node.attachments import Attachments
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -24,6 +28,12 @@ class AttachPoint:
 
     interface: str
     hook: Hook
+    mechanism: Mechanism = Mechanism.CLSACT
+    in_pod: bool = False
+    """Whether the interface is the pod's own."""
+
+    def __str__(self) -> str:
+        return f"{'pod ' if self.in_pod else ''}{self.mechanism}/{self.hook}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ def snapshot(pins: Pins, *, with_peers: bool = False) -> list[LimitSnapshot]:
     """
     with Slots(pins) as slots, Peers(pins) as peers:
         found = slots.read()
-        places = _places(found, pins.program_ids())
+        places = _places(found, pins)
         limits = [
             LimitSnapshot(
                 index,
@@ -77,23 +87,29 @@ def unmetered_packets(pins: Pins) -> int:
         return slots.stats(0).unmetered_packets
 
 
-def _places(slots: dict[int, Slot], programs: set[int]) -> dict[int, set[AttachPoint]]:
-    """Return hooks by slot, in this namespace and in those of devices and of delayed pods."""
-    subjects = [slot.owner.key.subject for slot in slots.values()]
-    inodes = {subject.netns_inode for subject in subjects if isinstance(subject, DeviceId)}
-    if any(_is_inside(slot) for slot in slots.values()):
+def _places(slots: dict[int, Slot], pins: Pins) -> dict[int, set[AttachPoint]]:
+    """Return hooks by slot, in this namespace and in those of devices and pods with limits inside."""
+    tcx, programs = Tcx(pins), pins.program_ids()
+    inodes = tcx.namespaces()
+    if any(_may_be_inside(slot) for slot in slots.values()):
         inodes |= {namespace.inode for namespace in reachable_namespaces()}
+    subjects = [slot.owner.key.subject for slot in slots.values()]
+    devices = {subject.netns_inode for subject in subjects if isinstance(subject, DeviceId)}
     places: dict[int, set[AttachPoint]] = {}
-    for namespace in _namespaces(inodes):
-        for index, place in _hooks(namespace, programs):
-            places.setdefault(index, set()).add(place)
+    for namespace in _namespaces(inodes | devices):
+        in_pod = namespace.inode not in {own_namespace().inode, *devices}
+        for ours, name in _attachments(namespace, tcx):
+            if ours.prog_id in programs:
+                place = AttachPoint(name, ours.hook, ours.mechanism, in_pod)
+                places.setdefault(ours.slot, set()).add(place)
     return places
 
 
-def _is_inside(slot: Slot) -> bool:
+def _may_be_inside(slot: Slot) -> bool:
+    """Return whether a limit may be attached by clsact inside a pod, where no pin shows it."""
     key = slot.owner.key
-    end, _ = hook_of(key.direction, waits=slot.config.max_delay_q > 0)
-    return isinstance(key.subject, PodId) and end is End.POD
+    is_inside = key.direction is Direction.EGRESS and slot.config.max_delay_q > 0
+    return isinstance(key.subject, PodId) and is_inside
 
 
 def _namespaces(inodes: set[int]) -> Iterator[Namespace]:
@@ -103,13 +119,13 @@ def _namespaces(inodes: set[int]) -> Iterator[Namespace]:
         yield from (each for each in reachable_namespaces() if each.inode in inodes - {own.inode})
 
 
-def _hooks(namespace: Namespace, programs: set[int]) -> Iterator[tuple[int, AttachPoint]]:
+def _attachments(namespace: Namespace, tcx: Tcx) -> Iterator[tuple[Filter, str]]:
+    """Yield the attachments in a namespace, with the names of their interfaces."""
     try:
         with connect(namespace.path) as connection:
-            view = View(connection)
-            view.refresh()
+            links = read_links(connection)
+            found = Attachments(connection, tcx, namespace.inode).read_all(links)
     except KernelError:  # the namespace has ended
         return
-    for ifindex, filters in view.filters.items():
-        for ours in (each for each in filters.ours if each.prog_id in programs):
-            yield ours.slot, AttachPoint(view.links[ifindex].name, ours.hook)
+    for ifindex, programs in found.items():
+        yield from ((ours, links[ifindex].name) for ours in programs.ours)

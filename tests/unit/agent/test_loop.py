@@ -67,5 +67,6 @@ def test_a_pass_that_only_waits_leaves_no_other_build_behind(
     reconciler: Any = SimpleNamespace(reconcile=lambda *_: outcome, observer=SimpleNamespace(slots=slots))
     pins: Any = SimpleNamespace(remove_other_builds=removed.append)
     others: Any = (None, None, None, set())
-    agent = loop.Loop(source, *others, reconciler, pins, "build")
+    tcx: Any = SimpleNamespace(remove_stale=lambda: None)
+    agent = loop.Loop(source, *others, reconciler, tcx, pins, "build")
     assert (agent._reconcile(0.0), removed) == (NextPass.SOON, [*builds, "layouts"])

@@ -22,14 +22,14 @@ from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, 
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.slot import NO_SLOT, Owner, Slot, SlotConfig, SlotKey
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.hook import Hook, Interface
+from tokenbucket.core.planning.hook import Hook, Interface, Mechanism
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
-from tokenbucket.netlink.location import AddressLocation, LocationKind
 from tokenbucket.netlink.queues import FQ, HANDLE, Root
+from tokenbucket.node.location import AddressLocation, LocationKind
 
 QUEUE = Interface(7)
 HERE, THERE = 1, 2
@@ -97,6 +97,9 @@ class Node:
         ours = {each.ifindex for each in self.queues if each.namespace == namespace}
         return {ifindex: Root(ifindex, FQ, HANDLE, held=0) for ifindex in ours}
 
+    addresses: dict[None, frozenset[Any]] = field(default_factory=dict)
+    links: dict[int, Link] = field(default_factory=dict)
+
     def all_namespaces(self) -> Iterator[tuple[int, dict[int, LinkFilters], dict[int, Root]]]:
         for namespace in (0, INODE) if self.searched or self.entered else (0,):
             there = {
@@ -154,17 +157,23 @@ class Node:
 
     # Changes to an interface.
 
-    def filters_on(self, interface: Interface) -> Any:
-        def attach(ifindex: int, hook: Hook, program: int, slot: int) -> None:
-            if interface in self.refuses_filters:
+    @contextmanager
+    def attachments(self, interface: Interface) -> Iterator[Any]:
+        def attach(ifindex: int, hook: Hook, mechanism: Mechanism, program: int, slot: int) -> None:
+            if interface in self.refuses_filters and mechanism is Mechanism.CLSACT:
                 raise self.refuses_filters[interface]
-            self.filters.setdefault(interface, {})[hook] = Filter(ifindex, hook, slot, program)
+            there = Filter(ifindex, hook, slot, program, mechanism)
+            self.filters.setdefault(interface, {})[hook] = there
 
-        def detach(_: int, hook: Hook) -> None:
+        def detach(_: int, hook: Hook, __: Mechanism) -> None:
             self.detached.append(interface)
             del self.filters[interface][hook]
 
-        return SimpleNamespace(attach=attach, detach=detach)
+        with self.writable(interface):
+            yield SimpleNamespace(attach=attach, detach=detach)
+
+    def remove(self, _: int) -> None:
+        """Of stubs, there are none."""
 
     def add_fq(self, interface: Interface, *_: object) -> None:
         self.queues.add(interface)
@@ -181,9 +190,9 @@ def reconciler_of(node: Any, *limited: Pod) -> Reconciler:
     owners = {index: Owner(SlotKey(each.id, Direction.EGRESS)) for index, each in enumerate(limited, 1)}
     node.slots |= {index: Slot(owner, SlotConfig()) for index, owner in owners.items()}
     queues = Queues(add_fq=node.add_fq, remove_fq=node.remove_fq)
-    executor = Executor(node, node, node, queues, node.filters_on)
+    executor = Executor(node, node, node, node, SimpleNamespace(write=lambda _: None), queues)
     locks: Any = SimpleNamespace(writing=nullcontext)
-    return Reconciler(Observer(node, node, node), executor, locks, Capabilities(), Verifier(node))
+    return Reconciler(Observer(node, node, node), executor, locks, Capabilities(), Verifier(node, node))
 
 
 def inputs(*pods: Pod, action: ExceedAction = ExceedAction.DROP) -> DesiredInput:

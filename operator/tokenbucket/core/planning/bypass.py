@@ -66,6 +66,11 @@ class BypassWatch:
         self._base.pop(key, None)
         self.running -= {key}
 
+    def reset(self, key: SlotKey) -> None:
+        """Start again for a limit without a verdict: it is at another hook now."""
+        self.forget(key)
+        self.bypassed -= {key}
+
     def _judge(self, key: SlotKey, counted: Counted) -> bool | None:
         """Return whether the limit runs; ``None`` if there are too few packets to know."""
         base = self._base.get(key)

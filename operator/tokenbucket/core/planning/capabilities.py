@@ -1,13 +1,16 @@
-"""The abilities of this node's interfaces to delay packets, as a value.
+"""The abilities of this node's interfaces, as a value.
 
-The agent assumes that an interface can delay packets until the kernel, or another program, refuses.
+The agent assumes that an interface can delay packets, and can have a filter of clsact, until the kernel or
+another program refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
+from tokenbucket.core.planning.attachment import DataPlane
 from tokenbucket.core.planning.hook import Interface
 from tokenbucket.core.planning.reasons import Degradation, Reason
 
@@ -19,15 +22,22 @@ _NO_FQ = Degradation(Reason.NO_FQ, "kernel: fq (sch_fq) is missing; excess packe
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Which interfaces can delay packets."""
+    """What the node's interfaces can do."""
 
     fq: bool = True
     """Whether the kernel has the fq qdisc."""
     refusals: Refusals = field(default_factory=dict)
 
-    def without(self, refusals: Refusals) -> Capabilities:
+    data_plane: DataPlane = field(default_factory=DataPlane)
+
+    def without(self, refusals: Refusals, no_clsact: AbstractSet[Interface] = frozenset()) -> Capabilities:
         """Return the capabilities that remain after these refusals."""
-        return replace(self, refusals={**self.refusals, **refusals})
+        data_plane = replace(self.data_plane, no_clsact=self.data_plane.no_clsact | no_clsact)
+        return replace(self, refusals={**self.refusals, **refusals}, data_plane=data_plane)
+
+    def with_bypass(self) -> Capabilities:
+        """Return the capabilities of a node where packets are redirected into pods."""
+        return replace(self, data_plane=replace(self.data_plane, bypasses=True))
 
     def why_not_delay(self, interfaces: Iterable[Interface]) -> Degradation | None:
         """Return why one of the interfaces cannot delay packets, or None if all can."""

@@ -17,7 +17,7 @@ from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Po
 from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
 from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, config_of
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.hook import End, HookPoint, Interface, hook_of
+from tokenbucket.core.planning.hook import End, HookPoint, Interface
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Degradation, Reason
@@ -35,13 +35,18 @@ _IN_A_MACHINE = Degradation(
     "pod: has an overhead and may run in a virtual machine; excess packets are dropped",
 )
 
+_NO_QUEUE_IN_POD = Degradation(
+    Reason.NO_QUEUE_IN_POD,
+    "pod: another program redirects packets into it, past the node's queues; excess packets are dropped",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PodInterfaces:
     """The veth interfaces of one pod, or the reason why the agent does not find them."""
 
     ends: Mapping[End, frozenset[Interface]] = field(default_factory=dict)
-    """Pod-side interfaces only if they delay packets. With a reason, the last known interfaces."""
+    """Pod-side interfaces only if limits belong there. With a reason, the last known interfaces."""
     reason: Reason | None = None
     message: str = ""
     no_queue: Mapping[Direction, Degradation] = field(default_factory=dict)
@@ -82,8 +87,20 @@ class Desired:
     findings: list[Deviation] = field(default_factory=list)
 
 
-Locate = Callable[[PodId, frozenset[Address], AbstractSet[Direction]], PodInterfaces]
-"""Finds the interfaces of a pod with these addresses, for limits that delay packets of these directions."""
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A pod to be located, and the reasons to read more than the node's ends of its interfaces."""
+
+    pod: PodId
+    addresses: frozenset[Address]
+    waits: AbstractSet[Direction]
+    """The directions whose packets are delayed, if they can be."""
+    enter: bool
+    """Whether a limit belongs inside the pod."""
+
+
+Locate = Callable[[Search], PodInterfaces]
+"""Finds the interfaces of a pod."""
 
 
 def desired(
@@ -98,28 +115,101 @@ def desired(
     With ``enforcement`` Observe, all limits only count. With Off, all limits keep their slots and tokens,
     and no filter is attached.
     """
-    policies = tuple(policies)
+    policies, running = tuple(policies), tuple(pod for pod in pods if not pod.ended)
     winners = Winners(policies)
     # Computed once per policy, because a policy can select hundreds of pods.
     delayed = {str(policy): frozenset(filter(partial(_waits, policy), policy.limits)) for policy in policies}
-    result = Desired()
-    in_force: dict[tuple[str, Direction, Degradation | None], InForce] = {}
-    all_pods = tuple(pod for pod in pods if not pod.ended)
-    claims = Counter(address for pod in all_pods if not pod.host_network for address in pod.addresses)
-    for pod in all_pods:
+    claims = Counter(address for pod in running if not pod.host_network for address in pod.addresses)
+    builder = _Builder(locate, capabilities, enforcement, claims)
+    for pod in running:
         limits = winners.of(pod)
-        waits = {direction for direction, policy in limits.items() if direction in delayed[str(policy)]}
-        located = _place(pod, claims, waits, locate, capabilities) if limits else PodInterfaces()
-        for direction, policy in limits.items():
-            no_queue = _why_no_queue(direction, located, capabilities) if direction in waits else None
-            name = (str(policy), direction, no_queue)
-            if name not in in_force:
-                in_force[name] = _in_force(policy, direction, no_queue, enforcement)
-            _add(result, SlotKey(pod.id, direction), policy, in_force[name], located)
+        if limits:
+            waits = {direction for direction, policy in limits.items() if direction in delayed[str(policy)]}
+            builder.add_pod(pod, limits, waits)
     if enforcement is Mode.OFF:
-        return _nowhere(result)
-    _give_each_point_to_one(result)
-    return result
+        return _nowhere(builder.result)
+    _give_each_point_to_one(builder.result)
+    return builder.result
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Collects the limits of one pod after the other."""
+
+    locate: Locate
+    capabilities: Capabilities
+    enforcement: Mode
+    claims: Counter[Address]
+    """The number of pods that have an address."""
+    result: Desired = field(default_factory=Desired)
+    _in_force: dict[tuple[str, Direction, Degradation | None], InForce] = field(default_factory=dict)
+
+    def add_pod(self, pod: Pod, limits: Mapping[Direction, Policy], waits: AbstractSet[Direction]) -> None:
+        """Add the limits of a pod. ``waits`` are the directions whose packets are delayed, if they can be."""
+        located = self._locate(pod, limits, waits)
+        for direction, policy in limits.items():
+            no_queue = self._why_no_queue(direction, located) if direction in waits else None
+            name = (str(policy), direction, no_queue)
+            if name not in self._in_force:
+                self._in_force[name] = _in_force(policy, direction, no_queue, self.enforcement)
+            self._add(SlotKey(pod.id, direction), policy, self._in_force[name], located)
+
+    def _locate(self, pod: Pod, limits: Iterable[Direction], waits: AbstractSet[Direction]) -> PodInterfaces:
+        if pod.host_network:
+            message = "pod: uses the network of the node; exclude it from spec.podSelector"
+            return PodInterfaces(reason=Reason.HOST_NETWORK, message=message)
+        if not pod.addresses:
+            message = "pod: has no address yet; wait until its network is ready"
+            return PodInterfaces(reason=Reason.NO_ADDRESS, message=message)
+        # Pods on independent secondary networks can share an address, beside the addresses of their own.
+        own = frozenset(address for address in pod.addresses if self.claims[address] == 1)
+        if not own:
+            shared = ", ".join(sorted(map(str, pod.addresses)))
+            message = f"{shared}: belongs to several pods; give each pod its own address"
+            return PodInterfaces(reason=Reason.ADDRESS_CONFLICT, message=message)
+        enters = not pod.has_overhead and any(self._enters(each, each in waits) for each in limits)
+        located = self.locate(Search(pod.id, own, waits, enters))
+        if not (located.ends and pod.has_overhead):
+            return located
+        return replace(located, no_queue={**located.no_queue, Direction.EGRESS: _IN_A_MACHINE})
+
+    def _enters(self, direction: Direction, waits: bool) -> bool:  # noqa: FBT001
+        """Return whether the limit belongs inside the pod."""
+        delays = waits and self.capabilities.fq
+        end, _ = self.capabilities.data_plane.end_and_hook(direction, delays=delays, has_pod_side=True)
+        return end is End.POD
+
+    def _why_no_queue(self, direction: Direction, located: PodInterfaces) -> Degradation | None:
+        if not located.ends:
+            return None
+        if direction is Direction.INGRESS and self.capabilities.data_plane.bypasses:
+            return _NO_QUEUE_IN_POD
+        end, _ = self.capabilities.data_plane.end_and_hook(direction, delays=True, has_pod_side=True)
+        ends = located.ends.get(end, ())
+        return located.no_queue.get(direction) or self.capabilities.why_not_delay(ends)
+
+    def _add(self, key: SlotKey, policy: Policy, in_force: InForce, located: PodInterfaces) -> None:
+        findings, shortfall = self.result.findings, in_force.shortfall
+        if located.reason:
+            findings.append(Deviation(key, located.reason, located.message))
+        if located.reason and not (located.reason.needs_slot or located.ends):
+            return
+        if shortfall:
+            findings.append(Deviation(key, *shortfall))
+        slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
+        waits = in_force.config.max_delay_q > 0
+        points = self._points(key.direction, located, delays=waits)
+        self.result.wanted[key] = Wanted(slot, points, delays=waits and not in_force.config.observe)
+        self.result.in_force[key] = in_force
+
+    def _points(self, direction: Direction, located: PodInterfaces, *, delays: bool) -> frozenset[HookPoint]:
+        data_plane = self.capabilities.data_plane
+        has_pod_side = bool(located.ends.get(End.POD))
+        end, hook = data_plane.end_and_hook(direction, delays=delays, has_pod_side=has_pod_side)
+        return frozenset(
+            HookPoint(interface, hook, data_plane.mechanism(interface))
+            for interface in located.ends.get(end, ())
+        )
 
 
 def _give_each_point_to_one(result: Desired) -> None:
@@ -141,63 +231,8 @@ def _nowhere(result: Desired) -> Desired:
     return Desired(wanted, result.in_force)
 
 
-def _place(
-    pod: Pod,
-    claims: Counter[Address],
-    waits: set[Direction],
-    locate: Locate,
-    capabilities: Capabilities,
-) -> PodInterfaces:
-    if pod.host_network:
-        return PodInterfaces(
-            reason=Reason.HOST_NETWORK,
-            message="pod: uses the network of the node; exclude it from spec.podSelector",
-        )
-    if not pod.addresses:
-        return PodInterfaces(
-            reason=Reason.NO_ADDRESS, message="pod: has no address yet; wait until its network is ready"
-        )
-    # Pods on independent secondary networks can share an address, beside the addresses of their own.
-    own = frozenset(address for address in pod.addresses if claims[address] == 1)
-    if not own:
-        shared = ", ".join(sorted(map(str, pod.addresses)))
-        return PodInterfaces(
-            reason=Reason.ADDRESS_CONFLICT,
-            message=f"{shared}: belongs to several pods; give each pod its own address",
-        )
-    enters_pod = capabilities.fq and not pod.has_overhead
-    located = locate(pod.id, own, waits if enters_pod else waits - {Direction.EGRESS})
-    if not (located.ends and pod.has_overhead):
-        return located
-    return replace(located, no_queue={**located.no_queue, Direction.EGRESS: _IN_A_MACHINE})
-
-
-def _why_no_queue(
-    direction: Direction, located: PodInterfaces, capabilities: Capabilities
-) -> Degradation | None:
-    if not located.ends:
-        return None
-    end, _ = hook_of(direction, waits=True)
-    return located.no_queue.get(direction) or capabilities.why_not_delay(located.ends.get(end, ()))
-
-
 def _waits(policy: Policy, direction: Direction) -> bool:
     return action_of(policy.limits[direction]) is ExceedAction.DELAY
-
-
-def _add(result: Desired, key: SlotKey, policy: Policy, in_force: InForce, located: PodInterfaces) -> None:
-    if located.reason:
-        result.findings.append(Deviation(key, located.reason, located.message))
-    if located.reason and not (located.reason.needs_slot or located.ends):
-        return
-    if in_force.shortfall:
-        result.findings.append(Deviation(key, *in_force.shortfall))
-    waits = in_force.config.max_delay_q > 0
-    end, hook = hook_of(key.direction, waits=waits)
-    slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
-    points = frozenset(HookPoint(interface, hook) for interface in located.ends.get(end, ()))
-    result.wanted[key] = Wanted(slot, points, delays=waits and not in_force.config.observe)
-    result.in_force[key] = in_force
 
 
 def _in_force(

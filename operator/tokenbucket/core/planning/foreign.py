@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import enum
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.hook import Hook, Mechanism
 
 _LISTED = 3
 """Maximum number of programs in a message."""
-
-
-class Mechanism(enum.StrEnum):
-    """How a program is attached. The kernel runs XDP before tcx, and tcx before tc filters."""
-
-    XDP = "XDP"
-    TCX = "tcx"
-    FILTER = "tc filter"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,8 +31,20 @@ class ForeignProgram:
 
 
 def list_programs(programs: Iterable[ForeignProgram]) -> str:
-    """Return a text with the first programs and the number of the others."""
-    ordered = sorted(set(programs))
-    named = ", ".join(map(str, ordered[:_LISTED]))
+    """Return a text with the most frequent programs and the number of the others."""
+    places: dict[tuple[str, Mechanism, Hook], list[ForeignProgram]] = defaultdict(list)
+    for program in sorted(set(programs)):
+        places[program.name, program.mechanism, program.hook].append(program)
+    ordered = sorted(places.values(), key=len, reverse=True)
+    named = ", ".join(map(_describe, ordered[:_LISTED]))
     more = len(ordered) - _LISTED
     return f"{named} and {more} more" if more > 0 else named
+
+
+def _describe(same: list[ForeignProgram]) -> str:
+    """Return a text for programs of one name, mechanism and hook."""
+    first, *others = same
+    if not others:
+        return str(first)
+    named = first.name or "programs without a name"
+    return f"{named} ({first.mechanism}) at the {first.hook} of {len(same)} interfaces"

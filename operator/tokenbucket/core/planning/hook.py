@@ -1,4 +1,4 @@
-"""Translate the direction of a limit into a hook. Only this module does so."""
+"""Where a program runs: interface, hook and mechanism."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tokenbucket.core.api.policy import Direction
 
 
 class Hook(enum.StrEnum):
-    """The two hooks of clsact, as the interface sees them."""
+    """The two hooks of tc, as the interface sees them."""
 
     INGRESS = "ingress"
     EGRESS = "egress"
@@ -22,6 +22,14 @@ class End(enum.Enum):
     POD = "pod"
 
 
+class Mechanism(enum.StrEnum):
+    """How a program is attached. The kernel runs XDP before tcx, and tcx before the filters of clsact."""
+
+    CLSACT = "clsact"
+    TCX = "tcx"
+    XDP = "XDP"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Interface:
     """An interface in the network namespace of the node (inode 0), or of a pod (inode of its namespace)."""
@@ -32,21 +40,11 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, order=True)
 class HookPoint:
-    """A hook of one interface."""
+    """A hook of one interface, and the mechanism by which tokenbucket's program is there."""
 
     interface: Interface
     hook: Hook
-
-
-def hook_of(direction: Direction, *, waits: bool) -> tuple[End, Hook]:
-    """Return the end and the hook that see a pod's traffic of a direction.
-
-    Ingress packets of a pod leave the host-side interface. A qdisc can queue packets only when they leave an
-    interface. With ``waits``, egress packets are therefore limited on the pod-side interface.
-    """
-    if direction is Direction.INGRESS:
-        return End.HOST, Hook.EGRESS
-    return (End.POD, Hook.EGRESS) if waits else (End.HOST, Hook.INGRESS)
+    mechanism: Mechanism = Mechanism.CLSACT
 
 
 def device_hook(direction: Direction) -> Hook:

@@ -202,6 +202,22 @@ class Reason(enum.StrEnum):
             short="no filter in the pod",
         ),
     )
+    NO_QUEUE_IN_POD = (
+        "NoQueueInPod",
+        _Spec(
+            Effect.DEGRADED,
+            cause=(
+                "A program of another component redirects packets into the pod, past the host-side interface "
+                "and its queue. The limit is attached inside the pod, where received packets cannot be "
+                "delayed. Excess packets are dropped."
+            ),
+            fix=(
+                "Declare `exceedAction: Drop`, or configure the network plugin not to redirect packets into "
+                "pods (Cilium: `bpf.hostLegacyRouting=true`) and restart the agent."
+            ),
+            short="no queue in the pod",
+        ),
+    )
     SHADOWED = (
         "Shadowed",
         _Spec(

@@ -12,7 +12,7 @@ from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, desired
+from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, Search, desired
 from tokenbucket.core.planning.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.reasons import Degradation, Effect, Reason
@@ -23,10 +23,10 @@ NO_QUEUE = Degradation(Reason.NO_FQ, "no fq")
 POD = Pod(PodId("shop", "web-0"), {}, frozenset({IPv4Address("10.0.0.2")}))
 
 
-def located(waits: AbstractSet[Direction], **fields: object) -> PodInterfaces:
-    """A pod with one veth, whose namespace is entered only where that is asked for."""
+def located(search: Search, **fields: object) -> PodInterfaces:
+    """A pod with one veth, whose namespace is entered only if a limit belongs there."""
     ends = {End.HOST: frozenset({HOST_SIDE})}
-    if Direction.EGRESS in waits:
+    if search.enter:
         ends[End.POD] = frozenset({POD_SIDE})
     return PodInterfaces(ends, **fields)
 
@@ -43,9 +43,7 @@ def wish(
     dscp = 8 if action is ExceedAction.MARK else None
     limit = Limit(Rate(10**7), exceed_action=action, dscp=dscp)
     policy = Policy("shop", "web", Selector(frozenset()), {direction: limit}, mode=mode)
-    return desired(
-        [policy], [pod], lambda _pod, _addresses, waits: located(waits, **fields), CAPABLE, enforcement
-    )
+    return desired([policy], [pod], lambda search: located(search, **fields), CAPABLE, enforcement)
 
 
 def only(wish: Desired) -> Wanted:
@@ -125,17 +123,17 @@ def test_what_only_observes_lacks_no_queue(direction: Direction, mode: Mode, enf
 @pytest.mark.parametrize("direction", Direction)
 def test_peers_alone_are_not_delayed(direction: Direction) -> None:
     """What they all may have wait has no bound. No pod is entered for it, and the policy says so."""
-    asked: list[AbstractSet[Direction]] = []
+    asked: list[Search] = []
 
-    def locate(_pod: PodId, _: frozenset[Address], waits: AbstractSet[Direction]) -> PodInterfaces:
-        asked.append(waits)
-        return located(waits)
+    def locate(search: Search) -> PodInterfaces:
+        asked.append(search)
+        return located(search)
 
     limit = Limit(Rate(), per_peer=PerPeer(Rate(10**7)))
     found = desired(
         [Policy("shop", "web", Selector(frozenset()), {direction: limit})], [POD], locate, CAPABLE
     )
-    assert asked == [set()]
+    assert [(search.waits, search.enter) for search in asked] == [(set(), False)]
     assert not only(found).delays
     assert [each.reason for each in found.findings] == [Reason.UNBOUNDED_QUEUE]
     [in_force] = found.in_force.values()
@@ -155,15 +153,15 @@ def test_nothing_is_put_into_a_pod_that_runs_in_a_virtual_machine() -> None:
 @pytest.mark.parametrize("action", ExceedAction)
 def test_pods_are_entered_only_to_delay_what_they_send(action: ExceedAction) -> None:
     """It costs a right and a millisecond."""
-    asked: list[AbstractSet[Direction]] = []
+    asked: list[bool] = []
 
-    def locate(_pod: PodId, _: frozenset[Address], waits: AbstractSet[Direction]) -> PodInterfaces:
-        asked.append(waits)
-        return located(waits)
+    def locate(search: Search) -> PodInterfaces:
+        asked.append(search.enter)
+        return located(search)
 
     limit = Limit(Rate(10**7), exceed_action=action, dscp=8 if action is MARK else None)
     desired([Policy("shop", "web", Selector(frozenset()), {OUT: limit})], [POD], locate, CAPABLE)
-    assert asked == [{OUT} if action is DELAY else set()]
+    assert asked == [action is DELAY]
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -208,8 +206,8 @@ def test_an_address_on_a_second_network_may_be_anothers_too() -> None:
     )
     by: list[AbstractSet[Address]] = []
 
-    def locate(_pod: PodId, addresses: frozenset[Address], waits: AbstractSet[Direction]) -> PodInterfaces:
-        by.append(addresses)
+    def locate(search: Search) -> PodInterfaces:
+        by.append(search.addresses)
         return PodInterfaces({End.HOST: frozenset({Interface(len(by))})})
 
     policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7), exceed_action=DROP)})
@@ -229,7 +227,7 @@ def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
     ]
     policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7))})
     for order in (pods, pods[::-1]):
-        found = desired([policy], order, lambda _pod, _addresses, waits: located(waits), CAPABLE)
+        found = desired([policy], order, located, CAPABLE)
         assert [key.subject.name for key in found.wanted] == ["a"]
         assert found.in_force.keys() == found.wanted.keys()
         assert [(each.key.subject.name, each.reason) for each in found.findings] == [

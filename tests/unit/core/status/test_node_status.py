@@ -46,7 +46,7 @@ def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInt
         pod.id: located or PodInterfaces({End.HOST: frozenset({Interface(7 + n)})})
         for n, pod in enumerate(PODS)
     }
-    wish = desired(policies, PODS, lambda pod, *_: found[pod], Capabilities(), enforcement)
+    wish = desired(policies, PODS, lambda search: found[search.pod], Capabilities(), enforcement)
     inputs = DesiredInput(policies, PODS, enforcement)
     state = NodeState(inputs, Outcome(deviations=wish.findings, in_force=wish.in_force))
     return {report.name: report for report in policy_reports(state)}

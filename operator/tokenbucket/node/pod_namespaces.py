@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
+from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.filters import Filters, LinkFilters
+from tokenbucket.netlink.filters import LinkFilters
 from tokenbucket.netlink.namespaces import Namespace, inside, numbered_namespaces
 from tokenbucket.netlink.qdiscs import INGRESS, kinds_at_clsact
 from tokenbucket.netlink.queues import Root, read_roots
+from tokenbucket.node.attachments import Attachments
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +59,13 @@ class PodNamespace:
 class PodNamespaces:
     """The pods' namespaces that were entered, as they were last read."""
 
-    def __init__(self, connection: Connection, ends: Callable[[int], Collection[int]]) -> None:
+    def __init__(self, connection: Connection, tcx: Tcx, ends: Callable[[int], Collection[int]]) -> None:
         """Read by ``connection``.
 
         ``ends`` returns the indexes of a namespace's interfaces whose peers are on the node.
         """
         self._connection = connection
+        self._tcx = tcx
         self._ends = ends
         self._known: dict[int, PodNamespace] = {}
         self._namespaces: dict[int, Namespace] | None = None
@@ -165,28 +168,31 @@ class PodNamespaces:
 
     def _read(self, nsid: int, ifindexes: Collection[int], others: int = 0) -> None:
         namespace = self._numbered().get(nsid)
-        found = _look_into(namespace, ifindexes, others)
+        found = self._look_into(namespace, ifindexes, others)
         if namespace and not found:
             # The process with the cached /proc path may have ended while the namespace still exists.
             self._namespaces = None
-            found = _look_into(self._numbered().get(nsid), ifindexes, others)
+            found = self._look_into(self._numbered().get(nsid), ifindexes, others)
         self._known.pop(nsid, None)
         if found:
             self._known[nsid] = found
         self._stale.discard(nsid)
 
+    def _look_into(
+        self, namespace: Namespace | None, ifindexes: Collection[int], others: int
+    ) -> PodNamespace | None:
+        """Return the namespace, or ``None`` if it has ended or its path no longer leads to it."""
+        try:
+            return read_pod_namespace(namespace, self._tcx, ifindexes, others) if namespace else None
+        except KernelError as error:
+            if error.errno not in _ENDED:
+                raise
+            return None
 
-def _look_into(namespace: Namespace | None, ifindexes: Collection[int], others: int) -> PodNamespace | None:
-    """Return the namespace, or ``None`` if it has ended or its path no longer leads to it."""
-    try:
-        return read_pod_namespace(namespace, ifindexes, others) if namespace else None
-    except KernelError as error:
-        if error.errno not in _ENDED:
-            raise
-        return None
 
-
-def read_pod_namespace(namespace: Namespace, ifindexes: Collection[int], others: int = 0) -> PodNamespace:
+def read_pod_namespace(
+    namespace: Namespace, tcx: Tcx, ifindexes: Collection[int], others: int = 0
+) -> PodNamespace:
     """Enter a namespace and read these interfaces, and up to ``others`` more, the oldest first.
 
     Raises:
@@ -194,13 +200,12 @@ def read_pod_namespace(namespace: Namespace, ifindexes: Collection[int], others:
     """
     with inside(namespace) as connection:
         there = kinds_at_clsact(connection)
-        ifindexes = {*ifindexes, *islice(there, others)}
-        kinds = {ifindex: kind for ifindex, kind in there.items() if ifindex in ifindexes}
-        filters = {each: Filters(connection).read(each, kind) for each, kind in kinds.items()}
+        ifindexes = {*ifindexes, *islice(there, others), *tcx.interfaces_in(namespace.inode)}
+        filters = Attachments(connection, tcx, namespace.inode).read_all(ifindexes)
         roots = read_roots(connection)
     return PodNamespace(
         namespace,
-        {ifindex: found for ifindex, found in filters.items() if found != LinkFilters()},
+        filters,
         {ifindex: root for ifindex, root in roots.items() if ifindex in ifindexes},
-        kinds,
+        {ifindex: kind for ifindex, kind in there.items() if ifindex in ifindexes},
     )

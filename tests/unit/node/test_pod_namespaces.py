@@ -11,13 +11,15 @@ import pytest
 
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink import namespaces, pod_namespaces
+from tokenbucket.netlink import namespaces
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.namespaces import Namespace, numbered_namespaces
-from tokenbucket.netlink.pod_namespaces import PodNamespace, PodNamespaces
+from tokenbucket.node import pod_namespaces
+from tokenbucket.node.pod_namespaces import PodNamespace, PodNamespaces
 
 NAMESPACE = Namespace(111, Path("/run/netns/a"))
 WITH_OURS = PodNamespace(NAMESPACE, {2: LinkFilters((Filter(2, Hook.EGRESS, 7, 1),))}, {}, {})
+TCX: Any = object()
 CONNECTION: Any = None
 
 
@@ -32,7 +34,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PodNamespaces]:
     def make(*looks: PodNamespace | KernelError) -> PodNamespaces:
         left = list(looks)
 
-        def look(_: Namespace, ifindexes: Collection[int], _others: int) -> PodNamespace:
+        def look(_: Namespace, _tcx: object, ifindexes: Collection[int], _others: int) -> PodNamespace:
             assert 2 in ifindexes
             found = left.pop(0) if len(left) > 1 else left[0]
             if isinstance(found, KernelError):
@@ -41,7 +43,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PodNamespaces]:
 
         monkeypatch.setattr(pod_namespaces, "numbered_namespaces", lambda _: {5: NAMESPACE})
         monkeypatch.setattr(pod_namespaces, "read_pod_namespace", look)
-        return PodNamespaces(CONNECTION, lambda nsid: {5: [2]}[nsid])
+        return PodNamespaces(CONNECTION, TCX, lambda nsid: {5: [2]}[nsid])
 
     return make
 

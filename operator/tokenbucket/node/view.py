@@ -13,26 +13,29 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
+from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.planning.hook import Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.addresses import Address
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.events import NSIDS, TRAFFIC_CONTROL, Event, EventKind
-from tokenbucket.netlink.filters import Filters, LinkFilters
+from tokenbucket.netlink.filters import LinkFilters
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
-from tokenbucket.netlink.location import AddressIndex, AddressLocation, LocationKind
-from tokenbucket.netlink.namespaces import inside
-from tokenbucket.netlink.pod_namespaces import PodNamespaces
+from tokenbucket.netlink.namespaces import inside, own_namespace
 from tokenbucket.netlink.queues import Root, read_roots
-from tokenbucket.netlink.staleness import Stale
+from tokenbucket.node.attachments import Attachments
+from tokenbucket.node.location import AddressIndex, AddressLocation, LocationKind
+from tokenbucket.node.pod_namespaces import PodNamespaces
+from tokenbucket.node.staleness import Stale
 
 
 class View:
     """The view. Empty until the first refresh."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, tcx: Tcx) -> None:
         self._connection = connection
-        self._filter_reader = Filters(connection)
+        self._tcx = tcx
+        self._attachments = Attachments(connection, tcx, own_namespace().inode)
         self._links: dict[int, Link] = {}
         self._behind: dict[int | None, list[Link]] = {}
         """Interfaces of the node by the namespace that they lead to."""
@@ -40,7 +43,7 @@ class View:
         self._filters: dict[int, LinkFilters] = {}
         self._roots: dict[int, Root] = {}
         self._stale = Stale()
-        self.pod_namespaces = PodNamespaces(connection, self._ends)
+        self.pod_namespaces = PodNamespaces(connection, tcx, self._ends)
 
     @property
     def connection(self) -> Connection:
@@ -142,6 +145,24 @@ class View:
         with inside(self.pod_namespaces.known[nsid].namespace) as connection:
             yield connection
 
+    @contextmanager
+    def attachments(self, interface: Interface) -> Iterator[Attachments]:
+        """Provide the attachments of an interface's namespace for a change, as :meth:`writable`."""
+        with self.writable(interface) as connection:
+            if interface.namespace:
+                yield Attachments(connection, self._tcx, interface.namespace)
+            else:
+                yield self._attachments
+
+    def look_for_tcx(self) -> bool:
+        """Mark the interfaces of the node stale whose tcx programs changed, which causes no event.
+
+        Return whether there are any. Raises KernelError.
+        """
+        changed = self._attachments.changed(self._links)
+        self._stale.filters |= changed
+        return bool(changed)
+
     def invalidate_all(self) -> None:
         """Mark everything stale."""
         self._stale = Stale()
@@ -175,7 +196,7 @@ class View:
         self._stale = Stale()
         links = read_links(self._connection)
         nsids = {link.nsid for link in links.values()} | {None}
-        filters = self._filter_reader.read_all()
+        filters = self._attachments.read_all(links)
         self._roots = read_roots(self._connection)
         unread = self._addresses.read_all(nsids)
         self._links = links
@@ -209,7 +230,7 @@ class View:
 
     def _read_filters(self) -> None:
         for ifindex in tuple(self._stale.filters):
-            found = self._filter_reader.read(ifindex) if ifindex in self._links else LinkFilters()
+            found = self._attachments.read(ifindex) if ifindex in self._links else LinkFilters()
             self._filters.pop(ifindex, None)
             if found != LinkFilters():
                 self._filters[ifindex] = found

@@ -1,0 +1,167 @@
+"""Stubs: tcx programs that name the slot of an attachment and continue with the shared program.
+
+A tc filter passes its slot as class id. tcx has no such parameter, so each slot has a stub for each hook::
+
+    skb->tc_classid = 0x10000 + slot
+    bpf_tail_call(skb, tb_dispatch, hook)       a program array, which names the programs of the current build
+    return TC_ACT_UNSPEC                        if the array is empty: the packet passes
+
+An upgrade of the program writes the array once, for all stubs. Pins of a layout version::
+
+    /sys/fs/bpf/tokenbucket/v2/maps/tb_dispatch
+    /sys/fs/bpf/tokenbucket/v2/stubs/ingress_7_0  egress_7_0
+
+A hook accepts a program once: a slot that moves to the head of its hook uses a second copy, ``ingress_7_1``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from tokenbucket.bpf import syscall
+from tokenbucket.bpf.pins import Pins, opened
+from tokenbucket.core.planning.hook import Hook
+from tokenbucket.errors import KernelError
+
+ENTRIES = {Hook.INGRESS: 0, Hook.EGRESS: 1}
+"""Indexes of the program array."""
+COPIES = (0, 1)
+CLASS_BASE = 0x10000
+"""Added to the slot, as in the class id of a tc filter."""
+
+_DISPATCH = "tb_dispatch"
+_TC_CLASSID = 72
+"""Offset in ``struct __sk_buff``."""
+_MAP_FD, _TAIL_CALL, _UNSPEC = 1, 12, -1
+_LOAD_64, _MOVE, _STORE_WORD, _CALL, _EXIT = 0x18, 0xB7, 0x63, 0x85, 0x95
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """The slot that a stub names, and the program that it continues with, 0 if there is none."""
+
+    slot: int
+    program_id: int
+
+
+class Stubs:
+    """The stubs of all layout versions; new ones are those of this version. Belongs to one thread."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._pins = pins
+        self._known: dict[int, tuple[Path, Hook, int]] = {}
+        """The folder of the layout version, the hook and the slot, by program id."""
+        self._read: set[tuple[Path, int]] = set()
+        """Pins that were read, by path and inode: a slot may get a new stub."""
+        self._foreign: set[int] = set()
+
+    def find(self, program_id: int) -> Stub | None:
+        """Return the stub with this id, or ``None`` if the program is not one. Raises KernelError."""
+        if program_id not in self._known and program_id not in self._foreign:
+            self._read_new_pins()
+            if program_id not in self._known:
+                self._foreign.add(program_id)
+        if program_id not in self._known:
+            return None
+        folder, hook, slot = self._known[program_id]
+        return Stub(slot, _dispatched(folder, hook))
+
+    def dispatch_to(self, programs: Mapping[Hook, int]) -> None:
+        """Let all stubs of this layout version continue with these programs, given as descriptors."""
+        descriptor = self._open_dispatch()
+        try:
+            for hook, program in programs.items():
+                if _dispatched(self._pins.folder, hook) != syscall.program_info(program).id:
+                    syscall.update(descriptor, ENTRIES[hook], struct.pack("=I", program), _DISPATCH)
+        finally:
+            os.close(descriptor)
+
+    def open(self, slot: int, hook: Hook, copy: int = 0) -> int:
+        """Return a descriptor of a slot's stub, which is loaded and pinned if there is none."""
+        path = self._path(slot, hook, copy)
+        try:
+            return syscall.open_pin(path)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        descriptor = self._open_dispatch()
+        try:
+            stub = syscall.load_program(stub_code(slot, hook, descriptor), f"tb_{hook}_{slot}")
+        finally:
+            os.close(descriptor)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        syscall.pin(stub, path)
+        self._add(stub, path)
+        return stub
+
+    def remove(self, slot: int) -> None:
+        """Unpin a slot's stubs, which no link may run any more."""
+        for hook, copy in product(Hook, COPIES):
+            self._path(slot, hook, copy).unlink(missing_ok=True)
+
+    def _path(self, slot: int, hook: Hook, copy: int) -> Path:
+        return self._pins.folder / "stubs" / f"{hook}_{slot}_{copy}"
+
+    def _open_dispatch(self) -> int:
+        path = self._pins.maps / _DISPATCH
+        try:
+            return syscall.open_pin(path)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        descriptor = syscall.create_program_array(len(ENTRIES), _DISPATCH)
+        syscall.pin(descriptor, path)
+        return descriptor
+
+    def _read_new_pins(self) -> None:
+        pinned = {(path, path.stat().st_ino) for path in self._pins.root.glob("v*/stubs/*")}
+        for path, _ in pinned - self._read:
+            with suppress(KernelError), opened(path) as stub:  # it may be unpinned at any time
+                self._add(stub, path)
+        self._read = pinned
+
+    def _add(self, stub: int, path: Path) -> None:
+        hook, slot, _ = path.name.split("_")
+        self._known[syscall.program_info(stub).id] = (path.parents[1], Hook(hook), int(slot))
+
+
+def stub_code(slot: int, hook: Hook, dispatch: int) -> bytes:
+    """Return the instructions of a stub. ``dispatch`` is a descriptor of the program array."""
+    return b"".join(
+        (
+            _instruction(_MOVE, 2, immediate=CLASS_BASE + slot),
+            _instruction(_STORE_WORD, 1, source=2, offset=_TC_CLASSID),
+            _instruction(_LOAD_64, 2, source=_MAP_FD, immediate=dispatch),
+            _instruction(0),  # the upper half of the descriptor
+            _instruction(_MOVE, 3, immediate=ENTRIES[hook]),
+            _instruction(_CALL, immediate=_TAIL_CALL),
+            _instruction(_MOVE, 0, immediate=_UNSPEC),
+            _instruction(_EXIT),
+        )
+    )
+
+
+def _instruction(
+    code: int, destination: int = 0, *, source: int = 0, offset: int = 0, immediate: int = 0
+) -> bytes:
+    """Return one ``struct bpf_insn``."""
+    return struct.pack("=BBhi", code, destination | source << 4, offset, immediate)
+
+
+def _dispatched(folder: Path, hook: Hook) -> int:
+    """Return the id of the program with which the stubs of a layout version continue, 0 if there is none."""
+    try:
+        with opened(folder / "maps" / _DISPATCH) as descriptor:
+            (program_id,) = struct.unpack("=I", syscall.lookup(descriptor, ENTRIES[hook], 4, _DISPATCH))
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return 0
+    return int(program_id)

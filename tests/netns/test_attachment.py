@@ -1,0 +1,164 @@
+"""Limits hold beside programs of others: by tcx before them, or inside the pod for redirected packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.clang import clang
+from tests.netns.agent import PINS, Agent, acquaint, document, drop, policy, send, status, tokenbucket, wait
+from tests.netns.lab import Lab, Pod, tc
+from tests.netns.recorder import Recorder
+from tests.netns.test_shadowed import newer_filter, tcx
+
+BURST = 10
+MANY = 200
+PROGRAM = Path(__file__).parent / "programs" / "redirect_peer.c"
+
+
+@pytest.fixture
+def web(lab: Lab, agent: Agent) -> Pod:
+    """A pod with a limit in each direction, of one packet per second, beside one without."""
+    web, client = lab.pod("web", ["10.1.1.2/24"]), lab.pod("client", ["10.1.2.2/24"])
+    acquaint(web, client)
+    limits = {direction: drop(1, BURST) for direction in ("ingress", "egress")}
+    agent.write("policies.yaml", policy("web", app="web", **limits))
+    agent.write("pods.yaml", document(web))
+    return web
+
+
+def run(agent: Agent, *options: str) -> None:
+    agent.start(*options)
+    wait(lambda: len(agent.events("attached")) >= 2, agent.log)
+
+
+def holds(lab: Lab, direction: str) -> bool:
+    """Whether fewer packets than were sent arrive: the limit is a packet a second."""
+    web, client = lab.pods["web"], lab.pods["client"]
+    source, target = (client, web) if direction == "ingress" else (web, client)
+    return send(source, target, MANY) < MANY
+
+
+def attached(direction: str) -> list[str]:
+    """Where the limit of a direction is, from the status."""
+    return [
+        hook["attachment"] for limit in status() if limit["direction"] == direction for hook in limit["hooks"]
+    ]
+
+
+def complaints(agent: Agent) -> list[str]:
+    return [f"{each['limit']}: {each['reason']}" for each in agent.events("limit not enforced as declared")]
+
+
+@contextmanager
+def deleter(pod: Pod, hook: str) -> Iterator[None]:
+    """Removes clsact, and so every filter, until the agent attaches in another way."""
+    while not any("tcx" in place for place in attached("ingress")):
+        if "clsact" in tc("qdisc", "show", "dev", pod.veth):
+            tc("qdisc", "del", "dev", pod.veth, "clsact")
+    yield
+
+
+@contextmanager
+def ingress_qdisc(pod: Pod, _: str) -> Iterator[None]:
+    """Puts an ingress qdisc in the place of clsact."""
+    tc("qdisc", "del", "dev", pod.veth, "clsact")
+    tc("qdisc", "add", "dev", pod.veth, "ingress")
+    yield
+
+
+@pytest.mark.needs("tcx")
+@pytest.mark.parametrize(
+    ("others", "hook"),
+    [
+        pytest.param(tcx, "egress", id="tcx at egress"),
+        pytest.param(tcx, "ingress", id="tcx at ingress"),
+        pytest.param(newer_filter, "egress", id="newer filter at egress"),
+        pytest.param(newer_filter, "ingress", id="newer filter at ingress"),
+        pytest.param(deleter, "", id="deleter of clsact"),
+        pytest.param(ingress_qdisc, "", id="ingress qdisc"),
+    ],
+)
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_a_limit_is_enforced_beside_programs_of_others(
+    lab: Lab, agent: Agent, web: Pod, others: Callable, hook: str, direction: str
+) -> None:
+    """Whatever they do to the host-side interface while the agent runs, and no reason is left."""
+    run(agent)
+    with others(web, hook):
+        wait(
+            lambda: any("tcx" in place for place in attached(direction)) and holds(lab, direction), agent.log
+        )
+        wait(lambda: len(complaints(agent)) == len(agent.events("reason no longer applies")), agent.log)
+        assert len(attached(direction)) == 1
+
+
+@pytest.mark.needs("tcx")
+def test_a_program_that_comes_before_the_link_is_overtaken(
+    lab: Lab, agent: Agent, recorder: Recorder, web: Pod
+) -> None:
+    """Again and again. Until the agent has seen it, nothing is limited."""
+    run(agent, "--attach", "tcx")
+    recorder.stop()
+    for _ in range(2):
+        with tcx(web, "ingress", first=True):
+            wait(lambda: holds(lab, "egress"), agent.log)
+
+
+@pytest.mark.needs("tcx")
+def test_links_outlive_the_agent_and_are_adopted(lab: Lab, agent: Agent, web: Pod) -> None:
+    """A killed agent leaves every limit; the next one changes nothing and detaches what is not declared."""
+    run(agent, "--attach", "tcx")
+    before = {(each["slot"], place) for each in status() for place in map(str, each["hooks"])}
+    agent.stop()
+    assert holds(lab, "ingress") and holds(lab, "egress")
+    events = len(agent.events("attached"))
+    agent.start("--attach", "tcx")
+    assert {(each["slot"], place) for each in status() for place in map(str, each["hooks"])} == before
+    assert len(agent.events("attached")) == events
+    agent.write("policies.yaml", "")
+    wait(lambda: not status(), agent.log)
+    assert not holds(lab, "ingress") and not list(PINS.links.iterdir())
+
+
+@pytest.mark.needs("tcx")
+@pytest.mark.parametrize("before, after", [("clsact", "tcx"), ("tcx", "clsact")])
+def test_a_limit_moves_to_another_mechanism(
+    lab: Lab, agent: Agent, web: Pod, before: str, after: str
+) -> None:
+    """And is attached once, with the tokens that it had."""
+    run(agent, "--attach", before)
+    assert holds(lab, "ingress")
+    agent.stop()
+    agent.start("--attach", after)
+    wait(lambda: attached("ingress") == [f"{after}/egress"], agent.log)
+    assert attached("egress") == [f"{after}/ingress"]
+    assert holds(lab, "ingress") and holds(lab, "egress")
+
+
+@pytest.mark.needs("tcx")
+def test_detach_all_leaves_no_link_and_no_stub(lab: Lab, agent: Agent, recorder: Recorder, web: Pod) -> None:
+    run(agent, "--attach", "tcx")
+    agent.stop()
+    recorder.stop()
+    assert tokenbucket("detach", "--all").stdout.startswith("2 ")
+    assert not holds(lab, "ingress") and not PINS.root.exists()
+
+
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_redirected_packets_are_limited_inside_the_pod(
+    lab: Lab, agent: Agent, web: Pod, tmp_path: Path, direction: str
+) -> None:
+    """A program at another pod's interface hands packets to this one past the node's end of its veth."""
+    clang(PROGRAM, tmp_path / "redirect_peer.o")
+    client = lab.pods["client"]
+    tc("qdisc", "add", "dev", client.veth, "clsact")
+    words = f"bpf da obj {tmp_path / 'redirect_peer.o'} sec tc/ingress classid 0:{web.ifindex:x}"
+    tc("filter", "add", "dev", client.veth, "ingress", *words.split())
+    run(agent)
+    wait(lambda: holds(lab, direction), agent.log)
+    assert all(place.startswith("pod ") for place in attached("ingress"))
+    assert complaints(agent) == []

@@ -1,0 +1,22 @@
+"""The text that names programs of others."""
+
+from __future__ import annotations
+
+from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
+from tokenbucket.core.planning.hook import Hook, Mechanism
+
+
+def test_the_most_frequent_program_comes_first_and_once() -> None:
+    """A data plane has the same program at the interface of each pod."""
+    many = [ForeignProgram(f"lxc{n}", Hook.INGRESS, Mechanism.TCX, "from_pod", n) for n in range(5)]
+    few = [ForeignProgram("a0", Hook.INGRESS, Mechanism.TCX, f"to_host{n}", 90 + n, 7) for n in range(4)]
+    assert list_programs([*few, *many]) == (
+        "from_pod (tcx) at the ingress of 5 interfaces, to_host0 (tcx, program 90, link 7) at a0 ingress, "
+        "to_host1 (tcx, program 91, link 7) at a0 ingress and 2 more"
+    )
+
+
+def test_programs_without_a_name_are_told_apart_by_their_mechanism() -> None:
+    """An interface can have both."""
+    found = [ForeignProgram("a0", Hook.INGRESS, each) for each in (Mechanism.TCX, Mechanism.CLSACT)]
+    assert list_programs(found).count("a program without a name") == 2
