@@ -293,7 +293,7 @@ def test_a_pod_that_hands_its_address_to_another_stays_limited_where_it_is(lab: 
     wait(lambda: len(agent.events("attached")) == 2, agent.log)
     first.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
     second.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
-    wait(lambda: "one that is not the pod's" in agent.log(), agent.log)
+    wait(lambda: "or in another pod's" in agent.log(), agent.log)
     hooks = {limit["pod"]: [hook["interface"] for hook in limit["hooks"]] for limit in status()}
     assert hooks == {"aaa": [first.veth], "zzz": [second.veth]}
     assert not agent.events("detached")
@@ -307,10 +307,10 @@ def test_a_pod_that_hands_its_address_to_one_without_a_limit_stays_limited(lab: 
     web.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
     web.run("ip", "route", "add", "local", "10.2.1.2/32", "dev", "lo")
     other.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
-    wait(lambda: "one that is not the pod's" in agent.log(), agent.log)
+    wait(lambda: "or in another pod's" in agent.log(), agent.log)
     agent.stop()
     agent.start()
-    wait(lambda: agent.log().count("one that is not the pod's") == 2, agent.log)
+    wait(lambda: agent.log().count("or in another pod's") == 2, agent.log)
     assert [hook["interface"] for hook in limit_of("web")["hooks"]] == [web.veth]
     assert not agent.events("detached")
 
