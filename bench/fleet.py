@@ -441,7 +441,7 @@ def agent_options(options: argparse.Namespace, node: str) -> AgentOptions:
         node=node,
         namespace=release.NAMESPACE,
         pod=f"agent-{node}",
-        switch=release.NAME,
+        config_map=release.NAME,
         protected=frozenset({"kube-system", release.NAMESPACE}),
         report_spread_s=options.report_spread,
         probe_port=0,

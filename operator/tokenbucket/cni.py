@@ -1,7 +1,7 @@
-"""The CNI result cache: the earliest news of a pod's addresses.
+"""Read the CNI result cache, the earliest source of the addresses of a pod.
 
-The container runtime's CNI library writes one file for each attachment of a sandbox, once its network is made
-and before any container of the pod starts, and removes it with the sandbox:
+The CNI library of the container runtime writes one file for each attachment of a sandbox when its network
+exists, before any container of the pod starts. It removes the file with the sandbox:
 https://github.com/containernetworking/cni/blob/main/libcni/api.go (``cachedInfo``).
 """
 
@@ -30,7 +30,7 @@ _LARGEST_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Attachment:
-    """One file: an attachment of one sandbox to one network."""
+    """One file: an attachment of a sandbox to a network."""
 
     pod: PodId
     sandbox: str
@@ -39,21 +39,21 @@ class _Attachment:
 
 
 class CniResults:
-    """The cache of one node, read again where a file has changed. Polled by its file descriptor.
+    """The cache of one node. Only changed files are read again. Polled by its file descriptor.
 
-    Nobody depends on it. Where the system has no inotify left (all processes of root share so many), there
-    are no events, and it is tried again at each read.
+    The cache is optional. If the system has no inotify watch left (all processes of root share the limit),
+    there are no events, and each read tries again.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._poll = select.epoll()  # there also while there is no inotify
+        self._poll = select.epoll()  # exists also without inotify
         self._inotify: INotify | None = None
         self._files: dict[str, tuple[tuple[int, ...], _Attachment | None]] = {}
-        self._said: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def fileno(self) -> int:
-        """Readable when a file has changed."""
+        """Return the file descriptor that is readable when a file has changed."""
         return self._poll.fileno()
 
     def drain(self) -> None:
@@ -68,18 +68,16 @@ class CniResults:
             self._inotify.close()
 
     def read(self) -> Mapping[PodId, frozenset[Address]]:
-        """Addresses by pod, of each pod's newest sandbox. Empty where there is no cache (yet)."""
+        """Return the addresses of the newest sandbox of each pod. Empty if there is no cache yet."""
         self._watch()
-        attachments = [each for each in self._read_files() if each]
+        attachments = [attachment for attachment in self._read_files() if attachment]
         newest: dict[PodId, _Attachment] = {}
-        for each in attachments:
-            known = newest.get(each.pod)
-            if known is None or each.written_ns > known.written_ns:
-                newest[each.pod] = each
+        for attachment in sorted(attachments, key=lambda attachment: attachment.written_ns):
+            newest[attachment.pod] = attachment
         found: dict[PodId, frozenset[Address]] = {}
-        for each in attachments:
-            if each.sandbox == newest[each.pod].sandbox:
-                found[each.pod] = found.get(each.pod, frozenset()) | each.addresses
+        for attachment in attachments:
+            if attachment.sandbox == newest[attachment.pod].sandbox:
+                found[attachment.pod] = found.get(attachment.pod, frozenset()) | attachment.addresses
         return found
 
     def _watch(self) -> None:
@@ -91,14 +89,14 @@ class CniResults:
         except FileNotFoundError:
             pass
         except OSError as error:
-            self._say("CNI result cache not watched", error)
+            self._log_once("CNI result cache not watched", error)
 
-    def _say(self, event: str, error: OSError) -> None:
-        """Once, for each cause."""
-        said = event, error.strerror or ""
-        if said not in self._said:
+    def _log_once(self, event: str, error: OSError) -> None:
+        """Log each cause once."""
+        cause = event, error.strerror or ""
+        if cause not in self._logged:
             log.warning(event, extra={"folder": str(self.folder), "error": error.strerror})
-        self._said.add(said)
+        self._logged.add(cause)
 
     def _read_files(self) -> Iterator[_Attachment | None]:
         try:
@@ -106,7 +104,7 @@ class CniResults:
         except FileNotFoundError:
             present = {}
         except OSError as error:
-            self._say("CNI result cache not read", error)
+            self._log_once("CNI result cache not read", error)
             yield from (known for _, known in self._files.values())
             return
         self._files = {name: read for name, read in self._files.items() if name in present}
@@ -121,7 +119,7 @@ class CniResults:
             if known and known[0] == stamp:
                 return known[1]
             text = path.read_bytes() if status.st_size <= _LARGEST_BYTES else b""
-        except OSError:  # it has gone meanwhile
+        except OSError:  # it has been removed in the meantime
             return None
         attachment = _parse(text, status.st_mtime_ns)
         self._files[name] = (stamp, attachment)
@@ -140,7 +138,7 @@ def _watch_on(folder: Path) -> INotify:
 
 
 def _parse(text: bytes, written_ns: int) -> _Attachment | None:
-    """One file's content; ``None`` for what is no result, or is still being written."""
+    """Return the content of a file; ``None`` if it is not a result, or not complete yet."""
     try:
         content = json.loads(text)
         if content.get("kind") != _KIND:
@@ -155,9 +153,6 @@ def _parse(text: bytes, written_ns: int) -> _Attachment | None:
 
 
 def _addresses(result: Mapping[str, Any]) -> frozenset[Address]:
-    """Of results from version 0.3.0 on, which every plugin of today gives.
-
-    The runtime runs the loopback plugin too: its addresses are those of every pod.
-    """
+    """Return the addresses of a result of version 0.3.0 or later, without those of the loopback plugin."""
     found = (ip_interface(entry["address"]).ip for entry in result.get("ips") or [])
-    return frozenset(each for each in found if not each.is_loopback and not each.is_link_local)
+    return frozenset(ip for ip in found if not ip.is_loopback and not ip.is_link_local)

@@ -39,9 +39,9 @@ NOT_READY_TAINT = "tokenbucket.dev/agent-not-ready"
 
 
 class ClusterSource:
-    """Stores that watches fill, and the CNI result cache; wakes the loop when one of them changes.
+    """Stores that watches fill, and the CNI result cache. Their changes wake the loop.
 
-    Raises UnsupportedError when there are no credentials.
+    Raises UnsupportedError without credentials.
     """
 
     def __init__(self, options: AgentOptions) -> None:
@@ -52,19 +52,19 @@ class ClusterSource:
         self.policies: Store[Policy | Refused] = Store(policy_reader(options.protected), self._wake)
         self.pods: Store[Pod] = Store(read_pod, self._wake)
         self._node: Store[ThisNode] = Store(read_node, self._wake)
-        self.switch: Store[EnforcementConfig] = Store(read_switch, self._wake)
+        self.config: Store[EnforcementConfig] = Store(read_config, self._wake)
         self._cni = CniResults(options.cni_results)
         self._poll = select.epoll()
         for readable in (self._wakeup, self._cni):
             self._poll.register(readable, select.EPOLLIN)
         own_pods = Selection(PODS, f"spec.nodeName={options.node}")
         own_node = Selection(NODES, f"metadata.name={options.node}")
-        switch = Selection(CONFIG_MAPS, f"metadata.name={options.switch}")
+        own_config = Selection(CONFIG_MAPS, f"metadata.name={options.config_map}")
         self.informers = Informers(
             Watch(Selection(POLICIES), self.policies),
             Watch(own_pods, self.pods),
             Watch(own_node, self._node),
-            Watch(switch, self.switch, options.namespace),
+            Watch(own_config, self.config, options.namespace),
         )
         self.last_polled_at = time.monotonic()
         """Time of the last snapshot."""
@@ -78,7 +78,7 @@ class ClusterSource:
         return f"API server, for node {self.options.node}"
 
     def fileno(self) -> int:
-        """Readable when an object or the CNI result cache has changed."""
+        """Return the file descriptor that is readable when an object or the CNI cache has changed."""
         return self._poll.fileno()
 
     def drain(self) -> None:
@@ -89,7 +89,7 @@ class ClusterSource:
                 pass
 
     def reread(self) -> None:
-        """Do nothing: the reporter lists the objects again at its own pace."""
+        """Do nothing: the informers list the objects again."""
 
     def snapshot(self) -> DesiredInput | None:
         """Return policies, pods and the enforcement mode; ``None`` until all of them have been listed."""
@@ -111,7 +111,7 @@ class ClusterSource:
         """Read the enforcement mode, and log a change of it and each new problem."""
         before = self._enforcement
         node = self.this_node
-        config = self.switch.get(self.options.namespace, self.options.switch)
+        config = self.config.get(self.options.namespace, self.options.config_map)
         now = self._enforcement = before.update(config, node.enforcement if node else None)
         if now.problem and now.problem != before.problem:
             log.error("enforcement setting rejected", extra={"error": now.problem})
@@ -125,9 +125,10 @@ class ClusterSource:
         return self._node.get("", self.options.node)
 
     def _pods(self) -> tuple[Pod, ...]:
-        """Pods, each with the addresses that the container runtime gave it last, if it says so.
+        """Return the pods, with the addresses of the CNI result cache if it has any.
 
-        These are no other pod's, whatever its status says: after a restart of the node that is out of date.
+        No other pod has these addresses, even if its status contains them: after a restart of the node,
+        statuses are outdated.
         """
         cached, pods = self._cni.read(), tuple(self.pods.values())
         given = {pod.id: cached[pod.id] for pod in pods if cached.get(pod.id) and not pod.ended}
@@ -141,7 +142,7 @@ class ClusterSource:
             resource.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # it has been woken often enough, or has ended
+        with contextlib.suppress(OSError):  # the buffer is full, or the source is closed
             self._waker.send(b"\0")
 
 
@@ -203,6 +204,6 @@ def read_node(document: Mapping[str, Any]) -> ThisNode:
     return ThisNode(str(metadata.get("name")), str(metadata.get("uid")), setting, NOT_READY_TAINT in taints)
 
 
-def read_switch(document: Mapping[str, Any]) -> EnforcementConfig:
+def read_config(document: Mapping[str, Any]) -> EnforcementConfig:
     """Return the settings in the ConfigMap of the release."""
     return parse_enforcement_config(document.get("data") or {})

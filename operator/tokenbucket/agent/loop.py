@@ -1,5 +1,5 @@
-"""The agent's loop. One thread: it waits for its source, for netlink and for signals, and makes a pass when
-the schedule says so. Limits stay in force when it ends.
+"""The agent's loop. One thread waits for its source, for netlink and for signals, and reconciles when a run
+is due. Limits stay active when the loop ends.
 """
 
 from __future__ import annotations

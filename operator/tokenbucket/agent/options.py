@@ -28,7 +28,7 @@ class AgentOptions:
     namespace: str
     """Of the release."""
     pod: str
-    switch: str
+    config_map: str
     """Name of the release's ConfigMap."""
     protected: frozenset[str] = frozenset()
     readiness_gates: bool = False

@@ -101,13 +101,13 @@ class Reporter:
     def _liveness_error(self) -> str:
         silent_s = time.monotonic() - self._source.last_polled_at
         if silent_s > _SILENCE_S:
-            return f"no pass for {silent_s:.0f} s"
+            return f"no reconcile run for {silent_s:.0f} s"
         return self._source.informers.liveness_error()
 
     def _readiness_error(self) -> str:
         if not self._stats.state:
-            return "no pass yet"
-        return "" if self.reported_at_s else "no report taken by the API server yet"
+            return "no reconcile run yet"
+        return "" if self.reported_at_s else "the API server has not accepted a report yet"
 
     async def _check_report(self, client: Client) -> None:
         """Write the report again if it was deleted."""
@@ -195,7 +195,8 @@ class Reporter:
         taints = [taint for taint in node["spec"].get("taints") or () if taint["key"] != NOT_READY_TAINT]
         # The patch replaces the whole list, so the API server must reject it if the node has changed.
         version = {"resourceVersion": node["metadata"]["resourceVersion"]}
-        await client.merge(NODES, known.name, None, {"metadata": version, "spec": {"taints": taints}})
+        patch = {"metadata": version, "spec": {"taints": taints}}
+        await client.patch(NODES.path(name=known.name), patch)
         log.info("taint removed", extra={"taint": NOT_READY_TAINT})
 
     def _changed_gates(self, client: Client, state: NodeState) -> Iterator[Awaitable[None]]:
@@ -220,7 +221,7 @@ class Reporter:
         }
         patch = {"metadata": {"uid": pod.id.uid}, "status": {"conditions": [condition]}}
         try:
-            await client.strategic_merge(PODS, pod.id.name, pod.id.namespace, patch, "status")
+            await client.patch(PODS.path(pod.id.namespace, pod.id.name, "status"), patch, merge_lists=True)
         except ApiError as error:
             if error.status != NOT_FOUND:  # the pod has been deleted in the meantime
                 raise

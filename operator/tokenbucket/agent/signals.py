@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as something to be polled."""
+"""Make SIGTERM and SIGINT pollable."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Self
 
 
 class StopSignals:
-    """Readable once a signal asks for the end. Use as a context manager, in the main thread."""
+    """Becomes readable at SIGTERM or SIGINT. Use as a context manager, in the main thread."""
 
     def __init__(self) -> None:
         self.stopping = False
-        self._ours, self._theirs = socket.socketpair()
+        self._wakeup, self._waker = socket.socketpair()
 
     def __enter__(self) -> Self:
-        self._theirs.setblocking(False)
-        self._previous = signal.set_wakeup_fd(self._theirs.fileno())
+        self._waker.setblocking(False)
+        self._previous = signal.set_wakeup_fd(self._waker.fileno())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         return self
 
     def fileno(self) -> int:
         """Return the file descriptor to poll."""
-        return self._ours.fileno()
+        return self._wakeup.fileno()
 
     def drain(self) -> None:
         """Read the bytes that made it readable."""
-        self._ours.recv(64)
+        self._wakeup.recv(64)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -36,5 +36,5 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._previous)
-        self._ours.close()
-        self._theirs.close()
+        self._wakeup.close()
+        self._waker.close()

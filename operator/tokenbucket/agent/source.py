@@ -33,12 +33,12 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """Policies and pods of a folder. Raises SpecError when there is no such folder."""
+    """Policies and pods of a folder. Raises SpecError if the folder does not exist."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             raise SpecError(str(path), (Problem("", None, "is not a folder; --manifests names one"),))
-        # Watched before it is read, so that nothing falls between.
+        # Watch the folder before reading it, so that no change is missed.
         self._watch = FolderWatch(path)
         self._folder = Folder(path)
         self._manifests = Manifests()
@@ -48,7 +48,7 @@ class FolderSource:
         return str(self._folder.path)
 
     def fileno(self) -> int:
-        """Readable when a file has changed."""
+        """Return the file descriptor that is readable when a file has changed."""
         return self._watch.fileno()
 
     def drain(self) -> None:
@@ -57,7 +57,7 @@ class FolderSource:
         self.reread()
 
     def reread(self) -> None:
-        """Read the folder; if that fails, keep what it declared before."""
+        """Read the folder. If that fails, keep the previous state."""
         try:
             self._watch.renew()
             manifests = self._folder.read()

@@ -69,22 +69,9 @@ class Client:
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
         await self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, document, _APPLY)
 
-    async def merge(
-        self, resource: Resource, name: str, namespace: str | None, patch: Mapping[str, Any]
-    ) -> None:
-        """Send a JSON merge patch."""
-        await self._request("PATCH", resource.path(namespace, name), {}, patch, _MERGE)
-
-    async def strategic_merge(
-        self,
-        resource: Resource,
-        name: str,
-        namespace: str | None,
-        patch: Mapping[str, Any],
-        subresource: str = "",
-    ) -> None:
-        """Send a strategic merge patch, for built-in kinds. Lists are merged by their keys."""
-        await self._request("PATCH", resource.path(namespace, name, subresource), {}, patch, _STRATEGIC)
+    async def patch(self, path: str, patch: Mapping[str, Any], *, merge_lists: bool = False) -> None:
+        """Patch an object or its subresource. ``merge_lists`` merges lists by key, for built-in kinds."""
+        await self._request("PATCH", path, {}, patch, _STRATEGIC if merge_lists else _MERGE)
 
     async def create(self, resource: Resource, namespace: str | None, document: Mapping[str, Any]) -> None:
         """Create an object."""

@@ -143,7 +143,7 @@ def _run_in_cluster(options: argparse.Namespace) -> None:
         node=options.node,
         namespace=os.environ.get("POD_NAMESPACE", "default"),
         pod=os.environ.get("POD_NAME", ""),
-        switch=options.enforcement_configmap,
+        config_map=options.enforcement_configmap,
         protected=frozenset(options.protected_namespace),
         readiness_gates=options.readiness_gates,
         remove_taint=options.remove_taint,

@@ -25,7 +25,7 @@ class Cleaned:
     unreachable: tuple[str, ...]
 
 
-async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[[str], None]) -> Cleaned:
+async def clean_up(namespace: str, config_map: str, timeout_s: float, say: Callable[[str], None]) -> Cleaned:
     """Turn enforcement off, wait until the nodes are clean, and delete their reports.
 
     Do not wait for nodes that are not ready. Raises ApiError, and UnsupportedError without credentials.
@@ -34,18 +34,18 @@ async def clean_up(namespace: str, switch: str, timeout_s: float, say: Callable[
         document = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": switch, "namespace": namespace},
+            "metadata": {"name": config_map, "namespace": namespace},
             "data": {"enforcement": Mode.OFF.value, "cleanup": "true"},
         }
         await client.apply(CONFIG_MAPS, document, _MANAGER)  # also creates a deleted ConfigMap
-        say(f"ConfigMap {namespace}/{switch}: enforcement is Off, cleanup is requested")
+        say(f"ConfigMap {namespace}/{config_map}: enforcement is Off, cleanup is requested")
         deadline = time.monotonic() + timeout_s
         said = -1
         while True:
             reports = await client.list(Selection(REPORTS))
-            clean = {_name(each) for each in reports if parse_report(each).clean}
-            ready = {_name(each) for each in await client.list(Selection(NODES)) if is_ready(each)}
-            waiting = {_name(each) for each in reports} - clean
+            clean = {_name(report) for report in reports if parse_report(report).clean}
+            ready = {_name(node) for node in await client.list(Selection(NODES)) if is_ready(node)}
+            waiting = {_name(report) for report in reports} - clean
             if not waiting & ready or time.monotonic() > deadline:
                 break
             if len(clean) != said:

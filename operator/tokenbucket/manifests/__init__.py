@@ -1,1 +1,1 @@
-"""A folder of manifests, in place of an API server."""
+"""Read manifests from a folder instead of an API server."""

@@ -1,7 +1,7 @@
-"""YAML text to plain values, from files that anybody may have written.
+"""Parse YAML from untrusted files.
 
-Bounded before anything is built: size, depth, no aliases (a few hundred bytes of them can stand for
-gigabytes). Keys that come twice are errors. Timestamps stay text, as in the API.
+Size and depth are limited, and aliases are rejected before values are built, because a few hundred bytes of
+aliases can expand to gigabytes. Duplicate keys are errors. Timestamps stay text, as in the API.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ MAX_DEPTH = 32
 
 
 class DocumentError(ValueError):
-    """The text is not a list of documents that we read."""
+    """The text contains no readable documents."""
 
 
 class _Loader(yaml.CSafeLoader):
-    """The safe loader, without timestamps, and with a look at the keys of each mapping."""
+    """The safe loader without timestamps, which rejects duplicate keys."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
         first: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:timestamp"]

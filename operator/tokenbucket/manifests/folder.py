@@ -1,7 +1,7 @@
-"""The policies and pods that a folder of manifests declares.
+"""Read the policies and pods of a folder of manifests.
 
-A document that is wrong is reported and the others apply. One that was right and is now wrong keeps what it
-last said for as long as this process runs: a slip of the editor does not lift a limit.
+An invalid document is reported, and the other documents apply. If a valid document becomes invalid, its last
+valid version applies until the process ends, so that a typing error does not remove a limit.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _CHANGES = (flags.CREATE | flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """What is declared, and what is wrong with it, one message for each document that is."""
+    """The valid documents, and one error for each invalid document."""
 
     policies: tuple[Policy, ...] = ()
     pods: tuple[Pod, ...] = ()
     errors: tuple[str, ...] = ()
-    wrong: frozenset[str] | None = frozenset()
-    """What the wrong documents call themselves, as NAMESPACE/NAME; ``None`` where that cannot be told."""
+    invalid: frozenset[str] | None = frozenset()
+    """The invalid documents as NAMESPACE/NAME; ``None`` if the name of one is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class _Read:
 
 
 def parse_text(text: bytes, source: str) -> Manifests:
-    """Read one file's text. Never raises: what is wrong is in ``errors``, each naming ``source``."""
+    """Parse the text of a file. Never raises. Each error starts with ``source``."""
     try:
         found = documents(text)
     except DocumentError as error:
-        return Manifests(errors=(f"{source}: {error}",), wrong=None)
+        return Manifests(errors=(f"{source}: {error}",), invalid=None)
     policies, pods, errors = [], [], []
     named, is_named = set[str](), True
     for document in _flattened(found):
@@ -67,12 +67,12 @@ def parse_text(text: bytes, source: str) -> Manifests:
             errors.append(f"{source}: {error}")
             named.add(_name(document))
             is_named &= not any(problem.field.startswith("metadata") for problem in error.problems)
-    wrong = frozenset(named) if is_named else None
-    return Manifests(tuple(policies), tuple(pods), tuple(errors), wrong)
+    invalid = frozenset(named) if is_named else None
+    return Manifests(tuple(policies), tuple(pods), tuple(errors), invalid)
 
 
 def _flattened(found: list[object]) -> Iterator[object]:
-    """Documents, and the items of lists, as ``kubectl get -o yaml`` writes them."""
+    """Yield the documents, and the items of lists, as ``kubectl get -o yaml`` writes them."""
     for document in found:
         if isinstance(document, dict) and _kind(document) in ("List", "PodList", "TokenBucketPolicyList"):
             items = document.get("items")
@@ -90,14 +90,14 @@ def _name(document: object) -> str:
 
 
 class Folder:
-    """A folder of manifests, read again only where a file has changed."""
+    """A folder of manifests. Only changed files are read again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: dict[Path, _Read] = {}
 
     def read(self) -> Manifests:
-        """Everything the folder declares now. Raises OSError when the folder itself cannot be read."""
+        """Return all documents of the folder. Raises OSError if the folder cannot be read."""
         present = sorted(path for path in self.path.iterdir() if _is_manifest(path))
         self._files = {path: read for path, read in self._files.items() if path in present}
         for path in present:
@@ -117,12 +117,12 @@ class Folder:
             self._files.pop(path, None)
             return
         except OSError as error:
-            manifests = Manifests(errors=(f"{path}: {error.strerror}",), wrong=None)
+            manifests = Manifests(errors=(f"{path}: {error.strerror}",), invalid=None)
         self._files[path] = _Read(stamp, _with_last_good(manifests, before))
 
 
 def _content(path: Path) -> bytes:
-    """At most one byte more than is read of a file. Does not wait for somebody to write into a pipe."""
+    """Return the content, cut one byte above the maximum. Does not block on a named pipe."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file")
@@ -133,15 +133,15 @@ def _with_last_good(now: Manifests, before: _Read | None) -> Manifests:
     """Return the documents of a file, and for each invalid document its last valid version."""
     if before is None or not now.errors:
         return now
-    policies = {str(each): each for each in before.manifests.policies if _is_wrong(now, str(each))}
-    pods = {str(each.id): each for each in before.manifests.pods if _is_wrong(now, str(each.id))}
-    policies |= {str(each): each for each in now.policies}
-    pods |= {str(each.id): each for each in now.pods}
+    policies = {str(policy): policy for policy in before.manifests.policies if _is_invalid(now, str(policy))}
+    pods = {str(pod.id): pod for pod in before.manifests.pods if _is_invalid(now, str(pod.id))}
+    policies |= {str(policy): policy for policy in now.policies}
+    pods |= {str(pod.id): pod for pod in now.pods}
     return replace(now, policies=tuple(policies.values()), pods=tuple(pods.values()))
 
 
-def _is_wrong(manifests: Manifests, name: str) -> bool:
-    return manifests.wrong is None or name in manifests.wrong
+def _is_invalid(manifests: Manifests, name: str) -> bool:
+    return manifests.invalid is None or name in manifests.invalid
 
 
 def _is_manifest(path: Path) -> bool:
@@ -149,7 +149,7 @@ def _is_manifest(path: Path) -> bool:
 
 
 def _merged(files: dict[Path, _Read]) -> Manifests:
-    """All files together. Of two objects of the same name the first counts and the second is an error."""
+    """Return the documents of all files. If two objects have the same name, the second one is an error."""
     policies: dict[str, Policy] = {}
     pods: dict[str, Pod] = {}
     errors: list[str] = []
@@ -175,11 +175,11 @@ class FolderWatch:
         self.renew()
 
     def fileno(self) -> int:
-        """File descriptor that is readable when something has changed."""
+        """Return the file descriptor that is readable when something has changed."""
         return int(self._inotify.fileno())
 
     def renew(self) -> None:
-        """Watch the folder that has this name now, which may be a new one. Raises OSError."""
+        """Watch the folder that has this name now, which may have been replaced. Raises OSError."""
         self._inotify.add_watch(str(self._path), _CHANGES)
 
     def drain(self) -> None:

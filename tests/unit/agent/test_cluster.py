@@ -28,7 +28,11 @@ SWITCH = {"name": "switch", "namespace": "tokenbucket"}
 def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
     """All has been listed, and the switch says Enforce."""
     options = AgentOptions(
-        node="node", namespace="tokenbucket", pod="agent", switch="switch", cni_results=tmp_path / "results"
+        node="node",
+        namespace="tokenbucket",
+        pod="agent",
+        config_map="switch",
+        cni_results=tmp_path / "results",
     )
     with closing(ClusterSource(options)) as source:
         for watch in source.informers.watches:
@@ -39,7 +43,7 @@ def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
 
 
 def switch(source: ClusterSource, word: str, **data: str) -> None:
-    source.switch.put({"metadata": SWITCH, "data": {"enforcement": word, **data}})
+    source.config.put({"metadata": SWITCH, "data": {"enforcement": word, **data}})
 
 
 def label(source: ClusterSource, **labels: str) -> None:
@@ -75,7 +79,7 @@ def test_a_switch_that_is_deleted_leaves_it_as_it_was_and_is_reported(source: Cl
     """Nothing comes or goes with it unseen."""
     switch(source, "Off")
     assert enforcement(source) is Mode.OFF
-    source.switch.remove({"metadata": SWITCH})
+    source.config.remove({"metadata": SWITCH})
     assert enforcement(source) is Mode.OFF
     assert "ConfigMap: is missing" in snapshot(source).problem
 
@@ -84,7 +88,7 @@ def test_a_switch_that_goes_with_the_release_is_no_problem(source: ClusterSource
     """Agents may still run then."""
     switch(source, "Off", cleanup="true")
     assert enforcement(source) is Mode.OFF
-    source.switch.remove({"metadata": SWITCH})
+    source.config.remove({"metadata": SWITCH})
     inputs = snapshot(source)
     assert inputs.cleanup
     assert inputs.problem == ""

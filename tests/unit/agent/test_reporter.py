@@ -44,7 +44,7 @@ def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
         node="node",
         namespace="tokenbucket",
         pod="agent",
-        switch="switch",
+        config_map="switch",
         readiness_gates=True,
         report_spread_s=0.01,
         probe_port=free_port(),

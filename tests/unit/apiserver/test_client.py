@@ -89,8 +89,11 @@ def test_each_kind_of_patch_says_which_it_is(api: FakeApi) -> None:
     api.put(NODES, "here")
     api.kinds.add(NODES)
     patch = {"spec": {"taints": []}}
-    merged = sent(api, lambda client: client.merge(NODES, "here", None, patch))
-    strategic = sent(api, lambda client: client.strategic_merge(NODES, "here", None, patch, "status"))
+    merged = sent(api, lambda client: client.patch(NODES.path(name="here"), patch))
+    strategic = sent(
+        api,
+        lambda client: client.patch(NODES.path(name="here", subresource="status"), patch, merge_lists=True),
+    )
     assert merged.headers["Content-Type"] == "application/merge-patch+json"
     assert strategic.headers["Content-Type"] == "application/strategic-merge-patch+json"
     assert (merged.path, strategic.path) == ("/api/v1/nodes/here", "/api/v1/nodes/here/status")
@@ -121,7 +124,7 @@ def test_an_error_names_request_object_and_the_servers_words(api: FakeApi) -> No
     """And carries the status."""
     api.fail(lambda _: True, 422, "spec.rate: must be positive")
     with pytest.raises(ApiError) as caught:
-        ask(lambda client: client.merge(POLICIES, "web", "shop", {}))
+        ask(lambda client: client.patch(POLICIES.path("shop", "web"), {}))
     assert str(caught.value) == f"PATCH {POLICY}: 422: spec.rate: must be positive"
     assert caught.value.status == 422
 
@@ -157,7 +160,7 @@ def test_a_token_that_is_refused_is_read_again_and_the_request_made_again(api: F
     api.put(POLICIES, "web", "shop")
 
     def patch(client: Client) -> Awaitable[None]:
-        return client.merge(POLICIES, "web", "shop", {"spec": {"mode": "Off"}})
+        return client.patch(POLICIES.path("shop", "web"), {"spec": {"mode": "Off"}})
 
     def patch_with_a_new_file(client: Client) -> Awaitable[None]:
         token.write_text("new\n")

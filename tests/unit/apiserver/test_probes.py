@@ -51,8 +51,8 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"sick": "no pass for 201 s"}, [(503, "no pass for 201 s\n"), (200, "ok\n")]),
-        ({"unready": "no full pass yet"}, [(200, "ok\n"), (503, "no full pass yet\n")]),
+        ({"sick": "no reconcile run for 201 s"}, [(503, "no reconcile run for 201 s\n"), (200, "ok\n")]),
+        ({"unready": "no reconcile run yet"}, [(200, "ok\n"), (503, "no reconcile run yet\n")]),
     ],
 )
 def test_what_is_wrong_is_said_with_503(wrong: dict[str, str], expected: list[tuple[int, str]]) -> None:
