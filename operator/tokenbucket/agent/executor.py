@@ -1,4 +1,4 @@
-"""Execution of a plan: queues, slots and filters are written, and other programs' interference is limited."""
+"""Execute a plan: write queues, slots and filters, and limit repairs after interference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the agent, apart from the modules that use them: their libraries are large."""
+"""Define the options of the agent, without an import of the large libraries that use them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenbucket.core.planning.attachment import AttachMode
 
 @dataclass(frozen=True, slots=True)
 class MetricsOptions:
-    """Where metrics are answered, and whether each pod has its own."""
+    """Address of the metrics, and whether they include metrics per pod."""
 
     host: str
     port: int
@@ -22,11 +22,11 @@ class MetricsOptions:
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """Who the agent is and what it may do."""
+    """Identity and settings of the agent in a cluster."""
 
     node: str
     namespace: str
-    """Of the release."""
+    """Namespace of the release."""
     pod: str
     config_map: str
     """Name of the release's ConfigMap."""

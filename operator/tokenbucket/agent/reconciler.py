@@ -1,8 +1,8 @@
 """The reconcile loop: observe, compute the desired state, plan, prepare, and apply.
 
-A run keeps no state that it cannot read back from the kernel. Between runs the agent remembers only what it
-needs to tell a repair from a first attachment, a new declaration from an address that a pod gave away, and a
-new deviation from one that it has logged.
+A run keeps no state that is not in the kernel. Between runs the agent remembers only the facts that it
+needs to distinguish a repair from a first attachment, a new declaration from an address that a pod gave
+away, and a new deviation from a logged deviation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ROUNDS = 3
 
 @dataclass(slots=True)
 class Reconciler:
-    """Makes the kernel's state the declared one. Belongs to the thread of the view."""
+    """Changes the state of the kernel to the declared state. Belongs to the thread of the view."""
 
     observer: Observer
     executor: Executor

@@ -37,7 +37,7 @@ class FolderSource:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise SpecError(str(path), (Problem("", None, "is not a folder; --manifests names one"),))
+            raise SpecError(str(path), (Problem("", None, "is not a folder; set --manifests to a folder"),))
         # Watch the folder before reading it, so that no change is missed.
         self._watch = FolderWatch(path)
         self._folder = Folder(path)

@@ -122,7 +122,7 @@ class Watch:
         settings.scanning.disabled = True
         settings.peering.standalone = True
         settings.posting.enabled = False
-        # kopf takes a finalizer of this name off objects that it finds it on: nobody else's must match.
+        # kopf removes a finalizer with this name from objects. The name must not match foreign finalizers.
         settings.persistence.finalizer = f"{GROUP}/never-set"
         settings.watching.server_timeout = 300 + random.randrange(120)  # noqa: S311 - no secret
         settings.watching.connect_timeout = 10

@@ -64,7 +64,7 @@ class PreviousLayouts:
     def charge(self, slot: Slot, meters: Callable[[], layout.Meters], now_ns: int) -> layout.Meters | None:
         """Return the state of a slot's bucket, charged with the packets of another layout version.
 
-        These are the packets that the limit's bucket there let pass since its state was last read. Returns
+        These are the packets that the bucket of that limit admitted since the last read. Return
         ``None`` if no other version has the limit.
 
         ``meters`` reads the state of the slot. It is called as late as possible, because packets that pass

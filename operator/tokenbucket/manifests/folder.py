@@ -61,7 +61,7 @@ def parse_text(text: bytes, source: str) -> Manifests:
             elif kind == "Pod":
                 pods.append(parse_pod(document))
             else:
-                errors.append(f"{source}: kind {kind!r} is not read here; TokenBucketPolicy and Pod are")
+                errors.append(f"{source}: kind {kind!r} is not supported; use TokenBucketPolicy or Pod")
                 named.add(_name(document))
         except SpecError as error:
             errors.append(f"{source}: {error}")
@@ -158,10 +158,10 @@ def _merged(files: dict[Path, _Read]) -> Manifests:
         errors += manifests.errors
         for policy in manifests.policies:
             if policies.setdefault(str(policy), policy) is not policy:
-                errors.append(f"{path}: TokenBucketPolicy {policy} is there already; this one is not used")
+                errors.append(f"{path}: TokenBucketPolicy {policy} is a duplicate; rename or remove it")
         for pod in manifests.pods:
             if pods.setdefault(str(pod.id), pod) is not pod:
-                errors.append(f"{path}: Pod {pod.id} is there already; this one is not used")
+                errors.append(f"{path}: Pod {pod.id} is a duplicate; rename or remove it")
     return Manifests(tuple(policies.values()), tuple(pods.values()), tuple(errors))
 
 

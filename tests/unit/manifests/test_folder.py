@@ -53,9 +53,9 @@ def test_files_of_several_documents_and_lists_are_read(folder: Folder) -> None:
         ("x" * (MAX_BYTES + 1), "is larger than"),
         ("kind: Pod\nkind: Pod", "line 2: key 'kind' is duplicate"),
         ("a: !!python/object:os.system x", "is not YAML"),
-        ("kind: Secret", "kind 'Secret' is not read here"),
-        ("- 1\n- 2", "kind None is not read here"),
-        ("42", "kind None is not read here"),
+        ("kind: Secret", "kind 'Secret' is not supported"),
+        ("- 1\n- 2", "kind None is not supported"),
+        ("42", "kind None is not supported"),
         ("? [a]\n: b", "cannot be read"),
         ("a: 0x_", "cannot be read"),
         ("\x01", "is not YAML"),
@@ -90,7 +90,7 @@ def test_of_two_objects_of_one_name_the_first_counts(folder: Folder) -> None:
     write(folder, "b.yaml", POLICY.replace("100M", "1M"))
     found = folder.read()
     assert [policy.limits["ingress"].rate.bits_per_s for policy in found.policies] == [100_000_000]
-    assert "b.yaml: TokenBucketPolicy shop/web is there already" in found.errors[0]
+    assert "b.yaml: TokenBucketPolicy shop/web is a duplicate" in found.errors[0]
 
 
 def test_a_file_that_turns_wrong_keeps_what_it_said(folder: Folder) -> None:

@@ -25,7 +25,7 @@ class Stats(Counters):
 
     @property
     def admitted_packets(self) -> int:
-        """Packets that the program let through, at once or later.
+        """Packets that the program admitted, at once or later.
 
         A sum of counters never decreases. A difference of two counters may, because the program increases
         one counter after the other.
