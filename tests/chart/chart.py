@@ -32,6 +32,7 @@ EVERYTHING: Values = {
     "rbac": {"aggregateToEdit": True},
     "admission": {"warnings": True},
     "flowControl": {"enabled": True},
+    "metricsTLS": {"secret": "metrics-certificate"},
     "podMonitor": {"enabled": True},
     "prometheusRule": {"enabled": True},
     "dashboard": {"enabled": True},

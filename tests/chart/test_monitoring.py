@@ -16,6 +16,7 @@ import yaml
 from tests.chart.chart import ROOT, Chart, ChartError, Document, Manifests
 from tests.chart.promtool import promtool
 from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS
+from tokenbucket.cli import parser
 from tokenbucket.controller.metrics import OF_THE_CONTROLLER
 from tokenbucket.core.planning.reasons import Effect, Reason
 
@@ -170,6 +171,26 @@ def test_who_is_asked_listens_there(full: Manifests) -> None:
     assert asked == dict.fromkeys(
         ["tokenbucket-agent", "tokenbucket-agent-canary", "tokenbucket-controller"], True
     )
+
+
+def test_metrics_are_served_and_asked_for_over_tls(chart: Chart) -> None:
+    """With the files of the Secret, which may come later: limits do not wait for it."""
+    trust = {"ca": {"secret": {"name": "metrics", "key": "ca.crt"}}}
+    values = {"metricsTLS": {"secret": "metrics"}, "podMonitor": {"enabled": True, "tlsConfig": trust}}
+    rendered = chart.render(AGENT | CONTROLLER | values)
+    [monitor] = rendered.of("PodMonitor")
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["scheme"], endpoint["tlsConfig"]) == ("https", trust)
+    for name in ("tokenbucket-agent", "tokenbucket-controller"):
+        pod = rendered.pods()[name]
+        [container] = pod["containers"]
+        files = parser().parse_args(container["args"]).metrics_tls
+        [folder] = [
+            mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "metrics-tls"
+        ]
+        [volume] = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "metrics-tls"]
+        assert files == [Path(folder) / "tls.crt", Path(folder) / "tls.key"]
+        assert volume == {"secretName": "metrics", "optional": True}
 
 
 @pytest.mark.parametrize(("role", "groups"), [(AGENT, {"agent", "api"}), (CONTROLLER, {"controller", "api"})])

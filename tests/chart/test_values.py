@@ -40,7 +40,7 @@ def test_the_schema_closes_every_object() -> None:
     open_to_all = {path for path, each in objects(SCHEMA) if each.get("additionalProperties") is not False}
     texts = {path for path, each in objects(SCHEMA) if each.get("additionalProperties") == {"type": "string"}}
     affinity = {f".controller.affinity.{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
-    assert open_to_all - texts == {".global", *affinity}
+    assert open_to_all - texts == {".global", ".podMonitor.tlsConfig", *affinity}
 
 
 def test_the_schema_knows_exactly_the_values_that_there_are() -> None:

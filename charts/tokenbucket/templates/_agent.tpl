@@ -137,7 +137,13 @@ spec:
               mountPath: /run/tokenbucket
             - name: tmp
               mountPath: /tmp
+            {{- with and $agent.metrics.enabled (include "tokenbucket.metrics.tlsMount" $root) }}
+            {{- . | nindent 12 }}
+            {{- end }}
       volumes:
+        {{- with and $agent.metrics.enabled (include "tokenbucket.metrics.tlsVolume" $root) }}
+        {{- . | nindent 8 }}
+        {{- end }}
         - name: bpffs
           hostPath:
             path: /sys/fs/bpf
@@ -186,6 +192,9 @@ setns(2) to the network namespace of a pod. */}}
 {{- with .Values.agent.metrics }}
 {{- if .enabled }}
 - --metrics-address={{ .host | default "$(NODE_IP)" }}:{{ int .port }}
+{{- with include "tokenbucket.metrics.tls" $ }}
+{{ . }}
+{{- end }}
 {{- if not .perPod }}
 - --no-pod-metrics
 {{- end }}

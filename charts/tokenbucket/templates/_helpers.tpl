@@ -103,3 +103,30 @@ seccompProfile:
 {{- fail (printf "%s.enabled: no metrics are enabled; set agent.metrics.enabled or controller.metrics.enabled" (index . 1)) -}}
 {{- end -}}
 {{- end }}
+
+{{/* Renders the options, the mount and the volume for TLS of the metrics. The Secret is optional: without it, an agent
+serves no metrics, and still limits pods. */}}
+{{- define "tokenbucket.metrics.tls" -}}
+{{- if .Values.metricsTLS.secret -}}
+- --metrics-tls
+- /run/metrics-tls/tls.crt
+- /run/metrics-tls/tls.key
+{{- end }}
+{{- end }}
+
+{{- define "tokenbucket.metrics.tlsMount" -}}
+{{- if .Values.metricsTLS.secret -}}
+- name: metrics-tls
+  mountPath: /run/metrics-tls
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "tokenbucket.metrics.tlsVolume" -}}
+{{- with .Values.metricsTLS.secret -}}
+- name: metrics-tls
+  secret:
+    secretName: {{ . }}
+    optional: true
+{{- end }}
+{{- end }}
