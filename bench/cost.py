@@ -18,9 +18,10 @@ import lab
 
 from tests.bpf.program_run import run_program
 from tokenbucket import layout
-from tokenbucket.bpf import loader, syscall
+from tokenbucket.bpf import loader, stubs, syscall
 from tokenbucket.bpf.pins import Sizes, mount_bpffs, source_folder
 from tokenbucket.core.limits import gcra
+from tokenbucket.core.planning.hook import Hook
 
 PROGRAMS = ("empty", "clock_read", "data_path", "data_path_by_hash", "data_path_ingress")
 SLOTS = 2048
@@ -93,9 +94,18 @@ class Bench:
         syscall.update(config, SLOT_WITH_PEERS, bytes(with_peers))
         os.close(config)
 
+    def _stub(self) -> int:
+        """Return a descriptor of a stub that continues with the ingress hook's program."""
+        array = syscall.create_program_array(len(Hook), "bench")
+        entry = stubs.ENTRIES[Hook.INGRESS]
+        syscall.update(array, entry, struct.pack("=I", self.fds["data_path_ingress"]))
+        self._array = array  # an array without a descriptor or pin loses its programs
+        return syscall.load_program(stubs.stub_code(SLOT, Hook.INGRESS, array), "bench")
+
     def programs(self) -> dict[str, Cost]:
         """Measure all programs on one slot, in turn, then a slot with peers, and a GSO packet."""
         runs = {name: (fd, skb(SLOT), PACKET) for name, fd in self.fds.items()}
+        runs["data_path_ingress, by a tcx stub"] = (self._stub(), skb(SLOT), PACKET)
         runs["data_path, per peer"] = (self.fds["data_path"], skb(SLOT_WITH_PEERS), PACKET)
         gso = skb(SLOT, GSO_SEGMENTS, GSO_BYTES)
         runs["data_path_ingress, GSO packet"] = (self.fds["data_path_ingress"], gso, GSO_PACKET)

@@ -93,7 +93,7 @@ def policy_document(
 class Agent:
     """An agent process. Its log is JSON, with times of the wall clock in whole milliseconds."""
 
-    def __init__(self, node: Node, log: Path) -> None:
+    def __init__(self, node: Node, log: Path, options: Sequence[str]) -> None:
         self._log = log
         with log.open("wb") as output, inside(node.name):
             self.started_at_s = time.time()
@@ -105,7 +105,9 @@ class Agent:
                 "--pins",
                 str(node.pins.root),
             ]
-            self.process = subprocess.Popen([*command, "--log-format", "json"], stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                [*command, *options, "--log-format", "json"], stdout=output, stderr=output
+            )
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         """What it has logged so far: all, or one kind of event."""
@@ -164,6 +166,8 @@ class Node:
     pins: Pins
     folder: Path
     agents: list[Agent] = field(default_factory=list)
+    options: tuple[str, ...] = ()
+    """Of the agents that are started from now on."""
     _namespaces: list[str] = field(default_factory=list)
 
     @property
@@ -203,7 +207,8 @@ class Node:
 
     def start_agent(self) -> Agent:
         """Starts an agent and does not wait for it."""
-        self.agents.append(Agent(self, self.folder / f"agent-{len(self.agents)}.log"))
+        log = self.folder / f"agent-{len(self.agents)}.log"
+        self.agents.append(Agent(self, log, self.options))
         return self.agents[-1]
 
     def filters(self) -> dict[int, tuple[int, int]]:

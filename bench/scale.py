@@ -16,6 +16,8 @@ from tokenbucket.bpf import syscall
 from tokenbucket.bpf.slots import Meters, Slots, monotonic_ns
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import SlotConfig
+from tokenbucket.core.planning.attachment import AttachMode
+from tokenbucket.node.devices import detach_all
 
 PODS = 500
 STARTS = 5
@@ -62,7 +64,8 @@ def build(node: lab.Node) -> None:
 
 def remove_limits(node: lab.Node) -> None:
     """Leaves nothing of ours in the kernel."""
-    lab.tc((f"qdisc del dev v{number} clsact" for number in range(PODS)), node.name)
+    with lab.inside(node.name):
+        detach_all(node.pins)
     node.remove_pins()
 
 
@@ -198,16 +201,18 @@ def memory(agent: lab.Agent) -> list[lab.Figure]:
     ]
 
 
-def report() -> bool:
+def report(attach: AttachMode = AttachMode.AUTO) -> bool:
     """Prints the table. Returns whether every target is met."""
     with lab.node("scale") as node:
+        node.options = ("--attach", attach)
         build(node)
         figures = cold_starts(node)
         figures += changes(node) + memory(node.agents[-1])
         lab.warn_if_repaired(node.agents[-1], PODS)
         figures += restarts(node)
-        return lab.print_table(f"One node, {PODS} pods, one policy", figures)
+        return lab.print_table(f"One node, {PODS} pods, one policy, --attach {attach}", figures)
 
 
 if __name__ == "__main__":
-    report()
+    for mode in (AttachMode.CLSACT, AttachMode.TCX):
+        report(mode)

@@ -12,6 +12,7 @@ from tests.clang import clang
 from tests.netns.agent import PINS, Agent, acquaint, document, drop, policy, send, status, tokenbucket, wait
 from tests.netns.lab import Lab, Pod, tc
 from tests.netns.recorder import Recorder
+from tests.netns.stream import stream
 from tests.netns.test_shadowed import newer_filter, tcx
 
 BURST = 10
@@ -162,3 +163,23 @@ def test_redirected_packets_are_limited_inside_the_pod(
     wait(lambda: holds(lab, direction), agent.log)
     assert all(place.startswith("pod ") for place in attached("ingress"))
     assert complaints(agent) == []
+
+
+@pytest.mark.needs("tcx")
+def test_the_first_limit_by_a_link_loses_no_packet(lab: Lab, agent: Agent) -> None:
+    """Tcx needs no qdisc, and the kernel stops an interface while it adds one."""
+    web, client = lab.pod("web", ["10.1.1.2/24"]), lab.pod("client", ["10.1.2.2/24"])
+    acquaint(web, client)
+    agent.write("pods.yaml", document(web))
+    agent.start("--attach", "tcx")
+    with stream(client, web, size=64, pause_s=0) as sent:
+        for _ in range(20):
+            limits = {direction: drop(10**9, 10**6) for direction in ("ingress", "egress")}
+            before = len(agent.events("attached"))
+            agent.write("policies.yaml", policy("web", app="web", **limits))
+            wait(lambda before=before: len(agent.events("attached")) == before + 2, agent.log)
+            agent.write("policies.yaml", "")
+            wait(lambda before=before: len(agent.events("detached")) == before + 2, agent.log)
+            if "clsact" in tc("qdisc", "show", "dev", web.veth):  # the next limit is a first one again
+                tc("qdisc", "del", "dev", web.veth, "clsact")
+    assert len(sent.arrived) == sent.sent > 0
