@@ -224,7 +224,7 @@ class Reason(enum.StrEnum):
             Effect.FAILED,
             cause=(
                 "A program of another component runs before tokenbucket's filter and can end the processing "
-                "of packets. Packet counters do not show that packets pass that program."
+                "of packets. Packet counters do not prove that packets still reach the filter."
             ),
             fix="Detach the program that the message names, or attach it after tokenbucket's filter.",
             degrades_policy=True,
