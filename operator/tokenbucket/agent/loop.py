@@ -6,38 +6,25 @@ from __future__ import annotations
 
 import logging
 import selectors
+import signal
+import socket
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from types import FrameType
+from typing import Self
 
-from tokenbucket.agent.executor import Executor
-from tokenbucket.agent.observer import Observer
-from tokenbucket.agent.options import DataPathOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
-from tokenbucket.agent.signals import StopSignals
 from tokenbucket.agent.source import Source
-from tokenbucket.agent.verification import Verifier
-from tokenbucket.bpf.load import load_or_keep
-from tokenbucket.bpf.locks import Locks
-from tokenbucket.bpf.node_addresses import NodeAddresses
 from tokenbucket.bpf.pins import Pins
-from tokenbucket.bpf.programs import Programs
-from tokenbucket.bpf.slots import Slots
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.limits.slot import DeviceId
-from tokenbucket.core.planning.attachment import DataPlane
-from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.status.node_status import DesiredInput, Outcome
+from tokenbucket.core.status.node_status import Outcome
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
-from tokenbucket.netlink.queues import has_fq
-from tokenbucket.node.devices import detach_all
 from tokenbucket.node.view import View
 from tokenbucket.pacing import NextPass, Schedule
 
@@ -45,8 +32,38 @@ log = logging.getLogger(__name__)
 
 _VERIFY_S = 4.0
 """Between two checks that limits run."""
-_ASK_S = 60.0
-"""So often, at least, the source is asked: it tells by that that the agent lives."""
+
+
+class StopSignals:
+    """Becomes readable at SIGTERM or SIGINT. Use as a context manager, in the main thread."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._wakeup, self._waker = socket.socketpair()
+
+    def __enter__(self) -> Self:
+        self._waker.setblocking(False)
+        self._previous = signal.set_wakeup_fd(self._waker.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        return self
+
+    def fileno(self) -> int:
+        """Return the file descriptor to poll."""
+        return self._wakeup.fileno()
+
+    def drain(self) -> None:
+        """Read the bytes that made it readable."""
+        self._wakeup.recv(64)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.stopping = True
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._previous)
+        self._wakeup.close()
+        self._waker.close()
 
 
 @dataclass(slots=True)
@@ -187,77 +204,3 @@ def _next_pass(outcome: Outcome) -> NextPass:
     if not outcome.complete:
         return NextPass.RETRY
     return NextPass.SOON if outcome.waits else NextPass.REGULAR
-
-
-def run(open_source: Callable[[], Source], options: DataPathOptions, stats: ReconcileStats) -> None:
-    """Run the agent until a signal stops it. ``stats`` receives the results of its runs.
-
-    Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
-    KernelError.
-    """
-    with StopSignals() as signals, closing(open_source()) as source:
-        while not signals.stopping:
-            if inputs := _to_clean(source):
-                detached = detach_all(options.pins)
-                log.info("all filters and queues removed", extra={"filters": detached})
-                stats.record_clean(inputs)
-                _stay_away(source, signals, stats)
-            else:
-                with Locks.of(options.pins).only_agent():
-                    _enforce(source, signals, options, stats)
-    log.info("stopped; limits stay active")
-
-
-def _to_clean(source: Source) -> DesiredInput | None:
-    """Return the input if it asks for a clean node."""
-    inputs = source.snapshot()
-    return inputs if inputs and inputs.cleanup else None
-
-
-def _stay_away(source: Source, signals: StopSignals, stats: ReconcileStats) -> None:
-    """Wait until the node need not be clean any more."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(source, selectors.EVENT_READ, source.drain)
-        selector.register(signals, selectors.EVENT_READ, signals.drain)
-        while not signals.stopping and (inputs := _to_clean(source)):
-            stats.record_clean(inputs)
-            for key, _ in selector.select(_ASK_S):
-                key.data()
-
-
-def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, stats: ReconcileStats) -> None:
-    """Enforce limits until a signal arrives, or until the node must be cleaned."""
-    pins, sizes = options.pins, options.sizes
-    with ExitStack() as stack:
-        connection = connect()
-        own_ports = {connection.portid}
-        monitor = stack.enter_context(closing(Monitor(ignore=own_ports)))
-        tcx = Tcx(pins)
-        view = View(connection, tcx)
-        with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
-            loading = loader.submit(load_or_keep, pins, sizes)
-            view.refresh()
-            build, refused = loading.result()
-        if refused:
-            log.error("program not loaded; the previous program stays attached", extra={"error": refused})
-        opened = stack.enter_context(Slots(pins))
-        programs = stack.enter_context(closing(Programs(pins, build)))
-        addresses = stack.enter_context(closing(NodeAddresses(pins)))
-        log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})
-        if opened.count != sizes.slots:
-            log.warning(
-                "number of slots not changed", extra={"slots": opened.count, "requested": sizes.slots}
-            )
-        tcx.stubs.dispatch_to(programs.fds)
-        reconciler = Reconciler(
-            Observer(view, opened, programs),
-            Executor(view, opened, programs, tcx.stubs, addresses),
-            Locks.of(pins),
-            Capabilities(has_fq(connection), data_plane=DataPlane(options.attach, tcx.is_supported)),
-            Verifier(opened, tcx.names),
-        )
-        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, tcx, pins, build, stats)
-        try:
-            loop.run()
-        finally:
-            loop.connection.close()

@@ -1,20 +1,47 @@
-"""Composition of the agent, with a folder of manifests or with the API server as its source."""
+"""Compose and run the agent, with a folder of manifests or with the API server as its source."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+import selectors
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-from tokenbucket.agent import loop
+from tokenbucket.agent.executor import Executor
+from tokenbucket.agent.loop import Loop, StopSignals
+from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.options import AgentOptions, DataPathOptions, MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
-from tokenbucket.agent.source import FolderSource
+from tokenbucket.agent.reconciler import Reconciler
+from tokenbucket.agent.source import FolderSource, Source
+from tokenbucket.agent.verification import Verifier
+from tokenbucket.bpf.load import load_or_keep
+from tokenbucket.bpf.locks import Locks
+from tokenbucket.bpf.node_addresses import NodeAddresses
+from tokenbucket.bpf.programs import Programs
+from tokenbucket.bpf.slots import Slots
+from tokenbucket.bpf.tcx import Tcx
+from tokenbucket.core.planning.attachment import DataPlane
+from tokenbucket.core.planning.capabilities import Capabilities
+from tokenbucket.core.status.node_status import DesiredInput
+from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.monitor import Monitor
+from tokenbucket.netlink.queues import has_fq
+from tokenbucket.node.devices import detach_all
+from tokenbucket.node.view import View
+
+log = logging.getLogger(__name__)
+
+_ASK_S = 60.0
+"""Maximum interval of snapshots. A source without snapshots for longer means that the agent hangs."""
 
 
 def run_standalone(manifests: Path, data_path: DataPathOptions, metrics: MetricsOptions | None) -> None:
     """Run the agent without a cluster until a signal stops it. Limits stay enforced.
 
-    Raises SpecError if the folder does not exist, and what :func:`tokenbucket.agent.loop.run` raises.
+    Raises SpecError if the folder does not exist, and what :func:`_run` raises.
     """
     stats = ReconcileStats()
     with ExitStack() as stack:
@@ -23,13 +50,13 @@ def run_standalone(manifests: Path, data_path: DataPathOptions, metrics: Metrics
 
             exposition = Exposition(data_path.pins, stats, lambda: stats.counts[Result.COMPLETE] > 0)
             stack.enter_context(exposition.serve(metrics))
-        loop.run(lambda: FolderSource(manifests), data_path, stats)
+        _run(lambda: FolderSource(manifests), data_path, stats)
 
 
 def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: MetricsOptions | None) -> None:
     """Run the agent of one node of a cluster until a signal stops it. Limits stay enforced.
 
-    Raises UnsupportedError without credentials, and what :func:`tokenbucket.agent.loop.run` raises.
+    Raises UnsupportedError without credentials, and what :func:`_run` raises.
     """
     # kopf and its HTTP client take 20 MiB, which a standalone agent does not need.
     from tokenbucket.agent.cluster import ClusterSource  # noqa: PLC0415
@@ -49,4 +76,78 @@ def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: M
         source.start()
         reporter.start()
         stack.callback(reporter.stop)
-        loop.run(lambda: source, data_path, stats)
+        _run(lambda: source, data_path, stats)
+
+
+def _run(open_source: Callable[[], Source], options: DataPathOptions, stats: ReconcileStats) -> None:
+    """Run the agent until a signal stops it. ``stats`` receives the results of its runs.
+
+    Raises what ``open_source`` raises, LockedError when another agent runs, LoadError, UnsupportedError and
+    KernelError.
+    """
+    with StopSignals() as signals, closing(open_source()) as source:
+        while not signals.stopping:
+            if inputs := _to_clean(source):
+                detached = detach_all(options.pins)
+                log.info("all filters and queues removed", extra={"filters": detached})
+                stats.record_clean(inputs)
+                _stay_away(source, signals, stats)
+            else:
+                with Locks.of(options.pins).only_agent():
+                    _enforce(source, signals, options, stats)
+    log.info("stopped; limits stay active")
+
+
+def _to_clean(source: Source) -> DesiredInput | None:
+    """Return the input if it asks for a clean node."""
+    inputs = source.snapshot()
+    return inputs if inputs and inputs.cleanup else None
+
+
+def _stay_away(source: Source, signals: StopSignals, stats: ReconcileStats) -> None:
+    """Wait until the node need not be clean any more."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(source, selectors.EVENT_READ, source.drain)
+        selector.register(signals, selectors.EVENT_READ, signals.drain)
+        while not signals.stopping and (inputs := _to_clean(source)):
+            stats.record_clean(inputs)
+            for key, _ in selector.select(_ASK_S):
+                key.data()
+
+
+def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, stats: ReconcileStats) -> None:
+    """Enforce limits until a signal arrives, or until the node must be cleaned."""
+    pins, sizes = options.pins, options.sizes
+    with ExitStack() as stack:
+        connection = connect()
+        own_ports = {connection.portid}
+        monitor = stack.enter_context(closing(Monitor(ignore=own_ports)))
+        tcx = Tcx(pins)
+        view = View(connection, tcx)
+        with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
+            loading = loader.submit(load_or_keep, pins, sizes)
+            view.refresh()
+            build, refused = loading.result()
+        if refused:
+            log.error("program not loaded; the previous program stays attached", extra={"error": refused})
+        opened = stack.enter_context(Slots(pins))
+        programs = stack.enter_context(closing(Programs(pins, build)))
+        addresses = stack.enter_context(closing(NodeAddresses(pins)))
+        log.info("started", extra={"source": str(source), "pins": str(pins.folder), "build": build})
+        if opened.count != sizes.slots:
+            log.warning(
+                "number of slots not changed", extra={"slots": opened.count, "requested": sizes.slots}
+            )
+        tcx.stubs.dispatch_to(programs.fds)
+        reconciler = Reconciler(
+            Observer(view, opened, programs),
+            Executor(view, opened, programs, tcx.stubs, addresses),
+            Locks.of(pins),
+            Capabilities(has_fq(connection), data_plane=DataPlane(options.attach, tcx.is_supported)),
+            Verifier(opened, tcx.names),
+        )
+        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, tcx, pins, build, stats)
+        try:
+            loop.run()
+        finally:
+            loop.connection.close()

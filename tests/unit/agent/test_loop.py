@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tokenbucket.agent import loop
+from tokenbucket.agent import loop, run
+from tokenbucket.agent.loop import StopSignals
 from tokenbucket.agent.reconcile_stats import ReconcileStats
-from tokenbucket.agent.signals import StopSignals
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
@@ -41,10 +41,10 @@ class Clean:
 
 def test_an_agent_of_a_clean_node_goes_on_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a word from anybody: one that asks nothing is taken for dead, and restarted."""
-    monkeypatch.setattr(loop, "_ASK_S", 0.01)
+    monkeypatch.setattr(run, "_ASK_S", 0.01)
     with StopSignals() as signals:
         source, told = Clean(3), []
-        loop._stay_away(source, signals, ReconcileStats(on_change=lambda: told.append("clean")))
+        run._stay_away(source, signals, ReconcileStats(on_change=lambda: told.append("clean")))
         source.close()
     assert (source.left, told) == (0, ["clean"] * 2)
 
