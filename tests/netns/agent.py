@@ -83,8 +83,8 @@ def document(pod: Pod, **labels: str) -> dict[str, Any]:
 _OFTEN = """
 import functools, sys
 from tokenbucket import cli
-from tokenbucket.agent import loop
-loop.Loop = functools.partial(loop.Loop, schedule=loop.Schedule(max_s=float(sys.argv.pop(1))))
+from tokenbucket.agent import loop, run
+run.Loop = functools.partial(loop.Loop, schedule=loop.Schedule(max_s=float(sys.argv.pop(1))))
 sys.exit(cli.main())
 """
 

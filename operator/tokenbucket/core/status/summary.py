@@ -122,7 +122,7 @@ def summary_of(head: PolicyHead, reports: Iterable[ReportedNode], agents: Agents
             current.append(entry)
         else:
             behind.append(entry)
-    pods = PodCounts.sum([entry.policy.pods for entry in current]) if current else PodCounts()
+    pods = PodCounts.sum(entry.policy.pods for entry in current)
     return Summary(head, tuple(current), tuple(behind), tuple(dead), agents, pods)
 
 
