@@ -1,4 +1,4 @@
-"""The choice of the end, the hook and the mechanism of each limit: pure functions of facts about the node."""
+"""Choose the end, the hook and the mechanism of each limit from facts about the node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class AttachMode(enum.StrEnum):
     """The configured mechanism, ``agent.attach``."""
 
     AUTO = "auto"
-    """clsact, or tcx where clsact would not run or not stay."""
+    """clsact, or tcx if filters of clsact do not run or are removed."""
     CLSACT = "clsact"
     TCX = "tcx"
 
@@ -26,23 +26,23 @@ class DataPlane:
     has_tcx: bool = False
     """Whether the kernel has tcx (Linux 6.6)."""
     is_shared: bool = False
-    """Whether programs of others share the hooks of pods' interfaces with limits, or did before.
+    """Whether foreign programs share hooks of pod interfaces with limits, or did before.
 
-    A node that uses tcx once continues to: tcx has no disadvantage, and a change costs time.
+    After a node has used tcx, it continues to use tcx, because a change costs time and has no advantage.
     """
     redirects: bool = False
-    """Whether programs of others at host-side ingress hooks can redirect packets into pods, past the host
-    side of their interfaces (``bpf_redirect_peer``)."""
+    """Whether foreign programs at host-side ingress hooks can redirect packets past the host-side interface
+    of a pod (``bpf_redirect_peer``)."""
     bypasses: bool = False
-    """Whether counters showed that packets are redirected past the host side."""
+    """Whether counters have shown that packets bypass the host-side interface."""
     no_clsact: frozenset[Interface] = frozenset()
-    """Interfaces where clsact is in use by others, or where others keep removing filters."""
+    """Interfaces whose clsact other programs use, or from which they remove filters repeatedly."""
 
     def mechanism(self, interface: Interface) -> Mechanism:
         """Return the mechanism for an interface."""
         if not self.may_use_tcx:
             return Mechanism.CLSACT
-        in_pod = bool(interface.namespace)  # a pod can remove a filter of clsact, and no link
+        in_pod = bool(interface.namespace)  # a pod can remove a clsact filter, but no link
         if self.mode is AttachMode.TCX or in_pod or self.is_shared or interface in self.no_clsact:
             return Mechanism.TCX
         return Mechanism.CLSACT
@@ -50,8 +50,8 @@ class DataPlane:
     def end_and_hook(self, direction: Direction, *, delays: bool, has_pod_side: bool) -> tuple[End, Hook]:
         """Return the end and the hook that see a pod's traffic of a direction.
 
-        Packets that enter the pod leave its host-side interface, unless they are redirected past it.
-        Packets can be delayed only where they leave an interface: for egress on the pod's own interface.
+        Ingress packets of a pod leave its host-side interface, unless a program redirects them past it.
+        A qdisc delays packets only when they leave an interface: egress packets on the pod-side interface.
         """
         if direction is Direction.EGRESS:
             return (End.POD, Hook.EGRESS) if delays else (End.HOST, Hook.INGRESS)
@@ -61,5 +61,5 @@ class DataPlane:
 
     @property
     def may_use_tcx(self) -> bool:
-        """Whether limits may be attached by tcx."""
+        """Return whether limits may be attached by tcx."""
         return self.has_tcx and self.mode is not AttachMode.CLSACT

@@ -1,4 +1,4 @@
-"""Where a program runs: interface, hook and mechanism."""
+"""Define where a program runs: interface, hook and mechanism."""
 
 from __future__ import annotations
 
