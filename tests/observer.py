@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +35,7 @@ class Sample:
     before_s: float
     bytes: int
     packets: int = 0
-    """Without ICMP, which the node sends within its reserve, and without ARP."""
+    """Without ICMP, which the node also sends within the reserve."""
     segments: int = 0
     """Of TCP: a sign of super-packets."""
 
@@ -58,9 +59,14 @@ def take(counters: Iterable[IO[str]]) -> Sample:
     before_s = time.monotonic()
     found = dict(itertools.chain(_pairs(texts[0]), _pairs(texts[1]), map(str.split, texts[2].splitlines())))
     count = {name: int(value) for name, value in found.items()}
-    received = count["Ip:InReceives"] + count["Ip6InReceives"]
-    size = count["IpExt:InOctets"] + count["Ip6InOctets"] + received * _ETHERNET_BYTES
-    packets = received - count["Icmp:InMsgs"] - count["Icmp6InMsgs"]
+    frames = count["Ip:InReceives"] + count["Ip6InReceives"]
+    size = count["IpExt:InOctets"] + count["Ip6InOctets"]
+    for cast in ("Mcast", "Bcast"):  # the node's neighbor discovery, which passes within the reserve
+        frames -= count[f"IpExt:In{cast}Pkts"]
+        size -= count[f"IpExt:In{cast}Octets"] + count[f"Ip6In{cast}Octets"]
+    frames -= count["Ip6InMcastPkts"]
+    size += frames * _ETHERNET_BYTES
+    packets = frames - count["Icmp:InMsgs"] - count["Icmp6InMsgs"]
     return Sample(after_s, before_s, size, packets, count["Tcp:InSegs"])
 
 
@@ -148,14 +154,17 @@ def excess(samples: Sequence[Sample], bits_per_s: int, burst: int) -> int:
     return round(most_between(samples, _CLOCK * bits_per_s / 8) - burst)
 
 
-def main() -> None:
-    """Print a sample every ``sys.argv[1]`` seconds, for at most ``sys.argv[2]`` seconds."""
-    period_s, end_s = float(sys.argv[1]), time.monotonic() + float(sys.argv[2])
+def main(period_s: str, seconds: str, port: str = "") -> None:
+    """Print samples for so many seconds. An open UDP port keeps the pod from answering that there is none."""
+    end_s = time.monotonic() + float(seconds)
     counters = [open(name) for name in COUNTERS]  # noqa: PTH123, SIM115
-    while time.monotonic() < end_s:
-        print(take(counters), flush=True)
-        time.sleep(period_s)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        if port:
+            receiver.bind(("", int(port)))
+        while time.monotonic() < end_s:
+            print(take(counters), flush=True)
+            time.sleep(float(period_s))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

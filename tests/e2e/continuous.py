@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from cluster.kubectl import Kubectl
+from tests.e2e.observed import PROGRAM
 from tests.e2e.traffic import address
+from tests.observer import Sample, excess, samples_of
 
 _PORT = 9999
 _LONGEST_S = 600
 """A flow that nobody ends ends by itself."""
 _RECORD = "/tmp/record"
 _PID = "/tmp/pid"
-_RECEIVE = """
-import socket, sys, time
-port, seconds = map(int, sys.argv[1:])
-receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # so that no answer says there is none
-receiver.bind(("", port))
-end = time.monotonic() + seconds
-while (after := time.monotonic()) < end:
-    with open("/sys/class/net/eth0/statistics/rx_bytes") as counter:
-        count = counter.read().strip()
-    print(after, time.monotonic(), count, ".", flush=True)
-    time.sleep(0.1)
-"""
 _SEND = """
 import socket, sys, time
 target, (port, bits_per_s, seconds) = sys.argv[1], map(int, sys.argv[2:])
@@ -49,15 +37,6 @@ while (now := time.monotonic()) - begin < seconds:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """All that had arrived at some moment between two times of the pod's clock."""
-
-    after_s: float
-    before_s: float
-    bytes: int
-
-
 class ContinuousTraffic:
     """UDP from one pod to another for as long as the block runs, sampled ten times a second in the pod that
     receives it. Needs no API server in between: both ends run on their own.
@@ -71,10 +50,10 @@ class ContinuousTraffic:
         self._since = -math.inf
 
     def __enter__(self) -> Self:
-        _start(self._kubectl, self._server, _RECEIVE, str(_PORT), str(_LONGEST_S))
-        _start(
-            self._kubectl, self._client, _SEND, self._target, str(_PORT), str(self._offered), str(_LONGEST_S)
-        )
+        port, seconds = str(_PORT), str(_LONGEST_S)
+        _start(self._kubectl, self._server, *PROGRAM, seconds, port)
+        send = ("python3", "-c", _SEND, self._target, port, str(self._offered), seconds)
+        _start(self._kubectl, self._client, *send)
         time.sleep(1)  # the burst is used up in it
         return self
 
@@ -86,9 +65,7 @@ class ContinuousTraffic:
 
     def samples(self) -> list[Sample]:
         """What has arrived until now. The last one is at most a fraction of a second old."""
-        lines = self._kubectl.exec(self._server, "cat", _RECORD).splitlines()
-        complete = (line.split() for line in lines if line.endswith("."))
-        found = [Sample(float(after), float(before), int(count)) for after, before, count, _ in complete]
+        found = samples_of(self._kubectl.exec(self._server, "cat", _RECORD))
         return [each for each in found if each.before_s > self._since]
 
     def forget(self) -> None:
@@ -115,17 +92,7 @@ class ContinuousTraffic:
         return excess(self.samples(), rate, burst)
 
 
-def excess(samples: Sequence[Sample], rate: int, burst: int) -> int:
-    """Of any two samples: what came between them, less what a bucket of that size lets through."""
-    exact = 1.001 * rate / 8
-    most, least = -math.inf, math.inf
-    for each in samples:
-        least = min(least, each.bytes - exact * each.after_s)
-        most = max(most, each.bytes - exact * each.before_s - least)
-    return round(most - burst)
-
-
-def _start(kubectl: Kubectl, pod: str, program: str, *words: str) -> None:
-    """Runs Python in a pod, in the background, so that it does not end with the connection to it."""
-    script = f'setsid python3 -c "$@" </dev/null >{_RECORD} 2>&1 & echo $! >{_PID}'
-    kubectl.exec(pod, "sh", "-c", script, "sh", program, *words)
+def _start(kubectl: Kubectl, pod: str, *words: str) -> None:
+    """Runs a command in a pod, in the background, so that it does not end with the connection to it."""
+    script = f'setsid "$@" </dev/null >{_RECORD} 2>&1 & echo $! >{_PID}'
+    kubectl.exec(pod, "sh", "-c", script, "sh", *words)

@@ -14,9 +14,9 @@ from cluster.node_shell import NodeShell
 from cluster.workloads import pod
 from tests.e2e.agent_log import agent_log, attached_at
 from tests.e2e.agent_process import signal_agent
-from tests.e2e.continuous import Sample, excess
 from tests.e2e.flood import flood_of_those_to_come
 from tests.e2e.release import Release, policy, until
+from tests.observer import Sample, excess
 
 PODS = 20
 RATE = 500_000

@@ -14,10 +14,10 @@ from cluster.lifecycle import start_vm, stop_vm
 from cluster.shape import NAMESPACE_NODES, VM_NODE
 from cluster.workloads import pod
 from tests.e2e.agent_log import agent_log, attached_at
-from tests.e2e.continuous import Sample, excess
 from tests.e2e.flood import flood
 from tests.e2e.image import layout_image, operator_image
 from tests.e2e.release import Release, policy, until
+from tests.observer import Sample, excess
 
 RATE, BURST = 500_000, 65_536
 LIMIT = {"rate": {"bits": RATE}, "burst": {"bytes": BURST}, "exceedAction": "Drop"}

@@ -1,4 +1,4 @@
-"""Traffic between pods, measured where it arrives. Every flow ends by itself."""
+"""Traffic between pods, measured where it arrives, under the observer. Every flow ends by itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cluster.kubectl import Kubectl
 from cluster.workloads import IPERF_PORT
+from tests.e2e.observed import observed
 
 _UDP_PAYLOAD_BYTES = 1400
 _HEADERS_BYTES = {4: 14 + 20 + 8, 6: 14 + 40 + 8}
@@ -65,7 +66,8 @@ def _iperf(
 ) -> dict[str, dict[str, dict[str, float]]]:
     target = address(kubectl, server, version)
     words = ["iperf3", f"--client={target}", f"--port={IPERF_PORT}", f"--time={seconds}", "--json", *options]
-    report: dict[str, dict[str, dict[str, float]]] = json.loads(
-        kubectl.exec(client, *words, timeout_s=seconds + 60)
-    )
+    with observed(kubectl, client, server, seconds):
+        report: dict[str, dict[str, dict[str, float]]] = json.loads(
+            kubectl.exec(client, *words, timeout_s=seconds + 60)
+        )
     return report

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tests.bounds import bound_of
 from tests.observer import Bound
-from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy
-from tokenbucket.core.limits.bucket import bucket_of
+from tokenbucket.core.api.policy import Direction, Policy
 from tokenbucket.core.planning.reasons import Effect, Reason
 
 Line = Mapping[str, Any]
@@ -32,23 +32,9 @@ class Span:
 
     pod: str
     direction: Direction
-    limit: Limit
+    bound: Bound
     start_s: float
     end_s: float
-
-    @property
-    def bound(self) -> Bound:
-        """The bound of the limit. Without fq, Drop replaces Delay and has a deeper default burst."""
-        buckets = [
-            bucket_of(self.limit, Mode.ENFORCE, action_in_force=each)
-            for each in (ExceedAction.DELAY, ExceedAction.DROP)
-        ]
-        return Bound(
-            bytes_per_s=(self.limit.rate.bits_per_s or 0) / 8,
-            burst_bytes=max(each.burst_bytes or 0 for each in buckets),
-            packets_per_s=self.limit.rate.packets_per_s or 0,
-            burst_packets=max(each.burst_packets or 0 for each in buckets),
-        )
 
 
 def spans(log: Iterable[Line], declared: Sequence[Declaration], wall_s: float) -> Iterator[Span]:
@@ -59,9 +45,9 @@ def spans(log: Iterable[Line], declared: Sequence[Declaration], wall_s: float) -
         earlier = [each.policy for each in policies if each.time_s <= start_s]
         policy = earlier[-1] if earlier else None
         limit = policy and policy.limits.get(Direction(direction))
-        if limit and limit.exceed_action is not ExceedAction.MARK:
+        if limit and (bound := bound_of(limit)):
             changes = (each.time_s for each in policies if each.time_s > start_s and each.policy != policy)
-            yield Span(pod, Direction(direction), limit, start_s, min((*changes, end_s)))
+            yield Span(pod, Direction(direction), bound, start_s, min((*changes, end_s)))
 
 
 def _reported(log: Iterable[Line], wall_s: float) -> Iterator[tuple[Line, float, float]]:
