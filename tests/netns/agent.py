@@ -17,6 +17,8 @@ import yaml
 
 from tests.netns.lab import Pod, ip
 from tokenbucket.bpf.pins import Pins
+from tokenbucket.bpf.slots import Slots
+from tokenbucket.bpf.tcx import Tcx
 
 PINS = Pins(Path("/sys/fs/bpf/netns_rung"))
 PATIENCE_S = 240.0
@@ -114,6 +116,8 @@ class Agent:
     def start(self, *options: str, full_pass_s: float = 0.0) -> None:
         """Starts it, and waits for its first pass. ``full_pass_s`` makes it read everything so often."""
         before = len(self.events("started"))
+        if "--slots" in options:
+            clean()  # maps of another size
         program = ["-c", _OFTEN, str(full_pass_s)] if full_pass_s else ["-m", "tokenbucket"]
         command = [*self.prefix, sys.executable, *program, "agent"]
         command += ["--manifests", str(self.folder), "--pins", str(PINS.root)]
@@ -234,6 +238,15 @@ def received(pod: Pod) -> int:
     ]
     counters = dict(zip(names[1:], map(int, values[1:]), strict=True))
     return total + counters["NoPorts"] + counters["InDatagrams"]
+
+
+def free_slots() -> None:
+    """Frees what earlier tests left in the maps. The program stays: the next agent compiles nothing."""
+    if PINS.folder.exists():
+        Tcx(PINS).detach_all()
+        with Slots(PINS) as slots:
+            for index in slots.read():
+                slots.free(index)
 
 
 def clean() -> None:

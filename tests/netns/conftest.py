@@ -10,7 +10,7 @@ import pytest
 
 from tests.isolation import private_namespaces
 from tests.netns import bpf_program
-from tests.netns.agent import PINS, Agent, clean
+from tests.netns.agent import PINS, Agent, free_slots
 from tests.netns.lab import Lab
 from tests.netns.recorder import Recorder
 from tokenbucket.bpf.tcx import Tcx
@@ -46,12 +46,12 @@ def recorder(lab: Lab) -> Iterator[Recorder]:
 @pytest.fixture
 def agent(recorder: Recorder, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Agent]:
     """An agent that is not started yet. At the end, no limit that it enforced may have been exceeded."""
+    free_slots()
     agent = Agent(tmp_path, recorder.declare)
     yield agent
     recorder.stop()
     if agent.process:
         agent.stop()
-    clean()
     if not request.node.get_closest_marker("exceeds"):
         recorder.verify(agent.lines())
 

@@ -131,16 +131,16 @@ def test_a_contender_is_reported_and_not_fought(lab: Lab, agent: Agent) -> None:
     limited(agent, web)
     for removals in range(1, 7):
         tc("filter", "del", "dev", web.veth, "egress")
-        wait(lambda n=removals: len(agent.events("attached")) > n or contended(agent), agent.log)
-    (finding,) = wait(lambda: contended(agent), agent.log)
+        wait(lambda n=removals: len(agent.events("attached")) > n or reported(agent, "Contended"), agent.log)
+    (finding,) = wait(lambda: reported(agent, "Contended"), agent.log)
     assert web.veth in finding["detail"]
     assert len(agent.events("attached")) == 6
 
 
-def contended(agent: Agent) -> list[dict]:
-    return [
-        event for event in agent.events("limit not enforced as declared") if event["reason"] == "Contended"
-    ]
+def reported(agent: Agent, reason: str) -> list[dict]:
+    """Each time that the agent reports a limit with this reason."""
+    events = agent.events("limit not enforced as declared")
+    return [event for event in events if event["reason"] == reason]
 
 
 def test_an_edited_file_changes_the_limit_and_keeps_the_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
@@ -293,7 +293,7 @@ def test_a_pod_that_hands_its_address_to_another_stays_limited_where_it_is(lab: 
     wait(lambda: len(agent.events("attached")) == 2, agent.log)
     first.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
     second.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
-    wait(lambda: "or in another pod's" in agent.log(), agent.log)
+    wait(lambda: reported(agent, "AddressConflict"), agent.log)
     hooks = {limit["pod"]: [hook["interface"] for hook in limit["hooks"]] for limit in status()}
     assert hooks == {"aaa": [first.veth], "zzz": [second.veth]}
     assert not agent.events("detached")
@@ -307,10 +307,10 @@ def test_a_pod_that_hands_its_address_to_one_without_a_limit_stays_limited(lab: 
     web.run("ip", "address", "delete", "10.2.1.2/24", "dev", "eth0")
     web.run("ip", "route", "add", "local", "10.2.1.2/32", "dev", "lo")
     other.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
-    wait(lambda: "or in another pod's" in agent.log(), agent.log)
+    wait(lambda: reported(agent, "AddressConflict"), agent.log)
     agent.stop()
     agent.start()
-    wait(lambda: agent.log().count("or in another pod's") == 2, agent.log)
+    wait(lambda: len(reported(agent, "AddressConflict")) == 2, agent.log)
     assert [hook["interface"] for hook in limit_of("web")["hooks"]] == [web.veth]
     assert not agent.events("detached")
 
@@ -376,6 +376,7 @@ def test_detach_all_leaves_nothing_of_ours_and_all_of_others(lab: Lab, agent: Ag
 
 def test_nothing_loaded_is_nothing_limited() -> None:
     """Commands that read work on any machine."""
+    harness.clean()
     assert status() == []
     assert tokenbucket("status").stdout == "nothing is limited\n"
     assert tokenbucket("inspect", "web", check=False).returncode == 4

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 from pyroute2.netlink import rtnl
 
-from tests.netns.agent import PINS, Agent, acquaint, clean, limit_of, send, status, tokenbucket, wait
+from tests.netns.agent import (
+    PINS,
+    Agent,
+    acquaint,
+    clean,
+    free_slots,
+    limit_of,
+    send,
+    status,
+    tokenbucket,
+    wait,
+)
 from tests.netns.lab import Lab, Pod, tc
 from tests.netns.tokens import Tokens
 from tokenbucket.errors import KernelError
@@ -20,7 +31,14 @@ from tokenbucket.node import devices
 
 
 @pytest.fixture(autouse=True)
-def _cleaned() -> Iterator[None]:
+def _freed() -> None:
+    free_slots()
+
+
+@pytest.fixture
+def _own_pins() -> Iterator[None]:
+    """Pins that no other test finds."""
+    clean()
     yield
     clean()
 
@@ -99,6 +117,7 @@ def test_nothing_is_left_where_a_limit_was_lifted_before(pods: tuple[Pod, Pod]) 
     assert "clsact" in tc("qdisc", "show", "dev", b.veth)
 
 
+@pytest.mark.usefixtures("_own_pins")
 def test_a_limit_of_another_layout_version_stays_until_it_is_lifted(
     pods: tuple[Pod, Pod], tmp_path: Path
 ) -> None:
