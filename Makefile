@@ -112,7 +112,7 @@ chart-setup vm-setup e2e-setup: cluster-setup
 	$(SET_UP) $(@:-setup=)
 
 demo: setup ## limit pods without a cluster, and show their throughput (root, under 90 s)
-	$(PYTHON) examples/demo
+	PYTHONPATH=. $(PYTHON) examples/demo
 
 bench: setup ## measure the cost and the accuracy of a decision (root)
 	PYTHONPATH=. $(PYTHON) bench/run.py $(ARGS)

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-COUNTERS = tuple(f"/proc/thread-self/net/{name}" for name in ("snmp", "netstat", "snmp6"))
-"""Counters of the IP layer, of the network namespace of the thread that opens them."""
 PERIOD_S = 0.02
 _ETHERNET_BYTES = 14
 _FRAME_BYTES, _SUPER_PACKET_BYTES = 1514, 65_550
@@ -47,6 +45,11 @@ def samples_of(record: str) -> list[Sample]:
     """Return the samples that a program printed. The last line may not be complete yet."""
     lines = (line.split() for line in record.splitlines() if line.endswith("."))
     return [Sample(float(after), float(before), *map(int, counts)) for after, before, *counts, _ in lines]
+
+
+def open_counters() -> list[IO[str]]:
+    """Open the counters of the IP layer, of the network namespace of this thread."""
+    return [open(f"/proc/thread-self/net/{name}") for name in ("snmp", "netstat", "snmp6")]  # noqa: PTH123
 
 
 def take(counters: Iterable[IO[str]]) -> Sample:
@@ -157,7 +160,7 @@ def excess(samples: Sequence[Sample], bits_per_s: int, burst: int) -> int:
 def main(period_s: str, seconds: str, port: str = "") -> None:
     """Print samples for so many seconds. An open UDP port keeps the pod from answering that there is none."""
     end_s = time.monotonic() + float(seconds)
-    counters = [open(name) for name in COUNTERS]  # noqa: PTH123, SIM115
+    counters = open_counters()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         if port:
             receiver.bind(("", int(port)))

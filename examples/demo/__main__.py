@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +16,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import lab
 import plotext
+
+from tests.netns.lab import Pod
+from tests.observer import open_counters, take
 
 HERE = Path(__file__).resolve().parent
 PINS = "/sys/fs/bpf/tokenbucket_demo"
@@ -29,6 +32,7 @@ STEP_S = 0.5
 SETTLE_S = 1.5
 TOLERANCE = 0.05
 NEW_WEB_RATE = 25_000_000
+_SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 @dataclass
@@ -36,28 +40,33 @@ class Show:
     """The demonstration: what runs, and what was measured."""
 
     folder: Path
+    pods: dict[str, Pod]
     load: list[subprocess.Popen[bytes]] = field(default_factory=list)
     agent: subprocess.Popen[bytes] | None = None
     times_s: list[float] = field(default_factory=list)
     mbits: dict[str, list[float]] = field(default_factory=lambda: {pod.name: [] for pod in lab.PODS})
     failed: list[str] = field(default_factory=list)
+    _counters: dict[str, list[IO[str]]] = field(init=False)
     rates: dict[str, int] = field(default_factory=lambda: {pod.name: pod.rate_bits_per_s for pod in lab.PODS})
+
+    def __post_init__(self) -> None:
+        self._counters = {name: pod.inside(open_counters) for name, pod in self.pods.items()}
 
     def start_load(self) -> None:
         """UDP from the client to each pod, far above every limit."""
         for pod in lab.PODS:
-            self.load.append(_popen([*lab.enter(pod.netns), "iperf3", "-s", "-1"]))
+            self.load.append(self.pods[pod.name].popen("iperf3", "-s", "-1", **_SILENT))
         time.sleep(0.5)
         for pod in lab.PODS:
             command = f"iperf3 -c {pod.host} -u -b {OFFERED} -l 1200 -t 80".split()
-            self.load.append(_popen(lab.enter(lab.CLIENT) + command))
+            self.load.append(self.pods["client"].popen(*command, **_SILENT))
         time.sleep(1)
 
     def start_agent(self) -> None:
         """The agent of the node, on a folder of manifests."""
         log = (self.folder.parent / "agent.log").open("ab")
         command = [*TOKENBUCKET, "agent", "--manifests", str(self.folder), "--pins", PINS]
-        self.agent = subprocess.Popen(lab.enter(lab.NODE) + command, stdout=log, stderr=log)
+        self.agent = subprocess.Popen(command, stdout=log, stderr=log)
         self._wait_until_limited()
 
     def _wait_until_limited(self) -> None:
@@ -80,16 +89,16 @@ class Show:
         print(f"\n{title}")
         samples: dict[str, list[float]] = {pod.name: [] for pod in lab.PODS}
         start = time.monotonic()
-        before = {pod.name: lab.received_bytes(pod) for pod in lab.PODS}
+        before = {pod.name: take(self._counters[pod.name]) for pod in lab.PODS}
         then = start
         while time.monotonic() - start < seconds:
             time.sleep(STEP_S)
             now = time.monotonic()
             self.times_s.append(self.times_s[-1] + now - then if self.times_s else now - then)
             for pod in lab.PODS:
-                after = lab.received_bytes(pod)
-                rate = (after - before[pod.name]) * 8 / (now - then)
-                before[pod.name] = after
+                sooner, later = before[pod.name], take(self._counters[pod.name])
+                rate = (later.bytes - sooner.bytes) * 8 / (later.after_s - sooner.after_s)
+                before[pod.name] = later
                 self.mbits[pod.name].append(rate / 1e6)
                 if now - start > SETTLE_S + STEP_S:
                     samples[pod.name].append(rate)
@@ -110,7 +119,7 @@ class Show:
             print(line)
 
     def _verb(self, verb: str) -> list[str]:
-        return [*lab.enter(lab.NODE), *TOKENBUCKET, verb, "--pins", PINS]
+        return [*TOKENBUCKET, verb, "--pins", PINS]
 
     def status(self) -> None:
         """What the kernel says, with or without an agent."""
@@ -151,27 +160,19 @@ class Show:
         for process in processes:
             process.kill()
             process.wait()
-        lab.destroy()
-        shutil.rmtree(PINS, ignore_errors=True)
-
-
-def _popen(command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
 def stage() -> Iterator[Show]:
-    """The namespaces and the folder of manifests, gone at the end, however it comes."""
+    """The folder of manifests, gone at the end, however it comes. The namespaces go with the process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="tokenbucket-demo-") as folder:
         manifests = Path(folder, "manifests")
         manifests.mkdir()
         (manifests / "policy.yaml").write_text((HERE.parent / "policy.yaml").read_text())
         (manifests / "pods.yaml").write_text(lab.manifests())
-        show = Show(manifests)
+        show = Show(manifests, lab.build())
         try:
-            lab.destroy()
-            lab.build()
             yield show
         finally:
             show.close()

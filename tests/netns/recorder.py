@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from tests.netns.enforced import Declaration, Line, Span, spans
 from tests.netns.lab import Pod
-from tests.observer import COUNTERS, PERIOD_S, Sample, take, total
+from tests.observer import PERIOD_S, Sample, open_counters, take, total
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.errors import SpecError
@@ -82,7 +82,7 @@ class Recorder:
                 self._close(name)
         for name in pods.keys() - self._counters.keys():
             with contextlib.suppress(FileNotFoundError):  # the test has deleted it meanwhile
-                self._counters[name] = pods[name], pods[name].inside(_open)
+                self._counters[name] = pods[name], pods[name].inside(open_counters)
         self._rounds.append({name: take(files) for name, (_, files) in self._counters.items()})
 
     def _close(self, name: str) -> None:
@@ -93,7 +93,3 @@ class Recorder:
 def _within(span: Span, samples: Collection[Sample]) -> bool:
     after_s, before_s = min(each.after_s for each in samples), max(each.before_s for each in samples)
     return span.start_s <= after_s and before_s <= span.end_s
-
-
-def _open() -> list[IO[str]]:
-    return [open(name) for name in COUNTERS]  # noqa: PTH123
