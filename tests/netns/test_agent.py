@@ -125,16 +125,23 @@ def test_what_somebody_removes_is_back_with_its_tokens(
     assert send(client, web, 50) <= tokens.regained
 
 
-def test_a_contender_is_reported_and_not_fought(lab: Lab, agent: Agent) -> None:
-    """More than five repairs in a minute: the limit is reported as contended, and left."""
+@pytest.mark.parametrize("attach", ["clsact", pytest.param("auto", marks=pytest.mark.needs("tcx"))])
+def test_a_contender_is_not_fought(lab: Lab, agent: Agent, attach: str) -> None:
+    """More than five repairs in a minute: the agent attaches by tcx, or reports a contended limit."""
     web = lab.pod("web", ["10.2.1.2/24"])
+    agent.start("--attach", attach)
     limited(agent, web)
     for removals in range(1, 7):
         tc("filter", "del", "dev", web.veth, "egress")
         wait(lambda n=removals: len(agent.events("attached")) > n or reported(agent, "Contended"), agent.log)
-    (finding,) = wait(lambda: reported(agent, "Contended"), agent.log)
-    assert web.veth in finding["detail"]
-    assert len(agent.events("attached")) == 6
+    mechanisms = [event["mechanism"] for event in agent.events("attached")]
+    if attach == "auto":
+        assert mechanisms == 6 * ["clsact"] + ["tcx"]
+        assert not reported(agent, "Contended")
+    else:
+        assert mechanisms == 6 * ["clsact"]
+        (finding,) = reported(agent, "Contended")
+        assert web.veth in finding["detail"]
 
 
 def reported(agent: Agent, reason: str) -> list[dict]:
