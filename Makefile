@@ -23,7 +23,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs check-commits wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup chart-setup vm-setup e2e-setup test-fresh e2e e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: docs check-commits wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-cilium e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ test-kernels: vm-setup ## run a short selection of test-vm (root)
 e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
 	$(PYTHON) -m pytest tests/e2e --timeout=1800 $(ARGS)
 
+e2e-cilium: e2e-cilium-setup ## run the tests on a cluster with Cilium, in several modes (root, 40 min; the first run takes 30 min longer)
+	$(PYTHON) -m pytest tests/e2e_cilium --timeout=1800 $(ARGS)
+
 e2e-kind: setup ## run the same tests on a kind cluster (needs docker, kind, helm and kubectl)
 	hack/e2e-kind.sh $(ARGS)
 
@@ -108,7 +111,11 @@ cluster-down: setup ## stop the cluster and remove its files
 cluster-setup: setup
 	hack/install-packages.sh tests/e2e/cluster/packages.txt
 
-chart-setup vm-setup e2e-setup: cluster-setup
+cilium-packages: cluster-setup
+	hack/install-packages.sh tests/e2e/cluster/cilium_packages.txt
+
+e2e-cilium-setup: cilium-packages
+chart-setup vm-setup e2e-setup e2e-cilium-setup: cluster-setup
 	$(SET_UP) $(@:-setup=)
 
 demo: setup ## limit pods without a cluster, and show their throughput (root, under 90 s)

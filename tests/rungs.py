@@ -50,6 +50,10 @@ def _e2e() -> str | None:
     return _capabilities() or _tools(*tools, made_by="make cluster-setup")
 
 
+def _e2e_cilium() -> str | None:
+    return _e2e() or _tcx() or _tools("clang-19", "iptables", made_by="make e2e-cilium-setup")
+
+
 def _fq() -> str | None:
     return _qdisc("fq")
 
@@ -73,6 +77,7 @@ RUNGS: dict[str, Callable[[], str | None]] = {
     "netns": _netns,
     "vm": _vm,
     "e2e": _e2e,
+    "e2e_cilium": _e2e_cilium,
 }
 """By folder of tests/, in the order of the ladder."""
 

@@ -1,4 +1,4 @@
-"""Builds everything that the tests of a rung use: ``python -m tests.set_up chart|vm|e2e``.
+"""Builds everything that the tests of a rung use: ``python -m tests.set_up chart|vm|e2e|e2e-cilium``.
 
 Tests build and download nothing. What is there already is not built again.
 """
@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable
 
 from cluster import virtual_machine
-from cluster.binaries import binaries, helm, helm_unittest
+from cluster.binaries import Binaries, binaries, helm, helm_unittest
+from cluster.cilium_programs import cilium_programs
 from cluster.errors import ClusterError
 from cluster.image_store import disk, image_store
-from cluster.images import standard_images
+from cluster.images import Image, standard_images
 from tests.chart.promtool import promtool
 from tests.e2e.image import layout_image, operator_image
 from tests.vm.kernels import KERNELS
@@ -41,18 +42,30 @@ def e2e() -> None:
     the standard images, and one of them always begins to boot a virtual machine.
     """
     programs = binaries(report)
-    standard = standard_images(programs, report)
-    report("images of tokenbucket")
-    suite = (*standard, operator_image(), layout_image())
+    suite = _suite_images(programs)
     virtual_machine.kernel(report)
     virtual_machine.launcher()
-    image_store(suite, programs, report)
-    disk(standard, programs, report)
+    disk(standard_images(programs, report), programs, report)
     if os.environ.get("TOKENBUCKET_E2E_VM", "1") != "0":
         disk(suite, programs, report)
 
 
-RUNGS: dict[str, Callable[[], None]] = {"chart": chart, "vm": vm, "e2e": e2e}
+def e2e_cilium() -> None:
+    """Build the cluster's programs and images, and Cilium."""
+    _suite_images(binaries(report))
+    cilium_programs(report)
+
+
+def _suite_images(programs: Binaries) -> tuple[Image, ...]:
+    """Build the images that the nodes of a suite's cluster have, and what containerd keeps of them."""
+    standard = standard_images(programs, report)
+    report("images of tokenbucket")
+    suite = (*standard, operator_image(), layout_image())
+    image_store(suite, programs, report)
+    return suite
+
+
+RUNGS: dict[str, Callable[[], None]] = {"chart": chart, "vm": vm, "e2e": e2e, "e2e-cilium": e2e_cilium}
 
 
 def report(text: str) -> None:
