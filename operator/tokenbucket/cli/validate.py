@@ -10,7 +10,7 @@ from tokenbucket.core.api.policy import Limit, Policy
 from tokenbucket.core.limits.bucket import action_of, as_declared
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import ExitCode
-from tokenbucket.manifests.folder import Manifests, parse_text
+from tokenbucket.manifests import Manifests, parse_text
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

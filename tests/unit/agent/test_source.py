@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.core.api.test_parse_policy import document
-from tokenbucket.agent.source import FolderSource
-from tokenbucket.manifests.documents import MAX_BYTES
-from tokenbucket.manifests.folder import Folder, parse_text
+from tokenbucket.agent.source import Folder, FolderSource
+from tokenbucket.manifests import MAX_BYTES, parse_text
 
 POLICY = yaml.safe_dump(document())
 POD = "kind: Pod\nmetadata: {name: web-0, namespace: shop}\nstatus: {podIP: 10.0.0.1}\n"

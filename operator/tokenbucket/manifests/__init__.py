@@ -1,1 +1,0 @@
-"""Read manifests from a folder instead of an API server."""
