@@ -173,7 +173,7 @@ class _Verifier:
     """Finds that every limit runs: nothing is attached by others."""
 
     not_running: frozenset[SlotKey] = frozenset()
-    sees_redirects = False
+    bypassed_directions: frozenset[object] = frozenset()
 
     def check(self, *_: object, **__: object) -> bool:
         return False

@@ -13,7 +13,7 @@ from tests.netns.agent import PINS, Agent, acquaint, document, drop, policy, sen
 from tests.netns.lab import Lab, Pod, tc
 from tests.netns.recorder import Recorder
 from tests.netns.stream import stream
-from tests.netns.test_shadowed import newer_filter, tcx
+from tests.netns.test_shadowed import newer_filter, tcx, xdp
 
 BURST = 10
 MANY = 200
@@ -97,6 +97,37 @@ def test_a_limit_is_enforced_beside_programs_of_others(
         assert len(attached(direction)) == 1
 
 
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_a_newer_filter_of_the_same_priority_is_overtaken(
+    lab: Lab, agent: Agent, recorder: Recorder, web: Pod, direction: str
+) -> None:
+    """Also on a kernel without tcx. Each time, and no second filter stays."""
+    run(agent, "--attach", "clsact")
+    recorder.stop()
+    hook = "egress" if direction == "ingress" else "ingress"
+    for _ in range(2):
+        before = len(agent.events("attached"))
+        with newer_filter(web, hook):
+            wait(lambda before=before: len(agent.events("attached")) > before, agent.log)
+            assert holds(lab, direction)
+    assert attached(direction) == [f"clsact/{hook}"]
+    assert tc("filter", "show", "dev", web.veth, hook).count("tokenbucket") == 1
+
+
+@pytest.mark.parametrize("others", [xdp, pytest.param(tcx, marks=pytest.mark.needs("tcx"))])
+def test_what_cannot_be_overtaken_on_the_node_is_limited_inside_the_pod(
+    lab: Lab, agent: Agent, recorder: Recorder, web: Pod, others: Callable
+) -> None:
+    """XDP runs before every hook. A tcx program runs before a filter, and counters show it."""
+    run(agent, "--attach", "clsact")
+    recorder.stop()
+    with others(web, "ingress"):
+        # Counters show it only if there is traffic.
+        wait(lambda: holds(lab, "egress") and attached("egress") == ["pod clsact/egress"], agent.log)
+        assert holds(lab, "egress")
+        wait(lambda: len(complaints(agent)) == len(agent.events("reason no longer applies")), agent.log)
+
+
 @pytest.mark.needs("tcx")
 def test_a_program_that_comes_before_the_link_is_overtaken(
     lab: Lab, agent: Agent, recorder: Recorder, web: Pod
@@ -105,8 +136,10 @@ def test_a_program_that_comes_before_the_link_is_overtaken(
     run(agent, "--attach", "tcx")
     recorder.stop()
     for _ in range(2):
+        before = len(agent.events("attached"))
         with tcx(web, "ingress", first=True):
-            wait(lambda: holds(lab, "egress"), agent.log)
+            wait(lambda before=before: len(agent.events("attached")) > before, agent.log)
+            assert holds(lab, "egress")
 
 
 @pytest.mark.needs("tcx")

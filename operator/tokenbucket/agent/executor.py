@@ -196,7 +196,7 @@ class Executor:
             done.no_clsact.add(point.interface)
 
     def _is_repair(self, action: Attach) -> bool:
-        """Return whether others removed the attachment, or put a tcx program before it."""
+        """Return whether others removed the attachment, or put a program before it."""
         point = action.point
         there = [
             ours
@@ -204,7 +204,7 @@ class Executor:
             if (ours.hook, ours.mechanism) == (point.hook, point.mechanism)
         ]
         was_there = self._attached.get(point) == action.slot
-        return was_there and not any(ours.is_first or point.mechanism is Mechanism.CLSACT for ours in there)
+        return was_there and not any(ours.is_first for ours in there)
 
     def _may_attach(self, action: Attach) -> bool:
         return not self._is_repair(action) or self.repairs.allow(action.point.interface, time.monotonic())

@@ -11,7 +11,7 @@ from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.limits.slot import Slot
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.hook import Hook, HookPoint, Interface, Mechanism
+from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.plan import Attached, Observed
 from tokenbucket.netlink.filters import Filter
@@ -69,13 +69,13 @@ class Observer:
             capabilities.data_plane,
             is_shared=any(is_shared(found) for found in to_pods),
             redirects=any(each.prog_id and each.hook is Hook.INGRESS for each in foreign),
+            intercepts=any(link.xdp_program_id for link in links.values() if link.nsid is not None),
         )
         return replace(capabilities, data_plane=data_plane)
 
     def _is_current(self, ours: Filter) -> bool:
-        """Return whether an attachment runs this build and, if it can be, is the first of its hook."""
-        runs_first = ours.is_first or ours.mechanism is Mechanism.CLSACT
-        return runs_first and ours.prog_id == self.programs.ids[ours.hook]
+        """Return whether an attachment runs this build, and before the programs of others."""
+        return ours.is_first and ours.prog_id == self.programs.ids[ours.hook]
 
     def observe(self, slots: Mapping[int, Slot]) -> Observed:
         """Return the observed state, including the namespaces that were entered since the last refresh."""

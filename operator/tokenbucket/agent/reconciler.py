@@ -47,8 +47,7 @@ class Reconciler:
     def reconcile(self, inputs: DesiredInput) -> Outcome:
         """Run until no interface refuses the plan. Raises KernelError if the kernel cannot be read."""
         settled = self._declarations.unchanged(inputs.pods)
-        if self.verifier.sees_redirects:
-            self.capabilities = self.capabilities.with_bypass()
+        self.capabilities = self.capabilities.with_bypass(self.verifier.bypassed_directions)
         with self.locks.writing():
             for _ in range(_ROUNDS):
                 slots, placements = self.observer.read(settled)

@@ -18,7 +18,7 @@ from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
 from tokenbucket.core.planning.hook import Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.netlink.filters import Filter, ForeignFilter
-from tokenbucket.netlink.links import Link, Packets, read_links, read_packets
+from tokenbucket.netlink.links import Link, Packets, read_packets
 from tokenbucket.node.view import View
 
 _PAST = {
@@ -58,10 +58,10 @@ class Verifier:
     def check(self, view: View, *, everything: bool = False) -> bool:
         """Read programs and, if there are any of others or ``everything`` is asked for, counters.
 
-        Return whether programs of tcx, or the verdict on any limit, changed. Raises KernelError.
+        Return whether programs, or the verdict on any limit, changed. Raises KernelError.
         """
         before = self._verdicts()
-        changed = view.look_for_tcx()
+        changed = view.look_for_programs()
         view.refresh()
         attached = list(self._attached(view))
         self._forget_moved(attached)
@@ -74,9 +74,9 @@ class Verifier:
         return changed or self._verdicts() != before
 
     @property
-    def sees_redirects(self) -> bool:
-        """Whether counters show that packets reach a pod past the host side of its interface."""
-        return any(key.direction is Direction.INGRESS for key in self.bypass.bypassed)
+    def bypassed_directions(self) -> AbstractSet[Direction]:
+        """Directions in which counters show that packets do not pass the hooks of limits."""
+        return {key.direction for key in self.bypass.bypassed}
 
     def deviations(self, keys: AbstractSet[SlotKey]) -> list[Deviation]:
         """Return the reason for each of these limits that does not run."""
@@ -119,11 +119,10 @@ class Verifier:
                         yield inode, ours, slot
 
     def _read_programs(self, view: View, attached: list[tuple[int, Filter, Slot]]) -> None:
-        links = read_links(view.connection)
-        at_ingress = {ifindex: self._programs_at_ingress(view, link) for ifindex, link in links.items()}
+        at_ingress = {ifindex: self._programs_at_ingress(view, link) for ifindex, link in view.links.items()}
         ahead: dict[SlotKey, frozenset[ForeignProgram]] = defaultdict(frozenset)
         for inode, ours, slot in attached:
-            ahead[slot.owner.key] |= self._programs_before(view, links, inode, ours)
+            ahead[slot.owner.key] |= self._programs_before(view, inode, ours)
         now = {key: programs for key, programs in ahead.items() if programs}
         self._confirmed = frozenset(key for key in now if now[key] == self._ahead.get(key))
         for key in now.keys() - self._confirmed:
@@ -131,9 +130,7 @@ class Verifier:
         self._ahead = now
         self._redirecting = frozenset().union(*at_ingress.values())
 
-    def _programs_before(
-        self, view: View, links: Mapping[int, Link], inode: int, ours: Filter
-    ) -> frozenset[ForeignProgram]:
+    def _programs_before(self, view: View, inode: int, ours: Filter) -> frozenset[ForeignProgram]:
         interface = Interface(ours.ifindex, inode)
         name = view.name_of(interface)
         programs = frozenset(
@@ -141,9 +138,9 @@ class Verifier:
             for each in view.filters_at(interface).foreign
             if each.hook is ours.hook and each.runs_first
         )
-        if inode or ours.hook is Hook.EGRESS or ours.ifindex not in links:
+        if inode or ours.hook is Hook.EGRESS or ours.ifindex not in view.links:
             return programs
-        return programs | self._xdp_at(links[ours.ifindex])
+        return programs | self._xdp_at(view.links[ours.ifindex])
 
     def _programs_at_ingress(self, view: View, link: Link) -> frozenset[ForeignProgram]:
         """Return all programs of others at an ingress hook of the node."""

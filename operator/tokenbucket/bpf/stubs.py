@@ -73,12 +73,16 @@ class Stubs:
         folder, hook, slot = self._known[program_id]
         return Stub(slot, _dispatched(folder, hook))
 
-    def dispatch_to(self, programs: Mapping[Hook, int]) -> None:
-        """Let all stubs of this layout version continue with these programs, given as descriptors."""
+    def dispatch_to(self, programs: Mapping[Hook, int], *, replace: bool = True) -> None:
+        """Let all stubs of this layout version continue with these programs, given as descriptors.
+
+        Without ``replace``, they keep the programs that they have.
+        """
         descriptor = self._open_dispatch()
         try:
             for hook, program in programs.items():
-                if _dispatched(self._pins.folder, hook) != syscall.program_info(program).id:
+                there = _dispatched(self._pins.folder, hook)
+                if not there or (replace and there != syscall.program_info(program).id):
                     syscall.update(descriptor, ENTRIES[hook], struct.pack("=I", program), _DISPATCH)
         finally:
             os.close(descriptor)

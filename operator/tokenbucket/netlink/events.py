@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.netlink import uapi
-from tokenbucket.netlink.filters import HANDLE, PARENTS, PRIORITY
+from tokenbucket.netlink.filters import HANDLES, PARENTS, PRIORITY
 from tokenbucket.netlink.messages import ADDRESS, HEADER, LINK, RTGENMSG, TC, attributes, s32
 
 
@@ -68,7 +68,7 @@ class Event:
         if self.kind is EventKind.DEL_QDISC:
             return self.handle == 0xFFFF0000
         # Handle 0 stands for all filters of the priority.
-        may_be_ours = self.priority == PRIORITY and self.handle in {HANDLE, 0}
+        may_be_ours = self.priority == PRIORITY and self.handle in {*HANDLES, 0}
         return self.kind is EventKind.DEL_FILTER and may_be_ours
 
 

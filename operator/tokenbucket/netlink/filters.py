@@ -20,6 +20,8 @@ from tokenbucket.netlink.qdiscs import INGRESS, delete_clsact, ensure_clsact, ki
 
 PRIORITY = 1
 HANDLE = 0x7462
+HANDLES = (HANDLE, HANDLE + 1)
+"""A filter moves before a newer one of its priority by a new filter, which needs another handle."""
 NAME = "tokenbucket"
 PARENTS = {
     Hook.INGRESS: uapi.TC_H_CLSACT & 0xFFFF0000 | uapi.TC_H_MIN_INGRESS,
@@ -42,6 +44,7 @@ class Filter:
     slot: int
     prog_id: int
     mechanism: Mechanism = Mechanism.CLSACT
+    handle: int = HANDLE
     is_first: bool = True
     """Whether no program of others with the same mechanism runs before it on the hook."""
 
@@ -72,7 +75,7 @@ class ForeignFilter:
         """
         if self.priority != PRIORITY or self.mechanism is not Mechanism.CLSACT:
             return False
-        return self.kind != _BPF or self.protocol != uapi.ETH_P_ALL or self.handle == HANDLE
+        return self.kind != _BPF or self.protocol != uapi.ETH_P_ALL or self.handle in HANDLES
 
     def __str__(self) -> str:
         named = f" {self.name!r}" if self.name else ""
@@ -98,6 +101,8 @@ class Filters:
     def attach(self, ifindex: int, hook: Hook, prog_fd: int, slot: int) -> None:
         """Attach tokenbucket's filter to a hook, or replace it without a gap.
 
+        If newer filters of its priority run before it, the new filter is the first again.
+
         ``slot`` is between 0 and :data:`MAX_SLOT`.
 
         Raises:
@@ -107,23 +112,29 @@ class Filters:
         """
         if not 0 <= slot <= MAX_SLOT:
             raise ValueError(f"slot {slot}: must be from 0 to {MAX_SLOT}")
-        self._make_room(ifindex, hook)
+        there = self._make_room(ifindex, hook)
+        first = next((ours.handle for ours in there if ours.is_first), None)
+        handle = first or next(iter({*HANDLES} - {ours.handle for ours in there}), HANDLE)
         self._connection.tc(
             "replace-filter",
             _BPF,
             ifindex,
             _subject(ifindex, hook),
-            **_identity(hook),
+            **_identity(hook, handle),
             fd=prog_fd,
             name=NAME,
             classid=_CLASS_BASE + slot,
             direct_action=True,
         )
+        for ours in there:
+            if ours.handle != handle:
+                self._delete(ifindex, hook, ours.handle)
 
     def detach(self, ifindex: int, hook: Hook) -> None:
         """Remove tokenbucket's filter, if it exists. clsact stays. Raises KernelError."""
-        if any(each.hook is hook for each in self.read(ifindex).ours):
-            self._delete(ifindex, hook)
+        for ours in self.read(ifindex).ours:
+            if ours.hook is hook:
+                self._delete(ifindex, hook, ours.handle)
 
     def remove_empty_clsact(self, ifindex: int) -> None:
         """Remove clsact if neither hook has a filter.
@@ -168,14 +179,17 @@ class Filters:
         request = TC.pack(socket.AF_UNSPEC, ifindex, 0, PARENTS[hook], 0)
         return self._connection.dump(uapi.RTM_GETTFILTER, request, f"filters of {_subject(ifindex, hook)}")
 
-    def _delete(self, ifindex: int, hook: Hook) -> None:
+    def _delete(self, ifindex: int, hook: Hook, handle: int) -> None:
         try:
-            self._connection.tc("del-filter", _BPF, ifindex, _subject(ifindex, hook), **_identity(hook))
+            self._connection.tc(
+                "del-filter", _BPF, ifindex, _subject(ifindex, hook), **_identity(hook, handle)
+            )
         except KernelError as error:
             if error.errno not in _GONE:
                 raise
 
-    def _make_room(self, ifindex: int, hook: Hook) -> None:
+    def _make_room(self, ifindex: int, hook: Hook) -> tuple[Filter, ...]:
+        """Add clsact unless it exists, and return tokenbucket's filters of the hook."""
         there = ensure_clsact(self._connection, ifindex)
         # The ingress qdisc would accept an egress filter and run it on ingress.
         if there == INGRESS and hook is Hook.EGRESS:
@@ -183,16 +197,18 @@ class Filters:
                 f"{_subject(ifindex, hook)}: an ingress qdisc prevents clsact; "
                 "remove it, or make its owner use clsact"
             )
-        for foreign in self._hook_filters(ifindex, hook).foreign:
+        found = self._hook_filters(ifindex, hook)
+        for foreign in found.foreign:
             if foreign.in_the_way:
                 raise UnsupportedError(
                     f"{_subject(ifindex, hook)}: a foreign {foreign} has the place of tokenbucket's filter; "
                     "make its owner use a priority above 1"
                 )
+        return found.ours
 
 
-def _identity(hook: Hook) -> dict[str, int]:
-    return {"handle": HANDLE, "prio": PRIORITY, "protocol": uapi.ETH_P_ALL, "parent": PARENTS[hook]}
+def _identity(hook: Hook, handle: int) -> dict[str, int]:
+    return {"handle": handle, "prio": PRIORITY, "protocol": uapi.ETH_P_ALL, "parent": PARENTS[hook]}
 
 
 def _subject(ifindex: int, hook: Hook) -> str:
@@ -237,7 +253,8 @@ def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | No
         socket.ntohs(info & 0xFFFF),
     )
     prog_id = u32(options.get(uapi.TCA_BPF_ID))
-    if (kind, priority, protocol, handle, name) == (_BPF, PRIORITY, uapi.ETH_P_ALL, HANDLE, NAME):
+    identity = (kind, priority, protocol, name) == (_BPF, PRIORITY, uapi.ETH_P_ALL, NAME)
+    if identity and handle in HANDLES:
         slot = (u32(options.get(uapi.TCA_BPF_CLASSID)) or _CLASS_BASE) - _CLASS_BASE
-        return Filter(ifindex, hook, slot, prog_id or 0)
+        return Filter(ifindex, hook, slot, prog_id or 0, handle=handle)
     return ForeignFilter(ifindex, hook, kind, priority, protocol, handle, name, prog_id)

@@ -85,7 +85,7 @@ def attach(
         _refuse_if_taken(found, slots, link, direction, index)
         data_plane = DataPlane(mode, tcx.is_supported, is_shared=is_shared(found))
         mechanism = data_plane.mechanism(Interface(link.ifindex))
-        tcx.stubs.dispatch_to(programs.fds)
+        tcx.stubs.dispatch_to(programs.fds, replace=False)
         slots.write(index, slot, fresh=index not in in_use)
         try:
             attachments.attach(link.ifindex, hook, mechanism, programs.fds[hook], index)

@@ -154,14 +154,21 @@ class View:
             else:
                 yield self._attachments
 
-    def look_for_tcx(self) -> bool:
-        """Mark the interfaces of the node stale whose tcx programs changed, which causes no event.
+    def look_for_programs(self) -> bool:
+        """Mark the interfaces of the node stale whose programs of tcx or XDP changed, which causes no event.
 
         Return whether there are any. Raises KernelError.
         """
-        changed = self._attachments.changed(self._links)
+        links = read_links(self._connection)
+        intercepted = {
+            ifindex
+            for ifindex in self._links.keys() & links.keys()
+            if links[ifindex].xdp_program_id != self._links[ifindex].xdp_program_id
+        }
+        changed = self._attachments.changed(links)
+        self._stale.links |= intercepted
         self._stale.filters |= changed
-        return bool(changed)
+        return bool(intercepted or changed)
 
     def invalidate_all(self) -> None:
         """Mark everything stale."""

@@ -33,8 +33,10 @@ class DataPlane:
     redirects: bool = False
     """Whether foreign programs at host-side ingress hooks can redirect packets past the host-side interface
     of a pod (``bpf_redirect_peer``)."""
-    bypasses: bool = False
-    """Whether counters have shown that packets bypass the host-side interface."""
+    bypassed: frozenset[Direction] = frozenset()
+    """Directions in which counters have shown that packets bypass the host-side interface."""
+    intercepts: bool = False
+    """Whether XDP programs on host-side interfaces process egress packets of pods before every hook."""
     no_clsact: frozenset[Interface] = frozenset()
     """Interfaces whose clsact other programs use, or from which they remove filters repeatedly."""
 
@@ -51,13 +53,15 @@ class DataPlane:
         """Return the end and the hook that see a pod's traffic of a direction.
 
         Ingress packets of a pod leave its host-side interface, unless a program redirects them past it.
-        A qdisc delays packets only when they leave an interface: egress packets on the pod-side interface.
+        Egress packets enter the host-side interface, where XDP runs first. A qdisc delays packets only when
+        they leave an interface: egress packets on the pod-side interface.
         """
+        is_bypassed = direction in self.bypassed
         if direction is Direction.EGRESS:
-            return (End.POD, Hook.EGRESS) if delays else (End.HOST, Hook.INGRESS)
-        if has_pod_side and (self.bypasses or (self.redirects and not delays)):
-            return End.POD, Hook.INGRESS
-        return End.HOST, Hook.EGRESS
+            in_pod = delays or (has_pod_side and (is_bypassed or self.intercepts))
+            return (End.POD, Hook.EGRESS) if in_pod else (End.HOST, Hook.INGRESS)
+        in_pod = has_pod_side and (is_bypassed or (self.redirects and not delays))
+        return (End.POD, Hook.INGRESS) if in_pod else (End.HOST, Hook.EGRESS)
 
     @property
     def may_use_tcx(self) -> bool:

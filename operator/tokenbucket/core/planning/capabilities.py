@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
+from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.attachment import DataPlane
 from tokenbucket.core.planning.hook import Interface
 from tokenbucket.core.planning.reasons import Degradation, Reason
@@ -35,9 +36,10 @@ class Capabilities:
         data_plane = replace(self.data_plane, no_clsact=self.data_plane.no_clsact | no_clsact)
         return replace(self, refusals={**self.refusals, **refusals}, data_plane=data_plane)
 
-    def with_bypass(self) -> Capabilities:
-        """Return the capabilities of a node where packets are redirected into pods."""
-        return replace(self, data_plane=replace(self.data_plane, bypasses=True))
+    def with_bypass(self, directions: AbstractSet[Direction]) -> Capabilities:
+        """Return the capabilities of a node where packets bypass host-side hooks."""
+        bypassed = self.data_plane.bypassed | directions
+        return replace(self, data_plane=replace(self.data_plane, bypassed=bypassed))
 
     def why_not_delay(self, interfaces: Iterable[Interface]) -> Degradation | None:
         """Return why one of the interfaces cannot delay packets, or None if all can."""

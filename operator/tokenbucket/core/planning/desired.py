@@ -182,7 +182,7 @@ class _Builder:
     def _why_no_queue(self, direction: Direction, located: PodInterfaces) -> Degradation | None:
         if not located.ends:
             return None
-        if direction is Direction.INGRESS and self.capabilities.data_plane.bypasses:
+        if direction is Direction.INGRESS and direction in self.capabilities.data_plane.bypassed:
             return _NO_QUEUE_IN_POD
         end, _ = self.capabilities.data_plane.end_and_hook(direction, delays=True, has_pod_side=True)
         ends = located.ends.get(end, ())

@@ -45,10 +45,13 @@ def test_tcx_is_used_where_clsact_would_not_run_or_not_stay(
     ("data_plane", "direction", "drops", "delays"),
     [
         (DataPlane(), OUT, AT_HOST_INGRESS, IN_POD_EGRESS),
-        (DataPlane(redirects=True, bypasses=True), OUT, AT_HOST_INGRESS, IN_POD_EGRESS),
+        (DataPlane(redirects=True, bypassed=frozenset({IN})), OUT, AT_HOST_INGRESS, IN_POD_EGRESS),
+        (DataPlane(bypassed=frozenset({OUT})), OUT, IN_POD_EGRESS, IN_POD_EGRESS),
+        (DataPlane(intercepts=True), OUT, IN_POD_EGRESS, IN_POD_EGRESS),
         (DataPlane(), IN, AT_HOST_EGRESS, AT_HOST_EGRESS),
         (DataPlane(redirects=True), IN, IN_POD_INGRESS, AT_HOST_EGRESS),
-        (DataPlane(bypasses=True), IN, IN_POD_INGRESS, IN_POD_INGRESS),
+        (DataPlane(intercepts=True, bypassed=frozenset({OUT})), IN, AT_HOST_EGRESS, AT_HOST_EGRESS),
+        (DataPlane(bypassed=frozenset({IN})), IN, IN_POD_INGRESS, IN_POD_INGRESS),
     ],
     ids=str,
 )
@@ -62,5 +65,6 @@ def test_a_limit_is_where_the_packets_pass(
 
 def test_a_pod_that_cannot_be_entered_is_limited_at_its_host_side_interface() -> None:
     """That is better than nothing: the node's own packets pass there."""
-    data_plane = DataPlane(redirects=True, bypasses=True)
+    data_plane = DataPlane(redirects=True, bypassed=frozenset({IN, OUT}), intercepts=True)
     assert data_plane.end_and_hook(IN, delays=False, has_pod_side=False) == AT_HOST_EGRESS
+    assert data_plane.end_and_hook(OUT, delays=False, has_pod_side=False) == AT_HOST_INGRESS
