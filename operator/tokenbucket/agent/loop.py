@@ -31,7 +31,7 @@ from tokenbucket.pacing import NextPass, Schedule
 log = logging.getLogger(__name__)
 
 _VERIFY_S = 4.0
-"""Between two checks that limits run."""
+"""Interval of checks that limits run."""
 
 
 class StopSignals:
@@ -68,7 +68,7 @@ class StopSignals:
 
 @dataclass(slots=True)
 class Loop:
-    """The running agent."""
+    """The loop of a running agent."""
 
     source: Source
     signals: StopSignals
@@ -83,7 +83,7 @@ class Loop:
     stats: ReconcileStats = field(default_factory=ReconcileStats)
     schedule: Schedule = field(default_factory=Schedule)
     _cleanup: bool = False
-    _full_pass_at: float = 0.0
+    _full_run_at: float = 0.0
     _verify_at: float = 0.0
     _settled: bool = False
 
@@ -93,10 +93,10 @@ class Loop:
             selector.register(self.source, selectors.EVENT_READ, self._source_changed)
             selector.register(self.monitor, selectors.EVENT_READ, self._network_changed)
             selector.register(self.signals, selectors.EVENT_READ, self.signals.drain)
-            self._full_pass_at = time.monotonic() + self.schedule.max_s  # the view is fresh
+            self._full_run_at = time.monotonic() + self.schedule.max_s  # the view is fresh
             while not self.signals.stopping:
                 if self.schedule.due(time.monotonic()):
-                    self._pass()
+                    self._run_once()
                 if self._cleanup:
                     return
                 if time.monotonic() >= self._verify_at:
@@ -112,30 +112,30 @@ class Loop:
     def _network_changed(self) -> None:
         for event in self.monitor.read():
             self.view.mark_stale(event)
-            self._blame(event)
+            self._record_culprit(event)
         self.schedule.trigger(time.monotonic())
 
     @property
     def view(self) -> View:
-        """The node as the reconciler sees it."""
+        """Return the view of the reconciler."""
         return self.reconciler.observer.view
 
-    def _blame(self, event: Event) -> None:
+    def _record_culprit(self, event: Event) -> None:
         if event.removes_ours and event.ifindex in self.view.filters:
             name = process_name(event.portid)
             if name:
                 self.reconciler.executor.culprits[event.ifindex] = name
 
-    def _pass(self) -> None:
+    def _run_once(self) -> None:
         start = time.monotonic()
-        if start >= self._full_pass_at:
+        if start >= self._full_run_at:
             self.reconciler.resync()
             self.source.reread()
-            self._look_next_pass()
-            self._full_pass_at = start + self.schedule.max_s
+            self._check_periodically()
+            self._full_run_at = start + self.schedule.max_s
         self.schedule.started(start, self._reconcile(start))
 
-    def _look_next_pass(self) -> None:
+    def _check_periodically(self) -> None:
         """Check the state that no event reports."""
         try:
             self.tcx.remove_stale()
@@ -177,11 +177,11 @@ class Loop:
             details = {"actions": outcome.actions, "seconds": round(seconds, 4), "complete": outcome.complete}
             log.info("reconciled", extra=details)
         if outcome.complete and not self._settled:
-            self._settle()
+            self._remove_old_programs()
         self.stats.record_success(inputs, outcome, seconds)
         return _next_pass(outcome)
 
-    def _settle(self) -> None:
+    def _remove_old_programs(self) -> None:
         """Unpin programs that no filter runs. Filters of devices keep the build that attached them."""
         slots = self.reconciler.observer.slots
         if not any(isinstance(slot.owner.key.subject, DeviceId) for slot in slots.read().values()):

@@ -37,6 +37,6 @@ def test_the_reconciler_settles_on_the_kernel_in_memory() -> None:
             outcome = made.reconciler.reconcile(given)
             assert (outcome.actions, outcome.complete, outcome.deviations) == (actions, True, ())
         made.reconciler.resync()
-        made._look_next_pass()
+        made._check_periodically()
         assert made.reconciler.reconcile(inputs(1, generation=2)).complete
     assert slots.written.keys() == {("all", 1), ("all", 2)}
