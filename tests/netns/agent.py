@@ -217,6 +217,7 @@ def acquaint(*pods: Pod) -> None:
     for pod in pods:
         if all(ip_interface(address).version == 4 for address in pod.addresses):
             Path(f"/proc/sys/net/ipv6/conf/{pod.veth}/disable_ipv6").write_text("1")
+            pod.inside(lambda: Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("1"))
         for other in pods:
             if other is not pod:
                 send(pod, other, 1)

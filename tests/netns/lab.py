@@ -154,6 +154,8 @@ class Lab:
         """One more veth pair between a pod and the node, both ends up. Returns the host-side name."""
         veth = f"veth-{pod.name}{len(pod.veths)}"
         ip("link", "add", "name", veth, "type", "veth", "peer", "name", device, "netns", pod.netns)
+        quiet = Path(f"/proc/sys/net/ipv6/conf/{device}/router_solicitations")
+        pod.inside(lambda: quiet.write_text("0"))
         ip("link", "set", veth, "up")
         ip("link", "set", device, "up", netns=pod.netns)
         pod.veths.append(veth)

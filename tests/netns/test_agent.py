@@ -406,7 +406,7 @@ def test_a_foreign_filter_in_our_place_is_reported(lab: Lab, agent: Agent) -> No
     tc("qdisc", "add", "dev", web.veth, "clsact")
     tc("filter", "add", "dev", web.veth, "egress", "prio", "1", *U32)
     agent.write("all.yaml", policy("all", ingress=drop(1, 5)), document(web))
-    agent.start()
+    agent.start("--attach", "clsact")
     (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "ForeignFilter"
     assert "u32" in tc("filter", "show", "dev", web.veth, "egress")
