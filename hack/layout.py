@@ -22,6 +22,7 @@ ENUMS = {
     "tb_flag": ("IntFlag", "TB_"),
     "tb_owner_kind": ("IntEnum", "TB_OWNER_"),
     "tb_direction": ("IntEnum", "TB_"),
+    "tb_role": ("IntEnum", "TB_ROLE_"),
 }
 """The base class in Python, and the prefix of the enumerators that Python omits."""
 CONSTANTS, COUNTERS = "tb_constant", "tb_stats"

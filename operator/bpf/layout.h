@@ -2,8 +2,8 @@
 /*
  * The structs that the program and user space share: values of the maps, and the keys of the peers.
  *
- * A slot holds the limit of one pod and direction, or of one interface. The filter's classid is the slot's
- * number. Slot 0 has no owner: it counts the packets whose filter names an unused slot.
+ * A slot holds the limit of one pod and direction, or of one interface, or the guard of a limit. The filter's
+ * classid is the slot's number. Slot 0 has no owner: it counts the packets whose filter names an unused slot.
  *
  * Configuration, meters and counters are in different maps, so that a new rate changes neither the bucket nor
  * the counters, and words that all CPUs write are not in the memory that all CPUs read. Values are not
@@ -130,11 +130,18 @@ enum tb_direction {
 	TB_EGRESS = 1,
 };
 
+enum tb_role {
+	TB_ROLE_LIMIT = 0,
+	TB_ROLE_GUARD =
+		1, /* core/limits/guard.py; an older agent ignores the role and frees one of both slots */
+};
+
 /* The owner of a slot, for a restarted agent and for commands without an agent. Strings end in NUL. */
 struct tb_owner {
 	__u8 kind;
 	__u8 direction; /* as the pod or the device sees it */
-	__u8 unused[6];
+	__u8 role;
+	__u8 unused[5];
 	__u64 generation;    /* of the policy */
 	char uid[48];        /* of the pod; for a device, the inode of its network namespace */
 	char namespace_[64]; /* of pod and policy; empty for a device */

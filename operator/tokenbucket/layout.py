@@ -37,6 +37,13 @@ class Direction(enum.IntEnum):
     EGRESS = 1
 
 
+class Role(enum.IntEnum):
+    """``enum tb_role``."""
+
+    LIMIT = 0
+    GUARD = 1
+
+
 class Config(ctypes.Structure):
     """``struct tb_config``, 192 bytes."""
 
@@ -137,7 +144,8 @@ class Owner(ctypes.Structure):
     _fields_ = [
         ("kind", ctypes.c_uint8),
         ("direction", ctypes.c_uint8),
-        ("unused", ctypes.c_uint8 * 6),
+        ("role", ctypes.c_uint8),
+        ("unused", ctypes.c_uint8 * 5),
         ("generation", ctypes.c_uint64),
         ("uid", ctypes.c_char * 48),
         ("namespace_", ctypes.c_char * 64),

@@ -11,11 +11,13 @@ from tokenbucket import layout
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import DeviceId, Owner, PeerConfig, SlotConfig, SlotKey, Subject
+from tokenbucket.core.limits.slot import DeviceId, Owner, PeerConfig, Role, SlotConfig, SlotKey, Subject
 from tokenbucket.core.limits.stats import Stats
 
 _DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
 """By value of ``enum tb_direction``."""
+_ROLES = (Role.LIMIT, Role.GUARD)
+"""By value of ``enum tb_role``."""
 _WORD_BYTES = ctypes.sizeof(ctypes.c_uint64)
 _STATS_WORDS = ctypes.sizeof(layout.Stats) // _WORD_BYTES
 _STATS_OFFSETS = {
@@ -149,7 +151,8 @@ def decode_owner(value: bytes) -> Owner:
         subject = DeviceId(int(uid or 0), name)
     else:
         subject = PodId(raw.namespace_.decode(errors="replace"), name, uid)
-    key = SlotKey(subject, _DIRECTIONS[raw.direction % len(_DIRECTIONS)])
+    direction, role = _DIRECTIONS[raw.direction % len(_DIRECTIONS)], _ROLES[raw.role % len(_ROLES)]
+    key = SlotKey(subject, direction, role)
     return Owner(key, raw.policy.decode(errors="replace"), raw.generation)
 
 
@@ -158,6 +161,7 @@ def encode_owner(owner: Owner) -> layout.Owner:
     subject = owner.key.subject
     raw = layout.Owner(
         direction=_DIRECTIONS.index(owner.key.direction),
+        role=_ROLES.index(owner.key.role),
         generation=owner.generation,
         name=subject.name.encode(),
         policy=owner.policy.encode(),

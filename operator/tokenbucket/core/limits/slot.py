@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -36,15 +37,39 @@ class DeviceId:
 Subject = PodId | DeviceId
 
 
+class Role(enum.StrEnum):
+    """The purpose of a bucket."""
+
+    LIMIT = "limit"
+    GUARD = "guard"
+    """The second bucket of a limit inside a pod, on the node (:mod:`tokenbucket.core.limits.guard`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlotKey:
-    """Identity of a limit: one bucket per subject and direction, for all interfaces of the subject."""
+    """Identity of a bucket: one per subject, direction and role, for all interfaces of the subject."""
 
     subject: Subject
     direction: Direction
+    role: Role = Role.LIMIT
+
+    @property
+    def is_guard(self) -> bool:
+        """Return whether the bucket is a guard."""
+        return self.role is Role.GUARD
+
+    @property
+    def limit(self) -> SlotKey:
+        """Return the key of the limit that a guard belongs to; of a limit, its own key."""
+        return SlotKey(self.subject, self.direction) if self.is_guard else self
+
+    @property
+    def guard(self) -> SlotKey:
+        """Return the key of the limit's guard."""
+        return SlotKey(self.subject, self.direction, Role.GUARD)
 
     def __str__(self) -> str:
-        return f"{self.subject} {self.direction}"
+        return f"{self.subject} {self.direction}{' guard' if self.is_guard else ''}"
 
 
 @dataclass(frozen=True, slots=True)
