@@ -9,6 +9,7 @@ from typing import Self
 
 from cluster.kubectl import Kubectl
 from tests.e2e.observed import PROGRAM
+from tests.e2e.release import until
 from tests.e2e.traffic import address
 from tests.observer import Sample, excess, samples_of
 
@@ -54,7 +55,7 @@ class ContinuousTraffic:
         _start(self._kubectl, self._server, *PROGRAM, seconds, port)
         send = ("python3", "-c", _SEND, self._target, port, str(self._offered), seconds)
         _start(self._kubectl, self._client, *send)
-        time.sleep(1)  # the burst is used up in it
+        self._cover(1.0)  # the burst is used up in it
         return self
 
     def __exit__(
@@ -68,14 +69,24 @@ class ContinuousTraffic:
         found = samples_of(self._kubectl.exec(self._server, "cat", _RECORD))
         return [each for each in found if each.before_s > self._since]
 
+    def renew(self) -> None:
+        """Lets the record begin now, and waits until it shows something again."""
+        self.forget()
+        self._cover(2.0)
+
     def forget(self) -> None:
         """Lets the record begin now."""
         self._since = self.samples()[-1].before_s
 
+    def _cover(self, seconds: float) -> list[Sample]:
+        """Waits until the record goes on for so many seconds from now. Returns it."""
+        start_s = max((each.after_s for each in self.samples()), default=0.0)
+        time.sleep(seconds)  # before that, asking is in vain
+        return until(lambda: _from(self.samples(), start_s + seconds))
+
     def bits_per_s(self, seconds: float = 2.0) -> float:
         """How much arrives in so many seconds from now on."""
-        time.sleep(seconds)
-        samples = self.samples()
+        samples = self._cover(seconds)
         last = samples[-1]
         first = next(each for each in samples if each.before_s >= last.before_s - seconds)
         return 8 * (last.bytes - first.bytes) / (last.before_s - first.before_s)
@@ -90,6 +101,11 @@ class ContinuousTraffic:
         one burst let through. A gap in the limit shows in it, and so does a burst that is given twice.
         """
         return excess(self.samples(), rate, burst)
+
+
+def _from(samples: list[Sample], time_s: float) -> list[Sample]:
+    """The samples, if they reach that time; otherwise none."""
+    return samples if samples and samples[-1].after_s >= time_s else []
 
 
 def _start(kubectl: Kubectl, pod: str, *words: str) -> None:

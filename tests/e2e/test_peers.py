@@ -41,9 +41,9 @@ for _ in range(count):
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
-    """Clients on two nodes, and a pod that counts what it receives by sender."""
+    """Clients on two nodes, and a limited pod that counts what it receives by sender."""
     with release.admin.fresh_namespace("peers") as here:
         here.apply(
             pod("noisy", nodes[0]),
@@ -52,6 +52,8 @@ def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
         )
         here.wait("condition=Ready", "pod", "--all", timeout_s=120)
         until(lambda: "found" in here.exec("web", "ls", "/tmp").split())
+        here.apply(policy("peers", "web", ingress=LIMIT))
+        wait_ready(here, "peers", 1)
         yield here
 
 
@@ -64,8 +66,6 @@ def received(here: Kubectl, client: str, version: int) -> int:
 @pytest.mark.parametrize("version", [4, 6])
 def test_one_who_floods_leaves_the_others_their_share(shop: Kubectl, version: int) -> None:
     """Each client has a burst of its own, wherever it is, and the status says what each gets."""
-    shop.apply(policy("peers", "web", ingress=LIMIT))
-    wait_ready(shop, "peers", 1)
     assert "per peer 1pkt/s, burst 20 packets" in shop.get("tbp", "peers")["status"]["effective"]["ingress"]
     for client, count in (("noisy", FLOOD), ("quiet", FEW)):
         words = (address(shop, "web", version), str(_PORT), str(count))

@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.node_shell import NodeShell
 from tests.e2e.agents import AGENT_PIDS
 from tests.e2e.image import LAYOUT_TAG
-from tests.e2e.release import AGENTS, Release, policy, until, wait_ready
+from tests.e2e.release import Release, policy, until, wait_ready
 from tests.e2e.two_limits import (
     BURST,
     LIMIT,
@@ -82,13 +82,6 @@ def _kill_agents(shop: TwoLimits, shell: NodeShell) -> int:
     return killed
 
 
-def test_agents_restarted(shop: TwoLimits) -> None:
-    """By deleting their pods."""
-    with shop.unbroken():
-        shop.release.kubectl.run("delete", "pod", f"--selector={AGENTS}")
-        shop.release.wait()
-
-
 def test_agents_whose_image_is_missing(shop: TwoLimits) -> None:
     """Limits need no agent, but nobody knows of them then."""
     with shop.unbroken():
@@ -127,28 +120,6 @@ def _has_pins(shop: TwoLimits, shell: NodeShell, layout: str) -> None:
         until(lambda node=node: shell.run(node, "ls", "/sys/fs/bpf/tokenbucket").split() == [layout])  # type: ignore[misc]
 
 
-def test_a_queueing_discipline_that_somebody_makes_anew(shop: TwoLimits, shell: NodeShell) -> None:
-    """Our filter goes with the old one, and is back within seconds, with the tokens that there were."""
-    with shop.under_traffic() as flows:
-        for name, node, flow in zip(("web", "worker"), shop.nodes, flows, strict=True):
-            link = _host_link(shop, shell, name, node)
-            tc = f"tc qdisc del dev {link} clsact && (tc qdisc add dev {link} clsact || true)"
-            shell.run(node, "sh", "-c", tc)
-            time.sleep(3)
-            flow.forget()
-        time.sleep(2)
-        for flow in flows:
-            limited(flow)
-    shop.wait()
-
-
-def _host_link(shop: TwoLimits, shell: NodeShell, name: str, node: str) -> str:
-    """The node's end of a pod's link."""
-    index = int(shop.kubectl.exec(name, "cat", "/sys/class/net/eth0/iflink"))
-    links = json.loads(shell.run(node, "ip", "-json", "link"))
-    return str(next(link["ifname"] for link in links if link["ifindex"] == index))
-
-
 def test_the_kill_switch(either: TwoLimits) -> None:
     """Off lifts the limits, and Enforce puts them back."""
     with either.under_traffic() as flows:
@@ -161,8 +132,7 @@ def test_the_kill_switch(either: TwoLimits) -> None:
             either.release.enforce("Enforce")
         either.wait()
         for flow in flows:
-            flow.forget()
-        time.sleep(2)
+            flow.renew()
         for flow in flows:
             limited(flow)
 
@@ -289,8 +259,7 @@ def test_the_kill_switch_of_one_node(shop: TwoLimits) -> None:
         finally:
             shop.kubectl.run("label", "node", node, f"{label}-")
         shop.wait()
-        received.forget()
-        time.sleep(2)
+        received.renew()
         limited(received)
         limited(sent)
 
@@ -309,8 +278,7 @@ def test_an_api_server_that_is_away(shop: TwoLimits, cluster: Cluster) -> None:
         limited(sent)
         shop.kubectl.apply(policy("web", "web", ingress={**LIMIT, "rate": {"bits": RATE // 2}}))
         until(lambda: received.bits_per_s() < 0.75 * RATE, timeout_s=30)
-        received.forget()
-        time.sleep(2)
+        received.renew()
         limited(received, RATE // 2)
         shop.apply()
         shop.wait()
