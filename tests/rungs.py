@@ -70,6 +70,19 @@ def _tcx() -> str | None:
     return None
 
 
+def _macvlan() -> str | None:
+    return _link_on_top("macvlan")
+
+
+def _ipvlan() -> str | None:
+    return _link_on_top("ipvlan")
+
+
+def _netkit() -> str | None:
+    error = _refused("ip link add probe0 type netkit")
+    return f"the kernel has no netkit: {error}" if error else None
+
+
 RUNGS: dict[str, Callable[[], str | None]] = {
     "unit": _unit,
     "chart": _chart,
@@ -81,7 +94,14 @@ RUNGS: dict[str, Callable[[], str | None]] = {
 }
 """By folder of tests/, in the order of the ladder."""
 
-PARTS: dict[str, Callable[[], str | None]] = {"sch_fq": _fq, "sch_netem": _netem, "tcx": _tcx}
+PARTS: dict[str, Callable[[], str | None]] = {
+    "sch_fq": _fq,
+    "sch_netem": _netem,
+    "tcx": _tcx,
+    "macvlan": _macvlan,
+    "ipvlan": _ipvlan,
+    "netkit": _netkit,
+}
 """Parts of a kernel that some lack: a test marked ``needs("sch_fq")`` is skipped there."""
 
 PROBES = RUNGS | PARTS
@@ -135,6 +155,11 @@ def _cls_bpf() -> str | None:
 def _qdisc(kind: str) -> str | None:
     error = _refused(f"{_VETH}tc qdisc add dev probe0 root {kind}")
     return f"the kernel has no sch_{kind}: {error}" if error else None
+
+
+def _link_on_top(kind: str) -> str | None:
+    error = _refused(f"{_VETH}ip link add link probe0 name probe2 type {kind}")
+    return f"the kernel has no {kind}: {error}" if error else None
 
 
 def _refused(script: str) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 BRIDGE = "cni0"
+UPLINK = "uplink"
 _CLONE_NEWNET = 0x40000000
 Made = TypeVar("Made")
 
@@ -160,6 +161,28 @@ class Lab:
         ip("link", "set", device, "up", netns=pod.netns)
         pod.veths.append(veth)
         return veth
+
+    def add_upper(self, pod: Pod, device: str, address: str, kind: str) -> None:
+        """An interface on top of one of the node, such as macvlan: it has no other end on the node."""
+        if UPLINK not in _names():
+            self.link(UPLINK, "veth", "peer", "name", "wire")
+            ip("link", "set", "wire", "up")
+        mode = {"macvlan": ["mode", "bridge"], "ipvlan": ["mode", "l2"]}[kind]
+        ip("link", "add", "link", UPLINK, "name", device, "netns", pod.netns, "type", kind, *mode)
+        ip("link", "set", device, "up", netns=pod.netns)
+        pod.add_address(address, device)
+
+    def add_netkit(self, pod: Pod, device: str, address: str) -> None:
+        """A pair like that of a veth, whose packets take another way through the kernel."""
+        primary, before = f"netkit-{pod.name}", _names()
+        ip("link", "add", primary, "type", "netkit")
+        [peer] = _names() - before - {primary}
+        ip("link", "set", peer, "netns", pod.netns, "name", device)
+        ip("link", "set", primary, "up")
+        ip("link", "set", device, "up", netns=pod.netns)
+        pod.veths.append(primary)
+        pod.add_address(address, device)
+        self._route(pod, address)
 
     def _route(self, pod: Pod, address: str) -> None:
         interface = ipaddress.ip_interface(address)

@@ -33,7 +33,7 @@ def test_other_namespace_is_reached_by_path_and_by_descriptor(pod):
     descriptor = os.open(pod.path, os.O_RDONLY)
     for place in (pod.path, descriptor):
         with connect(place) as inside:
-            assert read_addresses(inside) == {ip_address("10.1.0.2"), ip_address("fd01::2")}
+            assert read_addresses(inside).addresses == {ip_address("10.1.0.2"), ip_address("fd01::2")}
             assert {link.name for link in read_links(inside).values()} == {"lo", "eth0"}
     os.close(descriptor)
     assert own_namespace().inode == before
@@ -81,7 +81,9 @@ def test_links_and_addresses_by_name_index_and_number(pod, connection):
     link = find_link(connection, pod.veth)
     assert link == read_link(connection, pod.ifindex) == read_links(connection)[pod.ifindex]
     assert (link.name, link.kind, link.peer_ifindex) == (pod.veth, "veth", 2)
-    assert read_addresses(connection, link.nsid) == {ip_address("10.1.0.2"), ip_address("fd01::2")}
+    found = read_addresses(connection, link.nsid)
+    assert found.addresses == {ip_address("10.1.0.2"), ip_address("fd01::2")}
+    assert found.ifindexes == {1, link.peer_ifindex}
 
 
 @pytest.mark.parametrize("name", ["none", "", "a-name-that-is-too-long"])
@@ -105,7 +107,7 @@ def test_address_on_a_point_to_point_link_is_the_near_one(lab, connection):
     pod = lab.pod("a")
     ip("address", "add", "10.7.0.2", "peer", "10.7.0.1", "dev", "eth0", netns=pod.netns)
     nsid = read_link(connection, pod.ifindex).nsid
-    assert read_addresses(connection, nsid) == {ip_address("10.7.0.2")}
+    assert read_addresses(connection, nsid).addresses == {ip_address("10.7.0.2")}
 
 
 def test_reachable_namespaces_are_named_once(lab, pod):

@@ -28,6 +28,8 @@ from tokenbucket.netlink.links import read_packets
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.namespaces import numbered_namespaces
 from tokenbucket.node import location as module
+from tokenbucket.node import named_namespaces as named_module
+from tokenbucket.node import pod_links as pod_links_module
 from tokenbucket.node.location import LocationKind
 from tokenbucket.node.view import View
 
@@ -119,15 +121,43 @@ def test_addresses_that_every_namespace_has_find_nothing(lab, view, address):
     assert place(view, address) is LocationKind.UNKNOWN
 
 
-def test_pod_without_a_veth_is_nowhere(lab, view):
-    """A macvlan leads past the host's hooks."""
+@pytest.mark.needs("macvlan")
+def test_pod_without_a_veth_is_found_by_the_name_of_its_namespace(lab, monitor, view):
+    """No interface of the node leads there. From then on its events arrive, as those of any other pod."""
     pod = lab.pod("a", wire=False)
-    lab.link("uplink", "veth", "peer", "name", "wire")
-    ip("link", "add", "link", "uplink", "name", "eth0", "netns", pod.netns, "type", "macvlan")
-    ip("link", "set", "eth0", "up", netns=pod.netns)
-    pod.add_address("10.1.0.2/24")
+    lab.add_upper(pod, "eth0", "10.1.0.2/24", "macvlan")
     view.refresh()
-    assert place(view, "10.1.0.2") is LocationKind.UNKNOWN
+    location = view.interfaces_of(ip_address("10.1.0.2"))
+    assert [link.name for link in location.pod_only] == ["eth0"]
+    monitor.read()
+    pod.add_address("10.1.0.3/24")
+    follow(view, monitor)
+    assert view.interfaces_of(ip_address("10.1.0.3")) == location
+
+
+def test_names_are_read_once_for_an_address_that_is_nowhere(lab, view, monkeypatch):
+    """Documents of pods that run elsewhere must not cost a look in each run."""
+    lab.pod("a", ["10.1.0.2/24"])
+    view.refresh()
+    looks = []
+    named = named_module.named_namespaces
+    monkeypatch.setattr(named_module, "named_namespaces", lambda: looks.append(1) or named())
+    for _ in range(2):
+        assert place(view, "10.1.0.2") is LocationKind.NAMESPACE
+        assert place(view, "10.7.0.2") is LocationKind.UNKNOWN
+    assert len(looks) == 1
+    view.invalidate_all()
+    view.refresh()
+    assert place(view, "10.7.0.2") is LocationKind.UNKNOWN
+    assert len(looks) == 2
+
+
+def test_pods_with_veths_alone_are_not_read_at_the_start(lab, view, monkeypatch):
+    """With hundreds of pods, that would hold up the first limits."""
+    lab.pod("a", ["10.1.0.2/24", "fd01::2/64"], interfaces=2)
+    monkeypatch.setattr(pod_links_module, "read_links_of", None)
+    view.refresh()
+    assert len(found(view, "10.1.0.2")) == 2
 
 
 def test_link_that_is_no_veth_is_reported_apart(lab, view):

@@ -84,14 +84,14 @@ class Executor:
             if isinstance(action, AddQueue) and action.interface not in refusals:
                 why_not = self.queues.add(self.view, action.interface)
                 if why_not:
-                    text = f"{why_not}; excess packets are dropped"
-                    refusals[action.interface] = Degradation(Reason.NO_FQ, text)
+                    refusals[action.interface] = Degradation(Reason.NO_FQ, why_not)
         return refusals
 
     def _contended_in_pods(self, planned: Plan) -> dict[Interface, Degradation]:
         """Return the pod-side interfaces from which a process keeps removing tokenbucket's filter.
 
-        The agent then limits egress on the host-side interface, which the pod cannot change.
+        The agent then limits egress on the host-side interface, which the pod cannot change. If there is no
+        host-side interface, the agent reports the interface.
         """
         contended = {
             action.point.interface
@@ -103,7 +103,7 @@ class Executor:
         }
         text = (
             f"tokenbucket's filter was removed more than {ALLOWED} times in a minute, "
-            "from within the pod or by a plugin; excess packets are dropped"
+            "from within the pod or by a plugin"
         )
         return {
             interface: Degradation(Reason.CONTENDED_IN_POD, f"{self.view.name_of(interface)}: {text}")
@@ -178,7 +178,7 @@ class Executor:
             self.view.invalidate_all()
         affected = affected_limits(action, keys)
         if isinstance(action, Attach) and action.point.interface.namespace:
-            text = f"{error}; excess packets are dropped"
+            text = f"{self.view.name_of(action.point.interface)}: {error}"
             done.refusals[action.point.interface] = Degradation(Reason.NO_FILTER_IN_POD, text)
         elif isinstance(error, UnsupportedError):  # does not change until the other program gives way
             if isinstance(action, Attach):

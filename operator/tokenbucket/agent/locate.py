@@ -12,15 +12,17 @@ from tokenbucket.core.planning.hook import End, Interface, Mechanism
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink.links import Link
 from tokenbucket.netlink.queues import Root
 from tokenbucket.node.location import AddressLocation, LocationKind
+from tokenbucket.node.pod_links import MOST
+from tokenbucket.node.pod_namespaces import PodNamespace
 from tokenbucket.node.view import View
 
-_NOT_NAMED = "network namespace: has no path in /run/netns or /proc; excess packets are dropped"
 _NOT_LOCATED = {
     LocationKind.UNKNOWN: (
         Reason.NO_INTERFACE,
-        "pod: no veth of this node leads to its address; check that the pod runs here",
+        "pod: its address is in no network namespace of this node; check that the pod runs here",
     ),
     LocationKind.HOST: (
         Reason.HOST_NETWORK,
@@ -51,40 +53,83 @@ class Locator:
         # Keep a placed limit: otherwise a pod with NET_ADMIN could remove its limit, or another pod's.
         nsid = self.placements.of(search.pod)
         where = AddressLocation(LocationKind.UNKNOWN) if nsid is None else self.view.leading_to(nsid)
-        if not where.veths:
-            return PodInterfaces({}, reason, message)
+        if not where.can_be_limited:
+            return PodInterfaces({}, reason=reason, message=message)
         message = f"{message}; the limit stays on its last interface"
         return replace(self._behind(where, search), reason=reason, message=message)
 
     def _behind(self, where: AddressLocation, search: Search) -> PodInterfaces:
-        """Return the interfaces that lead to a namespace."""
-        if not where.veths:
-            return PodInterfaces({}, Reason.NO_INTERFACE, _describe_others(where))
-        ends = {End.HOST: frozenset(Interface(link.ifindex) for link in where.veths)}
+        """Return the interfaces that lead to a namespace, and those in it that lead elsewhere."""
+        enters = search.enter or (where.pod_only and search.may_enter)
+        inside = self._enter(where.nsids[0]) if enters else ""
+        pod_only, problem = self._pod_only(where, search, inside)
+        if not (where.veths or pod_only):
+            reason = Reason.INTERFACE_NOT_LIMITED if problem else Reason.NO_INTERFACE
+            return PodInterfaces({}, reason=reason, message=problem or _describe_others(where))
+        ends: dict[End, frozenset[Interface]] = {}
+        if where.veths:
+            ends[End.HOST] = frozenset(Interface(link.ifindex) for link in where.veths)
         no_queue: dict[Direction, Degradation | None] = {}
         if Direction.INGRESS in search.waits:
-            no_queue[Direction.INGRESS] = self._foreign_root(ends[End.HOST], self.view.roots)
+            foreign = self._foreign_root(ends.get(End.HOST, ()), self.view.roots)
+            no_queue[Direction.INGRESS] = _no_queue_in_pod(where) if pod_only else foreign
         if search.enter:
-            ends[End.POD], no_queue[Direction.EGRESS] = self._pod_side(where)
-        return PodInterfaces(ends, no_queue={direction: why for direction, why in no_queue.items() if why})
+            pod_side, no_queue[Direction.EGRESS] = self._pod_side(where, pod_only, inside)
+            ends |= {End.POD: pod_side} if where.veths else {}
+        return PodInterfaces(
+            ends,
+            pod_only,
+            Reason.INTERFACE_NOT_LIMITED if problem else None,
+            problem,
+            {direction: why for direction, why in no_queue.items() if why},
+        )
 
-    def _pod_side(self, where: AddressLocation) -> tuple[frozenset[Interface], Degradation | None]:
-        """Return the pod-side interfaces, and why they cannot delay packets."""
+    def _enter(self, nsid: int) -> PodNamespace | str:
+        """Return a pod's namespace, or why the agent cannot enter it."""
         try:
-            found = self.view.pod_namespaces.enter(where.nsids[0])
+            return self.view.pod_namespaces.enter(nsid) or "it has no path in /run/netns or /proc"
         except KernelError as error:
-            why_not = Degradation(Reason.NO_NAMESPACE, f"{error}; excess packets are dropped")
-            return frozenset(), why_not
-        if not found:
-            return frozenset(), Degradation(Reason.NO_NAMESPACE, _NOT_NAMED)
-        inode = found.namespace.inode
+            return str(error)
+
+    def _pod_only(
+        self, where: AddressLocation, search: Search, inside: PodNamespace | str
+    ) -> tuple[frozenset[Interface], str]:
+        """Return the interfaces of the pod without an end on the node, and why not all can be limited."""
+        if where.unread:
+            return frozenset(), f"pod: its interfaces cannot be read: {where.unread}; the agent tries again"
+        if not where.pod_only:
+            return frozenset(), ""
+        subject = f"{_names(where.pod_only)}: without an end on the node"
+        if not search.may_enter:
+            return frozenset(), (
+                f"{subject}, in a pod with an overhead, which may be a virtual machine; "
+                "use a veth interface, or exclude the pod"
+            )
+        if isinstance(inside, str):
+            return frozenset(), (
+                f"{subject}, and the network namespace cannot be entered: {inside}; "
+                "grant SYS_ADMIN and /run/netns (agent.enterPods)"
+            )
+        limited, others = where.pod_only[:MOST], where.pod_only[MOST:]
+        interfaces = frozenset(Interface(link.ifindex, inside.namespace.inode) for link in limited)
+        problem = f"{_names(others)}: is beyond the first {MOST}; remove interfaces" if others else ""
+        return interfaces, problem
+
+    def _pod_side(
+        self, where: AddressLocation, pod_only: frozenset[Interface], inside: PodNamespace | str
+    ) -> tuple[frozenset[Interface], Degradation | None]:
+        """Return the pod-side ends of veths, and why packets that leave the pod cannot be delayed."""
+        if isinstance(inside, str):
+            message = f"network namespace: cannot be entered: {inside}; excess packets are dropped"
+            return frozenset(), Degradation(Reason.NO_NAMESPACE, message)
+        inode = inside.namespace.inode
         ends = frozenset(Interface(link.peer_ifindex, inode) for link in where.veths if link.peer_ifindex)
         filtered = (each for each in ends if self.data_plane.mechanism(each) is Mechanism.CLSACT)
         for interface in filtered:
-            if there := found.in_the_way(interface.ifindex):
+            if there := inside.in_the_way(interface.ifindex):
                 message = f"{self.view.name_of(interface)}: {there}; excess packets are dropped"
                 return ends, Degradation(Reason.NO_FILTER_IN_POD, message)
-        return ends, self._foreign_root(ends, found.roots)
+        return ends, self._foreign_root(ends | pod_only, inside.roots)
 
     def _foreign_root(self, ends: Iterable[Interface], roots: Mapping[int, Root]) -> Degradation | None:
         """Return why one of the ends cannot have tokenbucket's root qdisc. ``roots`` are those present."""
@@ -96,8 +141,17 @@ class Locator:
         return None
 
 
+def _no_queue_in_pod(where: AddressLocation) -> Degradation:
+    subject = f"{_names(where.pod_only)}: without an end on the node"
+    message = f"{subject}, so received packets cannot be delayed; excess packets are dropped"
+    return Degradation(Reason.NO_QUEUE_IN_POD, message)
+
+
+def _names(links: Iterable[Link]) -> str:
+    return ", ".join(f"{link.name} ({link.kind or 'network adapter'})" for link in links)
+
+
 def _describe_others(where: AddressLocation) -> str:
-    others = ", ".join(f"{link.name} ({link.kind})" for link in where.others)
-    if others:
-        return f"pod: has the interface {others}, which is not a veth; exclude the pod or change its network"
-    return "pod: has no veth on this node; check its network plugin"
+    if where.others:
+        return f"pod: has only {_names(where.others)} on this node; exclude the pod or change its network"
+    return "pod: has no interface that leads out of it; check its network plugin"

@@ -44,7 +44,7 @@ class Observer:
         return slots, placements
 
     def _placements(self, slots: Mapping[int, Slot], settled: AbstractSet[PodId]) -> Placements:
-        """Return the namespaces of the settled pods' limits, as long as veths lead there."""
+        """Return the namespaces of the settled pods' limits, as long as these have interfaces to limit."""
         placements = Placements()
         for namespace, filters, _ in self.view.all_namespaces():
             for ours in (ours for found in filters.values() for ours in found.ours):
@@ -52,7 +52,7 @@ class Observer:
                 if not slot or slot.owner.key.subject not in settled:
                     continue
                 nsid = self.view.namespace_behind(Interface(ours.ifindex, namespace))
-                if nsid is not None and self.view.leading_to(nsid).veths:
+                if nsid is not None and self.view.leading_to(nsid).can_be_limited:
                     placements.add(slot.owner.key.subject, nsid)
         return placements
 

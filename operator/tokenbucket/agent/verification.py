@@ -75,8 +75,12 @@ class Verifier:
 
     @property
     def bypassed_directions(self) -> AbstractSet[Direction]:
-        """Directions in which counters show that packets do not pass the hooks of limits."""
-        return {key.direction for key in self.bypass.bypassed}
+        """Directions in which counters show that packets do not pass host-side hooks of limits."""
+        return {
+            key.direction
+            for key in self.bypass.bypassed
+            if any(not point.interface.namespace for point in self._points.get(key, ()))
+        }
 
     def deviations(self, keys: AbstractSet[SlotKey]) -> list[Deviation]:
         """Return the reason for each of these limits that does not run."""

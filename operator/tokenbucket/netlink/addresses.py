@@ -9,6 +9,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.errors import KernelError
@@ -22,11 +23,20 @@ _MOST = 4096
 """Addresses read of one pod. A pod with very many addresses must not delay the reading of others."""
 
 
-def read_addresses(connection: Connection, nsid: int | None = None) -> frozenset[Address] | None:
+@dataclass(frozen=True, slots=True)
+class NamespaceAddresses:
+    """The addresses of a namespace, and the interfaces that have any."""
+
+    addresses: frozenset[Address] = frozenset()
+    """Without loopback and link-local addresses: every namespace has them."""
+    ifindexes: frozenset[int] = frozenset()
+    """Interfaces with an address of any scope."""
+
+
+def read_addresses(connection: Connection, nsid: int | None = None) -> NamespaceAddresses | None:
     """Return all addresses of the connection's namespace, or the first 4096 of namespace ``nsid``.
 
-    Loopback and link-local addresses are omitted: every namespace has them. Returns ``None`` if the
-    namespace does not exist.
+    Returns ``None`` if the namespace does not exist.
 
     Raises:
         KernelError: the kernel rejects the request.
@@ -45,9 +55,13 @@ def read_addresses(connection: Connection, nsid: int | None = None) -> frozenset
         raise
 
 
-def _addresses(messages: Iterable[Message]) -> frozenset[Address]:
+def _addresses(messages: Iterable[Message]) -> NamespaceAddresses:
+    messages = tuple(messages)
     addresses = (_address(message) for message in messages)
-    return frozenset(address for address in addresses if address)
+    return NamespaceAddresses(
+        frozenset(address for address in addresses if address),
+        frozenset(ADDRESS.unpack_from(message.body)[4] for message in messages),
+    )
 
 
 def _address(message: Message) -> Address | None:

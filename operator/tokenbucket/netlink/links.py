@@ -20,6 +20,8 @@ _XDP_PROGRAM_IDS = (
     uapi.IFLA_XDP_SKB_PROG_ID,
     uapi.IFLA_XDP_HW_PROG_ID,
 )
+_MOST = 1024
+"""Interfaces read of one pod. A pod with very many interfaces must not delay the reading of others."""
 VETH = "veth"
 
 
@@ -37,6 +39,16 @@ class Link:
     """Index of the peer in its namespace; ``None`` if the interface has no peer."""
     xdp_program_id: int = 0
     """The XDP program that runs on received packets; 0 if there is none."""
+    is_hardware: bool = False
+    """Whether the interface is a network adapter, or a virtual function of one."""
+
+    @property
+    def leads_elsewhere(self) -> bool:
+        """Whether packets leave the namespace here, but not to the other end of a veth pair.
+
+        An interface on top of another interface of its namespace, such as a VLAN, has no namespace of a peer.
+        """
+        return self.is_hardware or (self.nsid is not None and self.kind != VETH)
 
 
 def read_links(connection: Connection) -> dict[int, Link]:
@@ -46,6 +58,23 @@ def read_links(connection: Connection) -> dict[int, Link]:
     )
     links = (_link(message) for message in messages)
     return {link.ifindex: link for link in links}
+
+
+def read_links_of(connection: Connection, nsid: int) -> tuple[Link, ...]:
+    """Return the first 1024 interfaces of another namespace; none if the namespace does not exist.
+
+    Raises:
+        KernelError: the kernel rejects the request.
+    """
+    target = attribute(uapi.IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + target + _SKIP_STATS
+    try:
+        messages = connection.dump_partial(uapi.RTM_GETLINK, body, f"interfaces of namespace {nsid}", _MOST)
+    except KernelError as error:
+        if error.errno == errno.EINVAL:
+            return ()
+        raise
+    return tuple(map(_link, messages))
 
 
 def read_link(connection: Connection, ifindex: int) -> Link | None:
@@ -97,15 +126,17 @@ def _get(connection: Connection, ifindex: int, wanted: bytes, subject: str) -> L
 
 
 def _link(message: Message) -> Link:
-    _, _, ifindex, _, _ = LINK.unpack_from(message.body)
+    _, type_of_hardware, ifindex, _, _ = LINK.unpack_from(message.body)
     found = attributes(message.body, LINK.size)
     info = attributes(found.get(uapi.IFLA_LINKINFO, b""))
     xdp = attributes(found.get(uapi.IFLA_XDP, b""))
+    kind = text(info.get(uapi.IFLA_INFO_KIND, b""))
     return Link(
         ifindex=ifindex,
         name=text(found.get(uapi.IFLA_IFNAME, b"")),
-        kind=text(info.get(uapi.IFLA_INFO_KIND, b"")),
+        kind=kind,
         nsid=s32(found.get(uapi.IFLA_LINK_NETNSID)),
         peer_ifindex=s32(found.get(uapi.IFLA_LINK)),
-        xdp_program_id=next(filter(None, (u32(xdp.get(kind)) for kind in _XDP_PROGRAM_IDS)), 0),
+        xdp_program_id=next(filter(None, (u32(xdp.get(each)) for each in _XDP_PROGRAM_IDS)), 0),
+        is_hardware=not kind and type_of_hardware in {uapi.ARPHRD_ETHER, uapi.ARPHRD_INFINIBAND},
     )

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tokenbucket.netlink.connection import Connection, connect, kernel_errors
 from tokenbucket.netlink.messages import RTGENMSG, attribute, attributes, s32
 
 _OWN = Path("/proc/thread-self/ns/net")
+_NAMED = Path("/run/netns")
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
@@ -81,6 +82,50 @@ def numbered_namespaces(connection: Connection) -> dict[int, Namespace]:
     return found
 
 
+def named_namespaces() -> Iterator[Namespace]:
+    """Yield the namespaces that have a name in /run/netns, without the caller's.
+
+    Raises:
+        KernelError: /run/netns cannot be read.
+    """
+    own = _OWN.stat()
+    with kernel_errors("list", str(_NAMED)):
+        paths = tuple(_named())
+    for path in paths:
+        with suppress(OSError):  # the name is gone
+            status = path.stat()
+            if status.st_dev == own.st_dev and status.st_ino != own.st_ino:
+                yield Namespace(status.st_ino, path)
+
+
+def ensure_number(connection: Connection, namespace: Namespace) -> int | None:
+    """Return the number of a namespace in the caller's, which is assigned if there is none.
+
+    Addresses of a namespace without a number cannot be read from outside, and its events do not arrive.
+    Returns ``None`` if the namespace has ended, or cannot be opened.
+
+    Raises:
+        KernelError: a resource is exhausted.
+    """
+    try:
+        number = _number_of(connection, namespace)
+        if number < 0:
+            _assign_number(connection, namespace)
+            number = _number_of(connection, namespace)
+    except KernelError as error:
+        if error.errno in _SHORTAGES:
+            raise
+        return None
+    return number
+
+
+def _assign_number(connection: Connection, namespace: Namespace) -> None:
+    with _opened(namespace) as descriptor:
+        body = RTGENMSG.pack(socket.AF_UNSPEC) + attribute(uapi.NETNSA_NSID, struct.pack("=i", -1))
+        body += attribute(uapi.NETNSA_FD, struct.pack("=I", descriptor))
+        connection.change(uapi.RTM_NEWNSID, 0, body, f"number of {namespace.path}")
+
+
 def _number_of(connection: Connection, namespace: Namespace) -> int:
     with _opened(namespace) as descriptor:
         body = RTGENMSG.pack(socket.AF_UNSPEC) + attribute(uapi.NETNSA_FD, struct.pack("=I", descriptor))
@@ -113,9 +158,12 @@ def _opened(namespace: Namespace) -> Iterator[int]:
 
 
 def _candidates() -> Iterator[Path]:
-    named = Path("/run/netns")
-    if named.is_dir():
-        yield from sorted(named.iterdir())
+    yield from _named()
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             yield process / "ns/net"
+
+
+def _named() -> Iterator[Path]:
+    if _NAMED.is_dir():
+        yield from sorted(_NAMED.iterdir())

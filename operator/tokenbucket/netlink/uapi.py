@@ -12,6 +12,10 @@ SO_RCVBUFFORCE = 33
 # linux/sched.h
 CLONE_NEWNET = 0x4000_0000
 
+# linux/if_arp.h
+ARPHRD_ETHER = 1
+ARPHRD_INFINIBAND = 32
+
 # linux/if_ether.h
 ETH_P_ALL = 3
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink.addresses import Address, read_addresses
+from tokenbucket.netlink.addresses import Address, NamespaceAddresses, read_addresses
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.links import Link
 
@@ -21,13 +21,13 @@ class LocationKind(enum.Enum):
     """Kinds of locations of addresses."""
 
     NAMESPACE = "namespace"
-    """In one namespace, which host-side interfaces lead to."""
+    """In one namespace of a pod."""
     HOST = "host"
     """In the node's namespace."""
     AMBIGUOUS = "ambiguous"
     """In more than one namespace."""
     UNKNOWN = "unknown"
-    """In no namespace that an interface of the node leads to."""
+    """In no namespace that an interface of the node leads to, and in none with a name in /run/netns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,15 @@ class AddressLocation:
     others: tuple[Link, ...] = ()
     """Interfaces of other kinds than veth."""
     nsids: tuple[int, ...] = ()
+    pod_only: tuple[Link, ...] = ()
+    """Interfaces in the namespace that have no end on the node."""
+    unread: str = ""
+    """Why the interfaces in the namespace could not be read."""
+
+    @property
+    def can_be_limited(self) -> bool:
+        """Whether there are interfaces that a limit can be attached to."""
+        return bool(self.veths or self.pod_only)
 
 
 class AddressIndex:
@@ -51,6 +60,7 @@ class AddressIndex:
         self._connection = connection
         self._by_namespace: dict[int | None, frozenset[Address]] = {}
         self._owners: dict[Address, set[int | None]] = {}
+        self._interfaces: dict[int | None, frozenset[int]] = {}
         self._unreadable: set[int] = set()
         """Namespaces whose addresses could not be read the last time."""
 
@@ -62,6 +72,10 @@ class AddressIndex:
     def owners(self, addresses: Iterable[Address]) -> set[int | None]:
         """Return the namespaces that have any of these addresses."""
         return set().union(*(self._owners.get(address, ()) for address in addresses))
+
+    def interfaces(self, nsid: int) -> frozenset[int]:
+        """Return the interfaces of a namespace that have an address of any scope."""
+        return self._interfaces.get(nsid, frozenset())
 
     def read_all(self, nsids: AbstractSet[int | None]) -> set[int | None]:
         """Read the addresses of these namespaces, and forget all others. Returns as :meth:`read`."""
@@ -98,13 +112,15 @@ class AddressIndex:
             log.warning("addresses not read", extra={"nsid": nsid, "error": str(error)})
         self._unreadable.add(nsid)
 
-    def _replace(self, nsid: int | None, found: frozenset[Address] | None) -> None:
+    def _replace(self, nsid: int | None, found: NamespaceAddresses | None) -> None:
         before = self._by_namespace.pop(nsid, frozenset())
-        for address in before - (found or frozenset()):
+        self._interfaces.pop(nsid, None)
+        for address in before - (found.addresses if found else frozenset()):
             self._owners[address].discard(nsid)
             if not self._owners[address]:
                 del self._owners[address]
         if found is not None:
-            self._by_namespace[nsid] = found
-            for address in found:
+            self._by_namespace[nsid] = found.addresses
+            self._interfaces[nsid] = found.ifindexes
+            for address in found.addresses:
                 self._owners.setdefault(address, set()).add(nsid)

@@ -95,9 +95,10 @@ def _places(slots: dict[int, Slot], pins: Pins) -> dict[int, set[AttachPoint]]:
     others = {namespace.inode: namespace for namespace in reachable_namespaces()}
     others.pop(own.inode, None)
     likely = [others.pop(inode) for inode in devices | tcx.namespaces() if inode in others]
-    # Entering all namespaces takes a second with hundreds of pods. A filter of clsact inside one has no pin.
+    # Entering all namespaces takes a second with hundreds of pods. A filter of clsact inside one has no pin,
+    # but if the kernel has tcx, few limits have one beside a hook on the node.
     for namespace in chain([own], likely, others.values()):
-        if namespace.inode in others and places.keys() >= slots.keys():
+        if namespace.inode in others and tcx.is_supported and places.keys() >= slots.keys():
             break
         for ours, name in _attachments(namespace, tcx):
             if ours.prog_id in programs:

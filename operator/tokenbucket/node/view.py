@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -18,13 +19,15 @@ from tokenbucket.core.planning.hook import Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.addresses import Address
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.events import NSIDS, TRAFFIC_CONTROL, Event, EventKind
+from tokenbucket.netlink.events import LINKS, NSIDS, TRAFFIC_CONTROL, Event, EventKind
 from tokenbucket.netlink.filters import LinkFilters
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
 from tokenbucket.netlink.namespaces import inside, own_namespace
 from tokenbucket.netlink.queues import Root, read_roots
 from tokenbucket.node.attachments import Attachments
 from tokenbucket.node.location import AddressIndex, AddressLocation, LocationKind
+from tokenbucket.node.named_namespaces import NamedNamespaces
+from tokenbucket.node.pod_links import PodLinks
 from tokenbucket.node.pod_namespaces import PodNamespaces
 from tokenbucket.node.staleness import Stale
 
@@ -43,7 +46,9 @@ class View:
         self._filters: dict[int, LinkFilters] = {}
         self._roots: dict[int, Root] = {}
         self._stale = Stale()
-        self.pod_namespaces = PodNamespaces(connection, tcx, self._ends)
+        self._named = NamedNamespaces(connection)
+        self._pod_links = PodLinks(connection, self._ends, self._in_use)
+        self.pod_namespaces = PodNamespaces(connection, tcx, self._ways)
 
     @property
     def connection(self) -> Connection:
@@ -76,6 +81,10 @@ class View:
         Addresses that are in no namespace count only if all are in none.
         """
         owners = self._addresses.owners(addresses)
+        if not owners and self._named.look_for(addresses, self._behind):
+            unread = self._named.numbers - self.addresses.keys()
+            self._stale.namespaces |= self._addresses.read(unread, self._reachable)
+            owners = self._addresses.owners(addresses)
         if not owners:
             return AddressLocation(LocationKind.UNKNOWN)
         nsids = tuple(sorted(nsid for nsid in owners if nsid is not None))
@@ -84,11 +93,12 @@ class View:
         return self.leading_to(nsids[0]) if nsids else AddressLocation(LocationKind.HOST)
 
     def leading_to(self, nsid: int) -> AddressLocation:
-        """Return the interfaces of the node that lead to a namespace."""
+        """Return the interfaces of the node that lead to a namespace, and those of the pod alone."""
         behind = self._behind.get(nsid, [])
         veths = tuple(link for link in behind if link.kind == VETH)
         others = tuple(link for link in behind if link.kind != VETH)
-        return AddressLocation(LocationKind.NAMESPACE, veths, others, (nsid,))
+        pod_only, unread = self._pod_links.of(nsid), self._pod_links.unread.get(nsid, "")
+        return AddressLocation(LocationKind.NAMESPACE, veths, others, (nsid,), pod_only, unread)
 
     def namespace_behind(self, interface: Interface) -> int | None:
         """Return the number of the namespace that a host-side interface leads to, or a pod-side one is in."""
@@ -121,6 +131,9 @@ class View:
             link = self._links.get(interface.ifindex)
             return link.name if link else f"interface {interface.ifindex}"
         nsid = self._nsid_of(interface)
+        alone = () if nsid is None else self._pod_links.known(nsid)
+        if name := next((link.name for link in alone if link.ifindex == interface.ifindex), ""):
+            return f"the pod's {name}"
         host_side = (link.name for link in self._links.values() if link.nsid == nsid and nsid is not None)
         return f"the pod's end of {next(host_side, 'an interface')}"
 
@@ -173,15 +186,24 @@ class View:
     def invalidate_all(self) -> None:
         """Mark everything stale."""
         self._stale = Stale()
+        self._named.mark_stale()
+        self._pod_links.mark_all_stale(lost_events=False)
         self.pod_namespaces.mark_all_stale()
 
     def mark_stale(self, event: Event) -> None:
         """Mark the parts stale that an event is about."""
         self._stale.mark(event, self._links)
         if event.kind is EventKind.OVERFLOW:
+            self._named.mark_stale()
+            self._pod_links.mark_all_stale(lost_events=True)
             self.pod_namespaces.mark_all_stale()
         elif event.nsid is not None and event.kind in NSIDS:
+            if event.kind is EventKind.DEL_NSID:
+                self._named.forget(event.nsid)
+            self._pod_links.forget(event.nsid)
             self.pod_namespaces.forget(event.nsid)
+        elif event.nsid is not None and event.kind in LINKS:
+            self._pod_links.mark_changed(event.nsid, event.ifindex)
         elif event.nsid is not None and event.kind in TRAFFIC_CONTROL:
             self.pod_namespaces.mark_stale(event.nsid)
 
@@ -202,7 +224,7 @@ class View:
     def _read_everything(self) -> None:
         self._stale = Stale()
         links = read_links(self._connection)
-        nsids = {link.nsid for link in links.values()} | {None}
+        nsids = {link.nsid for link in links.values()} | {None} | self._named.read_again()
         filters = self._attachments.read_all(links)
         self._roots = read_roots(self._connection)
         unread = self._addresses.read_all(nsids)
@@ -216,8 +238,7 @@ class View:
             self._read_links()
             self._index_links()
         if self._stale.namespaces:
-            reachable = self._behind.keys() | {None}
-            self._stale.namespaces = self._addresses.read(self._stale.namespaces, reachable)
+            self._stale.namespaces = self._addresses.read(self._stale.namespaces, self._reachable)
         self._read_filters()
         if self._stale.roots:
             self._roots = read_roots(self._connection)
@@ -248,10 +269,24 @@ class View:
         for link in self._links.values():
             self._behind.setdefault(link.nsid, []).append(link)
 
+    @property
+    def _reachable(self) -> AbstractSet[int | None]:
+        """The namespaces whose addresses are read."""
+        return self._behind.keys() | {None} | self._named.numbers
+
     def _ends(self, nsid: int) -> frozenset[int]:
-        """Return the indexes inside a namespace of the interfaces that lead there."""
-        links = self.leading_to(nsid).veths
+        """Return the indexes inside a namespace of the veth interfaces whose peers are on the node."""
+        links = (link for link in self._behind.get(nsid, ()) if link.kind == VETH)
         return frozenset(link.peer_ifindex for link in links if link.peer_ifindex is not None)
+
+    def _ways(self, nsid: int) -> frozenset[int]:
+        """Return the indexes inside a namespace of the interfaces that may have a limit."""
+        return self._ends(nsid) | {link.ifindex for link in self._pod_links.known(nsid)}
+
+    def _in_use(self, nsid: int) -> frozenset[int]:
+        """Return the indexes inside a namespace of interfaces that have an address or a limit."""
+        entered = self.pod_namespaces.known.get(nsid)
+        return self._addresses.interfaces(nsid) | (entered.with_ours if entered else set())
 
     def _nsid_of(self, interface: Interface) -> int | None:
         known = self.pod_namespaces.known.items()

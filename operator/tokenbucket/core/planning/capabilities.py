@@ -18,7 +18,7 @@ from tokenbucket.core.planning.reasons import Degradation, Reason
 Refusals = Mapping[Interface, Degradation]
 """Interfaces that cannot have tokenbucket's queue or, inside a pod, its filter."""
 
-_NO_FQ = Degradation(Reason.NO_FQ, "kernel: fq (sch_fq) is missing; excess packets are dropped")
+_NO_FQ = Degradation(Reason.NO_FQ, "kernel: fq (sch_fq) is missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,11 @@ class Capabilities:
 
     def why_not_delay(self, interfaces: Iterable[Interface]) -> Degradation | None:
         """Return why one of the interfaces cannot delay packets, or None if all can."""
-        for interface in interfaces:
-            if interface in self.refusals:
-                return self.refusals[interface]
-        return None if self.fq else _NO_FQ
+        refused = (self.refusals[interface] for interface in interfaces if interface in self.refusals)
+        why_not = next(refused, None if self.fq else _NO_FQ)
+        return why_not and why_not._replace(message=f"{why_not.message}; excess packets are dropped")
+
+    def why_not_attach(self, interface: Interface) -> str:
+        """Return why an interface inside a pod cannot have a filter; an empty text if it can."""
+        refusal = self.refusals.get(interface)
+        return refusal.message if refusal and refusal.reason is not Reason.NO_FQ else ""

@@ -17,7 +17,7 @@ from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Po
 from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
 from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, config_of
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.hook import End, HookPoint, Interface
+from tokenbucket.core.planning.hook import End, HookPoint, Interface, device_hook
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Degradation, Reason
@@ -43,14 +43,22 @@ _NO_QUEUE_IN_POD = Degradation(
 
 @dataclass(frozen=True, slots=True)
 class PodInterfaces:
-    """The veth interfaces of one pod, or the reason why the agent does not find them."""
+    """The interfaces of one pod, or the reason why the agent does not find any or all of them."""
 
     ends: Mapping[End, frozenset[Interface]] = field(default_factory=dict)
-    """Pod-side interfaces only if limits belong there. With a reason, the last known interfaces."""
+    """Both ends of veth interfaces: pod-side interfaces only if limits belong there. With a reason, the last
+    known interfaces, or those that can be limited."""
+    pod_only: frozenset[Interface] = frozenset()
+    """Interfaces of other kinds, inside the pod: they have no end on the node."""
     reason: Reason | None = None
     message: str = ""
     no_queue: Mapping[Direction, Degradation] = field(default_factory=dict)
     """Why packets of a direction cannot be queued, so that Delay is degraded to Drop."""
+
+    @property
+    def found(self) -> bool:
+        """Whether there is any interface."""
+        return bool(self.ends or self.pod_only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,9 @@ class Search:
     waits: AbstractSet[Direction]
     """The directions whose packets are delayed, if they can be."""
     enter: bool
-    """Whether a limit belongs inside the pod."""
+    """Whether a limit belongs inside the pod, whatever its interfaces are."""
+    may_enter: bool = True
+    """Whether a limit may be attached inside the pod."""
 
 
 Locate = Callable[[Search], PodInterfaces]
@@ -168,7 +178,7 @@ class _Builder:
             message = f"{shared}: belongs to several pods; give each pod its own address"
             return PodInterfaces(reason=Reason.ADDRESS_CONFLICT, message=message)
         enters = not pod.has_overhead and any(self._enters(each, each in waits) for each in limits)
-        located = self.locate(Search(pod.id, own, waits, enters))
+        located = self.locate(Search(pod.id, own, waits, enters, not pod.has_overhead))
         if not (located.ends and pod.has_overhead):
             return located
         return replace(located, no_queue={**located.no_queue, Direction.EGRESS: _IN_A_MACHINE})
@@ -180,20 +190,23 @@ class _Builder:
         return end is End.POD
 
     def _why_no_queue(self, direction: Direction, located: PodInterfaces) -> Degradation | None:
-        if not located.ends:
+        if not located.found:
             return None
         if direction is Direction.INGRESS and direction in self.capabilities.data_plane.bypassed:
             return _NO_QUEUE_IN_POD
         end, _ = self.capabilities.data_plane.end_and_hook(direction, delays=True, has_pod_side=True)
-        ends = located.ends.get(end, ())
+        ends = {*located.ends.get(end, ()), *self._attachable(located)}
         return located.no_queue.get(direction) or self.capabilities.why_not_delay(ends)
 
     def _add(self, key: SlotKey, policy: Policy, in_force: InForce, located: PodInterfaces) -> None:
         findings, shortfall = self.result.findings, in_force.shortfall
         if located.reason:
             findings.append(Deviation(key, located.reason, located.message))
-        if located.reason and not (located.reason.needs_slot or located.ends):
+        if located.reason and not (located.reason.needs_slot or located.found):
             return
+        for interface in sorted(located.pod_only):
+            if why_not := self.capabilities.why_not_attach(interface):
+                findings.append(Deviation(key, Reason.INTERFACE_NOT_LIMITED, why_not))
         if shortfall:
             findings.append(Deviation(key, *shortfall))
         slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
@@ -206,10 +219,13 @@ class _Builder:
         data_plane = self.capabilities.data_plane
         has_pod_side = bool(located.ends.get(End.POD))
         end, hook = data_plane.end_and_hook(direction, delays=delays, has_pod_side=has_pod_side)
-        return frozenset(
-            HookPoint(interface, hook, data_plane.mechanism(interface))
-            for interface in located.ends.get(end, ())
-        )
+        hooks = dict.fromkeys(located.ends.get(end, ()), hook)
+        hooks |= dict.fromkeys(self._attachable(located), device_hook(direction))
+        return frozenset(HookPoint(each, hooks[each], data_plane.mechanism(each)) for each in hooks)
+
+    def _attachable(self, located: PodInterfaces) -> list[Interface]:
+        """Return the interfaces without an end on the node that did not refuse a filter."""
+        return [each for each in located.pod_only if not self.capabilities.why_not_attach(each)]
 
 
 def _give_each_point_to_one(result: Desired) -> None:

@@ -16,7 +16,7 @@ class Hook(enum.StrEnum):
 
 
 class End(enum.Enum):
-    """The two interfaces of a pod's veth pair."""
+    """The two interfaces of a pod's veth pair. Interfaces of other kinds have no end on the node."""
 
     HOST = "host"
     POD = "pod"
@@ -48,5 +48,5 @@ class HookPoint:
 
 
 def device_hook(direction: Direction) -> Hook:
-    """Return the hook of a device for its own traffic, named as the device sees it."""
+    """Return the hook of an interface for its own traffic, named as the interface sees it."""
     return Hook(direction.value)

@@ -71,12 +71,29 @@ class Reason(enum.StrEnum):
         _Spec(
             Effect.FAILED,
             cause=(
-                "No veth interface of this node leads to a network namespace with the pod's address. "
+                "No interface of this node leads to a network namespace with the pod's address, and no "
+                "namespace in `/run/netns` has it. "
                 "If the pod was limited before, the limit stays attached to its last interface."
             ),
             fix=(
-                "Check that the pod runs on this node, that its address is correct, and that its interface "
-                "is a veth."
+                "Check that the pod runs on this node, that its address is correct, and that the agent sees "
+                "`/run/netns` (`agent.enterPods`)."
+            ),
+            degrades_policy=True,
+        ),
+    )
+    INTERFACE_NOT_LIMITED = (
+        "InterfaceNotLimited",
+        _Spec(
+            Effect.FAILED,
+            cause=(
+                "The pod has an interface without an end on the node, such as macvlan, ipvlan, netkit or a "
+                "virtual function, and the agent cannot attach the limit inside the pod. The limit covers "
+                "the other interfaces of the pod."
+            ),
+            fix=(
+                "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; "
+                "the chart grants both if `agent.enterPods` is true."
             ),
             degrades_policy=True,
         ),
@@ -208,8 +225,9 @@ class Reason(enum.StrEnum):
             Effect.DEGRADED,
             cause=(
                 "A program of another component redirects packets into the pod, past the host-side interface "
-                "and its queue. The limit is attached inside the pod, where received packets cannot be "
-                "delayed. Excess packets are dropped."
+                "and its queue, or the pod has an interface without an end on the node, such as macvlan. "
+                "The limit is attached inside the pod, where received packets cannot be delayed. Excess "
+                "packets are dropped."
             ),
             fix=(
                 "Declare `exceedAction: Drop`, or configure the network plugin not to redirect packets into "

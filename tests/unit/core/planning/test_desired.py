@@ -243,6 +243,66 @@ def test_a_pod_found_only_by_its_limit_keeps_it_and_says_so(reason: Reason) -> N
     assert [each.reason for each in found.findings] == [reason]
 
 
+NET1 = Interface(3, namespace=4026532000)
+
+
+def shared(
+    direction: Direction, action: ExceedAction, capabilities: Capabilities = CAPABLE, **fields: object
+) -> Desired:
+    """What is desired for a pod with a veth and an interface that has no end on the node."""
+    limit = Limit(Rate(10**7), exceed_action=action, dscp=8 if action is ExceedAction.MARK else None)
+    policy = Policy("shop", "web", Selector(frozenset()), {direction: limit})
+    return desired([policy], [POD], lambda search: located(search, pod_only={NET1}, **fields), capabilities)
+
+
+@pytest.mark.parametrize(
+    ("direction", "action", "at_veth"),
+    [
+        (IN, DROP, HookPoint(HOST_SIDE, Hook.EGRESS)),
+        (IN, MARK, HookPoint(HOST_SIDE, Hook.EGRESS)),
+        (OUT, DROP, HookPoint(HOST_SIDE, Hook.INGRESS)),
+        (OUT, MARK, HookPoint(HOST_SIDE, Hook.INGRESS)),
+        (OUT, DELAY, HookPoint(POD_SIDE, Hook.EGRESS)),
+    ],
+)
+def test_an_interface_without_an_end_on_the_node_is_limited_at_its_own_hook(
+    direction: Direction, action: ExceedAction, at_veth: HookPoint
+) -> None:
+    """With the slot of the other interfaces, and with a queue where these have one."""
+    wanted = only(shared(direction, action))
+    assert wanted.points == {at_veth, HookPoint(NET1, Hook(direction.value))}
+    assert wanted.delays is (action is DELAY)
+
+
+def test_a_pod_with_such_an_interface_alone_is_limited_there() -> None:
+    limit = Limit(Rate(10**7), exceed_action=DROP)
+    policy = Policy("shop", "web", Selector(frozenset()), {IN: limit, OUT: limit})
+    found = desired([policy], [POD], lambda _: PodInterfaces(pod_only=frozenset({NET1})), CAPABLE)
+    points = {key.direction: wanted.points for key, wanted in found.wanted.items()}
+    assert points == {IN: {HookPoint(NET1, Hook.INGRESS)}, OUT: {HookPoint(NET1, Hook.EGRESS)}}
+    assert found.findings == []
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_FILTER_IN_POD, Reason.CONTENDED_IN_POD])
+def test_such_an_interface_that_refuses_a_filter_is_reported_and_the_others_are_limited(
+    reason: Reason,
+) -> None:
+    """A limit with an open way past it is not enforced, and packets still wait at the veth."""
+    refused = CAPABLE.without({NET1: Degradation(reason, "net1: a foreign filter is in the way")})
+    found = shared(OUT, DELAY, refused)
+    assert only(found).points == {HookPoint(POD_SIDE, Hook.EGRESS)}
+    assert [(each.reason, each.message) for each in found.findings] == [
+        (Reason.INTERFACE_NOT_LIMITED, "net1: a foreign filter is in the way")
+    ]
+
+
+def test_such_an_interface_that_refuses_a_queue_degrades_the_limit_of_all() -> None:
+    """They have one bucket, which either queues or drops."""
+    found = shared(OUT, DELAY, CAPABLE.without({NET1: NO_QUEUE}))
+    assert only(found).points == {HookPoint(HOST_SIDE, Hook.INGRESS), HookPoint(NET1, Hook.EGRESS)}
+    assert [each.reason for each in found.findings] == [Reason.NO_FQ]
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_is_documented_and_short_where_it_degrades(reason: Reason) -> None:
     """The status and the reference page read these texts."""

@@ -1,0 +1,205 @@
+"""All interfaces of a pod share its limit, also those that have no other end on the node."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from tests.netns.agent import PINS, Agent, document, drop, policy, send, status, tokenbucket, wait
+from tests.netns.lab import Lab, Pod, ip
+
+BURST = 100
+MANY = 2 * BURST
+ETH0 = ("eth0", "veth", "10.1.{}.2/24")
+NET1 = ("net1", "macvlan", "10.8.0.{}/24")
+
+MACVLAN = pytest.mark.needs("macvlan")
+IPVLAN = pytest.mark.needs("ipvlan")
+Interfaces = list[tuple[str, str, str]]
+
+
+def made(lab: Lab, name: str, number: int, interfaces: Interfaces) -> Pod:
+    """A pod with these interfaces, which have no address but those given: nothing else takes tokens."""
+    pod = lab.pod(name, wire=False)
+    pod.run("sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+    for device, kind, pattern in interfaces:
+        address = pattern.format(number)
+        if kind == "veth":
+            lab.add_interface(pod, device)
+            pod.add_address(address)
+            lab._route(pod, address)
+        elif kind == "netkit":
+            lab.add_netkit(pod, device, address)
+        else:
+            lab.add_upper(pod, device, address, kind)
+        pod.addresses.append(address)
+    return pod
+
+
+def paths(web: Pod, client: Pod) -> list[tuple[Pod, Pod]]:
+    """Both pods once for each pair of their interfaces, with the addresses of these alone."""
+    return [
+        (replace(web, addresses=[mine]), replace(client, addresses=[others]))
+        for mine, others in zip(web.addresses, client.addresses, strict=True)
+    ]
+
+
+def pair(lab: Lab, agent: Agent, interfaces: Interfaces) -> list[tuple[Pod, Pod]]:
+    """A pod with limits of one packet a second and a burst, and one without limits."""
+    web, client = (made(lab, name, number, interfaces) for number, name in ((3, "web"), (4, "client")))
+    limits = {direction: drop(1, BURST) for direction in ("ingress", "egress")}
+    for one, other in paths(web, client):
+        send(one, other, 1), send(other, one, 1)  # so that ARP takes no token
+    agent.write("policies.yaml", policy("web", app="web", **limits))
+    agent.write("pods.yaml", document(web))
+    return paths(web, client)
+
+
+def run(agent: Agent, count: int, *options: str) -> None:
+    agent.start(*options)
+    wait(lambda: len(agent.events("attached")) >= count, agent.log)
+
+
+def hooks() -> list[str]:
+    """Where limits are, from the status."""
+    return [f"{hook['attachment']} of {hook['interface']}" for limit in status() for hook in limit["hooks"]]
+
+
+def sent(direction: str, web: Pod, client: Pod) -> int:
+    """How many of many packets arrive."""
+    source, target = (client, web) if direction == "ingress" else (web, client)
+    return send(source, target, MANY)
+
+
+def complaints(agent: Agent) -> list[str]:
+    return [f"{each['reason']}: {each['detail']}" for each in agent.events("limit not enforced as declared")]
+
+
+def inside(pod: Pod) -> str:
+    """What is attached to the pod's own interfaces."""
+    return pod.run("sh", "-c", "for i in $(ls /sys/class/net); do tc qdisc show dev $i clsact; done")
+
+
+CASES = [
+    pytest.param([ETH0, NET1], id="veth and macvlan", marks=MACVLAN),
+    pytest.param([NET1], id="macvlan", marks=MACVLAN),
+    pytest.param([("net1", "ipvlan", "10.8.0.{}/24")], id="ipvlan", marks=IPVLAN),
+    pytest.param([("eth0", "netkit", "10.1.{}.2/24")], id="netkit", marks=pytest.mark.needs("netkit")),
+    pytest.param([NET1, ("net2", "macvlan", "10.9.0.{}/24")], id="two macvlans", marks=MACVLAN),
+]
+
+
+@pytest.mark.parametrize("attach", ["auto", "clsact"])
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+@pytest.mark.parametrize("interfaces", CASES)
+def test_the_interfaces_of_a_pod_share_its_limit(
+    lab: Lab, agent: Agent, interfaces: Interfaces, direction: str, attach: str
+) -> None:
+    """What one of them has used is not there for another; an agent after it goes on with that."""
+    connections = pair(lab, agent, interfaces)
+    run(agent, 2 * len(interfaces), "--attach", attach)
+    first = sent(direction, *connections[0])
+    assert BURST / 2 < first < MANY
+    agent.stop()
+    agent.start("--attach", attach)
+    assert sent(direction, *connections[-1]) < BURST / 2
+    agent.write("policies.yaml", "")
+    wait(lambda: len(agent.events("detached")) == 2 * len(interfaces), agent.log)
+    assert len(agent.events("attached")) == 2 * len(interfaces)
+    assert complaints(agent) == []
+
+
+@MACVLAN
+@pytest.mark.parametrize("attach", ["auto", "clsact"])
+def test_detach_all_leaves_nothing_on_them(lab: Lab, agent: Agent, attach: str) -> None:
+    """Also inside the pod, by whichever mechanism."""
+    [(web, _), _] = pair(lab, agent, [ETH0, NET1])
+    run(agent, 4, "--attach", attach)
+    agent.stop()
+    assert tokenbucket("detach", "--all").stdout.startswith("4 ")
+    assert inside(web) == ""
+    assert not PINS.root.exists()
+
+
+@MACVLAN
+@pytest.mark.parametrize("address", ["10.8.0.3/24", None])
+def test_an_interface_that_comes_later_is_limited(lab: Lab, agent: Agent, address: str | None) -> None:
+    """Multus adds the second after the first, and some have no address."""
+    [(web, _)] = pair(lab, agent, [ETH0])
+    run(agent, 2)
+    lab.link("uplink", "veth", "peer", "name", "wire")
+    ip("link", "add", "link", "uplink", "name", "net1", "netns", web.netns, "type", "macvlan")
+    if address:
+        web.add_address(address, "net1")
+    wait(lambda: len(agent.events("attached")) == 4, agent.log)
+    assert sum(place.endswith(" of net1") for place in hooks()) == 2
+    ip("link", "delete", "net1", netns=web.netns)
+    wait(lambda: len(hooks()) == 2, agent.log)
+    assert complaints(agent) == []
+
+
+@MACVLAN
+def test_an_interface_that_cannot_be_limited_is_reported(lab: Lab, agent: Agent) -> None:
+    """By name; the other one is limited."""
+    [(web, client), _] = pair(lab, agent, [ETH0, NET1])
+    agent.prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
+    run(agent, 2)
+    assert sent("ingress", web, client) < MANY
+    wait(lambda: len(complaints(agent)) == 2, agent.log)
+    assert all(each.startswith("InterfaceNotLimited: net1 (macvlan): ") for each in complaints(agent))
+
+
+@MACVLAN
+def test_interfaces_that_lead_nowhere_else_are_left_alone(lab: Lab, agent: Agent) -> None:
+    """What leaves by them passes another interface of the pod, which is limited."""
+    [(web, _)] = pair(lab, agent, [ETH0])
+    ip("netns", "add", "nested")
+    try:
+        for words in (
+            "br0 type bridge",
+            "vlan0 link eth0 type macvlan",
+            "docker0 type veth peer name eth0 netns nested",
+        ):
+            ip("link", "add", *words.split(), netns=web.netns)
+        web.add_address("172.17.0.1/16", "br0")
+        run(agent, 2)
+        agent.stop()
+        agent.start(full_pass_s=1)
+        wait(lambda: len(agent.events("started")) == 2, agent.log)
+        assert complaints(agent) == []
+        assert {place.split()[-1] for place in hooks()} == {web.veth}
+    finally:
+        ip("netns", "delete", "nested")
+
+
+@MACVLAN
+def test_a_pod_is_found_although_it_comes_after_its_document(lab: Lab, agent: Agent) -> None:
+    """No interface of the node leads there, so no event of it arrives before it is found."""
+    web = Pod("web", "pod-web", ["10.8.0.3/24"])
+    agent.write("policies.yaml", policy("web", app="web", ingress=drop(1, BURST)))
+    agent.write("pods.yaml", document(web))
+    agent.start(full_pass_s=1)
+    wait(lambda: complaints(agent), agent.log)
+    made(lab, "web", 3, [NET1])
+    wait(status, agent.log)
+    wait(lambda: agent.events("reason no longer applies"), agent.log)
+    assert [place.split()[-1] for place in hooks()] == ["net1"]
+
+
+@MACVLAN
+def test_an_address_in_a_namespace_without_a_name_is_no_pods(lab: Lab, agent: Agent) -> None:
+    """Any process may make one, and give it what address it likes."""
+    web = made(lab, "web", 3, [NET1])
+    agent.write("policies.yaml", policy("web", app="web", ingress=drop(1, BURST)))
+    agent.write("pods.yaml", document(web))
+    script = "ip link set lo up; ip address add 10.8.0.3/24 dev lo; echo; read _"
+    command = ["unshare", "--net", "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        agent.start()
+        wait(status, agent.log)
+        process.kill()
+    assert complaints(agent) == []

@@ -1,0 +1,122 @@
+"""The interfaces of a pod that the agent limits, and those that it reports."""
+
+from __future__ import annotations
+
+import errno
+import re
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tokenbucket.agent.locate import Locator
+from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
+from tokenbucket.core.planning.attachment import DataPlane
+from tokenbucket.core.planning.desired import PodInterfaces, Search
+from tokenbucket.core.planning.hook import End, Interface
+from tokenbucket.core.planning.placement import Placements
+from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.errors import KernelError
+from tokenbucket.netlink.links import VETH, Link
+from tokenbucket.netlink.namespaces import Namespace
+from tokenbucket.node.location import AddressLocation, LocationKind
+from tokenbucket.node.pod_links import MOST
+from tokenbucket.node.pod_namespaces import PodNamespace
+
+INODE = 4026532000
+HOST_SIDE = Link(7, "veth0", VETH, 5, 2)
+NET1 = Link(3, "net1", "macvlan", 0, 9)
+ADAPTER = Link(4, "net2", "", None, None, is_hardware=True)
+INSIDE = PodNamespace(Namespace(INODE, Path("/run/netns/a")), {}, {}, {})
+REFUSED = KernelError("enter", "network namespace", errno.EPERM)
+POD = PodId("shop", "web")
+IN = Direction.INGRESS
+
+
+def locate(
+    *links: Link,
+    veths: tuple[Link, ...] = (HOST_SIDE,),
+    inside: PodNamespace | KernelError | None = INSIDE,
+    unread: str = "",
+    may_enter: bool = True,
+    delays: bool = False,
+) -> PodInterfaces:
+    """Locates a pod that has these interfaces beside its veths."""
+
+    def enter(_: int) -> PodNamespace | None:
+        if isinstance(inside, KernelError):
+            raise inside
+        return inside
+
+    where = AddressLocation(LocationKind.NAMESPACE, veths, (), (5,), links, unread)
+    view: Any = SimpleNamespace(
+        interfaces_of=lambda _: where, roots={}, pod_namespaces=SimpleNamespace(enter=enter)
+    )
+    waits = frozenset(Direction) if delays else frozenset()
+    search = Search(POD, frozenset({IPv4Address("10.0.0.2")}), waits, delays, may_enter)
+    return Locator(view, Placements(), DataPlane()).locate(search)
+
+
+def test_interfaces_without_an_end_on_the_node_are_limited_inside_the_pod() -> None:
+    """Beside the veth, which is limited on the node."""
+    found = locate(NET1, ADAPTER)
+    assert found.ends == {End.HOST: {Interface(7)}}
+    assert found.pod_only == {Interface(3, INODE), Interface(4, INODE)}
+    assert found.reason is None
+
+
+def test_a_pod_with_veths_alone_is_not_entered() -> None:
+    """With hundreds of pods, entering them takes most of the time of a restart."""
+    found = locate(inside=REFUSED)
+    assert (found.ends, found.reason) == ({End.HOST: {Interface(7)}}, None)
+
+
+@pytest.mark.parametrize("veths", [(HOST_SIDE,), ()], ids=["beside a veth", "alone"])
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        ({"inside": REFUSED}, "net1 (macvlan): .*EPERM.*; grant SYS_ADMIN"),
+        ({"inside": None}, "net1 (macvlan): .*no path in /run/netns or /proc; grant"),
+        ({"may_enter": False}, "net1 (macvlan): .*overhead.*; use a veth"),
+    ],
+    ids=["not permitted", "no path", "virtual machine"],
+)
+def test_an_interface_that_cannot_be_limited_is_named(
+    problem: dict[str, Any], message: str, veths: tuple[Link, ...]
+) -> None:
+    """The status must not be Ready while a pod has a way past its limit."""
+    found = locate(NET1, veths=veths, **problem)
+    assert found.reason is Reason.INTERFACE_NOT_LIMITED
+    assert found.pod_only == frozenset()
+    assert bool(found.ends) is bool(veths)
+    assert re.match(message.replace("(", r"\(").replace(")", r"\)"), found.message)
+
+
+def test_interfaces_that_cannot_be_read_are_reported() -> None:
+    """There may be any among them."""
+    found = locate(unread="list interfaces: ENOMEM")
+    assert found.reason is Reason.INTERFACE_NOT_LIMITED
+    assert found.ends == {End.HOST: {Interface(7)}}
+
+
+def test_of_very_many_interfaces_the_first_are_limited() -> None:
+    """A pod that may make interfaces must not keep the agent busy with them."""
+    found = locate(*(Link(10 + number, f"net{number}", "macvlan", 0, 9) for number in range(MOST + 1)))
+    assert len(found.pod_only) == MOST
+    assert found.message.startswith(f"net{MOST} (macvlan): ")
+
+
+def test_packets_that_arrive_at_such_an_interface_cannot_wait() -> None:
+    """Those that leave it can, as at the pod's end of a veth."""
+    found = locate(NET1, delays=True)
+    assert {direction: why.reason for direction, why in found.no_queue.items()} == {
+        IN: Reason.NO_QUEUE_IN_POD
+    }
+    assert found.ends[End.POD] == {Interface(2, INODE)}
+
+
+def test_a_pod_without_any_interface_is_reported() -> None:
+    assert locate(veths=()).reason is Reason.NO_INTERFACE
