@@ -216,3 +216,20 @@ def test_the_first_limit_by_a_link_loses_no_packet(lab: Lab, agent: Agent) -> No
             if "clsact" in tc("qdisc", "show", "dev", web.veth):  # the next limit is a first one again
                 tc("qdisc", "del", "dev", web.veth, "clsact")
     assert len(sent.arrived) == sent.sent > 0
+
+
+@pytest.mark.needs("tcx")
+def test_an_upgrade_replaces_the_program_behind_all_links(lab: Lab, agent: Agent, web: Pod) -> None:
+    """Another build of the same layout: the program array is written, and no link changes."""
+    run(agent, "--attach", "tcx")
+    assert holds(lab, "ingress")
+    agent.stop()
+    before = {link.name: link.stat().st_ino for link in PINS.links.iterdir()}
+    build = next(PINS.programs.iterdir())
+    build.rename(build.with_name("0123456789abcdef"))  # as if another version had loaded it
+    attachments = len(agent.events("attached"))
+    agent.start("--attach", "tcx")
+    wait(lambda: [folder.name for folder in PINS.programs.iterdir()] == [build.name], agent.log)
+    assert {link.name: link.stat().st_ino for link in PINS.links.iterdir()} == before
+    assert len(agent.events("attached")) == attachments
+    assert holds(lab, "ingress") and holds(lab, "egress")

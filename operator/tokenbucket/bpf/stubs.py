@@ -73,19 +73,21 @@ class Stubs:
         folder, hook, slot = self._known[program_id]
         return Stub(slot, _dispatched(folder, hook))
 
-    def dispatch_to(self, programs: Mapping[Hook, int], *, replace: bool = True) -> None:
+    def dispatch_to(self, programs: Mapping[Hook, int], *, replace: bool = True) -> bool:
         """Let all stubs of this layout version continue with these programs, given as descriptors.
 
-        Without ``replace``, they keep the programs that they have.
+        Without ``replace``, they keep the programs that they have. Return whether any changed.
         """
-        descriptor = self._open_dispatch()
+        descriptor, changed = self._open_dispatch(), False
         try:
             for hook, program in programs.items():
                 there = _dispatched(self._pins.folder, hook)
                 if not there or (replace and there != syscall.program_info(program).id):
                     syscall.update(descriptor, ENTRIES[hook], struct.pack("=I", program), _DISPATCH)
+                    changed = True
         finally:
             os.close(descriptor)
+        return changed
 
     def open(self, slot: int, hook: Hook, copy: int = 0) -> int:
         """Return a descriptor of a slot's stub, which is loaded and pinned if there is none."""
