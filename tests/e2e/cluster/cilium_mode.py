@@ -58,7 +58,7 @@ class Mode:
 
 HOST_ROUTING = Mode("host-routing")
 """Programs at tcx, which redirect packets past the host-side interface of the receiving pod."""
-HOST_ROUTING_TC = Mode("host-routing-tc", {"enable-tcx": "false"})
+HOST_ROUTING_TC = Mode("tc-filters", {"enable-tcx": "false"})
 """The same with tc filters in place of tcx."""
 LEGACY_ROUTING = Mode("legacy-routing", {"enable-host-legacy-routing": "true"})
 """Programs at tcx; packets pass the routing of the node."""
