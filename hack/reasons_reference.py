@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenbucket.core.planning.reasons import Effect, Reason
+from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.reasons import Reason
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "reasons.md"
 HEAD = """\
@@ -22,7 +23,7 @@ and `reason no longer applies` when the reason ends.
 """
 EFFECTS = {
     Effect.PENDING: "Pending: the limit is not enforced yet. No manual action is needed.",
-    Effect.DEGRADED: "Degraded: the rate is enforced, but excess packets are dropped instead of delayed.",
+    Effect.DEGRADED: "Degraded: the rate is enforced, but not as declared.",
     Effect.FAILED: "Failed: some or all traffic of the pod is not limited. Manual action is needed.",
 }
 

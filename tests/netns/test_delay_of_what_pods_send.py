@@ -21,6 +21,8 @@ from tests.netns.agent import (
 from tests.netns.lab import Lab, Pod, tc
 
 pytestmark = pytest.mark.needs("sch_fq")
+CLSACT = ("--attach", "clsact")
+"""A mechanism that a pod can interfere with. A link of tcx it cannot remove."""
 RATE = 4_000_000
 SIZE = 1200
 LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
@@ -35,6 +37,8 @@ def pods(lab: Lab) -> tuple[Pod, Pod]:
 
 
 def limited(agent: Agent, web: Pod, **limit: object) -> None:
+    if not agent.process:
+        agent.start(*CLSACT)
     agent.limit(web, egress={**LIMIT, **limit})
 
 
@@ -54,6 +58,12 @@ def on_the_node(pod: Pod) -> str:
     return tc("filter", "show", "dev", pod.veth, "ingress")
 
 
+def attachments() -> list[str]:
+    """Where the limit is, as ``tokenbucket status`` shows it."""
+    limit = limit_of("web", "egress")
+    return [hook["attachment"] for hook in limit["hooks"]] if limit else []
+
+
 def test_the_sender_waits_and_nothing_is_lost(agent: Agent, pods: tuple[Pod, Pod]) -> None:
     """A second's worth takes a second, less the burst."""
     web, sink = pods
@@ -69,8 +79,8 @@ def test_the_sender_waits_and_nothing_is_lost(agent: Agent, pods: tuple[Pod, Pod
     assert limit
     assert (limit["exceedPackets"], limit["exceedAction"]) == (0, "Delay")
     assert limit["delayedPackets"] > count / 2
-    assert limit["hooks"] == [{"interface": "eth0", "hook": "egress"}]
-    assert on_the_node(web) == ""
+    assert limit["hooks"] == [{"interface": "eth0", "hook": "egress", "attachment": "pod clsact/egress"}]
+    assert limit["guard"]["droppedPackets"] == 0
 
 
 def test_a_pod_that_removes_its_limit_has_it_back(agent: Agent, pods: tuple[Pod, Pod]) -> None:
@@ -89,7 +99,7 @@ def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
 ) -> None:
     """Where it cannot: what exceeds is dropped there, and the reason says why."""
     web, sink = pods
-    agent.start(full_pass_s=600.0)  # which would try again
+    agent.start(*CLSACT, full_pass_s=600.0)  # which would try again
     limited(agent, web)
     with web.popen(
         "sh", "-c", f"while sleep 0.1; do tc qdisc del dev eth0 {removed}; done 2>/dev/null"
@@ -97,7 +107,7 @@ def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
         (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
         loop.kill()
     assert event["reason"] == reason
-    assert on_the_node(web)
+    assert attachments() == ["clsact/ingress"]
     assert limit_of("web", "egress")["exceedAction"] == "Drop"
     assert send(web, sink, 1000, SIZE) < 1000
 
@@ -121,13 +131,13 @@ def test_where_the_filter_cannot_be_inside_the_limit_is_on_the_nodes_side(
     web, sink = pods
     for words in taken:
         web.run("tc", *(word.replace("-", " ") for word in words.split(" ")))
-    agent.start(full_pass_s=600.0)  # which would try again
+    agent.start(*CLSACT, full_pass_s=600.0)  # which would try again
     limited(agent, web, exceedAction="Drop", maxDelay=None)
     assert send(web, sink, 1000, SIZE) < 1000
     agent.write("policy.yaml", policy("web", app="web", egress=LIMIT))
     (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
     assert event["reason"] == "NoFilterInPod"
-    assert on_the_node(web)
+    assert attachments() == ["clsact/ingress"]
     assert limit_of("web", "egress")["exceedAction"] == "Drop"
     assert send(web, sink, 1000, SIZE) < 1000
     assert all(each["complete"] for each in agent.events("reconciled"))
@@ -142,6 +152,7 @@ def test_nothing_is_left_inside_when_the_limit_is_lifted(agent: Agent, pods: tup
     agent.write("policy.yaml", "")
     wait(lambda: agent.events("queue removed"), agent.log)
     assert inside(web) == ("noqueue", [])
+    assert on_the_node(web) == ""
     assert received(sink) - before == 50
 
 
@@ -154,10 +165,10 @@ def test_a_change_between_delay_and_drop_moves_the_hook_and_keeps_the_bucket(
     send(web, sink, 3, SIZE)
     packets = limit_of("web", "egress")["conformPackets"]
     limited(agent, web, exceedAction="Drop", maxDelay=None)
-    wait(lambda: inside(web) == ("noqueue", []) and on_the_node(web), agent.log)
+    wait(lambda: inside(web) == ("noqueue", []) and attachments() == ["clsact/ingress"], agent.log)
     assert limit_of("web", "egress")["conformPackets"] >= packets
     limited(agent, web)
-    wait(lambda: inside(web)[0] == "fq" and not on_the_node(web), agent.log)
+    wait(lambda: inside(web)[0] == "fq" and attachments() == ["pod clsact/egress"], agent.log)
     assert [event["new"] for event in agent.events("limit set")] == [True, False, False]
 
 
@@ -165,11 +176,12 @@ def test_another_agent_takes_over_what_is_inside(agent: Agent, pods: tuple[Pod, 
     """Replacing nothing."""
     web, _ = pods
     limited(agent, web)
+    wait(lambda: len(agent.events("attached")) == 2, agent.log)  # the limit and its guard
     agent.stop()
-    agent.start()
+    agent.start(*CLSACT)
     agent.write("pods.yaml", document(web, app="web", role="front"))
     wait(lambda: limit_of("web", "egress"), agent.log)
-    assert len(agent.events("attached")) == 1
+    assert len(agent.events("attached")) == 2
 
 
 def test_a_slot_that_a_filter_inside_a_pod_names_is_not_given_back(
@@ -180,7 +192,7 @@ def test_a_slot_that_a_filter_inside_a_pod_names_is_not_given_back(
     limited(agent, web)
     agent.stop()
     agent.write("policy.yaml", "")
-    agent.start()
+    agent.start(*CLSACT)
     wait(lambda: agent.events("limit removed"), agent.log)
     assert inside(web)[1] == []
     assert agent.log().index('"detached"') < agent.log().index('"limit removed"')
@@ -217,3 +229,4 @@ def test_detach_all_leaves_nothing_inside(agent: Agent, pods: tuple[Pod, Pod]) -
     agent.stop()
     tokenbucket("detach", "--all")
     assert inside(web) == ("noqueue", [])
+    assert on_the_node(web) == ""

@@ -156,6 +156,20 @@ def test_what_is_limited_by_hand_is_no_pod() -> None:
     assert found["slots_in_use", frozenset()] == 1
 
 
+def test_a_guard_is_no_limit_of_its_own() -> None:
+    """It has one series, of what it dropped, and hides none of its limit's."""
+    limit = SlotKey(PodId("shop", "web-0"), Direction.EGRESS)
+    of_limit, of_guard = Stats(in_window_packets=3), Stats(in_window_packets=2, dropped_packets=1)
+    slots = [
+        (Slot(Owner(key, "web"), SlotConfig(bits_per_s=8000)), stats)
+        for key, stats in ((limit, of_limit), (limit.guard, of_guard))
+    ]
+    found = of_pod(replace(READING, limits=slots), "web-0")
+    assert found["pod_admitted_packets_total"] == 3
+    assert found["pod_dropped_packets_total"] == 0
+    assert found["pod_guard_dropped_packets_total"] == 1
+
+
 def deviating(*deviations: Deviation) -> AgentReading:
     """An agent with one limited pod and these deviations."""
     policy = Policy("shop", "web", Selector(), {Direction.INGRESS: Limit(Rate(8000))})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from tokenbucket.agent.lower_rates import LowerRates
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.repairs import ALLOWED, Repairs
 from tokenbucket.bpf.node_addresses import NodeAddresses
@@ -21,6 +22,7 @@ from tokenbucket.core.planning.hook import HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.plan import (
     AddQueue,
     Attach,
+    Attached,
     Detach,
     FreeSlot,
     Observed,
@@ -46,7 +48,7 @@ class Done:
     failures: int = 0
     """Actions that failed and may succeed later."""
     holding: int = 0
-    """Queues that stay until they are empty."""
+    """Queues that stay until they are empty, and guards that keep their rate until packets have left."""
     deviations: list[Deviation] = field(default_factory=list)
     missing: set[SlotKey] = field(default_factory=set)
     """Limits that are not enforced as planned, because an action failed."""
@@ -66,6 +68,7 @@ class Executor:
     node_addresses: NodeAddresses
     queues: Queues = field(default_factory=Queues)
     repairs: Repairs = field(default_factory=Repairs)
+    lower_rates: LowerRates = field(default_factory=LowerRates)
     culprits: dict[int, str] = field(default_factory=dict)
     """By interface, the name of the process that last removed tokenbucket's filter or qdisc."""
     _attached: dict[HookPoint, int] = field(default_factory=dict)
@@ -114,7 +117,8 @@ class Executor:
         """Execute a prepared plan. Log failures of single actions and continue with the others.
 
         ``keys`` are the limits by the points where they belong. Detaching a filter, or freeing a slot, waits
-        until the filter that replaces it is attached.
+        until the filter that replaces it is attached: a limit stays where it is until its new place has it,
+        also if its guard takes the old place.
         """
         self.node_addresses.write(self.view.addresses.get(None, frozenset()))
         done = Done()
@@ -126,8 +130,13 @@ class Executor:
             if isinstance(action, FreeSlot) and not self._may_free(action, named):
                 done.failures += 1
                 continue
+            if isinstance(action, WriteSlot) and self.lower_rates.holds_back(
+                action, observed.slots.get(action.index), time.monotonic()
+            ):
+                done.holding += 1
+                continue
             there = observed.filters.get(action.point) if isinstance(action, Attach | Detach) else None
-            if isinstance(action, Detach) and there and there.slot in unattached:
+            if there and there.slot in unattached and not _keeps(action, there):
                 continue
             if self._execute(action, keys, done):
                 done.actions += 1
@@ -167,14 +176,14 @@ class Executor:
         except (UnsupportedError, KernelError) as error:
             self._record_failure(action, error, keys, done)
             return False
-        log.info(_LOG_EVENTS[type(action)], extra=_log_fields(action, self.view.name_of))
+        log.info(_log_event(action), extra=_log_fields(action, self.view.name_of))
         return True
 
     def _record_failure(
         self, action: SlotAction, error: TokenBucketError, keys: Mapping[HookPoint, SlotKey], done: Done
     ) -> None:
         if isinstance(error, KernelError):
-            log.warning("action failed", extra={"action": _LOG_EVENTS[type(action)], "error": str(error)})
+            log.warning("action failed", extra={"action": _log_event(action), "error": str(error)})
             self.view.invalidate_all()
         affected = affected_limits(action, keys)
         if isinstance(action, Attach) and action.point.interface.namespace:
@@ -253,6 +262,16 @@ def affected_limits(action: SlotAction, keys: Mapping[HookPoint, SlotKey]) -> se
         case Attach(point):
             return {keys[point]}
     return set()
+
+
+def _keeps(action: SlotAction, there: Attached) -> bool:
+    """Return whether the slot of an attachment stays at its point."""
+    return isinstance(action, Attach) and action.slot == there.slot
+
+
+def _log_event(action: SlotAction) -> str:
+    is_guard = isinstance(action, WriteSlot) and action.slot.owner.key.is_guard
+    return "guard set" if is_guard else _LOG_EVENTS[type(action)]
 
 
 def _log_fields(action: SlotAction, name_of: Callable[[Interface], str]) -> dict[str, object]:

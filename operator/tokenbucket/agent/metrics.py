@@ -17,7 +17,7 @@ from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Mode
-from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotConfig
+from tokenbucket.core.limits.slot import NO_SLOT, Role, Slot, SlotConfig
 from tokenbucket.core.limits.stats import EXPOSED, Exposed, Stats
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import NodeState, pods_not_programmed
@@ -77,9 +77,12 @@ def _not_as_declared(reading: AgentReading) -> Iterator[Sample]:
 
 
 def _per_limit(
-    name: str, meaning: str, value: Callable[[SlotConfig, Stats], float | None]
+    name: str,
+    meaning: str,
+    value: Callable[[SlotConfig, Stats], float | None],
+    role: Role = Role.LIMIT,
 ) -> Measure[AgentReading]:
-    """Return a metric with one sample for each pod limit that has a value.
+    """Return a metric with one sample for each pod limit that has a value: its own, or its guard's.
 
     A recreated pod may have two slots for a moment, but Prometheus rejects duplicate samples.
     """
@@ -88,6 +91,8 @@ def _per_limit(
         found: dict[tuple[str, ...], float] = {}
         for slot, stats in reading.limits:
             key = slot.owner.key
+            if key.role is not role:
+                continue
             if isinstance(key.subject, PodId) and (number := value(slot.config, stats)) is not None:
                 pod = key.subject
                 found[pod.namespace, pod.name, slot.owner.policy, key.direction.value] = number
@@ -151,11 +156,13 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
         _reasons,
     ),
     single(
-        "tokenbucket_slots", "Capacity of this node: maximum number of limits.", lambda reading: reading.slots
+        "tokenbucket_slots",
+        "Capacity of this node: maximum number of limits and guards.",
+        lambda reading: reading.slots,
     ),
     single(
         "tokenbucket_slots_in_use",
-        "Slots in use on this node, including limits that were attached manually.",
+        "Slots in use on this node, including guards, and limits that were attached manually.",
         lambda reading: len(reading.limits),
     ),
     single(
@@ -187,6 +194,12 @@ OF_THE_PODS: tuple[Measure[AgentReading], ...] = (
         "tokenbucket_pod_burst_packets",
         "Burst in packets, declared or computed.",
         lambda config, _: config.burst_packets or None,
+    ),
+    _per_limit(
+        "tokenbucket_pod_guard_dropped_packets_total",
+        "Wire packets that bypassed a limit inside the pod, and that its guard on the node dropped.",
+        lambda _, stats: stats.dropped_packets,
+        Role.GUARD,
     ),
     Measure(
         "tokenbucket_pod_not_as_declared",

@@ -35,13 +35,22 @@ class Observer:
         self.view.refresh()
         slots = self.slots.read()
         placements = self._placements(slots, settled)
-        limited = {slot.owner.key.subject for slot in slots.values()} & settled
-        if not self.view.pod_namespaces.searched and any(placements.of(pod) is None for pod in limited):
+        if not self.view.pod_namespaces.searched and self._may_miss_filters(slots, settled, placements):
             # An earlier agent, or an earlier connection, may have left a filter inside a pod.
             self.view.pod_namespaces.search()
             self.view.refresh()
             placements = self._placements(slots, settled)
         return slots, placements
+
+    def _may_miss_filters(
+        self, slots: Mapping[int, Slot], settled: AbstractSet[PodId], placements: Placements
+    ) -> bool:
+        """Return whether settled pods may have filters in namespaces that the view does not know.
+
+        A guard on the node shows the placement of a pod, and that there is a filter inside.
+        """
+        owners = {slot.owner.key for slot in slots.values() if slot.owner.key.subject in settled}
+        return any(placements.of(key.subject) is None or key.is_guard for key in owners)
 
     def _placements(self, slots: Mapping[int, Slot], settled: AbstractSet[PodId]) -> Placements:
         """Return the namespaces of the settled pods' limits, as long as these have interfaces to limit."""

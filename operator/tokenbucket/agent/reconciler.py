@@ -18,9 +18,10 @@ from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
+from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Observed, Plan, RemoveQueue, plan
-from tokenbucket.core.planning.reasons import Effect, Reason
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.netlink.queues import has_fq
 from tokenbucket.node.view import View
@@ -73,8 +74,10 @@ class Reconciler:
         return Done(failures=len(refusals), missing=missing, refusals=dict(refusals))
 
     def _outcome(self, inputs: DesiredInput, wish: Desired, planned: Plan, done: Done) -> Outcome:
-        deviations = (*wish.findings, *self._unenforced(wish, planned), *done.deviations)
-        missing = {*planned.without_slot, *self.verifier.not_running, *done.missing}
+        found = (*wish.findings, *self._unenforced(wish, planned), *done.deviations)
+        deviations = tuple(each.of_limit for each in found)
+        unenforced = {*planned.without_slot, *self.verifier.not_running, *done.missing}
+        missing = {key for key in unenforced if not key.is_guard}
         self._declarations.passed(inputs.pods, {key.subject for key in missing})
         self._log_changes(frozenset(deviations))
         return Outcome(

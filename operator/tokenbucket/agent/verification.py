@@ -48,7 +48,19 @@ class Verifier:
     @property
     def not_running(self) -> frozenset[SlotKey]:
         """Limits that are attached and do not run, as far as is known."""
+        return self._not_first - self._guarded
+
+    @property
+    def _not_first(self) -> frozenset[SlotKey]:
+        """Limits and guards whose program most packets do not reach, as far as is known."""
         return self.bypass.bypassed | self._shadowed
+
+    @property
+    def _guarded(self) -> frozenset[SlotKey]:
+        """Limits whose guard runs on as many interfaces: it enforces the rate in their place."""
+        running = (key for key in self._points if key.is_guard and key not in self._not_first)
+        count = {key: len(points) for key, points in self._points.items()}
+        return frozenset(key.limit for key in running if count[key] >= count.get(key.limit, 0))
 
     @property
     def _shadowed(self) -> frozenset[SlotKey]:
@@ -84,12 +96,19 @@ class Verifier:
 
     def deviations(self, keys: AbstractSet[SlotKey]) -> list[Deviation]:
         """Return the reason for each of these limits that does not run."""
-        return [self._deviation(key) for key in sorted(keys & self.not_running, key=str)]
+        return [self._deviation(key) for key in sorted(keys & self._not_first, key=str)]
 
     def _verdicts(self) -> object:
         return self.bypass.bypassed, {key: self._ahead[key] for key in self._shadowed}
 
     def _deviation(self, key: SlotKey) -> Deviation:
+        found = self._fault(key)
+        if key in self._guarded:
+            text = f"{found.message}; excess packets are dropped on the node"
+            return Deviation(key, Reason.BYPASSED_IN_POD, text)
+        return found
+
+    def _fault(self, key: SlotKey) -> Deviation:
         if key in self._shadowed:
             programs = list_programs(self._ahead[key])
             text = f"{programs} runs before tokenbucket's program; detach it, or attach it after that program"

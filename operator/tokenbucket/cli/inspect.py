@@ -19,7 +19,7 @@ from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.errors import ExitCode, KernelError
-from tokenbucket.node.snapshot import LimitSnapshot, snapshot
+from tokenbucket.node.snapshot import GuardSnapshot, LimitSnapshot, snapshot
 
 _LONG_MS = 86_400_000
 _PEERS_SHOWN = 10
@@ -83,7 +83,23 @@ def machine(limit: LimitSnapshot) -> str:
         lines += _packet_meter(config, limit.meters.packets_tat, now_q)
     if config.per_peer:
         lines += _peers(limit, config.per_peer, now_q)
+    if limit.guard:
+        lines += ["", *_guard(limit.guard)]
     return "\n".join([*lines, "", _transitions(limit.stats, config)])
+
+
+def _guard(guard: GuardSnapshot) -> list[str]:
+    """Return the place, the bursts and the drops of a guard."""
+    config, stats = guard.slot.config, guard.stats
+    places = ", ".join(f"{place.interface} {place.hook}" for place in guard.places) or "no hook"
+    bursts = [units.format_bytes(config.burst_bytes)] if config.bits_per_s else []
+    bursts += [f"{config.burst_packets} packets"] if config.packets_per_s else []
+    return [
+        "guard",
+        f"  key                slot {guard.index}, at {places}",
+        f"  global registers   burst {' and '.join(bursts)}",
+        f"  dropped            {stats.dropped_packets} packets that bypassed the limit in the pod",
+    ]
 
 
 def _peers(limit: LimitSnapshot, config: PeerConfig, now_q: int) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 from tokenbucket import units
@@ -15,7 +17,13 @@ from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import EXPOSED
 from tokenbucket.errors import ExitCode, KernelError
-from tokenbucket.node.snapshot import LimitSnapshot, snapshot, unmetered_packets
+from tokenbucket.node.snapshot import (
+    AttachPoint,
+    GuardSnapshot,
+    LimitSnapshot,
+    snapshot,
+    unmetered_packets,
+)
 
 HEADER = (
     "LIMIT",
@@ -28,6 +36,7 @@ HEADER = (
     "CONFORMED",
     "DELAYED",
     "EXCEEDED",
+    "GUARD",
     "ACTION",
     "POLICY",
 )
@@ -51,7 +60,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     if not limits:
         print("nothing is limited")
     else:
-        print(table(HEADER, [as_row(limit) for limit in limits]))
+        print(as_table(limits))
     if unmetered:
         print(
             f"{unmetered} packets were not limited because their filter refers to an unused slot; "
@@ -67,6 +76,13 @@ def _read(options: argparse.Namespace) -> tuple[list[LimitSnapshot], int]:
         if error.errno == errno.ENOENT:  # nothing is loaded
             return [], 0
         raise
+
+
+def as_table(limits: Sequence[LimitSnapshot]) -> str:
+    """Return the table, with the column of guards only if a limit has one."""
+    shown = [name != "GUARD" or any(limit.guard for limit in limits) for name in HEADER]
+    header, *rows = (tuple(compress(row, shown)) for row in (HEADER, *map(as_row, limits)))
+    return table(header, rows)
 
 
 def as_row(limit: LimitSnapshot) -> tuple[str, ...]:
@@ -85,9 +101,18 @@ def as_row(limit: LimitSnapshot) -> tuple[str, ...]:
         f"{stats.conform_packets} ({units.format_bytes(stats.conform_bytes)})",
         f"{stats.delayed_packets} ({units.format_bytes(stats.delayed_bytes)})",
         f"{stats.exceed_packets} ({units.format_bytes(stats.exceed_bytes)})",
+        _guard(limit),
         fate(config),
         owner.policy or "-",
     )
+
+
+def _guard(limit: LimitSnapshot) -> str:
+    """Return what the guard of a limit dropped."""
+    if not limit.guard:
+        return "-"
+    stats = limit.guard.stats
+    return f"{stats.dropped_packets} ({units.format_bytes(stats.dropped_bytes)})"
 
 
 def _rate(config: SlotConfig) -> str:
@@ -161,10 +186,7 @@ def as_document(limit: LimitSnapshot) -> dict[str, Any]:
         "mode": "Observe" if config.observe else "Enforce",
         "exceedAction": action_of(config),
         "slot": limit.index,
-        "hooks": [
-            {"interface": place.interface, "hook": place.hook.value, "attachment": str(place)}
-            for place in limit.places
-        ],
+        "hooks": _hooks(limit.places),
     }
     if config.bits_per_s:
         document |= {
@@ -180,7 +202,25 @@ def as_document(limit: LimitSnapshot) -> dict[str, Any]:
         }
     if config.per_peer:
         document["perPeer"] = _peer_document(config.per_peer)
+    if limit.guard:
+        document["guard"] = _guard_document(limit.guard)
     return document | {counter.key: counter.value(stats) for counter in EXPOSED if counter.key}
+
+
+def _hooks(places: Iterable[AttachPoint]) -> list[dict[str, str]]:
+    return [
+        {"interface": place.interface, "hook": place.hook.value, "attachment": str(place)} for place in places
+    ]
+
+
+def _guard_document(guard: GuardSnapshot) -> dict[str, Any]:
+    config, stats = guard.slot.config, guard.stats
+    document: dict[str, Any] = {"slot": guard.index, "hooks": _hooks(guard.places)}
+    if config.bits_per_s:
+        document["burstBytes"] = config.burst_bytes
+    if config.packets_per_s:
+        document["burstPackets"] = config.burst_packets
+    return document | {"droppedPackets": stats.dropped_packets, "droppedBytes": stats.dropped_bytes}
 
 
 def _peer_document(config: PeerConfig) -> dict[str, Any]:

@@ -36,6 +36,16 @@ class AttachPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardSnapshot:
+    """The guard of a limit: its slot, and what it dropped."""
+
+    index: int
+    slot: Slot
+    places: tuple[AttachPoint, ...]
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSnapshot:
     """A limit and the state of its bucket at ``now_ns``."""
 
@@ -47,10 +57,11 @@ class LimitSnapshot:
     now_ns: int
     peers: tuple[Peer, ...] = ()
     """The peers with an entry, if requested."""
+    guard: GuardSnapshot | None = None
 
 
 def snapshot(pins: Pins, *, with_peers: bool = False) -> list[LimitSnapshot]:
-    """Return the limits of all slots, ordered by subject and direction.
+    """Return the limits of all slots with their guards, ordered by subject and direction.
 
     ``with_peers`` reads the whole map of peers for each limit with perPeer.
 
@@ -61,6 +72,13 @@ def snapshot(pins: Pins, *, with_peers: bool = False) -> list[LimitSnapshot]:
     with Slots(pins) as slots, Peers(pins) as peers:
         found = slots.read()
         places = _places(found, pins)
+        guards = {
+            slot.owner.key.limit: GuardSnapshot(
+                index, slot, tuple(sorted(places.get(index, ()))), slots.stats(index)
+            )
+            for index, slot in found.items()
+            if slot.owner.key.is_guard
+        }
         limits = [
             LimitSnapshot(
                 index,
@@ -72,8 +90,10 @@ def snapshot(pins: Pins, *, with_peers: bool = False) -> list[LimitSnapshot]:
                 tuple(peers.of(index, slots.peers_epoch(index)))
                 if with_peers and slot.config.per_peer
                 else (),
+                guards.get(slot.owner.key),
             )
             for index, slot in found.items()
+            if not slot.owner.key.is_guard
         ]
     return sorted(
         limits, key=lambda limit: (str(limit.slot.owner.key.subject), limit.slot.owner.key.direction)

@@ -20,7 +20,7 @@ from tokenbucket.agent.verification import Verifier
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, Rate
 from tokenbucket.core.api.selector import Selector
-from tokenbucket.core.limits.slot import NO_SLOT, Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.core.limits.slot import NO_SLOT, Owner, Role, Slot, SlotConfig, SlotKey
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.hook import Hook, Interface, Mechanism
 from tokenbucket.core.planning.reasons import Reason
@@ -71,6 +71,8 @@ class Node:
     remove_fq_ends: object = True
     reads: int = 0
     """Of the slots."""
+    inside_is: int = HERE
+    """The namespace of what is inside a pod."""
 
     # The view.
 
@@ -119,7 +121,7 @@ class Node:
         )
 
     def namespace_behind(self, interface: Interface) -> int | None:
-        return HERE if interface.namespace else None
+        return self.inside_is if interface.namespace else None
 
     @contextmanager
     def writable(self, interface: Interface) -> Iterator[Interface]:
@@ -272,11 +274,68 @@ def limit_of(outcome: Outcome) -> tuple[str, list[Reason]]:
 
 
 def test_what_is_to_be_delayed_waits_inside_the_pod() -> None:
-    """Where nothing refuses it, in one round."""
+    """Where nothing refuses it, in one round, with a guard on the node."""
     node = Node()
     outcome = reconciler_of(node).reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
     assert limit_of(outcome) == ("Delay", [])
-    assert (set(node.filters), node.queues, node.reads) == ({INSIDE}, {INSIDE}, 1)
+    assert (set(node.filters), node.queues, node.reads) == ({INSIDE, Interface(THERE)}, {INSIDE}, 1)
+    roles = {interface: node.slots[there.slot].owner.key.role for interface, there in attached(node)}
+    assert roles == {INSIDE: Role.LIMIT, Interface(THERE): Role.GUARD}
+
+
+def attached(node: Node) -> Iterator[tuple[Interface, Filter]]:
+    for interface, filters in node.filters.items():
+        yield from ((interface, there) for there in filters.values())
+
+
+def test_a_limit_without_a_free_slot_for_its_guard_is_enforced_and_degraded() -> None:
+    """The report names the missing guard. It counts once, as one of the limit."""
+    node = Node()
+    node.count = 2
+    outcome = reconciler_of(node).reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
+    assert limit_of(outcome) == ("Delay", [Reason.NO_GUARD])
+    [deviation] = outcome.deviations
+    assert deviation.key == SlotKey(pod("web").id, Direction.EGRESS)
+    assert "all 2 are in use" in deviation.message
+    assert set(node.filters) == {INSIDE}
+
+
+@pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])
+def test_a_limit_whose_guard_is_refused_is_enforced_and_degraded(error: Exception) -> None:
+    """A lasting error of the kernel, or a program of others that has the place."""
+    node = Node(searched=True, refuses_filters={Interface(THERE): error}, inside_is=THERE)
+    reconciler = reconciler_of(node)
+    for _ in range(2):
+        outcome = reconciler.reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
+    assert limit_of(outcome) == ("Delay", [Reason.NO_GUARD])
+    assert set(node.filters) == {INSIDE}
+
+
+def test_a_limit_that_cannot_move_into_a_pod_keeps_its_place_from_its_guard() -> None:
+    """Until the next round, which leaves the limit on the node."""
+    node, web = Node(searched=True), pod("web")
+    reconciler = reconciler_of(node)
+    reconciler.reconcile(inputs(web))
+    seen = []
+    node.refuses_filters = {INSIDE: REFUSED}
+    read = node.read
+    node.read = lambda: seen.append([there.slot for _, there in attached(node)]) or read()  # type: ignore[func-returns-value, method-assign]
+    reconciler.reconcile(inputs(web, action=ExceedAction.DELAY))
+    assert seen == [[1], [1]]
+
+
+def test_a_lower_rate_of_a_guard_follows_when_no_packet_of_the_higher_rate_waits() -> None:
+    """Such packets leave the pod at the higher rate; the reconcile loop returns soon."""
+    node, web = Node(searched=True, inside_is=THERE), pod("web")
+    reconciler = reconciler_of(node)
+    reconciler.reconcile(inputs(web, action=ExceedAction.DELAY))
+    [before] = (slot.config for slot in node.slots.values() if slot.owner.key.is_guard)
+    limit = Limit(Rate(10**5), exceed_action=ExceedAction.DELAY)
+    lower = Policy("shop", "all", Selector(frozenset()), {Direction.EGRESS: limit})
+    outcome = reconciler.reconcile(DesiredInput((lower,), (web,)))
+    rates = {slot.owner.key.role: slot.config.bits_per_s for slot in node.slots.values()}
+    assert rates == {Role.LIMIT: 10**5, Role.GUARD: before.bits_per_s}
+    assert (outcome.complete, outcome.waits) == (True, True)
 
 
 @pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])

@@ -15,9 +15,10 @@ from ipaddress import IPv4Address, IPv6Address
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy
 from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
+from tokenbucket.core.limits.guard import guard_of
 from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, config_of
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.hook import End, HookPoint, Interface, device_hook
+from tokenbucket.core.planning.hook import End, Hook, HookPoint, Interface, device_hook
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Degradation, Reason
@@ -72,6 +73,14 @@ class Deviation:
     def __str__(self) -> str:
         return f"{self.key}: {self.reason}: {self.message}"
 
+    @property
+    def of_limit(self) -> Deviation:
+        """Return the deviation of a guard as one of its limit, which is enforced without the guard."""
+        if not self.key.is_guard:
+            return self
+        text = f"guard: {self.message}; a pod that bypasses traffic control exceeds its limit"
+        return Deviation(self.key.limit, Reason.NO_GUARD, text)
+
 
 @dataclass(frozen=True, slots=True)
 class InForce:
@@ -90,6 +99,7 @@ class Desired:
     """The limits that the agent enforces, and the deviations from their declarations."""
 
     wanted: dict[SlotKey, Wanted] = field(default_factory=dict)
+    """Limits and their guards."""
     in_force: dict[SlotKey, InForce] = field(default_factory=dict)
     """Each limit as the agent enforces it."""
     findings: list[Deviation] = field(default_factory=list)
@@ -214,14 +224,29 @@ class _Builder:
         points = self._points(key.direction, located, delays=waits)
         self.result.wanted[key] = Wanted(slot, points, delays=waits and not in_force.config.observe)
         self.result.in_force[key] = in_force
+        if key.direction is Direction.EGRESS:
+            self._add_guard(slot, located)
+
+    def _add_guard(self, limit: Slot, located: PodInterfaces) -> None:
+        """Add the guard of a limit inside a pod, unless the pod's interfaces have no host side."""
+        config = guard_of(limit.config)
+        host_side = located.ends.get(End.HOST, frozenset())
+        if config and (host_side or not (located.ends or located.pod_only)):
+            key = limit.owner.key.guard
+            slot = Slot(replace(limit.owner, key=key), config)
+            self.result.wanted[key] = Wanted(slot, self._points_at(dict.fromkeys(host_side, Hook.INGRESS)))
 
     def _points(self, direction: Direction, located: PodInterfaces, *, delays: bool) -> frozenset[HookPoint]:
-        data_plane = self.capabilities.data_plane
         has_pod_side = bool(located.ends.get(End.POD))
+        data_plane = self.capabilities.data_plane
         end, hook = data_plane.end_and_hook(direction, delays=delays, has_pod_side=has_pod_side)
         hooks = dict.fromkeys(located.ends.get(end, ()), hook)
         hooks |= dict.fromkeys(self._attachable(located), device_hook(direction))
-        return frozenset(HookPoint(each, hooks[each], data_plane.mechanism(each)) for each in hooks)
+        return self._points_at(hooks)
+
+    def _points_at(self, hooks: Mapping[Interface, Hook]) -> frozenset[HookPoint]:
+        mechanism = self.capabilities.data_plane.mechanism
+        return frozenset(HookPoint(each, hook, mechanism(each)) for each, hook in hooks.items())
 
     def _attachable(self, located: PodInterfaces) -> list[Interface]:
         """Return the interfaces without an end on the node that did not refuse a filter."""
@@ -233,13 +258,14 @@ def _give_each_point_to_one(result: Desired) -> None:
     keys: dict[HookPoint, list[SlotKey]] = defaultdict(list)
     for key, wanted in result.wanted.items():
         for point in wanted.points:
-            keys[point].append(key)
+            keys[point].append(key.limit)
     for contenders in (each for each in keys.values() if len(each) > 1):
         left = sorted((key for key in contenders if key in result.wanted), key=str)
         for key in left[1:]:
             text = f"pod: has the same interface as {left[0].subject}; check the addresses of both pods"
             result.findings.append(Deviation(key, Reason.ADDRESS_CONFLICT, text))
             del result.wanted[key], result.in_force[key]
+            result.wanted.pop(key.guard, None)
 
 
 def _nowhere(result: Desired) -> Desired:

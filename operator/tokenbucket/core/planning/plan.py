@@ -121,26 +121,38 @@ def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
 
 
 def _place(desired: Mapping[SlotKey, Wanted], observed: Observed) -> tuple[dict[SlotKey, int], list[SlotKey]]:
-    """Return the slot of each limit: its current slot, or the lowest free slot."""
+    """Return the slot of each limit and guard: its current slot, or the lowest free slot.
+
+    Limits come first. If one finds no free slot, a guard gives up its own, which is free for the next plan.
+    """
     has: dict[SlotKey, int] = {}
     for index, slot in sorted(observed.slots.items()):
         has.setdefault(slot.owner.key, index)
     free = (index for index in range(FIRST_SLOT, observed.slot_count) if index not in observed.slots)
     placed = {key: has[key] for key in desired if key in has}
     without_slot = []
-    for key in sorted(desired.keys() - placed.keys(), key=str):
+    for key in sorted(desired.keys() - placed.keys(), key=_guards_last):
         index = next(free, NO_SLOT)
         if index == NO_SLOT:
             without_slot.append(key)
         else:
             placed[key] = index
-    return placed, without_slot
+    lacking = sum(not key.is_guard for key in without_slot)
+    given_up = [key for key in placed if key.is_guard][:lacking]
+    kept = {key: index for key, index in placed.items() if key not in given_up}
+    return kept, without_slot + given_up
+
+
+def _guards_last(key: SlotKey) -> tuple[bool, str]:
+    return key.is_guard, str(key)
 
 
 def _writes(
     desired: Mapping[SlotKey, Wanted], placed: Mapping[SlotKey, int], observed: Observed
 ) -> Iterator[Action]:
-    for key, index in placed.items():
+    # A guard first: it must not drop packets that a limit admits at a higher rate.
+    for key in sorted(placed, key=lambda key: not key.is_guard):
+        index = placed[key]
         there = observed.slots.get(index)
         if there != desired[key].slot:
             yield WriteSlot(index, desired[key].slot, fresh=there is None)

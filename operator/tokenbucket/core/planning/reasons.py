@@ -7,29 +7,9 @@ read the attributes of the members.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-
-class Effect(enum.StrEnum):
-    """The state of a limit that has a reason. The values are labels of metrics."""
-
-    PENDING = "pending"
-    """The limit is not enforced yet. The agent enforces it without manual action."""
-    DEGRADED = "degraded"
-    """The limit is enforced at the declared rate, but excess packets are dropped, not delayed."""
-    FAILED = "failed"
-    """The limit is not enforced on all traffic of the pod, until an administrator removes the cause."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Spec:
-    effect: Effect
-    cause: str
-    fix: str
-    short: str = ""
-    needs_slot: bool = True
-    degrades_policy: bool = False
+from tokenbucket.core.planning.effect import Effect, Spec
 
 
 class Reason(enum.StrEnum):
@@ -47,7 +27,7 @@ class Reason(enum.StrEnum):
     degrades_policy: bool
     """Whether the condition Degraded of the policy names the reason."""
 
-    def __new__(cls, value: str, spec: _Spec) -> Self:
+    def __new__(cls, value: str, spec: Spec) -> Self:
         """Build a member whose string value is the public name of the reason."""
         member = str.__new__(cls, value)
         member._value_ = value
@@ -59,7 +39,7 @@ class Reason(enum.StrEnum):
 
     NO_ADDRESS = (
         "NoAddress",
-        _Spec(
+        Spec(
             Effect.PENDING,
             cause="The pod has no IP address yet.",
             fix="Wait. If the pod stays without an address, check its network plugin.",
@@ -68,7 +48,7 @@ class Reason(enum.StrEnum):
     )
     NO_INTERFACE = (
         "NoInterface",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause=(
                 "No interface of this node leads to a network namespace with the pod's address, and no "
@@ -84,7 +64,7 @@ class Reason(enum.StrEnum):
     )
     INTERFACE_NOT_LIMITED = (
         "InterfaceNotLimited",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause=(
                 "The pod has an interface without an end on the node, such as macvlan, ipvlan, netkit or a "
@@ -100,7 +80,7 @@ class Reason(enum.StrEnum):
     )
     HOST_NETWORK = (
         "HostNetwork",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause="The pod uses the network of the node, so the agent cannot separate the traffic of both.",
             fix="Exclude the pod from spec.podSelector.",
@@ -109,7 +89,7 @@ class Reason(enum.StrEnum):
     )
     ADDRESS_CONFLICT = (
         "AddressConflict",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause=(
                 "All addresses of the pod also belong to another pod or to another network namespace. "
@@ -124,7 +104,7 @@ class Reason(enum.StrEnum):
     )
     NO_FREE_SLOT = (
         "NoFreeSlot",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause="All slots of the node are in use.",
             fix=(
@@ -135,7 +115,7 @@ class Reason(enum.StrEnum):
     )
     NO_FQ = (
         "NoFq",
-        _Spec(
+        Spec(
             Effect.DEGRADED,
             cause=(
                 "The agent could not add an fq qdisc to the interface, usually because the kernel has no "
@@ -147,7 +127,7 @@ class Reason(enum.StrEnum):
     )
     FOREIGN_QDISC = (
         "ForeignQdisc",
-        _Spec(
+        Spec(
             Effect.DEGRADED,
             cause=(
                 "The root qdisc of the interface belongs to another program. "
@@ -159,7 +139,7 @@ class Reason(enum.StrEnum):
     )
     NO_NAMESPACE = (
         "NoNamespace",
-        _Spec(
+        Spec(
             Effect.DEGRADED,
             cause=(
                 "The agent cannot enter the pod's network namespace to delay egress traffic. "
@@ -174,7 +154,7 @@ class Reason(enum.StrEnum):
     )
     UNBOUNDED_QUEUE = (
         "UnboundedQueue",
-        _Spec(
+        Spec(
             Effect.DEGRADED,
             cause=(
                 "The buckets of `perPeer` could queue more than 16 MiB. "
@@ -189,7 +169,7 @@ class Reason(enum.StrEnum):
     )
     CONTENDED_IN_POD = (
         "ContendedInPod",
-        _Spec(
+        Spec(
             Effect.DEGRADED,
             cause=(
                 "A process removed tokenbucket's filter from the pod-side interface more than five times in "
@@ -204,7 +184,7 @@ class Reason(enum.StrEnum):
     )
     NO_FILTER_IN_POD = (
         "NoFilterInPod",
-        _Spec(
+        Spec(
             Effect.DEGRADED,
             cause=(
                 "The agent cannot attach a filter to the pod-side interface, because another program's qdisc "
@@ -221,7 +201,7 @@ class Reason(enum.StrEnum):
     )
     NO_QUEUE_IN_POD = (
         "NoQueueInPod",
-        _Spec(
+        Spec(
             Effect.DEGRADED,
             cause=(
                 "A program of another component redirects packets into the pod, past the host-side interface "
@@ -236,9 +216,27 @@ class Reason(enum.StrEnum):
             short="no queue in the pod",
         ),
     )
+    BYPASSED_IN_POD = (
+        "BypassedInPod",
+        Spec(
+            Effect.DEGRADED,
+            cause="Most egress packets bypass the filter in the pod. The guard on the node drops the excess.",
+            fix="Remove the capabilities NET_RAW and NET_ADMIN from the pod, or accept the drops.",
+            short="bypassed in the pod",
+        ),
+    )
+    NO_GUARD = (
+        "NoGuard",
+        Spec(
+            Effect.DEGRADED,
+            cause="The guard does not run on the node. A pod with NET_RAW or NET_ADMIN can bypass its limit.",
+            fix="Remove the cause that the message names, or both capabilities from the pod.",
+            short="no guard",
+        ),
+    )
     SHADOWED = (
         "Shadowed",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause=(
                 "A program of another component runs before tokenbucket's filter and can end the processing "
@@ -250,7 +248,7 @@ class Reason(enum.StrEnum):
     )
     BYPASSED = (
         "Bypassed",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause=(
                 "The pod's interface counts more than twice as many packets as tokenbucket's filter: another "
@@ -262,7 +260,7 @@ class Reason(enum.StrEnum):
     )
     FOREIGN_FILTER = (
         "ForeignFilter",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause="Another program's filter or qdisc has the place that tokenbucket's filter needs.",
             fix="Remove the filter or qdisc that the message names.",
@@ -270,7 +268,7 @@ class Reason(enum.StrEnum):
     )
     CONTENDED = (
         "Contended",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause=(
                 "Another program removed tokenbucket's filter more than five times in a minute. "
@@ -282,7 +280,7 @@ class Reason(enum.StrEnum):
     )
     KERNEL_REFUSES = (
         "KernelRefuses",
-        _Spec(
+        Spec(
             Effect.FAILED,
             cause=(
                 "The kernel rejected the attachment or the update of the limit at least twice. "

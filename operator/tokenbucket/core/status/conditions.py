@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from tokenbucket import __version__
 from tokenbucket.core.api.policy import Direction, Mode
-from tokenbucket.core.planning.reasons import Effect, Reason
+from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.summary import Entry, Summary, in_number, some_of
 
 _KNOWN = {str(reason): reason for reason in Reason}

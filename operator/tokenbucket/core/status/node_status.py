@@ -16,8 +16,9 @@ from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy, Refused
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.desired import Deviation, InForce
+from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.precedence import Winners
-from tokenbucket.core.planning.reasons import Effect, Reason
+from tokenbucket.core.planning.reasons import Reason
 
 _PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16

@@ -10,12 +10,13 @@ import pytest
 
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
-from tokenbucket.core.api.selector import Selector
+from tokenbucket.core.api.selector import Operator, Requirement, Selector
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, Search, desired
+from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import Wanted
-from tokenbucket.core.planning.reasons import Degradation, Effect, Reason
+from tokenbucket.core.planning.reasons import Degradation, Reason
 
 HOST_SIDE, POD_SIDE = Interface(7), Interface(2, namespace=4026532000)
 CAPABLE = Capabilities()
@@ -47,8 +48,17 @@ def wish(
 
 
 def only(wish: Desired) -> Wanted:
-    [wanted] = wish.wanted.values()
+    """The limit, without its guard."""
+    [wanted] = (wanted for key, wanted in wish.wanted.items() if not key.is_guard)
     return wanted
+
+
+def selects(app: str) -> Selector:
+    return Selector(frozenset({Requirement("app", Operator.IN, frozenset({app}))}))
+
+
+def guards(wish: Desired) -> list[Wanted]:
+    return [wanted for key, wanted in wish.wanted.items() if key.is_guard]
 
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
@@ -72,6 +82,40 @@ def test_a_limit_is_where_its_packets_pass_and_can_wait(
     """With our queue where they wait, and nowhere else."""
     wanted = only(wish(direction, action))
     assert (wanted.points, wanted.delays) == ({point}, action is DELAY)
+
+
+def test_a_limit_inside_a_pod_has_a_guard_on_the_node() -> None:
+    """Where the pod cannot bypass it. It has the rate of the limit, a deeper burst, and no queue."""
+    found = wish(OUT)
+    [guard] = guards(found)
+    assert (guard.points, guard.delays) == ({HookPoint(HOST_SIDE, Hook.INGRESS)}, False)
+    limit = only(found).slot
+    assert guard.slot.config.bits_per_s == limit.config.bits_per_s
+    assert guard.slot.config.bytes_burst_q > limit.config.bytes_burst_q
+    assert guard.slot.owner == replace(limit.owner, key=limit.owner.key.guard)
+    assert [key.is_guard for key in found.in_force] == [False]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        wish(IN),
+        wish(OUT, DROP),
+        wish(OUT, MARK),
+        wish(OUT, mode=Mode.OBSERVE),
+        wish(OUT, enforcement=Mode.OBSERVE),
+        wish(OUT, no_queue={OUT: NO_QUEUE}),
+    ],
+)
+def test_no_other_limit_has_a_guard(found: Desired) -> None:
+    """It runs on the node itself, or enforces nothing."""
+    assert guards(found) == []
+
+
+def test_enforcement_off_keeps_the_slot_of_a_guard() -> None:
+    """And so its tokens."""
+    [off], [on] = guards(wish(OUT, enforcement=Mode.OFF)), guards(wish(OUT))
+    assert off == Wanted(on.slot, frozenset())
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -233,6 +277,27 @@ def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
         assert [(each.key.subject.name, each.reason) for each in found.findings] == [
             ("b", Reason.ADDRESS_CONFLICT)
         ]
+
+
+@pytest.mark.parametrize(("first", "second"), [(DELAY, DELAY), (DELAY, DROP), (DROP, DELAY)])
+def test_of_limits_and_guards_at_one_place_only_those_of_the_first_pod_stay(
+    first: ExceedAction, second: ExceedAction
+) -> None:
+    """A guard of one pod must not drop packets of another."""
+    pods = [
+        Pod(PodId("shop", name), {"app": name}, frozenset({IPv4Address(f"10.0.0.{number}")}))
+        for number, name in enumerate("ab")
+    ]
+    policies = [
+        Policy("shop", name, selects(name), {OUT: Limit(Rate(10**7), exceed_action=action)})
+        for name, action in zip("ab", (first, second), strict=True)
+    ]
+    found = desired(policies, pods, located, CAPABLE)
+    assert {key.subject.name for key in found.wanted} == {"a"}
+    assert len(guards(found)) == (first is DELAY)
+    assert [(each.key.subject.name, each.reason) for each in found.findings] == [
+        ("b", Reason.ADDRESS_CONFLICT)
+    ]
 
 
 @pytest.mark.parametrize("reason", [Reason.NO_INTERFACE, Reason.ADDRESS_CONFLICT])

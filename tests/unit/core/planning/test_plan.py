@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.core.limits.slot import DeviceId, Owner, Role, Slot, SlotConfig, SlotKey
 from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import (
     Action,
@@ -78,6 +78,7 @@ keys = st.builds(
     SlotKey,
     st.builds(PodId, st.just("shop"), st.sampled_from(["a", "b", "c", "d"]), st.sampled_from(["", "1"])),
     st.sampled_from(Direction),
+    st.sampled_from(Role),
 )
 device_keys = st.builds(SlotKey, st.builds(DeviceId, st.just(1), st.just("eth0")), st.sampled_from(Direction))
 INTERFACES = [Interface(index, namespace) for namespace in (0, 4026532000) for index in (1, 2, 3)]
@@ -188,3 +189,35 @@ def test_more_limits_than_slots_names_the_ones_left_out() -> None:
         desired[key] = Wanted(Slot(Owner(key), SlotConfig()), frozenset())
     planned = plan(desired, Kernel().observed())
     assert [str(key) for key in planned.without_slot] == ["shop/pod-5 ingress", "shop/pod-6 ingress"]
+
+
+def limits_and_guards(*names: str) -> dict[SlotKey, Wanted]:
+    """Limits of pods, each with its guard."""
+    limits = [SlotKey(PodId("shop", name), Direction.EGRESS) for name in names]
+    keys = [key for limit in limits for key in (limit, limit.guard)]
+    return {key: Wanted(Slot(Owner(key), SlotConfig()), frozenset()) for key in keys}
+
+
+def test_guards_get_the_slots_that_limits_leave() -> None:
+    """A pod without a guard is limited; a guard alone would be a worse limit."""
+    planned = plan(limits_and_guards("a", "b", "c"), Kernel().observed())
+    assert [str(key) for key in planned.without_slot] == ["shop/c egress guard"]
+
+
+def test_a_guard_gives_its_slot_to_a_limit_that_has_none() -> None:
+    """A new pod is limited with the next plan, on a node whose slots are all in use."""
+    kernel = Kernel()
+    for names in ("ab", "abc", "abc"):
+        planned = plan(limits_and_guards(*names), kernel.observed())
+        for action in planned.actions:
+            kernel.apply(action)
+    limits = [key for key in limits_and_guards(*"abc") if not key.is_guard]
+    assert {slot.owner.key for slot in kernel.slots.values()} >= set(limits)
+    assert len(kernel.slots) == SLOT_COUNT - 1
+
+
+def test_a_guard_is_written_before_its_limit() -> None:
+    """At a higher rate it would drop packets that the limit admits."""
+    planned = plan(limits_and_guards("a", "b"), Kernel().observed())
+    written = [action.slot.owner.key.is_guard for action in planned.actions]
+    assert written == [True, True, False, False]

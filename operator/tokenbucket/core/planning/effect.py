@@ -1,0 +1,29 @@
+"""The effects of reasons on limits."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Effect(enum.StrEnum):
+    """The state of a limit that has a reason. The values are labels of metrics."""
+
+    PENDING = "pending"
+    """The limit is not enforced yet. The agent enforces it without manual action."""
+    DEGRADED = "degraded"
+    """The limit is enforced, but not as declared: excess packets are dropped, or no guard runs."""
+    FAILED = "failed"
+    """The limit is not enforced on all traffic of the pod, until an administrator removes the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The attributes of a reason."""
+
+    effect: Effect
+    cause: str
+    fix: str
+    short: str = ""
+    needs_slot: bool = True
+    degrades_policy: bool = False
