@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from tests.netns.lab import Pod, ip
-from tokenbucket.bpf.pins import Pins
+from tokenbucket.bpf.pins import Pins, Sizes
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.bpf.tcx import Tcx
 
@@ -246,8 +246,11 @@ def free_slots() -> None:
     if PINS.folder.exists():
         Tcx(PINS).detach_all()
         with Slots(PINS) as slots:
+            resized = slots.count != Sizes().slots
             for index in slots.read():
                 slots.free(index)
+        if resized:
+            clean()
 
 
 def clean() -> None:
