@@ -13,7 +13,7 @@ from tests.netns.agent import PINS, Agent, acquaint, document, drop, policy, sen
 from tests.netns.lab import Lab, Pod, tc
 from tests.netns.recorder import Recorder
 from tests.netns.stream import stream
-from tests.netns.test_shadowed import newer_filter, tcx, xdp
+from tests.netns.test_shadowed import FULL_RUN_S, newer_filter, tcx, xdp
 
 BURST = 10
 MANY = 200
@@ -32,7 +32,7 @@ def web(lab: Lab, agent: Agent) -> Pod:
 
 
 def run(agent: Agent, *options: str) -> None:
-    agent.start(*options)
+    agent.start(*options, full_pass_s=FULL_RUN_S)
     wait(lambda: len(agent.events("attached")) >= 2, agent.log)
 
 
