@@ -18,7 +18,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verb = verbs.add_parser("detach", help=text, description=text, parents=[pins_options()])
     which = verb.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--all", action="store_true", help="remove all filters and pins of tokenbucket on this machine"
+        "--all", action="store_true", help="detach all programs of tokenbucket on this machine, and remove all pins"
     )
     which.add_argument("--dev", metavar="IFACE", help="remove the limits that 'attach' set on an interface")
     verb.add_argument("--netns", help="network namespace of --dev: a name in /run/netns, or a path")
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     if options.all:
         removed = devices.detach_all(options.pins)
-        print(f"{removed} filters removed; all limits are removed")
+        print(f"{removed} {'program' if removed == 1 else 'programs'} detached; all limits are removed")
         return ExitCode.DONE
     directions = [options.direction] if options.direction else list(Direction)
     if _detach(options, directions):
