@@ -50,6 +50,11 @@ def attached(direction: str) -> list[str]:
     ]
 
 
+def attachments(agent: Agent, pod: Pod, hook: str) -> int:
+    """How often the agent attached a limit to a hook of the pod's host-side interface."""
+    return sum((each["interface"], each["hook"]) == (pod.veth, hook) for each in agent.events("attached"))
+
+
 def complaints(agent: Agent) -> list[str]:
     return [f"{each['limit']}: {each['reason']}" for each in agent.events("limit not enforced as declared")]
 
@@ -106,9 +111,9 @@ def test_a_newer_filter_of_the_same_priority_is_overtaken(
     recorder.stop()
     hook = "egress" if direction == "ingress" else "ingress"
     for _ in range(2):
-        before = len(agent.events("attached"))
+        before = attachments(agent, web, hook)
         with newer_filter(web, hook):
-            wait(lambda before=before: len(agent.events("attached")) > before, agent.log)
+            wait(lambda before=before: attachments(agent, web, hook) > before, agent.log)
             assert holds(lab, direction)
     assert attached(direction) == [f"clsact/{hook}"]
     assert tc("filter", "show", "dev", web.veth, hook).count("tokenbucket") == 1
@@ -136,9 +141,9 @@ def test_a_program_that_comes_before_the_link_is_overtaken(
     run(agent, "--attach", "tcx")
     recorder.stop()
     for _ in range(2):
-        before = len(agent.events("attached"))
+        before = attachments(agent, web, "ingress")
         with tcx(web, "ingress", first=True):
-            wait(lambda before=before: len(agent.events("attached")) > before, agent.log)
+            wait(lambda before=before: attachments(agent, web, "ingress") > before, agent.log)
             assert holds(lab, "egress")
 
 

@@ -18,7 +18,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verb = verbs.add_parser("detach", help=text, description=text, parents=[pins_options()])
     which = verb.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--all", action="store_true", help="detach all programs of tokenbucket on this machine, and remove all pins"
+        "--all",
+        action="store_true",
+        help="detach all programs of tokenbucket on this machine, and remove all pins",
     )
     which.add_argument("--dev", metavar="IFACE", help="remove the limits that 'attach' set on an interface")
     verb.add_argument("--netns", help="network namespace of --dev: a name in /run/netns, or a path")
