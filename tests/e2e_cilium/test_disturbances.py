@@ -1,4 +1,4 @@
-"""The status after Cilium or tokenbucket have loaded their programs anew, under traffic."""
+"""Limits and their status while Cilium or tokenbucket load their programs again, under traffic."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import pytest
 from tests.e2e_cilium.data_plane import DataPlane
 from tests.e2e_cilium.disturbances import DISTURBANCES, DROP, flows_during
 from tests.e2e_cilium.laboratory import Laboratory
+from tests.e2e_cilium.limits import FAR
 from tests.e2e_cilium.verdict import wrong_statuses
 
 
 @pytest.mark.parametrize("name", DISTURBANCES)
-def test_the_status_is_true_after_a_disturbance(data_plane: DataPlane, lab: Laboratory, name: str) -> None:
-    """Regenerations of endpoints, and restarts."""
-    flows_during(lambda: DISTURBANCES[name](data_plane, lab), lab)
+def test_limits_hold_during_a_disturbance_and_the_status_stays_true(
+    data_plane: DataPlane, lab: Laboratory, name: str
+) -> None:
+    """Regenerations of endpoints, and restarts. At no time more passes than the limit allows."""
+    flows = flows_during(lambda: DISTURBANCES[name](data_plane, lab), lab)
+    assert [excess for limit, flow in flows if (excess := flow.exceeds(limit.most(FAR)))] == []
     assert wrong_statuses(lab, DROP) == {}
