@@ -20,7 +20,7 @@ from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.placement import Declarations
-from tokenbucket.core.planning.plan import AddQueue, Observed, Plan, RemoveQueue, plan
+from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.netlink.queues import has_fq
@@ -68,7 +68,12 @@ class Reconciler:
         keys = {point: key for key, wanted in wish.wanted.items() for point in wanted.points}
         refusals = self.executor.prepare(planned)
         if not refusals:
-            return self.executor.apply(planned, observed, keys)
+            done = self.executor.apply(planned, observed, keys)
+            # Packets that passed while a limit was not attached do not bypass it.
+            for action in planned.actions:
+                if isinstance(action, Attach):
+                    self.verifier.forget(keys[action.point])
+            return done
         actions = (action for action in planned.actions if not isinstance(action, AddQueue | RemoveQueue))
         missing = set().union(*(affected_limits(action, keys) for action in actions))
         return Done(failures=len(refusals), missing=missing, refusals=dict(refusals))

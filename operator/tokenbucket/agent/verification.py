@@ -94,6 +94,10 @@ class Verifier:
             if any(not point.interface.namespace for point in self._points.get(key, ()))
         }
 
+    def forget(self, key: SlotKey) -> None:
+        """Start again with the counters of a limit that is attached now."""
+        self.bypass.forget(key)
+
     def deviations(self, keys: AbstractSet[SlotKey]) -> list[Deviation]:
         """Return the reason for each of these limits that does not run."""
         return [self._deviation(key) for key in sorted(keys & self._not_first, key=str)]

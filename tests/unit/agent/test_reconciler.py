@@ -21,6 +21,7 @@ from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, Rate
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.slot import NO_SLOT, Owner, Role, Slot, SlotConfig, SlotKey
+from tokenbucket.core.planning.bypass import Counted
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.hook import Hook, Interface, Mechanism
 from tokenbucket.core.planning.reasons import Reason
@@ -411,3 +412,15 @@ def test_a_queue_that_somebody_goes_on_removing_is_given_up() -> None:
     assert not any(queues.add(node, QUEUE) for _ in range(6))
     assert queues.add(node, QUEUE) == "veth7: tokenbucket's fq was removed more than 5 times in a minute"
     assert len(added) == 26
+
+
+def test_packets_from_before_an_attachment_do_not_bypass_the_limit() -> None:
+    """The counters of the next check start after it, so that no limit is reported falsely."""
+    reconciler, web = reconciler_of(Node()), pod("web")
+    key, watch = SlotKey(web.id, Direction.EGRESS), reconciler.verifier.bypass
+    watch.compare({key: Counted(0, 0)})
+    assert reconciler.reconcile(inputs(web)).actions
+    watch.compare({key: Counted(10_000, 0)})
+    assert not watch.bypassed
+    watch.compare({key: Counted(20_000, 0)})
+    assert watch.bypassed == {key}
