@@ -32,6 +32,7 @@ LEFT_OUT = (
     "tests/netns/test_bypass.py::",
     # Most follow the agent, which needs no kernel, or count tokens by the clock.
     "tests/netns/test_agent.py::",
+    "tests/netns/test_interfaces.py::",
 )
 """How the ids of the tests begin."""
 
@@ -40,6 +41,12 @@ KEPT = (
     "tests/netns/test_agent.py::test_a_pod_receives_its_burst_to_the_packet[fd02::2/64-bridge]",
     "tests/netns/test_agent.py::test_egress_is_limited_at_the_other_hook",
     "tests/netns/test_agent.py::test_detach_all_leaves_nothing_of_ours_and_all_of_others",
+    "tests/netns/test_interfaces.py::test_an_interface_that_comes_later_is_limited[10.8.0.3/24]",
+    *(
+        f"tests/netns/test_interfaces.py::test_the_interfaces_of_a_pod_share_its_limit[{kind}-{direction}-auto]"
+        for kind in ("ipvlan", "netkit")
+        for direction in ("ingress", "egress")
+    ),
 )
 """All the same."""
 
