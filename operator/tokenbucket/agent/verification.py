@@ -115,7 +115,7 @@ class Verifier:
     def _fault(self, key: SlotKey) -> Deviation:
         if key in self._shadowed:
             programs = list_programs(self._ahead[key])
-            text = f"{programs} runs before tokenbucket's program; detach it, or attach it after that program"
+            text = f"{programs} runs before tokenbucket's program; detach it, or see --attach"
             return Deviation(key, Reason.SHADOWED, text)
         suspects = self._suspects[key]
         cause = f"; programs that can redirect or end them: {list_programs(suspects)}" if suspects else ""

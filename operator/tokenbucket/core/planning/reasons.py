@@ -242,7 +242,11 @@ class Reason(enum.StrEnum):
                 "A program of another component runs before tokenbucket's filter and can end the processing "
                 "of packets. Packet counters do not prove that packets still reach the filter."
             ),
-            fix="Detach the program that the message names, or attach it after tokenbucket's filter.",
+            fix=(
+                "Let the agent choose another attachment: set `agent.attach: auto` and "
+                "`agent.enterPods: true`, and use Linux 6.6 or later. Otherwise detach the program that the "
+                "message names."
+            ),
             degrades_policy=True,
         ),
     )
@@ -254,7 +258,10 @@ class Reason(enum.StrEnum):
                 "The pod's interface counts more than twice as many packets as tokenbucket's filter: another "
                 "program ends or redirects packets before they reach the filter."
             ),
-            fix="Limit the pod in the network plugin, or make the plugin use the host-side interface.",
+            fix=(
+                "Set `agent.enterPods: true`, so that the agent can attach the limit inside the pod. "
+                "Otherwise make the network plugin use the host-side interface."
+            ),
             degrades_policy=True,
         ),
     )
