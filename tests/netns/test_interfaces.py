@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,9 @@ def made(lab: Lab, name: str, number: int, interfaces: Interfaces) -> Pod:
         else:
             lab.add_upper(pod, device, address, kind)
         pod.addresses.append(address)
+    for device in (*pod.veths, "uplink", "wire"):  # the node's own packets must not count as the pod's
+        with suppress(FileNotFoundError):
+            Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("1")
     return pod
 
 
