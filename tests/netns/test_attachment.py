@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,16 @@ def deleter(pod: Pod, hook: str) -> Iterator[None]:
 
 @contextmanager
 def ingress_qdisc(pod: Pod, _: str) -> Iterator[None]:
-    """Puts an ingress qdisc in the place of clsact."""
-    tc("qdisc", "del", "dev", pod.veth, "clsact")
-    tc("qdisc", "add", "dev", pod.veth, "ingress")
+    """Puts an ingress qdisc in the place of clsact, which the agent puts back at the same time."""
+
+    def placed() -> bool:
+        if "clsact" in tc("qdisc", "show", "dev", pod.veth):
+            tc("qdisc", "del", "dev", pod.veth, "clsact")
+        with suppress(subprocess.CalledProcessError):
+            tc("qdisc", "add", "dev", pod.veth, "ingress")
+        return "qdisc ingress" in tc("qdisc", "show", "dev", pod.veth)
+
+    wait(placed)
     yield
 
 
