@@ -185,14 +185,16 @@ class Verifier:
     def _count(self, view: View, attached: list[tuple[int, Filter, Slot]]) -> dict[SlotKey, Counted]:
         counted: dict[SlotKey, Counted] = {}
         for inode, ours, slot in attached:
+            key = slot.owner.key
+            index = self.slots.resolve_slot(ours.slot, ours.prog_id)
+            before = counted.get(key) or Counted(0, self.slots.stats(index).seen_packets)
             packets = _read_pod_side(view, inode, ours)
             if packets is None:
                 continue
-            key = slot.owner.key
             crossed = packets.received if key.direction is Direction.INGRESS else packets.sent
-            index = self.slots.resolve_slot(ours.slot, ours.prog_id)
-            before = counted.get(key) or Counted(0, self.slots.stats(index).seen_packets)
-            counted[key] = Counted(before.crossed + crossed, before.seen)
+            seen_before = before.seen if before.seen_before is None else before.seen_before
+            seen = self.slots.stats(index).seen_packets
+            counted[key] = Counted(before.crossed + crossed, seen, seen_before)
         return counted
 
 

@@ -28,6 +28,17 @@ class Counted:
 
     crossed: int
     seen: int
+    """After the interfaces were read."""
+    seen_before: int | None = None
+    """Before the interfaces were read, if that is different.
+
+    As the start of a comparison, it prevents that packets between the readings count as bypassed.
+    """
+
+    def __sub__(self, base: Counted) -> Counted:
+        """Return the packets since an earlier reading, and no fewer seen packets than there were."""
+        before = base.seen if base.seen_before is None else base.seen_before
+        return Counted(self.crossed - base.crossed, self.seen - before)
 
 
 @dataclass(slots=True)
@@ -77,7 +88,7 @@ class BypassWatch:
         if base is None or counted.crossed < base.crossed or counted.seen < base.seen:
             self._base[key] = counted
             return None
-        crossed, seen = counted.crossed - base.crossed, counted.seen - base.seen
-        if 2 * seen >= crossed:
-            return True if seen >= _ENOUGH_TO_CLEAR else None
-        return False if crossed - seen >= _ENOUGH_PACKETS else None
+        since = counted - base
+        if 2 * since.seen >= since.crossed:
+            return True if since.seen >= _ENOUGH_TO_CLEAR else None
+        return False if since.crossed - since.seen >= _ENOUGH_PACKETS else None

@@ -76,3 +76,11 @@ def test_only_counters_after_a_change_of_programs_prove_that_a_limit_runs() -> N
     watch.forget(KEY)
     watch.compare({KEY: Counted(1001, 1001)})
     assert not watch.running
+
+
+def test_packets_between_two_readings_do_not_bypass_the_limit() -> None:
+    """A flood may cross the interface after its counters are read, and before those of the slot."""
+    watch = BypassWatch()
+    watch.compare({KEY: Counted(0, seen=500, seen_before=0)})
+    watch.compare({KEY: Counted(500, seen=500, seen_before=500)})
+    assert not watch.bypassed
