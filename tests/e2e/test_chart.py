@@ -202,7 +202,7 @@ def test_an_agent_writes_its_own_nodes_report_and_no_others(agents: list[Agent])
 def test_a_token_of_no_pod_writes_no_report(agent: Agent) -> None:
     """Such as one that somebody has made by hand."""
     token = agent.kubectl.run("create", "token", ACCOUNT).strip()
-    assert "not named in its token" in agent.report_refused(agent.node, token)
+    assert "the token names no node" in agent.report_refused(agent.node, token)
 
 
 def test_an_agent_may_remove_the_one_taint_of_its_own_node(agents: list[Agent]) -> None:

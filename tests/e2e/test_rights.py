@@ -220,7 +220,7 @@ def test_a_token_of_a_nodes_agent_writes_that_nodes_report_and_no_other(
         for other in (*others, "elsewhere"):
             with pytest.raises(ClusterError) as caught:
                 write_report(thief, other)
-            assert f"of its own node, which is {node}" in caught.value.output
+            assert f"the TokenBucketNode of its node, {node}" in caught.value.output
         with pytest.raises(ClusterError) as caught:
             thief.run("get", "secrets")
         assert "Forbidden" in caught.value.output
