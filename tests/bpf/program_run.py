@@ -43,6 +43,6 @@ def run_program(fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -
         *(len(context), len(context)),
         *(ctypes.addressof(skb) if context else 0, ctypes.addressof(skb_left) if context else 0),
     )
-    _, buffer = syscall._bpf(Command.PROG_TEST_RUN, attributes, "program")
+    _, buffer = syscall.bpf(Command.PROG_TEST_RUN, attributes, "program")
     verdict, mean_ns = struct.unpack_from("=4xi28xI", buffer.raw)
     return ProgramRun(verdict, mean_ns, left.raw, skb_left.raw[: len(context)])

@@ -1,4 +1,4 @@
-"""What happens to limits while they are in force: everything that takes programs off and puts them on."""
+"""What happens to limits while they are enforced: everything that detaches and attaches programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status on a cluster whose network is Cilium: a limit is in force if and only if the status says so."""
+"""The status on a cluster whose network is Cilium: a limit is enforced exactly if the status reports it."""
 
 from __future__ import annotations
 

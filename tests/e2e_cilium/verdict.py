@@ -1,4 +1,4 @@
-"""What the status of a limit's policy says, beside what flows through the limit show."""
+"""The status of a limit's policy, compared with the flows through the limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Leak:
 
 
 def not_in_force(lab: Laboratory, limit: Limit) -> str:
-    """Return why the limit is not in force, as the status says; empty if it is in force."""
+    """Return why the limit is not enforced, from the status; empty if it is enforced."""
     ready = lab.ready(limit)
     return "" if ready.get("status") == "True" else str(ready.get("message", "no status"))
 
@@ -44,12 +44,12 @@ def leaks(lab: Laboratory, limit: Limit) -> list[Leak]:
 def wrong_statuses(lab: Laboratory, limits: Sequence[Limit] = LIMITS) -> dict[str, str]:
     """Return the limits whose status is not true, and why.
 
-    The status of a limit through which more passes than it allows says so. That of a limit that holds says
-    that it is in force.
+    The status of a limit through which more passes than it allows names a reason. That of a limit that
+    holds has none.
     """
     found = {limit: leaks(lab, limit) for limit in limits}
     unreported = {
-        str(limit): f"in force, but {each.peer}: {each.excess}"
+        str(limit): f"enforced, but {each.peer}: {each.excess}"
         for limit, passed in found.items()
         for each in passed
         if each.reported_after_s is None

@@ -136,7 +136,7 @@ def test_a_limit_has_only_the_series_that_can_move() -> None:
 
 @given(st.text(min_size=1), st.text())
 def test_any_name_is_read_back_as_it_is(pod: str, policy: str) -> None:
-    """In a folder of manifests names are what somebody wrote there: quotes, line ends, anything."""
+    """In a folder of manifests names are arbitrary text: quotes, line ends, anything."""
     limit = Slot(Owner(SlotKey(PodId("a\\b", pod), Direction.EGRESS), policy), SlotConfig())
     labels = {"namespace": "a\\b", "pod": pod, "policy": policy, "direction": "egress"}
     found = agent_values(replace(READING, limits=[(limit, COUNTED)]))
@@ -144,7 +144,7 @@ def test_any_name_is_read_back_as_it_is(pod: str, policy: str) -> None:
 
 
 def test_two_slots_of_one_name_are_one_series() -> None:
-    """For a moment, while a pod is made anew; Prometheus would refuse the second."""
+    """For a moment, while a pod is recreated; Prometheus would refuse the second."""
     slots = [(slot(PodId("shop", "web-0", uid)), COUNTED) for uid in ("1", "2")]
     assert of_pod(replace(READING, limits=slots), "web-0")["pod_dropped_packets_total"] == 7
 
@@ -294,7 +294,7 @@ def served(registry: CollectorRegistry, times: int = 1, **headers: str) -> list[
 
 
 def test_it_is_served_for_the_block_and_not_longer() -> None:
-    """Each time anew, with what the process itself takes."""
+    """Each time in a new process, with the memory of the process itself."""
     texts = served(registry_of(OF_THE_AGENT, lambda: READING), times=2)
     assert all(values(text)["agent_ready", frozenset()] == 1 for text in texts)
     assert values(texts[0])["process_resident_memory_bytes", frozenset()] > 0
@@ -310,7 +310,7 @@ def test_open_metrics_is_spoken_to_those_who_ask() -> None:
 
 
 def test_what_cannot_be_read_is_an_error_and_not_a_zero() -> None:
-    """Prometheus then says that the target is down; the next scrape may work."""
+    """Prometheus then reports the target as down; the next scrape may work."""
 
     def read() -> AgentReading:
         raise KernelError("bpf MAP_LOOKUP_ELEM", "tb_stats[7]", 12)
@@ -364,7 +364,7 @@ def test_scrapes_read_one_after_the_other() -> None:
 def test_an_address_that_is_taken_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Limits do not depend on it: the agent goes on, and says so."""
+    """Limits do not depend on it: the agent continues, and logs it."""
     monkeypatch.setattr(metrics, "_RETRY_S", 0.01)
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
@@ -401,7 +401,7 @@ def test_metrics_are_encrypted_with_the_certificate_that_is_there_now(
     url = f"https://localhost:{port}/metrics"
     with serving(endpoint, registry_of(OF_THE_AGENT, lambda: READING)):
         assert "tokenbucket_agent_ready" in fetch(url, first)
-        with socket.create_connection((HOST, port)):  # one that never says hello holds up no other
+        with socket.create_connection((HOST, port)):  # one without a handshake holds up no other
             assert "tokenbucket_agent_ready" in fetch(url, first)
         second = issue(tmp_path, "second")
 
@@ -421,7 +421,7 @@ UNMETERED = {"unmetered_packets", "unmetered_bytes"}
 
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(Counters)} - UNMETERED))
 def test_each_counter_of_the_program_is_shown_to_users(name: str) -> None:
-    """In the status, as a metric, or in a sum: one that nobody sees is counted for nothing."""
+    """In the status, as a metric, or in a sum: a counter without a reader is useless."""
     one = Stats(**{name: 1})
     assert any(exposed.value(one) for exposed in EXPOSED)
 

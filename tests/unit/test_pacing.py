@@ -172,7 +172,7 @@ def test_a_refusal_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_write_that_was_made_begins_anew() -> None:
-    """What was refused long ago makes nobody wait."""
+    """An old refusal delays no request."""
     writes = Writes()
     for _ in range(6):
         writes.make()
@@ -195,7 +195,7 @@ def test_an_object_that_is_no_more_is_forgotten() -> None:
 
 @pytest.mark.parametrize("status", [0, 401, 429, 502, 503])
 def test_an_answer_that_is_not_about_the_object_is_not_held_against_it(status: int) -> None:
-    """Whoever asks has to stop for now, and may then go on with any object."""
+    """The caller has to stop for now, and may then continue with any object."""
     writes = Writes()
     writes.status = status
     with pytest.raises(ApiError):
@@ -212,7 +212,7 @@ def written(policy: str = "web") -> WriteThrottle:
 
 
 def test_the_first_status_is_written_at_once() -> None:
-    """Whoever applies a policy waits for it."""
+    """The user who applies a policy waits for it."""
     assert WriteThrottle().wait_s("web", 5000, 100.0) == 0.0
 
 

@@ -1,4 +1,4 @@
-"""The bpf(2) system call: pins, map elements, object info, programs and links.
+"""The bpf(2) system call: pins, map elements, object info and programs.
 
 A thin layer of ctypes over ``union bpf_attr`` of ``linux/bpf.h``, whose layouts only grow. The module knows
 nothing of this project's maps. Every function raises KernelError with the errno and the object's name.
@@ -24,14 +24,10 @@ _SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 _NAME_BYTES = 16
 _INSTRUCTION_BYTES = 8
 _SCHED_CLS = 3
-_BEFORE = 1 << 3
-"""``BPF_F_BEFORE``; without a relative program: at the head."""
 _ITEMS = 4096
 """Elements of a hash that one system call reads."""
 _BATCH_COUNT = 32
 """Offset of the number of elements in the attributes of a batch."""
-_QUERY_COUNT = 24
-"""Offset of the number of programs in the attributes of a query."""
 
 
 class Command(enum.IntEnum):
@@ -83,15 +79,6 @@ class ProgramInfo:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkInfo:
-    """Fields of ``struct bpf_link_info`` of a tcx link. ``ifindex`` is 0 if the interface is gone."""
-
-    id: int
-    program_id: int
-    ifindex: int
-
-
 def _bpf_number() -> int:
     machine = platform.machine()
     if machine not in _SYSCALL_NUMBERS:
@@ -104,8 +91,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-def _bpf(command: Command, attributes: bytes, subject: str) -> tuple[int, ctypes.Array[ctypes.c_char]]:
-    """Call bpf(2). Return its result and the attributes, which the kernel may change."""
+def bpf(command: Command, attributes: bytes, subject: str) -> tuple[int, ctypes.Array[ctypes.c_char]]:
+    """Return the result of a command, and the attributes, which the kernel may change. Raises KernelError."""
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     return _call(command, buffer, subject), buffer
 
@@ -121,43 +108,38 @@ def _call(command: Command, buffer: ctypes.Array[ctypes.c_char], subject: str) -
 def pin(fd: int, path: Path) -> None:
     """Pin an object at a path of a bpffs. Raises KernelError with EEXIST if the path exists."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    _bpf(Command.OBJ_PIN, struct.pack("=QII", ctypes.addressof(name), fd, 0), str(path))
+    bpf(Command.OBJ_PIN, struct.pack("=QII", ctypes.addressof(name), fd, 0), str(path))
 
 
 def open_pin(path: Path) -> int:
     """Return a file descriptor of a pinned object. Raises KernelError with ENOENT if there is no pin."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    return _bpf(Command.OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0), str(path))[0]
+    return bpf(Command.OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0), str(path))[0]
 
 
 def program_by_id(program_id: int) -> int:
     """Return a file descriptor of a loaded program. Raises KernelError with ENOENT if it is unloaded."""
-    return _bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", program_id, 0, 0), f"program {program_id}")[0]
+    return bpf(Command.PROG_GET_FD_BY_ID, struct.pack("=III", program_id, 0, 0), f"program {program_id}")[0]
 
 
-def _info(fd: int, size: int, subject: str) -> bytes:
+def object_info(fd: int, size: int, subject: str) -> bytes:
+    """Return the first ``size`` bytes of an object's info."""
     info = ctypes.create_string_buffer(size)
-    _bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, ctypes.addressof(info)), subject)
+    bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, ctypes.addressof(info)), subject)
     return info.raw
 
 
 def map_info(fd: int, subject: str = "map") -> MapInfo:
     """Return type, id and sizes of a map."""
-    return MapInfo(*struct.unpack_from("=IIIII", _info(fd, 24, subject)))
+    return MapInfo(*struct.unpack_from("=IIIII", object_info(fd, 24, subject)))
 
 
 def program_info(fd: int, subject: str = "program") -> ProgramInfo:
     """Return type, id and name of a program."""
-    raw = _info(fd, 64 + _NAME_BYTES, subject)
+    raw = object_info(fd, 64 + _NAME_BYTES, subject)
     kind, program_id = struct.unpack_from("=II", raw)
     name = raw[64 : 64 + _NAME_BYTES].split(b"\0", 1)[0].decode()
     return ProgramInfo(kind, program_id, name)
-
-
-def link_info(fd: int, subject: str = "link") -> LinkInfo:
-    """Return the ids of a tcx link and of its program, and the interface."""
-    _, link_id, program_id, _, ifindex = struct.unpack_from("=IIIII", _info(fd, 24, subject))
-    return LinkInfo(link_id, program_id, ifindex)
 
 
 def load_program(instructions: bytes, name: str) -> int:
@@ -168,54 +150,13 @@ def load_program(instructions: bytes, name: str) -> int:
         *(_SCHED_CLS, len(instructions) // _INSTRUCTION_BYTES, ctypes.addressof(code)),
         *(ctypes.addressof(_LICENSE), 0, 0, 0, 0, 0, name.encode()),
     )
-    return _bpf(Command.PROG_LOAD, attributes, name)[0]
+    return bpf(Command.PROG_LOAD, attributes, name)[0]
 
 
 def create_program_array(entries: int, name: str) -> int:
     """Create an array of programs for tail calls, and return its file descriptor."""
     attributes = struct.pack("=IIIIIII16s", MapType.PROG_ARRAY, 4, 4, entries, 0, 0, 0, name.encode())
-    return _bpf(Command.MAP_CREATE, attributes, name)[0]
-
-
-def attach_first(program: int, ifindex: int, attach_type: int, subject: str) -> int:
-    """Attach a program before all others of a multi-program hook, and return the descriptor of its link.
-
-    Closing the last descriptor of a link that is not pinned detaches the program.
-
-    Raises KernelError: EINVAL if the kernel does not know ``attach_type``, ENODEV if the interface is gone,
-    ERANGE if the hook is full.
-    """
-    attributes = struct.pack("=IIIIIIQ", program, ifindex, attach_type, _BEFORE, 0, 0, 0)
-    return _bpf(Command.LINK_CREATE, attributes, subject)[0]
-
-
-def update_link(link: int, program: int, subject: str = "link") -> None:
-    """Replace the program of a link in one step. Raises KernelError with ENOLINK if the interface is gone."""
-    _bpf(Command.LINK_UPDATE, struct.pack("=IIII", link, program, 0, 0), subject)
-
-
-def detach_link(link: int, subject: str = "link") -> None:
-    """Detach the program of a link. It no longer runs when this function returns."""
-    _bpf(Command.LINK_DETACH, struct.pack("=I", link), subject)
-
-
-def query_programs(ifindex: int, attach_type: int, most: int = 64) -> list[tuple[int, int]]:
-    """Return the ids of the programs at a multi-program hook of an interface, and of their links, in order.
-
-    A program without a link has link id 0. Interfaces are those of the calling thread's network namespace.
-
-    Raises KernelError: EINVAL if the kernel does not know ``attach_type``, ENODEV if the interface is gone,
-    ENOSPC if there are more than ``most``.
-    """
-    programs, links = (ctypes.c_uint32 * most)(), (ctypes.c_uint32 * most)()
-    attributes = struct.pack(
-        "=IIIIQIIQQQQ",
-        *(ifindex, attach_type, 0, 0, ctypes.addressof(programs), most, 0),
-        *(0, ctypes.addressof(links), 0, 0),
-    )
-    _, buffer = _bpf(Command.PROG_QUERY, attributes, f"programs of interface {ifindex}")
-    (count,) = struct.unpack_from("=I", buffer, _QUERY_COUNT)
-    return list(zip(programs[:count], links[:count], strict=True))
+    return bpf(Command.MAP_CREATE, attributes, name)[0]
 
 
 def lookup(fd: int, key: int, size: int, subject: str = "map") -> bytes:
@@ -224,27 +165,27 @@ def lookup(fd: int, key: int, size: int, subject: str = "map") -> bytes:
     ``size`` is in bytes. For a per-CPU array it covers the values of all CPUs.
     """
     key_buffer, value = ctypes.c_uint32(key), ctypes.create_string_buffer(size)
-    _bpf(Command.MAP_LOOKUP_ELEM, _element(fd, key_buffer, value), f"{subject}[{key}]")
+    bpf(Command.MAP_LOOKUP_ELEM, _element(fd, key_buffer, value), f"{subject}[{key}]")
     return value.raw
 
 
 def update(fd: int, key: int, value: bytes, subject: str = "map") -> None:
     """Write one element of an array. For a per-CPU array, ``value`` holds the values of all CPUs."""
     key_buffer, buffer = ctypes.c_uint32(key), ctypes.create_string_buffer(value, len(value))
-    _bpf(Command.MAP_UPDATE_ELEM, _element(fd, key_buffer, buffer), f"{subject}[{key}]")
+    bpf(Command.MAP_UPDATE_ELEM, _element(fd, key_buffer, buffer), f"{subject}[{key}]")
 
 
 def insert(fd: int, key: bytes, value: bytes, subject: str = "map") -> None:
     """Write one element of a hash. Raises KernelError with E2BIG if the hash is full."""
     key_buffer, buffer = (ctypes.create_string_buffer(part, len(part)) for part in (key, value))
-    _bpf(Command.MAP_UPDATE_ELEM, _element(fd, key_buffer, buffer), subject)
+    bpf(Command.MAP_UPDATE_ELEM, _element(fd, key_buffer, buffer), subject)
 
 
 def delete(fd: int, key: bytes, subject: str = "map") -> None:
     """Delete one element of a hash. Raises KernelError with ENOENT if it does not exist."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     attributes = struct.pack("=I4xQQQ", fd, ctypes.addressof(key_buffer), 0, 0)
-    _bpf(Command.MAP_DELETE_ELEM, attributes, subject)
+    bpf(Command.MAP_DELETE_ELEM, attributes, subject)
 
 
 def _element(
@@ -260,7 +201,7 @@ def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> by
     position = ctypes.c_uint32()
     attributes = _batch(fd, keys, values, max_entries, (0, ctypes.addressof(position)))
     try:
-        _bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
+        bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
     except KernelError as error:
         if error.errno != errno.ENOENT:  # ENOENT: the array ends with this batch
             raise

@@ -54,7 +54,7 @@ def stop_agent(box: Box) -> None:
 
 
 def endpoints(box: Box) -> list[Mapping[str, Any]]:
-    """Return the endpoints of a node, as its agent tells them."""
+    """Return the endpoints of a node, as its agent reports them."""
     return list(json.loads(ask(box, "endpoint", "list", "--output=json")))
 
 

@@ -17,6 +17,6 @@ def test_five_repairs_a_minute_are_made_and_no_more() -> None:
 
 @pytest.mark.parametrize("pause_s", [20.0, 61.0])
 def test_rare_repairs_are_always_made(pause_s: float) -> None:
-    """Somebody who restarts a CNI now and then is not a contender."""
+    """A CNI plugin that restarts now and then is not a contender."""
     repairs = Repairs()
     assert all(repairs.allow("eth0", number * pause_s) for number in range(20))

@@ -23,7 +23,12 @@ class Spec:
 
     effect: Effect
     cause: str
+    """The cause, for the reference page."""
     fix: str
+    """The action that removes the cause, for the reference page."""
     short: str = ""
+    """The text in the status field ``action``, such as "no fq". Empty unless the effect is DEGRADED."""
     needs_slot: bool = True
+    """Whether the limit keeps a slot, and so its tokens, while the agent finds no interface of the pod."""
     degrades_policy: bool = False
+    """Whether the condition Degraded of the policy names the reason. A degraded limit always does."""

@@ -13,27 +13,21 @@ from tokenbucket.core.planning.effect import Effect, Spec
 
 
 class Reason(enum.StrEnum):
-    """Why a limit is not enforced as declared. The values are part of the API."""
+    """Why a limit is not enforced as declared. Values are part of the API, attributes those of ``Spec``."""
 
     effect: Effect
     cause: str
-    """The cause, for the reference page."""
     fix: str
-    """The action that removes the cause, for the reference page."""
     short: str
-    """The text in the status field ``action``, such as "no fq". Empty unless the effect is DEGRADED."""
     needs_slot: bool
-    """Whether the limit keeps a slot, and so its tokens, while the agent finds no interface of the pod."""
     degrades_policy: bool
-    """Whether the condition Degraded of the policy names the reason."""
 
     def __new__(cls, value: str, spec: Spec) -> Self:
         """Build a member whose string value is the public name of the reason."""
         member = str.__new__(cls, value)
         member._value_ = value
-        member.effect = spec.effect
+        member.effect, member.needs_slot = spec.effect, spec.needs_slot
         member.cause, member.fix, member.short = spec.cause, spec.fix, spec.short
-        member.needs_slot = spec.needs_slot
         member.degrades_policy = spec.degrades_policy or spec.effect is Effect.DEGRADED
         return member
 
