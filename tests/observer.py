@@ -68,6 +68,9 @@ def take(counters: Iterable[IO[str]]) -> Sample:
         frames -= count[f"IpExt:In{cast}Pkts"]
         size -= count[f"IpExt:In{cast}Octets"] + count[f"Ip6In{cast}Octets"]
     frames -= count["Ip6InMcastPkts"]
+    # The same multicast, at an interface on which IPv6 is disabled. Its bytes are not counted apart.
+    frames -= count["Ip6InDiscards"]
+    size -= count["Ip6InDiscards"] * _FRAME_BYTES
     size += frames * _ETHERNET_BYTES
     packets = frames - count["Icmp:InMsgs"] - count["Icmp6InMsgs"]
     return Sample(after_s, before_s, size, packets, count["Tcp:InSegs"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import Any
 
 import pytest
 
 from tests.netns.agent import Agent, acquaint, drop, send, tokenbucket
-from tests.netns.lab import Lab
+from tests.netns.lab import BRIDGE, Lab, ip
 from tests.netns.recorder import Recorder
+from tests.observer import open_counters, take
 
 pytestmark = pytest.mark.exceeds
 
@@ -33,3 +36,19 @@ def test_a_limit_that_is_detached_behind_the_agents_back_is_noticed(
     recorder.stop()
     with pytest.raises(AssertionError, match=f"web {direction}: .* {unit} above"):
         recorder.verify(agent.lines())
+
+
+def test_multicast_of_the_node_is_not_counted_if_the_pod_has_no_ipv6(lab: Lab) -> None:
+    """It passes within the reserve, and the pod discards it."""
+    web, other = lab.pod("web", ["10.2.1.2/24"], "bridge"), lab.pod("other", ["10.3.1.2/24"], "bridge")
+    acquaint(web, other)
+    ip("address", "add", "fd02::1/64", "dev", BRIDGE, "nodad")
+    with contextlib.ExitStack() as stack:
+        counters = [stack.enter_context(file) for file in web.inside(open_counters)]
+        before = take(counters)
+        sender = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        for _ in range(3):
+            sender.sendto(b"", ("ff02::1", 9, 0, socket.if_nametoindex(BRIDGE)))
+        after = take(counters)
+    assert after.packets <= before.packets
+    assert after.bytes <= before.bytes
