@@ -1,17 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A bucket: a byte meter and a packet meter that accept a packet together. A chain of buckets (peer.h)
- * charges a packet to all of its meters or to none, in three steps without a loop:
- *
- *	1. Read all meters. If one rejects the packet, no meter is charged.
- *	2. Charge all meters, each by one atomic addition, which returns the word as it was.
- *	3. If a word shows that another CPU charged it after step 1 and the packet no longer fits, refund all.
- *
- * The chain never admits more than one CPU alone would. Between steps 2 and 3 a third CPU can reject a packet
- * because of a charge that is refunded later.
- *
- * tb_take (gcra.h) is faster for one word, but is a loop. The verifier follows each branch of each round to
- * the end of the program: four loops exceed its limit of a million instructions.
+ * A bucket: a byte meter and a packet meter that accept a packet together. This file reads meters, and
+ * charge.h charges them.
  */
 #ifndef TB_BUCKET_H
 #define TB_BUCKET_H
@@ -149,32 +139,6 @@ static __always_inline int tb_meter_accepts(const struct tb_meter *meter, __u64 
 static __always_inline int tb_accepts(const struct tb_bucket *bucket, __u64 now, struct tb_schedule *out)
 {
 	return tb_meter_accepts(&bucket->packets, now, out) && tb_meter_accepts(&bucket->bytes, now, out);
-}
-
-static __always_inline void tb_charge_meter(const struct tb_meter *meter, __u64 now, struct tb_schedule *out)
-{
-	__s64 backlog;
-
-	if (!tb_is_used(meter))
-		return;
-	backlog = __sync_fetch_and_add(meter->word, meter->cost) - now;
-	out->backlog = tb_max(out->backlog, backlog);
-	out->departs = tb_max(out->departs, backlog + tb_min(meter->cost, meter->burst));
-	out->late |= meter->max_backlog - backlog;
-}
-
-static __always_inline void tb_charge_bucket(const struct tb_bucket *bucket, __u64 now,
-					     struct tb_schedule *out)
-{
-	tb_charge_meter(&bucket->packets, now, out);
-	tb_charge_meter(&bucket->bytes, now, out);
-}
-
-/* The cost of an unused meter is 0. */
-static __always_inline void tb_refund_bucket(const struct tb_bucket *bucket)
-{
-	__sync_fetch_and_add(bucket->bytes.word, -bucket->bytes.cost);
-	__sync_fetch_and_add(bucket->packets.word, -bucket->packets.cost);
 }
 
 #endif

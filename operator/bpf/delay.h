@@ -13,9 +13,9 @@
 #define TB_DELAY_H
 
 #include "bucket.h"
+#include "charge.h"
 #include "context.h"
 #include "gcra.h"
-#include "peer.h"
 
 enum {
 	TB_ECN_MASK = 3,

@@ -2,7 +2,7 @@
 /*
  * Peers: each remote address, or prefix, has its own bucket below the slot's.
  *
- * The buckets form a chain (bucket.h): a packet passes if all buckets accept it, and is charged to all or to
+ * The buckets form a chain (charge.h): a packet passes if all buckets accept it, and is charged to all or to
  * none. The peer's bucket comes first, so that a flood of one peer takes nothing from the others.
  *
  * A peer without an entry has a full bucket. The first packet that the slot's bucket accepts creates the
@@ -107,54 +107,6 @@ static __always_inline int tb_insert_peer(const struct tb_ctx *ctx, struct tb_bu
 	bucket->bytes.word = &remote->peer->bytes_tat;
 	bucket->packets.word = &remote->peer->packets_tat;
 	return tb_accepts(bucket, ctx->now, out);
-}
-
-/* Charges the peer's bucket and the slot's. Returns 0 if one of them rejects the packet. */
-static __always_inline int tb_charge_peer_and_slot(const struct tb_ctx *ctx, enum tb_admission how,
-						   struct tb_schedule *out)
-{
-	struct tb_remote *remote = ctx->remote;
-	struct tb_bucket slot = tb_slot_bucket(ctx, how);
-	struct tb_bucket peer = tb_peer_bucket(ctx, how);
-
-	if (!remote->is_new && !tb_accepts(&peer, ctx->now, out)) {
-		if (how == TB_CONFORM)
-			ctx->stats->peer_too_fast_packets += ctx->packet.segments;
-		return 0;
-	}
-	if (!tb_accepts(&slot, ctx->now, out))
-		return 0;
-	if (remote->is_new && !tb_insert_peer(ctx, &peer, out))
-		return 0;
-	tb_charge_bucket(&slot, ctx->now, out);
-	tb_charge_bucket(&peer, ctx->now, out);
-	if (out->late < 0) {
-		tb_refund_bucket(&slot);
-		tb_refund_bucket(&peer);
-		return 0;
-	}
-	if (remote->peer == &ctx->meters->shared_peer)
-		ctx->stats->shared_peer_packets += ctx->packet.segments;
-	return 1;
-}
-
-/*
- * Charges the packet to the chain of its buckets: to all, or to none. Returns 0 if one rejects the packet. A
- * chain of one has its own code: testing for a second bucket costs 4 ns.
- */
-static __always_inline int tb_charge(const struct tb_ctx *ctx, enum tb_admission how, struct tb_schedule *out)
-{
-	struct tb_bucket slot;
-
-	if (ctx->remote)
-		return tb_charge_peer_and_slot(ctx, how, out);
-	slot = tb_slot_bucket(ctx, how);
-	if (!tb_accepts(&slot, ctx->now, out))
-		return 0;
-	tb_charge_bucket(&slot, ctx->now, out);
-	if (out->late < 0)
-		tb_refund_bucket(&slot);
-	return out->late >= 0;
 }
 
 #endif

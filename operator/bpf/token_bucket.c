@@ -6,6 +6,7 @@
  * configuration is missing, the packet passes and is counted: a limiter must never become an outage.
  */
 #include "bucket.h"
+#include "charge.h"
 #include "context.h"
 #include "delay.h"
 #include "dscp.h"

@@ -11,7 +11,7 @@ Claim: each packet that Delay lets pass conforms to a guard with the burst (time
 
 Terms of the limit, for one meter. Packet j has the cost c_j. It is admitted at t_j, and it departs at d_j.
 T_j is the word before its charge, raised to t_j - burst (``tb_base``); the charge makes it T_j + c_j.
-``bucket.h`` and ``delay.h`` ensure:
+``bucket.h``, ``charge.h`` and ``delay.h`` ensure:
 
 1. A large packet departs when it conforms to this meter, or later: d_j >= T_j + min(c_j, burst).
 2. A small packet departs at once, d_j = t_j, and is admitted only if T_j - t_j <= 1.5 * max_delay + the cost

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Charging: a chain of buckets (the peer's and the slot's, or the slot's alone) charges a packet to all
+ * meters or to none, in three steps without a loop:
+ *
+ *	1. Read all meters. If one rejects the packet, no meter is charged.
+ *	2. Charge all meters, each by one atomic addition, which returns the word as it was.
+ *	3. If a word shows that another CPU charged it after step 1 and the packet no longer fits, refund all.
+ *
+ * The chain never admits more than one CPU alone would. Between steps 2 and 3 a third CPU can reject a packet
+ * because of a charge that is refunded later.
+ *
+ * tb_take (gcra.h) is faster for one word, but is a loop. The verifier follows each branch of each round to
+ * the end of the program: four loops exceed its limit of a million instructions.
+ */
+#ifndef TB_CHARGE_H
+#define TB_CHARGE_H
+
+#include "bucket.h"
+#include "context.h"
+#include "peer.h"
+
+static __always_inline void tb_charge_meter(const struct tb_meter *meter, __u64 now, struct tb_schedule *out)
+{
+	__s64 backlog;
+
+	if (!tb_is_used(meter))
+		return;
+	backlog = __sync_fetch_and_add(meter->word, meter->cost) - now;
+	out->backlog = tb_max(out->backlog, backlog);
+	out->departs = tb_max(out->departs, backlog + tb_min(meter->cost, meter->burst));
+	out->late |= meter->max_backlog - backlog;
+}
+
+static __always_inline void tb_charge_bucket(const struct tb_bucket *bucket, __u64 now,
+					     struct tb_schedule *out)
+{
+	tb_charge_meter(&bucket->packets, now, out);
+	tb_charge_meter(&bucket->bytes, now, out);
+}
+
+/* The cost of an unused meter is 0. */
+static __always_inline void tb_refund_bucket(const struct tb_bucket *bucket)
+{
+	__sync_fetch_and_add(bucket->bytes.word, -bucket->bytes.cost);
+	__sync_fetch_and_add(bucket->packets.word, -bucket->packets.cost);
+}
+
+/* Charges the peer's bucket and the slot's. Returns 0 if one of them rejects the packet. */
+static __always_inline int tb_charge_peer_and_slot(const struct tb_ctx *ctx, enum tb_admission how,
+						   struct tb_schedule *out)
+{
+	struct tb_remote *remote = ctx->remote;
+	struct tb_bucket slot = tb_slot_bucket(ctx, how);
+	struct tb_bucket peer = tb_peer_bucket(ctx, how);
+
+	if (!remote->is_new && !tb_accepts(&peer, ctx->now, out)) {
+		if (how == TB_CONFORM)
+			ctx->stats->peer_too_fast_packets += ctx->packet.segments;
+		return 0;
+	}
+	if (!tb_accepts(&slot, ctx->now, out))
+		return 0;
+	if (remote->is_new && !tb_insert_peer(ctx, &peer, out))
+		return 0;
+	tb_charge_bucket(&slot, ctx->now, out);
+	tb_charge_bucket(&peer, ctx->now, out);
+	if (out->late < 0) {
+		tb_refund_bucket(&slot);
+		tb_refund_bucket(&peer);
+		return 0;
+	}
+	if (remote->peer == &ctx->meters->shared_peer)
+		ctx->stats->shared_peer_packets += ctx->packet.segments;
+	return 1;
+}
+
+/*
+ * Charges the packet to the chain of its buckets: to all, or to none. Returns 0 if one rejects the packet. A
+ * chain of one has its own code: testing for a second bucket costs 4 ns.
+ */
+static __always_inline int tb_charge(const struct tb_ctx *ctx, enum tb_admission how, struct tb_schedule *out)
+{
+	struct tb_bucket slot;
+
+	if (ctx->remote)
+		return tb_charge_peer_and_slot(ctx, how, out);
+	slot = tb_slot_bucket(ctx, how);
+	if (!tb_accepts(&slot, ctx->now, out))
+		return 0;
+	tb_charge_bucket(&slot, ctx->now, out);
+	if (out->late < 0)
+		tb_refund_bucket(&slot);
+	return out->late >= 0;
+}
+
+#endif
