@@ -156,15 +156,15 @@ class Route:
         """Puts the cell's limit in force, and waits until its bucket is full."""
         self.node.declare("policy.yaml", lab.policy_document(cell.rate_bits_per_s, cell.burst_bytes))
 
-        def in_force() -> bool | None:
+        def active() -> bool | None:
             config = self._slots.read()[self._slot].config
             wanted = (cell.rate_bits_per_s, cell.burst_bytes)
             return (config.bits_per_s, config.burst_bytes) == wanted or None
 
-        lab.wait_until(in_force, f"{cell} in the kernel")
+        lab.wait_until(active, f"{cell} in the kernel")
         time.sleep(3 * BURST_S)
 
-    def in_force(self, bits_per_s: int, *, delays: bool) -> bool:
+    def active(self, bits_per_s: int, *, delays: bool) -> bool:
         """Whether the pod is limited to that rate, and packets wait."""
         configs = [slot.config for slot in self._slots.read().values()]
         there = [(config.bits_per_s, config.max_delay_q > 0) for config in configs]
@@ -195,22 +195,22 @@ class Route:
             while sender.poll() is None:
                 samples.append(self.sample())
                 time.sleep(SAMPLE_S)
-            said, _ = sender.communicate()
+            output, _ = sender.communicate()
         finally:
             sender.kill()
             sender.wait()
         time.sleep(SAMPLE_S)
         samples.append(self.sample())
-        return samples, said
+        return samples, output
 
     def measure(self, cell: Cell) -> Result:
         """One cell, 4.4 s."""
         self.declare(cell)
         before = self.stats()
-        samples, said = self.samples_of(cell)
+        samples, output = self.samples_of(cell)
         after = self.stats()
         errors = tuple(errors_percent(samples, cell))
-        sent, nanoseconds = (int(word) for word in said.split())
+        sent, nanoseconds = (int(word) for word in output.split())
         received_bytes = samples[-1].received_bytes - samples[0].received_bytes
         return Result(
             cell,

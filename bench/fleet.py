@@ -151,7 +151,7 @@ class Fleet:
         """When each agent wrote this generation of a policy to its last slot; of those that have."""
         return [each for each in self.ask("written", name, generation) if each is not None]
 
-    def in_force(self, name: str, generation: int) -> bool:
+    def active(self, name: str, generation: int) -> bool:
         """Whether the policy's status says so."""
         document = self.get("tokenbucketpolicies", f"{_POLICIES}/{name}")
         conditions = (document.get("status") or {}).get("conditions") or ()
@@ -213,7 +213,7 @@ def start(fleet: Fleet, begin: Callable[[int], Agent]) -> list[Figure]:
         fleet.agents.append(begin(node))
         time.sleep(max(0.0, before.at_s + node / STARTS_PER_S - time.monotonic()))
     reported = wait_for(lambda: sum(fleet.ask("reported")) == nodes, "all agents' first report", 0.5)
-    wait_for(lambda: all(fleet.in_force(f"app-{app}", 1) for app in range(APPS)), "the policies' status", 0.5)
+    wait_for(lambda: all(fleet.active(f"app-{app}", 1) for app in range(APPS)), "the policies' status", 0.5)
     time.sleep(QUIET_S)
     window = fleet.since(before)
     lists = window.metrics.sum("apiserver_cache_list_total", resource="pods")
@@ -283,7 +283,7 @@ def processor_figures(windows: Sequence[Window], nodes: int) -> list[Figure]:
 def policy_changes(fleet: Fleet) -> list[Figure]:
     """A new rate for one of the applications, which has pods on every node."""
     windows: list[Window] = []
-    medians, lasts, said = [], [], []
+    medians, lasts, statuses = [], [], []
     for change in range(fleet.options.changes):
         name = f"app-{change % APPS}"
         before, begin = fleet.now(), time.monotonic()
@@ -293,7 +293,7 @@ def policy_changes(fleet: Fleet) -> list[Figure]:
             {"spec": {"ingress": {"rate": {"bits": 20_000_000 + change * 1000}}}},
         )
         generation = changed["metadata"]["generation"]
-        said.append(wait_for(lambda n=name, g=generation: fleet.in_force(n, g), "status") - begin)
+        statuses.append(wait_for(lambda n=name, g=generation: fleet.active(n, g), "status") - begin)
         wait_for(lambda n=name, g=generation: len(fleet.written(n, g)) == fleet.nodes, "all slots")
         time.sleep(QUIET_S)
         windows.append(fleet.since(before))
@@ -304,7 +304,7 @@ def policy_changes(fleet: Fleet) -> list[Figure]:
         Figure("until half of the agents wrote their slots", medians, "ms"),
         Figure("until the last one did", lasts, "ms"),
         Figure("  its 99th percentile", [percentile_99(lasts)], "ms"),
-        Figure("until the policy's status says so", said, "s"),
+        Figure("until the policy's status shows it", statuses, "s"),
         *request_figures(windows, 1, "a change"),
         *bytes_figures(windows, 1, "a change"),
         *processor_figures(windows, fleet.nodes),
@@ -373,7 +373,7 @@ def footprint(fleet: Fleet) -> list[Figure]:
         Figure("kube-apiserver", [metrics.sum("process_resident_memory_bytes") / 2**20], "MiB"),
         Figure("etcd", [_resident_mib(etcd)], "MiB"),
         Figure(
-            "requests that the API server refused", [metrics.sum("apiserver_request_total", code="429")], ""
+            "requests that the API server rejected", [metrics.sum("apiserver_request_total", code="429")], ""
         ),
         Figure(
             "watches that it ended, being too slow", [metrics.sum("apiserver_terminated_watchers_total")], ""

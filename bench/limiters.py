@@ -45,7 +45,7 @@ def _declare(
     burst_bytes = max(int(bits_per_s * burst_s / 8), FLOOR_BYTES) if burst_s else None
     document = lab.policy_document(bits_per_s, burst_bytes, action=action, direction=direction)
     route.node.declare("policy.yaml", document)
-    lab.wait_until(lambda: route.in_force(bits_per_s, delays=action == "Delay") or None, f"{action} in force")
+    lab.wait_until(lambda: route.active(bits_per_s, delays=action == "Delay") or None, f"{action} in force")
     place = (route.pod, _POD_SIDE) if direction == "egress" else (route.node.name, _HOST_SIDE)
     lab.wait_until(lambda: _has_program(*place) or None, "the program in place")
 

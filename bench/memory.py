@@ -26,8 +26,8 @@ from tokenbucket.bpf.slots import possible_cpus
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.fq import add_fq
 from tokenbucket.netlink.links import read_links
-from tokenbucket.netlink.queues import add_fq
 
 INTERFACES = 200
 ROUNDS = 5

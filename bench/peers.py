@@ -295,9 +295,9 @@ class Bench:
         # A bucket that was used up fills while the sender starts, and the surplus takes so long to use it up.
         filled_s = min(8 * burst_bytes / cell.rate_bits_per_s, START_S)
         settle_s = SETTLE_S + filled_s / (cell.load - 1)
-        samples, said = self._route.samples_of(cell, 1, settle_s)
+        samples, output = self._route.samples_of(cell, 1, settle_s)
         (error_percent,) = errors_percent(samples, cell, 1, settle_s)
-        sent, nanoseconds = (int(word) for word in said.split())
+        sent, nanoseconds = (int(word) for word in output.split())
         offered_bits_per_s = 8 * cell.size_bytes * sent * 1e9 / nanoseconds
         return {
             "UDP sent, % of the rate": 100 * offered_bits_per_s / cell.rate_bits_per_s,

@@ -29,7 +29,7 @@ HOST = "127.0.0.1"
 
 def fill(pins: Pins) -> None:
     """Slots for so many pods."""
-    bucket = bucket_of(Limit(Rate(bits_per_s=10**8)), Mode.ENFORCE, action_in_force=ExceedAction.DELAY)
+    bucket = bucket_of(Limit(Rate(bits_per_s=10**8)), Mode.ENFORCE, action=ExceedAction.DELAY)
     config = config_of(bucket, Direction.INGRESS, node_reserve=True)
     with Slots(pins) as slots:
         for number in range(LIMITS):

@@ -15,7 +15,7 @@ def bound_of(limit: Limit) -> Bound | None:
     if limit.exceed_action is ExceedAction.MARK:
         return None
     actions = (ExceedAction.DELAY, ExceedAction.DROP)
-    buckets = [bucket_of(limit, Mode.ENFORCE, action_in_force=each) for each in actions]
+    buckets = [bucket_of(limit, Mode.ENFORCE, action=each) for each in actions]
     return Bound(
         bytes_per_s=(limit.rate.bits_per_s or 0) / 8,
         burst_bytes=max(each.burst_bytes or 0 for each in buckets),

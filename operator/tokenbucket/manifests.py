@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
+from tokenbucket.core.api.field_reader import subject_of
 from tokenbucket.core.api.parse import parse_pod, parse_policy
 from tokenbucket.core.api.pod import Pod
 from tokenbucket.core.api.policy import Policy
-from tokenbucket.core.api.validation import subject_of
 from tokenbucket.errors import SpecError
 
 MAX_BYTES = 4 * 1024 * 1024

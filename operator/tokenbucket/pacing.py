@@ -8,6 +8,7 @@ Backoffs       attempts after an error            exponential delays that differ
 Worker         reports and statuses               one run for many changes, retried after a failure
 RetryTracker   writes that the API server rejects a rejected object does not block other objects
 WriteThrottle  statuses of a policy               a bounded rate of watch events in the whole cluster
+Repairs        filters and queues that are gone   at most five repairs of an interface in a minute
 ============== ================================== ====================================================
 """
 
@@ -20,6 +21,7 @@ import logging
 import math
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -34,11 +36,14 @@ LONGEST_BACKOFF_S = 30.0
 EVENTS_PER_S = 100.0
 """Maximum rate of watch events that the status of one policy causes."""
 LONGEST_INTERVAL_S = 30.0
+REPAIR_WINDOW_S = 60.0
+REPAIRS = 5
+"""Maximum number of repairs of one interface in the window."""
 _OF_NO_OBJECT = frozenset({0, 401, 429, 502, 503})
 """Status codes that do not depend on the object: server unavailable, overloaded, or not authenticated."""
 
 
-class NextPass(enum.Enum):
+class NextRun(enum.Enum):
     """The work that a reconcile run left."""
 
     REGULAR = enum.auto()
@@ -72,12 +77,12 @@ class Schedule:
         """Return the seconds until the next run is due."""
         return max(0.0, self._due - now)
 
-    def started(self, now: float, following: NextPass = NextPass.REGULAR) -> None:
+    def started(self, now: float, following: NextRun = NextRun.REGULAR) -> None:
         """Record a run that started at ``now``."""
         pauses_s = {
-            NextPass.REGULAR: self.max_s,
-            NextPass.SOON: self.wait_retry_s,
-            NextPass.RETRY: self.retry_s,
+            NextRun.REGULAR: self.max_s,
+            NextRun.SOON: self.wait_retry_s,
+            NextRun.RETRY: self.retry_s,
         }
         self._last = now
         self._due = now + min(self.max_s, pauses_s[following])
@@ -133,7 +138,7 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
+class _Rejection:
     status: int
     due: float
     backoffs: Iterator[float]
@@ -146,14 +151,14 @@ class RetryTracker:
         """Create a tracker. ``again`` requests another attempt after a number of seconds."""
         self._again = again
         self._clock = clock
-        self._refusals: dict[str, _Refusal] = {}
+        self._rejections: dict[str, _Rejection] = {}
 
     async def run(self, uid: str, write: Callable[[], Awaitable[T]]) -> T | None:
         """Return the result of ``write``, or ``None`` if the write was rejected or its retry is not due.
 
         Raises ApiError if the error does not depend on the object. Stop writing then.
         """
-        known = self._refusals.get(uid)
+        known = self._rejections.get(uid)
         if known and self._clock() < known.due:
             return None
         try:
@@ -163,20 +168,20 @@ class RetryTracker:
                 raise
             self._record(uid, error)
             return None
-        self._refusals.pop(uid, None)
+        self._rejections.pop(uid, None)
         return result
 
     def retain(self, uids: Collection[str]) -> None:
         """Forget all other objects, which no longer exist."""
-        self._refusals = {uid: refusal for uid, refusal in self._refusals.items() if uid in uids}
+        self._rejections = {uid: rejection for uid, rejection in self._rejections.items() if uid in uids}
 
     def _record(self, uid: str, error: ApiError) -> None:
-        known = self._refusals.get(uid)
+        known = self._rejections.get(uid)
         if not known or known.status != error.status:  # log an error only if it changes
             log.warning("write rejected", extra={"error": str(error)})
         backoffs = known.backoffs if known else iter(Backoffs())
         wait_s = next(backoffs)
-        self._refusals[uid] = _Refusal(error.status, self._clock() + wait_s, backoffs)
+        self._rejections[uid] = _Rejection(error.status, self._clock() + wait_s, backoffs)
         self._again(wait_s)
 
 
@@ -203,3 +208,24 @@ class WriteThrottle:
     def retain(self, policies: Collection[Hashable]) -> None:
         """Forget all other policies, which no longer exist."""
         self._written = {policy: at for policy, at in self._written.items() if policy in policies}
+
+
+@dataclass(slots=True)
+class Repairs:
+    """Limit the repairs of one interface, so that two programs do not fight over a place."""
+
+    _times: dict[Hashable, deque[float]] = field(default_factory=dict)
+
+    def allow(self, place: Hashable, now: float) -> bool:
+        """Count a repair, and return whether to make it: at most five in a minute."""
+        for each in [each for each, past in self._times.items() if past[-1] <= now - REPAIR_WINDOW_S]:
+            del self._times[each]
+        if self.exhausted(place, now):
+            return False
+        self._times.setdefault(place, deque(maxlen=REPAIRS)).append(now)
+        return True
+
+    def exhausted(self, place: Hashable, now: float) -> bool:
+        """Return whether the next repair would be one too many."""
+        times = self._times.get(place)
+        return times is not None and len(times) == REPAIRS and times[0] > now - REPAIR_WINDOW_S

@@ -139,7 +139,7 @@ def test_a_flood_of_neighbor_discovery_never_gets_past_a_tenth_of_the_rate(
     machine: Machine, rate: Rate
 ) -> None:
     """Nor does the bucket's debt grow without end, until it reads as the past, which is a full bucket."""
-    bucket = bucket_of(Limit(rate), Mode.ENFORCE, action_in_force=ExceedAction.DROP)
+    bucket = bucket_of(Limit(rate), Mode.ENFORCE, action=ExceedAction.DROP)
     machine.configure(config_of(bucket, Direction.INGRESS, node_reserve=True))
     machine.fill(NOW_NS)
     machine.packet = ARP[:42]

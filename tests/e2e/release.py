@@ -131,12 +131,12 @@ def wait_ready(kubectl: Kubectl, name: str, pods: int) -> None:
     kubelets hesitate to ask it again (measured: up to 87 s after it had been away for 75 s).
     """
 
-    def in_force() -> bool:
+    def active() -> bool:
         document = kubectl.get("tbp", name)
         ready = _condition(document, "Ready").get("status") == "True"
         return ready and document["status"]["pods"]["programmed"] == pods
 
-    until(in_force, lambda: kubectl.run("get", "tbp", name, "--output=yaml"), timeout_s=180)
+    until(active, lambda: kubectl.run("get", "tbp", name, "--output=yaml"), timeout_s=180)
 
 
 def until(holds: Callable[[], Found], explain: Callable[[], str] = str, timeout_s: float = 60.0) -> Found:

@@ -171,7 +171,7 @@ def rights_in(kubectl: Kubectl, namespace: str, account: str) -> Rights:
         "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": namespace},
     }
-    said = kubectl.run(
+    review = kubectl.run(
         "create",
         "--validate=false",
         f"--as=system:serviceaccount:{NAMESPACE}:{account}",
@@ -179,14 +179,14 @@ def rights_in(kubectl: Kubectl, namespace: str, account: str) -> Rights:
         "--filename=-",
         stdin=json.dumps(review),
     )
-    found = rights({"rules": json.loads(said)["status"]["resourceRules"]})
+    found = rights({"rules": json.loads(review)["status"]["resourceRules"]})
     return {what: verbs for what, verbs in found.items() if not what[0].startswith("auth")}
 
 
 def test_helm_test_passes(release: Release) -> None:
     """It names the nodes, and leaves nothing."""
-    said = release._helm("test", NAME, "--timeout=200s")
-    assert "Phase:          Succeeded" in said
+    output = release._helm("test", NAME, "--timeout=200s")
+    assert "Phase:          Succeeded" in output
     assert release.kubectl.run("get", "pod,serviceaccount", f"{NAME}-check", "--ignore-not-found") == ""
 
 

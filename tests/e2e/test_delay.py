@@ -90,9 +90,9 @@ def test_status_says_where_delay_cannot_be_had(shop: Kubectl, degraded: str, dir
     shop.apply(policy("web", "web", **{direction: LIMIT}))
     wait_ready(shop, "web", 2)
     assert shop.get("tbp", "web")["status"]["action"] == "Delay, Drop (degraded: no fq)"
-    said = condition(shop, "web", "Degraded")
-    assert (said["status"], said["reason"]) == ("True", "NoFq")
-    assert "1 pod on 1 node" in said["message"]
+    degraded = condition(shop, "web", "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "NoFq")
+    assert "1 pod on 1 node" in degraded["message"]
     shop.run("label", "pod", degraded, "app=other", "--overwrite")
     wait_ready(shop, "web", 1)
     until(lambda: condition(shop, "web", "Degraded")["status"] == "False")

@@ -63,7 +63,7 @@ class Case:
     nodes: str = "nodes"
     """The fixture with the nodes for it."""
     action: str = "Drop"
-    in_force: str = "Drop"
+    active: str = "Drop"
     """What the policy's status calls it."""
     rate: int = 1_000_000
     patience_s: int = 1
@@ -151,7 +151,7 @@ def test_no_probe_fails_on_a_pod_that_is_flooded(shop: Kubectl, case: Case, floo
     """Not one, of any kind: the pod is ready all the time, and nothing is started again."""
     shop.apply(policy("web", "web", ingress={"rate": {"bits": str(case.rate)}, "exceedAction": case.action}))
     wait_ready(shop, "web", 1)
-    assert shop.get("tbp", "web")["status"]["action"] == case.in_force
+    assert shop.get("tbp", "web")["status"]["action"] == case.active
     before, good, bad = health(shop), outcomes(shop, "successful"), outcomes(shop, "failed")
     target = f"--client={address(shop, 'web')}"
     words = ["iperf3", target, f"--port={IPERF_PORT}", f"--time={SECONDS}", *FLOODS[flood](case.rate)]

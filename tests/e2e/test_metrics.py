@@ -69,7 +69,7 @@ def test_the_controller_answers_for_the_cluster(shop: Kubectl, release: Release,
         if "deletionTimestamp" not in each["metadata"]
     ]
 
-    def told() -> bool:
+    def has_series() -> bool:
         samples = scraped(release.kubectl, name)
         return (
             value(samples, "policies", reason="Programmed") == 1
@@ -77,4 +77,4 @@ def test_the_controller_answers_for_the_cluster(shop: Kubectl, release: Release,
             and value(samples, "agents", ready="true") == len(nodes)
         )
 
-    until(told)
+    until(has_series)

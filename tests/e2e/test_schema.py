@@ -65,9 +65,9 @@ def dry_run(shop: Kubectl, document: Document) -> Any:
 @pytest.mark.parametrize("case", INVALID, ids=str)
 def test_a_wrong_policy_is_refused_with_field_and_fix(shop: Kubectl, case: Case) -> None:
     """In one answer, without a webhook."""
-    said = refusal(shop, case.document)
-    assert [word for word in (case.field, *case.words) if word not in said] == [], said
-    assert "evaluating rule" not in said
+    message = refusal(shop, case.document)
+    assert [word for word in (case.field, *case.words) if word not in message] == [], message
+    assert "evaluating rule" not in message
 
 
 @pytest.mark.parametrize("document", VALID, ids=lambda document: document["metadata"]["name"])
@@ -89,10 +89,10 @@ def contains(stored: Any, given: Any) -> bool:
 def test_every_problem_is_told_at_once(shop: Kubectl) -> None:
     """Nobody should have to try four times."""
     limit = {"rate": {"bits": "1Mi"}, "maxDelay": "1ms", "burst": {"packets": 0}, "dscp": 3}
-    said = refusal(shop, policy("many", ingress=limit, priority=1001))
+    message = refusal(shop, policy("many", ingress=limit, priority=1001))
     for field in ("rate.bits", "maxDelay", "burst.packets", "dscp"):
-        assert f"spec.ingress.{field}: " in said
-    assert "spec.priority: " in said
+        assert f"spec.ingress.{field}: " in message
+    assert "spec.priority: " in message
 
 
 def test_static_defaults_are_stored_and_computed_ones_are_not(shop: Kubectl) -> None:
@@ -112,8 +112,8 @@ def test_static_defaults_are_stored_and_computed_ones_are_not(shop: Kubectl) -> 
 def test_a_change_that_makes_a_policy_wrong_is_refused(applied: Kubectl) -> None:
     """Not only a new one."""
     applied.apply(policy("web"))
-    said = refusal(applied, policy("web", ingress={"rate": {"bits": "100Mi"}}))
-    assert "did you mean 100M?" in said
+    message = refusal(applied, policy("web", ingress={"rate": {"bits": "100Mi"}}))
+    assert "did you mean 100M?" in message
 
 
 def test_server_side_apply_is_refused_as_well(shop: Kubectl) -> None:
@@ -268,7 +268,7 @@ NODE_STATUS = {
             "action": {"ingress": "Drop (degraded: no fq)"},
             "reasons": [{"reason": "NoFq", "pods": 3, "message": "the kernel has no fq"}],
         },
-        {"namespace": "shop", "name": "other", "generation": 1, "refused": "spec.mode: must be one of Off"},
+        {"namespace": "shop", "name": "other", "generation": 1, "rejected": "spec.mode: must be one of Off"},
     ],
     "pods": [
         {

@@ -255,7 +255,7 @@ def test_the_kill_switch_of_one_node(shop: TwoLimits) -> None:
         shop.kubectl.run("label", "node", node, f"{label}=Off")
         try:
             until(lambda: unlimited(received))
-            assert not shop.in_force(node)
+            assert not shop.active(node)
         finally:
             shop.kubectl.run("label", "node", node, f"{label}-")
         shop.wait()
@@ -305,7 +305,7 @@ def test_a_deletion_that_no_watch_tells(shop: TwoLimits, cluster: Cluster) -> No
         policies = "/apis/tokenbucket.dev/v1alpha1/tokenbucketpolicies"
         watch = f"{policies}?watch=1&resourceVersion={seen}&timeoutSeconds=9"
         assert '"code":410' in shop.kubectl.run("get", "--raw", watch)
-        until(lambda: shop.in_force(shop.nodes[0]) == {"web"})
+        until(lambda: shop.active(shop.nodes[0]) == {"web"})
 
 
 def _etcd(cluster: Cluster, what: str, **request: object) -> dict[str, object]:

@@ -81,11 +81,11 @@ def test_nothing_stays_but_the_policies(
 def _queues(shop: TwoLimits, shell: NodeShell, nodes: list[str]) -> dict[str, set[tuple[str, str]]]:
     """Link and kind of each queueing discipline that somebody has added, by node and by limited pod."""
     show = ("tc", "-json", "qdisc", "show")
-    said = {node: shell.run(node, *show) for node in nodes}
-    said |= {name: shop.kubectl.exec(name, *show) for name in NAMES}
+    output = {node: shell.run(node, *show) for node in nodes}
+    output |= {name: shop.kubectl.exec(name, *show) for name in NAMES}
     return {
         place: {(each["dev"], each["kind"]) for each in json.loads(text) if each["kind"] != "noqueue"}
-        for place, text in said.items()
+        for place, text in output.items()
     }
 
 

@@ -49,9 +49,9 @@ class TwoLimits:
         for name, node in zip(NAMES, self.nodes, strict=True):
             wait_ready(self.kubectl, name, 1)
             assert self.kubectl.get("tbp", name)["status"]["action"] == self.action
-            until(lambda node=node, name=name: name in self.in_force(node))  # type: ignore[misc]
+            until(lambda node=node, name=name: name in self.active(node))  # type: ignore[misc]
 
-    def in_force(self, node: str) -> set[str]:
+    def active(self, node: str) -> set[str]:
         """Names of the policies that are, as the node tells it."""
         status = self.kubectl.get("tbn", node)["status"]
         return {

@@ -11,8 +11,8 @@ from tests.netns import bpf_program
 from tests.netns.lab import ip, tc
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.netlink.clsact import read_qdiscs
 from tokenbucket.netlink.filters import HANDLE, MAX_SLOT, LinkFilters
-from tokenbucket.netlink.qdiscs import read_qdiscs
 
 BOTH = pytest.mark.parametrize("hook", list(Hook))
 DROP_ALL = ("bpf", "direct-action", "bytecode", "1,6 0 0 2")

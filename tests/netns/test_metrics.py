@@ -139,5 +139,5 @@ def test_an_address_that_is_taken_holds_up_no_limit(lab: Lab, agent: Agent, web:
     """The agent says so."""
     with socket.create_server((HOST, port)):
         start(agent, port, web)
-        [said] = wait(lambda: agent.events("metrics not served"), agent.log)
-        assert said["address"] == f"{HOST}:{port}"
+        [event] = wait(lambda: agent.events("metrics not served"), agent.log)
+        assert event["address"] == f"{HOST}:{port}"

@@ -1,4 +1,4 @@
-"""How often work is done, with the clock in hand: reconcile runs, retries and writes of a status."""
+"""How often work is done, with the clock in hand: reconcile runs, retries, writes of a status, repairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tokenbucket.errors import ApiError
 from tokenbucket.pacing import (
     EVENTS_PER_S,
     LONGEST_INTERVAL_S,
-    NextPass,
+    REPAIR_WINDOW_S,
+    REPAIRS,
+    NextRun,
+    Repairs,
     RetryTracker,
     Schedule,
     Worker,
@@ -53,8 +56,8 @@ def test_without_a_trigger_a_pass_is_due_after_the_maximum_interval() -> None:
     assert idle().due(160.0)
 
 
-@pytest.mark.parametrize(("following", "pause_s"), [(NextPass.RETRY, 2.0), (NextPass.SOON, 5.0)])
-def test_a_pass_that_left_something_to_do_is_followed_soon(following: NextPass, pause_s: float) -> None:
+@pytest.mark.parametrize(("following", "pause_s"), [(NextRun.RETRY, 2.0), (NextRun.SOON, 5.0)])
+def test_a_pass_that_left_something_to_do_is_followed_soon(following: NextRun, pause_s: float) -> None:
     """Sooner than the maximum interval, later than at once; what only time makes possible is no failure."""
     schedule = idle()
     schedule.started(200.0, following)
@@ -242,3 +245,18 @@ def test_the_interval_of_a_deleted_policy_is_forgotten() -> None:
     throttle.retain({"api"})
     assert throttle.wait_s("web", 5000, 100.0) == 0.0
     assert throttle.wait_s("api", 5000, 100.0) > 0.0
+
+
+def test_five_repairs_a_minute_are_made_and_no_more() -> None:
+    """Two programs that want the same place would repair each other for ever."""
+    repairs = Repairs()
+    assert [repairs.allow("eth0", float(second)) for second in range(7)] == [True] * REPAIRS + [False] * 2
+    assert repairs.allow("eth1", 7.0)
+    assert repairs.allow("eth0", REPAIR_WINDOW_S + 0.5)
+
+
+@pytest.mark.parametrize("pause_s", [20.0, 61.0])
+def test_rare_repairs_are_always_made(pause_s: float) -> None:
+    """A CNI plugin that restarts now and then is not a contender."""
+    repairs = Repairs()
+    assert all(repairs.allow("eth0", number * pause_s) for number in range(20))

@@ -28,7 +28,7 @@ from tokenbucket.core.api.enforcement import (
 )
 from tokenbucket.core.api.parse import parse_pod, parse_policy
 from tokenbucket.core.api.pod import Pod
-from tokenbucket.core.api.policy import Policy, Refused
+from tokenbucket.core.api.policy import Policy, RejectedPolicy
 from tokenbucket.core.status.node_status import DesiredInput
 from tokenbucket.errors import SpecError
 
@@ -49,7 +49,7 @@ class ClusterSource:
         self._wakeup, self._waker = socket.socketpair()
         self._wakeup.setblocking(False)
         self._waker.setblocking(False)
-        self.policies: Store[Policy | Refused] = Store(policy_reader(options.protected), self._wake)
+        self.policies: Store[Policy | RejectedPolicy] = Store(policy_reader(options.protected), self._wake)
         self.pods: Store[Pod] = Store(read_pod, self._wake)
         self._node: Store[ThisNode] = Store(read_node, self._wake)
         self.config: Store[EnforcementConfig] = Store(read_config, self._wake)
@@ -103,7 +103,7 @@ class ClusterSource:
             self._pods(),
             self._enforcement.mode,
             self._enforcement.cleanup,
-            tuple(policy for policy in found if isinstance(policy, Refused)),
+            tuple(policy for policy in found if isinstance(policy, RejectedPolicy)),
             self._enforcement.problem,
         )
 
@@ -157,28 +157,28 @@ class ThisNode:
     tainted: bool
 
 
-def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], Policy | Refused]:
+def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], Policy | RejectedPolicy]:
     """Return a reader of policies; one in a protected namespace needs a label that allows it."""
 
-    def read(document: Mapping[str, Any]) -> Policy | Refused:
+    def read(document: Mapping[str, Any]) -> Policy | RejectedPolicy:
         metadata = metadata_of(document)
         namespace = metadata.get("namespace") or ""
         labels = metadata.get("labels") or {}
         if namespace in protected and labels.get(ALLOW_PROTECTED) != "true":
-            return _refused(
+            return _rejected(
                 metadata,
                 f"namespace {namespace} is protected; a policy there needs the label {ALLOW_PROTECTED}=true",
             )
         try:
             return parse_policy({**document, "status": None})
         except SpecError as error:
-            return _refused(metadata, "; ".join(str(problem) for problem in error.problems))
+            return _rejected(metadata, "; ".join(str(problem) for problem in error.problems))
 
     return read
 
 
-def _refused(metadata: Mapping[str, Any], message: str) -> Refused:
-    return Refused(
+def _rejected(metadata: Mapping[str, Any], message: str) -> RejectedPolicy:
+    return RejectedPolicy(
         str(metadata.get("namespace") or ""),
         str(metadata.get("name") or ""),
         str(metadata.get("uid") or ""),

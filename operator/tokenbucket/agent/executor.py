@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 from tokenbucket.agent.lower_rates import LowerRates
 from tokenbucket.agent.queues import Queues
-from tokenbucket.agent.repairs import ALLOWED, Repairs
 from tokenbucket.bpf.node_addresses import NodeAddresses
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.bpf.stubs import Stubs
 from tokenbucket.core.limits.slot import SlotKey
-from tokenbucket.core.planning.capabilities import Refusals
+from tokenbucket.core.planning.capabilities import Rejections
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.hook import HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.plan import (
@@ -33,6 +32,7 @@ from tokenbucket.core.planning.plan import (
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
 from tokenbucket.node.view import View
+from tokenbucket.pacing import REPAIRS, Repairs
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ class Done:
     deviations: list[Deviation] = field(default_factory=list)
     missing: set[SlotKey] = field(default_factory=set)
     """Limits that are not enforced as planned, because an action failed."""
-    refusals: dict[Interface, Degradation] = field(default_factory=dict)
+    rejections: dict[Interface, Degradation] = field(default_factory=dict)
     no_clsact: set[Interface] = field(default_factory=set)
-    """Interfaces that refused a filter of clsact."""
+    """Interfaces that rejected a filter of clsact."""
 
 
 @dataclass(slots=True)
@@ -76,19 +76,19 @@ class Executor:
     _failed: AbstractSet[SlotKey] = frozenset()
     """Limits with a failed action in the last plan."""
 
-    def prepare(self, planned: Plan) -> Refusals:
-        """Add the plan's queues, and return the interfaces that refuse a queue or a filter.
+    def prepare(self, planned: Plan) -> Rejections:
+        """Add the plan's queues, and return the interfaces that reject a queue or a filter.
 
-        The plan must not be applied if any interface refuses: its slots would delay packets that no queue
+        The plan must not be applied if any interface rejects: its slots would delay packets that no queue
         holds. The queues that were added stay; the next plan uses or removes them.
         """
-        refusals = self._contended_in_pods(planned)
+        rejections = self._contended_in_pods(planned)
         for action in planned.actions:
-            if isinstance(action, AddQueue) and action.interface not in refusals:
+            if isinstance(action, AddQueue) and action.interface not in rejections:
                 why_not = self.queues.add(self.view, action.interface)
                 if why_not:
-                    refusals[action.interface] = Degradation(Reason.NO_FQ, why_not)
-        return refusals
+                    rejections[action.interface] = Degradation(Reason.NO_FQ, why_not)
+        return rejections
 
     def _contended_in_pods(self, planned: Plan) -> dict[Interface, Degradation]:
         """Return the pod-side interfaces from which a process keeps removing tokenbucket's filter.
@@ -105,7 +105,7 @@ class Executor:
             and self.repairs.exhausted(action.point.interface, time.monotonic())
         }
         text = (
-            f"tokenbucket's filter was removed more than {ALLOWED} times in a minute, "
+            f"tokenbucket's filter was removed more than {REPAIRS} times in a minute, "
             "from within the pod or by a plugin"
         )
         return {
@@ -164,7 +164,7 @@ class Executor:
         done.holding += removed.holding
 
     def _execute(self, action: SlotAction, keys: Mapping[HookPoint, SlotKey], done: Done) -> bool:
-        """Execute one action, and return whether it succeeded. Record deviations, failures and refusals."""
+        """Execute one action, and return whether it succeeded. Record deviations, failures and rejections."""
         try:
             if isinstance(action, Attach) and not self._may_attach(action):
                 deviation = Deviation(keys[action.point], Reason.CONTENDED, self._contention(action.point))
@@ -188,7 +188,7 @@ class Executor:
         affected = affected_limits(action, keys)
         if isinstance(action, Attach) and action.point.interface.namespace:
             text = f"{self.view.name_of(action.point.interface)}: {error}"
-            done.refusals[action.point.interface] = Degradation(Reason.NO_FILTER_IN_POD, text)
+            done.rejections[action.point.interface] = Degradation(Reason.NO_FILTER_IN_POD, text)
         elif isinstance(error, UnsupportedError):  # does not change until the other program gives way
             if isinstance(action, Attach):
                 self._record_clsact(action.point, done)
@@ -197,7 +197,7 @@ class Executor:
         else:
             # Report only repeated failures: interfaces disappear while the agent reads them.
             lasting = sorted(affected & self._failed, key=str)
-            done.deviations += [Deviation(key, Reason.KERNEL_REFUSES, str(error)) for key in lasting]
+            done.deviations += [Deviation(key, Reason.KERNEL_REJECTS, str(error)) for key in lasting]
         done.failures += 1
 
     def _record_clsact(self, point: HookPoint, done: Done) -> None:
@@ -221,7 +221,7 @@ class Executor:
     def _contention(self, point: HookPoint) -> str:
         foreign = ", ".join(str(each) for each in self.view.filters_at(point.interface).foreign)
         return (
-            f"{self.view.name_of(point.interface)}: tokenbucket's filter was removed more than {ALLOWED}"
+            f"{self.view.name_of(point.interface)}: tokenbucket's filter was removed more than {REPAIRS}"
             f" times in a minute by {self.culprits.get(point.interface.ifindex, 'an unknown process')}"
             + (f"; on the interface there is also {foreign}" if foreign else "")
         )

@@ -12,8 +12,8 @@ from tokenbucket.core.planning.hook import End, Interface, Mechanism
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink.fq import Root
 from tokenbucket.netlink.links import Link
-from tokenbucket.netlink.queues import Root
 from tokenbucket.node.location import AddressLocation, LocationKind
 from tokenbucket.node.pod_links import MOST
 from tokenbucket.node.pod_namespaces import PodNamespace

@@ -26,7 +26,7 @@ from tokenbucket.netlink.events import Event
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
 from tokenbucket.node.view import View
-from tokenbucket.pacing import NextPass, Schedule
+from tokenbucket.pacing import NextRun, Schedule
 
 log = logging.getLogger(__name__)
 
@@ -156,20 +156,20 @@ class Loop:
         self._verify_at = time.monotonic() + _VERIFY_S
         return self.reconciler.verifier.check(self.view, everything=everything)
 
-    def _reconcile(self, start: float) -> NextPass:
+    def _reconcile(self, start: float) -> NextRun:
         inputs = self.source.snapshot()
         if inputs is None:
-            return NextPass.REGULAR
+            return NextRun.REGULAR
         if inputs.cleanup:
             self._cleanup = True
-            return NextPass.REGULAR
+            return NextRun.REGULAR
         try:
             outcome = self.reconciler.reconcile(inputs)
         except KernelError as error:
             log.warning("reconcile run failed", extra={"error": str(error)})
             self.stats.record_failure(time.monotonic() - start)
             self._reconnect()
-            return NextPass.RETRY
+            return NextRun.RETRY
         seconds = time.monotonic() - start
         if outcome.actions:
             if self.reconciler.verifier.not_running:
@@ -200,7 +200,7 @@ class Loop:
         self.reconciler.replace_view(View(self.connection, self.tcx))
 
 
-def _next_pass(outcome: Outcome) -> NextPass:
+def _next_pass(outcome: Outcome) -> NextRun:
     if not outcome.complete:
-        return NextPass.RETRY
-    return NextPass.SOON if outcome.waits else NextPass.REGULAR
+        return NextRun.RETRY
+    return NextRun.SOON if outcome.waits else NextRun.REGULAR

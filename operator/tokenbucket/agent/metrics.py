@@ -147,7 +147,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     single(
         "tokenbucket_limits_active",
         "Limits that are attached on this node, one per pod and direction.",
-        lambda reading: len(reading.state.outcome.in_force),
+        lambda reading: len(reading.state.outcome.active),
     ),
     Measure(
         "tokenbucket_limits_not_as_declared",

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tokenbucket.agent.repairs import ALLOWED, Repairs
 from tokenbucket.core.planning.hook import Interface
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.queues import add_fq, remove_fq
+from tokenbucket.netlink.fq import add_fq, remove_fq
 from tokenbucket.node.view import View
+from tokenbucket.pacing import REPAIRS, Repairs
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Queues:
         """Add a queue, and return why that failed; an empty string if it succeeded."""
         name = view.name_of(interface)
         if interface in self._added and not self._repairs.allow(interface, time.monotonic()):
-            return f"{name}: tokenbucket's fq was removed more than {ALLOWED} times in a minute"
+            return f"{name}: tokenbucket's fq was removed more than {REPAIRS} times in a minute"
         try:
             with view.writable(interface) as connection:
                 self.add_fq(connection, interface.ifindex, QUEUE_PACKETS)

@@ -23,13 +23,13 @@ from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
-from tokenbucket.netlink.queues import has_fq
+from tokenbucket.netlink.fq import has_fq
 from tokenbucket.node.view import View
 
 log = logging.getLogger(__name__)
 
 _ROUNDS = 3
-"""The first round may find that a queue is refused, the second that a filter is."""
+"""The first round may find that a queue is rejected, the second that a filter is."""
 
 
 @dataclass(slots=True)
@@ -40,13 +40,13 @@ class Reconciler:
     executor: Executor
     locks: Locks
     capabilities: Capabilities
-    """The abilities that remain after the refusals since the last periodic check."""
+    """The abilities that remain after the rejections since the last periodic check."""
     verifier: Verifier
     _declarations: Declarations = field(default_factory=Declarations)
     _logged: frozenset[Deviation] = frozenset()
 
     def reconcile(self, inputs: DesiredInput) -> Outcome:
-        """Run until no interface refuses the plan. Raises KernelError if the kernel cannot be read."""
+        """Run until no interface rejects the plan. Raises KernelError if the kernel cannot be read."""
         settled = self._declarations.unchanged(inputs.pods)
         self.capabilities = self.capabilities.with_bypass(self.verifier.bypassed_directions)
         with self.locks.writing():
@@ -54,20 +54,20 @@ class Reconciler:
                 slots, placements = self.observer.read(settled)
                 abilities = self.observer.survey(self.capabilities)
                 locate = Locator(self.observer.view, placements, abilities.data_plane).locate
-                wish = desired(inputs.policies, inputs.pods, locate, abilities, inputs.enforcement)
+                target = desired(inputs.policies, inputs.pods, locate, abilities, inputs.enforcement)
                 observed = self.observer.observe(slots)
-                planned = plan(wish.wanted, observed)
-                done = self._execute(wish, planned, observed)
+                planned = plan(target.wanted, observed)
+                done = self._execute(target, planned, observed)
                 no_clsact = done.no_clsact if abilities.data_plane.may_use_tcx else set()
-                if not (done.refusals or no_clsact):
+                if not (done.rejections or no_clsact):
                     break
-                self.capabilities = self.capabilities.without(done.refusals, no_clsact)
-        return self._outcome(inputs, wish, planned, done)
+                self.capabilities = self.capabilities.without(done.rejections, no_clsact)
+        return self._outcome(inputs, target, planned, done)
 
-    def _execute(self, wish: Desired, planned: Plan, observed: Observed) -> Done:
-        keys = {point: key for key, wanted in wish.wanted.items() for point in wanted.points}
-        refusals = self.executor.prepare(planned)
-        if not refusals:
+    def _execute(self, target: Desired, planned: Plan, observed: Observed) -> Done:
+        keys = {point: key for key, wanted in target.wanted.items() for point in wanted.points}
+        rejections = self.executor.prepare(planned)
+        if not rejections:
             done = self.executor.apply(planned, observed, keys)
             # Packets that passed while a limit was not attached do not bypass it.
             for action in planned.actions:
@@ -76,10 +76,10 @@ class Reconciler:
             return done
         actions = (action for action in planned.actions if not isinstance(action, AddQueue | RemoveQueue))
         missing = set().union(*(affected_limits(action, keys) for action in actions))
-        return Done(failures=len(refusals), missing=missing, refusals=dict(refusals))
+        return Done(failures=len(rejections), missing=missing, rejections=dict(rejections))
 
-    def _outcome(self, inputs: DesiredInput, wish: Desired, planned: Plan, done: Done) -> Outcome:
-        found = (*wish.findings, *self._unenforced(wish, planned), *done.deviations)
+    def _outcome(self, inputs: DesiredInput, target: Desired, planned: Plan, done: Done) -> Outcome:
+        found = (*target.deviations, *self._unenforced(target, planned), *done.deviations)
         deviations = tuple(each.of_limit for each in found)
         unenforced = {*planned.without_slot, *self.verifier.not_running, *done.missing}
         missing = {key for key in unenforced if not key.is_guard}
@@ -89,17 +89,17 @@ class Reconciler:
             actions=done.actions,
             complete=not (done.failures or planned.without_slot),
             deviations=deviations,
-            in_force={
+            active={
                 key: limit
-                for key, limit in wish.in_force.items()
-                if key not in missing and wish.wanted[key].points
+                for key, limit in target.active.items()
+                if key not in missing and target.wanted[key].points
             },
             fq=self.capabilities.fq,
             waits=done.holding > 0 or any(each.reason is Reason.ADDRESS_CONFLICT for each in deviations),
         )
 
-    def _unenforced(self, wish: Desired, planned: Plan) -> Iterator[Deviation]:
-        yield from self.verifier.deviations(wish.wanted.keys())
+    def _unenforced(self, target: Desired, planned: Plan) -> Iterator[Deviation]:
+        yield from self.verifier.deviations(target.wanted.keys())
         count = self.observer.slots.count
         for key in planned.without_slot:
             yield Deviation(key, Reason.NO_FREE_SLOT, f"slots: all {count} are in use; raise --slots")
@@ -114,7 +114,7 @@ class Reconciler:
         view.pod_namespaces.search()
 
     def check_periodically(self) -> None:
-        """Forget refusals, and probe for fq again. Raises KernelError."""
+        """Forget rejections, and probe for fq again. Raises KernelError."""
         view = self.observer.view
         self.executor.queues.resync(view)
         known = self.capabilities

@@ -170,7 +170,7 @@ class Reporter:
             enforcement=inputs.enforcement.value,
             problem=inputs.problem,
             clean=inputs.cleanup,
-            limits=len(outcome.in_force),
+            limits=len(outcome.active),
             policies=policy_reports(state)[:_POLICIES],
             pods=tuple(pods[:_PODS]),
             pods_omitted=max(0, len(pods) - _PODS),

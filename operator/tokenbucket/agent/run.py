@@ -27,8 +27,8 @@ from tokenbucket.core.planning.attachment import DataPlane
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.status.node_status import DesiredInput
 from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.fq import has_fq
 from tokenbucket.netlink.monitor import Monitor
-from tokenbucket.netlink.queues import has_fq
 from tokenbucket.node.devices import detach_all
 from tokenbucket.node.view import View
 
@@ -127,9 +127,9 @@ def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, sta
         with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
             loading = loader.submit(load_or_keep, pins, sizes)
             view.refresh()
-            build, refused = loading.result()
-        if refused:
-            log.error("program not loaded; the previous program stays attached", extra={"error": refused})
+            build, rejected = loading.result()
+        if rejected:
+            log.error("program not loaded; the previous program stays attached", extra={"error": rejected})
         opened = stack.enter_context(Slots(pins))
         programs = stack.enter_context(closing(Programs(pins, build)))
         addresses = stack.enter_context(closing(NodeAddresses(pins)))

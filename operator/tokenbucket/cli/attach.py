@@ -54,7 +54,7 @@ def _bucket(options: argparse.Namespace) -> Bucket:
         "spec": {"podSelector": {}, options.direction.value: limit},
     }
     policy = parse_policy(document)
-    return bucket_of(policy.limits[options.direction], Mode.ENFORCE, action_in_force=ExceedAction.DROP)
+    return bucket_of(policy.limits[options.direction], Mode.ENFORCE, action=ExceedAction.DROP)
 
 
 def _given(**values: object) -> dict[str, object]:

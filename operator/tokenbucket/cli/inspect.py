@@ -179,14 +179,14 @@ def _ahead(tat: int, now_q: int) -> str:
 
 
 def _transitions(stats: Stats, config: SlotConfig) -> str:
-    refused = "drop" if config.dscp is None else f"mark {config.dscp}"
-    refused = "forward (observed)" if config.observe else refused
+    rejected = "drop" if config.dscp is None else f"mark {config.dscp}"
+    rejected = "forward (observed)" if config.observe else rejected
     waits = "forward (observed: would be delayed)" if config.observe else "forward later"
     rows = [
         (gcra.Case.IN_WINDOW, "forward", "tat += cost", str(stats.in_window_packets)),
         (gcra.Case.IDLE, "forward", "tat = now - burst + cost", str(stats.idle_packets)),
         (gcra.Case.TOO_FAST, waits, "tat += cost", str(stats.delayed_packets)),
-        (gcra.Case.TOO_FAST, refused, "none", str(stats.exceed_packets)),
+        (gcra.Case.TOO_FAST, rejected, "none", str(stats.exceed_packets)),
         (gcra.Case.TOO_FAST, "forward in the reserve", "tat += cost", str(stats.reserve_packets)),
     ]
     if not (config.max_delay_q or stats.delayed_packets):

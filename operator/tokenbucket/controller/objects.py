@@ -56,14 +56,14 @@ class NodeObject:
 def read_policy(document: Mapping[str, Any]) -> PolicyObject:
     """Return a policy, valid or invalid."""
     metadata = metadata_of(document)
-    refused, declared = _as_declared(document)
+    rejected, declared = _as_declared(document)
     return PolicyObject(
         PolicyHead(
             namespace=str(metadata.get("namespace") or ""),
             name=str(metadata.get("name") or ""),
             uid=str(metadata.get("uid") or ""),
             generation=int(metadata.get("generation") or 0),
-            refused=refused,
+            rejected=rejected,
             mode=_mode(document),
             declared=declared,
         ),

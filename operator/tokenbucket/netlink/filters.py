@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from tokenbucket.core.planning.hook import Hook, Mechanism
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink import uapi
+from tokenbucket.netlink.clsact import INGRESS, delete_clsact, ensure_clsact, kinds_at_clsact
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attributes, text, u32
-from tokenbucket.netlink.qdiscs import INGRESS, delete_clsact, ensure_clsact, kinds_at_clsact
 
 PRIORITY = 1
 HANDLE = 0x7462

@@ -24,9 +24,9 @@ from tokenbucket.core.planning.plan import FIRST_SLOT
 from tokenbucket.errors import KernelError, TokenBucketError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters, LinkFilters
+from tokenbucket.netlink.fq import read_roots, remove_fq
 from tokenbucket.netlink.links import Link, find_link, read_link
 from tokenbucket.netlink.namespaces import Namespace, namespace_at, own_namespace, reachable_namespaces
-from tokenbucket.netlink.queues import read_roots, remove_fq
 from tokenbucket.node.attachments import Attachments, is_shared
 
 NAMED_NAMESPACES = Path("/run/netns")
@@ -82,7 +82,7 @@ def attach(
         tcx = Tcx(pins)
         attachments = Attachments(connection, tcx, target.namespace.inode)
         found = attachments.read(link.ifindex)
-        _refuse_if_taken(found, slots, link, direction, index)
+        _reject_if_taken(found, slots, link, direction, index)
         data_plane = DataPlane(mode, tcx.is_supported, is_shared=is_shared(found))
         mechanism = data_plane.mechanism(Interface(link.ifindex))
         tcx.stubs.dispatch_to(programs.fds, replace=False)
@@ -204,7 +204,7 @@ def _detach_others(attachments: Attachments, before: LinkFilters, hook: Hook, me
             attachments.detach(ours.ifindex, hook, ours.mechanism)
 
 
-def _refuse_if_taken(found: LinkFilters, slots: Slots, link: Link, direction: Direction, index: int) -> None:
+def _reject_if_taken(found: LinkFilters, slots: Slots, link: Link, direction: Direction, index: int) -> None:
     for ours in found.ours:
         slot = slots.resolve_slot(ours.slot, ours.prog_id)
         if ours.hook is device_hook(direction) and slot not in {index, NO_SLOT}:

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink.clsact import INGRESS, kinds_at_clsact
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import LinkFilters
+from tokenbucket.netlink.fq import Root, read_roots
 from tokenbucket.netlink.namespaces import Namespace, inside, numbered_namespaces
-from tokenbucket.netlink.qdiscs import INGRESS, kinds_at_clsact
-from tokenbucket.netlink.queues import Root, read_roots
 from tokenbucket.node.attachments import Attachments
 
 log = logging.getLogger(__name__)

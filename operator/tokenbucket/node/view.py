@@ -21,9 +21,9 @@ from tokenbucket.netlink.addresses import Address
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.events import LINKS, NSIDS, TRAFFIC_CONTROL, Event, EventKind
 from tokenbucket.netlink.filters import LinkFilters
+from tokenbucket.netlink.fq import Root, read_roots
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
 from tokenbucket.netlink.namespaces import inside, own_namespace
-from tokenbucket.netlink.queues import Root, read_roots
 from tokenbucket.node.attachments import Attachments
 from tokenbucket.node.location import AddressIndex, AddressLocation, LocationKind
 from tokenbucket.node.named_namespaces import NamedNamespaces

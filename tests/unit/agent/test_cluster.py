@@ -68,8 +68,8 @@ def test_the_log_says_who_has_moved_the_switch(
     assert [enforcement(source) for _ in range(2)] == [Mode.OFF] * 2
     label(source, **{NODE_LABEL: "Observe"})
     assert enforcement(source) is Mode.OBSERVE
-    said = [vars(record) for record in caplog.records]
-    assert [(each["before"], each["now"], each["by"]) for each in said] == [
+    changes = [vars(record) for record in caplog.records]
+    assert [(each["before"], each["now"], each["by"]) for each in changes] == [
         (Mode.ENFORCE, Mode.OFF, "the ConfigMap"),
         (Mode.OFF, Mode.OBSERVE, "the node's label"),
     ]
@@ -102,8 +102,8 @@ def test_a_clean_node_says_that_what_is_declared_is_off() -> None:
     stats = ReconcileStats()
     stats.record_clean(DesiredInput((policy,), (web,), cleanup=True))
     assert stats.state
-    [said] = policy_reports(stats.state)
-    assert (stats.state.inputs.cleanup, said.pods.matched, said.pods.off) == (True, 1, 1)
+    [report] = policy_reports(stats.state)
+    assert (stats.state.inputs.cleanup, report.pods.matched, report.pods.off) == (True, 1, 1)
 
 
 def put(source: ClusterSource, name: str, ip: str) -> None:

@@ -14,7 +14,7 @@ from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
-from tokenbucket.pacing import NextPass
+from tokenbucket.pacing import NextRun
 
 
 class Clean:
@@ -43,10 +43,10 @@ def test_an_agent_of_a_clean_node_goes_on_asking(monkeypatch: pytest.MonkeyPatch
     """Without a word from anybody: one that asks nothing is taken for dead, and restarted."""
     monkeypatch.setattr(run, "_ASK_S", 0.01)
     with StopSignals() as signals:
-        source, told = Clean(3), []
-        run._stay_away(source, signals, ReconcileStats(on_change=lambda: told.append("clean")))
+        source, changes = Clean(3), []
+        run._stay_away(source, signals, ReconcileStats(on_change=lambda: changes.append("clean")))
         source.close()
-    assert (source.left, told) == (0, ["clean"] * 2)
+    assert (source.left, changes) == (0, ["clean"] * 2)
 
 
 DEVICE = Slot(Owner(SlotKey(DeviceId(1, "eth1"), Direction.EGRESS)), SlotConfig(bits_per_s=10**6))
@@ -69,4 +69,4 @@ def test_a_pass_that_only_waits_leaves_no_other_build_behind(
     others: Any = (None, None, None, set())
     tcx: Any = SimpleNamespace(remove_stale=lambda: None)
     agent = loop.Loop(source, *others, reconciler, tcx, pins, "build")
-    assert (agent._reconcile(0.0), removed) == (NextPass.SOON, [*builds, "layouts"])
+    assert (agent._reconcile(0.0), removed) == (NextRun.SOON, [*builds, "layouts"])

@@ -28,8 +28,8 @@ from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import Filter, LinkFilters
+from tokenbucket.netlink.fq import FQ, HANDLE, Root
 from tokenbucket.netlink.links import VETH, Link
-from tokenbucket.netlink.queues import FQ, HANDLE, Root
 from tokenbucket.node.location import AddressLocation, LocationKind
 
 QUEUE = Interface(7)
@@ -261,16 +261,16 @@ def test_a_limit_that_the_kernel_refuses_again_has_a_reason() -> None:
     reconciler = reconciler_of(node)
     first, second = (reconciler.reconcile(inputs(web)) for _ in range(2))
     assert (first.complete, first.deviations, second.complete) == (False, (), False)
-    assert {each.reason for each in second.deviations} == {Reason.KERNEL_REFUSES}
+    assert {each.reason for each in second.deviations} == {Reason.KERNEL_REJECTS}
     assert "EPERM" in second.deviations[0].message
-    assert second.in_force == {}
+    assert second.active == {}
     node.refuses_slots = None
     assert reconciler.reconcile(inputs(web)).deviations == ()
 
 
 def limit_of(outcome: Outcome) -> tuple[str, list[Reason]]:
     """What one limit does, and the reasons why it does nothing else."""
-    [limit] = outcome.in_force.values()
+    [limit] = outcome.active.values()
     return limit.action, [each.reason for each in outcome.deviations]
 
 
@@ -387,7 +387,7 @@ def test_a_node_that_refuses_something_else_in_every_round_is_tried_again() -> N
     ingress = Limit(Rate(10**6), exceed_action=ExceedAction.DELAY)
     declared = Policy("shop", "all", Selector(frozenset()), {Direction.INGRESS: ingress})
     outcome = reconciler.reconcile(DesiredInput((declared,), (web,)))
-    assert (node.reads, outcome.complete, outcome.in_force, node.slots) == (3, False, {}, {})
+    assert (node.reads, outcome.complete, outcome.active, node.slots) == (3, False, {}, {})
 
 
 def test_a_filter_that_a_pod_goes_on_removing_is_given_up_inside_it() -> None:

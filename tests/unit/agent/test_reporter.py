@@ -74,15 +74,15 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def tells(kind: str) -> Callable[[Seen], bool]:
+def writes(kind: str) -> Callable[[Seen], bool]:
     """Whether a request writes one of these."""
     return lambda seen: seen.method == "PATCH" and f"/{kind}/" in seen.path
 
 
-def told(api: FakeApi, pod: str) -> bool:
-    """Whether a pod was told that its limits are in force."""
+def is_ready(api: FakeApi, pod: str) -> bool:
+    """Return whether the readiness gate of a pod is open."""
     return any(
-        f"/{pod}/" in seen.path and '"status": "True"' in seen.body for seen in api.seen(tells("pods"))
+        f"/{pod}/" in seen.path and '"status": "True"' in seen.body for seen in api.seen(writes("pods"))
     )
 
 
@@ -93,18 +93,18 @@ def test_a_report_that_is_refused_keeps_no_pod_from_getting_ready(
     for pod in WAITS:
         api.put(PODS, pod.id.name, "shop")
     for _ in range(100):
-        api.fail(tells("tokenbucketnodes"), 422, "status.pods[0].policy: too long")
-        api.fail(lambda seen: tells("pods")(seen) and "/web-0/" in seen.path, 403)
+        api.fail(writes("tokenbucketnodes"), 422, "status.pods[0].policy: too long")
+        api.fail(lambda seen: writes("pods")(seen) and "/web-0/" in seen.path, 403)
     reporter.start()
-    until(lambda: (stats.on_change(), told(api, "web-1"))[1])
-    assert api.seen(tells("tokenbucketnodes"))
+    until(lambda: (stats.on_change(), is_ready(api, "web-1"))[1])
+    assert api.seen(writes("tokenbucketnodes"))
 
 
 def test_a_refused_report_is_tried_again(api: FakeApi, stats: ReconcileStats, reporter: Reporter) -> None:
     """Without anything new to tell."""
-    api.fail(tells("tokenbucketnodes"), 500)
+    api.fail(writes("tokenbucketnodes"), 500)
     reporter.start()
-    until(lambda: (stats.on_change(), len(api.seen(tells("tokenbucketnodes"))) > 0)[1])
+    until(lambda: (stats.on_change(), len(api.seen(writes("tokenbucketnodes"))) > 0)[1])
     until(lambda: reporter.reported_at_s)
 
 
@@ -118,9 +118,9 @@ def test_an_agent_is_ready_when_its_report_is_taken(
     """A version whose reports are refused must not replace one whose are not."""
     taken = threading.Event()
     for _ in range(100):
-        api.fail(lambda seen: not taken.is_set() and tells("tokenbucketnodes")(seen), 403, "denied")
+        api.fail(lambda seen: not taken.is_set() and writes("tokenbucketnodes")(seen), 403, "denied")
     reporter.start()
-    until(lambda: (stats.on_change(), api.seen(tells("tokenbucketnodes")))[1])
+    until(lambda: (stats.on_change(), api.seen(writes("tokenbucketnodes")))[1])
     assert not reporter.ready
     taken.set()
     source.last_polled_at = time.monotonic()
@@ -148,9 +148,9 @@ def test_a_report_that_is_deleted_is_made_again(
     """Somebody may take it for a stale one."""
     reporter.start()
     until(lambda: (stats.on_change(), reporter.reported_at_s)[1])
-    before = len(api.seen(tells("tokenbucketnodes")))
+    before = len(api.seen(writes("tokenbucketnodes")))
     api.delete(REPORTS, "node")
-    until(lambda: len(api.seen(tells("tokenbucketnodes"))) > before)
+    until(lambda: len(api.seen(writes("tokenbucketnodes"))) > before)
 
 
 @pytest.mark.usefixtures("looks")
@@ -163,6 +163,6 @@ def test_the_report_of_a_clean_node_is_not_made_again(
     api.delete(REPORTS, "node")
     before = len(api.requests)
     until(lambda: len([seen for seen in api.requests[before:] if is_look(seen)]) > 4)
-    (told,) = api.seen(tells("tokenbucketnodes"))
-    said = json.loads(told.body)
-    assert (said["status"]["clean"], said["metadata"]["uid"]) == (True, "node-uid")
+    (write,) = api.seen(writes("tokenbucketnodes"))
+    document = json.loads(write.body)
+    assert (document["status"]["clean"], document["metadata"]["uid"]) == (True, "node-uid")

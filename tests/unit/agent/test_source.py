@@ -128,11 +128,11 @@ def test_a_document_that_turns_wrong_keeps_what_it_said(folder: Folder, right: s
     """Whatever the slip is in."""
     policy = yaml.safe_dump(document())
     write(folder, "a.yaml", f"{policy}---\n{NUMBERED % 1}")
-    [said] = folder.read().policies
+    [previous] = folder.read().policies
     assert right in policy
     write(folder, "a.yaml", f"{policy.replace(right, wrong)}---\n{NUMBERED % 1}")
     now = folder.read()
-    assert (now.policies, len(now.errors)) == ((said,), 1)
+    assert (now.policies, len(now.errors)) == ((previous,), 1)
 
 
 def test_an_unreadable_file_is_an_error_and_no_crash(folder: Folder) -> None:

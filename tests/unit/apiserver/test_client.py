@@ -49,27 +49,27 @@ def test_a_list_comes_from_the_cache_and_is_told_whole(api: FakeApi) -> None:
     """With the selection's fields; whoever wants every list gets its version with it."""
     mine = api.put(PODS, "mine", "shop", spec={"nodeName": "here"})
     api.put(PODS, "other", "shop", spec={"nodeName": "there"})
-    told: list[tuple[str, dict[str, Any]]] = []
+    lists: list[tuple[str, dict[str, Any]]] = []
     pods = Selection(PODS, "spec.nodeName=here", "app=web")
-    assert ask(lambda client: client.list(pods), listed=lambda *each: told.append(each)) == [[mine]]
+    assert ask(lambda client: client.list(pods), listed=lambda *each: lists.append(each)) == [[mine]]
     query = {"fieldSelector": "spec.nodeName=here", "labelSelector": "app=web", "resourceVersion": "0"}
     assert [seen.query for seen in api.seen(list_of(PODS))] == [query]
-    assert told == [(PODS.path(), api.list(PODS, "spec.nodeName=here"))]
+    assert lists == [(PODS.path(), api.list(PODS, "spec.nodeName=here"))]
 
 
 def test_only_lists_are_told(api: FakeApi) -> None:
     """Neither one object, nor the kinds of the server, nor a list that was refused."""
     api.put(POLICIES, "web", "shop")
     api.fail(list_of(POLICIES), 500)
-    told: list[object] = []
+    lists: list[object] = []
     with pytest.raises(ApiError):
         ask(
             lambda client: client.get(POLICIES, "web", "shop"),
             lambda client: client.serves(POLICIES),
             lambda client: client.list(Selection(POLICIES)),
-            listed=lambda *each: told.append(each),
+            listed=lambda *each: lists.append(each),
         )
-    assert told == []
+    assert lists == []
     assert "resourceVersion" not in api.requests[0].query
 
 

@@ -26,20 +26,20 @@ class Watching:
     """Watches of all policies and of the pods of node ``here``, and what the policies' store has told."""
 
     def __init__(self) -> None:
-        self.told: list[set[str]] = []
+        self.changes: list[set[str]] = []
         """Names of the policies after each change."""
-        self.policies: Store[tuple[str, str]] = Store(_read, self._tell)
+        self.policies: Store[tuple[str, str]] = Store(_read, self._record)
         self.pods: Store[tuple[str, str]] = Store(_read)
         pods = Selection(PODS, "spec.nodeName=here")
         self.watches = (Watch(Selection(POLICIES), self.policies), Watch(pods, self.pods))
 
-    def _tell(self) -> None:
-        self.told.append(self.names())
+    def _record(self) -> None:
+        self.changes.append(self.names())
 
     def names(self) -> set[str]:
         return {name for name, _ in self.policies.values()}
 
-    def says(self, name: str) -> str:
+    def content_of(self, name: str) -> str:
         return dict(self.policies.values()).get(name, "")
 
     def synced(self) -> bool:
@@ -60,7 +60,7 @@ class Watching:
 
 
 def _read(document: Mapping[str, Any]) -> tuple[str, str]:
-    return document["metadata"]["name"], document.get("spec", {}).get("says", "")
+    return document["metadata"]["name"], document.get("spec", {}).get("content", "")
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def watching(api: FakeApi) -> Iterator[Watching]:
     """Watches that have listed everything and are told of changes."""
     with started() as found:
         wait(lambda: found.synced() and api.watched(POLICIES) and api.watched(PODS))
-        found.told.clear()
+        found.changes.clear()
         yield found
 
 
@@ -125,8 +125,8 @@ def test_changes_reach_the_store(api: FakeApi, stores: Watching) -> None:
     """Made, changed, removed; of pods only those of the node."""
     api.put(POLICIES, "db", "shop")
     wait(lambda: stores.names() == {"web", "db"})
-    api.put(POLICIES, "db", "shop", spec={"says": "slower"})
-    wait(lambda: stores.says("db") == "slower")
+    api.put(POLICIES, "db", "shop", spec={"content": "slower"})
+    wait(lambda: stores.content_of("db") == "slower")
     api.delete(POLICIES, "web", "shop")
     wait(lambda: stores.names() == {"db"})
     api.put(PODS, "elsewhere", "shop", spec={"nodeName": "there"})
@@ -160,14 +160,14 @@ def test_what_was_deleted_while_a_watch_was_gone_is_gone_after_410(
     """The list that follows tells what no event tells."""
     api.put(POLICIES, "db", "shop")
     wait(lambda: stores.names() == {"web", "db"})
-    stores.told.clear()
+    stores.changes.clear()
     api.gone_as_status = as_status
     with api.lock:
         api.cut(RESET)
         api.delete(POLICIES, "db", "shop")
         api.compact()
     wait(lambda: stores.names() == {"web"})
-    assert stores.told == [{"web"}]
+    assert stores.changes == [{"web"}]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -178,7 +178,7 @@ def test_a_broken_stream_loses_nothing_and_is_caught_up(api: FakeApi, stores: Wa
         api.put(POLICIES, "db", "shop")
     wait(lambda: stores.names() == {"web", "db"})
     wait(lambda: api.watched(POLICIES))
-    assert stores.told == [{"web", "db"}]
+    assert stores.changes == [{"web", "db"}]
 
 
 def test_streams_that_break_again_and_again_are_opened_again(api: FakeApi, stores: Watching) -> None:
@@ -196,7 +196,7 @@ def test_a_server_that_is_away_takes_nothing_with_it(api: FakeApi, stores: Watch
     """The store stays as it is, and learns of all changes, once, when the server is back."""
     api.put(POLICIES, "db", "shop")
     wait(lambda: stores.names() == {"web", "db"})
-    stores.told.clear()
+    stores.changes.clear()
     api.stop()
     api.delete(POLICIES, "db", "shop")
     api.put(POLICIES, "cache", "shop")
@@ -207,7 +207,7 @@ def test_a_server_that_is_away_takes_nothing_with_it(api: FakeApi, stores: Watch
     assert all(each.alive for each in stores.watches)
     api.start()
     wait(lambda: stores.names() == {"web", "cache"})
-    assert stores.told == [{"web", "cache"}]
+    assert stores.changes == [{"web", "cache"}]
 
 
 def test_a_watch_may_begin_before_its_server(api: FakeApi) -> None:
@@ -248,7 +248,7 @@ def test_an_empty_list_is_doubted_until_a_second_one(api: FakeApi, stores: Watch
     stores.relist()
     assert not stores.policies.doubtful
     assert stores.names() == {"web"}
-    assert stores.told == []
+    assert stores.changes == []
 
 
 def test_an_empty_list_that_a_second_one_confirms_is_believed(api: FakeApi, stores: Watching) -> None:
@@ -261,7 +261,7 @@ def test_an_empty_list_that_a_second_one_confirms_is_believed(api: FakeApi, stor
     assert stores.names() == {"web"}
     stores.relist()
     assert stores.names() == set()
-    assert stores.told == [set()]
+    assert stores.changes == [set()]
 
 
 def test_a_kind_that_vanishes_takes_nothing_with_it_and_is_watched_again(
@@ -276,7 +276,7 @@ def test_a_kind_that_vanishes_takes_nothing_with_it_and_is_watched_again(
     with pytest.raises(ApiError, match="404"):
         stores.relist()
     assert stores.names() == {"web"}
-    assert stores.told == []
+    assert stores.changes == []
     api.kinds.add(POLICIES)
     wait(lambda: api.watched(POLICIES))
     api.put(POLICIES, "db", "shop")

@@ -40,9 +40,9 @@ def agent(name: str, *, ready: bool = True, age_s: float = 1000) -> Mapping[str,
 
 def report(name: str, pods: int = 1) -> Mapping[str, Any]:
     """A node with the policy in force on so many pods."""
-    said = (PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(pods, pods)),) if pods else ()
+    reports = (PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(pods, pods)),) if pods else ()
     metadata = {"name": name, "uid": name, "creationTimestamp": ago(0)}
-    return {"metadata": metadata, "status": to_document(NodeReport(policies=said))}
+    return {"metadata": metadata, "status": to_document(NodeReport(policies=reports))}
 
 
 def writes_status(policy: str) -> Callable[[Seen], bool]:
@@ -50,7 +50,7 @@ def writes_status(policy: str) -> Callable[[Seen], bool]:
     return lambda seen: seen.method == "PATCH" and seen.path.endswith(f"/{policy}/status")
 
 
-def tells_of_agent(seen: Seen) -> bool:
+def writes_agent_condition(seen: Seen) -> bool:
     """Whether a request says in a report how its agent is."""
     return seen.method == "PATCH" and seen.path.startswith(REPORTS.path())
 
@@ -91,8 +91,8 @@ class Cluster:
     def written(self) -> dict[str, str]:
         """After a round, the reason of each condition that was written, if any were."""
         self.round()
-        told = self._api.seen(writes_status("web"))
-        conditions = json.loads(told[-1].body)["status"]["conditions"] if told else []
+        writes = self._api.seen(writes_status("web"))
+        conditions = json.loads(writes[-1].body)["status"]["conditions"] if writes else []
         return {each["type"]: each["reason"] for each in conditions}
 
 
@@ -146,7 +146,7 @@ def test_a_policy_is_read_with_its_limits_in_words() -> None:
     document["spec"] |= {"ingress": {"rate": {"bits": "10Mbps"}}}
     head = read_policy(document).head
     assert head.declared == {}
-    assert "10M" in head.refused
+    assert "10M" in head.rejected
 
 
 def test_what_is_wrong_is_said_at_once(cluster: Cluster) -> None:
@@ -202,11 +202,11 @@ def test_a_node_that_is_to_have_no_agent_is_not_waited_for(cluster: Cluster) -> 
 
 def test_a_refused_status_holds_up_nothing_behind_it(api: FakeApi, cluster: Cluster) -> None:
     """An admission webhook may refuse one policy for ever. It is tried again."""
-    cluster.policy(age_s=100, name="refused")
+    cluster.policy(age_s=100, name="rejected")
     cluster.policy(age_s=100)
-    api.fail(writes_status("refused"), 422, "denied by an admission webhook")
+    api.fail(writes_status("rejected"), 422, "denied by an admission webhook")
     assert cluster.written()["Ready"] == "Programmed"
-    assert api.seen(tells_of_agent)
+    assert api.seen(writes_agent_condition)
     assert 0 < min(cluster.waits) <= 1
 
 
@@ -216,7 +216,7 @@ def test_a_refused_event_holds_up_nothing_behind_it(api: FakeApi, cluster: Clust
     cluster.policy(age_s=100)
     api.fail(lambda seen: seen.method == "POST", 403, "the namespace is being terminated")
     assert cluster.written()["Ready"] == "Programmed"
-    assert api.seen(tells_of_agent)
+    assert api.seen(writes_agent_condition)
     assert len(api.seen(lambda seen: seen.method == "POST")) == 1
 
 
@@ -228,9 +228,9 @@ def test_a_report_that_cannot_be_written_or_deleted_holds_up_no_other(api: FakeA
         cluster.stores.nodes.put(node(name))
         cluster.stores.reports.put(report(name))
     api.fail(lambda seen: seen.method == "DELETE", 403)
-    api.fail(lambda seen: tells_of_agent(seen) and seen.path.endswith("/b"), 422)
+    api.fail(lambda seen: writes_agent_condition(seen) and seen.path.endswith("/b"), 422)
     cluster.round()
-    assert {"a", "b", "c"} <= {seen.path.rpartition("/")[2] for seen in api.seen(tells_of_agent)}
+    assert {"a", "b", "c"} <= {seen.path.rpartition("/")[2] for seen in api.seen(writes_agent_condition)}
 
 
 def requests_until_it_ends(cluster: Cluster) -> int:

@@ -64,7 +64,7 @@ class PolicyReport:
     name: str
     uid: str
     generation: int
-    refused: str = ""
+    rejected: str = ""
     pods: PodCounts = PodCounts()
     overridden_by: tuple[Override, ...] = ()
     effective: Mapping[str, str] = field(default_factory=dict)
@@ -136,7 +136,7 @@ def _policy_document(policy: PolicyReport) -> dict[str, Any]:
             "name": policy.name,
             "uid": policy.uid,
             "generation": policy.generation,
-            "refused": _cut(policy.refused),
+            "rejected": _cut(policy.rejected),
             **dict(zip(_STATES, _COUNTS(policy.pods), strict=True)),
             "overriddenBy": [
                 {"policy": other.policy, "direction": other.direction, "pods": other.pods}
@@ -190,7 +190,7 @@ def _policy(given: Mapping[str, Any]) -> PolicyReport:
         name=_get(given, "name", ""),
         uid=_get(given, "uid", ""),
         generation=_number(given, "generation"),
-        refused=_get(given, "refused", ""),
+        rejected=_get(given, "rejected", ""),
         pods=PodCounts(*(_number(given, name) for name in _STATES)),
         overridden_by=tuple(
             Override(_get(item, "policy", ""), _get(item, "direction", ""), _number(item, "pods"))

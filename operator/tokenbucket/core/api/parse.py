@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from tokenbucket.core.api.field_reader import FieldReader, subject_of
 from tokenbucket.core.api.parse_limit import parse_limit
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Limit, Mode, Policy
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
-from tokenbucket.core.api.validation import Validator, subject_of
 
 API_VERSION = "tokenbucket.dev/v1alpha1"
 POLICY, REPORT, POD = "TokenBucketPolicy", "TokenBucketNode", "Pod"
@@ -34,7 +34,7 @@ _SET_OPERATORS = {Operator.IN, Operator.NOT_IN}
 
 def parse_policy(document: object) -> Policy:
     """Parse a TokenBucketPolicy. Raises SpecError with all problems."""
-    top = Validator.of(document, {"apiVersion", "kind", "metadata", "spec", "status"})
+    top = FieldReader.of(document, {"apiVersion", "kind", "metadata", "spec", "status"})
     for name, expected in (("apiVersion", API_VERSION), ("kind", POLICY)):
         if top.get(name) != expected:
             top.error(name, top.get(name), f"must be {expected}")
@@ -55,14 +55,14 @@ def parse_policy(document: object) -> Policy:
     return policy
 
 
-def _limits(spec: Validator) -> dict[Direction, Limit]:
+def _limits(spec: FieldReader) -> dict[Direction, Limit]:
     given = [direction for direction in Direction if spec.get(direction.value) is not None]
     if not given and not any(problem.field == "spec" for problem in spec.problems):
         spec.error("", None, "limits nothing; set ingress, egress or both")
     return {direction: parse_limit(spec, direction.value) for direction in given}
 
 
-def _selector(spec: Validator) -> Selector:
+def _selector(spec: FieldReader) -> Selector:
     if spec.get("podSelector") is None:
         spec.error("podSelector", None, "is missing; {} selects all pods of the namespace")
         return Selector()
@@ -81,7 +81,7 @@ def _selector(spec: Validator) -> Selector:
     return Selector(frozenset(requirements))
 
 
-def _requirement(expressions: Validator, name: str) -> Requirement:
+def _requirement(expressions: FieldReader, name: str) -> Requirement:
     given = expressions.object(name, {"key", "operator", "values"})
     key = given.text("key", 317)
     _check_key(given, "key", key)
@@ -99,12 +99,12 @@ def _requirement(expressions: Validator, name: str) -> Requirement:
     return Requirement(key, operator, texts)
 
 
-def _check_key(fields: Validator, name: str, key: str) -> None:
+def _check_key(fields: FieldReader, name: str, key: str) -> None:
     if not _LABEL_KEY.fullmatch(key) or len(key.partition("/")[0]) > _PREFIX_LENGTH:
         fields.error(name, key, "must be the key of a label, such as app or example.com/app")
 
 
-def _label_value(fields: Validator, name: str) -> str:
+def _label_value(fields: FieldReader, name: str) -> str:
     """Return a label value. Reject a missing value ("app:"), because ignoring it would select more pods."""
     value = fields.get(name)
     if value is None:
@@ -117,7 +117,7 @@ def _label_value(fields: Validator, name: str) -> str:
 
 def parse_pod(document: object) -> Pod:
     """Parse the fields of a Pod that limits need. Raises SpecError with all problems."""
-    top = Validator.of(document)
+    top = FieldReader.of(document)
     if top.get("kind") != POD:
         top.error("kind", top.get("kind"), f"must be {POD}")
     metadata, spec, status = top.object("metadata"), top.object("spec"), top.object("status")
@@ -146,7 +146,7 @@ def _names_gate(gates: object) -> bool:
     return any(isinstance(gate, Mapping) and gate.get("conditionType") == READINESS_GATE for gate in given)
 
 
-def _addresses(status: Validator) -> frozenset[IPv4Address | IPv6Address]:
+def _addresses(status: FieldReader) -> frozenset[IPv4Address | IPv6Address]:
     items = status.sequence("podIPs")
     found = set()
     for fields, name in [(status, "podIP"), *((items.object(item), "ip") for item in items.values)]:

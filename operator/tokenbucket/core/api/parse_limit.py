@@ -5,8 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 
 from tokenbucket import units
+from tokenbucket.core.api.field_reader import FieldReader
 from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, PerPeer, Rate
-from tokenbucket.core.api.validation import Validator
 
 RATE_BITS = (8_000, 10**12)
 RATE_PACKETS = (1, 10**9)
@@ -24,7 +24,7 @@ _BINARY_SUFFIX = "i"
 _SMALL_WORDS = {"m": "milli", "u": "micro", "n": "nano"}
 
 
-def parse_limit(spec: Validator, name: str) -> Limit:
+def parse_limit(spec: FieldReader, name: str) -> Limit:
     """Parse a field of ``spec`` as a limit."""
     given = spec.object(name, {"rate", "burst", "perPeer", "exceedAction", "maxDelay", "dscp"})
     rate, burst, per_peer = _rate(given), _burst(given), _per_peer(given)
@@ -40,17 +40,17 @@ def _is_set(rate: Rate) -> bool:
     return rate.bits_per_s is not None or rate.packets_per_s is not None
 
 
-def _rate(given: Validator) -> Rate:
+def _rate(given: FieldReader) -> Rate:
     rate = given.object("rate", {"bits", "packets"})
     return Rate(_amount(rate, "bits", RATE_BITS), _amount(rate, "packets", RATE_PACKETS))
 
 
-def _burst(given: Validator) -> Burst:
+def _burst(given: FieldReader) -> Burst:
     burst = given.object("burst", {"bytes", "packets"})
     return Burst(_amount(burst, "bytes", BURST_BYTES), _amount(burst, "packets", BURST_PACKETS))
 
 
-def _amount(given: Validator, name: str, bounds: tuple[int, int]) -> int | None:
+def _amount(given: FieldReader, name: str, bounds: tuple[int, int]) -> int | None:
     """Return a whole amount between two bounds. Only bytes may have a binary suffix such as Mi."""
     value = given.get(name)
     if value is None:
@@ -76,7 +76,7 @@ def _amount(given: Validator, name: str, bounds: tuple[int, int]) -> int | None:
     return None
 
 
-def _check_burst(given: Validator, rate: Rate, burst: Burst) -> None:
+def _check_burst(given: FieldReader, rate: Rate, burst: Burst) -> None:
     pairs = (
         ("bytes", burst.size_bytes, "bits", Fraction(rate.bits_per_s, 8) if rate.bits_per_s else None),
         ("packets", burst.packets, "packets", Fraction(rate.packets_per_s) if rate.packets_per_s else None),
@@ -92,7 +92,7 @@ def _check_burst(given: Validator, rate: Rate, burst: Burst) -> None:
             given.error(f"burst.{name}", size, message)
 
 
-def _per_peer(limit: Validator) -> PerPeer | None:
+def _per_peer(limit: FieldReader) -> PerPeer | None:
     if limit.get("perPeer") is None:
         return None
     given = limit.object("perPeer", {"rate", "burst", "ipv4PrefixLength", "ipv6PrefixLength"})
@@ -104,7 +104,7 @@ def _per_peer(limit: Validator) -> PerPeer | None:
     return PerPeer(rate, burst, ipv4 or 32, ipv6 or 64)
 
 
-def _max_delay(given: Validator, action: ExceedAction) -> int | None:
+def _max_delay(given: FieldReader, action: ExceedAction) -> int | None:
     value = given.get("maxDelay")
     if value is None:
         return None
@@ -120,7 +120,7 @@ def _max_delay(given: Validator, action: ExceedAction) -> int | None:
     return time_ns
 
 
-def _dscp(given: Validator, action: ExceedAction) -> int | None:
+def _dscp(given: FieldReader, action: ExceedAction) -> int | None:
     value = given.get("dscp")
     if value is not None and action is not ExceedAction.MARK:
         given.error("dscp", value, f"has no meaning with exceedAction {action}; remove it, or use Mark")

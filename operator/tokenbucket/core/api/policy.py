@@ -94,7 +94,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectedPolicy:
     """A policy that the schema accepts and the parser rejects."""
 
     namespace: str

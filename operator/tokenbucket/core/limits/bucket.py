@@ -53,21 +53,21 @@ class Bucket:
     per_peer: PeerBucket | None
 
 
-def bucket_of(limit: Limit, mode: Mode, *, action_in_force: ExceedAction) -> Bucket:
-    """Return the limit with its defaults. ``action_in_force`` is Drop if the limit declares Delay and the
+def bucket_of(limit: Limit, mode: Mode, *, action: ExceedAction) -> Bucket:
+    """Return the limit with its defaults. ``action`` is Drop if the limit declares Delay and the
     interface cannot delay packets.
     """
-    burst_bytes, burst_packets = _own_bursts(limit, action_in_force)
+    burst_bytes, burst_packets = _own_bursts(limit, action)
     return Bucket(
         bits_per_s=limit.rate.bits_per_s,
         burst_bytes=burst_bytes,
         packets_per_s=limit.rate.packets_per_s,
         burst_packets=burst_packets,
-        action=action_in_force,
-        max_delay_ns=_max_delay_ns(limit) if action_in_force is ExceedAction.DELAY else None,
+        action=action,
+        max_delay_ns=_max_delay_ns(limit) if action is ExceedAction.DELAY else None,
         dscp=limit.dscp,
         observe=mode is Mode.OBSERVE,
-        per_peer=_peer_bucket_of(limit.per_peer, action_in_force) if limit.per_peer else None,
+        per_peer=_peer_bucket_of(limit.per_peer, action) if limit.per_peer else None,
     )
 
 
@@ -150,7 +150,7 @@ def describe(bucket: Bucket) -> str:
 
 def as_declared(limit: Limit, mode: Mode) -> str:
     """Return a limit in words with its defaults, for an interface that can delay packets."""
-    return describe(bucket_of(limit, mode, action_in_force=action_of(limit)))
+    return describe(bucket_of(limit, mode, action=action_of(limit)))
 
 
 def _meters(bucket: Bucket | PeerBucket) -> list[str]:

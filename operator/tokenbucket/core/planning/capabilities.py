@@ -1,7 +1,7 @@
 """The abilities of this node's interfaces, as a value.
 
 The agent assumes that an interface can delay packets, and can have a filter of clsact, until the kernel or
-another program refuses.
+another program rejects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tokenbucket.core.planning.attachment import DataPlane
 from tokenbucket.core.planning.hook import Interface
 from tokenbucket.core.planning.reasons import Degradation, Reason
 
-Refusals = Mapping[Interface, Degradation]
+Rejections = Mapping[Interface, Degradation]
 """Interfaces that cannot have tokenbucket's queue or, inside a pod, its filter."""
 
 _NO_FQ = Degradation(Reason.NO_FQ, "kernel: fq (sch_fq) is missing")
@@ -27,14 +27,16 @@ class Capabilities:
 
     fq: bool = True
     """Whether the kernel has the fq qdisc."""
-    refusals: Refusals = field(default_factory=dict)
+    rejections: Rejections = field(default_factory=dict)
 
     data_plane: DataPlane = field(default_factory=DataPlane)
 
-    def without(self, refusals: Refusals, no_clsact: AbstractSet[Interface] = frozenset()) -> Capabilities:
-        """Return the capabilities that remain after these refusals."""
+    def without(
+        self, rejections: Rejections, no_clsact: AbstractSet[Interface] = frozenset()
+    ) -> Capabilities:
+        """Return the capabilities that remain after these rejections."""
         data_plane = replace(self.data_plane, no_clsact=self.data_plane.no_clsact | no_clsact)
-        return replace(self, refusals={**self.refusals, **refusals}, data_plane=data_plane)
+        return replace(self, rejections={**self.rejections, **rejections}, data_plane=data_plane)
 
     def with_bypass(self, directions: AbstractSet[Direction]) -> Capabilities:
         """Return the capabilities of a node where packets bypass host-side hooks."""
@@ -43,11 +45,11 @@ class Capabilities:
 
     def why_not_delay(self, interfaces: Iterable[Interface]) -> Degradation | None:
         """Return why one of the interfaces cannot delay packets, or None if all can."""
-        refused = (self.refusals[interface] for interface in interfaces if interface in self.refusals)
-        why_not = next(refused, None if self.fq else _NO_FQ)
+        rejected = (self.rejections[interface] for interface in interfaces if interface in self.rejections)
+        why_not = next(rejected, None if self.fq else _NO_FQ)
         return why_not and why_not._replace(message=f"{why_not.message}; excess packets are dropped")
 
     def why_not_attach(self, interface: Interface) -> str:
         """Return why an interface inside a pod cannot have a filter; an empty text if it can."""
-        refusal = self.refusals.get(interface)
-        return refusal.message if refusal and refusal.reason is not Reason.NO_FQ else ""
+        rejection = self.rejections.get(interface)
+        return rejection.message if rejection and rejection.reason is not Reason.NO_FQ else ""

@@ -83,14 +83,14 @@ class Deviation:
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class ActiveLimit:
     """A limit as the agent enforces it."""
 
     config: SlotConfig
-    words: str
+    text: str
     """The limit with its defaults, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
     action: str
-    shortfall: Degradation | None = None
+    degradation: Degradation | None = None
     """Why the action differs from the declared action."""
 
 
@@ -100,9 +100,9 @@ class Desired:
 
     wanted: dict[SlotKey, Wanted] = field(default_factory=dict)
     """Limits and their guards."""
-    in_force: dict[SlotKey, InForce] = field(default_factory=dict)
+    active: dict[SlotKey, ActiveLimit] = field(default_factory=dict)
     """Each limit as the agent enforces it."""
-    findings: list[Deviation] = field(default_factory=list)
+    deviations: list[Deviation] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class _Builder:
     claims: Counter[Address]
     """The number of pods that have an address."""
     result: Desired = field(default_factory=Desired)
-    _in_force: dict[tuple[str, Direction, Degradation | None], InForce] = field(default_factory=dict)
+    _active: dict[tuple[str, Direction, Degradation | None], ActiveLimit] = field(default_factory=dict)
 
     def add_pod(self, pod: Pod, limits: Mapping[Direction, Policy], waits: AbstractSet[Direction]) -> None:
         """Add the limits of a pod. ``waits`` are the directions whose packets are delayed, if they can be."""
@@ -170,9 +170,9 @@ class _Builder:
         for direction, policy in limits.items():
             no_queue = self._why_no_queue(direction, located) if direction in waits else None
             name = (str(policy), direction, no_queue)
-            if name not in self._in_force:
-                self._in_force[name] = _in_force(policy, direction, no_queue, self.enforcement)
-            self._add(SlotKey(pod.id, direction), policy, self._in_force[name], located)
+            if name not in self._active:
+                self._active[name] = _active_limit(policy, direction, no_queue, self.enforcement)
+            self._add(SlotKey(pod.id, direction), policy, self._active[name], located)
 
     def _locate(self, pod: Pod, limits: Iterable[Direction], waits: AbstractSet[Direction]) -> PodInterfaces:
         if pod.host_network:
@@ -208,22 +208,22 @@ class _Builder:
         ends = {*located.ends.get(end, ()), *self._attachable(located)}
         return located.no_queue.get(direction) or self.capabilities.why_not_delay(ends)
 
-    def _add(self, key: SlotKey, policy: Policy, in_force: InForce, located: PodInterfaces) -> None:
-        findings, shortfall = self.result.findings, in_force.shortfall
+    def _add(self, key: SlotKey, policy: Policy, active: ActiveLimit, located: PodInterfaces) -> None:
+        deviations, degradation = self.result.deviations, active.degradation
         if located.reason:
-            findings.append(Deviation(key, located.reason, located.message))
+            deviations.append(Deviation(key, located.reason, located.message))
         if located.reason and not (located.reason.needs_slot or located.found):
             return
         for interface in sorted(located.pod_only):
             if why_not := self.capabilities.why_not_attach(interface):
-                findings.append(Deviation(key, Reason.INTERFACE_NOT_LIMITED, why_not))
-        if shortfall:
-            findings.append(Deviation(key, *shortfall))
-        slot = Slot(Owner(key, policy.name, policy.generation), in_force.config)
-        waits = in_force.config.max_delay_q > 0
+                deviations.append(Deviation(key, Reason.INTERFACE_NOT_LIMITED, why_not))
+        if degradation:
+            deviations.append(Deviation(key, *degradation))
+        slot = Slot(Owner(key, policy.name, policy.generation), active.config)
+        waits = active.config.max_delay_q > 0
         points = self._points(key.direction, located, delays=waits)
-        self.result.wanted[key] = Wanted(slot, points, delays=waits and not in_force.config.observe)
-        self.result.in_force[key] = in_force
+        self.result.wanted[key] = Wanted(slot, points, delays=waits and not active.config.observe)
+        self.result.active[key] = active
         if key.direction is Direction.EGRESS:
             self._add_guard(slot, located)
 
@@ -249,7 +249,7 @@ class _Builder:
         return frozenset(HookPoint(each, hook, mechanism(each)) for each, hook in hooks.items())
 
     def _attachable(self, located: PodInterfaces) -> list[Interface]:
-        """Return the interfaces without an end on the node that did not refuse a filter."""
+        """Return the interfaces without an end on the node that did not reject a filter."""
         return [each for each in located.pod_only if not self.capabilities.why_not_attach(each)]
 
 
@@ -263,34 +263,34 @@ def _give_each_point_to_one(result: Desired) -> None:
         left = sorted((key for key in contenders if key in result.wanted), key=str)
         for key in left[1:]:
             text = f"pod: has the same interface as {left[0].subject}; check the addresses of both pods"
-            result.findings.append(Deviation(key, Reason.ADDRESS_CONFLICT, text))
-            del result.wanted[key], result.in_force[key]
+            result.deviations.append(Deviation(key, Reason.ADDRESS_CONFLICT, text))
+            del result.wanted[key], result.active[key]
             result.wanted.pop(key.guard, None)
 
 
 def _nowhere(result: Desired) -> Desired:
     wanted = {key: Wanted(each.slot, frozenset()) for key, each in result.wanted.items()}
-    return Desired(wanted, result.in_force)
+    return Desired(wanted, result.active)
 
 
 def _waits(policy: Policy, direction: Direction) -> bool:
     return action_of(policy.limits[direction]) is ExceedAction.DELAY
 
 
-def _in_force(
+def _active_limit(
     policy: Policy, direction: Direction, no_queue: Degradation | None, enforcement: Mode
-) -> InForce:
+) -> ActiveLimit:
     limit = policy.limits[direction]
     mode = Mode.OBSERVE if enforcement is Mode.OBSERVE else policy.mode
     why_not = _why_not_delay(limit, no_queue)
-    in_force = ExceedAction.DROP if why_not else limit.exceed_action
-    bucket = bucket_of(limit, mode, action_in_force=in_force)
+    active = ExceedAction.DROP if why_not else limit.exceed_action
+    bucket = bucket_of(limit, mode, action=active)
     # Only ingress packets of a pod can come from the node itself.
     config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
     if bucket.observe:  # nothing is enforced, so nothing is degraded
-        return InForce(config, describe(bucket), Mode.OBSERVE.value)
-    action = f"{in_force} (degraded: {why_not.reason.short})" if why_not else in_force.value
-    return InForce(config, describe(bucket), action, why_not)
+        return ActiveLimit(config, describe(bucket), Mode.OBSERVE.value)
+    action = f"{active} (degraded: {why_not.reason.short})" if why_not else active.value
+    return ActiveLimit(config, describe(bucket), action, why_not)
 
 
 def _why_not_delay(limit: Limit, no_queue: Degradation | None) -> Degradation | None:

@@ -279,8 +279,8 @@ class Reason(enum.StrEnum):
             degrades_policy=True,
         ),
     )
-    KERNEL_REFUSES = (
-        "KernelRefuses",
+    KERNEL_REJECTS = (
+        "KernelRejects",
         Spec(
             Effect.FAILED,
             cause=(

@@ -82,13 +82,13 @@ def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dic
 
 
 def _accepted(total: Summary) -> _Verdict:
-    if total.head.refused:
-        return _Verdict("False", ConditionReason.INVALID, total.head.refused)
-    if total.refusing:
-        first = total.refusing[0]
+    if total.head.rejected:
+        return _Verdict("False", ConditionReason.INVALID, total.head.rejected)
+    if total.rejecting:
+        first = total.rejecting[0]
         version = first.node.report.agent.version or "unknown"
         differs = f"; the controller ({__version__}) accepts the policy, the agent has version {version}"
-        message = f"rejected on {_nodes(total.refusing)}: {first.policy.refused}"
+        message = f"rejected on {_nodes(total.rejecting)}: {first.policy.rejected}"
         return _Verdict("False", ConditionReason.INVALID, message + differs * (version != __version__))
     return _Verdict("True", ConditionReason.ACCEPTED, "the policy is valid")
 
@@ -97,11 +97,11 @@ def _programmed(total: Summary) -> _Verdict:
     return next(filter(None, (rule(total) for rule in _RULES)), None) or _enforced(total)
 
 
-def _refused(total: Summary) -> _Verdict | None:
-    if total.head.refused:
+def _rejected(total: Summary) -> _Verdict | None:
+    if total.head.rejected:
         return _Verdict("False", ConditionReason.FAILED, "the policy is invalid; see the condition Accepted")
-    if total.refusing:
-        message = f"rejected on {_nodes(total.refusing)}; see the condition Accepted; enforced on "
+    if total.rejecting:
+        message = f"rejected on {_nodes(total.rejecting)}; see the condition Accepted; enforced on "
         return _Verdict("False", ConditionReason.FAILED, message + total.of_pods(total.pods.programmed))
     return None
 
@@ -197,7 +197,7 @@ def _pending(total: Summary) -> _Verdict | None:
 
 
 _RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
-    _refused,
+    _rejected,
     _all_off,
     _failed,
     _unavailable,

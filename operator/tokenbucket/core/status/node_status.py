@@ -13,9 +13,9 @@ from typing import Any
 
 from tokenbucket.core.api.node_report import Override, PodCounts, PodReport, PolicyReport, ReasonCount
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.api.policy import Direction, Mode, Policy, Refused
+from tokenbucket.core.api.policy import Direction, Mode, Policy, RejectedPolicy
 from tokenbucket.core.limits.slot import SlotKey
-from tokenbucket.core.planning.desired import Deviation, InForce
+from tokenbucket.core.planning.desired import ActiveLimit, Deviation
 from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Reason
@@ -41,7 +41,7 @@ class DesiredInput:
     enforcement: Mode = Mode.ENFORCE
     cleanup: bool = False
     """Whether the agent must remove everything that tokenbucket installed on the node."""
-    refused: tuple[Refused, ...] = ()
+    rejected: tuple[RejectedPolicy, ...] = ()
     problem: str = ""
     """Problem of the enforcement settings. Empty if there is none."""
 
@@ -55,7 +55,7 @@ class Outcome:
     """Whether nothing failed that may succeed when it is retried."""
     deviations: tuple[Deviation, ...] = ()
     """The limits that are not enforced as declared."""
-    in_force: Mapping[SlotKey, InForce] = field(default_factory=dict)
+    active: Mapping[SlotKey, ActiveLimit] = field(default_factory=dict)
     """The limits that are attached at all their hooks."""
     fq: bool = False
     """Whether the kernel of the node has fq."""
@@ -79,7 +79,7 @@ class _Count:
     reasons: dict[Reason, list[str]] = field(default_factory=lambda: defaultdict(list))
     observed: int = 0
     winners: Counter[tuple[str, Direction]] = field(default_factory=Counter)
-    words: dict[Direction, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    texts: dict[Direction, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     actions: dict[Direction, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
@@ -90,7 +90,7 @@ def policy_reports(state: NodeState) -> tuple[PolicyReport, ...]:
         if not pod.ended:
             pods[pod.id.namespace].append(pod)
     classifier = _PodClassifier(state)
-    reports = [_refusal(refused) for refused in state.inputs.refused]
+    reports = [_rejection(rejected) for rejected in state.inputs.rejected]
     for policy in state.inputs.policies:
         selected = [pod for pod in pods[policy.namespace] if policy.selector.matches(pod.labels)]
         if selected:
@@ -115,7 +115,7 @@ class _PodClassifier:
     """Classify the pods of a policy by state."""
 
     def __init__(self, state: NodeState) -> None:
-        self._enforcement, self._in_force = state.inputs.enforcement, state.outcome.in_force
+        self._enforcement, self._active = state.inputs.enforcement, state.outcome.active
         self._winners = Winners(state.inputs.policies)
         self._deviations: dict[SlotKey, list[Deviation]] = defaultdict(list)
         for deviation in state.outcome.deviations:
@@ -128,7 +128,7 @@ class _PodClassifier:
         return count
 
     def _state(self, policy: Policy, pod: Pod, count: _Count) -> str:
-        in_force = self._in_force
+        active = self._active
         if Mode.OFF in {policy.mode, self._enforcement}:
             return "off"
         winning = self._winners.of(pod)
@@ -141,21 +141,21 @@ class _PodClassifier:
         reasons = {deviation.reason: deviation.message for deviation in found}
         for reason, message in reasons.items():
             count.reasons[reason].append(message)
-        for key in in_force.keys() & set(keys):
-            count.words[key.direction][in_force[key].words] += 1
-            count.actions[key.direction][in_force[key].action] += 1
-        state = _classify(set(reasons), in_force=in_force.keys() >= set(keys))
-        if state in _PROGRAMMED and any(in_force[key].config.observe for key in keys):
+        for key in active.keys() & set(keys):
+            count.texts[key.direction][active[key].text] += 1
+            count.actions[key.direction][active[key].action] += 1
+        state = _classify(set(reasons), active=active.keys() >= set(keys))
+        if state in _PROGRAMMED and any(active[key].config.observe for key in keys):
             count.observed += 1
         return state
 
 
-def _classify(reasons: set[Reason], *, in_force: bool) -> str:
+def _classify(reasons: set[Reason], *, active: bool) -> str:
     """Return the state of a pod. It is programmed only if all directions of the policy are enforced."""
     effects = {reason.effect for reason in reasons}
     if Effect.FAILED in effects:
         return "failed"
-    if not in_force:
+    if not active:
         return "pending"
     return "degraded" if Effect.DEGRADED in effects else "programmed"
 
@@ -182,8 +182,8 @@ def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:
             off=states["off"],
         ),
         overridden_by=_overrides(count.winners),
-        effective={direction.value: _most_common(words) for direction, words in count.words.items()},
-        action={direction.value: _most_common(words) for direction, words in count.actions.items()},
+        effective={direction.value: _most_common(texts) for direction, texts in count.texts.items()},
+        action={direction.value: _most_common(texts) for direction, texts in count.actions.items()},
         reasons=tuple(reasons[:_REASONS]),
     )
 
@@ -194,19 +194,19 @@ def _overrides(winners: Counter[tuple[str, Direction]]) -> tuple[Override, ...]:
     return tuple(Override(policy, direction.value, pods) for (policy, direction), pods in ranked)
 
 
-def _refusal(refused: Refused) -> PolicyReport:
+def _rejection(rejected: RejectedPolicy) -> PolicyReport:
     return PolicyReport(
-        namespace=refused.namespace,
-        name=refused.name,
-        uid=refused.uid,
-        generation=refused.generation,
-        refused=refused.message,
+        namespace=rejected.namespace,
+        name=rejected.name,
+        uid=rejected.uid,
+        generation=rejected.generation,
+        rejected=rejected.message,
     )
 
 
-def _most_common(words: Counter[str]) -> str:
+def _most_common(texts: Counter[str]) -> str:
     """Return the most common text. Ties go to the first text in order, so that reports are stable."""
-    return min(words, key=lambda word: (-words[word], word), default="")
+    return min(texts, key=lambda word: (-texts[word], word), default="")
 
 
 def missing_limits(state: NodeState, winners: Winners, pod: Pod) -> str:
@@ -215,7 +215,7 @@ def missing_limits(state: NodeState, winners: Winners, pod: Pod) -> str:
         return ""
     found = {deviation.key: deviation for deviation in state.outcome.deviations}
     keys = [SlotKey(pod.id, direction) for direction in winners.of(pod)]
-    missing = [key for key in keys if key not in state.outcome.in_force]
+    missing = [key for key in keys if key not in state.outcome.active]
     return "; ".join(str(found.get(key, f"{key}: not enforced yet")) for key in missing)
 
 

@@ -20,7 +20,7 @@ class PolicyHead:
     name: str
     uid: str
     generation: int
-    refused: str = ""
+    rejected: str = ""
     """The error that the controller found in the policy. Empty if the policy is valid."""
     mode: Mode = Mode.ENFORCE
     declared: Mapping[str, str] = field(default_factory=dict)
@@ -93,9 +93,9 @@ class Summary:
         return sum(entry.policy.pods.matched for entry in self.entries)
 
     @property
-    def refusing(self) -> tuple[Entry, ...]:
+    def rejecting(self) -> tuple[Entry, ...]:
         """Return the entries of agents that rejected the policy."""
-        return tuple(entry for entry in self.current if entry.policy.refused)
+        return tuple(entry for entry in self.current if entry.policy.rejected)
 
     @property
     def pending(self) -> int:

@@ -34,7 +34,7 @@ POLICY = st.builds(
     name=TEXT,
     uid=TEXT,
     generation=st.integers(0, 2**63 - 1),
-    refused=TEXT,
+    rejected=TEXT,
     pods=st.builds(PodCounts, *([COUNT] * 8)),
     overridden_by=st.lists(st.builds(Override, TEXT, TEXT, COUNT), max_size=3).map(tuple),
     effective=WORDS,
@@ -163,7 +163,7 @@ def test_a_long_message_is_cut_and_shows_it() -> None:
         policies=(policy,), pods=(PodReport("shop", "web-0", "web", "ingress", "NoFq", long),)
     )
     once = written(report)
-    messages = [once.policies[0].refused, once.policies[0].reasons[0].message, once.pods[0].message]
+    messages = [once.policies[0].rejected, once.policies[0].reasons[0].message, once.pods[0].message]
     assert messages == ["x" * 253 + "..."] * 3
     assert written(once) == once
 

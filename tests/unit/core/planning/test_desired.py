@@ -32,7 +32,7 @@ def located(search: Search, **fields: object) -> PodInterfaces:
     return PodInterfaces(ends, **fields)
 
 
-def wish(
+def wanted_by(
     direction: Direction,
     action: ExceedAction = ExceedAction.DELAY,
     mode: Mode = Mode.ENFORCE,
@@ -47,9 +47,9 @@ def wish(
     return desired([policy], [pod], lambda search: located(search, **fields), CAPABLE, enforcement)
 
 
-def only(wish: Desired) -> Wanted:
+def only(result: Desired) -> Wanted:
     """The limit, without its guard."""
-    [wanted] = (wanted for key, wanted in wish.wanted.items() if not key.is_guard)
+    [wanted] = (wanted for key, wanted in result.wanted.items() if not key.is_guard)
     return wanted
 
 
@@ -57,8 +57,8 @@ def selects(app: str) -> Selector:
     return Selector(frozenset({Requirement("app", Operator.IN, frozenset({app}))}))
 
 
-def guards(wish: Desired) -> list[Wanted]:
-    return [wanted for key, wanted in wish.wanted.items() if key.is_guard]
+def guards(result: Desired) -> list[Wanted]:
+    return [wanted for key, wanted in result.wanted.items() if key.is_guard]
 
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
@@ -80,31 +80,31 @@ def test_a_limit_is_where_its_packets_pass_and_can_wait(
     direction: Direction, action: ExceedAction, point: HookPoint
 ) -> None:
     """With our queue where they wait, and nowhere else."""
-    wanted = only(wish(direction, action))
+    wanted = only(wanted_by(direction, action))
     assert (wanted.points, wanted.delays) == ({point}, action is DELAY)
 
 
 def test_a_limit_inside_a_pod_has_a_guard_on_the_node() -> None:
     """Where the pod cannot bypass it. It has the rate of the limit, a deeper burst, and no queue."""
-    found = wish(OUT)
+    found = wanted_by(OUT)
     [guard] = guards(found)
     assert (guard.points, guard.delays) == ({HookPoint(HOST_SIDE, Hook.INGRESS)}, False)
     limit = only(found).slot
     assert guard.slot.config.bits_per_s == limit.config.bits_per_s
     assert guard.slot.config.bytes_burst_q > limit.config.bytes_burst_q
     assert guard.slot.owner == replace(limit.owner, key=limit.owner.key.guard)
-    assert [key.is_guard for key in found.in_force] == [False]
+    assert [key.is_guard for key in found.active] == [False]
 
 
 @pytest.mark.parametrize(
     "found",
     [
-        wish(IN),
-        wish(OUT, DROP),
-        wish(OUT, MARK),
-        wish(OUT, mode=Mode.OBSERVE),
-        wish(OUT, enforcement=Mode.OBSERVE),
-        wish(OUT, no_queue={OUT: NO_QUEUE}),
+        wanted_by(IN),
+        wanted_by(OUT, DROP),
+        wanted_by(OUT, MARK),
+        wanted_by(OUT, mode=Mode.OBSERVE),
+        wanted_by(OUT, enforcement=Mode.OBSERVE),
+        wanted_by(OUT, no_queue={OUT: NO_QUEUE}),
     ],
 )
 def test_no_other_limit_has_a_guard(found: Desired) -> None:
@@ -114,25 +114,25 @@ def test_no_other_limit_has_a_guard(found: Desired) -> None:
 
 def test_enforcement_off_keeps_the_slot_of_a_guard() -> None:
     """And so its tokens."""
-    [off], [on] = guards(wish(OUT, enforcement=Mode.OFF)), guards(wish(OUT))
+    [off], [on] = guards(wanted_by(OUT, enforcement=Mode.OFF)), guards(wanted_by(OUT))
     assert off == Wanted(on.slot, frozenset())
 
 
 @pytest.mark.parametrize("direction", Direction)
 def test_delay_where_packets_cannot_wait_is_a_policer_on_the_nodes_side(direction: Direction) -> None:
     """With the deeper burst that a policer needs, and said so."""
-    drop = wish(direction, DROP)
-    degraded = wish(direction, no_queue={direction: NO_QUEUE})
+    drop = wanted_by(direction, DROP)
+    degraded = wanted_by(direction, no_queue={direction: NO_QUEUE})
     assert only(degraded) == only(drop)
-    assert [(each.reason, each.message) for each in degraded.findings] == [NO_QUEUE]
-    [in_force] = degraded.in_force.values()
-    assert in_force.action == "Drop (degraded: no fq)"
+    assert [(each.reason, each.message) for each in degraded.deviations] == [NO_QUEUE]
+    [active] = degraded.active.values()
+    assert active.action == "Drop (degraded: no fq)"
 
 
 @pytest.mark.parametrize("direction", Direction)
 def test_what_one_direction_lacks_is_nothing_to_the_other(direction: Direction) -> None:
     """A foreign qdisc in the pod, say."""
-    assert only(wish(direction, no_queue={IN if direction is OUT else OUT: NO_QUEUE})).delays
+    assert only(wanted_by(direction, no_queue={IN if direction is OUT else OUT: NO_QUEUE})).delays
 
 
 OBSERVING = pytest.mark.parametrize(
@@ -146,7 +146,10 @@ def test_observing_needs_no_queue_and_counts_what_would_wait(
     direction: Direction, mode: Mode, enforcement: Mode
 ) -> None:
     """At the same place as in earnest."""
-    wanted, enforced = only(wish(direction, mode=mode, enforcement=enforcement)), only(wish(direction))
+    wanted, enforced = (
+        only(wanted_by(direction, mode=mode, enforcement=enforcement)),
+        only(wanted_by(direction)),
+    )
     assert wanted.points == enforced.points
     assert not wanted.delays
     assert wanted.slot.config.observe
@@ -157,11 +160,11 @@ def test_observing_needs_no_queue_and_counts_what_would_wait(
 @OBSERVING
 def test_what_only_observes_lacks_no_queue(direction: Direction, mode: Mode, enforcement: Mode) -> None:
     """It neither delays nor drops: it is as declared, and counts what would be dropped there."""
-    observing = wish(direction, mode=mode, enforcement=enforcement, no_queue={direction: NO_QUEUE})
-    assert observing.findings == []
-    [in_force] = observing.in_force.values()
-    assert (in_force.action, in_force.shortfall) == ("Observe", None)
-    assert in_force.config.max_delay_q == 0
+    observing = wanted_by(direction, mode=mode, enforcement=enforcement, no_queue={direction: NO_QUEUE})
+    assert observing.deviations == []
+    [active] = observing.active.values()
+    assert (active.action, active.degradation) == ("Observe", None)
+    assert active.config.max_delay_q == 0
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -179,19 +182,19 @@ def test_peers_alone_are_not_delayed(direction: Direction) -> None:
     )
     assert [(search.waits, search.enter) for search in asked] == [(set(), False)]
     assert not only(found).delays
-    assert [each.reason for each in found.findings] == [Reason.UNBOUNDED_QUEUE]
-    [in_force] = found.in_force.values()
-    assert in_force.action == "Drop (degraded: unbounded queue)"
+    assert [each.reason for each in found.deviations] == [Reason.UNBOUNDED_QUEUE]
+    [active] = found.active.values()
+    assert active.action == "Drop (degraded: unbounded queue)"
 
 
 def test_nothing_is_put_into_a_pod_that_runs_in_a_virtual_machine() -> None:
     """Its runtime puts a qdisc of its own on the pod's interface, and fails where it finds another."""
     in_a_machine = replace(POD, has_overhead=True)
-    found = wish(OUT, pod=in_a_machine)
+    found = wanted_by(OUT, pod=in_a_machine)
     assert only(found).points == {HookPoint(HOST_SIDE, Hook.INGRESS)}
-    assert [each.reason for each in found.findings] == [Reason.NO_FILTER_IN_POD]
-    assert only(wish(IN, pod=in_a_machine)) == only(wish(IN))
-    assert not wish(OUT, DROP, pod=in_a_machine).findings
+    assert [each.reason for each in found.deviations] == [Reason.NO_FILTER_IN_POD]
+    assert only(wanted_by(IN, pod=in_a_machine)) == only(wanted_by(IN))
+    assert not wanted_by(OUT, DROP, pod=in_a_machine).deviations
 
 
 @pytest.mark.parametrize("action", ExceedAction)
@@ -211,20 +214,20 @@ def test_pods_are_entered_only_to_delay_what_they_send(action: ExceedAction) -> 
 @pytest.mark.parametrize("direction", Direction)
 def test_only_what_enters_a_pod_can_be_the_nodes_own(direction: Direction) -> None:
     """In the pod's namespace all that it sends has no ingress interface, as what the node sends has none."""
-    assert only(wish(direction)).slot.config.node_reserve == (direction is IN)
+    assert only(wanted_by(direction)).slot.config.node_reserve == (direction is IN)
 
 
 def test_enforcement_off_keeps_the_slot_and_attaches_nothing() -> None:
     """And so keeps the tokens."""
-    off, on = wish(IN, enforcement=Mode.OFF), wish(IN)
+    off, on = wanted_by(IN, enforcement=Mode.OFF), wanted_by(IN)
     assert only(off) == Wanted(only(on).slot, frozenset())
-    assert off.findings == []
+    assert off.deviations == []
 
 
 def test_a_pod_that_has_ended_wants_nothing() -> None:
     """Its address may be another's."""
     ended = Pod(POD.id, {}, POD.addresses, ended=True)
-    assert wish(IN, pod=ended) == Desired()
+    assert wanted_by(IN, pod=ended) == Desired()
 
 
 @pytest.mark.parametrize(
@@ -236,9 +239,9 @@ def test_a_pod_that_has_ended_wants_nothing() -> None:
 )
 def test_a_pod_that_cannot_be_limited_is_told_of_and_takes_no_slot(pod: Pod, reason: Reason) -> None:
     """The reason is in the policy's status."""
-    found = wish(IN, pod=pod)
+    found = wanted_by(IN, pod=pod)
     assert found.wanted == {}
-    assert [each.reason for each in found.findings] == [reason]
+    assert [each.reason for each in found.deviations] == [reason]
 
 
 def test_an_address_on_a_second_network_may_be_anothers_too() -> None:
@@ -256,11 +259,10 @@ def test_an_address_on_a_second_network_may_be_anothers_too() -> None:
 
     policy = Policy("shop", "web", Selector(frozenset()), {IN: Limit(Rate(10**7), exceed_action=DROP)})
     found = desired([policy], [first, second], locate, CAPABLE)
-    assert (len(found.in_force), found.findings) == (2, [])
+    assert (len(found.active), found.deviations) == (2, [])
     assert by == [each.addresses - {twice} for each in (first, second)]
     assert (
-        desired([policy], [first, Pod(PodId("shop", "c"), {}, first.addresses)], locate, CAPABLE).in_force
-        == {}
+        desired([policy], [first, Pod(PodId("shop", "c"), {}, first.addresses)], locate, CAPABLE).active == {}
     )
 
 
@@ -273,8 +275,8 @@ def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
     for order in (pods, pods[::-1]):
         found = desired([policy], order, located, CAPABLE)
         assert [key.subject.name for key in found.wanted] == ["a"]
-        assert found.in_force.keys() == found.wanted.keys()
-        assert [(each.key.subject.name, each.reason) for each in found.findings] == [
+        assert found.active.keys() == found.wanted.keys()
+        assert [(each.key.subject.name, each.reason) for each in found.deviations] == [
             ("b", Reason.ADDRESS_CONFLICT)
         ]
 
@@ -295,7 +297,7 @@ def test_of_limits_and_guards_at_one_place_only_those_of_the_first_pod_stay(
     found = desired(policies, pods, located, CAPABLE)
     assert {key.subject.name for key in found.wanted} == {"a"}
     assert len(guards(found)) == (first is DELAY)
-    assert [(each.key.subject.name, each.reason) for each in found.findings] == [
+    assert [(each.key.subject.name, each.reason) for each in found.deviations] == [
         ("b", Reason.ADDRESS_CONFLICT)
     ]
 
@@ -303,9 +305,9 @@ def test_of_limits_and_guards_at_one_place_only_those_of_the_first_pod_stay(
 @pytest.mark.parametrize("reason", [Reason.NO_INTERFACE, Reason.ADDRESS_CONFLICT])
 def test_a_pod_found_only_by_its_limit_keeps_it_and_says_so(reason: Reason) -> None:
     """Its address is gone, or is another's too."""
-    found = wish(IN, reason=reason, message="gone; the limit stays where it was")
+    found = wanted_by(IN, reason=reason, message="gone; the limit stays where it was")
     assert only(found).points == {HookPoint(HOST_SIDE, Hook.EGRESS)}
-    assert [each.reason for each in found.findings] == [reason]
+    assert [each.reason for each in found.deviations] == [reason]
 
 
 NET1 = Interface(3, namespace=4026532000)
@@ -345,7 +347,7 @@ def test_a_pod_with_such_an_interface_alone_is_limited_there() -> None:
     found = desired([policy], [POD], lambda _: PodInterfaces(pod_only=frozenset({NET1})), CAPABLE)
     points = {key.direction: wanted.points for key, wanted in found.wanted.items()}
     assert points == {IN: {HookPoint(NET1, Hook.INGRESS)}, OUT: {HookPoint(NET1, Hook.EGRESS)}}
-    assert found.findings == []
+    assert found.deviations == []
 
 
 @pytest.mark.parametrize("reason", [Reason.NO_FILTER_IN_POD, Reason.CONTENDED_IN_POD])
@@ -356,7 +358,7 @@ def test_such_an_interface_that_refuses_a_filter_is_reported_and_the_others_are_
     refused = CAPABLE.without({NET1: Degradation(reason, "net1: a foreign filter is in the way")})
     found = shared(OUT, DELAY, refused)
     assert only(found).points == {HookPoint(POD_SIDE, Hook.EGRESS)}
-    assert [(each.reason, each.message) for each in found.findings] == [
+    assert [(each.reason, each.message) for each in found.deviations] == [
         (Reason.INTERFACE_NOT_LIMITED, "net1: a foreign filter is in the way")
     ]
 
@@ -365,7 +367,7 @@ def test_such_an_interface_that_refuses_a_queue_degrades_the_limit_of_all() -> N
     """They have one bucket, which either queues or drops."""
     found = shared(OUT, DELAY, CAPABLE.without({NET1: NO_QUEUE}))
     assert only(found).points == {HookPoint(HOST_SIDE, Hook.INGRESS), HookPoint(NET1, Hook.EGRESS)}
-    assert [each.reason for each in found.findings] == [Reason.NO_FQ]
+    assert [each.reason for each in found.deviations] == [Reason.NO_FQ]
 
 
 @pytest.mark.parametrize("reason", Reason)

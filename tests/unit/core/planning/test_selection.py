@@ -134,14 +134,14 @@ def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> No
 )
 def test_defaults_are_computed_from_the_rate(limit: Limit, action: ExceedAction, words: str) -> None:
     """50 ms of the rate, 500 ms to drop, with floors; and no more held than 16 MiB."""
-    assert describe(bucket_of(limit, Mode.ENFORCE, action_in_force=action)) == words
+    assert describe(bucket_of(limit, Mode.ENFORCE, action=action)) == words
 
 
 @pytest.mark.parametrize("direction", list(Direction))
 def test_peers_are_the_other_end_of_either_direction(direction: Direction) -> None:
     """The source of what a pod receives, the destination of what it sends; the rest is as declared."""
     per_peer = PerPeer(Rate(10**7, 1000), Burst(10**5), 24, 56)
-    bucket = bucket_of(Limit(Rate(), per_peer=per_peer), Mode.ENFORCE, action_in_force=ExceedAction.DROP)
+    bucket = bucket_of(Limit(Rate(), per_peer=per_peer), Mode.ENFORCE, action=ExceedAction.DROP)
     config = config_of(bucket, direction, node_reserve=True)
     assert config.bits_per_s == config.packets_per_s == 0
     assert config.per_peer

@@ -46,9 +46,9 @@ def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInt
         pod.id: located or PodInterfaces({End.HOST: frozenset({Interface(7 + n)})})
         for n, pod in enumerate(PODS)
     }
-    wish = desired(policies, PODS, lambda search: found[search.pod], Capabilities(), enforcement)
+    target = desired(policies, PODS, lambda search: found[search.pod], Capabilities(), enforcement)
     inputs = DesiredInput(policies, PODS, enforcement)
-    state = NodeState(inputs, Outcome(deviations=wish.findings, in_force=wish.in_force))
+    state = NodeState(inputs, Outcome(deviations=target.deviations, active=target.active))
     return {report.name: report for report in policy_reports(state)}
 
 
@@ -86,8 +86,8 @@ def test_a_report_with_the_longest_names_fits_the_schema() -> None:
     namespace, name = "n" * 63, "x" * 253
     pod = Pod(PodId(namespace, name), {}, frozenset())
     policies = [Policy(namespace, name[:-1] + end, Selector(frozenset()), {IN: LIMIT}) for end in "ab"]
-    wish = desired(policies, [pod], lambda *_: PodInterfaces(), Capabilities())
-    outcome = Outcome(deviations=wish.findings, in_force=wish.in_force)
+    target = desired(policies, [pod], lambda *_: PodInterfaces(), Capabilities())
+    outcome = Outcome(deviations=target.deviations, active=target.active)
     state = NodeState(DesiredInput(policies, (pod,)), outcome)
     report = NodeReport(policies=policy_reports(state), pods=tuple(pods_not_programmed(state)))
     assert [each.policy for each in report.pods] == [policies[0].name]

@@ -32,8 +32,8 @@ STATES = [field.name for field in dataclasses.fields(PodCounts)]
 WORDS = "100Mbit/s, burst 625kB, Delay 100ms"
 
 
-def says(**fields: Any) -> PolicyReport:
-    """What one node says of the policy."""
+def reported(**fields: Any) -> PolicyReport:
+    """Return the report of one node about the policy."""
     pods = PodCounts(**{name: fields.pop(name) for name in STATES if name in fields})
     given = {"namespace": "shop", "name": "web", "uid": "uid-1", "generation": 4, "pods": pods, **fields}
     return PolicyReport(**given)
@@ -43,7 +43,7 @@ def node(
     name: str = "a", *, alive: bool = True, since: str = THEN, enforcement: str = "Enforce", **fields: Any
 ):
     """A node that says so."""
-    report = NodeReport(agent=AgentInfo(__version__), enforcement=enforcement, policies=(says(**fields),))
+    report = NodeReport(agent=AgentInfo(__version__), enforcement=enforcement, policies=(reported(**fields),))
     return ReportedNode(name, report, since, alive=alive)
 
 
@@ -86,7 +86,7 @@ def test_a_policy_in_force_everywhere_is_ready() -> None:
     effective = {"effective": {"ingress": WORDS}, "action": {"ingress": "Delay"}}
     document = status(good("a", 1, **effective), good("b", 2, **effective))
     common = {"status": "True", "observedGeneration": 4, "lastTransitionTime": NOW}
-    in_force = {"reason": "Programmed", "message": "enforced on 3 of 3 pods on 2 nodes"}
+    active = {"reason": "Programmed", "message": "enforced on 3 of 3 pods on 2 nodes"}
     assert document == {
         "observedGeneration": 4,
         "rates": {"ingress": "100Mbit/s"},
@@ -96,7 +96,7 @@ def test_a_policy_in_force_everywhere_is_ready() -> None:
         "nodes": {"matched": 2, "unavailable": 0},
         "conditions": [
             {"type": "Accepted", **common, "reason": "Accepted", "message": "the policy is valid"},
-            {"type": "Programmed", **common, **in_force},
+            {"type": "Programmed", **common, **active},
             {
                 "type": "Degraded",
                 **common,
@@ -104,7 +104,7 @@ def test_a_policy_in_force_everywhere_is_ready() -> None:
                 "reason": "AsDeclared",
                 "message": "no limit differs from its declaration",
             },
-            {"type": "Ready", **common, **in_force},
+            {"type": "Ready", **common, **active},
         ],
     }
 
@@ -136,7 +136,7 @@ def test_a_limit_that_is_in_force_nowhere_is_shown_as_declared() -> None:
 
 def test_a_policy_that_the_controller_refuses_is_invalid_without_any_node() -> None:
     """Ready says what is wrong."""
-    document = status(head=dataclasses.replace(HEAD, refused="spec.ingress: is empty"))
+    document = status(head=dataclasses.replace(HEAD, rejected="spec.ingress: is empty"))
     assert verdict(document, "Accepted") == verdict(document, "Ready") == ("False", "Invalid")
     assert message(document, "Accepted") == message(document, "Ready") == "spec.ingress: is empty"
     assert verdict(document) == ("False", "Failed")
@@ -145,7 +145,7 @@ def test_a_policy_that_the_controller_refuses_is_invalid_without_any_node() -> N
 
 def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
     """That a namespace is protected, say, is known to agents alone."""
-    document = status(good("a"), node("b", refused="spec.egress: unknown"))
+    document = status(good("a"), node("b", rejected="spec.egress: unknown"))
     assert verdict(document, "Accepted") == ("False", "Invalid")
     assert message(document, "Accepted") == "rejected on 1 node (b): spec.egress: unknown"
     assert verdict(document) == ("False", "Failed")
@@ -154,7 +154,7 @@ def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
 
 def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
     """It may know less."""
-    older = node("b", refused="spec.egress: unknown")
+    older = node("b", rejected="spec.egress: unknown")
     older = replace(older, report=replace(older.report, agent=AgentInfo("0.0.9")))
     assert message(status(older), "Accepted").endswith(
         f"; the controller ({__version__}) accepts the policy, the agent has version 0.0.9"
@@ -163,7 +163,7 @@ def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
 
 def test_a_refusal_of_an_earlier_generation_is_past() -> None:
     """The node has yet to report this one."""
-    document = status(node("b", refused="spec.egress: unknown", generation=3))
+    document = status(node("b", rejected="spec.egress: unknown", generation=3))
     assert verdict(document, "Accepted") == ("True", "Accepted")
     assert verdict(document) == ("False", "Pending")
 
@@ -231,7 +231,7 @@ def test_what_a_dead_agent_never_had_in_force_is_not_said_to_have_been() -> None
 
 def test_a_dead_agent_without_a_pod_of_the_policy_changes_nothing() -> None:
     """It may have refused the policy while it lived."""
-    document = status(good("a"), node("b", refused="wrong", alive=False))
+    document = status(good("a"), node("b", rejected="wrong", alive=False))
     assert verdict(document, "Ready") == ("True", "Programmed")
     assert document["nodes"] == {"matched": 1, "unavailable": 0}
 
@@ -365,9 +365,9 @@ def test_what_is_said_of_another_uid_is_ignored() -> None:
     """It is of an earlier policy of that name, or of another namespace's."""
     others = [
         good("a", uid="uid-0"),
-        node("b", uid="uid-0", refused="wrong"),
+        node("b", uid="uid-0", rejected="wrong"),
         ReportedNode(
-            "c", NodeReport(policies=(says(name="other"), says(namespace="other"))), THEN, alive=True
+            "c", NodeReport(policies=(reported(name="other"), reported(namespace="other"))), THEN, alive=True
         ),
     ]
     assert status(*others) == status()
@@ -383,7 +383,7 @@ def test_words_of_any_length_fit() -> None:
 
 
 LADDER = {
-    "Failed": node("refuses", refused="wrong"),
+    "Failed": node("refuses", rejected="wrong"),
     "AlsoFailed": node("fails", matched=1, failed=1),
     "AgentUnavailable": good("dead", alive=False),
     "Off": node("off", matched=1, off=1),
@@ -404,7 +404,7 @@ def test_all_pods_off_come_before_anything_but_a_refusal() -> None:
     """Even if another generation is due on a node without pods."""
     off = node("a", matched=1, off=1)
     assert verdict(status(off, node("b", generation=3)))[1] == "Off"
-    assert verdict(status(off, node("b", refused="wrong")))[1] == "Failed"
+    assert verdict(status(off, node("b", rejected="wrong")))[1] == "Failed"
 
 
 def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
@@ -532,10 +532,10 @@ NODES = st.lists(
             lambda policies: NodeReport(policies=tuple(policies)),
             st.lists(
                 st.builds(
-                    says,
+                    reported,
                     uid=st.sampled_from(["uid-1", "uid-1", "uid-0"]),
                     generation=st.sampled_from([4, 4, 3]),
-                    refused=st.sampled_from(["", "", "wrong"]),
+                    rejected=st.sampled_from(["", "", "wrong"]),
                     effective=st.dictionaries(st.sampled_from(["ingress", "egress"]), st.text(max_size=600)),
                     action=st.dictionaries(st.sampled_from(["ingress", "egress"]), st.text(max_size=600)),
                     overridden_by=st.lists(OVERRIDE, max_size=4).map(tuple),
@@ -593,7 +593,7 @@ def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[Repo
         if given and (state.alive or given.pods.matched):
             assert state.alive
             pods = given.pods
-            assert (given.generation, given.refused, pods.failed, pods.off, pods.pending) == (4, "", 0, 0, 0)
+            assert (given.generation, given.rejected, pods.failed, pods.off, pods.pending) == (4, "", 0, 0, 0)
             assert pods.programmed + pods.overridden >= pods.matched
 
 

@@ -18,7 +18,7 @@ _NAME_FORMAT = "must have only lower-case letters, digits, '-' and '.', and no '
 
 
 @dataclass(frozen=True, slots=True)
-class Validator:
+class FieldReader:
     """Reads the fields of one object of a document. The items of a list are fields "[0]", "[1]" and so on.
 
     All objects of a document share the list of problems. A missing field is not a problem.
