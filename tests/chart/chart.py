@@ -76,10 +76,20 @@ class Chart:
     """Use helm without a cluster."""
 
     helm: Path
+    api: str
+    """URL of an API server that helm takes for a cluster."""
 
     def render(self, values: Values | None = None, release: str = "tokenbucket") -> Manifests:
-        """Raises ChartError when helm refuses the values."""
-        text = self.run("template", release, FOLDER, "--namespace", NAMESPACE, values=values)
+        """Return the objects of 'helm install', with hooks. Raises ChartError if helm rejects values."""
+        cluster = ("--dry-run=server", f"--kube-apiserver={self.api}")
+        return self._template(values, release, *cluster)
+
+    def template(self, values: Values | None = None) -> Manifests:
+        """Return the objects of 'helm template', which other tools apply."""
+        return self._template(values, "tokenbucket")
+
+    def _template(self, values: Values | None, release: str, *words: str) -> Manifests:
+        text = self.run("template", release, FOLDER, "--namespace", NAMESPACE, *words, values=values)
         return Manifests(tuple(filter(None, yaml.safe_load_all(text))))
 
     def run(self, *words: str | Path, values: Values | None = None) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster import binaries
 from tests.chart.chart import EVERYTHING, Chart, Manifests
+from tests.chart.cluster_stub import cluster_stub
 
 
 @pytest.fixture(scope="session")
-def chart() -> Chart:
-    return Chart(binaries.helm() / "helm")
+def chart() -> Iterator[Chart]:
+    with cluster_stub() as api:
+        yield Chart(binaries.helm() / "helm", api)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ EVERYWHERE: dict[str, Rights] = {
 IN_THE_RELEASES_NAMESPACE: dict[str, Rights] = {
     "tokenbucket-agent": {SWITCH: WATCH},
     "tokenbucket-controller": {PODS: WATCH},
-    "tokenbucket-cleanup": {SWITCH: frozenset({"create", "patch"})},
+    "tokenbucket-cleanup": {SWITCH: frozenset({"create", "patch"}), DAEMON_SETS: frozenset({"list"})},
     "tokenbucket-check": {PODS: frozenset({"list"}), DAEMON_SETS: frozenset({"list"})},
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chart.chart import Chart, Document, Manifests
+from tests.chart.chart import EVERYTHING, Chart, Document, Manifests
 
 HELM_TIMEOUT_S = 300
 """How long helm waits for a hook unless told otherwise."""
@@ -74,6 +74,25 @@ def test_the_cleanup_turns_the_switch_that_the_agents_watch(default: Manifests) 
     argument = f"--enforcement-configmap={switch['metadata']['name']}"
     for name in ("tokenbucket-agent", "tokenbucket-cleanup"):
         assert argument in default.pods()[name]["containers"][0]["args"]
+
+
+def test_only_helm_gets_hooks(chart: Chart) -> None:
+    """Other tools take hooks for ordinary objects: the cleanup would turn off what was just installed.
+
+    Nothing else differs between the two.
+    """
+    for values in ({}, EVERYTHING):
+        applied = chart.template(values).documents
+        assert not [each for each in applied if "helm.sh/hook" in annotations(each)]
+        installed = chart.render(values).documents
+        assert [each for each in installed if "helm.sh/hook" not in annotations(each)] == list(applied)
+
+
+def test_the_cleanup_acts_only_for_a_release_of_helm(chart: Chart) -> None:
+    """It finds the agents in its namespace, by the name of the release."""
+    job = chart.render(release="limits").one("Job", "limits-tokenbucket-cleanup")
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert "--helm-release=limits" in container["args"]
 
 
 def test_the_cleanup_can_be_left_out(chart: Chart) -> None:

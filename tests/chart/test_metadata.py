@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.chart import EVERYTHING, FOLDER, Chart, Manifests
+from tests.chart.chart import EVERYTHING, FOLDER, NAMESPACE, Chart, Manifests
 from tokenbucket import __version__
 from tokenbucket.core.api.parse import parse_policy
 
@@ -77,9 +77,22 @@ def test_every_object_says_what_it_belongs_to(full: Manifests) -> None:
         assert labels["app.kubernetes.io/component"]
 
 
-def test_no_object_names_its_namespace(full: Manifests) -> None:
-    """Helm puts it where the release is."""
-    assert all("namespace" not in each["metadata"] for each in full.documents)
+CLUSTER_SCOPED = {
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+}
+
+
+def test_every_object_names_the_namespace_of_the_release(full: Manifests) -> None:
+    """Otherwise 'kubectl apply' without a namespace installs a half of the release in another one."""
+    for each in full.documents:
+        expected = None if each["kind"] in CLUSTER_SCOPED else NAMESPACE
+        assert each["metadata"].get("namespace") == expected, each["metadata"]["name"]
 
 
 def test_nothing_is_made_that_was_not_asked_for(default: Manifests) -> None:

@@ -25,9 +25,7 @@ from tokenbucket.apiserver.resources import Resource
 Document = dict[str, Any]
 _CUSTOM = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 _NAMESPACES = Resource("", "v1", "namespaces")
-_PATH = re.compile(
-    r"/apis?(?:/([^/]+\.[^/]+))?/([^/]+)(?:/namespaces/([^/]+))?/([^/]+)(?:/([^/]+))?(?:/[^/]+)?"
-)
+_PATH = re.compile(r"(?:/api|/apis/([^/]+))/([^/]+)(?:/namespaces/([^/]+))?/([^/]+)(?:/([^/]+))?(?:/[^/]+)?")
 END, RESET = object(), object()
 """How a watch can end: as when its time is over, and by a TCP reset."""
 

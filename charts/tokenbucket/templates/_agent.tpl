@@ -8,10 +8,9 @@ image. */}}
 apiVersion: apps/v1
 kind: DaemonSet
 metadata:
-  name: {{ include "tokenbucket.fullname" $root }}-agent{{ if eq $track "canary" }}-canary{{ end }}
-  labels:
-    {{- include "tokenbucket.labels" (list $root "agent") | nindent 4 }}
-    tokenbucket.dev/track: {{ $track }}
+  {{- $name := printf "%s-agent%s" (include "tokenbucket.fullname" $root) (ternary "-canary" "" (eq $track "canary")) }}
+  {{- include "tokenbucket.metadata" (dict "root" $root "component" "agent" "name" $name
+    "labels" (dict "tokenbucket.dev/track" $track)) | nindent 2 }}
 spec:
   selector:
     matchLabels:

@@ -35,6 +35,48 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
+{{/* Renders the metadata of an object. Takes a dict: root, component and name; optionally cluster (true: the object has
+no namespace), and additional labels and annotations. Each object names its namespace, because tools other than Helm
+apply the output of 'helm template', perhaps with a different default namespace. */}}
+{{- define "tokenbucket.metadata" -}}
+name: {{ .name }}
+{{- if not .cluster }}
+namespace: {{ .root.Release.Namespace }}
+{{- end }}
+labels:
+  {{- include "tokenbucket.labels" (list .root .component) | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge dict (default dict .annotations) (default dict .root.Values.commonAnnotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Renders "true" if Helm talks to a cluster, and so runs the hooks of the release. 'helm template' does not: tools that
+apply its output take hooks for ordinary objects, and would start the cleanup of a live release. */}}
+{{- define "tokenbucket.hooksRun" -}}
+{{- if lookup "v1" "Namespace" "" "default" }}true{{ end }}
+{{- end }}
+
+{{/* Renders the binding of a role to a service account. Takes the dict of the metadata, with the kind of the role (Role
+or ClusterRole; it has the name of the binding) and the account. */}}
+{{- define "tokenbucket.binding" -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}Binding
+metadata:
+  {{- include "tokenbucket.metadata" (set . "cluster" (eq .kind "ClusterRole")) | nindent 2 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ .kind }}
+  name: {{ .name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ .account }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end }}
+
 {{/* Renders the labels of a pod, without versions, so that a chart upgrade with the same image restarts no pod. Takes a
 list: the root, the component, and additional labels, which cannot override the selector labels. */}}
 {{- define "tokenbucket.podLabels" -}}

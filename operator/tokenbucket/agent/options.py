@@ -39,6 +39,11 @@ class AgentOptions:
     probe_port: int = 10473
     cni_results: Path = Path("/var/lib/cni/results")
 
+    @property
+    def release(self) -> str:
+        """Return the name of the release in reports: two releases have different ConfigMaps."""
+        return f"{self.namespace}/{self.config_map}"
+
 
 @dataclass(frozen=True, slots=True)
 class DataPathOptions:

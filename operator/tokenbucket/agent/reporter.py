@@ -164,7 +164,7 @@ class Reporter:
         inputs, outcome = state.inputs, state.outcome
         pods = sorted(pods_not_programmed(state), key=str)
         report = NodeReport(
-            agent=AgentInfo(__version__, self._options.pod),
+            agent=AgentInfo(__version__, self._options.pod, self._options.release),
             kernel=os.uname().release,
             fq=outcome.fq,
             enforcement=inputs.enforcement.value,

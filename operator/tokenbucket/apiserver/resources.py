@@ -32,6 +32,7 @@ REPORTS = Resource(GROUP, VERSION, "tokenbucketnodes")
 PODS = Resource("", "v1", "pods")
 NODES = Resource("", "v1", "nodes")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
+DAEMON_SETS = Resource("apps", "v1", "daemonsets")
 EVENTS = Resource("", "v1", "events")
 
 

@@ -12,7 +12,7 @@ from tokenbucket.errors import ExitCode
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
-    text = "turn enforcement off and remove all limits from the nodes, before uninstalling"
+    text = "turn enforcement off and remove all limits from the nodes, while Helm uninstalls the release"
     verb = verbs.add_parser("cleanup", help=text, description=text)
     verb.add_argument(
         "--namespace",
@@ -27,6 +27,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="ConfigMap that sets the enforcement mode (default %(default)s)",
     )
     verb.add_argument(
+        "--helm-release",
+        default="tokenbucket",
+        metavar="NAME",
+        help="do nothing unless this Helm release owns the agents (default %(default)s)",
+    )
+    verb.add_argument(
         "--timeout",
         type=float,
         default=120.0,
@@ -38,9 +44,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Clean up all nodes. Nodes that did not respond are printed, and do not change the exit status."""
-    from tokenbucket.controller.cleanup import clean_up  # noqa: PLC0415 - the HTTP client is large
+    from tokenbucket.controller.cleanup import Release, clean_up  # noqa: PLC0415 - the HTTP client is large
 
-    cleaned = asyncio.run(clean_up(options.namespace, options.enforcement_configmap, options.timeout, print))
+    release = Release(options.namespace, options.enforcement_configmap, options.helm_release)
+    cleaned = asyncio.run(clean_up(release, options.timeout, print))
+    if not cleaned:
+        print(
+            f"tokenbucket: namespace {release.namespace}: Helm release {release.helm_name} owns no agent, so "
+            "nothing is cleaned; to clean the nodes without Helm, see docs/tasks/uninstall.md",
+            file=sys.stderr,
+        )
+        return ExitCode.DONE
     print(f"{len(cleaned.clean)} nodes are clean")
     if cleaned.unreachable:
         nodes = ", ".join(cleaned.unreachable)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
 _LONGEST_MESSAGE = 256
@@ -90,6 +90,8 @@ class AgentInfo:
 
     version: str = ""
     pod: str = ""
+    release: str = ""
+    """Namespace and name of the release; empty in reports of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def to_document(report: NodeReport) -> dict[str, Any]:
     """Return the status of a TokenBucketNode, without empty texts and lists."""
     return _without_empty(
         {
-            "agent": _without_empty({"version": report.agent.version, "pod": report.agent.pod}),
+            "agent": _without_empty(asdict(report.agent)),
             "kernel": report.kernel,
             "fq": report.fq,
             "enforcement": report.enforcement,
@@ -169,7 +171,7 @@ def parse_report(document: object) -> NodeReport:
     status = _mapping(_mapping(document).get("status"))
     agent = _mapping(status.get("agent"))
     return NodeReport(
-        agent=AgentInfo(_get(agent, "version", ""), _get(agent, "pod", "")),
+        agent=AgentInfo(*(_get(agent, item.name, "") for item in fields(AgentInfo))),
         kernel=_get(status, "kernel", ""),
         fq=_get(status, "fq", False),
         enforcement=_get(status, "enforcement", ""),

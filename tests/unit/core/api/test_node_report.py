@@ -44,7 +44,7 @@ POLICY = st.builds(
 POD = st.builds(PodReport, *([TEXT] * 6))
 REPORT = st.builds(
     NodeReport,
-    agent=st.builds(AgentInfo, TEXT, TEXT),
+    agent=st.builds(AgentInfo, TEXT, TEXT, TEXT),
     kernel=TEXT,
     fq=st.booleans(),
     enforcement=TEXT,
@@ -62,7 +62,7 @@ GARBAGE = st.recursive(
 )
 FULL = to_document(
     NodeReport(
-        agent=AgentInfo("0.1.0", "agent-x"),
+        agent=AgentInfo("0.1.0", "agent-x", "tokenbucket-system/tokenbucket"),
         kernel="6.12.107",
         fq=True,
         enforcement="Enforce",
