@@ -23,6 +23,7 @@ POLICIES = What("tokenbucket.dev", "tokenbucketpolicies")
 STATUS = What("tokenbucket.dev", "tokenbucketpolicies/status")
 REPORTS = What("tokenbucket.dev", "tokenbucketnodes")
 PODS, POD_STATUS, NODES = What("", "pods"), What("", "pods/status"), What("", "nodes")
+OVERRIDE = What("", "configmaps", "tokenbucket-override")
 SWITCH, EVENTS, DAEMON_SETS = (
     What("", "configmaps", "tokenbucket"),
     What("", "events"),
@@ -47,7 +48,7 @@ EVERYWHERE: dict[str, Rights] = {
     "tokenbucket-check": {POLICIES: frozenset({"list"}), REPORTS: frozenset({"list"})},
 }
 IN_THE_RELEASES_NAMESPACE: dict[str, Rights] = {
-    "tokenbucket-agent": {SWITCH: WATCH},
+    "tokenbucket-agent": {SWITCH: WATCH, OVERRIDE: WATCH},
     "tokenbucket-controller": {PODS: WATCH},
     "tokenbucket-cleanup": {SWITCH: frozenset({"create", "patch"}), DAEMON_SETS: frozenset({"list"})},
     "tokenbucket-check": {PODS: frozenset({"list"}), DAEMON_SETS: frozenset({"list"})},

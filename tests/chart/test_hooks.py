@@ -95,6 +95,14 @@ def test_the_cleanup_acts_only_for_a_release_of_helm(chart: Chart) -> None:
     assert "--helm-release=limits" in container["args"]
 
 
+def test_no_chart_renders_the_override(full: Manifests) -> None:
+    """What a chart renders, an upgrade or a GitOps tool reverts."""
+    assert {each["metadata"]["name"] for each in full.of("ConfigMap")} == {
+        "tokenbucket",
+        "tokenbucket-dashboard",
+    }
+
+
 def test_the_cleanup_can_be_left_out(chart: Chart) -> None:
     """With all that it needs."""
     rendered = chart.render({"cleanup": {"enabled": False}})

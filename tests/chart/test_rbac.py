@@ -9,6 +9,7 @@ from tests.chart.rights import (
     EVERYWHERE,
     IN_THE_RELEASES_NAMESPACE,
     NODES,
+    OVERRIDE,
     POD_STATUS,
     POLICIES,
     SWITCH,
@@ -58,11 +59,13 @@ def test_a_feature_adds_its_one_right(chart: Chart, value: dict[str, bool], furt
     assert granted(rendered, "ClusterRoleBinding", "tokenbucket-agent") == expected
 
 
-def test_the_switch_is_the_one_config_map_that_anybody_sees_or_changes(full: Manifests) -> None:
+def test_the_two_config_maps_of_the_mode_are_the_only_ones_that_anybody_sees_or_changes(
+    full: Manifests,
+) -> None:
     """Others of the namespace may be somebody else's."""
     roles = (*full.of("ClusterRole"), *full.of("Role"))
     seen = {what for role in roles for what in rights(role) if what.resource == "configmaps"}
-    assert seen == {SWITCH}
+    assert seen == {SWITCH, OVERRIDE}
     assert full.one("ConfigMap", SWITCH.name)["data"]["enforcement"]
 
 

@@ -89,6 +89,8 @@ def rendered(release: Release, namespace: str) -> list[Document]:
         OTHER,
         FOLDER,
         f"--namespace={namespace}",
+        "--dry-run=server",  # renders the hooks
+        f"--kubeconfig={release.admin.kubeconfig}",
         "--kube-version=1.31.0",
         "--values=-",
     ]

@@ -53,6 +53,7 @@ class ClusterSource:
         self.pods: Store[Pod] = Store(read_pod, self._wake)
         self._node: Store[ThisNode] = Store(read_node, self._wake)
         self.config: Store[EnforcementConfig] = Store(read_config, self._wake)
+        self.override: Store[EnforcementConfig] = Store(read_override, self._wake)
         self._cni = CniResults(options.cni_results)
         self._poll = select.epoll()
         for readable in (self._wakeup, self._cni):
@@ -60,11 +61,13 @@ class ClusterSource:
         own_pods = Selection(PODS, f"spec.nodeName={options.node}")
         own_node = Selection(NODES, f"metadata.name={options.node}")
         own_config = Selection(CONFIG_MAPS, f"metadata.name={options.config_map}")
+        override = Selection(CONFIG_MAPS, f"metadata.name={options.override_config_map}")
         self.informers = Informers(
             Watch(Selection(POLICIES), self.policies),
             Watch(own_pods, self.pods),
             Watch(own_node, self._node),
             Watch(own_config, self.config, options.namespace),
+            Watch(override, self.override, options.namespace),
         )
         self.last_polled_at = time.monotonic()
         """Time of the last snapshot."""
@@ -104,7 +107,8 @@ class ClusterSource:
             self._enforcement.mode,
             self._enforcement.cleanup,
             tuple(policy for policy in found if isinstance(policy, RejectedPolicy)),
-            self._enforcement.problem,
+            "; ".join(filter(None, (self._enforcement.problem, self._enforcement.notice))),
+            self._enforcement.decided_by,
         )
 
     def _read_enforcement(self) -> None:
@@ -112,7 +116,8 @@ class ClusterSource:
         before = self._enforcement
         node = self.this_node
         config = self.config.get(self.options.namespace, self.options.config_map)
-        now = self._enforcement = before.update(config, node.enforcement if node else None)
+        override = self.override.get(self.options.namespace, self.options.override_config_map)
+        now = self._enforcement = before.update(config, node.enforcement if node else None, override)
         if now.problem and now.problem != before.problem:
             log.error("enforcement setting rejected", extra={"error": now.problem})
         if now.mode is not before.mode:
@@ -207,3 +212,9 @@ def read_node(document: Mapping[str, Any]) -> ThisNode:
 def read_config(document: Mapping[str, Any]) -> EnforcementConfig:
     """Return the settings in the ConfigMap of the release."""
     return parse_enforcement_config(document.get("data") or {})
+
+
+def read_override(document: Mapping[str, Any]) -> EnforcementConfig:
+    """Return the settings in the override ConfigMap."""
+    created = str(metadata_of(document).get("creationTimestamp") or "")
+    return parse_enforcement_config(document.get("data") or {}, "override ConfigMap", created)

@@ -15,6 +15,7 @@ from tokenbucket.agent.options import MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots
+from tokenbucket.core.api.enforcement import Place
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.limits.slot import NO_SLOT, Role, Slot, SlotConfig
@@ -64,6 +65,10 @@ def _reasons(reading: AgentReading) -> Iterator[Sample]:
 
 def _modes(reading: AgentReading) -> Iterator[Sample]:
     return (((mode.value,), mode is reading.state.inputs.enforcement) for mode in Mode)
+
+
+def _places(reading: AgentReading) -> Iterator[Sample]:
+    return (((place.value,), place is reading.state.inputs.enforcement_from) for place in Place)
 
 
 def _runs(reading: AgentReading) -> Iterator[Sample]:
@@ -122,6 +127,12 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
         "1 for the enforcement mode of this node, 0 for the other modes.",
         ("mode",),
         _modes,
+    ),
+    Measure(
+        "tokenbucket_agent_enforcement_source",
+        "1 for the place that sets the enforcement mode: node label, override or release ConfigMap.",
+        ("source",),
+        _places,
     ),
     Measure(
         "tokenbucket_agent_reconciles_total",

@@ -40,6 +40,11 @@ class AgentOptions:
     cni_results: Path = Path("/var/lib/cni/results")
 
     @property
+    def override_config_map(self) -> str:
+        """Return the name of the ConfigMap that overrides the mode of the release's ConfigMap."""
+        return f"{self.config_map}-override"
+
+    @property
     def release(self) -> str:
         """Return the name of the release in reports: two releases have different ConfigMaps."""
         return f"{self.namespace}/{self.config_map}"

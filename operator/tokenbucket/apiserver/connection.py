@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import kopf
 from aiohttp.client_middlewares import ClientHandlerType
+from yarl import URL
 
 from tokenbucket import __version__
 from tokenbucket.errors import UnsupportedError
@@ -27,8 +28,8 @@ _TOKEN_KEPT_S = 60.0
 """The kubelet writes a new token long before the old token expires. A rejected token is read again."""
 _UNAUTHORIZED = 401
 
-Listed = Callable[[str, dict[str, Any]], None]
-"""Receives the path and content of every list."""
+Listed = Callable[[URL, dict[str, Any]], None]
+"""Receives URL and content of every list."""
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aio
             request.url = request.url.update_query(resourceVersion="0")
         response = await handler(request)
         if listed and response.ok:
-            listed(request.url.path, await response.json())
+            listed(request.url, await response.json())
         return response
 
     return aiohttp.ClientSession(

@@ -11,6 +11,8 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from yarl import URL
+
 from tokenbucket.apiserver.client import Client, attempt
 from tokenbucket.apiserver.watch import Watch
 
@@ -50,10 +52,10 @@ class Informers:
         dead = [str(watch) for watch in self.watches if not watch.alive]
         return f"not watching: {', '.join(dead)}" if dead else ""
 
-    def listed(self, path: str, content: Mapping[str, Any]) -> None:
+    def listed(self, url: URL, content: Mapping[str, Any]) -> None:
         """Store a list that a client received."""
         for watch in self.watches:
-            watch.listed(path, content)
+            watch.listed(url, content)
 
     async def relist(self, client: Client) -> None:
         """List doubtful kinds soon and all kinds regularly, until it is canceled."""

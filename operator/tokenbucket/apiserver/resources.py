@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from yarl import URL
+
+_SELECTORS = ("fieldSelector", "labelSelector")
 GROUP = "tokenbucket.dev"
 VERSION = "v1alpha1"
 
@@ -47,8 +50,13 @@ class Selection:
     @property
     def parameters(self) -> dict[str, str]:
         """Return the query parameters of a list request."""
-        given = {"fieldSelector": self.fields, "labelSelector": self.labels}
+        given = dict(zip(_SELECTORS, (self.fields, self.labels), strict=True))
         return {name: value for name, value in given.items() if value}
+
+    def lists(self, url: URL, namespace: str | None) -> bool:
+        """Return whether a request to this URL lists the selected objects of the namespace."""
+        given = {name: url.query[name] for name in _SELECTORS if name in url.query}
+        return url.path == self.resource.path(namespace) and given == self.parameters
 
 
 def metadata_of(document: Mapping[str, Any]) -> Mapping[str, Any]:

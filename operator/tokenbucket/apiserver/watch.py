@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 import kopf
+from yarl import URL
 
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import find_server, open_session
@@ -73,9 +74,9 @@ class Watch:
         """List all objects again. Raises ApiError."""
         await client.list(self.selection, self.namespace)
 
-    def listed(self, path: str, content: Mapping[str, Any]) -> None:
-        """Store a list. Ignore lists of other objects."""
-        if path == self.selection.resource.path(self.namespace):
+    def listed(self, url: URL, content: Mapping[str, Any]) -> None:
+        """Store a list. Ignore lists of other objects, including those of the same kind."""
+        if self.selection.lists(url, self.namespace):
             self.store.replace(content.get("items") or [], version_of(metadata_of(content)))
 
     def _run(self, delay_s: float) -> None:

@@ -15,7 +15,7 @@ from tests.unit.fake_api import FakeApi
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
-from tokenbucket.core.api.enforcement import NODE_LABEL
+from tokenbucket.core.api.enforcement import NODE_LABEL, Place
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.api.selector import Selector
@@ -70,8 +70,8 @@ def test_the_log_says_who_has_moved_the_switch(
     assert enforcement(source) is Mode.OBSERVE
     changes = [vars(record) for record in caplog.records]
     assert [(each["before"], each["now"], each["by"]) for each in changes] == [
-        (Mode.ENFORCE, Mode.OFF, "the ConfigMap"),
-        (Mode.OFF, Mode.OBSERVE, "the node's label"),
+        (Mode.ENFORCE, Mode.OFF, "release"),
+        (Mode.OFF, Mode.OBSERVE, "label"),
     ]
 
 
@@ -82,6 +82,20 @@ def test_a_switch_that_is_deleted_leaves_it_as_it_was_and_is_reported(source: Cl
     source.config.remove({"metadata": SWITCH})
     assert enforcement(source) is Mode.OFF
     assert "ConfigMap: is missing" in snapshot(source).problem
+
+
+def test_the_override_is_reported_with_its_mode_and_age(source: ClusterSource) -> None:
+    """Until it is deleted, whatever becomes of the ConfigMap of the release."""
+    override = {"name": "switch-override", "namespace": "tokenbucket"}
+    dated = {**override, "creationTimestamp": "2026-01-02T03:04:05Z"}
+    source.override.put({"metadata": dated, "data": {"enforcement": "off"}})
+    switch(source, "Observe")
+    inputs = snapshot(source)
+    assert (inputs.enforcement, inputs.enforcement_from) == (Mode.OFF, Place.OVERRIDE)
+    assert "override ConfigMap: sets Off since 2026-01-02T03:04:05Z" in inputs.problem
+    source.override.remove({"metadata": override})
+    inputs = snapshot(source)
+    assert (inputs.enforcement, inputs.enforcement_from, inputs.problem) == (Mode.OBSERVE, Place.RELEASE, "")
 
 
 def test_a_switch_that_goes_with_the_release_is_no_problem(source: ClusterSource) -> None:

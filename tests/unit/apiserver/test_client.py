@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from tests.unit.fake_api import FakeApi, Seen, list_of
 from tokenbucket.apiserver import connection
@@ -49,12 +50,14 @@ def test_a_list_comes_from_the_cache_and_is_told_whole(api: FakeApi) -> None:
     """With the selection's fields; whoever wants every list gets its version with it."""
     mine = api.put(PODS, "mine", "shop", spec={"nodeName": "here"})
     api.put(PODS, "other", "shop", spec={"nodeName": "there"})
-    lists: list[tuple[str, dict[str, Any]]] = []
+    lists: list[tuple[URL, dict[str, Any]]] = []
     pods = Selection(PODS, "spec.nodeName=here", "app=web")
     assert ask(lambda client: client.list(pods), listed=lambda *each: lists.append(each)) == [[mine]]
     query = {"fieldSelector": "spec.nodeName=here", "labelSelector": "app=web", "resourceVersion": "0"}
     assert [seen.query for seen in api.seen(list_of(PODS))] == [query]
-    assert lists == [(PODS.path(), api.list(PODS, "spec.nodeName=here"))]
+    [(url, content)] = lists
+    assert (url.path, url.query) == (PODS.path(), query)
+    assert content == api.list(PODS, "spec.nodeName=here")
 
 
 def test_only_lists_are_told(api: FakeApi) -> None:

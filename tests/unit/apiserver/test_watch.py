@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from tests.unit.fake_api import END, RESET, FakeApi, Seen, list_of, watch_of
 from tokenbucket.apiserver import connection, watch
 from tokenbucket.apiserver.client import Client
-from tokenbucket.apiserver.resources import PODS, POLICIES, Selection
+from tokenbucket.apiserver.resources import CONFIG_MAPS, PODS, POLICIES, Selection
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.errors import ApiError
@@ -54,9 +55,9 @@ class Watching:
             for each in self.watches:
                 await each.relist(client)
 
-    def _listed(self, path: str, content: Mapping[str, Any]) -> None:
+    def _listed(self, url: URL, content: Mapping[str, Any]) -> None:
         for each in self.watches:
-            each.listed(path, content)
+            each.listed(url, content)
 
 
 def _read(document: Mapping[str, Any]) -> tuple[str, str]:
@@ -369,3 +370,28 @@ def test_pods_are_selected_by_the_server(api: FakeApi, stores: Watching) -> None
         assert seen.query["fieldSelector"] == "spec.nodeName=here"
     for seen in (*api.seen(list_of(POLICIES)), *api.seen(watch_of(POLICIES))):
         assert "fieldSelector" not in seen.query
+
+
+def test_watches_of_one_kind_do_not_take_the_lists_of_each_other(api: FakeApi) -> None:
+    """Two objects of one namespace, by name; a list of one of them does not contain the other."""
+    api.kinds |= {CONFIG_MAPS}
+    stores = {name: Store[tuple[str, str]](_read) for name in ("mode", "mode-override")}
+    watches = [
+        Watch(Selection(CONFIG_MAPS, f"metadata.name={name}"), store, "here")
+        for name, store in stores.items()
+    ]
+    for name in stores:
+        api.put(CONFIG_MAPS, name, "here")
+
+    def tell(url: URL, content: Mapping[str, Any]) -> None:
+        for each in watches:
+            each.listed(url, content)
+
+    async def relist() -> None:
+        async with Client(tell) as client:
+            for each in (*watches, *watches):
+                await each.relist(client)
+
+    asyncio.run(relist())
+    for name, store in stores.items():
+        assert store.values() == ((name, ""),)

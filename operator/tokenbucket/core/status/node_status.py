@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenbucket.core.api.enforcement import Place
 from tokenbucket.core.api.node_report import Override, PodCounts, PodReport, PolicyReport, ReasonCount
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy, RejectedPolicy
@@ -43,7 +44,9 @@ class DesiredInput:
     """Whether the agent must remove everything that tokenbucket installed on the node."""
     rejected: tuple[RejectedPolicy, ...] = ()
     problem: str = ""
-    """Problem of the enforcement settings. Empty if there is none."""
+    """Problem of the enforcement settings, or a notice of an override. Empty if there is none."""
+    enforcement_from: Place = Place.RELEASE
+    """The place that sets the enforcement mode."""
 
 
 @dataclass(frozen=True, slots=True)
