@@ -52,14 +52,17 @@ static __always_inline void tb_mark_ecn(const struct tb_ctx *ctx, __s64 backlog)
 }
 
 /*
- * A packet can arrive with a departure time: from the node's own TCP, which paces itself if it finds an fq,
- * from another limiter, or from a socket with SO_TXTIME. A veth keeps it. Forwarded packets lose a time
- * beyond max_delay, so that senders cannot fill the node's fq.
+ * A packet can arrive with a departure time: from TCP, which leaves its pacing to an fq, from another
+ * limiter, or from a socket with SO_TXTIME, which needs no capability. A veth keeps it. Packets lose a time
+ * beyond max_delay, and without TB_PACING any time, so that no sender can fill fq
+ * (core/limits/queue_bound.py).
  */
-static __always_inline void tb_limit_departure(const struct tb_ctx *ctx)
+static __always_inline void tb_bound_departure(const struct tb_ctx *ctx)
 {
-	if (ctx->skb->ingress_ifindex &&
-	    ctx->skb->tstamp > ctx->now_ns + ctx->config->max_delay_q / TB_QUANTA_PER_NS)
+	const struct tb_config *config = ctx->config;
+	__u64 longest_q = config->flags & TB_PACING ? config->max_delay_q : 0;
+
+	if (ctx->skb->tstamp > ctx->now_ns + longest_q / TB_QUANTA_PER_NS)
 		ctx->skb->tstamp = 0;
 }
 
@@ -72,7 +75,7 @@ static __always_inline void tb_set_departure(const struct tb_ctx *ctx, __u64 del
 		return;
 	/* The kernel rejects packets other than IP, such as ARP: these depart at once. */
 	if (!bpf_skb_set_tstamp(ctx->skb, departs_ns, TB_CLOCK_MONOTONIC))
-		ctx->stats->delayed_ns += delay_ns;
+		ctx->stats->delayed_ns += delay_ns * ctx->packet.segments;
 }
 
 /*
@@ -89,7 +92,9 @@ static __always_inline int tb_delay(const struct tb_ctx *ctx)
 	if (ctx->config->flags & TB_OBSERVE)
 		return 1;
 	tb_mark_ecn(ctx, schedule.backlog);
-	if (!tb_is_small(ctx))
+	if (tb_is_small(ctx))
+		ctx->skb->tstamp = 0;
+	else
 		tb_set_departure(ctx, (__u64)schedule.departs / TB_QUANTA_PER_NS);
 	return 1;
 }

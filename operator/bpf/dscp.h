@@ -12,10 +12,11 @@ enum {
 };
 
 /*
- * Changes IP packets only, below at most two VLAN tags in the frame. The checksum of an IPv4 header
- * compensates the change in a sum over the packet, so skb->csum stays right; IPv6 needs BPF_F_RECOMPUTE_CSUM.
+ * Changes IP packets only, below at most two VLAN tags in the frame. Returns whether the packet is one. The
+ * checksum of an IPv4 header compensates the change in a sum over the packet, so skb->csum stays right; IPv6
+ * needs BPF_F_RECOMPUTE_CSUM.
  */
-static __always_inline void tb_set_dscp(struct __sk_buff *skb, __u16 dscp)
+static __always_inline int tb_set_dscp(struct __sk_buff *skb, __u16 dscp)
 {
 	__u32 network = TB_ETH_HLEN;
 	__u16 ethertype = tb_skip_vlan_tags(skb, tb_load_be16(skb, TB_ETH_HLEN - 2), &network);
@@ -23,13 +24,14 @@ static __always_inline void tb_set_dscp(struct __sk_buff *skb, __u16 dscp)
 	__u16 before, after;
 
 	if (!is_ipv6 && ethertype != TB_ETH_P_IP)
-		return;
+		return 0;
 	before = tb_load_be16(skb, network);
 	after = __builtin_bswap16((before & ~(0x3f << shift)) | dscp << shift);
 	if (!is_ipv6)
 		bpf_l3_csum_replace(skb, network + TB_IPV4_CHECKSUM_OFFSET, __builtin_bswap16(before), after,
 				    sizeof(after));
 	bpf_skb_store_bytes(skb, network, &after, sizeof(after), is_ipv6 ? BPF_F_RECOMPUTE_CSUM : 0);
+	return 1;
 }
 
 #endif

@@ -29,6 +29,7 @@ enum tb_flag {
 	TB_DELAY = 1 << 3,               /* egress hook: forward excess packets with a departure time */
 	TB_PER_PEER = 1 << 4,            /* a bucket for each peer, below the slot's */
 	TB_PEER_IS_DESTINATION = 1 << 5, /* the peer is the destination of a packet, not the source */
+	TB_PACING = 1 << 6, /* with TB_DELAY: departure times of other programs count, up to max_delay */
 };
 
 /*
@@ -113,7 +114,7 @@ struct tb_stats {
 	/* Excess packets that Delay let through, at once (small packets) or later; with TB_OBSERVE, would. */
 	__u64 delayed_packets;
 	__u64 delayed_bytes;
-	__u64 delayed_ns;            /* sum of the delays */
+	__u64 delayed_ns;            /* sum of the delays, each segment's */
 	__u64 ce_packets;            /* marked as having experienced congestion */
 	__u64 peer_too_fast_packets; /* excess packets of their peer's bucket */
 	__u64 unused_delayed[3];

@@ -73,18 +73,20 @@ static __always_inline int tb_handle_excess(const struct tb_ctx *ctx)
 
 	tb_count(ctx, &ctx->stats->too_fast_packets, &ctx->stats->too_fast_bytes);
 	if (!(flags & TB_MARK)) {
-		if (ctx->hook == TB_EGRESS_HOOK && flags & TB_DELAY && tb_delay(ctx))
-			return TB_PASS;
+		if (ctx->hook == TB_EGRESS_HOOK && flags & TB_DELAY) {
+			if (tb_delay(ctx))
+				return TB_PASS;
+			if (!(flags & TB_OBSERVE))
+				ctx->skb->tstamp = 0; /* a packet in the reserve does not wait */
+		}
 		if (tb_take_reserve(ctx))
 			return TB_PASS;
 		if (!(flags & TB_OBSERVE)) {
 			tb_count(ctx, &ctx->stats->dropped_packets, &ctx->stats->dropped_bytes);
 			return TB_DROP;
 		}
-	} else if (!(flags & TB_OBSERVE)) {
+	} else if (!(flags & TB_OBSERVE) && tb_set_dscp(ctx->skb, ctx->config->dscp))
 		ctx->stats->marked_packets += ctx->packet.segments;
-		tb_set_dscp(ctx->skb, ctx->config->dscp);
-	}
 	tb_count(ctx, &ctx->stats->forwarded_packets, &ctx->stats->forwarded_bytes);
 	return TB_PASS;
 }
@@ -127,7 +129,7 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_h
 	if (!config || !ctx.meters || !ctx.stats)
 		return tb_pass_unmetered(&ctx);
 	if (hook == TB_EGRESS_HOOK && (config->flags & (TB_DELAY | TB_OBSERVE)) == TB_DELAY)
-		tb_limit_departure(&ctx);
+		tb_bound_departure(&ctx);
 	if (config->flags & TB_PER_PEER) {
 		ctx.remote = &remote;
 		tb_find_remote(&ctx, slot, &remote);

@@ -20,6 +20,7 @@ class Flag(enum.IntFlag):
     DELAY = 8
     PER_PEER = 16
     PEER_IS_DESTINATION = 32
+    PACING = 64
 
 
 class OwnerKind(enum.IntEnum):

@@ -29,9 +29,9 @@ OTHER_POD = 3
 """The interface that a forwarded packet came by; the node's own have none."""
 
 
-def delaying(max_delay_ns: int = 25 * MS, *, node_reserve: bool = False, **rates: int) -> SlotConfig:
+def delaying(max_delay_ns: int = 25 * MS, **rates: int) -> SlotConfig:
     """A slot whose packets may wait."""
-    return config(max_delay_q=max_delay_ns * gcra.QUANTA_PER_NS, node_reserve=node_reserve, **rates)
+    return config(max_delay_q=max_delay_ns * gcra.QUANTA_PER_NS, **rates)
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +42,16 @@ def _real_packets(request: pytest.FixtureRequest) -> None:
 
 
 def waiting(
-    machine: Machine, max_delay_ns: int, bits_per_s: int, ahead_ns: int, now_ns: int = NOW_NS
+    machine: Machine,
+    max_delay_ns: int,
+    bits_per_s: int,
+    ahead_ns: int,
+    now_ns: int = NOW_NS,
+    *,
+    pacing: bool = False,
 ) -> None:
     """A slot with so much ahead of the next packet."""
-    machine.configure(delaying(max_delay_ns, bits_per_s=bits_per_s, burst_bytes=100))
+    machine.configure(delaying(max_delay_ns, bits_per_s=bits_per_s, burst_bytes=100, pacing=pacing))
     machine.fill(now_ns)
     assert machine.offer(now_ns, 100)
     size = ahead_ns * bits_per_s // (8 * 10**9)
@@ -336,6 +342,17 @@ def test_counters_tell_what_waited(machine: Machine) -> None:
     assert stats.seen_packets == 20
 
 
+def test_the_mean_delay_is_of_wire_packets(machine: Machine) -> None:
+    """Count the delay of a GSO packet once for each segment, as its packets."""
+    waiting(machine, 25 * MS, 10**7, 0)
+    before = machine.slots.stats(machine.index)
+    assert machine.offer(NOW_NS, SUPER, SUPER_SEGMENTS)
+    stats = machine.slots.stats(machine.index)
+    assert stats.delayed_packets - before.delayed_packets == SUPER_SEGMENTS
+    waited_ns = machine.departs_ns - NOW_NS
+    assert stats.delayed_ns - before.delayed_ns == waited_ns * SUPER_SEGMENTS > 0
+
+
 def test_what_is_not_ip_goes_at_once(machine: Machine) -> None:
     """The kernel gives ARP no departure time; it is charged, and bounded like the rest."""
     machine.configure(delaying(10 * MS, bits_per_s=10**6, burst_bytes=300))
@@ -380,7 +397,7 @@ def test_at_an_ingress_hook_nothing_waits(ingress_machine: Machine) -> None:
 )
 def test_the_later_of_two_departure_times_holds(machine: Machine, stamped_ns: int, departs_ns: int) -> None:
     """Ours, and the one that an inner limiter gave."""
-    waiting(machine, 25 * MS, 10**7, 10 * MS)
+    waiting(machine, 25 * MS, 10**7, 10 * MS, pacing=True)
     assert machine.offer(NOW_NS, FULL, departs_ns=NOW_NS + stamped_ns)
     extra_ns = 0 if departs_ns == stamped_ns else 100 * 8 * 100
     assert machine.departs_ns == NOW_NS + departs_ns + extra_ns
@@ -389,28 +406,46 @@ def test_the_later_of_two_departure_times_holds(machine: Machine, stamped_ns: in
 @pytest.mark.parametrize("ahead_ns", [0, 10 * MS])
 @pytest.mark.parametrize("size", [64, FULL])
 @pytest.mark.parametrize("frame", [FRAME, ARP], ids=["IP", "ARP"])
+@pytest.mark.parametrize("ingress_ifindex", [0, OTHER_POD], ids=["own", "forwarded"])
 @pytest.mark.parametrize("stamped_ns", [26 * MS, 9 * 10**9, 2**62, 2**63])
 def test_no_sender_decides_how_long_the_queue_holds_its_packets(
-    machine: Machine, ahead_ns: int, size: int, frame: bytes, stamped_ns: int
+    machine: Machine, ahead_ns: int, size: int, frame: bytes, ingress_ifindex: int, stamped_ns: int
 ) -> None:
-    """A departure time beyond the longest delay, which any pod can ask for, is taken off: of all packets."""
-    waiting(machine, 25 * MS, 10**7, 10 * MS)
+    """Remove a departure time beyond the longest delay, which any socket can ask for, from all packets."""
+    waiting(machine, 25 * MS, 10**7, 10 * MS, pacing=True)
     machine.packet = frame
     now_ns = NOW_NS + (0 if ahead_ns else 10**9)
-    assert machine.offer(now_ns, size, ingress_ifindex=OTHER_POD, departs_ns=now_ns + stamped_ns)
+    assert machine.offer(now_ns, size, ingress_ifindex=ingress_ifindex, departs_ns=now_ns + stamped_ns)
     assert machine.departs_ns <= now_ns + 12 * MS
 
 
-@pytest.mark.parametrize("stamped_ns", [0, 10 * MS, 9 * 10**9])
-def test_the_nodes_own_pacing_stays(machine: Machine, stamped_ns: int) -> None:
-    """TCP of the node leaves its pacing to an fq that it finds. What a pod paces stays, within reason."""
-    machine.configure(delaying(bits_per_s=10**7, burst_bytes=10 * FULL))
+@pytest.mark.parametrize("ingress_ifindex", [0, OTHER_POD], ids=["own", "forwarded"])
+@pytest.mark.parametrize("pacing", [False, True])
+def test_pacing_stays_if_the_queue_stays_bounded(
+    machine: Machine, ingress_ifindex: int, *, pacing: bool
+) -> None:
+    """Keep the departure times of a TCP that finds an fq, unless they could fill the queue."""
+    machine.configure(delaying(bits_per_s=10**7, burst_bytes=10 * FULL, pacing=pacing))
     machine.fill(NOW_NS)
-    assert machine.offer(NOW_NS, FULL, ingress_ifindex=0, departs_ns=NOW_NS + stamped_ns)
-    assert machine.departs_ns == NOW_NS + stamped_ns
-    if stamped_ns <= 25 * MS:
-        assert machine.offer(NOW_NS, FULL, ingress_ifindex=OTHER_POD, departs_ns=NOW_NS + stamped_ns)
-        assert machine.departs_ns == NOW_NS + stamped_ns
+    stamp_ns = NOW_NS + 10 * MS
+    assert machine.offer(NOW_NS, FULL, ingress_ifindex=ingress_ifindex, departs_ns=stamp_ns)
+    assert machine.departs_ns == (stamp_ns if pacing else 0)
+
+
+@pytest.mark.parametrize("ingress_ifindex", [0, OTHER_POD], ids=["own", "forwarded"])
+def test_small_packets_that_exceed_never_wait_for_their_own_departure_time(
+    machine: Machine, ingress_ifindex: int
+) -> None:
+    """Hold no packet of the room that small packets have above the longest delay, nor of the reserve."""
+    reserve = {"reserve_bits_per_s": 10**5, "reserve_burst_q": gcra.bytes_time_q(64, 10**5)}
+    machine.configure(delaying(bits_per_s=10**6, burst_bytes=100, pacing=True, node_reserve=True, **reserve))
+    machine.fill(NOW_NS)
+    assert machine.offer(NOW_NS, 100)
+    stamp = {"departs_ns": NOW_NS + 10 * MS, "ingress_ifindex": ingress_ifindex}
+    while machine.offer(NOW_NS, 64, **stamp):
+        assert machine.departs_ns == 0
+    reserved = machine.slots.stats(machine.index).reserve_packets
+    assert reserved == (ingress_ifindex == 0)
 
 
 @pytest.mark.parametrize("limit", [{}, {"observe": True, "max_delay_q": 25 * MS * gcra.QUANTA_PER_NS}])

@@ -63,8 +63,9 @@ def test_only_the_code_point_changes(
 
 @pytest.mark.parametrize("packet", [bytes(12) + b"\x08\x06" + bytes(46), bytes(12) + b"\x12\x34" + bytes(46)])
 def test_what_is_not_ip_is_forwarded_as_it_is(machine: Machine, packet: bytes) -> None:
-    """ARP has no code point."""
+    """ARP has no code point, and does not count as marked."""
     assert exceeding(machine, packet, 10) == packet
+    assert machine.slots.stats(machine.index).marked_packets == 0
 
 
 def test_marking_charges_nothing_for_what_exceeds(machine: Machine) -> None:

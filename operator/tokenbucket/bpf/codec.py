@@ -73,6 +73,7 @@ def decode_config(value: bytes) -> SlotConfig:
         reserve_burst_q=raw.reserve_burst_q,
         dscp=raw.dscp if raw.flags & layout.Flag.MARK else None,
         max_delay_q=raw.max_delay_q if raw.flags & layout.Flag.DELAY else 0,
+        pacing=bool(raw.flags & layout.Flag.PACING),
         observe=bool(raw.flags & layout.Flag.OBSERVE),
         node_reserve=bool(raw.flags & layout.Flag.NODE_RESERVE),
         per_peer=_decode_peer_config(raw) if raw.flags & layout.Flag.PER_PEER else None,
@@ -136,6 +137,7 @@ def _flags(config: SlotConfig) -> int:
         | config.node_reserve * layout.Flag.NODE_RESERVE
         | (config.dscp is not None) * layout.Flag.MARK
         | (config.max_delay_q > 0) * layout.Flag.DELAY
+        | config.pacing * layout.Flag.PACING
         | (config.per_peer is not None) * layout.Flag.PER_PEER
         | bool(config.per_peer and config.per_peer.is_destination) * layout.Flag.PEER_IS_DESTINATION
     )

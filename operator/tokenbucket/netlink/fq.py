@@ -24,6 +24,10 @@ _HORIZON_US = gcra.AHEAD_MAX_Q // gcra.QUANTA_PER_NS // 1000
 """The longest time by which a meter's word can lie ahead. Since Linux kernel commit 39d010504e6b ("net_sched:
 sch_fq: add horizon attribute") (in v5.7) fq drops packets with a later departure time. The default is 10 s,
 and at 8 kbit/s packets are delayed longer."""
+_FLOWS_OF_FORWARDED_PACKETS = 1 << 16
+"""fq holds forwarded packets in a flow for each hash of their addresses and ports, modulo this number. Before
+Linux 6.7, a small packet waits in its flow behind bulk with the same hash. The default is 1,024. A flow takes
+128 bytes while it is in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ def add_fq(connection: Connection, ifindex: int, packets: int) -> None:
     options = (
         attribute(uapi.TCA_FQ_PLIMIT, size)
         + attribute(uapi.TCA_FQ_FLOW_PLIMIT, size)
+        + attribute(uapi.TCA_FQ_ORPHAN_MASK, struct.pack("=I", _FLOWS_OF_FORWARDED_PACKETS - 1))
         + _horizon(_HORIZON_US, drop=True)
     )
     try:

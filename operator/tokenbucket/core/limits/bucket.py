@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from tokenbucket import units
 from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, Mode, PerPeer, Rate
-from tokenbucket.core.limits.queue_bound import FULL_SIZE_BYTES, HELD_BYTES, Meter, longest_delay_ns
+from tokenbucket.core.limits.queue_bound import (
+    FULL_SIZE_BYTES,
+    HELD_BYTES,
+    Meter,
+    longest_delay_ns,
+    permits_pacing,
+)
 
 _NS_PER_S = 10**9
 _DEFAULT_DELAY_NS = 100_000_000
@@ -51,6 +57,8 @@ class Bucket:
     dscp: int | None
     observe: bool
     per_peer: PeerBucket | None
+    pacing: bool = False
+    """Whether departure times that other programs set count."""
 
 
 def bucket_of(limit: Limit, mode: Mode, *, action: ExceedAction) -> Bucket:
@@ -58,16 +66,18 @@ def bucket_of(limit: Limit, mode: Mode, *, action: ExceedAction) -> Bucket:
     interface cannot delay packets.
     """
     burst_bytes, burst_packets = _own_bursts(limit, action)
+    max_delay_ns = _max_delay_ns(limit) if action is ExceedAction.DELAY else None
     return Bucket(
         bits_per_s=limit.rate.bits_per_s,
         burst_bytes=burst_bytes,
         packets_per_s=limit.rate.packets_per_s,
         burst_packets=burst_packets,
         action=action,
-        max_delay_ns=_max_delay_ns(limit) if action is ExceedAction.DELAY else None,
+        max_delay_ns=max_delay_ns,
         dscp=limit.dscp,
         observe=mode is Mode.OBSERVE,
         per_peer=_peer_bucket_of(limit.per_peer, action) if limit.per_peer else None,
+        pacing=max_delay_ns is not None and permits_pacing(*_delayed_meters(limit), max_delay_ns),
     )
 
 
@@ -121,10 +131,15 @@ def _max_delay_ns(limit: Limit) -> int:
 
 
 def _longest_delay_ns(limit: Limit) -> int | None:
+    return longest_delay_ns(*_delayed_meters(limit))
+
+
+def _delayed_meters(limit: Limit) -> tuple[list[Meter], list[Meter]]:
+    """Return the meters of the pod and of each peer with Delay."""
     peers = limit.per_peer
     own = _meters_of(limit.rate, _own_bursts(limit, ExceedAction.DELAY))
     of_peers = _meters_of(peers.rate, _bursts(peers.rate, peers.burst, ExceedAction.DELAY)) if peers else []
-    return longest_delay_ns(own, of_peers)
+    return own, of_peers
 
 
 def _meters_of(rate: Rate, bursts: tuple[int | None, int | None]) -> list[Meter]:

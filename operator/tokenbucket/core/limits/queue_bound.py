@@ -1,6 +1,11 @@
 """Compute the longest delay for which the queue of a pod and direction holds at most 16 MiB.
 
-A meter in packets counts every segment as a full-size packet of 1514 bytes.
+A meter in packets counts every segment as a full-size packet of 1514 bytes. ``max_delay`` bounds the backlog
+ahead of a packet, so one GSO packet comes on top.
+
+The queue holds a packet until the bucket's departure time, or until a departure time that another program set
+(TCP pacing, SO_TXTIME). The program in the kernel removes departure times of other programs that are more
+than ``max_delay`` ahead, all those of small packets that exceed the limit, and all without ``TB_PACING``.
 """
 
 from __future__ import annotations
@@ -44,7 +49,16 @@ def longest_delay_ns(own: Collection[Meter], peers: Collection[Meter]) -> int | 
         return by_arrival if by_arrival >= _LEAST_DELAY_NS else None
     # The queue of one meter holds the traffic that the meter admits in the longest delay.
     all_together = Meter(sum(each.bits_per_s for each in own), 0)
-    return max(by_arrival, all_together.time_ns(HELD_BYTES))
+    return max(by_arrival, all_together.time_ns(HELD_BYTES - SUPER_BYTES))
+
+
+def permits_pacing(own: Collection[Meter], peers: Collection[Meter], max_delay_ns: int) -> bool:
+    """Return whether the queue stays bounded if departure times of other programs count.
+
+    A conforming packet can then wait up to the longest delay, as an excess packet does. The queue holds
+    traffic that arrived in that time, so a meter bounds it by arrival or not at all.
+    """
+    return max_delay_ns <= max((_by_arrival_ns(each, (*own, *peers)) for each in own), default=0)
 
 
 def _by_arrival_ns(meter: Meter, everyones: Collection[Meter]) -> int:
@@ -54,4 +68,4 @@ def _by_arrival_ns(meter: Meter, everyones: Collection[Meter]) -> int:
     time the meter admits its burst, its rate, and once more the traffic of the longest delay as debt.
     """
     longest_own_ns = max(each.time_ns(min(each.burst_bytes, SUPER_BYTES)) for each in everyones)
-    return (meter.time_ns(HELD_BYTES - meter.burst_bytes) - longest_own_ns) // 2
+    return (meter.time_ns(HELD_BYTES - SUPER_BYTES - meter.burst_bytes) - longest_own_ns) // 2

@@ -136,6 +136,8 @@ class SlotConfig(BucketConfig):
     """Code point of forwarded excess packets (Mark)."""
     max_delay_q: int = 0
     """Maximum delay of excess packets, in quanta; 0 without Delay."""
+    pacing: bool = False
+    """Whether departure times that other programs set count, up to the maximum delay."""
     observe: bool = False
     node_reserve: bool = False
     per_peer: PeerConfig | None = None
@@ -189,6 +191,7 @@ def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> Sl
         reserve_burst_q=gcra.bytes_time_q(RESERVE_BURST_BYTES, reserve),
         dscp=bucket.dscp if bucket.action is ExceedAction.MARK else None,
         max_delay_q=(bucket.max_delay_ns or 0) * gcra.QUANTA_PER_NS,
+        pacing=bucket.pacing,
         observe=bucket.observe,
         node_reserve=node_reserve,
         per_peer=_peer_config(bucket.per_peer, direction) if bucket.per_peer else None,

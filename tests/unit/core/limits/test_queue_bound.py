@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tokenbucket.core.limits.queue_bound import HELD_BYTES, Meter, longest_delay_ns
+from tokenbucket.core.limits.queue_bound import HELD_BYTES, Meter, longest_delay_ns, permits_pacing
 
 MS = 10**6
 SUPER_BYTES = 2**16
@@ -30,9 +30,10 @@ class Model:
         return ahead_ns + self.meter.time_ns(min(size, self.meter.burst_bytes))
 
 
-def most_held(own: list[Meter], peers: list[Meter], delay_ns: int) -> int:
+def most_held(own: list[Meter], peers: list[Meter], delay_ns: int, stamp_ns: int = 0) -> int:
     """Bytes that wait at most when all peers that a node tells apart send as many super-packets as are let
-    in, at a thousand moments of twice the longest time that a packet waits.
+    in, at a thousand moments of twice the longest time that a packet waits. Each asks for a departure
+    ``stamp_ns`` later.
     """
     pod = [Model(each) for each in own]
     senders = [[Model(each) for each in peers] for _ in range(65_536 if peers else 1)]
@@ -49,7 +50,7 @@ def most_held(own: list[Meter], peers: list[Meter], delay_ns: int) -> int:
                 refused += 1
                 turn += 1
                 continue
-            wait_ns = max(each.charge(SUPER_BYTES, now_ns) for each in chain)
+            wait_ns = max(stamp_ns, *(each.charge(SUPER_BYTES, now_ns) for each in chain))
             if wait_ns > 0:
                 leaves_ns.append(now_ns + wait_ns)
                 turn += 1
@@ -81,6 +82,31 @@ def test_no_more_waits_than_16_mib(own: list[Meter], peers: list[Meter]) -> None
     assert delay_ns
     delay_ns = min(delay_ns, 2_000 * MS)
     assert most_held(own, peers, delay_ns) <= HELD_BYTES + 2 * len(own) * SUPER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("own", "peers", "delay_ns"),
+    [
+        ([bits(10 * M, 62_500)], [], 100 * MS),
+        ([bits(500 * M, 3_125_000)], [], 100 * MS),
+        ([bits(100 * M, 2**23)], [], 300 * MS),
+        ([bits(100 * M, 625_000), Meter.of_packets(10_000, 500)], [], 500 * MS),
+        ([bits(100 * M, 625_000)], [bits(M, 32_768)], 100 * MS),
+    ],
+)
+def test_no_more_waits_if_senders_ask_for_later_departures(
+    own: list[Meter], peers: list[Meter], delay_ns: int
+) -> None:
+    """Hold at most 16 MiB if each packet asks for the latest departure time that counts."""
+    assert permits_pacing(own, peers, delay_ns)
+    assert most_held(own, peers, delay_ns, delay_ns) <= HELD_BYTES
+
+
+@pytest.mark.parametrize("own", [[bits(G, 6_250_000)], [bits(10 * M, 2**30)], [Meter.of_packets(M, 64)]])
+def test_departure_times_of_others_do_not_count_if_they_could_fill_the_queue(own: list[Meter]) -> None:
+    """A rate too high, or a burst too deep, for the longest delay."""
+    assert not permits_pacing(own, [], 100 * MS)
+    assert most_held(own, [], 100 * MS, 100 * MS) > HELD_BYTES
 
 
 @pytest.mark.parametrize(
