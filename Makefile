@@ -121,8 +121,8 @@ chart-setup vm-setup e2e-setup e2e-cilium-setup: cluster-setup
 demo: setup ## limit pods without a cluster, and show their throughput (root, under 90 s)
 	PYTHONPATH=. $(PYTHON) examples/demo
 
-bench: setup ## measure the cost and the accuracy of a decision (root)
-	PYTHONPATH=. $(PYTHON) bench/run.py $(ARGS)
+bench: setup ## measure the cost and the accuracy of a decision; BASE=commit compares with a commit in one run (root)
+	PYTHONPATH=. $(PYTHON) bench/$(if $(BASE),paired.py $(BASE),run.py) $(ARGS)
 
 bench-cluster: cluster-setup ## measure new pods, rate changes and memory on a Kubernetes cluster (root)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.cluster $(ARGS)

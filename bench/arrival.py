@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import statistics
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import lab
+from figures import Figure, below, print_table
 
+from tests.netns.agent import wait
+from tests.netns.lab import Pod, batch, entered
 from tokenbucket.core.planning.hook import Hook
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
@@ -45,9 +49,10 @@ def address(number: int) -> str:
 class Watch(threading.Thread):
     """Reads the events of one namespace in the background, each with the time of its reading."""
 
-    def __init__(self, netns: str) -> None:
+    def __init__(self, pod: Pod | None = None) -> None:
+        """Starts the thread, in the namespace of the node or of a pod."""
         super().__init__(daemon=True)
-        with lab.inside(netns):
+        with entered(pod.netns) if pod else nullcontext():
             self._monitor = Monitor()
         self._seen: list[tuple[float, Event]] = []
         self._stopping = False
@@ -80,32 +85,35 @@ class Watch(threading.Thread):
         self._monitor.close()
 
 
-def arrive(node: lab.Node, watch: Watch, number: int, netns: str) -> Arrival:
-    """Makes one pod, and waits for its limit."""
+def arrive(watch: Watch, pod: Pod) -> Arrival:
+    """Makes the interface of a pod, and waits for its limit."""
     watch.forget()
-    # Watched apart, because the node is told of addresses in a namespace only once that has a number there.
-    with closing(Watch(netns)) as pod_watch:
+    veth = f"v-{pod.name}"
+    pod.veths.append(veth)
+    # Watched apart, because the node has events of addresses in a namespace only once it has a number there.
+    with closing(Watch(pod)) as pod_watch:
         begin = time.monotonic()
-        lab.ip(
+        batch(
+            "ip",
             (
-                f"link add eth0 type veth peer name v{number} netns {node.name}",
-                f"addr add {address(number)}/32 dev eth0",
+                f"link add eth0 type veth peer name {veth} netns {os.getpid()}",
+                f"addr add {pod.addresses[0]} dev eth0",
                 "link set eth0 up",
             ),
-            netns,
+            pod.netns,
         )
-        lab.ip(f"link set v{number} up", node.name)
-        with connect(node.path) as connection:
-            link = find_link(connection, f"v{number}")
+        batch("ip", f"link set {veth} up")
+        with connect() as connection:
+            link = find_link(connection, veth)
         if link is None:
-            raise RuntimeError(f"v{number} is gone")
-        attached = lab.wait_until(
-            lambda: watch.first(EventKind.NEW_FILTER, link.ifindex), f"a filter on v{number}", pause_s=0.005
+            raise RuntimeError(f"{veth} is gone")
+        attached = wait(
+            lambda: watch.first(EventKind.NEW_FILTER, link.ifindex), lambda: f"filter of {veth}", 0.005
         )
     addressed = pod_watch.first(EventKind.NEW_ADDRESS, link.peer_ifindex)
     linked = watch.first(EventKind.NEW_LINK, link.ifindex)
     if linked is None or addressed is None:
-        raise RuntimeError(f"v{number}: no event of the link or of its address")
+        raise RuntimeError(f"{veth}: no event of the link or of its address")
     return Arrival(*(1000 * (attached - moment) for moment in (linked, addressed, begin)))
 
 
@@ -116,37 +124,34 @@ def percentile_99(values: list[float]) -> float:
 
 def arrivals(node: lab.Node) -> list[Arrival]:
     """All pods, one after another; those that have come stay."""
-    names = node.add_namespaces(*(f"p{number}" for number in range(PODS)))
-    documents = [lab.pod_document(f"pod-{number}", address(number)) for number in range(PODS)]
-    node.declare("pods.yaml", "---\n".join(documents))
+    pods = [node.lab.pod(str(number), [f"{address(number)}/32"], wire=False) for number in range(PODS)]
+    node.declare("pods.yaml", lab.pod_documents(*pods))
     node.declare("policy.yaml", lab.policy_document(RATE_BITS_PER_S))
-    agent = node.start_agent()
-    agent.wait_for(
-        "limit not enforced as declared", after=PODS - 1
-    )  # one line for each pod that is not here yet
+    node.start_agent()
+    node.wait_for("limit not enforced as declared", after=PODS - 1)  # one line for each pod
     found = []
-    with closing(Watch(node.name)) as watch:
-        for number, name in enumerate(names):
+    with closing(Watch()) as watch:
+        for pod in pods:
             time.sleep(random.uniform(*PAUSE_S))
-            found.append(arrive(node, watch, number, name))
-    lab.warn_if_repaired(agent, PODS)
+            found.append(arrive(watch, pod))
+    node.warn_if_repaired(PODS)
     return found
 
 
 def report() -> bool:
     """Prints the table. Returns whether every target is met."""
-    with lab.node("arrival") as node:
+    with lab.node() as node:
         found = arrivals(node)
     from_link = [arrival.from_link_ms for arrival in found]
     from_address = [arrival.from_address_ms for arrival in found]
-    return lab.print_table(
-        f"{PODS} pods come to a node, one by one: until their limit is in force",
+    return print_table(
+        f"{PODS} pods come to a node, one by one: until they are limited",
         (
-            lab.below("from the event of the link", from_link, MEDIAN_MS, "ms"),
-            lab.below("  its 99th percentile", [percentile_99(from_link)], P99_MS, "ms"),
-            lab.Figure("from the event of the pod's address", from_address, "ms"),
-            lab.Figure("  its 99th percentile", [percentile_99(from_address)], "ms"),
-            lab.Figure("from before the pod's commands", [each.from_command_ms for each in found], "ms"),
+            below("from the event of the link", from_link, MEDIAN_MS, "ms"),
+            below("  its 99th percentile", [percentile_99(from_link)], P99_MS, "ms"),
+            Figure("from the event of the pod's address", from_address, "ms"),
+            Figure("  its 99th percentile", [percentile_99(from_address)], "ms"),
+            Figure("from before the pod's commands", [each.from_command_ms for each in found], "ms"),
         ),
     )
 

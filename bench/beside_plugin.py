@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab import Figure, print_table
+from figures import Figure, print_table
 from run import machine
 
 from cluster.kubectl import Kubectl

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import lab
 from exactness import FLOOD_PACKETS_PER_S, HEADERS_BYTES, POD_ADDRESS, Route
+from figures import Figure, print_table
 from limiters import Limiter, limiters
+
+from tests.netns.lab import entered
 
 SIZE_BYTES = 64
 SECONDS, SETTLE_S, WINDOW_S = 1.6, 0.3, 1.0
@@ -28,7 +31,7 @@ CHOSEN = ("none", "Drop")
 def packets_per_s(route: Route, senders: int) -> float:
     """What the pod receives of so many senders, each on a CPU of its own."""
     words = (POD_ADDRESS, SIZE_BYTES - HEADERS_BYTES, FLOOD_PACKETS_PER_S, SECONDS)
-    with lab.inside(route.client):
+    with entered(route.client):
         running = [
             subprocess.Popen(["taskset", "--cpu-list", str(cpu), route.sender, *map(str, words)], stdout=-3)
             for cpu in sorted(os.sched_getaffinity(0))[:senders]
@@ -54,7 +57,7 @@ def _installed(route: Route, limiter: Limiter) -> Iterator[None]:
 
 def report() -> None:
     """Prints the tables."""
-    with lab.node("capacity") as node:
+    with lab.node() as node:
         route = Route(node)
         try:
             known = [limiters(Path())[name] for name in CHOSEN]
@@ -74,12 +77,12 @@ def _print(senders: int, samples: dict[str, list[float]]) -> None:
     none = statistics.median(samples["none"])
     figures = []
     for name, rates in samples.items():
-        figures.append(lab.Figure(f"{name}: packets", [rate / 1000 for rate in rates], "k/s"))
-        figures.append(lab.Figure("  time of a CPU each", [senders * 1e9 / rate for rate in rates], "ns"))
+        figures.append(Figure(f"{name}: packets", [rate / 1000 for rate in rates], "k/s"))
+        figures.append(Figure("  time of a CPU each", [senders * 1e9 / rate for rate in rates], "ns"))
         figures.append(
-            lab.Figure("  of what passes without a limiter", [100 * rate / none for rate in rates], "%")
+            Figure("  of what passes without a limiter", [100 * rate / none for rate in rates], "%")
         )
-    lab.print_table(f"64-byte packets far from the limit, CPUs that send: {senders}", figures)
+    print_table(f"64-byte packets far from the limit, CPUs that send: {senders}", figures)
 
 
 if __name__ == "__main__":

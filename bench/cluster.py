@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from arrival import percentile_99
-from lab import Figure, below, must_be, print_table
+from figures import Figure, below, must_be, print_table
 from run import machine
 
 from cluster.api import _context

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import lab
+from figures import verdict
 
 from tests.bpf.program_run import run_program
 from tokenbucket import layout
@@ -140,7 +140,7 @@ def print_programs(programs: dict[str, Cost]) -> bool:
     met = clock_reads["data_path"] <= MOST_CLOCK_READS
     for name, cost in programs.items():
         spread = f"{cost.low:.1f}-{cost.high:.1f}"
-        target = f"  <= {MOST_CLOCK_READS} {lab.verdict(met=met)}" if name == "data_path" else ""
+        target = f"  <= {MOST_CLOCK_READS} {verdict(met=met)}" if name == "data_path" else ""
         print(f"  {name:50}{cost.median:6.1f}   {spread:>9}   {clock_reads[name]:.2f}{target}")
     return met
 

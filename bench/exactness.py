@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lab
+from figures import verdict
 
+from tests.netns.agent import wait
+from tests.netns.lab import batch, entered
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.limits.stats import Stats
 
@@ -111,7 +114,7 @@ class Result:
         if cell.load < 1:
             error = f"{'':26}"
         counts = f"{self.lost_packets:10} {self.dropped_packets:10} {self.excess_bytes:12.0f}"
-        return f"{head} {self.offered_packets_per_s:11,.0f} {error} {counts}  {lab.verdict(met=self.met)}"
+        return f"{head} {self.offered_packets_per_s:11,.0f} {error} {counts}  {verdict(met=self.met)}"
 
 
 class Route:
@@ -119,18 +122,23 @@ class Route:
 
     def __init__(self, node: lab.Node) -> None:
         self.node = node
-        self.client, self.pod = node.add_namespaces("client", "pod")
-        for name in (node.name, self.client, self.pod):  # so that only the sender sends
-            with lab.inside(name):
-                Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+        self.client = node.lab.pod("client", wire=False).netns
+        pod = node.lab.pod("pod", [f"{POD_ADDRESS}/24"], wire=False)
+        self.pod = pod.netns
+        no_ipv6 = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")  # so that only the sender sends
+        no_ipv6.write_text("1")
+        for netns in (self.client, self.pod):
+            with entered(netns):
+                no_ipv6.write_text("1")
         self._connect()
         self.sender = node.folder / "sender"
         source = Path(__file__).with_name("sender.c")
         subprocess.run(["gcc", "-O2", "-Wall", "-o", self.sender, source], check=True)
-        node.declare("pod.yaml", lab.pod_document("pod", POD_ADDRESS))
+        node.declare("pod.yaml", lab.pod_documents(pod))
         node.declare("policy.yaml", lab.policy_document(RATES_BITS_PER_S[0]))
-        node.start_agent().wait_for("reconciled", complete=True)
-        with lab.inside(self.pod):
+        node.start_agent()
+        node.wait_for("reconciled", complete=True)
+        with entered(self.pod):
             self._counter = os.open("/proc/thread-self/net/dev", os.O_RDONLY)
             self._sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # never read: no ICMP in answer
         self._sink.bind((POD_ADDRESS, 9))
@@ -139,29 +147,28 @@ class Route:
 
     def _connect(self) -> None:
         """Two veths, with neighbors that need no discovery."""
-        node, client, pod = self.node.name, self.client, self.pod
-        lab.ip(f"link add up0 address 02:00:00:00:00:01 type veth peer name eth0 netns {client}", node)
-        lab.ip(f"link add pod0 address 02:00:00:00:00:02 type veth peer name eth0 netns {pod}", node)
+        client, pod = self.client, self.pod
+        batch("ip", f"link add up0 address 02:00:00:00:00:01 type veth peer name eth0 netns {client}")
+        batch("ip", f"link add pod0 address 02:00:00:00:00:02 type veth peer name eth0 netns {pod}")
         for netns, mac in ((client, "02:00:00:00:00:03"), (pod, "02:00:00:00:00:04")):
-            lab.ip(("link set lo up", f"link set eth0 address {mac}", "link set eth0 up"), netns)
-        lab.ip(("addr add 10.202.0.1/24 dev up0", "link set up0 up", "link set pod0 up"), node)
-        lab.ip("addr add 10.202.1.1/24 dev pod0", node)
-        lab.ip(f"neigh add {POD_ADDRESS} lladdr 02:00:00:00:00:04 dev pod0 nud permanent", node)
-        lab.ip(f"addr add {CLIENT_ADDRESS}/24 dev eth0", client)
-        lab.ip("neigh add 10.202.0.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent", client)
-        lab.ip("route add default via 10.202.0.1", client)
-        lab.ip((f"addr add {POD_ADDRESS}/24 dev eth0", "route add default via 10.202.1.1"), pod)
+            batch("ip", (f"link set eth0 address {mac}", "link set eth0 up"), netns)
+        batch("ip", ("addr add 10.202.0.1/24 dev up0", "link set up0 up", "link set pod0 up"))
+        batch("ip", "addr add 10.202.1.1/24 dev pod0")
+        batch("ip", f"neigh add {POD_ADDRESS} lladdr 02:00:00:00:00:04 dev pod0 nud permanent")
+        batch("ip", f"addr add {CLIENT_ADDRESS}/24 dev eth0", client)
+        batch("ip", "neigh add 10.202.0.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent", client)
+        batch("ip", "route add default via 10.202.0.1", client)
+        batch("ip", (f"addr add {POD_ADDRESS}/24 dev eth0", "route add default via 10.202.1.1"), pod)
 
     def declare(self, cell: Cell) -> None:
         """Puts the cell's limit in force, and waits until its bucket is full."""
         self.node.declare("policy.yaml", lab.policy_document(cell.rate_bits_per_s, cell.burst_bytes))
 
-        def active() -> bool | None:
+        def active() -> bool:
             config = self._slots.read()[self._slot].config
-            wanted = (cell.rate_bits_per_s, cell.burst_bytes)
-            return (config.bits_per_s, config.burst_bytes) == wanted or None
+            return (config.bits_per_s, config.burst_bytes) == (cell.rate_bits_per_s, cell.burst_bytes)
 
-        lab.wait_until(active, f"{cell} in the kernel")
+        wait(active, lambda: f"{cell} in the kernel")
         time.sleep(3 * BURST_S)
 
     def active(self, bits_per_s: int, *, delays: bool) -> bool:
@@ -189,7 +196,7 @@ class Route:
         seconds = settle_s + windows * WINDOW_S + 5 * SAMPLE_S
         words = (POD_ADDRESS, cell.size_bytes - HEADERS_BYTES, cell.packets_per_s, seconds)
         samples = [self.sample()]
-        with lab.inside(self.client):
+        with entered(self.client):
             sender = subprocess.Popen([self.sender, *map(str, words)], stdout=subprocess.PIPE, text=True)
         try:
             while sender.poll() is None:
@@ -273,7 +280,7 @@ def report(*, full: bool = False) -> bool:
         "  bytes   Mbit/s   load   packets/s  error %    least     most       lost    dropped  excess bytes"
     )
     all_met = True
-    with lab.node("exact") as node:
+    with lab.node() as node:
         path = Route(node)
         try:
             for cell in cells(full=full):

@@ -28,9 +28,9 @@ from typing import Any
 
 import server_metrics
 from arrival import percentile_99
+from figures import Figure, print_table
 from fleet_agents import Agent, Server
 from fleet_objects import APPS, NAMESPACE, Admin, create_fleet, node_name, pod_name
-from lab import Figure, print_table
 from run import machine
 from server_metrics import Metrics
 

@@ -16,6 +16,9 @@ from pathlib import Path
 import lab
 from exactness import Route
 
+from tests.netns.agent import wait
+from tests.netns.lab import batch, run
+
 BURST_S = 0.05
 DROP_BURSTS_MS = (50, 100, 250, 500, 1000)
 FLOOR_BYTES = 16 * 1024
@@ -29,7 +32,7 @@ class Limiter:
 
     name: str
     install: Callable[[Route, int], None]
-    """Puts a rate in bits per second in force."""
+    """Limits to a rate in bits per second."""
     remove: Callable[[Route], None]
     ecn: bool = False
     """Both ends ask for explicit congestion notification."""
@@ -45,29 +48,29 @@ def _declare(
     burst_bytes = max(int(bits_per_s * burst_s / 8), FLOOR_BYTES) if burst_s else None
     document = lab.policy_document(bits_per_s, burst_bytes, action=action, direction=direction)
     route.node.declare("policy.yaml", document)
-    lab.wait_until(lambda: route.active(bits_per_s, delays=action == "Delay") or None, f"{action} in force")
-    place = (route.pod, _POD_SIDE) if direction == "egress" else (route.node.name, _HOST_SIDE)
-    lab.wait_until(lambda: _has_program(*place) or None, "the program in place")
+    wait(lambda: route.active(bits_per_s, delays=action == "Delay"), lambda: f"{action} active")
+    place = (_POD_SIDE, route.pod) if direction == "egress" else (_HOST_SIDE, None)
+    wait(lambda: _has_program(*place), lambda: "the program in place")
 
 
 def _lift(route: Route) -> None:
     route.node.declare("policy.yaml", "")
-    for place in ((route.node.name, _HOST_SIDE), (route.pod, _POD_SIDE)):
-        lab.wait_until(lambda place=place: _is_free(*place) or None, "limit removed")
+    for place in ((_HOST_SIDE, None), (_POD_SIDE, route.pod)):
+        wait(lambda place=place: _is_free(*place), lambda: "limit removed")
 
 
-def _is_free(netns: str, device: str) -> bool:
+def _is_free(device: str, netns: str | None) -> bool:
     qdiscs = json.loads(_show(netns, "-json", "qdisc", "show", "dev", device))
     root = next(each["kind"] for each in qdiscs if "root" in each)
-    return root == "noqueue" and not _has_program(netns, device)
+    return root == "noqueue" and not _has_program(device, netns)
 
 
-def _has_program(netns: str, device: str) -> bool:
+def _has_program(device: str, netns: str | None) -> bool:
     return "bpf" in _show(netns, "filter", "show", "dev", device, "egress")
 
 
-def _show(netns: str, *words: str) -> str:
-    return subprocess.run(["tc", "-n", netns, *words], check=True, capture_output=True, text=True).stdout
+def _show(netns: str | None, *words: str) -> str:
+    return run("tc", *(["-n", netns] if netns else []), *words)
 
 
 def _ours(name: str, action: str, *, ecn: bool = False, direction: str = "ingress") -> Limiter:
@@ -120,14 +123,13 @@ def _plugin(
             "CNI_IFNAME": _POD_SIDE,
             "CNI_PATH": str(plugins),
         }
-        with lab.inside(route.node.name):
-            done = subprocess.run(
-                [plugins / "bandwidth"],
-                input=json.dumps(network),
-                env=os.environ | environment,
-                capture_output=True,
-                text=True,
-            )
+        done = subprocess.run(
+            [plugins / "bandwidth"],
+            input=json.dumps(network),
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode != 0:
             raise RuntimeError(f"CNI bandwidth plugin: {done.stdout}{done.stderr}")
 
@@ -141,7 +143,7 @@ def _plugin(
         if direction == "ingress":  # the plugin leaves it to the end of the interface
             _unqueue(route)
         else:
-            lab.tc(f"qdisc del dev {_HOST_SIDE} ingress", route.node.name)
+            batch("tc", f"qdisc del dev {_HOST_SIDE} ingress")
 
     def burst_bytes(bits_per_s: int) -> int:
         return burst_bits(bits_per_s) // 8
@@ -151,21 +153,21 @@ def _plugin(
 
 def _make_room(route: Route) -> None:
     """Where our programs were a qdisc stays, which the plugin finds in its way."""
-    if "clsact" in _show(route.node.name, "qdisc", "show", "dev", _HOST_SIDE):
-        lab.tc(f"qdisc del dev {_HOST_SIDE} clsact", route.node.name)
+    if "clsact" in _show(None, "qdisc", "show", "dev", _HOST_SIDE):
+        batch("tc", f"qdisc del dev {_HOST_SIDE} clsact")
 
 
 def _htb(route: Route, bits_per_s: int) -> None:
     rate, depth = f"rate {bits_per_s}bit ceil {bits_per_s}bit", _depth(bits_per_s)
     shape = f"htb {rate} burst {depth} cburst {depth} quantum 200000"  # what it takes anyway, and warns
     root = f"qdisc add dev {_HOST_SIDE} root handle 1: htb default 1"
-    lab.tc((root, f"class add dev {_HOST_SIDE} parent 1: classid 1:1 {shape}"), route.node.name)
+    batch("tc", (root, f"class add dev {_HOST_SIDE} parent 1: classid 1:1 {shape}"))
 
 
 def _police(route: Route, bits_per_s: int) -> None:
     police = f"police rate {bits_per_s}bit burst {_depth(bits_per_s)} conform-exceed drop/pass"
     hook = f"qdisc replace dev {_HOST_SIDE} clsact"
-    lab.tc((hook, f"filter add dev {_HOST_SIDE} egress matchall action {police}"), route.node.name)
+    batch("tc", (hook, f"filter add dev {_HOST_SIDE} egress matchall action {police}"))
 
 
 def _depth(bits_per_s: int, burst_s: float = BURST_S) -> int:
@@ -174,11 +176,11 @@ def _depth(bits_per_s: int, burst_s: float = BURST_S) -> int:
 
 
 def _unqueue(route: Route) -> None:
-    lab.tc(f"qdisc del dev {_HOST_SIDE} root", route.node.name)
+    batch("tc", f"qdisc del dev {_HOST_SIDE} root")
 
 
 def _unpolice(route: Route) -> None:
-    lab.tc(f"filter del dev {_HOST_SIDE} egress", route.node.name)
+    batch("tc", f"filter del dev {_HOST_SIDE} egress")
 
 
 def limiters(plugins: Path) -> dict[str, Limiter]:

@@ -15,8 +15,10 @@ from contextlib import closing
 from pathlib import Path
 
 import lab
+from figures import Figure, print_table
 from run import machine
 
+from tests.netns.lab import batch
 from tokenbucket import layout
 from tokenbucket.agent.queues import QUEUE_PACKETS
 from tokenbucket.bpf.load import ensure_loaded
@@ -47,20 +49,20 @@ def kernel_bytes() -> int:
     return sum(int(words[1]) * 1024 for words in lines if words[0] in _COUNTED)
 
 
-def per_interface(node: str, add: Callable[[], None], remove: str) -> list[float]:
+def per_interface(add: Callable[[], None], remove: str) -> list[float]:
     """Bytes an interface, in some rounds. ``remove`` is a command of tc for one."""
     found = []
     for _ in range(ROUNDS):
         before = kernel_bytes()
         add()
         found.append((kernel_bytes() - before) / INTERFACES)
-        each(node, remove)()
+        each(remove)()
     return found
 
 
-def each(node: str, command: str) -> Callable[[], None]:
+def each(command: str) -> Callable[[], None]:
     """A command of tc for every interface."""
-    return lambda: lab.tc((command.format(f"v{number}") for number in range(INTERFACES)), node)
+    return lambda: batch("tc", (command.format(f"v{number}") for number in range(INTERFACES)))
 
 
 def map_bytes(pins: Pins, name: str) -> int:
@@ -74,13 +76,13 @@ def map_bytes(pins: Pins, name: str) -> int:
 def print_maps(pins: Pins) -> None:
     """What the maps take, once on each node."""
     slots, peers = sum(map_bytes(pins, name) for name in MAPS), map_bytes(pins, PEERS)
-    lab.print_table(
+    print_table(
         "Kernel memory for the maps, once",
         (
-            lab.Figure(f"{DEFAULT_SLOTS} slots", [slots / 2**20], "MiB"),
-            lab.Figure("  each", [slots / DEFAULT_SLOTS], "bytes"),
-            lab.Figure(f"{DEFAULT_PEERS} peers", [peers / 2**20], "MiB"),
-            lab.Figure("  each", [peers / DEFAULT_PEERS], "bytes"),
+            Figure(f"{DEFAULT_SLOTS} slots", [slots / 2**20], "MiB"),
+            Figure("  each", [slots / DEFAULT_SLOTS], "bytes"),
+            Figure(f"{DEFAULT_PEERS} peers", [peers / 2**20], "MiB"),
+            Figure("  each", [peers / DEFAULT_PEERS], "bytes"),
         ),
     )
     print(
@@ -92,13 +94,11 @@ def print_maps(pins: Pins) -> None:
 def main() -> int:
     """Prints the table. Returns the exit status."""
     print(machine(), flush=True)
-    with lab.node("memory") as node:
-        lab.ip(
-            (f"link add v{number} type veth peer name p{number}" for number in range(INTERFACES)), node.name
-        )
-        lab.ip((f"link set v{number} up" for number in range(INTERFACES)), node.name)
+    with lab.node() as node:
+        batch("ip", (f"link add v{number} type veth peer name p{number}" for number in range(INTERFACES)))
+        batch("ip", (f"link set v{number} up" for number in range(INTERFACES)))
         build = ensure_loaded(node.pins)
-        with closing(Programs(node.pins, build)) as programs, connect(node.path) as connection:
+        with closing(Programs(node.pins, build)) as programs, connect() as connection:
             indexes = interfaces(connection)
 
             def attach() -> None:
@@ -110,37 +110,35 @@ def main() -> int:
                 for ifindex in indexes:
                     add_fq(connection, ifindex, QUEUE_PACKETS)
 
-            tbf = each(node.name, "qdisc add dev {0} root tbf rate 50mbit burst 300k latency 25ms")
-            lab.print_table(
+            tbf = each("qdisc add dev {0} root tbf rate 50mbit burst 300k latency 25ms")
+            print_table(
                 f"Kernel memory for one more limited interface, of {INTERFACES}",
                 (
-                    lab.Figure("our filter, with clsact", per_interface(node.name, attach, CLSACT), "bytes"),
-                    lab.Figure("our fq, for Delay", per_interface(node.name, hold, ROOT), "bytes"),
-                    lab.Figure("TBF", per_interface(node.name, tbf, ROOT), "bytes"),
-                    lab.Figure("HTB", per_interface(node.name, htb(node.name), ROOT), "bytes"),
-                    lab.Figure(
-                        "police, with clsact", per_interface(node.name, police(node.name), CLSACT), "bytes"
-                    ),
+                    Figure("our filter, with clsact", per_interface(attach, CLSACT), "bytes"),
+                    Figure("our fq, for Delay", per_interface(hold, ROOT), "bytes"),
+                    Figure("TBF", per_interface(tbf, ROOT), "bytes"),
+                    Figure("HTB", per_interface(htb(), ROOT), "bytes"),
+                    Figure("police, with clsact", per_interface(police(), CLSACT), "bytes"),
                 ),
             )
         print_maps(node.pins)
     return 0
 
 
-def htb(node: str) -> Callable[[], None]:
+def htb() -> Callable[[], None]:
     """A root and a class."""
     return both(
-        each(node, "qdisc add dev {0} root handle 1: htb default 1"),
-        each(node, "class add dev {0} parent 1: classid 1:1 htb rate 50mbit burst 300k quantum 200000"),
+        each("qdisc add dev {0} root handle 1: htb default 1"),
+        each("class add dev {0} parent 1: classid 1:1 htb rate 50mbit burst 300k quantum 200000"),
     )
 
 
-def police(node: str) -> Callable[[], None]:
+def police() -> Callable[[], None]:
     """A filter for everything, and its action."""
     action = "police rate 50mbit burst 300k conform-exceed drop/pass"
     return both(
-        each(node, "qdisc add dev {0} clsact"),
-        each(node, f"filter add dev {{0}} egress matchall action {action}"),
+        each("qdisc add dev {0} clsact"),
+        each(f"filter add dev {{0}} egress matchall action {action}"),
     )
 
 

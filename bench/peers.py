@@ -37,6 +37,8 @@ from exactness import (
 from limiters import Limiter, drops, limiters
 from run import machine
 
+from tests.netns.lab import batch, entered
+
 RATE_BITS_PER_S = 100_000_000
 SECONDS, OMITTED_S = 4, 2
 """Of each TCP measurement; the first two are left out, in which a bucket is used up."""
@@ -151,7 +153,7 @@ class Bench:
     def set_up(self) -> None:
         """Lets every congestion control be used, and keeps no memory of former connections."""
         for netns in (self._route.client, self._route.pod):
-            with lab.inside(netns):
+            with entered(netns):
                 Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
         for control in ("bbr", "reno", "cubic"):
             subprocess.run(["modprobe", f"tcp_{control}"], capture_output=True)
@@ -163,7 +165,7 @@ class Bench:
         """Traffic goes the way that it limits, and asks for ECN, or only answers, as it says."""
         self._way = self._from_the_pod if limiter.sends else self._to_the_pod
         for netns in (self._route.client, self._route.pod):
-            with lab.inside(netns):
+            with entered(netns):
                 Path("/proc/sys/net/ipv4/tcp_ecn").write_text("1" if limiter.ecn else "2")
         yield
 
@@ -174,15 +176,15 @@ class Bench:
             yield
             return
         delay = f"netem delay {milliseconds}ms limit {_NETEM_PACKETS}"
-        lab.tc(f"qdisc add dev eth0 root {delay}", self._way.target)
+        batch("tc", f"qdisc add dev eth0 root {delay}", self._way.target)
         try:
             yield
         finally:
-            lab.tc("qdisc del dev eth0 root", self._way.target)
+            batch("tc", "qdisc del dev eth0 root", self._way.target)
 
     @contextlib.contextmanager
     def _serving(self, *command: str) -> Iterator[None]:
-        with lab.inside(self._way.target):
+        with entered(self._way.target):
             server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout
@@ -198,7 +200,7 @@ class Bench:
         serve = ("iperf3", "--server", "--one-off", "--forceflush", "--bind", to)
         words = ["iperf3", "--client", to, "--json", "--congestion", cell.control]
         words += ["--parallel", cell.flows, "--time", seconds, "--omit", omitted]
-        with self._serving(*serve), lab.inside(self._way.source):
+        with self._serving(*serve), entered(self._way.source):
             client = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
             try:
                 yield client
@@ -240,7 +242,7 @@ class Bench:
 
     def _ask(self, *words: str) -> list[float]:
         verb, *amounts = words
-        with lab.inside(self._way.source):
+        with entered(self._way.source):
             command = [self._request, verb, self._way.address, *amounts]
             done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         return [int(line) / 1e6 for line in done.stdout.split()]
@@ -275,7 +277,7 @@ class Bench:
     ) -> Iterator[subprocess.Popen[bytes]]:
         """UDP to the pod, until it ends by itself."""
         words = (POD_ADDRESS, size_bytes - HEADERS_BYTES, packets_per_s, seconds)
-        with lab.inside(self._route.client):
+        with entered(self._route.client):
             sender = subprocess.Popen([self._route.sender, *map(str, words)], stdout=subprocess.DEVNULL)
         try:
             yield sender
@@ -346,7 +348,7 @@ def floods(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
 
 @contextlib.contextmanager
 def installed(route: Route, limiter: Limiter, bits_per_s: int) -> Iterator[None]:
-    """The limiter in force, from a full bucket on."""
+    """Installs the limiter, whose bucket is full at first."""
     limiter.install(route, bits_per_s)
     try:
         yield
@@ -409,7 +411,7 @@ def main() -> int:
     chosen = [known[name] for name in given.only or known]
     print(machine(), flush=True)
     found: list[Sample] = []
-    with lab.node("peers") as node:
+    with lab.node() as node:
         request = node.folder / "request"
         source = Path(__file__).with_name("request.c")
         subprocess.run(["gcc", "-O2", "-Wall", "-o", request, source], check=True)

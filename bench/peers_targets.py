@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from lab import Figure, must_be, print_table
+from figures import Figure, must_be, print_table
 
 Found = dict[str, dict[str, dict[str, list[float]]]]
 """Numbers by what was measured, limiter and cell, in the order of the rounds."""

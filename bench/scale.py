@@ -10,14 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import lab
+from figures import Figure, below, must_be, print_table
 
+from tests.netns.agent import clean, wait
+from tests.netns.lab import Pod, batch
 from tokenbucket import layout
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.slots import Meters, Slots, monotonic_ns
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import SlotConfig
 from tokenbucket.core.planning.attachment import AttachMode
-from tokenbucket.node.devices import detach_all
 
 PODS = 500
 STARTS = 5
@@ -36,37 +38,30 @@ def address(number: int) -> str:
 
 def build(node: lab.Node) -> None:
     """The pods, point to point, as documents and as namespaces."""
-    names = node.add_namespaces(*(f"p{number}" for number in range(PODS)))
-    ip_of_node = [
-        line
-        for number, name in enumerate(names)
-        for line in (
-            f"link add v{number} type veth peer name eth0 netns {name}",
-            f"link set v{number} up",
-            f"route add {address(number)}/32 dev v{number}",
-        )
-    ]
-    lab.ip(ip_of_node, node.name)
-    for number, name in enumerate(names):
-        lab.ip(
+    pods = [node.lab.pod(f"p{number}", [f"{address(number)}/32"], wire=False) for number in range(PODS)]
+    batch("ip", (line for number, pod in enumerate(pods) for line in _wires(pod, number)))
+    for number, pod in enumerate(pods):
+        batch(
+            "ip",
             (
                 f"addr add {address(number)}/32 dev eth0",
                 "link set eth0 up",
                 "route add 169.254.1.1 dev eth0",
                 "route add default via 169.254.1.1 dev eth0",
             ),
-            name,
+            pod.netns,
         )
-    documents = [lab.pod_document(f"pod-{number}", address(number)) for number in range(PODS)]
-    node.declare("pods.yaml", "---\n".join(documents))
+    node.declare("pods.yaml", lab.pod_documents(*pods))
     node.declare("policy.yaml", lab.policy_document(RATES_BITS_PER_S[0]))
 
 
-def remove_limits(node: lab.Node) -> None:
-    """Leaves nothing of ours in the kernel."""
-    with lab.inside(node.name):
-        detach_all(node.pins)
-    node.remove_pins()
+def _wires(pod: Pod, number: int) -> tuple[str, ...]:
+    pod.veths.append(f"v{number}")
+    return (
+        f"link add {pod.veth} type veth peer name eth0 netns {pod.netns}",
+        f"link set {pod.veth} up",
+        f"route add {address(number)}/32 dev {pod.veth}",
+    )
 
 
 def verify(node: lab.Node) -> None:
@@ -81,23 +76,23 @@ def verify(node: lab.Node) -> None:
         )
 
 
-def cold_starts(node: lab.Node) -> list[lab.Figure]:
+def cold_starts(node: lab.Node) -> list[Figure]:
     """Starts with nothing in the kernel. The agent of the last one goes on running."""
-    whole, loading, passes = [], [], []
+    whole, loading, runs = [], [], []
     for start in range(STARTS):
         if start:
-            node.agents[-1].kill()
-            remove_limits(node)
-        agent = node.start_agent()
-        done = agent.wait_for("reconciled", complete=True)
-        whole.append(lab.stamp_s(done) - agent.started_at_s)
-        loading.append(lab.stamp_s(agent.lines("started")[0]) - agent.started_at_s)
-        passes.append(done["seconds"])
+            node.agent.stop()
+            clean()
+        started_at_s = node.start_agent()
+        done = node.wait_for("reconciled", complete=True)
+        whole.append(lab.stamp_s(done) - started_at_s)
+        loading.append(lab.stamp_s(node.events("started")[0]) - started_at_s)
+        runs.append(done["seconds"])
         verify(node)
     return [
-        lab.below(f"cold start, exec to {PODS} limits in force", whole, 2, "s"),
-        lab.Figure("  of it, until the program is compiled and loaded", loading, "s"),
-        lab.Figure("  of it, the first pass", passes, "s"),
+        below(f"cold start, exec to {PODS} limits", whole, 2, "s"),
+        Figure("  of it, until the program is compiled and loaded", loading, "s"),
+        Figure("  of it, the first reconcile run", runs, "s"),
     ]
 
 
@@ -121,34 +116,30 @@ class RateReader:
         os.close(self._fd)
 
 
-def changes(node: lab.Node) -> list[lab.Figure]:
+def changes(node: lab.Node) -> list[Figure]:
     """The policy's file is replaced, again and again."""
     with Slots(node.pins) as slots:
         reader = RateReader(slots.read(), slots.count, node.pins.maps / "tb_config")
-    agent, milliseconds, passes = node.agents[-1], [], []
+    milliseconds, runs = [], []
     try:
         for change in range(1, CHANGES + 1):
             rate = RATES_BITS_PER_S[change % 2]
-            passes_before = len(agent.lines("reconciled"))
+            runs_before = len(node.events("reconciled"))
             begin = node.declare("policy.yaml", lab.policy_document(rate))
-            end = lab.wait_until(
-                lambda rate=rate: time.monotonic() if reader.all_have(rate) else None,
-                "the new rate",
-                pause_s=0.0002,
-            )
+            end = wait(lambda rate=rate: reader.all_have(rate) and time.monotonic(), pause_s=0.0002)
             milliseconds.append(1000 * (end - begin))
-            passes.append(1000 * agent.wait_for("reconciled", after=passes_before)["seconds"])
+            runs.append(1000 * node.wait_for("reconciled", after=runs_before)["seconds"])
     finally:
         reader.close()
     return [
-        lab.below(f"new rate, rename to the last of {PODS} slots", milliseconds, 100, "ms"),
-        lab.Figure("  of it, the pass", passes, "ms"),
+        below(f"new rate, rename to the last of {PODS} slots", milliseconds, 100, "ms"),
+        Figure("  of it, the reconcile run", runs, "ms"),
     ]
 
 
 def drain(node: lab.Node) -> None:
     """Sends a few pods more than their bursts hold."""
-    with lab.inside(node.name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for number in DRAINED_PODS:
             for _ in range(300):
                 sender.sendto(bytes(1400), (address(number), 9))
@@ -160,9 +151,9 @@ def level(meters: Meters, config: SlotConfig) -> float:
     return 100 * tokens_q / config.bytes_burst_q
 
 
-def restarts(node: lab.Node) -> list[lab.Figure]:
+def restarts(node: lab.Node) -> list[Figure]:
     """Killed and started again, a few buckets being empty."""
-    names = [f"pod-{number}" for number in DRAINED_PODS]
+    names = [f"p{number}" for number in DRAINED_PODS]
     replaced, actions, moved, levels, ready = [], [], [], [], []
     with Slots(node.pins) as slots:
         configs = {i: slot.config for i, slot in slots.read().items() if slot.owner.key.subject.name in names}
@@ -170,47 +161,47 @@ def restarts(node: lab.Node) -> list[lab.Figure]:
             drain(node)
             filters, words = node.filters(), [slots.meters(index) for index in configs]
             levels += [level(slots.meters(index), config) for index, config in configs.items()]
-            node.agents[-1].kill()
-            agent = node.start_agent()
-            ready.append(lab.stamp_s(agent.wait_for("started")) - agent.started_at_s)
+            node.agent.stop()
+            started_at_s = node.start_agent()
+            ready.append(lab.stamp_s(node.wait_for("started")) - started_at_s)
             time.sleep(QUIET_S)
             replaced.append(len(set(filters.items()) ^ set(node.filters().items())))
-            actions.append(sum(line["actions"] for line in agent.lines("reconciled")))
+            actions.append(sum(line["actions"] for line in node.events("reconciled")))
             moved.append(sum(slots.meters(index) != word for index, word in zip(configs, words, strict=True)))
     return [
-        lab.must_be("kill -9 and start: filters replaced", replaced, 0, ""),
-        lab.must_be("  actions of the new agent", actions, 0, ""),
-        lab.must_be(f"  meters moved, of {len(configs)} drained before", moved, 0, ""),
-        lab.Figure("  how full those were at the kill", levels, "%"),
-        lab.Figure("  exec to ready, program found loaded", ready, "s"),
+        must_be("kill -9 and start: filters replaced", replaced, 0, ""),
+        must_be("  actions of the new agent", actions, 0, ""),
+        must_be(f"  meters moved, of {len(configs)} drained before", moved, 0, ""),
+        Figure("  how full those were at the kill", levels, "%"),
+        Figure("  exec to ready, program found loaded", ready, "s"),
     ]
 
 
-def memory(agent: lab.Agent) -> list[lab.Figure]:
+def memory(pid: int) -> list[Figure]:
     """What the process holds after all that."""
-    process = Path("/proc", str(agent.process.pid))
+    process = Path("/proc", str(pid))
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     mebibytes = int(status["VmRSS"].split()[0]) / 1024
     children = (process / "task" / process.name / "children").read_text().split()
     maps = (process / "maps").read_text()
     mapped = sum(name in maps for name in COMPILER)
     return [
-        lab.below(f"memory of the agent with {PODS} pods", [mebibytes], 64, "MiB"),
-        lab.must_be("  its child processes", [len(children)], 0, ""),
-        lab.must_be("  libraries of the compiler mapped", [mapped], 0, ""),
+        below(f"memory of the agent with {PODS} pods", [mebibytes], 64, "MiB"),
+        must_be("  its child processes", [len(children)], 0, ""),
+        must_be("  libraries of the compiler mapped", [mapped], 0, ""),
     ]
 
 
 def report(attach: AttachMode = AttachMode.AUTO) -> bool:
     """Prints the table. Returns whether every target is met."""
-    with lab.node("scale") as node:
+    with lab.node() as node:
         node.options = ("--attach", attach)
         build(node)
         figures = cold_starts(node)
-        figures += changes(node) + memory(node.agents[-1])
-        lab.warn_if_repaired(node.agents[-1], PODS)
+        figures += changes(node) + memory(node.agent.process.pid)
+        node.warn_if_repaired(PODS)
         figures += restarts(node)
-        return lab.print_table(f"One node, {PODS} pods, one policy, --attach {attach}", figures)
+        return print_table(f"One node, {PODS} pods, one policy, --attach {attach}", figures)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import lab
+from figures import Figure, print_table
 from run import machine
 
 from tokenbucket.agent.metrics import Exposition
@@ -57,7 +58,7 @@ def scrapes(port: int) -> list[tuple[float, int]]:
 def main() -> int:
     """Prints the table. Returns the exit status."""
     print(machine(), flush=True)
-    with lab.node("scrape") as node:
+    with lab.node() as node:
         ensure_loaded(node.pins)
         fill(node.pins)
         exposition = Exposition(node.pins, ReconcileStats(), lambda: True)
@@ -72,13 +73,13 @@ def main() -> int:
         with exposition.serve(MetricsOptions(HOST, port)):
             time.sleep(1)
             done = scrapes(port)
-        lab.print_table(
+        print_table(
             f"One scrape of {LIMITS} limits",
             (
-                lab.Figure("reading the kernel's maps", reads, "ms"),
-                lab.Figure("the whole scrape, over HTTP", [taken for taken, _ in done], "ms"),
-                lab.Figure("its size", [size / 1024 for _, size in done], "KiB"),
-                lab.Figure("memory taken by serving", [resident_mib() - before], "MiB"),
+                Figure("reading the kernel's maps", reads, "ms"),
+                Figure("the whole scrape, over HTTP", [taken for taken, _ in done], "ms"),
+                Figure("its size", [size / 1024 for _, size in done], "KiB"),
+                Figure("memory taken by serving", [resident_mib() - before], "MiB"),
             ),
         )
     return 0

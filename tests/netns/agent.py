@@ -99,6 +99,7 @@ class Agent:
         self.folder.mkdir()
         self.log_file = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.started_at_s = 0.0
         self.prefix: tuple[str, ...] = ()
         """What the command begins with."""
         self._declare = declare
@@ -123,6 +124,7 @@ class Agent:
         command += ["--manifests", str(self.folder), "--pins", str(PINS.root)]
         command += ["--log-format", "json", "--log-level", "debug", *options]
         with self.log_file.open("ab") as log:
+            self.started_at_s = time.time()
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         wait(lambda: len(self.events("started")) > before or self.process.poll() is not None, self.log)
         assert self.process.poll() is None, self.log()
@@ -157,14 +159,14 @@ class Agent:
         return [line for line in self.lines() if line["event"] == name]
 
 
-def wait(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "") -> Any:
+def wait(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "", pause_s: float = 0.02) -> Any:
     """Polls until something is true. Returns it."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         found = condition()
         if found:
             return found
-        time.sleep(0.02)
+        time.sleep(pause_s)
     raise AssertionError(f"waited {PATIENCE_S} s in vain: {explain()}")
 
 

@@ -24,6 +24,7 @@ _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
+    "PYTHONPATH": str(_ROOT),
     # What these kernels have must not be missed by a skip.
     "REQUIRE": "bpf,netns,sch_fq,sch_netem",
 }
