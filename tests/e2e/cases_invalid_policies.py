@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Document = dict[str, Any]
-NAMESPACE = "shop"
+NAMESPACE = "schema"
 
 
 @dataclass(frozen=True, slots=True)

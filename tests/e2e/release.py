@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from cluster.command import run
 from cluster.errors import ClusterError
@@ -46,6 +47,15 @@ class Release:
         sets = [f"--set={name}={value}" for name, value in given.items()]
         self._helm("upgrade", "--install", NAME, str(CHART), "--create-namespace", *sets)
         self.wait()
+
+    @contextlib.contextmanager
+    def installed_with(self, image: str = "", **values: object) -> Iterator[Self]:
+        """Changes the release for a block. At its end, or if the change fails, it has its defaults again."""
+        try:
+            self.install(image, **values)
+            yield self
+        finally:
+            self.install()
 
     def wait(self) -> None:
         """Waits until every agent and the controller are ready."""

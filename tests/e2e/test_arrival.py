@@ -55,9 +55,8 @@ def shop(release: Release) -> Iterator[Kubectl]:
 @pytest.fixture(scope="module")
 def careful(release: Release) -> Iterator[Release]:
     """The release with everything on that makes pods wait for their limit."""
-    release.install(agent__readinessGates="true", agent__removeTaint="true")
-    yield release
-    release.install()
+    with release.installed_with(agent__readinessGates="true", agent__removeTaint="true") as changed:
+        yield changed
 
 
 @contextlib.contextmanager

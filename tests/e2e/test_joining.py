@@ -50,9 +50,8 @@ def machine(cluster: Cluster) -> Cluster:
 def careful(machine: Cluster, release: Release) -> Iterator[Release]:
     """The release, with agents that take the taint off."""
     assert VM_NODE in machine.nodes
-    release.install(agent__removeTaint="true")
-    yield release
-    release.install()
+    with release.installed_with(agent__removeTaint="true") as changed:
+        yield changed
 
 
 @pytest.fixture

@@ -16,15 +16,16 @@ from tests.e2e.release import CONTROLLER, Release, policy, until, wait_ready
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
     """A limited pod on each node, and one that cannot be limited."""
-    release.install(agent__metrics__enabled="true", controller__metrics__enabled="true")
-    with release.admin.fresh_namespace("metrics") as here:
+    with (
+        release.installed_with(agent__metrics__enabled="true", controller__metrics__enabled="true"),
+        release.admin.fresh_namespace("metrics") as here,
+    ):
         here.apply(
             policy("web", "web", ingress={"rate": {"bits": "80M"}, "exceedAction": "Drop"}),
             *(pod(f"web-{node}", node, labels={"app": "web"}) for node in nodes),
         )
         wait_ready(here, "web", len(nodes))
         yield here
-    release.install()
 
 
 def scraped(kubectl: Kubectl, name: str) -> list[Sample]:

@@ -107,8 +107,8 @@ def _agents_ready(shop: TwoLimits) -> list[str]:
 def test_an_upgrade_to_another_pin_layout_and_back(either: TwoLimits, shell: NodeShell) -> None:
     """By ``helm upgrade`` and ``helm rollback``: tokens are kept, and the pins of the other layout go."""
     # What passes while a filter is replaced is charged after it, and an emulated node takes 50 ms for that.
-    with either.unbroken(TOLERANCE if either.action == "Drop" else BURST // 2):
-        either.release.install(LAYOUT_TAG)
+    tolerance = TOLERANCE if either.action == "Drop" else BURST // 2
+    with either.unbroken(tolerance), either.release.installed_with(LAYOUT_TAG):
         _has_pins(either, shell, "v3")
         either.wait()
         either.release.rollback()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,32 @@ def test_nothing_is_published_before_the_tests_have_passed() -> None:
         "image": "tests",
         "chart": "image",
     }
+
+
+_MAKES_NAMESPACE = {"fresh_namespace", "two_limited_pods", "two_held_pods"}
+
+
+def namespaces_of(module: Path) -> Iterator[str]:
+    """Return the namespaces that an e2e module creates. A constant may be of another module."""
+    tree = ast.parse(module.read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    origins = {name.name: (node.module or "").rpartition(".")[2] for node in imports for name in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in _MAKES_NAMESPACE:
+            word = node.args[-1]
+            if isinstance(word, ast.Name):
+                source = module.with_name(f"{origins.get(word.id, module.stem)}.py").read_text()
+                yield from re.findall(rf'(?m)^{word.id} = "(.+)"$', source)
+            else:
+                yield ast.literal_eval(word)
+
+
+def test_e2e_modules_share_no_namespace() -> None:
+    """A namespace that is still being deleted would fail the module that runs next."""
+    modules = sorted((ROOT / "tests/e2e").glob("test_*.py"))
+    owners = {(namespace, module.name) for module in modules for namespace in namespaces_of(module)}
+    assert {"chart-test", "survival-delay"} <= {namespace for namespace, _ in owners}
+    assert len(owners) == len({namespace for namespace, _ in owners}), sorted(owners)
 
 
 def test_each_c_file_says_its_license_first() -> None:
