@@ -109,6 +109,19 @@ class Network:
     def pod_namespaces(self) -> Network:
         return self
 
+    @property
+    def named(self) -> Network:
+        return self
+
+    def holders(self, _: object) -> frozenset[int]:
+        return frozenset()
+
+    def number(self, _: str) -> None:
+        return None
+
+    def is_gone(self, _: str) -> bool:
+        return False
+
     @contextlib.contextmanager
     def attachments(self, _: Interface) -> Iterator[Network]:
         yield self

@@ -27,6 +27,12 @@ settings.register_profile("few", settings.get_profile("tokenbucket"), max_exampl
 settings.load_profile("tokenbucket")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tokenbucket")
+    group.addoption("--random-events", type=int, default=60, help="number of random events on a node")
+    group.addoption("--random-seed", default="0", help="seed of random events on a node")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(part, ...): of the kernel; one of {', '.join(rungs.PARTS)}")
     config.addinivalue_line("markers", "exceeds: traffic passes a limit on purpose")

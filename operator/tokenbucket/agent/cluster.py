@@ -92,7 +92,8 @@ class ClusterSource:
                 pass
 
     def reread(self) -> None:
-        """Do nothing: the informers list the objects again."""
+        """Read the CNI result cache again. The informers list the objects again by themselves."""
+        self._cni.reread()
 
     def snapshot(self) -> DesiredInput | None:
         """Return policies, pods and the enforcement mode; ``None`` until all of them have been listed."""
@@ -130,15 +131,14 @@ class ClusterSource:
         return self._node.get("", self.options.node)
 
     def _pods(self) -> tuple[Pod, ...]:
-        """Return the pods, with the addresses of the CNI result cache if it has any.
+        """Return the pods with their entries in the CNI result cache."""
+        self._cni.refresh()
+        return tuple(self._with_sandboxes(pod) for pod in self.pods.values())
 
-        No other pod has these addresses, even if its status contains them: after a restart of the node,
-        statuses are outdated.
-        """
-        cached, pods = self._cni.read(), tuple(self.pods.values())
-        given = {pod.id: cached[pod.id] for pod in pods if cached.get(pod.id) and not pod.ended}
-        taken = frozenset().union(*given.values())
-        return tuple(replace(pod, addresses=given.get(pod.id, pod.addresses - taken)) for pod in pods)
+    def _with_sandboxes(self, pod: Pod) -> Pod:
+        known_as = replace(pod.id, uid=pod.static_uid) if pod.static_uid else pod.id
+        sandboxes = () if pod.ended else self._cni.of(known_as)
+        return replace(pod, sandboxes=sandboxes) if sandboxes else pod
 
     def close(self) -> None:
         """Stop the watches."""

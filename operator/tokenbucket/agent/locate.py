@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
+from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.attachment import DataPlane
-from tokenbucket.core.planning.desired import PodInterfaces, Search
+from tokenbucket.core.planning.desired import Address, PodInterfaces, Search
 from tokenbucket.core.planning.hook import End, Interface, Mechanism
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
@@ -42,21 +44,41 @@ class Locator:
     view: View
     placements: Placements
     data_plane: DataPlane
+    namespaces: Mapping[PodId, int]
+    """The namespaces that are proven to be a pod's."""
 
     def locate(self, search: Search) -> PodInterfaces:
         """Return the interfaces of a pod, or the reason why there are none."""
-        where = self.view.interfaces_of(*search.addresses)
-        if where.place is LocationKind.NAMESPACE and self.placements.admit(search.pod, where.nsids[0]):
+        proven = self.namespaces.get(search.pod)
+        if proven is not None:
+            return self._behind(self.view.leading_to(proven), search)
+        where = self._where(search.addresses)
+        if where.place is LocationKind.NAMESPACE and self._may_be_in(search.pod, where.nsids[0]):
             return self._behind(where, search)
         place = LocationKind.AMBIGUOUS if where.place is LocationKind.NAMESPACE else where.place
         reason, message = _NOT_LOCATED[place]
         # Keep a placed limit: otherwise a pod with NET_ADMIN could remove its limit, or another pod's.
         nsid = self.placements.of(search.pod)
-        where = AddressLocation(LocationKind.UNKNOWN) if nsid is None else self.view.leading_to(nsid)
+        if nsid is None or nsid in self.namespaces.values():
+            return PodInterfaces({}, reason=reason, message=message)
+        where = self.view.leading_to(nsid)
         if not where.can_be_limited:
             return PodInterfaces({}, reason=reason, message=message)
         message = f"{message}; the limit stays on its last interface"
         return replace(self._behind(where, search), reason=reason, message=message)
+
+    def _where(self, addresses: AbstractSet[Address]) -> AddressLocation:
+        """Return the location of addresses. An address that another pod took does not count there."""
+        where = self.view.interfaces_of(*addresses)
+        if where.place is LocationKind.AMBIGUOUS:
+            left = self.view.holders(addresses) - {*self.namespaces.values()}
+            if len(left) == 1 and (nsid := next(iter(left))) is not None:
+                return self.view.leading_to(nsid)
+        return where
+
+    def _may_be_in(self, pod: PodId, nsid: int) -> bool:
+        """Return whether a pod with an address in this namespace may be limited there."""
+        return nsid not in self.namespaces.values() and self.placements.admit(pod, nsid)
 
     def _behind(self, where: AddressLocation, search: Search) -> PodInterfaces:
         """Return the interfaces that lead to a namespace, and those in it that lead elsewhere."""

@@ -19,6 +19,7 @@ from tokenbucket.bpf.locks import Locks
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.identity import Identified, identify
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Reason
@@ -47,14 +48,18 @@ class Reconciler:
 
     def reconcile(self, inputs: DesiredInput) -> Outcome:
         """Run until no interface rejects the plan. Raises KernelError if the kernel cannot be read."""
-        settled = self._declarations.unchanged(inputs.pods)
         self.capabilities = self.capabilities.with_bypass(self.verifier.bypassed_directions)
         with self.locks.writing():
+            self.observer.view.refresh()
+            found = identify(inputs.pods, self.observer.view.named, self.observer.view.holders)
+            settled = self._declarations.unchanged(found.pods)
             for _ in range(_ROUNDS):
                 slots, placements = self.observer.read(settled)
                 abilities = self.observer.survey(self.capabilities)
-                locate = Locator(self.observer.view, placements, abilities.data_plane).locate
-                target = desired(inputs.policies, inputs.pods, locate, abilities, inputs.enforcement)
+                locate = Locator(
+                    self.observer.view, placements, abilities.data_plane, found.namespaces
+                ).locate
+                target = desired(inputs.policies, found.pods, locate, abilities, inputs.enforcement)
                 observed = self.observer.observe(slots)
                 planned = plan(target.wanted, observed)
                 done = self._execute(target, planned, observed)
@@ -62,7 +67,7 @@ class Reconciler:
                 if not (done.rejections or no_clsact):
                     break
                 self.capabilities = self.capabilities.without(done.rejections, no_clsact)
-        return self._outcome(inputs, target, planned, done)
+        return self._outcome(found, target, planned, done)
 
     def _execute(self, target: Desired, planned: Plan, observed: Observed) -> Done:
         keys = {point: key for key, wanted in target.wanted.items() for point in wanted.points}
@@ -78,12 +83,12 @@ class Reconciler:
         missing = set().union(*(affected_limits(action, keys) for action in actions))
         return Done(failures=len(rejections), missing=missing, rejections=dict(rejections))
 
-    def _outcome(self, inputs: DesiredInput, target: Desired, planned: Plan, done: Done) -> Outcome:
+    def _outcome(self, identified: Identified, target: Desired, planned: Plan, done: Done) -> Outcome:
         found = (*target.deviations, *self._unenforced(target, planned), *done.deviations)
         deviations = tuple(each.of_limit for each in found)
         unenforced = {*planned.without_slot, *self.verifier.not_running, *done.missing}
         missing = {key for key in unenforced if not key.is_guard}
-        self._declarations.passed(inputs.pods, {key.subject for key in missing})
+        self._declarations.passed(identified.pods, {key.subject for key in missing})
         self._log_changes(frozenset(deviations))
         return Outcome(
             actions=done.actions,

@@ -98,6 +98,21 @@ def named_namespaces() -> Iterator[Namespace]:
                 yield Namespace(status.st_ino, path)
 
 
+def named_namespace(name: str) -> Namespace | None:
+    """Return the namespace with a name in /run/netns, or ``None``. It may be the caller's own."""
+    path = _NAMED / name
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Namespace(status.st_ino, path) if status.st_dev == _OWN.stat().st_dev else None
+
+
+def name_exists(name: str) -> bool:
+    """Return whether there is a name in /run/netns, even if no namespace can be seen there."""
+    return os.path.lexists(_NAMED / name)
+
+
 def ensure_number(connection: Connection, namespace: Namespace) -> int | None:
     """Return the number of a namespace in the caller's, which is assigned if there is none.
 

@@ -1,4 +1,4 @@
-"""Namespaces of pods that no interface of the node leads to, found by their names in /run/netns.
+"""Names of namespaces in /run/netns, and the namespaces of pods that no interface of the node leads to.
 
 Only root can create a name. Namespaces of processes are not searched for addresses: any process may create
 them, and give them the address of another pod.
@@ -10,7 +10,13 @@ from collections.abc import Collection, Iterable
 
 from tokenbucket.netlink.addresses import Address
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.namespaces import Namespace, ensure_number, named_namespaces
+from tokenbucket.netlink.namespaces import (
+    Namespace,
+    ensure_number,
+    name_exists,
+    named_namespace,
+    named_namespaces,
+)
 
 
 class NamedNamespaces:
@@ -18,11 +24,32 @@ class NamedNamespaces:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._numbers: dict[Namespace, int] = {}
+        """The numbers of the namespaces whose names were looked up."""
         self.numbers: frozenset[int] = frozenset()
         """The numbers of the namespaces that no interface leads to."""
         self._sought: set[Address] = set()
         """Addresses that were nowhere when the names were read."""
         self._seen: set[Namespace] = set()
+
+    def number(self, name: str) -> int | None:
+        """Return the number of the namespace with a name, or ``None`` if there is none."""
+        namespace = named_namespace(name)
+        if namespace is None:
+            return None
+        number = self._numbers.get(namespace)
+        if number is None:
+            number = ensure_number(self._connection, namespace)
+        if number is not None:
+            self._numbers[namespace] = number
+        return number
+
+    def is_gone(self, name: str) -> bool:
+        """Return whether a name does not exist, although other names of namespaces do.
+
+        Without any name, the process may not see the node's /run/netns.
+        """
+        return not name_exists(name) and next(named_namespaces(), None) is not None
 
     def look_for(self, addresses: Iterable[Address], reachable: Collection[int | None]) -> bool:
         """Read the names, once for each address. Return whether there are new namespaces.
@@ -43,10 +70,12 @@ class NamedNamespaces:
         """Let each address that is nowhere be looked for once more, under all names."""
         self._sought.clear()
         self._seen.clear()
+        self._numbers.clear()
 
     def forget(self, nsid: int) -> None:
         """Forget a number: it is free, or another namespace has it."""
         self.numbers -= {nsid}
+        self._numbers = {namespace: number for namespace, number in self._numbers.items() if number != nsid}
 
     def read_again(self) -> frozenset[int]:
         """Return the numbers that still belong to named namespaces. Raises KernelError."""

@@ -9,7 +9,7 @@ A view belongs to the thread of its connection.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -46,7 +46,7 @@ class View:
         self._filters: dict[int, LinkFilters] = {}
         self._roots: dict[int, Root] = {}
         self._stale = Stale()
-        self._named = NamedNamespaces(connection)
+        self.named = NamedNamespaces(connection)
         self._pod_links = PodLinks(connection, self._ends, self._in_use)
         self.pod_namespaces = PodNamespaces(connection, tcx, self._ways)
 
@@ -81,8 +81,8 @@ class View:
         Addresses that are in no namespace count only if all are in none.
         """
         owners = self._addresses.owners(addresses)
-        if not owners and self._named.look_for(addresses, self._behind):
-            unread = self._named.numbers - self.addresses.keys()
+        if not owners and self.named.look_for(addresses, self._behind):
+            unread = self.named.numbers - self.addresses.keys()
             self._stale.namespaces |= self._addresses.read(unread, self._reachable)
             owners = self._addresses.owners(addresses)
         if not owners:
@@ -91,6 +91,10 @@ class View:
         if len(owners) > 1:
             return AddressLocation(LocationKind.AMBIGUOUS, nsids=nsids)
         return self.leading_to(nsids[0]) if nsids else AddressLocation(LocationKind.HOST)
+
+    def holders(self, addresses: Iterable[Address]) -> AbstractSet[int | None]:
+        """Return the numbers of the namespaces that have any of these addresses, ``None`` for the node's."""
+        return self._addresses.owners(addresses)
 
     def leading_to(self, nsid: int) -> AddressLocation:
         """Return the interfaces of the node that lead to a namespace, and those of the pod alone."""
@@ -186,7 +190,7 @@ class View:
     def invalidate_all(self) -> None:
         """Mark everything stale."""
         self._stale = Stale()
-        self._named.mark_stale()
+        self.named.mark_stale()
         self._pod_links.mark_all_stale(lost_events=False)
         self.pod_namespaces.mark_all_stale()
 
@@ -194,12 +198,12 @@ class View:
         """Mark the parts stale that an event is about."""
         self._stale.mark(event, self._links)
         if event.kind is EventKind.OVERFLOW:
-            self._named.mark_stale()
+            self.named.mark_stale()
             self._pod_links.mark_all_stale(lost_events=True)
             self.pod_namespaces.mark_all_stale()
         elif event.nsid is not None and event.kind in NSIDS:
             if event.kind is EventKind.DEL_NSID:
-                self._named.forget(event.nsid)
+                self.named.forget(event.nsid)
             self._pod_links.forget(event.nsid)
             self.pod_namespaces.forget(event.nsid)
         elif event.nsid is not None and event.kind in LINKS:
@@ -224,7 +228,7 @@ class View:
     def _read_everything(self) -> None:
         self._stale = Stale()
         links = read_links(self._connection)
-        nsids = {link.nsid for link in links.values()} | {None} | self._named.read_again()
+        nsids = {link.nsid for link in links.values()} | {None} | self.named.read_again()
         filters = self._attachments.read_all(links)
         self._roots = read_roots(self._connection)
         unread = self._addresses.read_all(nsids)
@@ -272,7 +276,7 @@ class View:
     @property
     def _reachable(self) -> AbstractSet[int | None]:
         """The namespaces whose addresses are read."""
-        return self._behind.keys() | {None} | self._named.numbers
+        return self._behind.keys() | {None} | self.named.numbers
 
     def _ends(self, nsid: int) -> frozenset[int]:
         """Return the indexes inside a namespace of the veth interfaces whose peers are on the node."""

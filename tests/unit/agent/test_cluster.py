@@ -16,7 +16,7 @@ from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.core.api.enforcement import NODE_LABEL, Place
-from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.pod import Pod, PodId, Sandbox
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.status.node_status import DesiredInput, policy_reports
@@ -134,19 +134,23 @@ def cache(folder: Path, name: str, result: dict[str, Any]) -> None:
     (folder / "results" / f"net-{name}-eth0").write_text(json.dumps(cached))
 
 
-def test_a_result_without_addresses_hides_none(source: ClusterSource, tmp_path: Path) -> None:
-    """As of a plugin that speaks a version of old."""
-    put(source, "web", "10.0.0.5")
-    cache(tmp_path, "web", {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.5/24"}})
-    assert source._cni.read()
+def test_pods_have_their_results(source: ClusterSource, tmp_path: Path) -> None:
+    """Beside the addresses of their status: the agent weighs both against the kernel."""
+    put(source, "web", "10.0.0.9")
+    cache(tmp_path, "web", {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]})
     [pod] = source._pods()
-    assert pod.addresses == {ip_address("10.0.0.5")}
+    assert pod.addresses == {ip_address("10.0.0.9")}
+    assert pod.sandboxes == (Sandbox(frozenset({ip_address("10.0.0.5")})),)
 
 
-def test_an_address_is_of_the_pod_that_it_was_given_to_last(source: ClusterSource, tmp_path: Path) -> None:
-    """After a restart of the node another pod's status says for a while what was its own before."""
-    put(source, "old", "10.0.0.5")
-    put(source, "new", "10.0.0.9")
-    cache(tmp_path, "new", {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]})
-    addresses = {pod.id.name: pod.addresses for pod in source._pods()}
-    assert addresses == {"old": frozenset(), "new": {ip_address("10.0.0.5")}}
+def test_a_static_pod_has_the_results_of_the_pod_that_its_mirror_stands_for(
+    source: ClusterSource, tmp_path: Path
+) -> None:
+    """The container runtime knows it by the uid of the kubelet, which the API server does not assign."""
+    annotations = {"kubernetes.io/config.hash": "web", "kubernetes.io/config.mirror": "web"}
+    metadata = {"namespace": "shop", "name": "web", "uid": "mirror", "annotations": annotations}
+    source.pods.put({"metadata": metadata, "spec": {}, "status": {}})
+    cache(tmp_path, "web", {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]})
+    [pod] = source._pods()
+    assert pod.sandboxes == (Sandbox(frozenset({ip_address("10.0.0.5")})),)
+    assert pod.id.uid == "mirror"

@@ -57,7 +57,7 @@ def locate(
     )
     waits = frozenset(Direction) if delays else frozenset()
     search = Search(POD, frozenset({IPv4Address("10.0.0.2")}), waits, delays, may_enter)
-    return Locator(view, Placements(), DataPlane()).locate(search)
+    return Locator(view, Placements(), DataPlane(), {}).locate(search)
 
 
 def test_interfaces_without_an_end_on_the_node_are_limited_inside_the_pod() -> None:

@@ -90,6 +90,13 @@ class Node:
     def pod_namespaces(self) -> Node:
         return self
 
+    @property
+    def named(self) -> Node:
+        return self
+
+    def holders(self, _: object) -> set[int]:
+        return {THERE}
+
     def enter(self, _: int) -> Any:
         self.entered = True
         return SimpleNamespace(

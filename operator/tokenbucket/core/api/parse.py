@@ -19,6 +19,7 @@ from tokenbucket.core.api.selector import Operator, Requirement, Selector
 API_VERSION = "tokenbucket.dev/v1alpha1"
 POLICY, REPORT, POD = "TokenBucketPolicy", "TokenBucketNode", "Pod"
 READINESS_GATE = "tokenbucket.dev/RateLimited"
+_STATIC_UID = "kubernetes.io/config.hash"
 _NAMESPACE_LENGTH = 63
 _UID_BYTES = 47
 _LABELS, _VALUES = 16, 64
@@ -136,9 +137,15 @@ def parse_pod(document: object) -> Pod:
         ended=ended,
         waits=_names_gate(spec.get("readinessGates")),
         has_overhead=bool(spec.get("overhead")),
+        static_uid=_static_uid(metadata.get("annotations")),
     )
     top.finish(subject_of(POD, document))
     return pod
+
+
+def _static_uid(annotations: object) -> str:
+    uid = annotations.get(_STATIC_UID) if isinstance(annotations, Mapping) else None
+    return uid if isinstance(uid, str) else ""
 
 
 def _names_gate(gates: object) -> bool:

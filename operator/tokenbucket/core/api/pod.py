@@ -22,6 +22,18 @@ class PodId:
 
 
 @dataclass(frozen=True, slots=True)
+class Sandbox:
+    """The network that the container runtime made for a pod, as the CNI result cache describes it.
+
+    A pod may have several: the runtime replaces a sandbox that was lost, and may leave its results.
+    """
+
+    addresses: frozenset[IPv4Address | IPv6Address]
+    namespace: str = ""
+    """Name of the network namespace in /run/netns; empty if the results contain none, or several."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """One pod of this node."""
 
@@ -29,6 +41,10 @@ class Pod:
     labels: Mapping[str, str]
     addresses: frozenset[IPv4Address | IPv6Address]
     """``status.podIP`` and ``status.podIPs``. Empty for a pod that has ended, which owns no address."""
+    sandboxes: tuple[Sandbox, ...] = ()
+    """The pod's entries in the CNI result cache. Some may be outdated."""
+    static_uid: str = ""
+    """For the mirror of a static pod, the uid by which the kubelet and the container runtime know the pod."""
     host_network: bool = False
     ended: bool = False
     waits: bool = False

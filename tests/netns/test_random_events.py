@@ -1,0 +1,215 @@
+"""Random events on a node: after each, the limits are on the pods that are selected, and on no others.
+
+At any time at most one of the three sources is wrong about a pod: its status is outdated, or its result is
+torn or lost. Results of lost sandboxes are always there, with any time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from tests.netns.agent import drop, free_slots, policy
+from tests.netns.in_process import InProcessAgent, write_result
+from tests.netns.lab import Lab, ip
+from tests.netns.lab import Pod as Network
+from tokenbucket.core.api.parse import parse_policy
+from tokenbucket.core.api.pod import Pod, PodId
+
+POLICY = parse_policy(policy("web", app="web", ingress=drop(1, 10)))
+_MOST_PODS = 6
+_ADDRESSES = [f"10.9.0.{number}/24" for number in range(2, 2 + _MOST_PODS + 2)]
+
+
+@dataclass
+class Running:
+    """A pod, its network, and what the API server knows about it."""
+
+    id: PodId
+    selected: bool
+    network: Network
+    result: Path
+    status: frozenset[IPv4Address] = frozenset()
+    result_is_whole: bool = True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether two sources agree about the pod: the kernel, and its result or its status."""
+        return self.result_is_whole or self.status == {self.network.ip}
+
+    @property
+    def in_api(self) -> Pod:
+        return Pod(self.id, {"app": "web" if self.selected else "other"}, self.status)
+
+
+@dataclass
+class Node:
+    """A node on which things happen."""
+
+    lab: Lab
+    results: Path
+    random: random.Random
+    pods: dict[str, Running] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _lost: list[bytes] = field(default_factory=list)
+    """Contents of the results of sandboxes that no longer exist."""
+
+    def happen(self) -> None:
+        """Let something happen, if it can."""
+        name = self.random.choice(_EVENTS)
+        self.log.append(name)
+        getattr(self, f"_{name}")()
+
+    def _any(self) -> Running | None:
+        return self.random.choice(list(self.pods.values())) if self.pods else None
+
+    def _start(self) -> None:
+        if len(self.pods) < _MOST_PODS:
+            pod = PodId("default", f"pod{next(self._numbers)}", f"uid{next(self._numbers)}")
+            self.pods[pod.name] = self._run(pod, selected=self.random.random() < 0.5)
+
+    def _run(self, pod: PodId, *, selected: bool) -> Running:
+        free = set(_ADDRESSES) - {each.network.addresses[0] for each in self.pods.values()}
+        sandbox = f"s{next(self._numbers)}"
+        network = self.lab.pod(sandbox, [self.random.choice(sorted(free))], "bridge")
+        return Running(pod, selected, network, write_result(self.results, pod, sandbox, network))
+
+    def _end(self) -> None:
+        if pod := self._any():
+            self._lose_sandbox(pod)
+            del self.pods[pod.id.name]
+
+    def _replace_sandbox(self) -> None:
+        """Start a pod again. Its status stays for now."""
+        if pod := self._any():
+            self._lose_sandbox(pod)
+            after = self._run(pod.id, selected=pod.selected)
+            after.status = pod.status
+            self.pods[pod.id.name] = after
+
+    def _lose_sandbox(self, pod: Running) -> None:
+        self.lab.delete(pod.network)
+        if pod.result_is_whole:
+            self._lost.append(pod.result.read_bytes())
+        if self.random.random() < 0.5 or not pod.result_is_whole:
+            pod.result.unlink(missing_ok=True)
+
+    def _report(self) -> None:
+        """The kubelet writes the status."""
+        if pod := self._any():
+            pod.status = frozenset({pod.network.ip})
+
+    def _restore_statuses(self) -> None:
+        """As after a restart of the node: a pod has the status of another."""
+        whole = [pod for pod in self.pods.values() if pod.result_is_whole]
+        if len(whole) >= 2:
+            one, other = self.random.sample(whole, 2)
+            one.status, other.status = other.status, one.status
+
+    def _tear(self) -> None:
+        """A result is cut, emptied or removed."""
+        pod = self._any()
+        if pod and pod.status == {pod.network.ip}:
+            content = pod.result.read_bytes() if pod.result.exists() else b""
+            pod.result.write_bytes(content[: self.random.randrange(len(content) or 1)])
+            if self.random.random() < 0.3:
+                pod.result.unlink()
+            pod.result_is_whole = False
+
+    def _restore_result(self) -> None:
+        """A backup of a result comes back, with a new file time."""
+        if self._lost:
+            path = self.results / f"pods-restored{next(self._numbers)}-eth0"
+            path.write_bytes(self.random.choice(self._lost))
+
+    def _misdate(self) -> None:
+        for path in self.results.iterdir():
+            time = self.random.randrange(1 << 62)
+            os.utime(path, ns=(time, time))
+
+    def _rename(self) -> None:
+        if pod := self._any():
+            name = f"v{next(self._numbers)}"
+            ip("link", "set", pod.network.veth, "name", name)
+            pod.network.veths[0] = name
+
+    def _rename_inside(self) -> None:
+        if pod := self._any():
+            name = f"e{next(self._numbers)}"
+            links = ip("-brief", "link", "show", "type", "veth", netns=pod.network.netns).split("@")
+            ip("link", "set", links[0], "down", netns=pod.network.netns)
+            ip("link", "set", links[0], "name", name, netns=pod.network.netns)
+            ip("link", "set", name, "up", netns=pod.network.netns)
+
+    def _steal(self) -> None:
+        """A pod adds the address of another to its own."""
+        one, other = self._any(), self._any()
+        if one and other and one is not other and one.result_is_whole and other.result_is_whole:
+            with suppress(AssertionError):  # it has the address
+                ip("address", "add", str(other.network.ip), "dev", "lo", netns=one.network.netns)
+
+    def _add_namespace(self) -> None:
+        """A namespace that belongs to no pod, with an address of a pod."""
+        if len(self.lab.pods) < 2 * _MOST_PODS:
+            self.lab.pod(f"x{next(self._numbers)}", wire=False)
+
+    def _nothing(self) -> None:
+        pass
+
+
+_EVENTS = [
+    *("start", "start", "end", "replace_sandbox", "replace_sandbox", "report", "report", "report"),
+    *("restore_statuses", "tear", "restore_result", "misdate", "rename", "rename_inside", "steal"),
+    *("add_namespace", "nothing"),
+]
+
+
+def verify_slots(node: Node, agent: InProcessAgent) -> None:
+    """A slot is freed when nothing names it. A new agent first searches the namespaces, in a second pass."""
+    for _ in range(3):
+        if agent.reconcile([POLICY], [pod.in_api for pod in node.pods.values()]).complete:
+            break
+    owners = {slot.owner.key.subject.name for slot in agent.slots.read().values()}
+    assert owners <= {pod.id.name for pod in node.pods.values() if pod.selected}, node.log
+
+
+def verify_limits(node: Node, agent: InProcessAgent) -> None:
+    """Compare the limits in the kernel with the pods."""
+    limited = agent.limited()
+    behind = {pod.network.veth: pod for pod in node.pods.values()}
+    for veth, names in limited.items():
+        pod = behind[veth]
+        assert names == {pod.id.name}, f"{veth} of {pod} is limited as {names}; {node.log}"
+        assert pod.selected, f"{pod} is limited; {node.log}"
+    missing = [pod for pod in behind.values() if pod.selected and pod.network.veth not in limited]
+    assert not [pod for pod in missing if pod.is_known], f"{missing}; {node.log}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_only_selected_pods_are_limited(
+    lab: Lab, tmp_path: Path, seed: int, request: pytest.FixtureRequest
+) -> None:
+    """After each event and one pass, and no slot is left. Use --random-events for a longer run."""
+    free_slots()
+    chance = random.Random(f"{request.config.getoption('--random-seed')}-{seed}")
+    node = Node(lab, tmp_path / "results", chance)
+    node.results.mkdir()
+    left = request.config.getoption("--random-events")
+    while left > 0:
+        with InProcessAgent(node.results) as agent:  # a new one knows the kernel only
+            for _ in range(min(left, chance.randrange(1, 40))):
+                node.happen()
+                agent.reconcile([POLICY], [pod.in_api for pod in node.pods.values()])
+                verify_limits(node, agent)
+                verify_slots(node, agent)
+                left -= 1
+        node.log.append("restart")
