@@ -41,11 +41,6 @@ else
 fi
 kind load docker-image "$image" "$client" --name "$cluster"
 
-# A node of kind is a container: systemd does not mount the bpffs there, as it does on a machine.
-for node in $(kind get nodes --name "$cluster"); do
-	docker exec "$node" sh -c 'mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf'
-done
-
 # These are about the other cluster, or need none.
 elsewhere=()
 for name in cluster image store teardown vm_node; do

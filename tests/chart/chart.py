@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from cluster.versions import versions
+from tests.chart.cluster_stub import cluster_stub
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "charts" / "tokenbucket"
@@ -76,13 +77,12 @@ class Chart:
     """Use helm without a cluster."""
 
     helm: Path
-    api: str
-    """URL of an API server that helm takes for a cluster."""
 
     def render(self, values: Values | None = None, release: str = "tokenbucket") -> Manifests:
         """Return the objects of 'helm install', with hooks. Raises ChartError if helm rejects values."""
-        cluster = ("--dry-run=server", f"--kube-apiserver={self.api}")
-        return self._template(values, release, *cluster)
+        # One for each call: tests of other rungs move this process to another network namespace.
+        with cluster_stub() as api:
+            return self._template(values, release, "--dry-run=server", f"--kube-apiserver={api}")
 
     def template(self, values: Values | None = None) -> Manifests:
         """Return the objects of 'helm template', which other tools apply."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster import binaries
 from tests.chart.chart import EVERYTHING, Chart, Manifests
-from tests.chart.cluster_stub import cluster_stub
 
 
 @pytest.fixture(scope="session")
-def chart() -> Iterator[Chart]:
-    with cluster_stub() as api:
-        yield Chart(binaries.helm() / "helm", api)
+def chart() -> Chart:
+    return Chart(binaries.helm() / "helm")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.chart import EVERYTHING, FOLDER, NAMESPACE, Chart, Manifests
+from tests.chart.chart import EVERYTHING, FOLDER, NAMESPACE, ROOT, Chart, Manifests
 from tokenbucket import __version__
 from tokenbucket.core.api.parse import parse_policy
 
@@ -18,6 +18,7 @@ METADATA = yaml.safe_load((FOLDER / "Chart.yaml").read_text())
 ANNOTATIONS = {
     key.removeprefix("artifacthub.io/"): yaml.safe_load(value)
     for key, value in METADATA["annotations"].items()
+    if key.startswith("artifacthub.io/")
 }
 
 
@@ -112,3 +113,37 @@ def test_nothing_is_made_that_was_not_asked_for(default: Manifests) -> None:
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
     }
+
+
+def test_a_released_chart_uses_its_image_by_digest(chart: Chart, tmp_path: Path) -> None:
+    """A tag or a digest that the user sets has precedence."""
+    released, own = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    copy = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
+    subprocess.run([ROOT / "hack" / "set-digest.sh", released, copy], check=True)
+
+    def images(image: dict[str, str]) -> set[str]:
+        text = chart.run("template", "tokenbucket", copy, values={"image": image})
+        return set(re.findall(r"image: (\S+)", text)) - {"|"}
+
+    assert images({}) == {f"ghcr.io/tokenbucket/tokenbucket@{released}"}
+    assert images({"tag": "mine"}) == {"ghcr.io/tokenbucket/tokenbucket:mine"}
+    assert images({"digest": own}) == {f"ghcr.io/tokenbucket/tokenbucket@{own}"}
+    annotations = yaml.safe_load((copy / "Chart.yaml").read_text())["annotations"]
+    [listed] = yaml.safe_load(annotations["artifacthub.io/images"])
+    assert listed["image"] == f"ghcr.io/tokenbucket/tokenbucket@{released}"
+
+
+@pytest.mark.parametrize("digest", ["", "latest", "sha256:short"])
+def test_a_release_without_a_digest_fails(tmp_path: Path, digest: str) -> None:
+    """And leaves the chart as it was."""
+    copy = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
+    done = subprocess.run([ROOT / "hack" / "set-digest.sh", digest, copy], capture_output=True, text=True)
+    assert done.returncode
+    assert "is no digest" in done.stderr
+    assert (copy / "Chart.yaml").read_text() == (FOLDER / "Chart.yaml").read_text()
+
+
+def test_its_icon_is_in_the_repository() -> None:
+    """Artifact Hub shows the one of the main branch."""
+    path = METADATA["icon"].partition("/main/")[2]
+    assert (ROOT / path).read_text().startswith("<svg")

@@ -113,8 +113,40 @@ def test_each_node_has_exactly_one_agent_with_canaries_too(full: Manifests, labe
 def runs_on(agent: Document, labels: dict[str, str]) -> bool:
     affinity = agent["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    [rule] = term["matchExpressions"]
-    return (labels.get(rule["key"]) in rule["values"]) == (rule["operator"] == "In")
+    return all(
+        (labels.get(rule["key"]) in rule["values"]) == (rule["operator"] == "In")
+        for rule in term["matchExpressions"]
+    )
+
+
+@pytest.mark.parametrize(
+    "labels", [{"type": "virtual-kubelet"}, {"eks.amazonaws.com/compute-type": "fargate"}]
+)
+def test_a_node_that_runs_no_daemonset_gets_no_agent(full: Manifests, labels: dict[str, str]) -> None:
+    """Its agent would be pending for ever, and every policy would wait for its report."""
+    for more in ({}, {"tokenbucket.dev/canary": "true"}):
+        assert not any(runs_on(full.one("DaemonSet", name), labels | more) for name in AGENTS)
+
+
+def test_each_alternative_of_an_affinity_keeps_the_requirements(chart: Chart) -> None:
+    """Terms are alternatives: in one term of its own, a requirement would let the others pass."""
+    key = "requiredDuringSchedulingIgnoredDuringExecution"
+    terms = [
+        {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["a"]}]},
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]},
+    ]
+    preferred = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    affinity = {"nodeAffinity": {key: {"nodeSelectorTerms": terms}}, **preferred}
+    rendered = chart.render({"agent": {"affinity": affinity, "canary": {"enabled": True}}})
+    for name in AGENTS:
+        found = rendered.pods()[name]["affinity"]
+        assert found.items() >= preferred.items()
+        made = found["nodeAffinity"][key]["nodeSelectorTerms"]
+        for before, after in zip(terms, made, strict=True):
+            keys = [rule["key"] for rule in after["matchExpressions"]]
+            assert keys[:3] == ["tokenbucket.dev/canary", "type", "eks.amazonaws.com/compute-type"]
+            assert after["matchExpressions"][3:] == before.get("matchExpressions", [])
+            assert after.get("matchFields") == before.get("matchFields")
 
 
 def test_canaries_run_the_other_image(chart: Chart) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from hack import chart_readme
 
-from tests.chart.chart import FOLDER, Chart, ChartError
+from tests.chart.chart import EVERYTHING, FOLDER, Chart, ChartError
 
+HERE = Path(__file__).parent
 VALUES = (FOLDER / "values.yaml").read_text()
 SCHEMA = json.loads((FOLDER / "values.schema.json").read_text())
 
@@ -39,15 +42,25 @@ def test_the_schema_closes_every_object() -> None:
     """But those whose keys are the user's, which hold texts, and those that Kubernetes itself checks."""
     open_to_all = {path for path, each in objects(SCHEMA) if each.get("additionalProperties") is not False}
     texts = {path for path, each in objects(SCHEMA) if each.get("additionalProperties") == {"type": "string"}}
-    affinity = {f".controller.affinity.{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
-    assert open_to_all - texts == {".global", ".podMonitor.tlsConfig", *affinity}
+    roles = (".agent", ".controller")
+    affinity = {
+        f"{role}.affinity.{kind}"
+        for role in roles
+        for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")
+    }
+    further = {f"{role}.podSecurityContext" for role in roles}
+    items = {
+        f"{role}.{name}[]" for role in roles for name in ("extraEnv", "extraVolumes", "extraVolumeMounts")
+    }
+    items.add(".controller.topologySpreadConstraints[]")
+    assert open_to_all - texts == {".global", ".podMonitor.tlsConfig", *affinity, *further, *items}
 
 
 def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
     """A value without a schema would be refused, a schema without a value is one that nobody finds."""
 
     def compare(values: dict[str, Any], schema: dict[str, Any], path: str) -> None:
-        assert set(schema["properties"]) - {"global"} == set(values), path
+        assert set(schema["properties"]) == set(values), path
         for name, value in values.items():
             inner = f"{path}.{name}".lstrip(".")
             if isinstance(value, dict) and value and inner not in explained:
@@ -87,6 +100,12 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
         {"agent": {"resources": {"limits": {"memory": "320MB"}}}},
         {"protectedNamespaces": ["Not A Name"]},
         {"cleanup": {"timeoutSeconds": 0}},
+        {"agent": {"extraArgs": ["attach"]}},
+        {"agent": {"extraEnv": [{"value": "1"}]}},
+        {"agent": {"minReadySeconds": -1}},
+        {"agent": {"affinity": {"nodes": {}}}},
+        {"controller": {"topologySpreadConstraints": [{"maxSkew": 1}]}},
+        {"k8sServicePort": "6443"},
         {"flowControl": {"concurrencyShares": 0}},
         {"agent": {"metrics": {"host": "localhost"}}},
         {"agent": {"metrics": {"port": 0}}},
@@ -101,6 +120,22 @@ def test_a_wrong_value_is_refused(chart: Chart, values: dict[str, Any]) -> None:
     """Before anything reaches the cluster, with the place of it."""
     with pytest.raises(ChartError, match="values don't meet the specifications of the schema"):
         chart.render(values)
+
+
+def test_values_of_the_previous_release_still_render(chart: Chart, tmp_path: Path) -> None:
+    """'helm upgrade --reuse-values' keeps the values of the old chart, in which new ones are missing.
+
+    They have then the meaning of the default, unless the old chart had another default.
+    """
+    old = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
+    shutil.copy(HERE / "previous_values.yaml", old / "values.yaml")
+    changed = {"agent": {"nodeRequirements": []}}
+
+    def rendered(folder: Path, values: Mapping[str, Any]) -> list[Any]:
+        return list(yaml.safe_load_all(chart.run("template", "tokenbucket", folder, values=values)))
+
+    assert rendered(old, {}) == rendered(FOLDER, changed)
+    rendered(old, EVERYTHING)
 
 
 def test_a_bare_off_is_off(chart: Chart) -> None:

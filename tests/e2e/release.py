@@ -43,6 +43,8 @@ class Release:
             # All agents at once: a rollout that is careful would take the tests minutes.
             "agent.updateStrategy.rollingUpdate.maxUnavailable": "100%",
             "agent.startJitterSeconds": 0,
+            # In nodes of kind, systemd does not mount it.
+            "agent.mountBpffs": str("TOKENBUCKET_E2E_KUBECONFIG" in os.environ).lower(),
         } | {name.replace("__", "."): value for name, value in values.items()}
         sets = [f"--set={name}={value}" for name, value in given.items()]
         self._helm("upgrade", "--install", NAME, str(CHART), "--create-namespace", *sets)

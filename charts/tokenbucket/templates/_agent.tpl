@@ -16,6 +16,7 @@ spec:
     matchLabels:
       {{- include "tokenbucket.selectorLabels" (list $root "agent") | nindent 6 }}
       tokenbucket.dev/track: {{ $track }}
+  minReadySeconds: {{ int $agent.minReadySeconds }}
   updateStrategy:
     {{- toYaml $agent.updateStrategy | nindent 4 }}
   template:
@@ -31,9 +32,8 @@ spec:
     spec:
       serviceAccountName: {{ include "tokenbucket.agent.serviceAccount" $root }}
       automountServiceAccountToken: true
-      {{- with $root.Values.imagePullSecrets }}
-      imagePullSecrets:
-        {{- toYaml . | nindent 8 }}
+      {{- with include "tokenbucket.imagePullSecrets" $root }}
+      {{- . | nindent 6 }}
       {{- end }}
       # The host-side interfaces of pods are in the network namespace of the node.
       hostNetwork: true
@@ -53,22 +53,23 @@ spec:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       securityContext:
-        runAsUser: 0
-        runAsGroup: 0
-        runAsNonRoot: false
-        seccompProfile:
-          type: RuntimeDefault
-        appArmorProfile:
-          {{- if has $agent.appArmorProfile (list "Unconfined" "RuntimeDefault") }}
-          type: {{ $agent.appArmorProfile }}
-          {{- else }}
-          type: Localhost
-          localhostProfile: {{ $agent.appArmorProfile }}
-          {{- end }}
-        {{- with $agent.seLinuxOptions }}
-        seLinuxOptions:
-          {{- toYaml . | nindent 10 }}
-        {{- end }}
+        {{- include "tokenbucket.agent.podSecurityContext" $agent | nindent 8 }}
+      {{- if $agent.mountBpffs }}
+      initContainers:
+        - name: mount-bpffs
+          image: {{ include "tokenbucket.image" (list $root $image) }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          command: [sh, -c]
+          args:
+            - test "$(stat -f -c %T /sys/fs/bpf)" = bpf_fs || mount -t bpf bpf /sys/fs/bpf
+          securityContext:
+            privileged: true # Kubernetes allows only privileged containers to mount a file system on the node
+            readOnlyRootFilesystem: true
+          volumeMounts:
+            - name: bpffs
+              mountPath: /sys/fs/bpf
+              mountPropagation: Bidirectional
+      {{- end }}
       containers:
         - name: agent
           image: {{ include "tokenbucket.image" (list $root $image) }}
@@ -84,7 +85,7 @@ spec:
               valueFrom:
                 fieldRef:
                   fieldPath: metadata.name
-            {{- include "tokenbucket.podNamespace" $root | nindent 12 }}
+            {{- include "tokenbucket.env" (list $root $agent.extraEnv) | nindent 12 }}
             {{- if and $agent.metrics.enabled (not $agent.metrics.host) }}
             - name: NODE_IP
               valueFrom:
@@ -139,6 +140,9 @@ spec:
             {{- with and $agent.metrics.enabled (include "tokenbucket.metrics.tlsMount" $root) }}
             {{- . | nindent 12 }}
             {{- end }}
+            {{- with $agent.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
       volumes:
         {{- with and $agent.metrics.enabled (include "tokenbucket.metrics.tlsVolume" $root) }}
         {{- . | nindent 8 }}
@@ -166,6 +170,19 @@ spec:
           emptyDir:
             medium: Memory
             sizeLimit: 64Mi
+        {{- with $agent.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+{{- end }}
+
+{{- define "tokenbucket.agent.podSecurityContext" -}}
+{{- $context := dict "runAsUser" 0 "runAsGroup" 0 "runAsNonRoot" false
+  "seccompProfile" (include "tokenbucket.profile" (.seccompProfile | default "RuntimeDefault") | fromYaml)
+  "appArmorProfile" (include "tokenbucket.profile" .appArmorProfile | fromYaml) -}}
+{{- with .seLinuxOptions -}}
+{{- $_ := set $context "seLinuxOptions" . -}}
+{{- end -}}
+{{- include "tokenbucket.withKeys" (list $context .podSecurityContext) -}}
 {{- end }}
 
 {{/* NET_ADMIN: filters, qdiscs, and addresses in the network namespaces of pods. NET_BROADCAST: netlink notifications from
@@ -207,6 +224,9 @@ setns(2) to the network namespace of a pod. */}}
 {{- end }}
 - --log-format={{ .Values.log.format }}
 - --log-level={{ .Values.log.level }}
+{{- with .Values.agent.extraArgs }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "tokenbucket.agent.probe" -}}
@@ -217,25 +237,31 @@ httpGet:
 timeoutSeconds: 5
 {{- end }}
 
-{{/* Renders the node affinity. Takes a list: the agent's values and the track. */}}
+{{/* Renders the affinity. Takes a list: the agent's values and the track. The terms of a node affinity are alternatives, so
+each of them gets all requirements. */}}
 {{- define "tokenbucket.agent.affinity" -}}
 {{- $agent := index . 0 -}}
-{{- $track := index . 1 -}}
-{{- if or $agent.canary.enabled $agent.nodeRequirements -}}
+{{- $requirements := $agent.nodeRequirements | default list -}}
+{{- if $agent.canary.enabled -}}
+{{- $operator := ternary "In" "NotIn" (eq (index . 1) "canary") -}}
+{{- $requirements = prepend $requirements (dict "key" $agent.canary.nodeLabel "operator" $operator "values" (list "true")) -}}
+{{- end -}}
+{{- $affinity := deepCopy ($agent.affinity | default dict) -}}
+{{- if $requirements -}}
+{{- $nodes := $affinity.nodeAffinity | default dict -}}
+{{- $required := $nodes.requiredDuringSchedulingIgnoredDuringExecution | default dict -}}
+{{- $terms := list -}}
+{{- range $required.nodeSelectorTerms | default (list dict) -}}
+{{- $expressions := concat $requirements (.matchExpressions | default list) -}}
+{{- $terms = append $terms (merge (dict "matchExpressions" $expressions) .) -}}
+{{- end -}}
+{{- $_ := set $nodes "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" $terms) -}}
+{{- $_ := set $affinity "nodeAffinity" $nodes -}}
+{{- end -}}
+{{- with $affinity -}}
 affinity:
-  nodeAffinity:
-    requiredDuringSchedulingIgnoredDuringExecution:
-      nodeSelectorTerms:
-        - matchExpressions:
-            {{- if $agent.canary.enabled }}
-            - key: {{ $agent.canary.nodeLabel }}
-              operator: {{ ternary "In" "NotIn" (eq $track "canary") }}
-              values: ["true"]
-            {{- end }}
-            {{- with $agent.nodeRequirements }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-{{- end }}
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
 {{- end }}
 
 {{/* Renders the label selector for the agent pods of both tracks. */}}

@@ -86,20 +86,40 @@ list: the root, the component, and additional labels, which cannot override the 
 {{- toYaml (merge $own (index . 2) $root.Values.commonLabels) }}
 {{- end }}
 
-{{/* Renders the image. Takes a list: the root, and values that override tag and digest. */}}
+{{/* Renders the image. Takes a list: the root, and values that override tag and digest. A released chart has the digest of its
+image in an annotation, which applies only if no value sets a tag or a digest. */}}
 {{- define "tokenbucket.image" -}}
 {{- $root := index . 0 -}}
 {{- $own := index . 1 -}}
 {{- $image := $root.Values.image -}}
+{{- $repository := $image.repository -}}
+{{- with ($root.Values.global).imageRegistry -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
+{{- end -}}
+{{- $released := index $root.Chart.Annotations "tokenbucket.dev/image-digest" -}}
 {{- if $own.digest }}
-{{- printf "%s@%s" $image.repository $own.digest }}
+{{- printf "%s@%s" $repository $own.digest }}
 {{- else if $own.tag }}
-{{- printf "%s:%s" $image.repository $own.tag }}
+{{- printf "%s:%s" $repository $own.tag }}
 {{- else if $image.digest }}
-{{- printf "%s@%s" $image.repository $image.digest }}
+{{- printf "%s@%s" $repository $image.digest }}
+{{- else if and $released (not $image.tag) }}
+{{- printf "%s@%s" $repository $released }}
 {{- else }}
-{{- printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) }}
+{{- printf "%s:%s" $repository (default $root.Chart.AppVersion $image.tag) }}
 {{- end }}
+{{- end }}
+
+{{/* Renders the pull secrets of a pod: of this chart, and of a parent chart. */}}
+{{- define "tokenbucket.imagePullSecrets" -}}
+{{- $secrets := list -}}
+{{- range concat (.Values.imagePullSecrets | default list) ((.Values.global).imagePullSecrets | default list) -}}
+{{- $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) -}}
+{{- end -}}
+{{- with uniq $secrets -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
 {{- end }}
 
 {{- define "tokenbucket.agent.serviceAccount" -}}
@@ -118,19 +138,67 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{- define "tokenbucket.unprivilegedPod" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
+{{/* Renders a map, with the keys of another one in place of its own. Takes a list: both. */}}
+{{- define "tokenbucket.withKeys" -}}
+{{- $map := index . 0 -}}
+{{- range $key, $value := index . 1 | default dict -}}
+{{- $_ := set $map $key $value -}}
+{{- end -}}
+{{- toYaml $map -}}
 {{- end }}
 
-{{- define "tokenbucket.podNamespace" -}}
+{{/* Renders the part of a pod without access to the node: the controller, and the pods of the hooks. */}}
+{{- define "tokenbucket.unprivilegedPod" -}}
+{{- $controller := .Values.controller -}}
+{{- with include "tokenbucket.imagePullSecrets" . }}
+{{- . }}
+{{ end -}}
+priorityClassName: {{ $controller.priorityClassName }}
+nodeSelector:
+  kubernetes.io/os: linux
+  {{- with $controller.nodeSelector }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with $controller.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $controller.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- $context := dict "runAsNonRoot" true "runAsUser" 65532 "runAsGroup" 65532
+    "seccompProfile" (dict "type" "RuntimeDefault") }}
+  {{- include "tokenbucket.withKeys" (list $context $controller.podSecurityContext) | nindent 2 }}
+{{- end }}
+
+{{/* Renders the environment of every container. Takes a list: the root, and additional variables. */}}
+{{- define "tokenbucket.env" -}}
+{{- $root := index . 0 -}}
 - name: POD_NAMESPACE
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
+{{- with $root.Values.k8sServiceHost }}
+- name: KUBERNETES_SERVICE_HOST
+  value: {{ . | quote }}
+- name: KUBERNETES_SERVICE_PORT
+  value: {{ $root.Values.k8sServicePort | default 443 | quote }}
+{{- end }}
+{{- with index . 1 }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Renders the type of a profile of seccomp or AppArmor: Unconfined, RuntimeDefault, or the name of one on the node. */}}
+{{- define "tokenbucket.profile" -}}
+{{- if has . (list "Unconfined" "RuntimeDefault") -}}
+type: {{ . }}
+{{- else -}}
+type: Localhost
+localhostProfile: {{ . }}
+{{- end -}}
 {{- end }}
 
 {{/* Renders the enforcement mode. YAML parses an unquoted Off as false. */}}

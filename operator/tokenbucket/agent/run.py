@@ -20,12 +20,14 @@ from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.bpf.node_addresses import NodeAddresses
+from tokenbucket.bpf.pins import BPFFS, has_bpffs
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.planning.attachment import DataPlane
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.status.node_status import DesiredInput
+from tokenbucket.errors import UnsupportedError
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.fq import has_fq
 from tokenbucket.netlink.monitor import Monitor
@@ -56,8 +58,11 @@ def run_standalone(manifests: Path, data_path: DataPathOptions, metrics: Metrics
 def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: MetricsOptions | None) -> None:
     """Run the agent of one node of a cluster until a signal stops it. Limits stay enforced.
 
-    Raises UnsupportedError without credentials, and what :func:`_run` raises.
+    Raises UnsupportedError without credentials or without a bpffs, and what :func:`_run` raises.
     """
+    # The agent could mount one, but only in its container: the maps would end with the container.
+    if not has_bpffs():
+        raise UnsupportedError(f"{BPFFS}: the node has no bpffs; mount it at boot, or set agent.mountBpffs")
     # kopf and its HTTP client take 20 MiB, which a standalone agent does not need.
     from tokenbucket.agent.cluster import ClusterSource  # noqa: PLC0415
     from tokenbucket.agent.reporter import Reporter  # noqa: PLC0415

@@ -209,11 +209,17 @@ class _StatFs(ctypes.Structure):
     _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_long * 31)]
 
 
+def has_bpffs(path: Path = BPFFS) -> bool:
+    """Return whether a bpffs is mounted at the path."""
+    info = _StatFs()
+    found: int = ctypes.CDLL(None).statfs(os.fsencode(path), ctypes.byref(info))
+    return found == 0 and info.f_type == _BPFFS_MAGIC
+
+
 def mount_bpffs(path: Path = BPFFS) -> None:
     """Mount a bpffs unless one is mounted, as tc and bpftool do. Raises KernelError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    info = _StatFs()
-    if libc.statfs(os.fsencode(path), ctypes.byref(info)) == 0 and info.f_type == _BPFFS_MAGIC:
+    if has_bpffs(path):
         return
+    libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"bpf", os.fsencode(path), b"bpf", ctypes.c_ulong(0), None) != 0:
         raise KernelError("mount bpffs", str(path), ctypes.get_errno())
