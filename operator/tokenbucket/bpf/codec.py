@@ -11,7 +11,16 @@ from tokenbucket import layout
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import DeviceId, Owner, PeerConfig, Role, SlotConfig, SlotKey, Subject
+from tokenbucket.core.limits.slot import (
+    BucketConfig,
+    DeviceId,
+    Owner,
+    PeerConfig,
+    Role,
+    SlotConfig,
+    SlotKey,
+    Subject,
+)
 from tokenbucket.core.limits.stats import Stats
 
 _DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
@@ -24,6 +33,8 @@ _STATS_OFFSETS = {
     field.name: getattr(layout.Stats, field.name).offset // _WORD_BYTES for field in fields(Stats)
 }
 """Offsets of the counters in a ``struct tb_stats``, in words."""
+_QUALIFIED = {"dscp", "max_delay_q"}
+"""Fields of ``struct tb_config`` that have a meaning with a flag only."""
 
 
 def full_meters(now_ns: int, peers_epoch: int) -> layout.Meters:
@@ -65,12 +76,7 @@ def decode_config(value: bytes) -> SlotConfig:
     """
     raw = layout.Config.from_buffer_copy(value)
     return SlotConfig(
-        bits_per_s=raw.bits_per_s,
-        bytes_burst_q=raw.bytes_burst_q,
-        packets_per_s=raw.packets_per_s,
-        packets_burst_q=raw.packets_burst_q,
-        reserve_bits_per_s=raw.reserve_bits_per_s,
-        reserve_burst_q=raw.reserve_burst_q,
+        **_same_named(raw, SlotConfig),
         dscp=raw.dscp if raw.flags & layout.Flag.MARK else None,
         max_delay_q=raw.max_delay_q if raw.flags & layout.Flag.DELAY else 0,
         pacing=bool(raw.flags & layout.Flag.PACING),
@@ -81,32 +87,20 @@ def decode_config(value: bytes) -> SlotConfig:
 
 
 def _decode_peer_config(raw: layout.Config) -> PeerConfig:
-    return PeerConfig(
-        bits_per_s=raw.peer_bits_per_s,
-        bytes_burst_q=raw.peer_bytes_burst_q,
-        packets_per_s=raw.peer_packets_per_s,
-        packets_burst_q=raw.peer_packets_burst_q,
-        ipv4_prefix_length=raw.peer_ipv4_prefix_length,
-        ipv6_prefix_length=raw.peer_ipv6_prefix_length,
-        is_destination=bool(raw.flags & layout.Flag.PEER_IS_DESTINATION),
-    )
+    is_destination = bool(raw.flags & layout.Flag.PEER_IS_DESTINATION)
+    return PeerConfig(**_same_named(raw, PeerConfig, "peer_"), is_destination=is_destination)
 
 
 def encode_config(config: SlotConfig) -> layout.Config:
     """Return the ``struct tb_config`` of a configuration."""
     raw = layout.Config(
+        **_same_named(config, SlotConfig),
         bytes_scale=gcra.bytes_scale(config.bits_per_s),
-        bytes_burst_q=config.bytes_burst_q,
         packets_scale=gcra.packets_scale(config.packets_per_s),
-        packets_burst_q=config.packets_burst_q,
         reserve_scale=gcra.bytes_scale(config.reserve_bits_per_s),
-        reserve_burst_q=config.reserve_burst_q,
         flags=_flags(config),
         dscp=config.dscp or 0,
         max_delay_q=config.max_delay_q,
-        bits_per_s=config.bits_per_s,
-        packets_per_s=config.packets_per_s,
-        reserve_bits_per_s=config.reserve_bits_per_s,
     )
     if config.per_peer:
         _encode_peer_config(raw, config.per_peer)
@@ -114,15 +108,18 @@ def encode_config(config: SlotConfig) -> layout.Config:
 
 
 def _encode_peer_config(raw: layout.Config, peer: PeerConfig) -> None:
-    raw.peer_bits_per_s, raw.peer_packets_per_s = peer.bits_per_s, peer.packets_per_s
+    for name in _same_named(raw, PeerConfig, "peer_"):
+        setattr(raw, f"peer_{name}", getattr(peer, name))
     raw.peer_bytes_scale = gcra.bytes_scale(peer.bits_per_s)
-    raw.peer_bytes_burst_q = peer.bytes_burst_q
     raw.peer_packets_scale = gcra.packets_scale(peer.packets_per_s)
-    raw.peer_packets_burst_q = peer.packets_burst_q
-    raw.peer_ipv4_prefix_length = peer.ipv4_prefix_length
-    raw.peer_ipv6_prefix_length = peer.ipv6_prefix_length
     (raw.peer_ipv4_mask,) = struct.unpack("=Q", _mask(peer.ipv4_prefix_length, 8))
     raw.peer_ipv6_mask[:] = struct.unpack("=QQ", _mask(peer.ipv6_prefix_length, 16))
+
+
+def _same_named(source: object, kind: type[BucketConfig], prefix: str = "") -> dict[str, int]:
+    """Return the fields of a configuration that ``struct tb_config`` has too, after a prefix."""
+    names = {field.name for field in fields(kind)} - _QUALIFIED
+    return {name: getattr(source, prefix + name) for name in names if hasattr(layout.Config, prefix + name)}
 
 
 def _mask(prefix_length: int, size_bytes: int) -> bytes:

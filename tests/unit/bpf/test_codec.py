@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenbucket import layout
-from tokenbucket.bpf.codec import decode_owner, encode_owner
+from tokenbucket.bpf.codec import decode_config, decode_owner, encode_config, encode_owner
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.limits.slot import Owner, SlotKey
+from tokenbucket.core.limits.slot import Owner, PeerConfig, SlotConfig, SlotKey
 
 LIMIT = SlotKey(PodId("shop", "web", "uid"), Direction.EGRESS)
 
@@ -25,3 +27,38 @@ def test_a_slot_of_an_agent_without_guards_holds_a_limit() -> None:
     raw.role = 0
     assert decode_owner(bytes(raw)).key == LIMIT
     assert layout.Role.LIMIT == 0
+
+
+RATES = st.integers(1, 10**12)
+TIMES_Q = st.integers(0, 2**53)
+METERS = {
+    "bits_per_s": RATES,
+    "bytes_burst_q": TIMES_Q,
+    "packets_per_s": RATES,
+    "packets_burst_q": TIMES_Q,
+}
+PEERS = st.builds(
+    PeerConfig,
+    **METERS,
+    ipv4_prefix_length=st.integers(1, 32),
+    ipv6_prefix_length=st.integers(1, 128),
+    is_destination=st.booleans(),
+)
+CONFIGS = st.builds(
+    SlotConfig,
+    **METERS,
+    reserve_bits_per_s=st.integers(1, 10**6),
+    reserve_burst_q=TIMES_Q,
+    dscp=st.none() | st.integers(0, 63),
+    max_delay_q=TIMES_Q,
+    pacing=st.booleans(),
+    observe=st.booleans(),
+    node_reserve=st.booleans(),
+    per_peer=st.none() | PEERS,
+)
+
+
+@given(CONFIGS)
+def test_a_configuration_survives_the_struct(config: SlotConfig) -> None:
+    """Each field, with and without its flag."""
+    assert decode_config(bytes(encode_config(config))) == config

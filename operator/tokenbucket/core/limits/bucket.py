@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tokenbucket import units
 from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, Mode, PerPeer, Rate
@@ -33,25 +33,27 @@ _USUAL_LENGTHS = (32, 64)
 
 
 @dataclass(frozen=True, slots=True)
-class PeerBucket:
-    """The bucket of each peer. ``None`` means that the bucket has no such meter."""
+class Meters:
+    """The rates and bursts of a bucket. ``None`` means that the bucket has no such meter."""
 
     bits_per_s: int | None
     burst_bytes: int | None
     packets_per_s: int | None
     burst_packets: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBucket(Meters):
+    """The bucket of each peer."""
+
     ipv4_prefix_length: int
     ipv6_prefix_length: int
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """A limit with its defaults. ``None`` means that the limit has no such meter or value."""
+class Bucket(Meters):
+    """A limit with its defaults. ``None`` means that the limit has no such value."""
 
-    bits_per_s: int | None
-    burst_bytes: int | None
-    packets_per_s: int | None
-    burst_packets: int | None
     action: ExceedAction
     max_delay_ns: int | None
     dscp: int | None
@@ -65,13 +67,9 @@ def bucket_of(limit: Limit, mode: Mode, *, action: ExceedAction) -> Bucket:
     """Return the limit with its defaults. ``action`` is Drop if the limit declares Delay and the
     interface cannot delay packets.
     """
-    burst_bytes, burst_packets = _own_bursts(limit, action)
     max_delay_ns = _max_delay_ns(limit) if action is ExceedAction.DELAY else None
     return Bucket(
-        bits_per_s=limit.rate.bits_per_s,
-        burst_bytes=burst_bytes,
-        packets_per_s=limit.rate.packets_per_s,
-        burst_packets=burst_packets,
+        **asdict(_own_meters(limit, action)),
         action=action,
         max_delay_ns=max_delay_ns,
         dscp=limit.dscp,
@@ -81,15 +79,12 @@ def bucket_of(limit: Limit, mode: Mode, *, action: ExceedAction) -> Bucket:
     )
 
 
-def _peer_bucket_of(per_peer: PerPeer, action: ExceedAction) -> PeerBucket:
-    burst_bytes, burst_packets = _bursts(per_peer.rate, per_peer.burst, action)
+def _peer_bucket_of(peer: PerPeer, action: ExceedAction) -> PeerBucket:
+    meters = _meters_of(peer.rate, peer.burst, action)
     return PeerBucket(
-        bits_per_s=per_peer.rate.bits_per_s,
-        burst_bytes=burst_bytes,
-        packets_per_s=per_peer.rate.packets_per_s,
-        burst_packets=burst_packets,
-        ipv4_prefix_length=per_peer.ipv4_prefix_length,
-        ipv6_prefix_length=per_peer.ipv6_prefix_length,
+        **asdict(meters),
+        ipv4_prefix_length=peer.ipv4_prefix_length,
+        ipv6_prefix_length=peer.ipv6_prefix_length,
     )
 
 
@@ -99,16 +94,16 @@ def action_of(limit: Limit) -> ExceedAction:
     return ExceedAction.DROP if delays and _longest_delay_ns(limit) is None else limit.exceed_action
 
 
-def _own_bursts(limit: Limit, action: ExceedAction) -> tuple[int | None, int | None]:
+def _own_meters(limit: Limit, action: ExceedAction) -> Meters:
     above_peers = limit.per_peer and action is ExceedAction.DELAY
     ceiling = _BURST_CEILING_ABOVE_PEERS if above_peers else _BURST_CEILING
-    return _bursts(limit.rate, limit.burst, action, ceiling)
+    return _meters_of(limit.rate, limit.burst, action, ceiling)
 
 
-def _bursts(
+def _meters_of(
     rate: Rate, burst: Burst, action: ExceedAction, ceiling: tuple[int, int] = _BURST_CEILING
-) -> tuple[int | None, int | None]:
-    """Return the burst in bytes and in packets, declared or computed."""
+) -> Meters:
+    """Return the rates with the declared bursts, or with bursts computed from the rates."""
     time_ns = _BURST_NS[action]
     ceiling_bytes, ceiling_packets = ceiling
     size_bytes = rate.bits_per_s and max(
@@ -117,7 +112,9 @@ def _bursts(
     packets = rate.packets_per_s and max(
         _BURST_FLOOR_PACKETS, min(rate.packets_per_s * time_ns // _NS_PER_S, ceiling_packets)
     )
-    return burst.size_bytes or size_bytes, burst.packets or packets
+    return Meters(
+        rate.bits_per_s, burst.size_bytes or size_bytes, rate.packets_per_s, burst.packets or packets
+    )
 
 
 def _max_delay_ns(limit: Limit) -> int:
@@ -136,27 +133,25 @@ def _longest_delay_ns(limit: Limit) -> int | None:
 
 def _delayed_meters(limit: Limit) -> tuple[list[Meter], list[Meter]]:
     """Return the meters of the pod and of each peer with Delay."""
-    peers = limit.per_peer
-    own = _meters_of(limit.rate, _own_bursts(limit, ExceedAction.DELAY))
-    of_peers = _meters_of(peers.rate, _bursts(peers.rate, peers.burst, ExceedAction.DELAY)) if peers else []
-    return own, of_peers
+    own, peer = _own_meters(limit, ExceedAction.DELAY), limit.per_peer
+    of_peers = _queued(_meters_of(peer.rate, peer.burst, ExceedAction.DELAY)) if peer else []
+    return _queued(own), of_peers
 
 
-def _meters_of(rate: Rate, bursts: tuple[int | None, int | None]) -> list[Meter]:
-    burst_bytes, burst_packets = bursts
-    meters = []
-    if rate.bits_per_s and burst_bytes:
-        meters.append(Meter(rate.bits_per_s, burst_bytes))
-    if rate.packets_per_s and burst_packets:
-        meters.append(Meter.of_packets(rate.packets_per_s, burst_packets))
-    return meters
+def _queued(meters: Meters) -> list[Meter]:
+    found = []
+    if meters.bits_per_s and meters.burst_bytes:
+        found.append(Meter(meters.bits_per_s, meters.burst_bytes))
+    if meters.packets_per_s and meters.burst_packets:
+        found.append(Meter.of_packets(meters.packets_per_s, meters.burst_packets))
+    return found
 
 
 def describe(bucket: Bucket) -> str:
     """Return the bucket in words, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
-    parts = _meters(bucket)
+    parts = _describe_meters(bucket)
     if bucket.per_peer:
-        parts.append(f"{_each(bucket.per_peer)} {', '.join(_meters(bucket.per_peer))}")
+        parts.append(f"{_each(bucket.per_peer)} {', '.join(_describe_meters(bucket.per_peer))}")
     detail = units.format_duration(bucket.max_delay_ns) if bucket.max_delay_ns else ""
     detail = f"DSCP {bucket.dscp}" if bucket.dscp is not None else detail
     parts.append(f"{bucket.action} {detail}".rstrip())
@@ -168,7 +163,7 @@ def as_declared(limit: Limit, mode: Mode) -> str:
     return describe(bucket_of(limit, mode, action=action_of(limit)))
 
 
-def _meters(bucket: Bucket | PeerBucket) -> list[str]:
+def _describe_meters(bucket: Meters) -> list[str]:
     parts = []
     if bucket.bits_per_s and bucket.burst_bytes:
         parts.append(

@@ -10,7 +10,7 @@ from typing import TypeVar
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.bucket import Bucket, PeerBucket
+from tokenbucket.core.limits.bucket import Bucket, Meters, PeerBucket
 from tokenbucket.core.limits.queue_bound import SUPER_BYTES
 
 NO_SLOT = 0
@@ -221,7 +221,7 @@ def _peer_config(bucket: PeerBucket, direction: Direction) -> PeerConfig:
     return _with_meters(config, bucket)
 
 
-def _with_meters(config: Config, bucket: Bucket | PeerBucket) -> Config:
+def _with_meters(config: Config, bucket: Meters) -> Config:
     if bucket.bits_per_s and bucket.burst_bytes:
         burst_q = gcra.bytes_time_q(bucket.burst_bytes, bucket.bits_per_s)
         config = replace(config, bits_per_s=bucket.bits_per_s, bytes_burst_q=burst_q)
