@@ -23,6 +23,7 @@ from tokenbucket.core.planning.reasons import Reason
 
 HERE = Path(__file__).parent
 SERVED = {each.name: set(each.labels) for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_CONTROLLER)}
+AGENT_METRICS = {each.name for each in OF_THE_AGENT}
 OF_TARGETS = {"instance", "node", "job"}
 KINDS = ("PodMonitor", "PrometheusRule")
 METRIC = re.compile(r"\b(tokenbucket_\w+)(?:\{([^}]*)\})?")
@@ -174,6 +175,51 @@ def test_who_is_asked_listens_there(full: Manifests) -> None:
     )
 
 
+def test_services_lead_a_service_monitor_to_the_same_metrics(chart: Chart) -> None:
+    """With the endpoint of the PodMonitor: path, TLS and labels."""
+    settings = {
+        "jobLabel": "app.kubernetes.io/component",
+        "relabelings": [{"targetLabel": "cluster", "replacement": "a"}],
+        "metricRelabelings": [{"action": "labeldrop", "regex": "pod"}],
+        "labels": {"release": "prometheus"},
+    }
+    values = AGENT | CONTROLLER | {"metricsTLS": {"secret": "metrics"}}
+    [by_pod] = chart.render(values | {"podMonitor": {"enabled": True, **settings}}).of("PodMonitor")
+    rendered = chart.render(values | {"serviceMonitor": {"enabled": True}, "podMonitor": settings})
+    [by_service] = rendered.of("ServiceMonitor")
+    assert by_service["spec"]["endpoints"] == by_pod["spec"]["podMetricsEndpoints"]
+    assert by_service["spec"]["jobLabel"] == by_pod["spec"]["jobLabel"] == settings["jobLabel"]
+    [endpoint] = by_service["spec"]["endpoints"]
+    assert endpoint["relabelings"][1:] == settings["relabelings"]
+    assert endpoint["metricRelabelings"] == settings["metricRelabelings"]
+    selector = by_service["spec"]["selector"]["matchLabels"]
+    for service in rendered.of("Service"):
+        assert selector.items() <= service["metadata"]["labels"].items()
+        found = [
+            each["metadata"]["name"]
+            for kind in ("DaemonSet", "Deployment")
+            for each in rendered.of(kind)
+            if service["spec"]["selector"].items() <= each["spec"]["template"]["metadata"]["labels"].items()
+        ]
+        assert [f"{name}-metrics" for name in found] == [service["metadata"]["name"]]
+
+
+def test_nothing_is_asked_for_twice(chart: Chart) -> None:
+    """A PodMonitor and a ServiceMonitor double every metric."""
+    values = {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}
+    with pytest.raises(ChartError, match=r"serviceMonitor\.enabled: podMonitor\.enabled reads the same"):
+        chart.render(AGENT | values)
+
+
+def test_an_alert_of_agents_does_not_grow_with_the_fleet(full: Manifests) -> None:
+    """Each expression is an aggregate, and those about agents name nodes."""
+    for rule in rules(full):
+        expression = rule["expr"].strip()
+        if any(name in expression for name in AGENT_METRICS) and not expression.startswith("absent"):
+            assert re.match(r"(count|sum)\b", expression), rule["alert"]
+            assert "query" in rule["annotations"]["nodes"], rule["alert"]
+
+
 def test_metrics_are_served_and_asked_for_over_tls(chart: Chart) -> None:
     """With the files of the Secret, which may come later: limits do not wait for it."""
     trust = {"ca": {"secret": {"name": "metrics", "key": "ca.crt"}}}
@@ -203,7 +249,7 @@ def test_what_is_not_served_is_not_missed(chart: Chart, role: dict[str, Any], gr
     }
 
 
-@pytest.mark.parametrize("value", ["podMonitor", "prometheusRule"])
+@pytest.mark.parametrize("value", ["podMonitor", "prometheusRule", "serviceMonitor"])
 def test_monitoring_without_metrics_is_an_error(chart: Chart, value: str) -> None:
     """With what to set."""
     with pytest.raises(

@@ -52,6 +52,7 @@ def test_the_schema_closes_every_object() -> None:
     items = {
         f"{role}.{name}[]" for role in roles for name in ("extraEnv", "extraVolumes", "extraVolumeMounts")
     }
+    items |= {".podMonitor.relabelings[]", ".podMonitor.metricRelabelings[]"}
     items.add(".controller.topologySpreadConstraints[]")
     assert open_to_all - texts == {".global", ".podMonitor.tlsConfig", *affinity, *further, *items}
 

@@ -232,6 +232,26 @@ def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
     assert (value("agents", ready="true"), value("agents", ready="false")) == (2, 1)
 
 
+def test_nodes_are_counted_that_have_lost_their_agent(api: FakeApi) -> None:
+    """Not those that never had one, nor those where no pod starts, nor those whose agent is not ready."""
+    controller = Controller(ControllerOptions("tokenbucket-system", "app=agent"))
+    stores = controller.stores
+    for name, ready, reported in (
+        ("lost", "True", True),
+        ("down", "Unknown", True),
+        ("virtual", "True", False),
+        ("starting", "True", True),
+    ):
+        stores.nodes.put(
+            {"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": ready}]}}
+        )
+        if reported:
+            stores.reports.put({"metadata": {"name": name}})
+    stores.agents.put({"metadata": {"name": "agent"}, "spec": {"nodeName": "starting"}})
+    found = values(generate_latest(registry_of(OF_THE_CONTROLLER, lambda: controller)).decode())
+    assert found["nodes_without_agent", frozenset()] == 1
+
+
 def test_requests_are_counted_by_method_and_status() -> None:
     """Status 0 means that no response came."""
     found = agent_values(replace(READING, api_requests={("GET", 0): 4, ("PATCH", 200): 5}))

@@ -38,6 +38,13 @@ def _agents(controller: Controller) -> Iterator[Sample]:
     return (((str(ready).lower(),), counts[ready]) for ready in (True, False))
 
 
+def _without_agent(controller: Controller) -> int:
+    stores = controller.stores
+    ready = {node.name for node in stores.nodes.values() if node.ready}
+    reported = {report.name for report in stores.reports.values()}
+    return len(ready & reported - {agent.node for agent in stores.agents.values()})
+
+
 OF_THE_CONTROLLER: tuple[Measure[Controller], ...] = (
     BUILD_INFO,
     single(
@@ -50,6 +57,11 @@ OF_THE_CONTROLLER: tuple[Measure[Controller], ...] = (
         "Agent pods, by readiness.",
         ("ready",),
         _agents,
+    ),
+    single(
+        "tokenbucket_nodes_without_agent",
+        "Ready nodes with a TokenBucketNode and without an agent pod.",
+        _without_agent,
     ),
     Measure(
         "tokenbucket_policies",
