@@ -1,4 +1,4 @@
-"""On a real cluster: how soon a new pod is limited, how soon a new rate is in force, what the agent takes.
+"""On a real cluster: how soon a new pod is limited, how soon a new rate is enforced, what the agent takes.
 
 Run as ``make bench-cluster``: the harness's cluster is made if it is not up, and the chart installed.
 """
@@ -95,7 +95,7 @@ def arrivals(bench: Bench, *, gate: bool = False) -> list[Arrival]:
 
 
 def newcomer(bench: Bench, number: int, name: str, gate: bool) -> dict[str, Any]:  # noqa: FBT001
-    """A pod that tells the time; with the gate, that is ready only when its limit is in force."""
+    """A pod that tells the time; with the gate, that is ready only when its limit is enforced."""
     command = ["sh", "-c", "date +%s.%N; exec sleep infinity"]
     gates = {"readinessGates": [{"conditionType": GATE}]} if gate else {}
     return pod(name, bench.nodes[number % len(bench.nodes)], {"app": "arrival"}, command, **gates)

@@ -161,7 +161,7 @@ class Route:
         batch("ip", (f"addr add {POD_ADDRESS}/24 dev eth0", "route add default via 10.202.1.1"), pod)
 
     def declare(self, cell: Cell) -> None:
-        """Puts the cell's limit in force, and waits until its bucket is full."""
+        """Declares the limit of the cell, and waits until its bucket is full."""
         self.node.declare("policy.yaml", lab.policy_document(cell.rate_bits_per_s, cell.burst_bytes))
 
         def active() -> bool:

@@ -519,7 +519,7 @@ def main() -> int:
         size = f"{options.nodes} agents, {options.nodes * options.pods_per_node} pods, {APPS} policies"
         parts: list[tuple[str, Callable[[], list[Figure]]]] = [
             (f"All agents start: {size}", lambda: start(fleet, begin)),
-            ("A new rate in one policy, in force on every node", lambda: policy_changes(fleet)),
+            ("A new rate in one policy, enforced on every node", lambda: policy_changes(fleet)),
             ("A pod gets another label, and so another policy", lambda: pod_changes(fleet)),
             ("Every agent lists everything anew", lambda: relists(fleet)),
             (f"At rest, {options.rest:.0f} s", lambda: rest(fleet)),

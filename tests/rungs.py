@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tokenbucket.bpf.headers import kernel_headers
-from tokenbucket.bpf.links import query_programs
 from tokenbucket.bpf.loader import DEBIAN_PACKAGES
+from tokenbucket.bpf.tcx_links import query_programs
 from tokenbucket.errors import KernelError, UnsupportedError
 
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39

@@ -92,7 +92,7 @@ def test_pods_metrics_can_be_left_out(chart: Chart, node: None) -> None:
         assert options(rendered, "tokenbucket-agent").pod_metrics is per_pod
 
 
-def test_the_commands_are_told_who_and_where_they_are(full: Manifests) -> None:
+def test_the_commands_get_their_namespace_and_release(full: Manifests) -> None:
     """By the downward API."""
     fields = {
         "NODE_NAME": "spec.nodeName",

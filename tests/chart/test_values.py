@@ -149,7 +149,7 @@ def test_a_parent_chart_may_have_global_values(chart: Chart) -> None:
     chart.render({"global": {"imageRegistry": "x"}})
 
 
-def test_the_readme_tells_every_value() -> None:
+def test_the_readme_lists_every_value() -> None:
     """As values.yaml does: 'make generate' writes it."""
     current = (FOLDER / "README.md").read_text()
     assert chart_readme.readme(current, VALUES) == current

@@ -91,7 +91,7 @@ def attached(release: Release, places: list[str]) -> Mapping[str, float]:
     return found
 
 
-def test_the_limit_is_in_force_before_the_first_container_runs(
+def test_the_limit_is_enforced_before_the_first_container_runs(
     release: Release, shop: Kubectl, places: list[str]
 ) -> None:
     """Of every pod of a batch, under a flood that begins before the pod is there."""
@@ -129,7 +129,7 @@ def conditions(here: Kubectl, name: str) -> dict[str, str]:
     return {each["type"]: each["status"] for each in here.get("pod", name)["status"].get("conditions", [])}
 
 
-def test_a_pod_with_the_gate_is_ready_only_when_its_limit_is_in_force(
+def test_a_pod_with_the_gate_is_ready_only_when_its_limit_is_enforced(
     careful: Release, shop: Kubectl, shell: NodeShell, places: list[str]
 ) -> None:
     """While the agent does nothing it waits, though all its containers are ready."""

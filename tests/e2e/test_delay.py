@@ -76,7 +76,7 @@ def test_tcp_never_gets_more_where_delay_cannot_be_had(shop: Kubectl, degraded: 
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_status_says_that_delay_is_in_force(shop: Kubectl, direction: str) -> None:
+def test_status_says_that_delay_is_enforced(shop: Kubectl, direction: str) -> None:
     """In the column, and in a condition."""
     shop.apply(policy("web", "web", **{direction: LIMIT}))
     wait_ready(shop, "web", 1)
@@ -99,7 +99,7 @@ def test_status_says_where_delay_cannot_be_had(shop: Kubectl, degraded: str, dir
     assert shop.get("tbp", "web")["status"]["action"] == "Delay"
 
 
-def test_nothing_stays_in_a_pod_whose_limit_is_lifted(shop: Kubectl) -> None:
+def test_nothing_stays_in_a_pod_whose_limit_is_removed(shop: Kubectl) -> None:
     """Neither filter nor queue."""
     shop.apply(policy("web", "web", egress=LIMIT))
     wait_ready(shop, "web", 1)

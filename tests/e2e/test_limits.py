@@ -74,7 +74,7 @@ def test_what_pods_send_is_limited(shop: Kubectl, nodes: list[str]) -> None:
         assert limited(shop, f"client-{node}", f"free-{nodes[place - 1]}", RATE)
 
 
-def test_an_edit_is_in_force_at_once_and_a_deletion_lifts_it(shop: Kubectl, nodes: list[str]) -> None:
+def test_an_edit_is_enforced_at_once_and_a_deletion_removes_it(shop: Kubectl, nodes: list[str]) -> None:
     """And the columns of ``kubectl get tbp`` tell each."""
     client, target = f"client-{nodes[0]}", f"web-{nodes[-1]}"
     shop.apply(policy("web", "web", ingress=LIMIT))
@@ -114,7 +114,7 @@ def test_a_policy_that_loses_one_direction_names_the_winner(shop: Kubectl, nodes
     wait_ready(shop, "web", len(nodes))
 
 
-def test_a_trial_lifts_no_limit(shop: Kubectl, nodes: list[str]) -> None:
+def test_a_trial_removes_no_limit(shop: Kubectl, nodes: list[str]) -> None:
     """A policy that only observes gives way to one that enforces, and says so; alone it limits nothing."""
     client, target = f"client-{nodes[-1]}", f"web-{nodes[0]}"
     shop.apply(policy("web", "web", ingress=LIMIT))
@@ -144,7 +144,7 @@ def test_labels_of_a_running_pod_decide(shop: Kubectl, nodes: list[str]) -> None
     until(lambda: arrives(shop, client, target) > 2 * RATE)
 
 
-def test_the_example_of_the_repository_is_in_force(release: Release, nodes: list[str]) -> None:
+def test_the_example_of_the_repository_is_enforced(release: Release, nodes: list[str]) -> None:
     """``kubectl apply -f examples/policy.yaml``, in another namespace."""
     example = Path(__file__).parents[2] / "examples/policy.yaml"
     documents = list(yaml.safe_load_all(example.read_text()))

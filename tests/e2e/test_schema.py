@@ -86,7 +86,7 @@ def contains(stored: Any, given: Any) -> bool:
     return bool(stored == given)
 
 
-def test_every_problem_is_told_at_once(shop: Kubectl) -> None:
+def test_every_problem_is_reported_at_once(shop: Kubectl) -> None:
     """Nobody should have to try four times."""
     limit = {"rate": {"bits": "1Mi"}, "maxDelay": "1ms", "burst": {"packets": 0}, "dscp": 3}
     message = refusal(shop, policy("many", ingress=limit, priority=1001))

@@ -285,7 +285,7 @@ def test_an_api_server_that_is_away(shop: TwoLimits, cluster: Cluster) -> None:
         limited(sent)
 
 
-def test_a_deletion_that_no_watch_tells(shop: TwoLimits, cluster: Cluster) -> None:
+def test_a_deletion_that_no_watch_reports(shop: TwoLimits, cluster: Cluster) -> None:
     """The API server is away, a policy is deleted, and etcd is compacted: then the API server has nothing but
     410 for whoever asks what happened since. The limit is lifted, and the others stay.
     """

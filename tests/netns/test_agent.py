@@ -162,7 +162,7 @@ def test_an_edited_file_changes_the_limit_and_keeps_the_bucket(lab: Lab, agent: 
     assert limit_of("web")["burstPackets"] == 1000
 
 
-def test_a_deleted_policy_lifts_the_limit(lab: Lab, agent: Agent, client: Pod) -> None:
+def test_a_deleted_policy_removes_the_limit(lab: Lab, agent: Agent, client: Pod) -> None:
     """Filter and slot are gone; clsact stays for whoever uses it."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
@@ -173,7 +173,7 @@ def test_a_deleted_policy_lifts_the_limit(lab: Lab, agent: Agent, client: Pod) -
     assert "tokenbucket" not in tc("filter", "show", "dev", web.veth, "egress")
 
 
-def test_a_wrong_edit_lifts_nothing(lab: Lab, agent: Agent, client: Pod) -> None:
+def test_a_wrong_edit_removes_nothing(lab: Lab, agent: Agent, client: Pod) -> None:
     """The last valid version of the document stays in force, and the error names the fix."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
@@ -279,7 +279,7 @@ def test_a_pod_that_gives_up_its_address_stays_limited(lab: Lab, agent: Agent, d
     assert [event["new"] for event in agent.events("limit set")] == [True]
 
 
-def test_an_address_that_another_pod_takes_lifts_no_limit(lab: Lab, agent: Agent) -> None:
+def test_an_address_that_another_pod_takes_removes_no_limit(lab: Lab, agent: Agent) -> None:
     """Two pods of one owner could free one of them that way."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
     limited(agent, web)

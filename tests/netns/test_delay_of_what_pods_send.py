@@ -142,7 +142,7 @@ def test_where_the_filter_cannot_be_inside_the_limit_is_on_the_nodes_side(
     assert all(each["complete"] for each in agent.events("reconciled"))
 
 
-def test_nothing_is_left_inside_when_the_limit_is_lifted(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+def test_nothing_is_left_inside_when_the_limit_is_removed(agent: Agent, pods: tuple[Pod, Pod]) -> None:
     """And what waited has arrived."""
     web, sink = pods
     limited(agent, web)

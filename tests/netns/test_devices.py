@@ -102,7 +102,7 @@ def test_everything_is_removed_whatever_pods_do_with_their_links_and_addresses(
     assert devices.detach_all(PINS) == 2
 
 
-def test_nothing_is_left_where_a_limit_was_lifted_before(pods: tuple[Pod, Pod]) -> None:
+def test_nothing_is_left_where_a_limit_was_removed_before(pods: tuple[Pod, Pod]) -> None:
     """Lifting a limit leaves clsact, which costs a running pod packets to add; leaving takes it. One that
     somebody else has a filter in stays.
     """
@@ -118,7 +118,7 @@ def test_nothing_is_left_where_a_limit_was_lifted_before(pods: tuple[Pod, Pod]) 
 
 
 @pytest.mark.usefixtures("_own_pins")
-def test_a_limit_of_another_layout_version_stays_until_it_is_lifted(
+def test_a_limit_of_another_layout_version_stays_until_it_is_removed(
     pods: tuple[Pod, Pod], tmp_path: Path
 ) -> None:
     """An agent that comes with an upgrade has no part in it; the commands that come with it have."""

@@ -198,7 +198,7 @@ def test_process_behind_a_change_is_named(monitor, pod, filters, pass_program):
 
 
 @pytest.mark.parametrize("portid", [0, 0xFFFFF123, 0x3FFFFF])
-def test_process_that_cannot_be_told_has_no_name(portid):
+def test_process_that_cannot_be_identified_has_no_name(portid):
     """The kernel itself, a number that the kernel made up, and a process that is no more."""
     assert process_name(portid) is None
 

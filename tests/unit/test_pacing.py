@@ -163,7 +163,7 @@ def test_what_is_refused_is_made_later_each_time() -> None:
     assert max(writes.waits_s) <= 30
 
 
-def test_a_refusal_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejection_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """With what was refused and why; another answer is news."""
     writes = Writes()
     for status in (422, 422, 403, 403):

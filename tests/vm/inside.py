@@ -20,8 +20,8 @@ LEFT_OUT = (
     "tests/bpf/test_load.py::test_a_pin_that_is_not_our_map_is_refused",
     "tests/bpf/test_load.py::test_loading_twice_loads_once",
     "tests/bpf/test_load.py::test_nothing_is_kept_of_a_load_that_failed_at_once",
-    "tests/bpf/test_elders.py::test_the_other_version_goes_when_nothing_runs_it",
-    "tests/bpf/test_elders.py::test_an_incomplete_version_is_left_aside",
+    "tests/bpf/test_layout_upgrade.py::test_the_other_version_goes_when_nothing_runs_it",
+    "tests/bpf/test_layout_upgrade.py::test_an_incomplete_version_is_left_aside",
     "tests/bpf/test_stock_tools.py::test_clangs_program_passes_the_reference_vectors",
     # The machine has one processor.
     "tests/bpf/test_acceptance.py::test_cpus_do_not_multiply_the_burst",
@@ -53,7 +53,7 @@ KEPT = (
 
 LONG = (
     "tests/bpf/test_changes.py::",
-    "tests/bpf/test_elders.py::",
+    "tests/bpf/test_layout_upgrade.py::",
     "tests/bpf/test_load.py::test_a_refused_program_is_one_readable_error",
     "tests/bpf/test_load.py::test_another_build_takes_over_the_maps",
     # Of arithmetic, which one kernel shows: the machine's own.

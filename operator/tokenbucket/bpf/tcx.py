@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenbucket.bpf import links, syscall
+from tokenbucket.bpf import syscall, tcx_links
 from tokenbucket.bpf.pins import Pins, opened
 from tokenbucket.bpf.stubs import COPIES, Stubs
 from tokenbucket.core.planning.hook import Hook
@@ -41,7 +41,7 @@ class TcxProgram:
 def _is_supported() -> bool:
     """Return whether the kernel has tcx."""
     try:
-        links.query_programs(_LOOPBACK, _ATTACH_TYPES[Hook.INGRESS])
+        tcx_links.query_programs(_LOOPBACK, _ATTACH_TYPES[Hook.INGRESS])
     except KernelError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -52,7 +52,7 @@ def _is_supported() -> bool:
 def _read(ifindex: int, hook: Hook) -> tuple[TcxProgram, ...]:
     """Return the programs of a hook in the order in which they run; none if the interface is gone."""
     try:
-        found = links.query_programs(ifindex, _ATTACH_TYPES[hook])
+        found = tcx_links.query_programs(ifindex, _ATTACH_TYPES[hook])
     except KernelError as error:
         if error.errno not in _GONE:
             raise
@@ -128,9 +128,9 @@ def _update_first(path: Path, ifindex: int, hook: Hook, stub: int) -> bool:
     first = next(iter(_read(ifindex, hook)), None)
     try:
         with opened(path) as link:
-            if first is None or links.link_info(link).id != first.link_id:
+            if first is None or tcx_links.link_info(link).id != first.link_id:
                 return False
-            links.update_link(link, stub, str(path))
+            tcx_links.update_link(link, stub, str(path))
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -143,7 +143,7 @@ def _attach_first(path: Path, ifindex: int, hook: Hook, stub: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}_new")
     unfinished.unlink(missing_ok=True)  # left over from a killed process
-    link = links.attach_first(stub, ifindex, _ATTACH_TYPES[hook], f"interface {ifindex} {hook}")
+    link = tcx_links.attach_first(stub, ifindex, _ATTACH_TYPES[hook], f"interface {ifindex} {hook}")
     try:
         syscall.pin(link, unfinished)
         _detach(path)
@@ -156,8 +156,8 @@ def _detach(path: Path) -> bool:
     """Detach and unpin a link. Return whether it held a program."""
     try:
         with opened(path) as link:
-            held = links.link_info(link, str(path)).ifindex != 0
-            links.detach_link(link, str(path))
+            held = tcx_links.link_info(link, str(path)).ifindex != 0
+            tcx_links.detach_link(link, str(path))
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -169,7 +169,7 @@ def _detach(path: Path) -> bool:
 def _is_stale(path: Path) -> bool:
     try:
         with opened(path) as link:
-            return links.link_info(link, str(path)).ifindex == 0
+            return tcx_links.link_info(link, str(path)).ifindex == 0
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise

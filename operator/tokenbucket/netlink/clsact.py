@@ -1,35 +1,17 @@
-"""Qdiscs of interfaces, and clsact, which holds tokenbucket's filters."""
+"""clsact, the qdisc that holds tokenbucket's filters."""
 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.messages import TC, Message, attributes, text
+from tokenbucket.netlink.messages import TC, attributes, text
 
 CLSACT = "clsact"
 INGRESS = "ingress"
 """The older qdisc at the same parent. It has only the ingress hook."""
-
-
-@dataclass(frozen=True, slots=True)
-class Qdisc:
-    """One qdisc."""
-
-    ifindex: int
-    kind: str
-    handle: int
-    parent: int
-
-
-def read_qdiscs(connection: Connection) -> tuple[Qdisc, ...]:
-    """Return the qdiscs of all interfaces. Raises KernelError."""
-    return tuple(
-        _qdisc(message) for message in connection.dump(uapi.RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs")
-    )
 
 
 def kinds_at_clsact(connection: Connection) -> dict[int, str]:
@@ -40,9 +22,12 @@ def kinds_at_clsact(connection: Connection) -> dict[int, str]:
     Raises:
         KernelError: the kernel rejects the request.
     """
-    return {
-        qdisc.ifindex: qdisc.kind for qdisc in read_qdiscs(connection) if qdisc.parent == uapi.TC_H_CLSACT
-    }
+    kinds = {}
+    for message in connection.dump(uapi.RTM_GETQDISC, TC.pack(0, 0, 0, 0, 0), "qdiscs"):
+        _, ifindex, _, parent, _ = TC.unpack_from(message.body)
+        if parent == uapi.TC_H_CLSACT:
+            kinds[ifindex] = text(attributes(message.body, TC.size).get(uapi.TCA_KIND, b""))
+    return kinds
 
 
 def ensure_clsact(connection: Connection, ifindex: int) -> str:
@@ -68,8 +53,3 @@ def delete_clsact(connection: Connection, ifindex: int) -> None:
     except KernelError as error:
         if error.errno not in {errno.ENOENT, errno.ENODEV, errno.EINVAL}:
             raise
-
-
-def _qdisc(message: Message) -> Qdisc:
-    _, ifindex, handle, parent, _ = TC.unpack_from(message.body)
-    return Qdisc(ifindex, text(attributes(message.body, TC.size).get(uapi.TCA_KIND, b"")), handle, parent)

@@ -46,7 +46,7 @@ def test_one_object_is_read(api: FakeApi) -> None:
     assert (api.requests[-1].method, api.requests[-1].path) == ("GET", POLICY)
 
 
-def test_a_list_comes_from_the_cache_and_is_told_whole(api: FakeApi) -> None:
+def test_a_list_comes_from_the_cache_and_is_passed_on_whole(api: FakeApi) -> None:
     """With the selection's fields; whoever wants every list gets its version with it."""
     mine = api.put(PODS, "mine", "shop", spec={"nodeName": "here"})
     api.put(PODS, "other", "shop", spec={"nodeName": "there"})
@@ -60,7 +60,7 @@ def test_a_list_comes_from_the_cache_and_is_told_whole(api: FakeApi) -> None:
     assert content == api.list(PODS, "spec.nodeName=here")
 
 
-def test_only_lists_are_told(api: FakeApi) -> None:
+def test_only_lists_are_passed_on(api: FakeApi) -> None:
     """Neither one object, nor the kinds of the server, nor a list that was refused."""
     api.put(POLICIES, "web", "shop")
     api.fail(list_of(POLICIES), 500)

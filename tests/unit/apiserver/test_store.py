@@ -51,7 +51,7 @@ def test_a_list_is_all_there_is() -> None:
     assert listener.times == 1
 
 
-def test_the_first_list_tells_also_that_there_is_nothing() -> None:
+def test_the_first_list_reports_also_that_it_is_empty() -> None:
     """Until then nothing is known, and nothing must be concluded."""
     listener = Listener()
     assert not listener.store.synced.is_set()
@@ -120,7 +120,7 @@ def test_a_doubt_ends_with_a_list_that_has_something() -> None:
     assert listener.contents() == {"a"}
 
 
-def test_one_who_listens_is_told_of_changes_only() -> None:
+def test_a_listener_is_called_for_changes_only() -> None:
     """The same again, or a new version that says the same, is none; that an object goes is one."""
     listener = listed(document("a", 5, "a"))
     listener.store.put(document("a", 5, "a"))
@@ -132,7 +132,7 @@ def test_one_who_listens_is_told_of_changes_only() -> None:
     assert listener.times == 1
 
 
-def test_what_is_of_no_interest_is_neither_kept_nor_told() -> None:
+def test_objects_without_content_are_neither_kept_nor_reported() -> None:
     """The parser says ``None``."""
     listener = listed(document("a", 5))
     listener.store.put(document("a", 15))

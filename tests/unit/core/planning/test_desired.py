@@ -237,7 +237,7 @@ def test_a_pod_that_has_ended_wants_nothing() -> None:
         (Pod(POD.id, {}, POD.addresses, host_network=True), Reason.HOST_NETWORK),
     ],
 )
-def test_a_pod_that_cannot_be_limited_is_told_of_and_takes_no_slot(pod: Pod, reason: Reason) -> None:
+def test_a_pod_that_cannot_be_limited_is_reported_and_takes_no_slot(pod: Pod, reason: Reason) -> None:
     """The reason is in the policy's status."""
     found = wanted_by(IN, pod=pod)
     assert found.wanted == {}

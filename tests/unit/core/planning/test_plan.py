@@ -127,7 +127,7 @@ def test_planning_after_applying_yields_nothing(kernel: Kernel, desired: dict[Sl
 
 
 @given(kernels, desires())
-def test_a_plan_puts_every_limit_with_a_slot_in_force(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
+def test_a_plan_enforces_every_limit_with_a_slot(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
     """Each wanted hook has our filter on the slot of its limit, and no pod's filter is anywhere else."""
     planned = plan(desired, kernel.observed())
     for action in planned.actions:

@@ -81,7 +81,7 @@ def message(document: dict[str, Any], kind: str = "Programmed") -> str:
     return condition(document, kind)["message"]
 
 
-def test_a_policy_in_force_everywhere_is_ready() -> None:
+def test_a_policy_enforced_everywhere_is_ready() -> None:
     """The whole document."""
     effective = {"effective": {"ingress": WORDS}, "action": {"ingress": "Delay"}}
     document = status(good("a", 1, **effective), good("b", 2, **effective))
@@ -126,7 +126,7 @@ def test_a_policy_that_selects_no_pod_is_ready() -> None:
     assert "action" not in document
 
 
-def test_a_limit_that_is_in_force_nowhere_is_shown_as_declared() -> None:
+def test_a_limit_that_is_enforced_nowhere_is_shown_as_declared() -> None:
     """Whoever looks sees what it would do; what is in force on some pods comes before that."""
     head = replace(HEAD, declared={"ingress": WORDS, "egress": WORDS})
     assert status(head=head)["effective"] == {"ingress": WORDS, "egress": WORDS}
@@ -220,7 +220,7 @@ def test_what_a_dead_agent_said_is_not_known() -> None:
     assert document["nodes"] == {"matched": 3, "unavailable": 2}
 
 
-def test_what_a_dead_agent_never_had_in_force_is_not_said_to_have_been() -> None:
+def test_limits_that_a_dead_agent_never_enforced_are_not_counted() -> None:
     """It was last reported at that time, as something else."""
     assert f"1 pod on 1 node (last reported at {THEN}):" in message(
         status(node("a", matched=1, pending=1, alive=False))
@@ -273,14 +273,14 @@ def test_of_many_policies_that_override_three_are_named() -> None:
     assert message(document).startswith(f"overridden by {named}; raise")
 
 
-def test_a_policy_that_observes_is_told_why_one_of_a_lower_priority_is_in_force() -> None:
+def test_an_observing_policy_shows_why_one_of_a_lower_priority_is_enforced() -> None:
     """Raising the priority alone would not help."""
     head = replace(HEAD, mode=Mode.OBSERVE)
     document = status(node("a", matched=1, overridden=1, overridden_by=over("shop/first")), head=head)
     assert "(a policy in Observe mode never overrides a policy in Enforce mode)" in message(document)
 
 
-def test_a_policy_that_another_overrides_on_some_pods_is_in_force() -> None:
+def test_a_policy_that_another_overrides_on_some_pods_is_enforced() -> None:
     """A default for all pods, and an exception for some, is what priorities are for."""
     others = over("shop/other", 2)
     document = status(node("a", matched=5, programmed=3, overridden=2, overridden_by=others))
@@ -429,7 +429,7 @@ def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> Non
 
 
 @pytest.mark.parametrize("reason", ["Bypassed", "NoInterface", "Contended"])
-def test_a_limit_that_may_be_in_force_in_part_degrades_the_policy_too(reason: str) -> None:
+def test_a_limit_that_may_be_enforced_in_part_degrades_the_policy_too(reason: str) -> None:
     """Programmed tells of it as well."""
     document = status(node("a", matched=3, failed=3, reasons=(ReasonCount(reason, 3, "because"),)))
     assert verdict(document, "Degraded") == ("True", reason)
@@ -439,7 +439,7 @@ def test_a_limit_that_may_be_in_force_in_part_degrades_the_policy_too(reason: st
 @pytest.mark.parametrize(
     "reason", ["NoAddress", "HostNetwork", "AddressConflict", "NoFreeSlot", "ForeignFilter"]
 )
-def test_a_limit_that_is_not_in_force_at_all_does_not_degrade(reason: str) -> None:
+def test_a_limit_that_is_not_enforced_at_all_does_not_degrade(reason: str) -> None:
     """Programmed tells of it."""
     document = status(node("a", matched=1, failed=1, reasons=(ReasonCount(reason, 1, ""),)))
     assert verdict(document, "Degraded") == ("False", "AsDeclared")

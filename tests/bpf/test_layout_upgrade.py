@@ -26,7 +26,7 @@ DEVICE = SlotKey(DeviceId(0, "eth1"), Direction.EGRESS)
 def pins() -> Iterator[Pins]:
     """A place for pins, empty."""
     mount_bpffs()
-    pins = Pins(Path(f"/sys/fs/bpf/elders_{os.getpid()}"))
+    pins = Pins(Path(f"/sys/fs/bpf/upgrade_{os.getpid()}"))
     yield pins
     pins.remove()
 
