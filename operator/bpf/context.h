@@ -6,6 +6,7 @@
 #include "compiler.h"
 #include "layout.h"
 #include "packet.h"
+#include "size.h"
 
 struct tb_remote;
 

@@ -119,7 +119,7 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_h
 		.config = bpf_map_lookup_elem(&tb_config, &slot),
 		.meters = bpf_map_lookup_elem(&tb_meters, &slot),
 		.stats = bpf_map_lookup_elem(&tb_stats, &slot),
-		.packet = hook == TB_EGRESS_HOOK ? tb_egress_packet(skb) : tb_ingress_packet(skb),
+		.packet = tb_size(skb, hook),
 		.now_ns = now_ns,
 		.now = now_ns * TB_QUANTA_PER_NS,
 	};

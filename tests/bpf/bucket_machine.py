@@ -19,6 +19,7 @@ OWNER = Owner(SlotKey(PodId("tests", "machine"), Direction.INGRESS))
 _SKB_BYTES = 192
 _OFFSETS = {"mark": 8, "ingress_ifindex": 36, "wire_len": 160, "gso_segs": 164, "gso_size": 176}
 _CLOCK, _TSTAMP = 48, 152
+_GSO_BYTES = 1400
 UDP_PACKET = bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + b"\x11" + bytes(40)
 """An Ethernet frame of 64 bytes with IPv4 and UDP."""
 
@@ -81,7 +82,8 @@ class Machine:
         """Sends one packet of that wire size at that time. Returns whether it was let through."""
         skb = context(
             now_ns,
-            **{"mark": self.index, "ingress_ifindex": 1, "wire_len": size_bytes, "gso_segs": segments}
+            **{"mark": self.index, "ingress_ifindex": 1, "wire_len": size_bytes}
+            | {"gso_segs": segments, "gso_size": _GSO_BYTES * (segments > 1)}
             | fields,
         )
         data = self.packet[: size_bytes or len(self.packet)]

@@ -68,29 +68,6 @@ def test_both_hooks_charge_a_super_packet_the_same(
     assert ingress_machine.slots.stats(ingress_machine.index).conform_packets == segments
 
 
-TCP = bytes(12) + b"\x80" + bytes(19)
-LONGER_HEADERS = {
-    "IPv4 options": (b"\x08\x00\x47" + bytes(8) + b"\x06" + bytes(18) + TCP, 0),
-    "BIG TCP": (b"\x86\xdd\x60" + bytes(39) + b"\x06" + bytes(7) + TCP, 8),
-    "SCTP": (b"\x08\x00\x45" + bytes(8) + b"\x84" + bytes(10) + bytes(8), 0),
-}
-"""Headers behind the addresses of Ethernet, and the bytes of them that segmentation removes."""
-
-
-@pytest.mark.parametrize("kind", LONGER_HEADERS)
-def test_ingress_hook_counts_headers_by_direct_access_and_by_helper(
-    ingress_machine: Machine, kind: str
-) -> None:
-    """Direct access reads IPv4 options; the helper reads a hop-by-hop option, and other protocols."""
-    headers, removed = LONGER_HEADERS[kind]
-    packet = (bytes(12) + headers).ljust(3000, b"\0")
-    repeated = 12 + len(headers) - removed
-    segments = -(-(3000 - repeated) // 500)
-    ready(ingress_machine, packet)
-    assert ingress_machine.offer(NOW_NS, gso_segs=segments, gso_size=500, wire_len=0)
-    assert charged_bytes(ingress_machine) == 3000 + (segments - 1) * repeated
-
-
 def test_a_super_packet_larger_than_the_burst_passes_a_full_bucket(machine: Machine) -> None:
     """It is charged whole: what follows waits for all of it."""
     machine.configure(config(bits_per_s=RATE, burst_bytes=1500))
