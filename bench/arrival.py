@@ -16,7 +16,7 @@ from figures import Figure, below, print_table
 
 from tests.netns.agent import wait
 from tests.netns.lab import Pod, batch, entered
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.links import find_link

@@ -21,7 +21,7 @@ from tokenbucket import layout
 from tokenbucket.bpf import loader, stubs, syscall
 from tokenbucket.bpf.pins import Sizes, mount_bpffs, source_folder
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 
 PROGRAMS = ("empty", "clock_read", "data_path", "data_path_by_hash", "data_path_ingress")
 SLOTS = 2048

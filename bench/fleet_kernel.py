@@ -20,9 +20,9 @@ from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import Source
 from tokenbucket.core.limits.slot import Slot, SlotKey
+from tokenbucket.core.planning.attachment import Hook, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Deviation
-from tokenbucket.core.planning.hook import Hook, Interface, Mechanism
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.node.location import AddressLocation, LocationKind

@@ -25,7 +25,7 @@ from tokenbucket.bpf.load import ensure_loaded
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, MAPS, PEERS, Pins, opened
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import possible_cpus
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters
 from tokenbucket.netlink.fq import add_fq

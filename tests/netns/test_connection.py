@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.lab import ip
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.addresses import read_addresses
 from tokenbucket.netlink.connection import connect

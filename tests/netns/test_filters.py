@@ -9,7 +9,7 @@ import pytest
 
 from tests.netns import bpf_program
 from tests.netns.lab import ip, tc
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.filters import HANDLE, MAX_SLOT, LinkFilters
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.netns.lab import ip, tc
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import TRAFFIC_CONTROL, Event, EventKind, parse
 from tokenbucket.netlink.filters import HANDLE, PRIORITY

@@ -18,7 +18,7 @@ import pytest
 from tests.netns.agent import PINS, wait
 from tests.netns.lab import Lab, Pod, ifindex, ip, tc
 from tokenbucket.bpf.tcx import Tcx
-from tokenbucket.core.planning.hook import Hook, Interface
+from tokenbucket.core.planning.attachment import Hook, Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import addresses as addresses_module
 from tokenbucket.netlink.connection import connect

@@ -15,9 +15,9 @@ from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.bpf.stubs import Stubs
 from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.planning.attachment import HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Rejections
 from tokenbucket.core.planning.desired import Deviation
-from tokenbucket.core.planning.hook import HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.plan import (
     AddQueue,
     Attach,

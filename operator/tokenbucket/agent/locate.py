@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.planning.attachment import DataPlane
+from tokenbucket.core.planning.attachment import DataPlane, End, Interface, Mechanism
 from tokenbucket.core.planning.desired import Address, PodInterfaces, Search
-from tokenbucket.core.planning.hook import End, Interface, Mechanism
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
 from tokenbucket.errors import KernelError

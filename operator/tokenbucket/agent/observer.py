@@ -10,8 +10,8 @@ from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.limits.slot import Slot
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.plan import Attached, Observed
 from tokenbucket.netlink.filters import Filter

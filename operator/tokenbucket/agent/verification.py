@@ -12,10 +12,10 @@ from tokenbucket.bpf.tcx import ProgramNames
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Slot, SlotKey
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.bypass import BypassWatch, Counted
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
-from tokenbucket.core.planning.hook import Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.netlink.filters import Filter, ForeignFilter
 from tokenbucket.netlink.links import Link, Packets, read_packets

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.pins import HookProgram, Pins
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 
 
 class Programs:

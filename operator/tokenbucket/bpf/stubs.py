@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.pins import Pins, opened
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.errors import KernelError
 
 ENTRIES = {Hook.INGRESS: 0, Hook.EGRESS: 1}

@@ -20,7 +20,7 @@ from pathlib import Path
 from tokenbucket.bpf import syscall, tcx_links
 from tokenbucket.bpf.pins import Pins, opened
 from tokenbucket.bpf.stubs import COPIES, Stubs
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.errors import KernelError
 
 _ATTACH_TYPES = {Hook.INGRESS: 46, Hook.EGRESS: 47}

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.filters import HANDLES, PARENTS, PRIORITY
 from tokenbucket.netlink.messages import ADDRESS, HEADER, LINK, RTGENMSG, TC, attributes, s32

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tokenbucket.core.planning.hook import Hook, Mechanism
+from tokenbucket.core.planning.attachment import Hook, Mechanism
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.clsact import INGRESS, delete_clsact, ensure_clsact, kinds_at_clsact

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from tokenbucket.bpf.tcx import Tcx, TcxProgram
-from tokenbucket.core.planning.hook import Hook, Mechanism
+from tokenbucket.core.planning.attachment import Hook, Mechanism
 from tokenbucket.netlink.clsact import kinds_at_clsact
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import Filter, Filters, ForeignFilter, LinkFilters, in_order

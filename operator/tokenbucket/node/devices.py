@@ -18,8 +18,14 @@ from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.bucket import Bucket
 from tokenbucket.core.limits.slot import NO_SLOT, DeviceId, Owner, Slot, SlotKey, config_of
-from tokenbucket.core.planning.attachment import AttachMode, DataPlane
-from tokenbucket.core.planning.hook import Hook, Interface, Mechanism, device_hook
+from tokenbucket.core.planning.attachment import (
+    AttachMode,
+    DataPlane,
+    Hook,
+    Interface,
+    Mechanism,
+    device_hook,
+)
 from tokenbucket.core.planning.plan import FIRST_SLOT
 from tokenbucket.errors import KernelError, TokenBucketError
 from tokenbucket.netlink.connection import Connection, connect

@@ -10,7 +10,7 @@ from itertools import islice
 from types import MappingProxyType
 
 from tokenbucket.bpf.tcx import Tcx
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.clsact import INGRESS, kinds_at_clsact
 from tokenbucket.netlink.connection import Connection

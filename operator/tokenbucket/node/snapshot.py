@@ -12,7 +12,7 @@ from tokenbucket.bpf.slots import Meters, Slots, monotonic_ns
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.limits.slot import DeviceId, Slot
 from tokenbucket.core.limits.stats import Stats
-from tokenbucket.core.planning.hook import Hook, Mechanism
+from tokenbucket.core.planning.attachment import Hook, Mechanism
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.filters import Filter

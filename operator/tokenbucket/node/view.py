@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 from tokenbucket.bpf.tcx import Tcx
-from tokenbucket.core.planning.hook import Interface
+from tokenbucket.core.planning.attachment import Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.addresses import Address
 from tokenbucket.netlink.connection import Connection

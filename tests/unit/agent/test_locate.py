@@ -14,9 +14,8 @@ import pytest
 from tokenbucket.agent.locate import Locator
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.planning.attachment import DataPlane
+from tokenbucket.core.planning.attachment import DataPlane, End, Interface
 from tokenbucket.core.planning.desired import PodInterfaces, Search
-from tokenbucket.core.planning.hook import End, Interface
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError

@@ -21,9 +21,9 @@ from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, Rate
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.slot import NO_SLOT, Owner, Role, Slot, SlotConfig, SlotKey
+from tokenbucket.core.planning.attachment import Hook, Interface, Mechanism
 from tokenbucket.core.planning.bypass import Counted
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.hook import Hook, Interface, Mechanism
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.errors import KernelError, UnsupportedError

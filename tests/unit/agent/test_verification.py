@@ -11,9 +11,9 @@ from tokenbucket.agent.verification import Verifier
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 from tokenbucket.core.planning.bypass import Counted
 from tokenbucket.core.planning.desired import Deviation
-from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
 from tokenbucket.core.planning.reasons import Reason
 
 LIMIT = SlotKey(PodId("shop", "web"), Direction.EGRESS)

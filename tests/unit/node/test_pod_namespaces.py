@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokenbucket.core.planning.hook import Hook
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import namespaces
 from tokenbucket.netlink.filters import Filter, LinkFilters

@@ -11,8 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.planning.attachment import DataPlane
-from tokenbucket.core.planning.hook import Interface
+from tokenbucket.core.planning.attachment import DataPlane, Interface
 from tokenbucket.core.planning.reasons import Degradation, Reason
 
 Rejections = Mapping[Interface, Degradation]

@@ -17,8 +17,8 @@ from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Po
 from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
 from tokenbucket.core.limits.guard import guard_of
 from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, config_of
+from tokenbucket.core.planning.attachment import End, Hook, HookPoint, Interface, device_hook
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.hook import End, Hook, HookPoint, Interface, device_hook
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Degradation, Reason

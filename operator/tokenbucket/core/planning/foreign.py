@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokenbucket.core.planning.hook import Hook, Mechanism
+from tokenbucket.core.planning.attachment import Hook, Mechanism
 
 _LISTED = 3
 """Maximum number of programs in a message."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotKey
-from tokenbucket.core.planning.hook import HookPoint, Interface
+from tokenbucket.core.planning.attachment import HookPoint, Interface
 
 FIRST_SLOT = 1
 

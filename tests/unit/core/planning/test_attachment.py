@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.planning.attachment import AttachMode, DataPlane
-from tokenbucket.core.planning.hook import End, Hook, Interface, Mechanism
+from tokenbucket.core.planning.attachment import AttachMode, DataPlane, End, Hook, Interface, Mechanism
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 VETH, IN_POD = Interface(7), Interface(2, namespace=4026532000)

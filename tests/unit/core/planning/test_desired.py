@@ -11,10 +11,10 @@ import pytest
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
+from tokenbucket.core.planning.attachment import End, Hook, HookPoint, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, Search, desired
 from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.hook import End, Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.reasons import Degradation, Reason
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tokenbucket.core.planning.attachment import Hook, Mechanism
 from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
-from tokenbucket.core.planning.hook import Hook, Mechanism
 
 
 def test_the_most_frequent_program_comes_first_and_once() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Role, Slot, SlotConfig, SlotKey
-from tokenbucket.core.planning.hook import Hook, HookPoint, Interface
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import (
     Action,
     AddQueue,

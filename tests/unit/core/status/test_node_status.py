@@ -12,9 +12,9 @@ from tokenbucket.core.api.node_report import NodeReport, Override, PolicyReport,
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
+from tokenbucket.core.planning.attachment import End, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import PodInterfaces, desired
-from tokenbucket.core.planning.hook import End, Interface
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import (
     DesiredInput,
