@@ -494,7 +494,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--changes", type=int, default=6, help="how many of each kind, at least 2")
     parser.add_argument("--rest", type=float, default=90.0, help="seconds in which nothing happens")
-    parser.add_argument("--report-spread", type=float, default=2.0, help="as of the agent")
+    parser.add_argument("--report-spread", type=float, default=0.0, help="of the agents; 0 derives it")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a value of the chart"
     )

@@ -77,7 +77,7 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
     reporter.start()
     threading.Thread(target=fleet_kernel.loop(source, slots, stats).run, daemon=True).start()
     answers: dict[str, Callable[..., object]] = {
-        "reported": lambda: reporter._applied_report is not None,
+        "reported": lambda: reporter.reported_at_s is not None,
         "written": lambda policy, generation: slots.written.get((policy, generation)),
         "relist": lambda: asyncio.run(_relist(source)),
     }

@@ -7,7 +7,9 @@ Schedule       reconcile runs of the agent        at least ``min_s`` and at most
 Backoffs       attempts after an error            exponential delays that differ between processes
 Worker         reports and statuses               one run for many changes, retried after a failure
 RetryTracker   writes that the API server rejects a rejected object does not block other objects
+ReportPace     reports of an agent                a rate that fits the number of nodes
 WriteThrottle  statuses of a policy               a bounded rate of watch events in the whole cluster
+WriteBudget    statuses of all policies           a bounded rate of watch events in the whole cluster
 Repairs        filters and queues that are gone   at most five repairs of an interface in a minute
 ============== ================================== ====================================================
 """
@@ -33,9 +35,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LONGEST_BACKOFF_S = 30.0
+ALL_EVENTS_PER_S = 2000.0
+"""Maximum rate of watch events that the statuses of all policies cause."""
 EVENTS_PER_S = 100.0
 """Maximum rate of watch events that the status of one policy causes."""
-LONGEST_INTERVAL_S = 30.0
+LONGEST_INTERVAL_S = 60.0
 REPAIR_WINDOW_S = 60.0
 REPAIRS = 5
 """Maximum number of repairs of one interface in the window."""
@@ -186,6 +190,39 @@ class RetryTracker:
 
 
 @dataclass(slots=True)
+class ReportPace:
+    """Spread the reports of all agents over a time that grows with the number of nodes.
+
+    After one change of a policy, the API server receives at most 150 reports per second. A quiet agent writes
+    its report regularly, all agents together at most 50 per second.
+    """
+
+    override_s: float = 0.0
+    """The spread. 0 derives it from the number of nodes."""
+    nodes: int = 1
+    _due: float = -math.inf
+
+    @property
+    def spread_s(self) -> float:
+        """Return the time in seconds over which all agents spread their reports of one change."""
+        return self.override_s or min(max(self.nodes / 150, 1.0), 60.0)
+
+    @property
+    def sync_period_s(self) -> float:
+        """Return the maximum interval of the reports of one agent in seconds."""
+        return min(max(self.nodes / 50, 20.0), 300.0)
+
+    def pause_s(self, now: float) -> float:
+        """Return the time to wait before the next report: one per spread, after a pause also two."""
+        spread = self.spread_s
+        return max(random.uniform(0.1, 1.0) * spread, self._due - spread - now)  # noqa: S311 - no secret
+
+    def record(self, now: float) -> None:
+        """Record a report."""
+        self._due = max(now, self._due) + self.spread_s
+
+
+@dataclass(slots=True)
 class WriteThrottle:
     """Enforce a minimum interval between writes of the status of a policy.
 
@@ -195,11 +232,12 @@ class WriteThrottle:
 
     _written: dict[Hashable, float] = field(default_factory=dict)
 
-    def wait_s(self, policy: Hashable, nodes: int, now: float) -> float:
-        """Return the time to wait before the next write in seconds, or 0."""
+    def wait_s(self, policy: Hashable, nodes: int, now: float, least_s: float = 0.0) -> float:
+        """Return the seconds to wait before the next write. ``least_s`` is a longer interval."""
         if policy not in self._written:
             return 0.0
-        return max(0.0, self._written[policy] + min(nodes / EVENTS_PER_S, LONGEST_INTERVAL_S) - now)
+        interval_s = max(least_s, min(nodes / EVENTS_PER_S, LONGEST_INTERVAL_S))
+        return max(0.0, self._written[policy] + interval_s - now)
 
     def record(self, policy: Hashable, now: float) -> None:
         """Record a write."""
@@ -229,3 +267,18 @@ class Repairs:
         """Return whether the next repair would be one too many."""
         times = self._times.get(place)
         return times is not None and len(times) == REPAIRS and times[0] > now - REPAIR_WINDOW_S
+
+
+@dataclass(slots=True)
+class WriteBudget:
+    """Limit the rate of watch events that all writes together cause, after a burst of one second."""
+
+    _due: float = -math.inf
+
+    def wait_s(self, now: float) -> float:
+        """Return the time to wait before the next write in seconds, or 0."""
+        return max(0.0, self._due - 1.0 - now)
+
+    def spend(self, events: int, now: float) -> None:
+        """Record a write that causes a number of events."""
+        self._due = max(self._due, now) + events / ALL_EVENTS_PER_S

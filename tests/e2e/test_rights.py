@@ -113,7 +113,7 @@ REFUSED = {
         *FOR_NOBODY,
         *READ_OTHERS,
         *deeds("configmaps", ("patch",)),
-        *deeds("tokenbucketnodes", ("list", "watch", "delete"), OURS),
+        *deeds("tokenbucketnodes", ("delete",), OURS),
         *deeds("tokenbucketpolicies/status", ("update", "patch"), OURS),
         *deeds("events", ("create", "list")),
     ],
@@ -124,7 +124,7 @@ REFUSED = {
         *deeds("tokenbucketnodes", ("create",), OURS),
         *deeds("tokenbucketpolicies/status", ("update",), OURS),
         *deeds("events", ("list", "delete")),
-        *(Deed(verb, "pods", "", "kube-system") for verb in ("get", "list", "watch")),
+        *(Deed(verb, "pods", "", "kube-system") for verb in ("get", "watch")),
     ],
     "cleanup": [
         *FOR_NOBODY,

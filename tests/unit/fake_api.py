@@ -146,6 +146,14 @@ class FakeApi:
             self._version += 1
             self._compacted = self._version
 
+    def restore(self, version: int) -> None:
+        """Lose all objects and events, and go back to a version, like etcd from a backup."""
+        with self.lock:
+            self._objects.clear()
+            self._history.clear()
+            self._version = version
+            self._compacted = 0
+
     def bookmark(self) -> None:
         """Tells all watches how far they are."""
         with self.lock:
@@ -337,9 +345,11 @@ def _target(path: str) -> tuple[Resource, str, str]:
 
 
 def _selected(selector: str, namespace: str, document: Document) -> bool:
-    wanted = [each.split("=") for each in selector.split(",") if each]
-    wanted += [["metadata.namespace", namespace]] if namespace else []
-    return all(_field(document, path) == value for path, value in wanted)
+    wanted = [each.rpartition("=") for each in selector.split(",") if each]
+    wanted += [("metadata.namespace", "=", namespace)] if namespace else []
+    return all(
+        (_field(document, path.removesuffix("!")) == value) != path.endswith("!") for path, _, value in wanted
+    )
 
 
 def _field(document: Document, path: str) -> object:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenbucket import pacing
 from tokenbucket.errors import ApiError
 from tokenbucket.pacing import (
+    ALL_EVENTS_PER_S,
     EVENTS_PER_S,
     LONGEST_INTERVAL_S,
     REPAIR_WINDOW_S,
     REPAIRS,
     NextRun,
     Repairs,
+    ReportPace,
     RetryTracker,
     Schedule,
     Worker,
+    WriteBudget,
     WriteThrottle,
 )
 
@@ -260,3 +266,38 @@ def test_rare_repairs_are_always_made(pause_s: float) -> None:
     """A CNI plugin that restarts now and then is not a contender."""
     repairs = Repairs()
     assert all(repairs.allow("eth0", number * pause_s) for number in range(20))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "spread_s", "period_s"), [(1, 1, 20), (150, 1, 20), (1000, 20 / 3, 20), (5000, 100 / 3, 100)]
+)
+def test_the_pace_of_reports_fits_the_number_of_nodes(nodes: int, spread_s: float, period_s: float) -> None:
+    """Keep all agents together below 150 reports per second after a change, and below 50 without one."""
+    pace = ReportPace(nodes=nodes)
+    assert (pace.spread_s, pace.sync_period_s) == pytest.approx((spread_s, period_s))
+
+
+@given(st.integers(1, 10_000), st.lists(st.floats(0, 5), min_size=50, max_size=50))
+def test_endless_changes_cause_one_report_per_spread(nodes: int, delays: list[float]) -> None:
+    """Allow one more after a pause. A change is never reported later than two spreads."""
+    pace, now, sent = ReportPace(nodes=nodes), 0.0, []
+    for delay in delays:
+        pause_s = pace.pause_s(now)
+        assert pause_s <= 2 * pace.spread_s
+        now += pause_s
+        pace.record(now)
+        sent.append(now)
+        now += delay
+    for first, last in itertools.combinations(range(len(sent)), 2):
+        assert last - first + 1 <= (sent[last] - sent[first]) / pace.spread_s + 2.001
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=50))
+def test_all_statuses_share_one_budget_of_events(writes: list[int]) -> None:
+    """Bound the events by the rate, one second of it, and the last write."""
+    budget, now, events = WriteBudget(), 0.0, 0
+    for nodes in writes:
+        now += budget.wait_s(now)
+        assert events <= (now + 1) * ALL_EVENTS_PER_S * 1.001
+        budget.spend(nodes, now)
+        events += nodes

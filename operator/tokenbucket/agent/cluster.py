@@ -49,7 +49,9 @@ class ClusterSource:
         self._wakeup, self._waker = socket.socketpair()
         self._wakeup.setblocking(False)
         self._waker.setblocking(False)
-        self.policies: Store[Policy | RejectedPolicy] = Store(policy_reader(options.protected), self._wake)
+        self.policies: Store[Policy | RejectedPolicy] = Store(
+            policy_reader(options.protected), self._wake, keep_last_valid
+        )
         self.pods: Store[Pod] = Store(read_pod, self._wake)
         self._node: Store[ThisNode] = Store(read_node, self._wake)
         self.config: Store[EnforcementConfig] = Store(read_config, self._wake)
@@ -101,15 +103,19 @@ class ClusterSource:
         if not self.informers.synced:
             return None
         self._read_enforcement()
+        version = self.policies.version  # before the policies, which may be newer
         found = self.policies.values()
+        rejected = tuple(policy for policy in found if isinstance(policy, RejectedPolicy))
+        last_valid = tuple(policy.last_valid for policy in rejected if policy.last_valid)
         return DesiredInput(
-            tuple(policy for policy in found if isinstance(policy, Policy)),
+            tuple(policy for policy in found if isinstance(policy, Policy)) + last_valid,
             self._pods(),
             self._enforcement.mode,
             self._enforcement.cleanup,
-            tuple(policy for policy in found if isinstance(policy, RejectedPolicy)),
+            rejected,
             "; ".join(filter(None, (self._enforcement.problem, self._enforcement.notice))),
             self._enforcement.decided_by,
+            version,
         )
 
     def _read_enforcement(self) -> None:
@@ -170,10 +176,8 @@ def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], P
         namespace = metadata.get("namespace") or ""
         labels = metadata.get("labels") or {}
         if namespace in protected and labels.get(ALLOW_PROTECTED) != "true":
-            return _rejected(
-                metadata,
-                f"namespace {namespace} is protected; a policy there needs the label {ALLOW_PROTECTED}=true",
-            )
+            message = f"is protected; a policy there needs the label {ALLOW_PROTECTED}=true"
+            return _rejected(metadata, f"namespace {namespace} {message}", forbidden=True)
         try:
             return parse_policy({**document, "status": None})
         except SpecError as error:
@@ -182,13 +186,21 @@ def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], P
     return read
 
 
-def _rejected(metadata: Mapping[str, Any], message: str) -> RejectedPolicy:
+def keep_last_valid(
+    before: Policy | RejectedPolicy | None, now: Policy | RejectedPolicy | None
+) -> Policy | RejectedPolicy | None:
+    """Return the new state of a policy. A rejected policy keeps its last valid version."""
+    return now.after(before) if isinstance(now, RejectedPolicy) else now
+
+
+def _rejected(metadata: Mapping[str, Any], message: str, *, forbidden: bool = False) -> RejectedPolicy:
     return RejectedPolicy(
         str(metadata.get("namespace") or ""),
         str(metadata.get("name") or ""),
         str(metadata.get("uid") or ""),
         int(metadata.get("generation") or 0),
         message,
+        forbidden,
     )
 
 

@@ -47,6 +47,8 @@ class AgentReading:
     """Unix time in seconds, or ``None``."""
     api_requests: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """Counts by method and status. Status 0 means no response."""
+    contacts: Mapping[str, float | None] = field(default_factory=dict)
+    """Unix time in seconds of the last contact of each watch."""
     slots: int = 0
     unmetered_packets: int = 0
     limits: Sequence[tuple[Slot, Stats]] = ()
@@ -79,6 +81,10 @@ def _not_as_declared(reading: AgentReading) -> Iterator[Sample]:
     pods = pods_not_programmed(reading.state)
     found = {(pod.namespace, pod.name, pod.policy, pod.direction, pod.reason) for pod in pods}
     return ((labels, 1) for labels in sorted(found))
+
+
+def _contacts(reading: AgentReading) -> Iterator[Sample]:
+    return (((resource,), at_s) for resource, at_s in sorted(reading.contacts.items()) if at_s)
 
 
 def _per_limit(
@@ -152,8 +158,14 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     ),
     single(
         "tokenbucket_agent_report_timestamp_seconds",
-        "Unix time at which the TokenBucketNode of the node was last known to be up to date.",
+        "Unix time at which the API server last accepted the report of the agent.",
         lambda reading: reading.reported_at_s,
+    ),
+    Measure(
+        "tokenbucket_watch_last_contact_timestamp_seconds",
+        "Unix time at which the agent last received something on a watch of the API server.",
+        ("resource",),
+        _contacts,
     ),
     single(
         "tokenbucket_limits_active",
@@ -230,6 +242,7 @@ class Exposition:
     ready: Callable[[], bool]
     reported_at_s: Callable[[], float | None] = lambda: None
     api_requests: Callable[[], Mapping[tuple[str, int], int]] = dict
+    contacts: Callable[[], Mapping[str, float | None]] = dict
 
     def serve(self, options: MetricsOptions) -> AbstractContextManager[None]:
         """Serve metrics for the block."""
@@ -238,7 +251,9 @@ class Exposition:
 
     def read(self) -> AgentReading:
         """Read the current values. Raises KernelError, and LoadError if other programs own the pins."""
-        reading = AgentReading(self.stats, self.ready(), self.reported_at_s(), self.api_requests())
+        reading = AgentReading(
+            self.stats, self.ready(), self.reported_at_s(), self.api_requests(), self.contacts()
+        )
         try:
             with Slots(self.pins) as slots:
                 return replace(

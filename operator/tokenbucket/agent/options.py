@@ -34,7 +34,8 @@ class AgentOptions:
     readiness_gates: bool = False
     remove_taint: bool = False
     start_jitter_s: float = 0.0
-    report_spread_s: float = 2.0
+    report_spread_s: float = 0.0
+    """Maximum delay of a report in seconds. Derived from the number of nodes if it is 0."""
     probe_host: str = "127.0.0.1"
     probe_port: int = 10473
     cni_results: Path = Path("/var/lib/cni/results")

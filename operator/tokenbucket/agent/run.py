@@ -75,7 +75,12 @@ def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: M
             from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
 
             exposition = Exposition(
-                data_path.pins, stats, lambda: reporter.ready, lambda: reporter.reported_at_s, answers.counts
+                data_path.pins,
+                stats,
+                lambda: reporter.ready,
+                lambda: reporter.reported_at_s,
+                answers.counts,
+                source.informers.contacts,
             )
             stack.enter_context(exposition.serve(metrics))
         source.start()

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import aiohttp
 
-from tokenbucket.apiserver.connection import Listed, find_server, open_session
-from tokenbucket.apiserver.resources import Resource, Selection
+from tokenbucket.apiserver.connection import FIRST, Listed, find_server, open_session
+from tokenbucket.apiserver.resources import Resource, Selection, version_of
 from tokenbucket.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -61,13 +61,27 @@ class Client:
         ) or []
         return items
 
+    async def count(self, resource: Resource) -> int:
+        """Return the number of objects. Read only one of them."""
+        content = await self._request("GET", resource.path(), FIRST)
+        return len(content.get("items") or ()) + int(content["metadata"].get("remainingItemCount") or 0)
+
+    async def storage_version(self, resource: Resource) -> int:
+        """Return the current resource version of the storage, not of the cache of the API server."""
+        return version_of((await self._request("GET", resource.path(), FIRST))["metadata"])
+
     async def apply(
         self, resource: Resource, document: Mapping[str, Any], manager: str, subresource: str = ""
-    ) -> None:
-        """Apply a document on the server. Missing fields of this manager are removed, others stay."""
+    ) -> dict[str, Any]:
+        """Apply a document on the server. Missing fields of this manager are removed, others stay.
+
+        Return the object as the server stored it.
+        """
         metadata = document["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
-        await self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, document, _APPLY)
+        return await self._request(
+            "PATCH", path, {"fieldManager": manager, "force": "true"}, document, _APPLY
+        )
 
     async def patch(self, path: str, patch: Mapping[str, Any], *, merge_lists: bool = False) -> None:
         """Patch an object or its subresource. ``merge_lists`` merges lists by key, for built-in kinds."""
@@ -108,7 +122,7 @@ class Client:
             raise ApiError(method, path, 0, str(error) or type(error).__name__) from error
 
 
-async def attempt(action: str, request: Awaitable[None]) -> bool:
+async def attempt(action: str, request: Awaitable[object]) -> bool:
     """Return whether the API server accepted a request. Log a failure, which the caller retries."""
     try:
         await request

@@ -6,18 +6,20 @@ does not have while a node starts; the address is in every container's environme
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import kopf
-from aiohttp.client_middlewares import ClientHandlerType
+from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from yarl import URL
 
 from tokenbucket import __version__
@@ -27,9 +29,13 @@ _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _TOKEN_KEPT_S = 60.0
 """The kubelet writes a new token long before the old token expires. A rejected token is read again."""
 _UNAUTHORIZED = 401
+_LONGEST_PAUSE_S = 10.0
+"""Below the timeout of a request."""
 
 Listed = Callable[[URL, dict[str, Any]], None]
 """Receives URL and content of every list."""
+FIRST = {"limit": "1", "resourceVersion": ""}
+"""Parameters of a list that reads one object from the storage. Its metadata describe all objects."""
 
 
 @dataclass(slots=True)
@@ -56,11 +62,18 @@ class Answers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, int]] = Counter()
+        self._away = False
+        self.back_at = float("-inf")
+        """Time at which the API server answered again after it had not answered, or had rejected a read."""
 
     def add(self, method: str, status: int) -> None:
         """Count one response. Status 0 means that no response arrived."""
         with self._lock:
             self._counts[method, status] += 1
+            if not status or (method == "GET" and status in _UNREADABLE):
+                self._away = True
+            elif self._away:
+                self._away, self.back_at = False, time.monotonic()
 
     def counts(self) -> Mapping[tuple[str, int], int]:
         """Return the counts by method and status."""
@@ -69,6 +82,31 @@ class Answers:
 
 
 answers = Answers()
+_UNREADABLE = frozenset({401, 403, 429, 500, 502, 503, 504})
+
+
+class _Heard:
+    """A response body that reports each part that arrives. kopf reads watches by ``iter_chunked`` alone."""
+
+    def __init__(self, content: aiohttp.StreamReader, heard: Callable[[], None]) -> None:
+        self._content, self._heard = content, heard
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        async for part in self._content.iter_chunked(size):
+            self._heard()
+            yield part
+
+
+async def _unhurried(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+    """Wait as long as Retry-After demands, and longer by a random time: agents receive equal values."""
+    response = await handler(request)
+    pause = response.headers.get("Retry-After", "")
+    if not response.ok and pause.isdecimal():
+        await asyncio.sleep(min(int(pause) * random.uniform(1, 2), _LONGEST_PAUSE_S))  # noqa: S311 - no secret
+    return response
 
 
 async def _counted(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
@@ -100,19 +138,29 @@ def _at(info: kopf.ConnectionInfo, server: str) -> kopf.ConnectionInfo:
     return kopf.ConnectionInfo(server=server, ca_path=info.ca_path, default_namespace=info.default_namespace)
 
 
-def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aiohttp.ClientSession:
+def open_session(
+    info: kopf.ConnectionInfo, listed: Listed | None = None, heard: Callable[[], None] = lambda: None
+) -> aiohttp.ClientSession:
     """Return a session that the caller must close. Call it in the event loop that uses the session.
 
     Every list comes from the API server's cache (``resourceVersion=0``): otherwise older servers would decode
-    all pods of the cluster to answer with those of one node. ``listed`` receives each list.
+    all pods of the cluster to answer with those of one node. ``listed`` receives each list. ``heard`` is
+    called when something arrives on a watch, including bookmarks, which kopf does not pass on.
     """
     token = _TokenFile(_TOKEN) if not info.token and not info.certificate_data and _TOKEN.exists() else None
+    authorized = (_authorized_by(token),) if token else ()
+    return aiohttp.ClientSession(
+        base_url=info.server,
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers={**info.as_http_headers(), "User-Agent": f"tokenbucket/{__version__}"},
+        middlewares=(_unhurried, *authorized, _from_cache(listed), _observed_by(heard), _counted),
+    )
 
+
+def _authorized_by(token: _TokenFile) -> ClientMiddlewareType:
     async def authorized(
         request: aiohttp.ClientRequest, handler: ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if not token:
-            return await handler(request)
         request.headers["Authorization"] = f"Bearer {token.current()}"
         response = await handler(request)
         if response.status != _UNAUTHORIZED:
@@ -122,6 +170,10 @@ def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aio
         request.headers["Authorization"] = f"Bearer {token.current()}"
         return await handler(request)
 
+    return authorized
+
+
+def _from_cache(listed: Listed | None) -> ClientMiddlewareType:
     async def from_cache(
         request: aiohttp.ClientRequest, handler: ClientHandlerType
     ) -> aiohttp.ClientResponse:
@@ -130,16 +182,22 @@ def open_session(info: kopf.ConnectionInfo, listed: Listed | None = None) -> aio
         if "resourceVersion" not in request.url.query:
             request.url = request.url.update_query(resourceVersion="0")
         response = await handler(request)
-        if listed and response.ok:
+        if listed and response.ok and request.url.query.get("limit") != FIRST["limit"]:
             listed(request.url, await response.json())
         return response
 
-    return aiohttp.ClientSession(
-        base_url=info.server,
-        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
-        headers={**info.as_http_headers(), "User-Agent": f"tokenbucket/{__version__}"},
-        middlewares=(authorized, from_cache, _counted),
-    )
+    return from_cache
+
+
+def _observed_by(heard: Callable[[], None]) -> ClientMiddlewareType:
+    async def observed(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        if response.ok and "watch" in request.url.query:
+            heard()
+            response.content = _Heard(response.content, heard)  # type: ignore[assignment]
+        return response
+
+    return observed
 
 
 def _is_list(request: aiohttp.ClientRequest) -> bool:

@@ -18,7 +18,7 @@ from tokenbucket.apiserver.watch import Watch
 
 _RELIST_S = 300.0
 _DOUBT_S = 2.0
-"""Interval of checks for doubtful stores."""
+"""Interval of checks for stores whose last list is doubtful."""
 
 
 def relist_interval_s() -> float:
@@ -52,6 +52,19 @@ class Informers:
         dead = [str(watch) for watch in self.watches if not watch.alive]
         return f"not watching: {', '.join(dead)}" if dead else ""
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Return the problems of all watches that do not work."""
+        return tuple(watch.problem for watch in self.watches if watch.problem)
+
+    def contacts(self) -> dict[str, float | None]:
+        """Return the Unix time of the last contact with the API server for each kind of object."""
+        now_s, now = time.time(), time.monotonic()
+        return {
+            str(watch): now_s - (now - watch.contact_at) if watch.contact_at > 0 else None
+            for watch in self.watches
+        }
+
     def listed(self, url: URL, content: Mapping[str, Any]) -> None:
         """Store a list that a client received."""
         for watch in self.watches:
@@ -64,7 +77,9 @@ class Informers:
             await asyncio.sleep(_DOUBT_S)
             all_due = time.monotonic() > due
             for watch in self.watches:
-                if all_due or watch.store.doubtful:
+                if watch.store.older:
+                    await attempt("read storage version", watch.check_storage(client))
+                if all_due or watch.store.doubtful or watch.store.older:
                     await attempt("list", watch.relist(client))
             if all_due:
                 due = time.monotonic() + relist_interval_s()

@@ -64,6 +64,12 @@ def metadata_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return document.get("metadata") or {}
 
 
+def version_of(metadata: Mapping[str, Any]) -> int:
+    """Return a resource version as a number, or -1 if it is invalid."""
+    text = metadata.get("resourceVersion")
+    return int(text) if isinstance(text, str) and text.isdecimal() else -1
+
+
 def is_ready(document: Mapping[str, Any]) -> bool:
     """Report whether the condition ``Ready`` of a pod or node is ``True``."""
     conditions = (document.get("status") or {}).get("conditions") or ()

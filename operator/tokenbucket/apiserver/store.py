@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from tokenbucket.apiserver.resources import metadata_of
+from tokenbucket.apiserver.resources import metadata_of, version_of
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -21,10 +21,16 @@ class Store(Generic[T]):
     """Parsed objects of one kind. ``parse`` returns ``None`` for an object to ignore."""
 
     def __init__(
-        self, parse: Callable[[Mapping[str, Any]], T | None], changed: Callable[[], None] = lambda: None
+        self,
+        parse: Callable[[Mapping[str, Any]], T | None],
+        changed: Callable[[], None] = lambda: None,
+        merge: Callable[[T | None, T | None], T | None] = lambda _, now: now,
     ) -> None:
-        """Create a store. The filling thread calls ``changed`` after a change of a value."""
-        self._parse = parse
+        """Create a store. The filling thread calls ``changed`` after a change of a value.
+
+        ``merge`` receives the previous and the new value of an object, and returns the value to store.
+        """
+        self._parse, self._merge = parse, merge
         self._changed = changed
         self._lock = threading.Lock()
         self._values: dict[Key, T | None] = {}
@@ -32,8 +38,14 @@ class Store(Generic[T]):
         self._removed: dict[Key, int] = {}
         """Resource versions of objects that events removed since the newest list."""
         self._listed_at = -1
+        self.version = -1
+        """Newest resource version that an event or a list contained."""
+        self.changed_at = -1
+        """Newest resource version that changed a value."""
         self.doubtful = False
         """Whether the last list was empty, but the store is not. The store waits for a second empty list."""
+        self.older = False
+        """Whether the last list was older than a list before. The storage may have been restored."""
         self.synced = threading.Event()
         """Set after the first list."""
 
@@ -50,7 +62,7 @@ class Store(Generic[T]):
     def put(self, document: Mapping[str, Any]) -> None:
         """Add or update an object."""
         with self._lock:
-            changed = self._put(document, present=False)
+            changed = self._put(document)
         if changed:
             self._changed()
 
@@ -58,6 +70,7 @@ class Store(Generic[T]):
         """Remove an object. ``document`` is its last state."""
         key, version = _key(document), _version(document)
         with self._lock:
+            self.version = max(version, self.version)
             known = self._versions.get(key, -1)
             self._removed[key] = max(version, self._removed.get(key, -1))
             gone = key in self._values and (version < 0 or known <= version)
@@ -74,40 +87,54 @@ class Store(Generic[T]):
                 self.doubtful = True
                 return
             self.doubtful = changed = False
+            self.older = version < self._listed_at
             for key in [key for key in self._values if key not in keys]:
                 if self._versions[key] <= version:
                     self._drop(key)
                     changed = True
             for item in items:
-                changed |= self._put(item, present=version >= self._listed_at)
+                changed |= self._put(item, version)
             self._listed_at = max(self._listed_at, version)
+            self.version = max(self.version, version)
             self._removed = {key: at for key, at in self._removed.items() if at > self._listed_at}
             first = not self.synced.is_set()
             self.synced.set()
         if changed or first:
             self._changed()
 
-    def _put(self, document: Mapping[str, Any], *, present: bool) -> bool:
+    def restored(self, version: int) -> bool:
+        """Return whether the storage is older than the last list: it was restored from a backup.
+
+        The next list then replaces all objects.
+        """
+        with self._lock:
+            if not 0 <= version < self._listed_at:
+                return False
+            self._listed_at = self.version = self.changed_at = -1
+            self._versions = dict.fromkeys(self._versions, -1)
+            self._removed.clear()
+            return True
+
+    def _put(self, document: Mapping[str, Any], listed: int = -1) -> bool:
+        """Store an object of an event, or of a list with the version ``listed``."""
         key, version = _key(document), _version(document)
+        self.version = max(version, self.version)
         known = self._versions.get(key)
-        if known is not None and 0 <= version < known:
+        if known is not None and 0 <= version < known and listed < known:
             return False
-        gone_at = max(self._removed.get(key, -1), -1 if present else self._listed_at)
+        gone_at = max(self._removed.get(key, -1), -1 if listed >= self._listed_at else self._listed_at)
         if known is None and 0 <= version <= gone_at:
             return False  # from before an event that removed the object, or before a list that lacks it
-        value = self._parse(document)
         before = self._values.get(key)
+        value = self._merge(before, self._parse(document))
         self._values[key], self._versions[key] = value, version
-        return value != before
+        if value == before:
+            return False
+        self.changed_at = max(version, self.changed_at)
+        return True
 
     def _drop(self, key: Key) -> None:
         del self._values[key], self._versions[key]
-
-
-def version_of(metadata: Mapping[str, Any]) -> int:
-    """Return a resource version as a number, or -1 if it is invalid."""
-    text = metadata.get("resourceVersion")
-    return int(text) if isinstance(text, str) and text.isdecimal() else -1
 
 
 def _version(document: Mapping[str, Any]) -> int:

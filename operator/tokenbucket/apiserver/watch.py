@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import threading
 import time
@@ -26,8 +27,8 @@ from yarl import URL
 
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import find_server, open_session
-from tokenbucket.apiserver.resources import GROUP, Resource, Selection, metadata_of
-from tokenbucket.apiserver.store import Store, version_of
+from tokenbucket.apiserver.resources import GROUP, Resource, Selection, metadata_of, version_of
+from tokenbucket.apiserver.store import Store
 from tokenbucket.errors import UnsupportedError
 from tokenbucket.pacing import LONGEST_BACKOFF_S, Backoffs
 
@@ -44,6 +45,10 @@ class Watch:
     store: Store[Any]
     namespace: str | None = None
     """Namespace to watch. ``None`` means the whole cluster."""
+    contact_at: float = -math.inf
+    """Monotonic time of the last list, event or bookmark."""
+    problem: str = ""
+    """Problem that ended the last attempt. Empty after a list."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _cancel: Callable[[], object] = lambda: None
     _thread: threading.Thread | None = None
@@ -74,9 +79,20 @@ class Watch:
         """List all objects again. Raises ApiError."""
         await client.list(self.selection, self.namespace)
 
+    async def check_storage(self, client: Client) -> None:
+        """Prepare the store for older lists if the storage was restored from a backup. Raises ApiError."""
+        if self.store.restored(await client.storage_version(self.selection.resource)):
+            log.warning("storage of the API server restored", extra={"of": str(self)})
+
+    def heard(self) -> None:
+        """Record that something arrived from the API server."""
+        self.contact_at = time.monotonic()
+
     def listed(self, url: URL, content: Mapping[str, Any]) -> None:
         """Store a list. Ignore lists of other objects, including those of the same kind."""
         if self.selection.lists(url, self.namespace):
+            self.heard()
+            self.problem = ""
             self.store.replace(content.get("items") or [], version_of(metadata_of(content)))
 
     def _run(self, delay_s: float) -> None:
@@ -86,6 +102,7 @@ class Watch:
             try:
                 asyncio.run(self._operate())
             except Exception as error:  # noqa: BLE001 - kopf ends on an error in a stream; limits must not
+                self.problem = f"{self}: {str(error) or type(error).__name__}"
                 log.warning(
                     "watch ended", extra={"of": str(self), "error": f"{type(error).__name__}: {error}"}
                 )
@@ -116,7 +133,7 @@ class Watch:
         """Check that the kind exists, because kopf ignores missing kinds. Raises UnsupportedError."""
         async with Client() as client:
             if not await client.serves(self.selection.resource):
-                raise UnsupportedError("API server: the kind does not exist; install the CRDs")
+                raise UnsupportedError("the API server does not know this kind; install the CRDs")
 
     def _settings(self) -> kopf.OperatorSettings:
         settings = kopf.OperatorSettings()
@@ -131,7 +148,7 @@ class Watch:
         settings.networking.request_timeout = 60
         settings.networking.connect_timeout = 10
         settings.networking.error_backoffs = Backoffs()
-        settings.networking.enforce_retry_after = True
+        settings.networking.enforce_retry_after = False  # it would replace a longer backoff
         settings.process.ultimate_exiting_timeout = None
         key = _key(self.selection.resource)
         if self.selection.fields:
@@ -146,7 +163,9 @@ class Watch:
         @kopf.on.login(registry=registry)
         async def login(**_: object) -> kopf.AiohttpSession:
             info = find_server()
-            return kopf.AiohttpSession(server=info.server, aiohttp_session=open_session(info, self.listed))
+            return kopf.AiohttpSession(
+                server=info.server, aiohttp_session=open_session(info, self.listed, self.heard)
+            )
 
         @kopf.on.event(*_key(self.selection.resource), registry=registry, id=str(self))
         async def take_in(event: Mapping[str, Any], **_: object) -> None:

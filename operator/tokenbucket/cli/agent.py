@@ -97,9 +97,9 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--report-spread",
         type=float,
-        default=2.0,
+        default=0.0,
         metavar="SECONDS",
-        help="maximum delay of a report (default %(default)s); use more for thousands of nodes",
+        help="maximum delay of a report (default 0: derived from the number of nodes)",
     )
     group.add_argument(
         "--probe-address",

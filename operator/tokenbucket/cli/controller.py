@@ -37,13 +37,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="HOST:PORT",
         help="address of /healthz and /readyz (default :10474, all addresses)",
     )
-    verb.add_argument(
-        "--report-spread",
-        type=float,
-        default=2.0,
-        metavar="SECONDS",
-        help="same value as for agents; policies become Ready only after this time (default %(default)s)",
-    )
     verb.set_defaults(run=run)
 
 
@@ -53,9 +46,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
     set_up_logs(options.log_format, options.log_level)
     host, port = options.probe_address
-    controller = Controller(
-        ControllerOptions(options.namespace, options.agents, host, port, options.report_spread)
-    )
+    controller = Controller(ControllerOptions(options.namespace, options.agents, host, port))
     with ExitStack() as stack:
         if options.metrics_address:
             from tokenbucket.controller.metrics import serve  # noqa: PLC0415

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tokenbucket.apiserver.resources import is_ready, metadata_of
+from tokenbucket.apiserver.resources import is_ready, metadata_of, version_of
 from tokenbucket.core.api.node_report import parse_report
 from tokenbucket.core.api.parse import parse_policy
-from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.api.policy import Mode, Policy, features_of
 from tokenbucket.core.limits.bucket import as_declared
 from tokenbucket.core.status.summary import PolicyHead, ReportedNode
 from tokenbucket.errors import SpecError
@@ -23,8 +23,8 @@ class PolicyObject:
     """A policy and its current status."""
 
     head: PolicyHead
-    changed_s: float
-    """Unix time of the last write in seconds, or 0 if unknown."""
+    version: int
+    """Resource version."""
     status: Mapping[str, Any]
 
     @property
@@ -32,6 +32,13 @@ class PolicyObject:
         """Return the reason of the condition Ready, or an empty text."""
         conditions = self.status.get("conditions") or ()
         return next((item["reason"] for item in conditions if item["type"] == "Ready"), "")
+
+    @property
+    def known_ready(self) -> bool:
+        """Return whether the status reports this generation as ready."""
+        return self.status.get("observedGeneration") == self.head.generation and is_ready(
+            {"status": self.status}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class NodeObject:
 def read_policy(document: Mapping[str, Any]) -> PolicyObject:
     """Return a policy, valid or invalid."""
     metadata = metadata_of(document)
-    rejected, declared = _as_declared(document)
+    policy, rejected = _parse(document)
     return PolicyObject(
         PolicyHead(
             namespace=str(metadata.get("namespace") or ""),
@@ -65,9 +72,11 @@ def read_policy(document: Mapping[str, Any]) -> PolicyObject:
             generation=int(metadata.get("generation") or 0),
             rejected=rejected,
             mode=_mode(document),
-            declared=declared,
+            declared=_as_declared(policy) if policy else {},
+            selector=policy.selector if policy else None,
+            features=features_of(policy) if policy else frozenset(),
         ),
-        unix_time(_last_written(metadata, lambda entry: entry.get("subresource") != "status")),
+        version_of(metadata),
         document.get("status") or {},
     )
 
@@ -92,14 +101,17 @@ def unix_time(text: str) -> float:
         return 0.0
 
 
-def _as_declared(document: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-    """Return the errors of a policy, and the descriptions of its limits by direction."""
+def _parse(document: Mapping[str, Any]) -> tuple[Policy | None, str]:
+    """Return a policy, or its errors."""
     try:
-        policy = parse_policy({**document, "status": None})
+        return parse_policy({**document, "status": None}), ""
     except SpecError as error:
-        return "; ".join(str(problem) for problem in error.problems), {}
-    limits = policy.limits.items()
-    return "", {direction.value: as_declared(limit, policy.mode) for direction, limit in limits}
+        return None, "; ".join(str(problem) for problem in error.problems)
+
+
+def _as_declared(policy: Policy) -> dict[str, str]:
+    """Return the descriptions of the limits by direction."""
+    return {direction.value: as_declared(limit, policy.mode) for direction, limit in policy.limits.items()}
 
 
 def read_report(document: Mapping[str, Any]) -> ReportedNode:
@@ -120,9 +132,22 @@ def read_agent(document: Mapping[str, Any]) -> AgentPod:
     metadata = metadata_of(document)
     ready = is_ready(document)
     going = metadata.get("deletionTimestamp") is not None
-    node = (document.get("spec") or {}).get("nodeName")
+    spec = document.get("spec") or {}
+    node = spec.get("nodeName") or _intended_node(spec)
     created_s = unix_time(str(metadata.get("creationTimestamp") or ""))
     return AgentPod(str(metadata.get("name") or ""), str(node or ""), ready and not going, created_s)
+
+
+def _intended_node(spec: Mapping[str, Any]) -> str:
+    """Return the node that the DaemonSet controller chose for a pod that is not scheduled yet."""
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    for term in affinity.get("nodeSelectorTerms") or ():
+        for field in term.get("matchFields") or ():
+            if field.get("key") == "metadata.name" and field.get("values"):
+                return str(field["values"][0])
+    return ""
 
 
 def read_node(document: Mapping[str, Any]) -> NodeObject:

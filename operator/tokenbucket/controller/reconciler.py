@@ -6,36 +6,36 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from tokenbucket.apiserver.client import CONFLICT, NOT_FOUND, Client
-from tokenbucket.apiserver.resources import EVENTS, NODES, POLICIES, REPORTS, is_ready
+from tokenbucket.apiserver.resources import NODES, POLICIES, REPORTS, is_ready
 from tokenbucket.apiserver.store import Store
-from tokenbucket.controller.objects import (
-    MANAGER,
-    AgentPod,
-    NodeObject,
-    PolicyObject,
-    unix_time,
-)
+from tokenbucket.controller.events import Events
+from tokenbucket.controller.fleet import Fleet
+from tokenbucket.controller.heartbeats import Heartbeats
+from tokenbucket.controller.index import ReportIndex
+from tokenbucket.controller.objects import MANAGER, AgentPod, NodeObject, PolicyObject
+from tokenbucket.controller.silent_nodes import SilentNodes
 from tokenbucket.core.api.parse import API_VERSION, POLICY, REPORT
+from tokenbucket.core.status.conditions import ConditionReason
 from tokenbucket.core.status.node_status import agent_condition
 from tokenbucket.core.status.policy_status import policy_status
-from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode
+from tokenbucket.core.status.summary import Agents, Entry, PolicyHead, ReportedNode
 from tokenbucket.errors import ApiError
-from tokenbucket.pacing import RetryTracker, WriteThrottle
+from tokenbucket.pacing import RetryTracker, WriteBudget, WriteThrottle
 
 log = logging.getLogger(__name__)
 
-_UNSEEN_S = 8.0
-"""Grace period after the reports are due. A policy that no agent reports until then selects no pod."""
-_DUE_S = 2.0
-"""Grace period for slow reports. A policy becomes Ready only afterwards, because nodes may lag behind."""
 _STARTING_S = 60.0
 """Time that an agent pod has for its first report."""
+_PROGRESS_S = 10.0
+"""Minimum interval of statuses that differ only in how many nodes have reported a change."""
+_WATCHES_OF_A_REPORT = 3
+"""The agent and two controllers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,109 +48,209 @@ class Stores:
     nodes: Store[NodeObject]
 
 
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """Everything on which the status of a policy depends."""
+
+    policy: PolicyObject
+    changes: int
+    """Of the entries about the policy."""
+    recent: frozenset[str]
+    """The nodes with a recent report."""
+    agents: Agents
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A status to write."""
+
+    rank: int
+    """0 for a policy that is not ready any more, 1 for another reason, 2 for other numbers."""
+    head: PolicyHead
+    status: dict[str, Any]
+    before: Sequence[Mapping[str, Any]]
+    interval_s: float
+
+
 class StatusReconciler:
     """Write the statuses of policies. Call :meth:`reconcile` after each change."""
 
-    def __init__(self, stores: Stores, again: Callable[[float], None], report_spread_s: float = 2.0) -> None:
-        """Create a reconciler. ``again`` requests a reconcile run after a number of seconds.
-
-        Agents report a change within ``report_spread_s``.
-        """
-        self._stores = stores
-        self._again = again
-        self._due_s = report_spread_s + _DUE_S
-        self._unseen_s = report_spread_s + _UNSEEN_S
-        self._throttle = WriteThrottle()
-        self._retries = RetryTracker(again)
-        self._written: dict[str, list[dict[str, Any]]] = {}
-        """Written conditions by policy, until the watch delivers them."""
+    def __init__(
+        self, stores: Stores, again: Callable[[float], None], heartbeats: Heartbeats | None = None
+    ) -> None:
+        """Create a reconciler. ``again`` requests a reconcile run after a number of seconds."""
+        self._stores, self._again = stores, again
+        self._heartbeats = heartbeats or Heartbeats()
+        self._index, self._silent_nodes = ReportIndex(), SilentNodes()
+        self._throttle, self._budget = WriteThrottle(), WriteBudget()
+        self._retries, self._events = RetryTracker(again), Events()
+        self._required: dict[str, tuple[int, int]] = {}
+        """The current generation by uid, and the resource version that an agent must have used to know it."""
+        self._written: dict[str, _Inputs] = {}
+        """The inputs of statuses that need no write, by uid."""
 
     async def reconcile(self, client: Client) -> None:
         """Run once. A rejected write does not block other writes, and is retried.
 
         Raises ApiError if the API server is unavailable. The next run writes the missing statuses.
         """
-        reports = await self._reported_nodes(client)
-        concerned = _by_policy(reports)
-        alive = sum(report.alive for report in reports)
-        silent = self._silent(reports)
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        reports = await self._reports_of_nodes(client)
+        self._index.update(reports)
+        silence = self._silence(reports)
+        silent = self._silent(silence)
+        await self._silent_nodes.update(client, silent)
         policies = self._stores.policies.values()
-        uids = {policy.head.uid for policy in policies}
-        self._throttle.retain(uids)
-        self._retries.retain(uids | {report.uid for report in reports})
-        self._written = {uid: written for uid, written in self._written.items() if uid in uids}
-        waits: list[float] = []
-        for policy in policies:
-            head = policy.head
-            # Before that time it is unknown whether the policy selects no pod.
-            if not concerned[head.namespace, head.name] and self._is_younger(
-                policy.changed_s, self._unseen_s
-            ):
-                continue
-            before = policy.status.get("conditions") or []
-            agents = Agents(alive, tuple(name for name, last_s in silent if last_s < policy.changed_s))
-            status = policy_status(head, concerned[head.namespace, head.name], before, now, agents)
-            if status == policy.status or (
-                is_ready({"status": status}) and self._is_younger(policy.changed_s, self._due_s)
-            ):
-                continue
-            wait_s = self._throttle.wait_s(head.uid, len(reports), time.monotonic())
-            if wait_s > 0:
-                waits.append(wait_s)
-            else:
-                await self._retries.run(head.uid, partial(self._write, client, head, status, before))
-        if waits:
-            self._again(min(waits))
-        await self._write_agent_conditions(client, reports, now)
+        self._forget({policy.head.uid for policy in policies}, {report.uid for report in reports})
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        writes = self._changed_statuses(policies, reports, silence, silent, now)
+        await self._write_statuses(client, writes, len(reports))
+        await self._write_agent_conditions(client, reports, silence, now)
 
-    def _is_younger(self, since_s: float, than_s: float) -> bool:
-        """Return whether an age is below a limit. Request a reconcile run for the time at which it is not."""
-        left_s = than_s - (time.time() - since_s)
-        if not 0 < left_s <= 2 * than_s:  # the clock of the writer is too far ahead
-            return False
-        self._again(left_s)
-        return True
+    def _forget(self, policies: set[str], reports: set[str]) -> None:
+        """Forget objects that no longer exist."""
+        self._throttle.retain(policies)
+        self._events.retain(policies)
+        self._heartbeats.retain(reports)
+        self._retries.retain(policies | reports)
+        self._required = {uid: known for uid, known in self._required.items() if uid in policies}
+        self._written = {uid: inputs for uid, inputs in self._written.items() if uid in policies}
 
-    async def _reported_nodes(self, client: Client) -> list[ReportedNode]:
-        """Return each report with the readiness of its agent. Delete the reports of deleted nodes."""
+    async def _reports_of_nodes(self, client: Client) -> list[ReportedNode]:
+        """Return the reports. Delete the reports of deleted nodes."""
         nodes = {node.name for node in self._stores.nodes.values()}
-        alive = {agent.node for agent in self._stores.agents.values() if agent.ready}
         return [
-            replace(report, alive=report.name in alive)
+            report
             for report in self._stores.reports.values()
             if report.name in nodes
             or not await self._retries.run(report.uid, partial(self._delete_orphan, client, report.name))
         ]
 
-    def _silent(self, reports: Iterable[ReportedNode]) -> list[tuple[str, float]]:
-        """Return the ready nodes without a ready agent, and the Unix time of their last report (0: never).
+    def _silence(self, reports: Iterable[ReportedNode]) -> dict[str, str]:
+        """Return for each report why it is outdated. Request a run for the time at which the next one is."""
+        ready = {agent.node for agent in self._stores.agents.values() if agent.ready}
+        found, waits = {}, []
+        for report in reports:
+            pod_ready = report.name in ready
+            found[report.name] = self._heartbeats.silence(report, pod_ready=pod_ready)
+            if report.report.sync.last:
+                waits.append(self._heartbeats.left_s(report, pod_ready=pod_ready))
+        waits = [wait_s for wait_s in waits if wait_s > 0]
+        if waits:
+            self._again(min(waits))
+        return found
+
+    def _silent(self, silence: Mapping[str, str]) -> list[str]:
+        """Return the ready nodes that must have a recent report and have none.
 
         Ignore nodes that are not ready, because no pod starts there.
         """
-        ready = {node.name for node in self._stores.nodes.values() if node.ready}
-        spoke = {report.name: None if report.alive else unix_time(report.written) for report in reports}
-        agents = self._stores.agents.values()
-        starting = {agent.node for agent in agents if self._is_younger(agent.created_s, _STARTING_S)}
-        for node in {agent.node for agent in agents}:
-            spoke.setdefault(node, None if node in starting else 0.0)
-        return [
-            (name, last_s) for name, last_s in sorted(spoke.items()) if name in ready and last_s is not None
-        ]
+        without = {agent.node for agent in self._stores.agents.values() if not self._is_starting(agent)}
+        suspects = {name for name, reason in silence.items() if reason} | (without - silence.keys())
+        return sorted(suspects & {node.name for node in self._stores.nodes.values() if node.ready})
+
+    def _is_starting(self, agent: AgentPod) -> bool:
+        """Return whether an agent pod is new. Request a run for the time at which it is not."""
+        left_s = _STARTING_S - (time.time() - agent.created_s)
+        if not 0 < left_s <= 2 * _STARTING_S:  # the clock of the writer is too far ahead
+            return False
+        self._again(left_s)
+        return True
+
+    def _changed_statuses(
+        self,
+        policies: Iterable[PolicyObject],
+        reports: Iterable[ReportedNode],
+        silence: Mapping[str, str],
+        silent: Sequence[str],
+        now: str,
+    ) -> list[_Write]:
+        recent = frozenset(name for name, reason in silence.items() if not reason)
+        fleet = Fleet.of([report for report in reports if report.name in recent])
+        writes = []
+        for policy in policies:
+            head = policy.head
+            entries = self._index.of(head)
+            current = {node.name for node, entry in entries if entry.generation == head.generation}
+            agents = Agents(
+                len(recent),
+                self._silent_nodes.concerned(head, silent),
+                fleet.unseen(self._required_version(policy), current),
+                fleet.unsupported(head.features),
+            )
+            inputs = _Inputs(policy, self._index.changes(head), recent, agents)
+            if self._written.get(head.uid) == inputs:
+                continue
+            before = policy.status.get("conditions") or []
+            found = [Entry(node, entry, node.name in recent) for node, entry in entries]
+            status = policy_status(head, found, before, now, agents)
+            if status == policy.status:
+                self._written[head.uid] = inputs
+            else:
+                writes.append(_write(policy, status))
+        return writes
+
+    def _required_version(self, policy: PolicyObject) -> int:
+        """Return the resource version that proves that an agent knows the current generation.
+
+        Writes of the status increase the version of a policy. Therefore, it is the version at which this
+        process first saw the generation. If the status is Ready, all agents knew the generation.
+        """
+        head = policy.head
+        known = self._required.get(head.uid)
+        if not known or known[0] != head.generation:
+            known = head.generation, -1 if not known and policy.known_ready else policy.version
+            self._required[head.uid] = known
+        return known[1]
+
+    async def _write_statuses(self, client: Client, writes: list[_Write], nodes: int) -> None:
+        """Write the statuses that the limits of writes allow now, the worst news first."""
+        waits = []
+        for write in sorted(writes, key=lambda write: write.rank):
+            now = time.monotonic()
+            budget_s = self._budget.wait_s(now)
+            if budget_s > 0:
+                waits.append(budget_s)
+                break
+            wait_s = (
+                self._throttle.wait_s(write.head.uid, nodes, now, write.interval_s) if write.rank else 0.0
+            )
+            if wait_s > 0:
+                waits.append(wait_s)
+            else:
+                await self._retries.run(write.head.uid, partial(self._write, client, write, nodes))
+        if waits:
+            self._again(min(waits))
+
+    async def _write(self, client: Client, write: _Write, nodes: int) -> None:
+        head = write.head
+        metadata = {"namespace": head.namespace, "name": head.name, "uid": head.uid}
+        document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": write.status}
+        with _suppress_gone():
+            await client.apply(POLICIES, document, MANAGER, "status")
+            now = time.monotonic()
+            self._throttle.record(head.uid, now)
+            self._budget.spend(nodes, now)
+            await self._events.create(client, head, write.status["conditions"], write.before)
 
     async def _write_agent_conditions(
-        self, client: Client, reports: Iterable[ReportedNode], now: str
+        self, client: Client, reports: Iterable[ReportedNode], silence: Mapping[str, str], now: str
     ) -> None:
         """Write the changed AgentReady conditions of the reports."""
         pods: dict[str, dict[str, bool]] = defaultdict(dict)
         for agent in self._stores.agents.values():
             pods[agent.node][agent.name] = agent.ready
         for report in reports:
-            conditions = [agent_condition(pods[report.name], report.conditions, now)]
-            if conditions != list(report.conditions):
-                metadata = {"name": report.name, "uid": report.uid}
-                document = {"kind": REPORT, "metadata": metadata, "status": {"conditions": conditions}}
-                await self._retries.run(report.uid, partial(_apply_condition, client, document))
+            condition = agent_condition(silence[report.name], pods[report.name], report.conditions, now)
+            if [condition] == list(report.conditions):
+                continue
+            wait_s = self._budget.wait_s(time.monotonic())
+            if wait_s > 0:
+                self._again(wait_s)
+                return
+            metadata = {"name": report.name, "uid": report.uid}
+            document = {"kind": REPORT, "metadata": metadata, "status": {"conditions": [condition]}}
+            self._budget.spend(_WATCHES_OF_A_REPORT, time.monotonic())
+            await self._retries.run(report.uid, partial(_apply_condition, client, document))
 
     async def _delete_orphan(self, client: Client, name: str) -> bool:
         try:
@@ -163,18 +263,17 @@ class StatusReconciler:
             return True
         return False
 
-    async def _write(
-        self, client: Client, head: PolicyHead, status: dict[str, Any], before: list[dict[str, Any]]
-    ) -> None:
-        metadata = {"namespace": head.namespace, "name": head.name, "uid": head.uid}
-        document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": status}
-        with _suppress_gone():
-            await client.apply(POLICIES, document, MANAGER, "status")
-            self._throttle.record(head.uid, time.monotonic())
-            known = [*before, *self._written.get(head.uid, ())]
-            self._written[head.uid] = status["conditions"]
-            for condition in _new_problems(status["conditions"], known):
-                await _create_event(client, head, condition)
+
+def _write(policy: PolicyObject, status: dict[str, Any]) -> _Write:
+    """Return the write of a status."""
+    before = policy.status.get("conditions") or []
+    reason = next(item["reason"] for item in status["conditions"] if item["type"] == "Ready")
+    same = reason == policy.ready_reason and status["observedGeneration"] == policy.status.get(
+        "observedGeneration"
+    )
+    worse = is_ready({"status": policy.status}) and not is_ready({"status": status})
+    interval_s = _PROGRESS_S if same and reason == ConditionReason.UPDATING else 0.0
+    return _Write(0 if worse else 1 + same, policy.head, status, before, interval_s)
 
 
 @contextlib.contextmanager
@@ -191,51 +290,3 @@ async def _apply_condition(client: Client, document: Mapping[str, Any]) -> None:
     """Apply fields to a report. The fields of its agent stay."""
     with _suppress_gone():
         await client.apply(REPORTS, {"apiVersion": API_VERSION, **document}, MANAGER)
-
-
-async def _create_event(client: Client, head: PolicyHead, condition: Mapping[str, Any]) -> None:
-    """Create an event. A rejected event is not retried, because the status has the same message."""
-    try:
-        await client.create(EVENTS, head.namespace, _event(head, condition))
-    except ApiError as error:
-        if not error.status:
-            raise
-        log.warning("event rejected", extra={"policy": f"{head.namespace}/{head.name}", "error": str(error)})
-
-
-def _by_policy(reports: list[ReportedNode]) -> dict[tuple[str, str], list[ReportedNode]]:
-    found: dict[tuple[str, str], list[ReportedNode]] = defaultdict(list)
-    for report in reports:
-        for policy in report.report.policies:
-            found[policy.namespace, policy.name].append(report)
-    return found
-
-
-def _new_problems(after: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the conditions that became bad with a new reason, to report as events."""
-    known = {(condition.get("type"), condition.get("reason")) for condition in before}
-    bad = {"Accepted": "False", "Degraded": "True"}
-    return [
-        condition
-        for condition in after
-        if condition["status"] == bad.get(condition["type"])
-        and (condition["type"], condition["reason"]) not in known
-    ]
-
-
-def _event(head: PolicyHead, condition: Mapping[str, Any]) -> dict[str, Any]:
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    about = {"apiVersion": API_VERSION, "kind": POLICY, "namespace": head.namespace, "name": head.name}
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"namespace": head.namespace, "generateName": f"{head.name[:230]}."},
-        "involvedObject": {**about, "uid": head.uid},
-        "type": "Warning",
-        "reason": condition["reason"],
-        "message": condition["message"][:1024],
-        "source": {"component": MANAGER},
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "count": 1,
-    }

@@ -16,6 +16,7 @@ from tokenbucket.apiserver.informers import Informers, run_until_first
 from tokenbucket.apiserver.resources import NODES, PODS, POLICIES, REPORTS, Selection
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
+from tokenbucket.controller.heartbeats import Heartbeats
 from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
 from tokenbucket.controller.reconciler import StatusReconciler, Stores
 from tokenbucket.pacing import Worker
@@ -36,8 +37,6 @@ class ControllerOptions:
     probe_host: str = ""
     """All IPv4 and IPv6 addresses by default, because the kubelet connects to the pod address."""
     probe_port: int = 10474
-    report_spread_s: float = 2.0
-    """Maximum delay of a report in seconds."""
 
 
 class Controller:
@@ -58,7 +57,9 @@ class Controller:
             Watch(Selection(NODES), self.stores.nodes),
             Watch(Selection(PODS, labels=options.agents), self.stores.agents, options.namespace),
         )
-        self._reconciler = StatusReconciler(self.stores, self._worker.trigger_after, options.report_spread_s)
+        self._reconciler = StatusReconciler(
+            self.stores, self._worker.trigger_after, Heartbeats(lambda: answers.back_at)
+        )
         self._stop = asyncio.Event()
 
     @property

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_api import FakeApi
-from tokenbucket.agent.cluster import ClusterSource
+from tokenbucket.agent.cluster import ALLOW_PROTECTED, ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.core.api.enforcement import NODE_LABEL, Place
+from tokenbucket.core.api.parse import API_VERSION, POLICY
 from tokenbucket.core.api.pod import Pod, PodId, Sandbox
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
 from tokenbucket.core.api.selector import Selector
-from tokenbucket.core.status.node_status import DesiredInput, policy_reports
+from tokenbucket.core.status.node_status import DesiredInput, NodeState, policy_reports
 
 SWITCH = {"name": "switch", "namespace": "tokenbucket"}
 
@@ -32,6 +33,7 @@ def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
         namespace="tokenbucket",
         pod="agent",
         config_map="switch",
+        protected=frozenset({"kube-system"}),
         cni_results=tmp_path / "results",
     )
     with closing(ClusterSource(options)) as source:
@@ -154,3 +156,80 @@ def test_a_static_pod_has_the_results_of_the_pod_that_its_mirror_stands_for(
     [pod] = source._pods()
     assert pod.sandboxes == (Sandbox(frozenset({ip_address("10.0.0.5")})),)
     assert pod.id.uid == "mirror"
+
+
+def policy(action: str = "Drop", namespace: str = "shop", uid: str = "1", **metadata: Any) -> dict[str, Any]:
+    """Return a policy for all pods of a namespace."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": POLICY,
+        "metadata": {"name": "web", "namespace": namespace, "uid": uid, **metadata},
+        "spec": {"podSelector": {}, "ingress": {"rate": {"bits": "1M"}, "exceedAction": action}},
+    }
+
+
+def of_newer_versions() -> list[dict[str, Any]]:
+    """Return policies that only newer agents can parse: a value, a mode, and a field."""
+    with_field = policy(generation=2)
+    with_field["spec"]["ingress"]["classes"] = [{"name": "web"}]
+    with_mode = policy(generation=2)
+    with_mode["spec"]["mode"] = "Audit"
+    return [policy("Shape", generation=2), with_mode, with_field]
+
+
+@pytest.mark.parametrize("newer", of_newer_versions())
+def test_the_last_valid_version_stays_enforced_if_a_newer_one_is_rejected(
+    source: ClusterSource, newer: dict[str, Any]
+) -> None:
+    """Keep it through further rejections, and report it with the new generation and the error."""
+    source.pods.put({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": {}, "status": {}})
+    source.policies.put(policy(generation=1))
+    (valid,) = snapshot(source).policies
+    for generation in (2, 3):
+        newer["metadata"]["generation"] = generation
+        source.policies.put(newer)
+        inputs = snapshot(source)
+        assert inputs.policies == (valid,)
+        (report,) = policy_reports(NodeState(inputs))
+        assert (report.generation, report.pods.matched) == (generation, 1)
+        assert report.rejected
+    source.policies.put(policy(generation=4, action="Mark") | {"spec": policy()["spec"]})
+    assert snapshot(source).rejected == ()
+
+
+def test_no_version_stays_enforced_of_another_policy_or_of_a_deleted_one(source: ClusterSource) -> None:
+    """Compare the uid: a policy that was made again under the same name is another one."""
+    source.policies.put(policy())
+    source.policies.put(policy("Shape", uid="2"))
+    assert snapshot(source).policies == ()
+    source.policies.put(policy(uid="2"))
+    source.policies.remove(policy(uid="2"))
+    source.policies.put(policy("Shape", uid="2"))
+    assert snapshot(source).policies == ()
+
+
+def test_protection_of_a_namespace_removes_the_last_valid_version(source: ClusterSource) -> None:
+    """Explain it: the administrator forbids limits there."""
+    source.policies.put(policy(namespace="kube-system", labels={ALLOW_PROTECTED: "true"}))
+    assert snapshot(source).policies
+    source.policies.put(policy(namespace="kube-system"))
+    inputs = snapshot(source)
+    assert inputs.policies == ()
+    assert "is protected" in inputs.rejected[0].message
+
+
+def test_a_rejected_policy_is_reported_only_where_its_namespace_has_pods(source: ClusterSource) -> None:
+    """Otherwise one invalid policy would cause a write on every node."""
+    source.policies.put(policy("Shape"))
+    assert policy_reports(NodeState(snapshot(source))) == ()
+    source.pods.put({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": {}, "status": {}})
+    (report,) = policy_reports(NodeState(snapshot(source)))
+    assert report.rejected
+
+
+def test_a_run_uses_policies_up_to_a_version_that_it_contains(source: ClusterSource) -> None:
+    """Count events without a change of a policy as used: statuses change all the time."""
+    source.policies.put(policy(resourceVersion="7"))
+    source.policies.put(policy(resourceVersion="9"))
+    assert snapshot(source).policies_version == 9
+    assert source.policies.changed_at == 7

@@ -10,24 +10,33 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.fake_api import FakeApi, Seen
+from tests.unit.fake_api import RESET, FakeApi, Seen, list_of, watch_of
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reporter import Reporter
-from tokenbucket.apiserver import informers
-from tokenbucket.apiserver.resources import PODS, REPORTS
+from tokenbucket.apiserver.connection import answers
+from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, REPORTS
 from tokenbucket.apiserver.watch import Watch
+from tokenbucket.core.api.parse import API_VERSION
+from tokenbucket.core.api.parse import POLICY as POLICY_KIND
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.status.node_status import DesiredInput, NodeState
+from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 
 WAITS = tuple(
     Pod(PodId("shop", f"web-{number}"), {}, frozenset({IPv4Address("10.0.0.2")}), waits=True)
     for number in range(2)
 )
+
+POLICY = {
+    "apiVersion": API_VERSION,
+    "kind": POLICY_KIND,
+    "spec": {"podSelector": {}, "ingress": {"rate": {"bits": "1M"}}},
+}
 
 
 def free_port() -> int:
@@ -129,40 +138,118 @@ def test_an_agent_is_ready_when_its_report_is_taken(
     assert reporter.ready
 
 
-def is_look(seen: Seen) -> bool:
-    """Whether a request asks for the report."""
-    return (seen.method, seen.path) == ("GET", REPORTS.path(name="node"))
+def report(seen: Seen) -> dict[str, Any]:
+    """Return the report that a request writes."""
+    return dict(json.loads(seen.body)["status"])
+
+
+def reports(api: FakeApi) -> list[dict[str, Any]]:
+    """Return all reports that were written, in order."""
+    return [report(seen) for seen in api.seen(writes("tokenbucketnodes"))]
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reporter looks for its report all the time."""
-    monkeypatch.setattr(informers, "_RELIST_S", 0.01)
-    monkeypatch.setattr(informers, "_DOUBT_S", 0.01)
-
-
-@pytest.mark.usefixtures("looks")
-def test_a_report_that_is_deleted_is_made_again(
-    api: FakeApi, stats: ReconcileStats, reporter: Reporter
-) -> None:
-    """Somebody may take it for a stale one."""
+def reported(api: FakeApi, source: ClusterSource, stats: ReconcileStats, reporter: Reporter) -> Reporter:
+    """A reporter whose watches work, and whose report has been accepted and delivered by its own watch."""
+    api.kinds |= {NODES, CONFIG_MAPS}
+    source.start()
     reporter.start()
     until(lambda: (stats.on_change(), reporter.reported_at_s)[1])
-    before = len(api.seen(writes("tokenbucketnodes")))
+    until(lambda: source.informers.synced and api.watched(REPORTS))
+    return reporter
+
+
+def test_a_report_that_is_deleted_is_written_again_at_once(api: FakeApi, reported: Reporter) -> None:
+    """Do not wait for the next regular report."""
+    before = len(reports(api))
     api.delete(REPORTS, "node")
-    until(lambda: len(api.seen(writes("tokenbucketnodes"))) > before)
+    until(lambda: len(reports(api)) > before)
+    assert not reported._report.due
 
 
-@pytest.mark.usefixtures("looks")
-def test_the_report_of_a_clean_node_is_not_made_again(
+def test_a_report_that_is_edited_is_written_again_at_once(api: FakeApi, reported: Reporter) -> None:
+    """Repair it by an apply, which takes back all fields of the agent."""
+    before = len(reports(api))
+    api.put(REPORTS, "node", status={"limits": 99})
+    until(lambda: len(reports(api)) > before)
+    assert not reported._report.due
+
+
+def test_conditions_of_the_controller_are_no_edit(api: FakeApi, reported: Reporter) -> None:
+    """Otherwise each change of a condition would cause one more write on every node."""
+    status = reports(api)[-1]
+    api.put(REPORTS, "node", status={**status, "conditions": [{"type": "AgentReady"}]})
+    until(lambda: (stored := reported._report._store.get("", "node")) and stored.status)
+    reported._trigger()
+    assert not reported._report._is_overwritten()
+
+
+def test_a_report_is_written_regularly_without_a_change(api: FakeApi, reported: Reporter) -> None:
+    """Show that the agent has access to the API server, and when."""
+    before = reports(api)
+    reported._report.due = True
+    reported._trigger()
+    until(lambda: len(reports(api)) > len(before))
+    last = reports(api)[-1]
+    assert last["syncPeriodSeconds"] == 20
+    assert last["lastSync"] >= before[-1]["lastSync"]
+    contacts = {watch["resource"]: watch.get("lastContact") for watch in last["watches"]}
+    assert set(contacts) == {"tokenbucketpolicies", "pods", "nodes", "configmaps"}
+    assert all(contacts.values())
+
+
+def test_the_time_of_the_report_is_that_of_an_answer(
+    api: FakeApi, stats: ReconcileStats, reported: Reporter
+) -> None:
+    """Do not move it while the API server does not answer, so that the alert can fire."""
+    api.stop()
+    try:
+        before = reported.reported_at_s
+        reported._report.due = True
+        failed = answers.counts().get(("PATCH", 0), 0)
+        until(lambda: (stats.on_change(), answers.counts().get(("PATCH", 0), 0) > failed)[1])
+        assert reported.reported_at_s == before
+    finally:
+        api.start()
+
+
+def test_a_report_has_the_version_of_policies_that_a_run_has_used(
+    api: FakeApi, source: ClusterSource, stats: ReconcileStats, reported: Reporter
+) -> None:
+    """Report a new policy that selects no pod, and not before the run that used it."""
+    document = api.put(POLICIES, "web", "shop", **POLICY)
+    version = int(document["metadata"]["resourceVersion"])
+    until(lambda: source.policies.version >= version)
+    stats.on_change()
+    assert all(told["policiesVersion"] < version for told in reports(api))
+    inputs = source.snapshot()
+    assert inputs
+    stats.record_success(inputs, Outcome(), 0.0)
+    until(lambda: reports(api)[-1]["policiesVersion"] >= version)
+
+
+def test_a_kind_that_is_gone_is_a_problem_of_the_node(
+    api: FakeApi, stats: ReconcileStats, reported: Reporter
+) -> None:
+    """Name the kind, as after the CRD was deleted."""
+    api.kinds.remove(POLICIES)
+    for _ in range(3):
+        api.fail(watch_of(POLICIES), 404)
+        api.fail(list_of(POLICIES), 404)
+    api.cut(RESET, POLICIES)
+    until(lambda: (stats.on_change(), "install the CRDs" in reports(api)[-1].get("problem", ""))[1])
+    assert reported.ready
+
+
+def test_the_report_of_a_clean_node_is_not_written_again(
     api: FakeApi, stats: ReconcileStats, reporter: Reporter
 ) -> None:
     """It is deleted before the agent is, and would stay for ever."""
     reporter.start()
-    until(lambda: (stats.record_clean(DesiredInput(cleanup=True)), reporter.reported_at_s)[1])
+    until(lambda: (stats.record_clean(DesiredInput(cleanup=True)), reports(api))[1])
     api.delete(REPORTS, "node")
-    before = len(api.requests)
-    until(lambda: len([seen for seen in api.requests[before:] if is_look(seen)]) > 4)
-    (write,) = api.seen(writes("tokenbucketnodes"))
-    document = json.loads(write.body)
-    assert (document["status"]["clean"], document["metadata"]["uid"]) == (True, "node-uid")
+    until(lambda: not reporter._report._store.values())
+    before = reporter.reported_at_s
+    until(lambda: (stats.record_clean(DesiredInput(cleanup=True)), reporter.reported_at_s != before)[1])
+    (written,) = api.seen(writes("tokenbucketnodes"))
+    assert (report(written)["clean"], json.loads(written.body)["metadata"]["uid"]) == (True, "node-uid")

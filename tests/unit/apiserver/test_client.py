@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,3 +195,31 @@ def test_without_credentials_there_is_no_client(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UnsupportedError, match="KUBECONFIG"):
         Client()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_heeded_and_differs_between_agents(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Wait at least as long, and up to twice as long: all agents receive the same value."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(connection, "asyncio", SimpleNamespace(sleep=sleep))
+    for pause in ("2", "1", "3600", "soon"):
+        api.fail(lambda _: True, status, Retry_After=pause)
+        with pytest.raises(ApiError):
+            ask(lambda client: client.get(POLICIES, "web", "shop"))
+    assert len(waits) == 3
+    assert 2 <= waits[0] <= 4
+    assert 1 <= waits[1] <= 2
+    assert waits[2] == 10
+
+
+def test_objects_are_counted_without_reading_them(api: FakeApi) -> None:
+    """Ask for one object, from the storage: the cache ignores the limit."""
+    first = {"kind": "List", "metadata": {"remainingItemCount": 4999}, "items": [{}]}
+    api.answer(lambda seen: seen.query == {"limit": "1", "resourceVersion": ""}, first)
+    assert ask(lambda client: client.count(NODES)) == [5000]

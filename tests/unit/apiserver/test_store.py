@@ -174,3 +174,47 @@ def test_late_lists_and_repeated_events_end_in_what_the_server_has(
         again_kind, again = history[data.draw(st.integers(0, now - 1))]
         (listener.store.remove if again_kind == "DELETED" else listener.store.put)(again)
         assert listener.contents() == {each["content"] for each in state(history[:now])}
+
+
+def test_a_restored_storage_replaces_all_objects_and_older_lists_alone_do_not() -> None:
+    """Compare the version of the storage itself: a cache of another API server may only be late."""
+    told = listed(document("a", 90, "new"), document("b", 91, "b"), version=100)
+    backup = [document("a", 40, "old"), document("c", 41, "c")]
+    for _ in range(3):
+        told.store.replace(backup, 50)
+        assert told.store.older
+        assert told.contents() == {"new", "b"}
+    assert not told.store.restored(100)
+    assert told.store.restored(55)
+    told.store.replace(backup, 55)
+    assert told.contents() == {"old", "c"}
+    assert (told.store.version, told.store.older) == (55, False)
+
+
+def test_a_list_decides_about_objects_that_the_storage_has_forgotten() -> None:
+    """Believe a list that is newer than the object: the storage went back and has grown since."""
+    told = listed(document("a", 90, "new"), version=90)
+    told.store.replace([document("a", 40, "old")], 120)
+    assert told.contents() == {"old"}
+
+
+def test_versions_of_events_and_lists_count_only_upwards() -> None:
+    """Know the newest version, and the newest one that changed a value."""
+    told = listed(document("a", 5, "a"), version=10)
+    assert (told.store.version, told.store.changed_at) == (10, 5)
+    told.store.put(document("a", 12, "a"))
+    assert (told.store.version, told.store.changed_at) == (12, 5)
+    told.store.put(document("b", 13, "b"))
+    told.store.replace([document("a", 12, "a"), document("b", 13, "b")], 20)
+    told.store.remove(document("b", 19))
+    assert (told.store.version, told.store.changed_at) == (20, 13)
+
+
+def test_a_merge_receives_the_previous_value() -> None:
+    """Store its result."""
+    store: Store[str] = Store(
+        lambda document: document["content"], merge=lambda before, now: f"{before}>{now}"
+    )
+    store.put(document("a", 1, "a"))
+    store.put(document("a", 2, "b"))
+    assert store.values() == ("None>a>b",)

@@ -15,6 +15,7 @@ from yarl import URL
 from tests.unit.fake_api import END, RESET, FakeApi, Seen, list_of, watch_of
 from tokenbucket.apiserver import connection, watch
 from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.informers import Informers
 from tokenbucket.apiserver.resources import CONFIG_MAPS, PODS, POLICIES, Selection
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
@@ -322,6 +323,51 @@ def test_a_server_that_asks_for_patience_gets_it(api: FakeApi, stores: Watching)
     refused, again = api.seen(watch_of(POLICIES))[1:]
     assert again.at_s - refused.at_s >= 1
     assert stores.names() == {"web"}
+
+
+def test_a_bookmark_is_a_contact(api: FakeApi, stores: Watching) -> None:
+    """Count what kopf does not pass on: an idle watch is not a dead one."""
+    policies, pods = stores.watches
+    before = policies.contact_at, pods.contact_at
+    api.bookmark()
+    wait(lambda: policies.contact_at > before[0] and pods.contact_at > before[1])
+
+
+def test_a_watch_without_an_answer_has_no_contact(api: FakeApi, stores: Watching) -> None:
+    """Keep the time of the last contact while requests fail, whatever the failure."""
+    policies, _ = stores.watches
+    with api.lock:
+        for _ in range(4):
+            api.fail(watch_of(POLICIES), 403)
+        api.cut(RESET)
+    before = policies.contact_at
+    wait(lambda: len(api.seen(watch_of(POLICIES))) >= 4)
+    assert policies.contact_at == before
+    wait(lambda: policies.contact_at > before)
+
+
+def test_a_restored_storage_is_noticed_and_its_objects_are_used(api: FakeApi, stores: Watching) -> None:
+    """Go back to older versions: otherwise a changed policy would stay unseen for ever."""
+    api.put(POLICIES, "web", "shop", spec={"content": "new"})
+    wait(lambda: stores.content_of("web") == "new")
+    stores.relist()
+    api.restore(50)
+    api.put(POLICIES, "web", "shop", spec={"content": "old"})
+
+    async def repair() -> None:
+        async with Client(stores._listed) as client:
+            await Informers(*stores.watches).relist(client)
+
+    async def until_seen() -> None:
+        repairing = asyncio.create_task(repair())
+        while stores.content_of("web") != "old":
+            assert not repairing.done()
+            await asyncio.sleep(0.01)
+        repairing.cancel()
+
+    stores.relist()
+    assert stores.policies.older
+    asyncio.run(asyncio.wait_for(until_seen(), PATIENCE_S))
 
 
 def test_a_token_that_is_refused_is_read_again(api: FakeApi) -> None:

@@ -10,14 +10,22 @@ from typing import Any
 
 import pytest
 
-from tests.unit.fake_api import FakeApi, Seen
+from tests.unit.fake_api import FakeApi, Seen, list_of
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import answers
-from tokenbucket.apiserver.resources import EVENTS, NODES, POLICIES, REPORTS
+from tokenbucket.apiserver.resources import EVENTS, NODES, PODS, POLICIES, REPORTS
 from tokenbucket.apiserver.store import Store
+from tokenbucket.controller.heartbeats import Heartbeats
 from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
 from tokenbucket.controller.reconciler import StatusReconciler, Stores
-from tokenbucket.core.api.node_report import NodeReport, PodCounts, PolicyReport, to_document
+from tokenbucket.core.api.node_report import (
+    NodeReport,
+    PodCounts,
+    PolicyReport,
+    Sync,
+    WatchContact,
+    to_document,
+)
 from tokenbucket.core.api.parse import API_VERSION, POLICY
 from tokenbucket.errors import ApiError
 
@@ -38,11 +46,15 @@ def agent(name: str, *, ready: bool = True, age_s: float = 1000) -> Mapping[str,
     return {"metadata": metadata, "spec": {"nodeName": name}, "status": READY if ready else {}}
 
 
-def report(name: str, pods: int = 1) -> Mapping[str, Any]:
-    """A node with the policy in force on so many pods."""
-    reports = (PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(pods, pods)),) if pods else ()
-    metadata = {"name": name, "uid": name, "creationTimestamp": ago(0)}
-    return {"metadata": metadata, "status": to_document(NodeReport(policies=reports))}
+def report(name: str, pods: int = 1, *, seen: int = 10**9, age_s: float = 0) -> Mapping[str, Any]:
+    """Return the report of an agent that has used all policies up to the version ``seen``."""
+    entries = (PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(pods, pods)),) if pods else ()
+    watches = (WatchContact("pods", ago(age_s)),)
+    document = NodeReport(sync=Sync(ago(age_s), 20, seen, watches), policies=entries)
+    return {
+        "metadata": {"name": name, "uid": name, "creationTimestamp": ago(0)},
+        "status": to_document(document),
+    }
 
 
 def writes_status(policy: str) -> Callable[[Seen], bool]:
@@ -59,41 +71,66 @@ class Cluster:
     """What a controller sees, and the API server that it writes to."""
 
     def __init__(self, api: FakeApi) -> None:
-        self._api = api
+        self.api = api
         api.kinds |= {REPORTS, NODES, EVENTS}
         self.stores = Stores(Store(read_policy), Store(read_report), Store(read_agent), Store(read_node))
         self.waits: list[float] = []
-        self.report_spread_s = 2.0
+        self.now = 1000.0
+        """The monotonic clock of the controller."""
+        self.reconciler = self.started()
 
-    def policy(self, age_s: float, name: str = "web", rate: str = "1M") -> None:
-        """One that was written so long ago."""
-        limit = {"rate": {"bits": rate}}
-        document = self._api.put(
+    def started(self) -> StatusReconciler:
+        """Return a new controller."""
+        heartbeats = Heartbeats(clock=lambda: self.now)
+        return StatusReconciler(self.stores, self.waits.append, heartbeats)
+
+    def policy(self, name: str = "web", rate: str = "1M", generation: int = 1, **content: Any) -> int:
+        """Write a policy. Return its resource version."""
+        document = self.api.put(
             POLICIES,
             name,
             "shop",
             apiVersion=API_VERSION,
             kind=POLICY,
-            metadata={"generation": 1, "creationTimestamp": ago(age_s)},
-            spec={"podSelector": {}, "ingress": limit},
+            metadata={"generation": generation},
+            spec={"podSelector": {"matchLabels": {"app": "web"}}, "ingress": {"rate": {"bits": rate}}},
+            **content,
         )
         self.stores.policies.put(document)
+        return int(document["metadata"]["resourceVersion"])
 
     def round(self) -> None:
-        """Makes one. Raises as it does."""
+        """Run the controller once. Raise the error of the run."""
 
-        async def make() -> None:
+        async def run() -> None:
             async with Client() as client:
-                await StatusReconciler(self.stores, self.waits.append, self.report_spread_s).reconcile(client)
+                await self.reconciler.reconcile(client)
 
-        asyncio.run(make())
+        asyncio.run(run())
+
+    def status(self) -> dict[str, Any]:
+        """Return the status of the policy after a run. The watch of the controller delivers it."""
+        self.round()
+        found = self.api.seen(writes_status("web"))
+        if not found:
+            return {}
+        status = json.loads(found[-1].body)["status"]
+        known = self.stores.policies.get("shop", "web")
+        assert known
+        self.policy(generation=known.head.generation, status=status)
+        return status
 
     def written(self) -> dict[str, str]:
-        """After a round, the reason of each condition that was written, if any were."""
-        self.round()
-        writes = self._api.seen(writes_status("web"))
-        conditions = json.loads(writes[-1].body)["status"]["conditions"] if writes else []
-        return {each["type"]: each["reason"] for each in conditions}
+        """Return the reason of each condition after a run."""
+        return {each["type"]: each["reason"] for each in self.status().get("conditions", ())}
+
+    def ready(self) -> str:
+        """Return the reason of the condition Ready after a run."""
+        return self.written()["Ready"]
+
+    def message(self) -> str:
+        """Return the message of the condition Ready after a run."""
+        return self.status()["conditions"][-1]["message"]
 
 
 @pytest.fixture
@@ -109,32 +146,104 @@ def cluster(api: FakeApi) -> Cluster:
     return found
 
 
-def test_a_policy_is_called_ready_only_when_every_agent_had_the_time_to_speak(cluster: Cluster) -> None:
-    """The first to speak may be the only one that has done it."""
-    cluster.policy(age_s=1)
-    assert cluster.written() == {}
-    assert 0 < min(cluster.waits) <= 4
-    cluster.policy(age_s=5)
-    assert cluster.written()["Ready"] == "Programmed"
+def test_a_policy_is_ready_only_if_every_agent_has_used_its_version(cluster: Cluster) -> None:
+    """Wait for an agent without an entry: it may be slow, and it may have no selected pod."""
+    version = cluster.policy()
+    cluster.stores.nodes.put(node("b"))
+    cluster.stores.agents.put(agent("b"))
+    cluster.stores.reports.put(report("b", pods=0, seen=version - 1))
+    assert cluster.ready() == "Updating"
+    assert cluster.message() == "1 node (b) has not reported generation 1 yet"
+    cluster.stores.reports.put(report("b", pods=0, seen=version))
+    assert cluster.ready() == "Programmed"
 
 
-def test_agents_that_take_their_time_are_waited_for(cluster: Cluster) -> None:
-    """Those of thousands of nodes are told to: until then, one that has spoken speaks for itself alone."""
-    cluster.report_spread_s = 60.0
-    cluster.policy(age_s=50)
-    assert cluster.written() == {}
-    cluster.policy(age_s=63)
-    assert cluster.written()["Ready"] == "Programmed"
+def test_a_policy_without_pods_is_ready_only_if_every_agent_has_used_its_version(cluster: Cluster) -> None:
+    """Treat the first report after a new CRD like a slow agent."""
+    version = cluster.policy()
+    cluster.stores.reports.put(report("a", pods=0, seen=version - 1))
+    assert cluster.ready() == "Updating"
+    cluster.stores.reports.put(report("a", pods=0, seen=version))
+    assert cluster.ready() == "NoMatchingPods"
 
 
-def test_that_a_policy_selects_no_pod_is_said_when_all_agents_were_due(cluster: Cluster) -> None:
-    """Until then nobody may have looked."""
-    cluster.report_spread_s = 60.0
-    cluster.stores.reports.put(report("a", pods=0))
-    cluster.policy(age_s=50)
-    assert cluster.written() == {}
-    cluster.policy(age_s=70)
-    assert cluster.written()["Programmed"] == "NoMatchingPods"
+def test_writes_of_the_status_ask_no_agent_for_a_newer_version(cluster: Cluster) -> None:
+    """Neither in the same process nor after a restart: agents report changed policies only."""
+    version = cluster.policy()
+    cluster.stores.reports.put(report("a", seen=version))
+    assert cluster.ready() == "Programmed"
+    assert cluster.ready() == "Programmed"
+    cluster.reconciler = cluster.started()
+    assert cluster.ready() == "Programmed"
+
+
+def test_an_agent_without_heartbeats_makes_its_node_unknown(cluster: Cluster) -> None:
+    """Name the node, although its pod stays ready. A heartbeat ends it."""
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
+    cluster.now += 49
+    assert cluster.ready() == "Programmed"
+    assert 0 < min(cluster.waits) <= 1
+    cluster.now += 2
+    assert cluster.ready() == "AgentUnavailable"
+    assert "no agent reports from a" in cluster.message()
+    cluster.stores.reports.put(report("a", age_s=-1))
+    assert cluster.ready() == "Programmed"
+
+
+def test_a_restarted_controller_does_not_trust_an_old_report(cluster: Cluster) -> None:
+    """Judge the first report by its own time: the controller has not seen it arrive."""
+    cluster.policy()
+    cluster.stores.reports.put(report("a", age_s=60))
+    assert cluster.ready() == "AgentUnavailable"
+
+
+def test_an_agent_whose_watch_is_dead_makes_its_node_unknown(cluster: Cluster) -> None:
+    """Name the kind of object: heartbeats alone do not prove that the agent sees new pods."""
+    cluster.policy()
+    document = report("a")
+    document["status"]["watches"][0]["lastContact"] = ago(101)
+    cluster.stores.reports.put(document)
+    assert cluster.ready() == "AgentUnavailable"
+    (condition,) = json.loads(cluster.api.seen(writes_agent_condition)[-1].body)["status"]["conditions"]
+    assert condition["message"].startswith("pod agent-a has no contact with the API server for pods")
+
+
+def test_an_agent_that_restarts_has_a_grace_period(cluster: Cluster) -> None:
+    """Keep the status for 90 s, because limits outlive the agent."""
+    cluster.policy()
+    cluster.stores.agents.put(agent("a", ready=False))
+    assert cluster.ready() == "Programmed"
+    cluster.now += 89
+    assert cluster.ready() == "Programmed"
+    cluster.now += 2
+    assert cluster.ready() == "AgentUnavailable"
+
+
+def test_an_outage_of_the_api_server_makes_no_agent_silent(cluster: Cluster) -> None:
+    """Begin to count when the controller reaches the API server again: agents could not report either."""
+    cluster.policy()
+    back_at = cluster.now
+    cluster.reconciler = StatusReconciler(
+        cluster.stores, cluster.waits.append, Heartbeats(lambda: back_at, lambda: cluster.now)
+    )
+    assert cluster.ready() == "Programmed"
+    cluster.now = back_at = cluster.now + 75
+    assert cluster.ready() == "Programmed"
+    cluster.now += 51
+    assert cluster.ready() == "AgentUnavailable"
+
+
+def test_an_edit_counts_the_pods_that_stay_limited(cluster: Cluster) -> None:
+    """Show that the policy is updating, with the pods of the earlier generation."""
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
+    version = cluster.policy(rate="2M", generation=2)
+    cluster.stores.reports.put(report("a", seen=version - 1))
+    status = cluster.status()
+    assert status["conditions"][-1]["reason"] == "Updating"
+    assert status["pods"]["summary"] == "1/1"
+    assert status["rates"] == {"ingress": "2Mbit/s"}
 
 
 def test_a_policy_is_read_with_its_limits_in_words() -> None:
@@ -149,45 +258,57 @@ def test_a_policy_is_read_with_its_limits_in_words() -> None:
     assert "10M" in head.rejected
 
 
-def test_what_is_wrong_is_said_at_once(cluster: Cluster) -> None:
-    """There is nothing to wait for."""
-    cluster.stores.agents.put(agent("a", ready=False))
-    cluster.policy(age_s=1)
-    assert cluster.written()["Ready"] == "AgentUnavailable"
-
-
-def test_an_agent_that_cannot_start_is_not_overlooked(cluster: Cluster) -> None:
-    """It never spoke, and so nobody knows which pods are selected on its node."""
+def test_an_agent_that_never_reports_makes_its_node_unknown(cluster: Cluster) -> None:
+    """Wait for a new pod first. It does not matter whether the pod is ready."""
+    cluster.policy()
     cluster.stores.nodes.put(node("b"))
-    cluster.stores.agents.put(agent("b", ready=False, age_s=30))
-    cluster.policy(age_s=100)
-    assert cluster.written()["Ready"] == "Programmed"
-    assert 0 < min(cluster.waits) <= 30
-    cluster.stores.agents.put(agent("b", ready=False, age_s=100))
-    assert cluster.written()["Ready"] == "AgentUnavailable"
+    for ready in (False, True):
+        cluster.stores.agents.put(agent("b", ready=ready, age_s=30))
+        assert cluster.ready() == "Programmed"
+        assert 0 < min(cluster.waits) <= 30
+        cluster.api.fail(list_of(PODS), 403)
+        cluster.stores.agents.put(agent("b", ready=ready, age_s=100))
+        assert cluster.ready() == "AgentUnavailable"
 
 
-def test_a_ready_agent_that_has_never_reported_is_not_known_to_select_nothing(cluster: Cluster) -> None:
-    """Its report may be refused, or somebody has deleted it."""
+def test_an_agent_pod_that_is_not_scheduled_counts_for_its_node(cluster: Cluster) -> None:
+    """Read the node from the affinity that the DaemonSet controller sets."""
+    cluster.policy()
     cluster.stores.nodes.put(node("b"))
-    cluster.stores.agents.put(agent("b"))
-    cluster.policy(age_s=100)
-    assert cluster.written()["Ready"] == "AgentUnavailable"
-    cluster.stores.agents.put(agent("b", age_s=10))
-    assert cluster.written()["Ready"] == "Programmed"
+    field = {"key": "metadata.name", "operator": "In", "values": ["b"]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    pod = {"metadata": {"name": "agent-b", "creationTimestamp": ago(100)}, "spec": {"affinity": affinity}}
+    cluster.stores.agents.put(pod)
+    cluster.api.put(PODS, "web-1", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "b"})
+    assert cluster.ready() == "AgentUnavailable"
+    assert "no agent reports from b" in cluster.message()
+
+
+@pytest.mark.parametrize(
+    ("namespace", "labels", "reason"),
+    [
+        ("shop", {"app": "web"}, "AgentUnavailable"),
+        ("shop", {"app": "db"}, "Programmed"),
+        ("other", {"app": "web"}, "Programmed"),
+    ],
+)
+def test_a_node_without_an_agent_affects_only_policies_that_select_its_pods(
+    cluster: Cluster, namespace: str, labels: dict[str, str], reason: str
+) -> None:
+    """Leave all other policies of the cluster as they are."""
+    cluster.policy()
+    cluster.stores.nodes.put(node("b"))
+    cluster.stores.agents.put(agent("b", ready=False))
+    cluster.api.put(PODS, "pod", namespace, metadata={"labels": labels}, spec={"nodeName": "b"})
+    assert cluster.ready() == reason
 
 
 def test_an_event_is_made_once_while_the_watch_is_behind(api: FakeApi, cluster: Cluster) -> None:
     """The status is written again in each round until the watch tells of it."""
-    cluster.policy(age_s=100, rate="1")
-
-    async def make_three() -> None:
-        async with Client() as client:
-            rounds = StatusReconciler(cluster.stores, cluster.waits.append)
-            for _ in range(3):
-                await rounds.reconcile(client)
-
-    asyncio.run(make_three())
+    cluster.policy(rate="1")
+    for _ in range(3):
+        cluster.round()
     assert len(api.seen(lambda seen: seen.method == "POST")) == 1
 
 
@@ -196,14 +317,14 @@ def test_a_node_that_is_to_have_no_agent_is_not_waited_for(cluster: Cluster) -> 
     cluster.stores.nodes.put(node("without"))
     cluster.stores.nodes.put({"metadata": {"name": "down"}})
     cluster.stores.agents.put(agent("down", ready=False))
-    cluster.policy(age_s=100)
-    assert cluster.written()["Ready"] == "Programmed"
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
 
 
 def test_a_refused_status_holds_up_nothing_behind_it(api: FakeApi, cluster: Cluster) -> None:
     """An admission webhook may refuse one policy for ever. It is tried again."""
-    cluster.policy(age_s=100, name="rejected")
-    cluster.policy(age_s=100)
+    cluster.policy("rejected")
+    cluster.policy()
     api.fail(writes_status("rejected"), 422, "denied by an admission webhook")
     assert cluster.written()["Ready"] == "Programmed"
     assert api.seen(writes_agent_condition)
@@ -212,8 +333,8 @@ def test_a_refused_status_holds_up_nothing_behind_it(api: FakeApi, cluster: Clus
 
 def test_a_refused_event_holds_up_nothing_behind_it(api: FakeApi, cluster: Cluster) -> None:
     """As in a namespace that is being deleted. The status says the same."""
-    cluster.policy(age_s=100, name="invalid", rate="1")
-    cluster.policy(age_s=100)
+    cluster.policy("invalid", rate="1")
+    cluster.policy()
     api.fail(lambda seen: seen.method == "POST", 403, "the namespace is being terminated")
     assert cluster.written()["Ready"] == "Programmed"
     assert api.seen(writes_agent_condition)
@@ -244,7 +365,7 @@ def requests_until_it_ends(cluster: Cluster) -> int:
 def test_an_api_server_that_is_away_is_not_asked_once_for_each_object(api: FakeApi, cluster: Cluster) -> None:
     """Nor is one that is too busy."""
     for name in ("web", "api", "db"):
-        cluster.policy(age_s=100, name=name)
+        cluster.policy(name)
         api.fail(lambda seen: seen.method == "PATCH", 503)
     busy = requests_until_it_ends(cluster)
     api.stop()

@@ -60,7 +60,7 @@ def test_statuses_follow_the_cluster_from_start_to_sigterm(
     pod = agent("a")
     api.put(PODS, "agent-a", NAMESPACE, metadata=pod["metadata"], spec=pod["spec"], status=pod["status"])
     api.put(REPORTS, "a", status=report("a")["status"])
-    options = ControllerOptions(NAMESPACE, "", "127.0.0.1", free_port(), report_spread_s=0.0)
+    options = ControllerOptions(NAMESPACE, "", "127.0.0.1", free_port())
     controller = Controller(options)
 
     async def probe(path: str) -> int:

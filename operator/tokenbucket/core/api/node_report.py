@@ -92,6 +92,30 @@ class AgentInfo:
     pod: str = ""
     release: str = ""
     """Namespace and name of the release; empty in reports of earlier versions."""
+    features: tuple[str, ...] = ()
+    """Parts of the API that the agent supports. Empty if it does not report them."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchContact:
+    """The last list, event or bookmark that an agent received for one kind of object."""
+
+    resource: str
+    last_contact: str
+    """RFC 3339 time of the agent's clock. Empty if there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """How recent a report is."""
+
+    last: str = ""
+    """RFC 3339 time at which the agent wrote the report. Empty for an agent that writes only changes."""
+    period_s: int = 0
+    """The agent writes the report at least this often."""
+    policies_version: int = -1
+    """Newest resource version of policies that the last reconcile run used."""
+    watches: tuple[WatchContact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +123,7 @@ class NodeReport:
     """Everything that an agent reports."""
 
     agent: AgentInfo = AgentInfo()
+    sync: Sync = Sync()
     kernel: str = ""
     fq: bool = False
     enforcement: str = ""
@@ -106,6 +131,7 @@ class NodeReport:
     clean: bool = False
     limits: int = 0
     policies: tuple[PolicyReport, ...] = ()
+    policies_omitted: int = 0
     pods: tuple[PodReport, ...] = ()
     pods_omitted: int = 0
 
@@ -117,7 +143,8 @@ def to_document(report: NodeReport) -> dict[str, Any]:
     """Return the status of a TokenBucketNode, without empty texts and lists."""
     return _without_empty(
         {
-            "agent": _without_empty(asdict(report.agent)),
+            "agent": _without_empty(asdict(report.agent) | {"features": list(report.agent.features)}),
+            **sync_document(report.sync),
             "kernel": report.kernel,
             "fq": report.fq,
             "enforcement": report.enforcement,
@@ -125,10 +152,26 @@ def to_document(report: NodeReport) -> dict[str, Any]:
             "clean": report.clean,
             "limits": report.limits,
             "policies": [_policy_document(policy) for policy in report.policies],
+            "policiesOmitted": report.policies_omitted,
             "pods": [_pod_document(pod) for pod in report.pods],
             "podsOmitted": report.pods_omitted,
         }
     )
+
+
+def sync_document(sync: Sync) -> dict[str, Any]:
+    """Return the fields that change with each write. Empty if the agent writes only changes."""
+    if not sync.last:
+        return {}
+    return {
+        "lastSync": sync.last,
+        "syncPeriodSeconds": sync.period_s,
+        "policiesVersion": max(0, sync.policies_version),
+        "watches": [
+            _without_empty({"resource": watch.resource, "lastContact": watch.last_contact})
+            for watch in sync.watches
+        ],
+    }
 
 
 def _policy_document(policy: PolicyReport) -> dict[str, Any]:
@@ -171,7 +214,13 @@ def parse_report(document: object) -> NodeReport:
     status = _mapping(_mapping(document).get("status"))
     agent = _mapping(status.get("agent"))
     return NodeReport(
-        agent=AgentInfo(*(_get(agent, item.name, "") for item in fields(AgentInfo))),
+        agent=AgentInfo(
+            _get(agent, "version", ""),
+            _get(agent, "pod", ""),
+            _get(agent, "release", ""),
+            _names(agent.get("features")),
+        ),
+        sync=_sync(status),
         kernel=_get(status, "kernel", ""),
         fq=_get(status, "fq", False),
         enforcement=_get(status, "enforcement", ""),
@@ -179,11 +228,25 @@ def parse_report(document: object) -> NodeReport:
         clean=_get(status, "clean", False),
         limits=_number(status, "limits"),
         policies=tuple(_policy(policy) for policy in _items(status, "policies")),
+        policies_omitted=_number(status, "policiesOmitted"),
         pods=tuple(
             PodReport(*(_get(pod, name, "") for name in _POD_FIELDS)) for pod in _items(status, "pods")
         ),
         pods_omitted=_number(status, "podsOmitted"),
     )
+
+
+def _sync(status: Mapping[str, Any]) -> Sync:
+    watches = tuple(
+        WatchContact(_get(item, "resource", ""), _get(item, "lastContact", ""))
+        for item in _items(status, "watches")
+    )
+    last, period_s = _get(status, "lastSync", ""), _number(status, "syncPeriodSeconds")
+    return Sync(last, period_s, _get(status, "policiesVersion", -1), watches)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def _policy(given: Mapping[str, Any]) -> PolicyReport:

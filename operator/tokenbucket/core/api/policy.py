@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenbucket.core.api.selector import Selector
 
@@ -93,12 +93,34 @@ class Policy:
         return f"{self.namespace}/{self.name}"
 
 
+FEATURES = (*ExceedAction, *Mode, "PerPeer")
+"""Parts of the API that this version supports. Append new ones: older versions reject policies with them."""
+
+
+def features_of(policy: Policy) -> frozenset[str]:
+    """Return the parts of the API that a policy uses."""
+    limits = policy.limits.values()
+    per_peer = {"PerPeer"} if any(limit.per_peer for limit in limits) else set()
+    return frozenset({policy.mode.value, *(limit.exceed_action.value for limit in limits)} | per_peer)
+
+
 @dataclass(frozen=True, slots=True)
 class RejectedPolicy:
-    """A policy that the schema accepts and the parser rejects."""
+    """A policy that the API server accepted and the agent rejects."""
 
     namespace: str
     name: str
     uid: str
     generation: int
     message: str
+    forbidden: bool = False
+    """Whether no version of the policy is allowed, because its namespace is protected."""
+    last_valid: Policy | None = None
+    """The version that stays enforced. ``None`` if this process has seen none, or if none is allowed."""
+
+    def after(self, before: Policy | RejectedPolicy | None) -> RejectedPolicy:
+        """Return this rejection with the last valid version of the same policy."""
+        last = before.last_valid if isinstance(before, RejectedPolicy) else before
+        if self.forbidden or not last or last.uid != self.uid:
+            return self
+        return replace(self, last_valid=last)

@@ -30,5 +30,3 @@ class Spec:
     """The text in the status field ``action``, such as "no fq". Empty unless the effect is DEGRADED."""
     needs_slot: bool = True
     """Whether the limit keeps a slot, and so its tokens, while the agent finds no interface of the pod."""
-    degrades_policy: bool = False
-    """Whether the condition Degraded of the policy names the reason. A degraded limit always does."""

@@ -20,7 +20,6 @@ class Reason(enum.StrEnum):
     fix: str
     short: str
     needs_slot: bool
-    degrades_policy: bool
 
     def __new__(cls, value: str, spec: Spec) -> Self:
         """Build a member whose string value is the public name of the reason."""
@@ -28,7 +27,6 @@ class Reason(enum.StrEnum):
         member._value_ = value
         member.effect, member.needs_slot = spec.effect, spec.needs_slot
         member.cause, member.fix, member.short = spec.cause, spec.fix, spec.short
-        member.degrades_policy = spec.degrades_policy or spec.effect is Effect.DEGRADED
         return member
 
     NO_ADDRESS = (
@@ -53,7 +51,6 @@ class Reason(enum.StrEnum):
                 "Check that the pod runs on this node, that its address is correct, and that the agent sees "
                 "`/run/netns` (`agent.enterPods`)."
             ),
-            degrades_policy=True,
         ),
     )
     INTERFACE_NOT_LIMITED = (
@@ -69,7 +66,6 @@ class Reason(enum.StrEnum):
                 "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; "
                 "the chart grants both if `agent.enterPods` is true."
             ),
-            degrades_policy=True,
         ),
     )
     HOST_NETWORK = (
@@ -241,7 +237,6 @@ class Reason(enum.StrEnum):
                 "`agent.enterPods: true`, and use Linux 6.6 or later. Otherwise detach the program that the "
                 "message names."
             ),
-            degrades_policy=True,
         ),
     )
     BYPASSED = (
@@ -256,7 +251,6 @@ class Reason(enum.StrEnum):
                 "Set `agent.enterPods: true`, so that the agent can attach the limit inside the pod. "
                 "Otherwise make the network plugin use the host-side interface."
             ),
-            degrades_policy=True,
         ),
     )
     FOREIGN_FILTER = (
@@ -276,7 +270,6 @@ class Reason(enum.StrEnum):
                 "The message names the program if the agent can see its process."
             ),
             fix="Configure the other program not to manage this interface.",
-            degrades_policy=True,
         ),
     )
     KERNEL_REJECTS = (

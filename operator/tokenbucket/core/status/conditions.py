@@ -6,22 +6,15 @@ docs/reference/conditions.md describes the reasons of conditions.
 from __future__ import annotations
 
 import enum
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tokenbucket import __version__
 from tokenbucket.core.api.policy import Direction, Mode
-from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.status.explanation import degrades, explain, fails, find_reasons, waits
 from tokenbucket.core.status.summary import Entry, Summary, in_number, some_of
 
-_KNOWN = {str(reason): reason for reason in Reason}
-_REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)
-"""The format that the schema allows. An agent of another version can report other texts."""
-_NAMED = 3
-"""Maximum number of reasons in a message."""
 _LONGEST_MESSAGE = 1024
 
 
@@ -34,6 +27,7 @@ class ConditionReason(enum.StrEnum):
     OBSERVED = "Observed"
     NO_MATCHING_PODS = "NoMatchingPods"
     PENDING = "Pending"
+    UPDATING = "Updating"
     FAILED = "Failed"
     OVERRIDDEN = "Overridden"
     OFF = "Off"
@@ -90,7 +84,9 @@ def _accepted(total: Summary) -> _Verdict:
         differs = f"; the controller ({__version__}) accepts the policy, the agent has version {version}"
         message = f"rejected on {_nodes(total.rejecting)}: {first.policy.rejected}"
         return _Verdict("False", ConditionReason.INVALID, message + differs * (version != __version__))
-    return _Verdict("True", ConditionReason.ACCEPTED, "the policy is valid")
+    unsupported = total.agents.unsupported
+    but = f"; {_named(unsupported)} cannot enforce it before an upgrade of the agent" * bool(unsupported)
+    return _Verdict("True", ConditionReason.ACCEPTED, f"the policy is valid{but}")
 
 
 def _programmed(total: Summary) -> _Verdict:
@@ -115,14 +111,14 @@ def _failed(total: Summary) -> _Verdict | None:
     if not failed:
         return None
     worst = max(total.current, key=lambda entry: entry.policy.pods.failed).node.name
-    why = _explain(_found(total.current, _fails))
+    why = explain(find_reasons(total.current, fails))
     message = f"not enforced on {total.of_pods(failed)}{why}; see TokenBucketNode {worst}"
     return _Verdict("False", ConditionReason.FAILED, message)
 
 
 def _unavailable(total: Summary) -> _Verdict | None:
     if not total.agents.alive and not total.dead:
-        message = "no agent is ready on any node: the selected pods are unknown; check the agent pods"
+        message = "no agent reports from any node: the selected pods are unknown; check the agent pods"
         return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, message)
     if not total.dead:
         return _silent(total)
@@ -136,7 +132,7 @@ def _unavailable(total: Summary) -> _Verdict | None:
     last = f" (last {'enforced' if enforced else 'reported'} at {min(times)})" if times else ""
     names = some_of(entry.node.name for entry in total.dead)
     where = f"{in_number(pods, 'pod')} on {in_number(len(total.dead), 'node')}"
-    message = f"{where}{last}: no agent is ready on {names}"
+    message = f"{where}{last}: no agent reports from {names}"
     return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, message)
 
 
@@ -184,16 +180,23 @@ def _set_by_enforcement_mode(total: Summary, mode: Mode) -> str:
     return f"the enforcement mode is {mode} on {_nodes(entries)}, set by the ConfigMap or the node label"
 
 
+def _updating(total: Summary) -> _Verdict | None:
+    late = sorted({*total.agents.unseen, *(entry.node.name for entry in total.behind)})
+    if not late:
+        return None
+    verb = "has" if len(late) == 1 else "have"
+    message = f"{_named(late)} {verb} not reported generation {total.head.generation} yet"
+    earlier = sum(entry.policy.pods.programmed for entry in total.behind)
+    before = f"; an earlier generation is enforced on {in_number(earlier, 'pod')}" * bool(earlier)
+    return _Verdict("False", ConditionReason.UPDATING, message + before)
+
+
 def _pending(total: Summary) -> _Verdict | None:
-    parts = []
-    if total.behind:
-        nodes = f"{len(total.behind)} of {in_number(len(total.entries), 'node')}"
-        verb = "has" if len(total.behind) == 1 else "have"
-        parts.append(f"{nodes} {verb} not yet reported generation {total.head.generation}")
-    if total.pending:
-        why = _explain(_found(total.current, _waits))
-        parts.append(f"not yet enforced on {total.of_pods(total.pending)}{why}")
-    return _Verdict("False", ConditionReason.PENDING, "; ".join(parts)) if parts else None
+    if not total.pending:
+        return None
+    why = explain(find_reasons(total.current, waits))
+    message = f"not yet enforced on {total.of_pods(total.pending)}{why}"
+    return _Verdict("False", ConditionReason.PENDING, message)
 
 
 _RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
@@ -204,6 +207,7 @@ _RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
     _all_overridden,
     _some_off,
     _observed_by_enforcement_mode,
+    _updating,
     _pending,
 )
 """In order of precedence."""
@@ -227,56 +231,10 @@ def _enforced(total: Summary) -> _Verdict:
 
 
 def _degraded(total: Summary) -> _Verdict:
-    found = _found(total.of_generation, _degrades)
+    found = find_reasons(total.of_generation, degrades)
     if not found:
         return _Verdict("False", ConditionReason.AS_DECLARED, "no limit differs from its declaration")
-    return _Verdict("True", found[0].reason, f"not enforced as declared{_explain(found)}")
-
-
-def _fails(reason: str) -> bool:
-    """Return whether a reason means that a limit failed. An unknown reason of a newer agent does."""
-    return reason not in _KNOWN or _KNOWN[reason].effect is Effect.FAILED
-
-
-def _waits(reason: str) -> bool:
-    return reason in _KNOWN and _KNOWN[reason].effect is Effect.PENDING
-
-
-def _degrades(reason: str) -> bool:
-    return reason not in _KNOWN or _KNOWN[reason].degrades_policy
-
-
-@dataclass(slots=True)
-class _Found:
-    """One reason with its pods, nodes and messages, over all nodes."""
-
-    reason: str
-    pods: int = 0
-    nodes: set[str] = field(default_factory=set)
-    messages: Counter[str] = field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        message = min(self.messages, key=lambda text: (-self.messages[text], text))
-        where = f"{in_number(self.pods, 'pod')} on {in_number(len(self.nodes), 'node')}"
-        return f"{self.reason} on {where}{f' ({message})' if message else ''}"
-
-
-def _found(entries: Iterable[Entry], wanted: Callable[[str], bool]) -> list[_Found]:
-    """Return the reasons, sorted by the number of pods in descending order."""
-    found: dict[str, _Found] = {}
-    for entry in entries:
-        for count in entry.policy.reasons:
-            if count.pods > 0 and _REASON.fullmatch(count.reason) and wanted(count.reason):
-                reason = found.setdefault(count.reason, _Found(count.reason))
-                reason.pods += count.pods
-                reason.nodes.add(entry.node.name)
-                reason.messages[count.message] += count.pods
-    return sorted(found.values(), key=lambda reason: (-reason.pods, reason.reason))
-
-
-def _explain(found: Sequence[_Found]) -> str:
-    more = f"; {in_number(len(found) - _NAMED, 'reason')} more" if len(found) > _NAMED else ""
-    return f": {'; '.join(map(str, found[:_NAMED]))}{more}" if found else ""
+    return _Verdict("True", found[0].reason, f"not enforced as declared{explain(found)}")
 
 
 def _winners(total: Summary) -> str:
@@ -295,6 +253,9 @@ def _directions(pods: Counter[str]) -> str:
 
 
 def _nodes(entries: Iterable[Entry]) -> str:
+    return _named([entry.node.name for entry in entries])
+
+
+def _named(nodes: Sequence[str]) -> str:
     """Return a text such as "2 nodes (a, b)"."""
-    names = [entry.node.name for entry in entries]
-    return f"{in_number(len(names), 'node')} ({some_of(names)})"
+    return f"{in_number(len(nodes), 'node')} ({some_of(nodes)})"

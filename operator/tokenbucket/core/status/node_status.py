@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenbucket.core.api.enforcement import Place
@@ -25,7 +25,7 @@ _PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16
 _OVERRIDES = 16
 AGENT_READY = "AgentReady"
-_GOOD = ("True", "Ready", "the agent pod is ready")
+_GOOD = ("True", "Ready", "the agent reports")
 _ABSENT = (
     "False",
     "NoPod",
@@ -47,6 +47,8 @@ class DesiredInput:
     """Problem of the enforcement settings, or a notice of an override. Empty if there is none."""
     enforcement_from: Place = Place.RELEASE
     """The place that sets the enforcement mode."""
+    policies_version: int = -1
+    """Newest resource version that the policies contain. -1 in a folder of manifests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +89,25 @@ class _Count:
 
 
 def policy_reports(state: NodeState) -> tuple[PolicyReport, ...]:
-    """Return a report for each policy that selects a pod on this node, and for each rejected policy."""
+    """Return a report for each policy that selects pods, and for each rejected one of a namespace with pods.
+
+    A rejected policy is reported with the pods of its last valid version.
+    """
     pods: dict[str, list[Pod]] = defaultdict(list)
     for pod in state.inputs.pods:
         if not pod.ended:
             pods[pod.id.namespace].append(pod)
     classifier = _PodClassifier(state)
-    reports = [_rejection(rejected) for rejected in state.inputs.rejected]
+    reports = {}
     for policy in state.inputs.policies:
         selected = [pod for pod in pods[policy.namespace] if policy.selector.matches(pod.labels)]
         if selected:
-            reports.append(_report(policy, len(selected), classifier.count(policy, selected)))
-    return tuple(sorted(reports, key=lambda report: (report.namespace, report.name)))
+            reports[str(policy)] = _report(policy, len(selected), classifier.count(policy, selected))
+    for rejected in state.inputs.rejected:
+        if pods[rejected.namespace]:
+            name = f"{rejected.namespace}/{rejected.name}"
+            reports[name] = _rejection(rejected, reports.get(name))
+    return tuple(sorted(reports.values(), key=lambda report: (report.namespace, report.name)))
 
 
 def pods_not_programmed(state: NodeState) -> Iterator[PodReport]:
@@ -197,14 +206,10 @@ def _overrides(winners: Counter[tuple[str, Direction]]) -> tuple[Override, ...]:
     return tuple(Override(policy, direction.value, pods) for (policy, direction), pods in ranked)
 
 
-def _rejection(rejected: RejectedPolicy) -> PolicyReport:
-    return PolicyReport(
-        namespace=rejected.namespace,
-        name=rejected.name,
-        uid=rejected.uid,
-        generation=rejected.generation,
-        rejected=rejected.message,
-    )
+def _rejection(rejected: RejectedPolicy, last_valid: PolicyReport | None) -> PolicyReport:
+    uid, generation = rejected.uid, rejected.generation
+    report = last_valid or PolicyReport(rejected.namespace, rejected.name, uid, generation)
+    return replace(report, uid=uid, generation=generation, rejected=rejected.message)
 
 
 def _most_common(texts: Counter[str]) -> str:
@@ -222,12 +227,15 @@ def missing_limits(state: NodeState, winners: Winners, pod: Pod) -> str:
     return "; ".join(str(found.get(key, f"{key}: not enforced yet")) for key in missing)
 
 
-def agent_condition(pods: Mapping[str, bool], previous: Iterable[object], now: str) -> dict[str, Any]:
+def agent_condition(
+    silence: str, pods: Mapping[str, bool], previous: Iterable[object], now: str
+) -> dict[str, Any]:
     """Return the condition. The transition time changes only if the status changes.
 
-    ``pods`` maps each agent pod on the node to its readiness. ``now`` is an RFC 3339 time.
+    ``silence`` is the reason for which the report is outdated, or an empty text. ``pods`` maps each agent pod
+    on the node to its readiness. ``now`` is an RFC 3339 time.
     """
-    status, reason, message = _readiness(pods)
+    status, reason, message = _readiness(silence, pods)
     for before in previous:
         if isinstance(before, Mapping) and (before.get("type"), before.get("status")) == (
             AGENT_READY,
@@ -243,10 +251,12 @@ def agent_condition(pods: Mapping[str, bool], previous: Iterable[object], now: s
     }
 
 
-def _readiness(pods: Mapping[str, bool]) -> tuple[str, str, str]:
-    if any(pods.values()):
+def _readiness(silence: str, pods: Mapping[str, bool]) -> tuple[str, str, str]:
+    if not silence:
         return _GOOD
     if not pods:
         return _ABSENT
-    message = f"pod {min(pods)} is not ready: existing limits stay active, new pods are not limited"
-    return "False", "NotReady", message
+    reason = "Silent" if any(pods.values()) else "NotReady"
+    state = silence if any(pods.values()) else "is not ready"
+    message = f"pod {min(pods)} {state}: existing limits stay active, new pods may be unlimited"
+    return "False", reason, message

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.status.conditions import conditions
-from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode, Summary, in_number, summary_of
+from tokenbucket.core.status.summary import Agents, Entry, PolicyHead, Summary, in_number, summary_of
 
 _LONGEST_WORDS = 512
 _LONGEST_RATE = 64
@@ -20,18 +20,18 @@ _LONGEST_RATE = 64
 
 def policy_status(
     policy: PolicyHead,
-    reports: Iterable[ReportedNode],
+    entries: Iterable[Entry],
     previous_conditions: Iterable[object],
     now: str,
     agents: Agents,
 ) -> dict[str, Any]:
     """Return the status of a TokenBucketPolicy.
 
-    ``reports`` are the nodes that report the policy. ``now`` is an RFC 3339 time.
+    ``entries`` are the reports about the policy. ``now`` is an RFC 3339 time.
     """
-    total = summary_of(policy, reports, agents)
+    total = summary_of(policy, entries, agents)
     effective = {**policy.declared, **_effective(total)}
-    programmed, matched = total.pods.programmed, total.matched
+    pods, matched = total.reported, total.matched
     document = {
         "observedGeneration": policy.generation,
         "rates": {direction: _rate_of(words) for direction, words in effective.items()},
@@ -39,10 +39,10 @@ def policy_status(
         "action": _actions(total),
         "pods": {
             "matched": matched,
-            "programmed": programmed,
-            "degraded": total.pods.degraded,
-            "failed": total.pods.failed,
-            "summary": f"{programmed}/{matched}",
+            "programmed": pods.programmed,
+            "degraded": pods.degraded,
+            "failed": pods.failed,
+            "summary": f"{pods.programmed}/{matched}",
         },
         "nodes": {
             "matched": sum(1 for entry in total.entries if entry.policy.pods.matched),

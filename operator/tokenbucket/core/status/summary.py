@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tokenbucket.core.api.node_report import NodeReport, PodCounts, PolicyReport
 from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.api.selector import Selector
 
 _NAMED = 3
 """Maximum number of names in a message."""
@@ -25,6 +26,10 @@ class PolicyHead:
     mode: Mode = Mode.ENFORCE
     declared: Mapping[str, str] = field(default_factory=dict)
     """Description of the limit by direction. Empty if the policy is invalid."""
+    selector: Selector | None = None
+    """``None`` if the policy is invalid."""
+    features: frozenset[str] = frozenset()
+    """Parts of the API that the policy uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,6 @@ class ReportedNode:
     """RFC 3339 time at which the agent wrote the report."""
     uid: str = ""
     conditions: Sequence[object] = ()
-    alive: bool = False
-    """Whether the agent pod is ready. If not, the report may be outdated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,11 @@ class Agents:
 
     alive: int
     silent: tuple[str, ...] = ()
-    """Nodes without a ready agent whose last report is older than the policy, which may select pods there."""
+    """Nodes with selected pods, or with unknown pods, and without a recent report."""
+    unseen: tuple[str, ...] = ()
+    """Nodes with a recent report whose agents have not used this generation. It may select pods there."""
+    unsupported: tuple[str, ...] = ()
+    """Nodes with an agent that does not support a part of the API that the policy uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Entry:
 
     node: ReportedNode
     policy: PolicyReport
+    alive: bool
+    """Whether the report is recent."""
 
     @property
     def pending(self) -> int:
@@ -71,7 +80,7 @@ class Summary:
     head: PolicyHead
     current: tuple[Entry, ...]
     behind: tuple[Entry, ...]
-    """Entries of ready agents that have not reported this generation yet."""
+    """Entries of recent reports about an earlier generation."""
     dead: tuple[Entry, ...]
     agents: Agents
     pods: PodCounts
@@ -79,7 +88,7 @@ class Summary:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Return all entries, with or without a ready agent."""
+        """Return all entries, recent or not."""
         return (*self.current, *self.behind, *self.dead)
 
     @property
@@ -98,6 +107,11 @@ class Summary:
         return tuple(entry for entry in self.current if entry.policy.rejected)
 
     @property
+    def reported(self) -> PodCounts:
+        """Return the sums over all recent reports. Limits of an earlier generation stay active."""
+        return PodCounts.sum(entry.policy.pods for entry in (*self.current, *self.behind))
+
+    @property
     def pending(self) -> int:
         """Return the number of pending pods."""
         return sum(entry.pending for entry in self.current)
@@ -107,30 +121,19 @@ class Summary:
         return f"{number} of {in_number(self.matched, 'pod')}"
 
 
-def summary_of(head: PolicyHead, reports: Iterable[ReportedNode], agents: Agents) -> Summary:
-    """Return the summary of a policy. Ignore reports about an earlier policy with the same name."""
+def summary_of(head: PolicyHead, entries: Iterable[Entry], agents: Agents) -> Summary:
+    """Return the summary of the entries about a policy."""
     current, behind, dead = [], [], []
-    for node in sorted(reports, key=lambda node: node.name):
-        given = _find(head, node.report)
-        if given is None:
-            continue
-        entry = Entry(node, given)
-        if not node.alive:
-            if given.pods.matched:
+    for entry in sorted(entries, key=lambda entry: entry.node.name):
+        if not entry.alive:
+            if entry.policy.pods.matched:
                 dead.append(entry)
-        elif given.generation == head.generation:
+        elif entry.policy.generation == head.generation:
             current.append(entry)
         else:
             behind.append(entry)
     pods = PodCounts.sum(entry.policy.pods for entry in current)
     return Summary(head, tuple(current), tuple(behind), tuple(dead), agents, pods)
-
-
-def _find(head: PolicyHead, report: NodeReport) -> PolicyReport | None:
-    """Return the report about this policy, not about an earlier policy with the same name."""
-    wanted = (head.namespace, head.name, head.uid)
-    found = (policy for policy in report.policies if (policy.namespace, policy.name, policy.uid) == wanted)
-    return next(found, None)
 
 
 def some_of(names: Iterable[str]) -> str:

@@ -20,7 +20,10 @@ from tokenbucket.core.api.node_report import (
     PodReport,
     PolicyReport,
     ReasonCount,
+    Sync,
+    WatchContact,
     parse_report,
+    sync_document,
     to_document,
 )
 
@@ -42,9 +45,17 @@ POLICY = st.builds(
     reasons=st.lists(REASON, max_size=3).map(tuple),
 )
 POD = st.builds(PodReport, *([TEXT] * 6))
+SYNC = st.just(Sync()) | st.builds(
+    Sync,
+    TEXT.filter(bool),
+    COUNT,
+    COUNT,
+    st.lists(st.builds(WatchContact, TEXT, TEXT), max_size=3).map(tuple),
+)
 REPORT = st.builds(
     NodeReport,
-    agent=st.builds(AgentInfo, TEXT, TEXT, TEXT),
+    agent=st.builds(AgentInfo, TEXT, TEXT, TEXT, st.lists(TEXT, max_size=3).map(tuple)),
+    sync=SYNC,
     kernel=TEXT,
     fq=st.booleans(),
     enforcement=TEXT,
@@ -52,6 +63,7 @@ REPORT = st.builds(
     clean=st.booleans(),
     limits=COUNT,
     policies=st.lists(POLICY, max_size=3).map(tuple),
+    policies_omitted=COUNT,
     pods=st.lists(POD, max_size=3).map(tuple),
     pods_omitted=COUNT,
 )
@@ -62,7 +74,7 @@ GARBAGE = st.recursive(
 )
 FULL = to_document(
     NodeReport(
-        agent=AgentInfo("0.1.0", "agent-x", "tokenbucket-system/tokenbucket"),
+        agent=AgentInfo("0.1.0", "agent-x", "tokenbucket-system/tokenbucket", ("Mark",)),
         kernel="6.12.107",
         fq=True,
         enforcement="Enforce",
@@ -130,8 +142,10 @@ def test_a_report_is_read_as_it_was_written(report: NodeReport) -> None:
 
 
 def test_a_report_fits_the_schema() -> None:
-    """Every field that is written is in it."""
-    assert misfits(STATUS_SCHEMA["TokenBucketNode"], FULL) == []
+    """Contain every field that is written."""
+    now = "2026-01-01T00:00:00Z"
+    sync = sync_document(Sync(now, 20, 2**60, (WatchContact("pods", now),)))
+    assert misfits(STATUS_SCHEMA["TokenBucketNode"], FULL | sync) == []
     assert misfits(STATUS_SCHEMA["TokenBucketNode"], to_document(NodeReport())) == []
 
 
@@ -151,6 +165,7 @@ def test_what_is_empty_is_not_written() -> None:
         "policies": [
             {"namespace": "shop", "name": "web", "uid": "1", "generation": 3, **dict.fromkeys(counts, 0)}
         ],
+        "policiesOmitted": 0,
         "podsOmitted": 0,
     }
 
@@ -192,7 +207,7 @@ def test_every_field_that_an_older_agent_lacks_has_its_default() -> None:
     """One at a time; the others are read."""
     whole = parse_report({"status": FULL})
     defaults = NodeReport()
-    names = {"podsOmitted": "pods_omitted"}
+    names = {"podsOmitted": "pods_omitted", "policiesOmitted": "policies_omitted"}
     for key in FULL:
         name = names.get(key, key)
         expected = dataclasses.replace(whole, **{name: getattr(defaults, name)})

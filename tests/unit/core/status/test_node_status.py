@@ -125,19 +125,24 @@ def test_a_pod_without_its_interface_is_failed_and_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pods", "status", "reason"),
+    ("silence", "pods", "status", "reason"),
     [
-        ({"agent-a": True}, "True", "Ready"),
-        ({"agent-a": False, "agent-b": True}, "True", "Ready"),
-        ({"agent-a": False}, "False", "NotReady"),
-        ({}, "False", "NoPod"),
+        ("", {"agent-a": True}, "True", "Ready"),
+        ("", {"agent-a": False}, "True", "Ready"),
+        ("is silent", {"agent-a": False, "agent-b": True}, "False", "Silent"),
+        ("is silent", {"agent-a": False}, "False", "NotReady"),
+        ("is silent", {}, "False", "NoPod"),
     ],
 )
-def test_a_nodes_agent_is_ready_as_its_pod_is(pods: dict[str, bool], status: str, reason: str) -> None:
-    """And the condition stays as it is while nothing changes."""
-    first = agent_condition(pods, [None, {"type": "Other", "status": status}], "2026-01-01T00:00:00Z")
+def test_an_agent_is_ready_if_its_report_is_recent(
+    silence: str, pods: dict[str, bool], status: str, reason: str
+) -> None:
+    """Keep the condition while nothing changes."""
+    first = agent_condition(
+        silence, pods, [None, {"type": "Other", "status": status}], "2026-01-01T00:00:00Z"
+    )
     assert (first["status"], first["reason"]) == (status, reason)
-    assert agent_condition(pods, [first], "2026-01-02T00:00:00Z") == first
-    changed = agent_condition({} if pods else {"new": True}, [first], "2026-01-02T00:00:00Z")
+    assert agent_condition(silence, pods, [first], "2026-01-02T00:00:00Z") == first
+    changed = agent_condition("" if silence else "is silent", pods, [first], "2026-01-02T00:00:00Z")
     expected = first if changed["status"] == status else {"lastTransitionTime": "2026-01-02T00:00:00Z"}
     assert changed["lastTransitionTime"] == expected["lastTransitionTime"]

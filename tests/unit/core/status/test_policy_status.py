@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.core.api.test_node_report import STATUS_SCHEMA, misfits
 from tokenbucket import __version__
+from tokenbucket.controller.index import ReportIndex
 from tokenbucket.core.api.node_report import (
     AgentInfo,
     NodeReport,
@@ -23,13 +24,22 @@ from tokenbucket.core.api.node_report import (
     ReasonCount,
 )
 from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.policy_status import policy_status
-from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode
+from tokenbucket.core.status.summary import Agents, Entry, PolicyHead, ReportedNode
 
 HEAD = PolicyHead("shop", "web", "uid-1", 4)
 THEN, NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
 STATES = [field.name for field in dataclasses.fields(PodCounts)]
 WORDS = "100Mbit/s, burst 625kB, Delay 100ms"
+
+
+@dataclasses.dataclass(frozen=True)
+class Told(ReportedNode):
+    """A report that is recent, or is not."""
+
+    alive: bool = True
 
 
 def reported(**fields: Any) -> PolicyReport:
@@ -44,10 +54,10 @@ def node(
 ):
     """A node that says so."""
     report = NodeReport(agent=AgentInfo(__version__), enforcement=enforcement, policies=(reported(**fields),))
-    return ReportedNode(name, report, since, alive=alive)
+    return Told(name, report, since, alive=alive)
 
 
-def good(name: str = "a", pods: int = 3, **fields: Any) -> ReportedNode:
+def good(name: str = "a", pods: int = 3, **fields: Any) -> Told:
     """A node with the policy in force on all its pods."""
     return node(name, matched=pods, programmed=pods, **fields)
 
@@ -58,14 +68,20 @@ def over(policy: str, pods: int = 1, direction: str = "ingress") -> tuple[Overri
 
 
 def status(
-    *nodes: ReportedNode,
+    *nodes: Told,
     head: PolicyHead = HEAD,
     previous: Iterable[object] = (),
     now: str = NOW,
     agents: int = 1,
     silent: Iterable[str] = (),
+    unseen: Iterable[str] = (),
+    unsupported: Iterable[str] = (),
 ) -> dict[str, Any]:
-    return policy_status(head, nodes, previous, now, Agents(agents, tuple(silent)))
+    index, alive = ReportIndex(), {node.name: node.alive for node in nodes}
+    index.update(nodes)
+    entries = [Entry(node, policy, alive[node.name]) for node, policy in index.of(head)]
+    state = Agents(agents, tuple(silent), tuple(unseen), tuple(unsupported))
+    return policy_status(head, entries, previous, now, state)
 
 
 def condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -113,7 +129,7 @@ def test_without_an_agent_nobody_knows_that_a_policy_selects_no_pod() -> None:
     """As after uninstalling, or where no agent has started yet."""
     document = status(agents=0)
     assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
-    assert message(document).startswith("no agent is ready on any node")
+    assert message(document).startswith("no agent reports from any node")
 
 
 def test_a_policy_that_selects_no_pod_is_ready() -> None:
@@ -165,7 +181,7 @@ def test_a_refusal_of_an_earlier_generation_is_past() -> None:
     """The node has yet to report this one."""
     document = status(node("b", rejected="spec.egress: unknown", generation=3))
     assert verdict(document, "Accepted") == ("True", "Accepted")
-    assert verdict(document) == ("False", "Pending")
+    assert verdict(document) == ("False", "Updating")
 
 
 def test_pods_all_kept_off_by_the_mode_are_off() -> None:
@@ -209,7 +225,7 @@ def test_what_a_dead_agent_said_is_not_known() -> None:
         good("a"), good("b", 5, alive=False, since=LATER), good("c", 7, alive=False, since=THEN)
     )
     assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
-    assert message(document) == f"12 pods on 2 nodes (last enforced at {THEN}): no agent is ready on b, c"
+    assert message(document) == f"12 pods on 2 nodes (last enforced at {THEN}): no agent reports from b, c"
     assert document["pods"] == {
         "matched": 15,
         "programmed": 3,
@@ -226,7 +242,7 @@ def test_limits_that_a_dead_agent_never_enforced_are_not_counted() -> None:
         status(node("a", matched=1, pending=1, alive=False))
     )
     assert "last reported" in message(status(good("a", generation=3, alive=False)))
-    assert message(status(good("a", 1, alive=False, since=""))) == "1 pod on 1 node: no agent is ready on a"
+    assert message(status(good("a", 1, alive=False, since=""))) == "1 pod on 1 node: no agent reports from a"
 
 
 def test_a_dead_agent_without_a_pod_of_the_policy_changes_nothing() -> None:
@@ -335,12 +351,31 @@ def test_a_policy_younger_than_the_word_of_a_dead_agent_is_not_known_to_select_n
     assert message(document).endswith("; enforced on 2 of 2 pods elsewhere")
 
 
-def test_nodes_that_have_not_seen_the_generation_are_pending() -> None:
-    """What they have in force is an earlier policy."""
+def test_a_policy_is_updating_until_all_nodes_have_reported_its_generation() -> None:
+    """Count the pods that an earlier generation limits: their limits stay active."""
     document = status(good("a"), good("b", generation=3), good("c", generation=3))
-    assert verdict(document) == verdict(document, "Ready") == ("False", "Pending")
-    assert message(document) == "2 of 3 nodes have not yet reported generation 4"
-    assert document["pods"]["summary"] == "3/9"
+    assert verdict(document) == verdict(document, "Ready") == ("False", "Updating")
+    assert message(document) == (
+        "2 nodes (b, c) have not reported generation 4 yet; an earlier generation is enforced on 6 pods"
+    )
+    assert document["pods"]["summary"] == "9/9"
+
+
+def test_a_node_without_an_entry_counts_only_if_its_agent_has_used_the_generation() -> None:
+    """Report the nodes that may select pods, with and without other entries."""
+    for entries in ((), (good("a"),)):
+        document = status(*entries, unseen=["b"])
+        assert verdict(document, "Ready") == ("False", "Updating")
+        assert message(document) == "1 node (b) has not reported generation 4 yet"
+
+
+def test_a_policy_names_the_agents_that_do_not_support_it() -> None:
+    """Stay accepted: these agents keep the last valid version."""
+    document = status(good("a"), unsupported=["b"])
+    assert verdict(document, "Accepted") == ("True", "Accepted")
+    assert message(document, "Accepted") == (
+        "the policy is valid; 1 node (b) cannot enforce it before an upgrade of the agent"
+    )
 
 
 def test_pods_without_an_address_are_pending() -> None:
@@ -366,7 +401,7 @@ def test_what_is_said_of_another_uid_is_ignored() -> None:
     others = [
         good("a", uid="uid-0"),
         node("b", uid="uid-0", rejected="wrong"),
-        ReportedNode(
+        Told(
             "c", NodeReport(policies=(reported(name="other"), reported(namespace="other"))), THEN, alive=True
         ),
     ]
@@ -387,7 +422,8 @@ LADDER = {
     "AlsoFailed": node("fails", matched=1, failed=1),
     "AgentUnavailable": good("dead", alive=False),
     "Off": node("off", matched=1, off=1),
-    "Pending": good("behind", generation=3),
+    "Updating": good("behind", generation=3),
+    "Pending": node("waits", matched=1, pending=1),
     "Programmed": good("good"),
 }
 
@@ -436,12 +472,16 @@ def test_a_limit_that_may_be_enforced_in_part_degrades_the_policy_too(reason: st
     assert verdict(document, "Ready") == ("False", "Failed")
 
 
-@pytest.mark.parametrize(
-    "reason", ["NoAddress", "HostNetwork", "AddressConflict", "NoFreeSlot", "ForeignFilter"]
-)
-def test_a_limit_that_is_not_enforced_at_all_does_not_degrade(reason: str) -> None:
-    """Programmed tells of it."""
+@pytest.mark.parametrize("reason", sorted(reason for reason in Reason if reason.effect is not Effect.PENDING))
+def test_a_pod_without_its_limit_degrades_the_policy(reason: Reason) -> None:
+    """Report it beside Programmed, for each reason that does not end by itself."""
     document = status(node("a", matched=1, failed=1, reasons=(ReasonCount(reason, 1, ""),)))
+    assert verdict(document, "Degraded") == ("True", reason)
+
+
+def test_a_pod_that_waits_for_its_address_does_not_degrade_the_policy() -> None:
+    """Report it as Pending."""
+    document = status(node("a", matched=1, pending=1, reasons=(ReasonCount("NoAddress", 1, ""),)))
     assert verdict(document, "Degraded") == ("False", "AsDeclared")
 
 
@@ -473,7 +513,7 @@ def test_many_reasons_and_nodes_are_counted_instead_of_named() -> None:
         "New2 on 7 pods on 1 node; 2 reasons more"
     )
     dead = [good(f"n{number}", 1, alive=False) for number in range(5)]
-    assert message(status(*dead)).endswith("no agent is ready on n0, n1, n2 and 2 more")
+    assert message(status(*dead)).endswith("no agent reports from n0, n1, n2 and 2 more")
 
 
 def test_nodes_that_differ_are_counted_behind_the_most_common_words() -> None:
@@ -526,7 +566,7 @@ OVERRIDE = st.builds(
 )
 NODES = st.lists(
     st.builds(
-        ReportedNode,
+        Told,
         name=st.sampled_from("abcdefgh"),
         report=st.builds(
             lambda policies: NodeReport(policies=tuple(policies)),
@@ -564,7 +604,7 @@ NODES = st.lists(
 
 
 @given(NODES, st.data())
-def test_computed_again_it_is_equal(nodes: list[ReportedNode], data: st.DataObject) -> None:
+def test_computed_again_it_is_equal(nodes: list[Told], data: st.DataObject) -> None:
     """In any order of the nodes, at any later time, after a way through the API server."""
     first = status(*nodes)
     again = status(
@@ -574,7 +614,7 @@ def test_computed_again_it_is_equal(nodes: list[ReportedNode], data: st.DataObje
 
 
 @given(NODES)
-def test_ready_is_accepted_and_programmed(nodes: list[ReportedNode]) -> None:
+def test_ready_is_accepted_and_programmed(nodes: list[Told]) -> None:
     """Never more."""
     document = status(*nodes)
     holds = {each["type"]: each["status"] for each in document["conditions"]}
@@ -583,7 +623,7 @@ def test_ready_is_accepted_and_programmed(nodes: list[ReportedNode]) -> None:
 
 
 @given(NODES)
-def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[ReportedNode]) -> None:
+def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[Told]) -> None:
     """By what live agents say of this generation alone."""
     document = status(*nodes)
     if verdict(document, "Ready")[0] != "True":
@@ -598,6 +638,6 @@ def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[Repo
 
 
 @given(NODES)
-def test_a_status_fits_the_schema(nodes: list[ReportedNode]) -> None:
+def test_a_status_fits_the_schema(nodes: list[Told]) -> None:
     """Else the API server refuses it, or keeps less than was computed, and each round writes it again."""
     assert misfits(STATUS_SCHEMA["TokenBucketPolicy"], status(*nodes)) == []

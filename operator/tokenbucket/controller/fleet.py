@@ -1,0 +1,50 @@
+"""Find the agents that do not know a policy yet, or that do not support it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from tokenbucket.core.status.summary import ReportedNode
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The agents with a recent report."""
+
+    versions: tuple[tuple[int, str], ...]
+    """The version of policies that each agent has used, in ascending order, and its node."""
+    features: tuple[tuple[frozenset[str], str], ...]
+    """The parts of the API that each agent supports, and its node. Older agents report none."""
+    common: frozenset[str] | None
+    """The parts of the API that all agents support. ``None`` if no agent reports any."""
+
+    @classmethod
+    def of(cls, reports: Iterable[ReportedNode]) -> Self:
+        """Return the agents. An agent of an older version, which reports no version, is not waited for."""
+        reports = list(reports)
+        versions = [
+            (node.report.sync.policies_version, node.name) for node in reports if node.report.sync.last
+        ]
+        features = [(frozenset(node.report.agent.features), node.name) for node in reports]
+        known = tuple((supported, name) for supported, name in features if supported)
+        return cls(
+            tuple(sorted(versions)),
+            known,
+            frozenset.intersection(*(each for each, _ in known)) if known else None,
+        )
+
+    def unseen(self, required: int, current: Collection[str]) -> tuple[str, ...]:
+        """Return the nodes whose agents have not used this version, apart from those with a current entry."""
+        if not self.versions or self.versions[0][0] >= required:
+            return ()
+        return tuple(
+            sorted(name for version, name in self.versions if version < required and name not in current)
+        )
+
+    def unsupported(self, features: frozenset[str]) -> tuple[str, ...]:
+        """Return the nodes whose agents do not support one of these parts of the API."""
+        if self.common is None or features <= self.common:
+            return ()
+        return tuple(sorted(name for supported, name in self.features if not features <= supported))

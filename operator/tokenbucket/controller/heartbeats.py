@@ -1,0 +1,64 @@
+"""Judge whether reports are recent. A report that is not recent proves nothing about its node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from tokenbucket.controller.objects import unix_time
+from tokenbucket.core.status.summary import ReportedNode
+
+_MISSED = 2.5
+"""Number of periods after which an agent is silent."""
+_RESTART_S = 90.0
+"""Grace period for an agent whose pod is not ready: limits outlive it, and rollouts restart all agents."""
+_DEAF_S = 100.0
+"""Age of the last contact of a watch. The API server sends a bookmark once a minute, and a watch without any
+event reconnects after 70 s."""
+
+
+@dataclass(slots=True)
+class Heartbeats:
+    """The times at which reports changed, by the clock of the controller: clocks of nodes can differ."""
+
+    back_at: Callable[[], float] = lambda: float("-inf")
+    """Monotonic time at which the controller reached the API server again after an outage.
+
+    The time before it does not count, because agents could not report either.
+    """
+    clock: Callable[[], float] = time.monotonic
+    unix_clock: Callable[[], float] = time.time
+    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Time of the last change by uid."""
+
+    def silence(self, report: ReportedNode, *, pod_ready: bool) -> str:
+        """Return why a report is outdated, or an empty text. Agents of older versions send no heartbeats."""
+        sync = report.report.sync
+        if not sync.last:
+            return "" if pod_ready else "is not ready"
+        if self.left_s(report, pod_ready=pod_ready) <= 0:
+            return "has not reported for too long"
+        written_s = unix_time(sync.last)
+        for watch in sync.watches:
+            if written_s - unix_time(watch.last_contact) > _DEAF_S:
+                return f"has no contact with the API server for {watch.resource}"
+        return ""
+
+    def left_s(self, report: ReportedNode, *, pod_ready: bool) -> float:
+        """Return the seconds until the report is outdated."""
+        now, last = self.clock(), report.report.sync.last
+        seen = self._seen.get(report.uid)
+        if seen is None:  # it may be old
+            seen = (last, now - max(0.0, self.unix_clock() - unix_time(last)))
+        elif seen[0] != last:
+            seen = (last, now)
+        self._seen[report.uid] = seen
+        allowed_s = _MISSED * report.report.sync.period_s
+        if not pod_ready:
+            allowed_s = max(allowed_s, _RESTART_S)
+        return allowed_s - (now - max(seen[1], self.back_at()))
+
+    def retain(self, uids: Collection[str]) -> None:
+        """Forget all other reports, which no longer exist."""
+        self._seen = {uid: seen for uid, seen in self._seen.items() if uid in uids}
