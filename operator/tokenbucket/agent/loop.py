@@ -16,6 +16,7 @@ from typing import Self
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import Source
+from tokenbucket.bpf.locks import InterruptedWaitError
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.limits.slot import DeviceId
@@ -110,10 +111,13 @@ class Loop:
         self.schedule.trigger(time.monotonic())
 
     def _network_changed(self) -> None:
-        for event in self.monitor.read():
+        """Mark what events are about. The agent's own changes make the socket readable, and are no events."""
+        events = self.monitor.read()
+        for event in events:
             self.view.mark_stale(event)
             self._record_culprit(event)
-        self.schedule.trigger(time.monotonic())
+        if events:
+            self.schedule.trigger(time.monotonic())
 
     @property
     def view(self) -> View:
@@ -165,6 +169,9 @@ class Loop:
             return NextRun.REGULAR
         try:
             outcome = self.reconciler.reconcile(inputs)
+        except InterruptedWaitError as error:
+            log.warning("reconcile run ended", extra={"error": str(error)})
+            return NextRun.RETRY
         except KernelError as error:
             log.warning("reconcile run failed", extra={"error": str(error)})
             self.stats.record_failure(time.monotonic() - start)

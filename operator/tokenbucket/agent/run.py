@@ -6,7 +6,7 @@ import logging
 import selectors
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from tokenbucket.agent.executor import Executor
@@ -18,7 +18,7 @@ from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import FolderSource, Source
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.load import load_or_keep
-from tokenbucket.bpf.locks import Locks
+from tokenbucket.bpf.locks import InterruptedWaitError, Locks
 from tokenbucket.bpf.node_addresses import NodeAddresses
 from tokenbucket.bpf.pins import BPFFS, has_bpffs
 from tokenbucket.bpf.programs import Programs
@@ -98,10 +98,11 @@ def _run(open_source: Callable[[], Source], options: DataPathOptions, stats: Rec
     with StopSignals() as signals, closing(open_source()) as source:
         while not signals.stopping:
             if inputs := _to_clean(source):
-                detached = detach_all(options.pins)
-                log.info("all filters and queues removed", extra={"filters": detached})
-                stats.record_clean(inputs)
-                _stay_away(source, signals, stats)
+                with suppress(InterruptedWaitError):
+                    detached = detach_all(options.pins, lambda: signals.stopping)
+                    log.info("all filters and queues removed", extra={"filters": detached})
+                    stats.record_clean(inputs)
+                    _stay_away(source, signals, stats)
             else:
                 with Locks.of(options.pins).only_agent():
                     _enforce(source, signals, options, stats)
@@ -153,7 +154,7 @@ def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, sta
         reconciler = Reconciler(
             Observer(view, opened, programs),
             Executor(view, opened, programs, tcx.stubs, addresses),
-            Locks.of(pins),
+            Locks.of(pins, lambda: signals.stopping),
             Capabilities(has_fq(connection), data_plane=DataPlane(options.attach, tcx.is_supported)),
             Verifier(opened, tcx.names),
         )

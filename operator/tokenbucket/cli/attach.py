@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tokenbucket.cli.options import attach_option, need_root, pins_options
+from tokenbucket.cli.output import LogFormat, set_up_logs
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.policy import Direction, ExceedAction, Mode
 from tokenbucket.core.limits.bucket import Bucket, bucket_of, describe
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     """Attach a limit, or change the attached limit."""
     bucket = _bucket(options)
     need_root()
+    set_up_logs(LogFormat.TEXT, "warning")
     target = devices.device(options.dev, options.netns)
     devices.attach(options.pins, target, options.direction, bucket, options.attach)
     print(f"{options.dev} {options.direction}: {describe(bucket)}")

@@ -7,6 +7,7 @@ import errno
 import sys
 
 from tokenbucket.cli.options import need_root, pins_options
+from tokenbucket.cli.output import LogFormat, set_up_logs
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.errors import ExitCode, KernelError
 from tokenbucket.node import devices
@@ -33,6 +34,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(options: argparse.Namespace) -> ExitCode:
     """Remove limits. With ``--all``, succeed also if nothing is attached."""
     need_root()
+    set_up_logs(LogFormat.TEXT, "warning")
     if options.all:
         removed = devices.detach_all(options.pins)
         print(f"{removed} {'program' if removed == 1 else 'programs'} detached; all limits are removed")

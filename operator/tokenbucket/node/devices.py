@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
@@ -124,7 +124,7 @@ def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
     return bool(hooks)
 
 
-def detach_all(pins: Pins) -> int:
+def detach_all(pins: Pins, stopping: Callable[[], bool] = lambda: False) -> int:
     """Remove all pins, filters and queues of tokenbucket. Return the number of removed filters.
 
     In other namespaces, only filters that run a program of these pins are removed: other filters belong to
@@ -132,9 +132,10 @@ def detach_all(pins: Pins) -> int:
 
     Raises:
         LockedError: an agent is running, and would attach the filters again.
+        InterruptedWaitError: another process writes, and ``stopping`` returned that this one must end.
         KernelError: the kernel rejects a request.
     """
-    locks = Locks.of(pins)
+    locks = Locks.of(pins, stopping)
     with locks.only_agent(), locks.writing():
         own, programs = own_namespace(), pins.program_ids()
         removed = Tcx(pins).detach_all()
