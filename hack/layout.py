@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "operator/tokenbucket"
 NOTE = "\n\nGenerated from ``operator/bpf/layout.h`` by ``make generate``; do not edit.\n"
 FUTURE = "from __future__ import annotations\n\n"
-STRUCTS = ("tb_config", "tb_peer", "tb_peer_key", "tb_meters", "tb_stats", "tb_owner")
+STRUCTS = ("tb_config", "tb_peer", "tb_peer_key", "tb_meters", "tb_flow", "tb_flows", "tb_stats", "tb_owner")
 ENUMS = {
     "tb_flag": ("IntFlag", "TB_"),
     "tb_owner_kind": ("IntEnum", "TB_OWNER_"),

@@ -90,7 +90,7 @@ static __always_inline __s64 tb_max_backlog(const struct tb_ctx *ctx, enum tb_ad
 		return -(__s64)need;
 	if (tb_is_small(ctx))
 		return ctx->config->max_delay_q + ctx->config->max_delay_q / 2 + gso;
-	return tb_early_drop_limit(ctx);
+	return ctx->max_backlog;
 }
 
 static __always_inline struct tb_meter tb_meter(__u64 *word, const __u64 *scale, __u64 burst)

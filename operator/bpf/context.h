@@ -14,13 +14,15 @@ struct tb_remote;
 struct tb_ctx {
 	struct __sk_buff *skb;
 	enum tb_hook hook;
+	__u32 slot;
 	const struct tb_config *config;
 	struct tb_meters *meters;
 	struct tb_stats *stats;
 	struct tb_remote *remote; /* NULL without TB_PER_PEER */
 	struct tb_packet packet;
 	__u64 now_ns;
-	__u64 now; /* the same time in quanta */
+	__u64 now;         /* the same time in quanta */
+	__s64 max_backlog; /* of a large excess packet */
 };
 
 static __always_inline void tb_count(const struct tb_ctx *ctx, __u64 *packets, __u64 *bytes)

@@ -15,6 +15,7 @@
 #include "bucket.h"
 #include "charge.h"
 #include "context.h"
+#include "fair.h"
 #include "gcra.h"
 
 enum {
@@ -82,12 +83,19 @@ static __always_inline void tb_set_departure(const struct tb_ctx *ctx, __u64 del
  * Charges an excess packet, and lets it pass at once or later; with TB_OBSERVE, only counts it. Returns 0,
  * with nothing charged, if the backlog is too long.
  */
-static __always_inline int tb_delay(const struct tb_ctx *ctx)
+static __always_inline int tb_delay(struct tb_ctx *ctx)
 {
 	struct tb_schedule schedule = {};
+	struct tb_turn turn = {};
 
+	tb_find_turn(ctx, &turn);
+	ctx->max_backlog = tb_fair_limit(ctx, &turn);
 	if (!tb_charge(ctx, TB_ENQUEUE, &schedule))
 		return 0;
+	if (turn.first) {
+		schedule.departs = tb_take_turn(ctx, &turn, schedule.departs);
+		schedule.backlog = turn.wait;
+	}
 	tb_count(ctx, &ctx->stats->delayed_packets, &ctx->stats->delayed_bytes);
 	if (ctx->config->flags & TB_OBSERVE)
 		return 1;

@@ -20,6 +20,7 @@
 enum tb_constant {
 	TB_LAYOUT_VERSION = 2,
 	TB_NO_SLOT = 0,
+	TB_CELLS = 256, /* of a row of tb_flows */
 };
 
 enum tb_flag {
@@ -53,7 +54,8 @@ struct tb_config {
 	__u64 reserve_bits_per_s;
 	__u64 peer_bits_per_s;
 	__u64 peer_packets_per_s;
-	__u64 unused[2];
+	__u64 longest_backlog_q; /* with TB_DELAY, of packets that depart in turn (fair.h); 0: FIFO queue */
+	__u64 unused;
 	/* With TB_PER_PEER: the bucket of each peer, and the prefix of an address that identifies a peer. */
 	__u64 peer_bytes_scale;
 	__u64 peer_bytes_burst_q;
@@ -79,7 +81,19 @@ struct tb_meters {
 	__u64 reserve_tat;
 	struct tb_peer shared_peer; /* of all packets whose peer has no entry */
 	__u64 peers_epoch;          /* user space writes a new one when the slot gets a new owner */
-	__u64 unused[2];
+	__u64 fair_top;             /* the largest tag of a flow (fair.h) */
+	__u64 fair_others;          /* the part of the backlog beyond that of the largest flow */
+};
+
+/* A cell of the flows of a slot (fair.h), in quanta. */
+struct tb_flow {
+	__u64 tag;     /* virtual time at which what the flow has queued has departed */
+	__u64 departs; /* time of its last packet */
+};
+
+/* Two rows of cells. */
+struct tb_flows {
+	struct tb_flow cells[2 * TB_CELLS];
 };
 
 /* The key of a peer's meters. */
@@ -153,6 +167,7 @@ struct tb_owner {
 #define TB_OFFSET(type, field) __builtin_offsetof(struct type, field)
 _Static_assert(sizeof(struct tb_config) == 192 && TB_OFFSET(tb_config, peer_bytes_scale) == 128, "version 2");
 _Static_assert(sizeof(struct tb_meters) == 64 && TB_OFFSET(tb_meters, peers_epoch) == 40, "version 2");
+_Static_assert(sizeof(struct tb_flow) == 16 && sizeof(struct tb_flows) == 8192, "version 2");
 _Static_assert(sizeof(struct tb_stats) == 192 && TB_OFFSET(tb_stats, delayed_packets) == 128, "version 2");
 _Static_assert(sizeof(struct tb_owner) == 640 && TB_OFFSET(tb_owner, uid) == 16, "version 2");
 _Static_assert(sizeof(struct tb_peer) == 16 && sizeof(struct tb_peer_key) == 32, "version 2, no padding");

@@ -41,6 +41,8 @@ TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_config, tb_config, TB_SLOTS
 TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_meters, tb_meters, TB_SLOTS);
 TB_MAP("percpu_array", BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct tb_stats, tb_stats, TB_SLOTS);
 TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_owner, tb_owners, TB_SLOTS);
+/* The flows of each slot with Delay: 8 KiB. */
+TB_MAP("array", BPF_MAP_TYPE_ARRAY, __u32, struct tb_flows, tb_flows, TB_SLOTS);
 /* The addresses of the node. */
 TB_MAP("hash", BPF_MAP_TYPE_HASH, struct tb_address, __u8, tb_node, 1024);
 /* All CPUs share one LRU list: with BPF_F_NO_COMMON_LRU each CPU has a list with a part of the capacity. */

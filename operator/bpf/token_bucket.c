@@ -10,6 +10,7 @@
 #include "context.h"
 #include "delay.h"
 #include "dscp.h"
+#include "fair.h"
 #include "gcra.h"
 #include "maps.h"
 #include "peer.h"
@@ -67,7 +68,7 @@ static __always_inline int tb_take_reserve(const struct tb_ctx *ctx)
 }
 
 /* Mark changes the code point of excess packets (two-color marking), and does not charge them. */
-static __always_inline int tb_handle_excess(const struct tb_ctx *ctx)
+static __always_inline int tb_handle_excess(struct tb_ctx *ctx)
 {
 	__u64 flags = ctx->config->flags;
 
@@ -116,6 +117,7 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_h
 	struct tb_ctx ctx = {
 		.skb = skb,
 		.hook = hook,
+		.slot = slot,
 		.config = bpf_map_lookup_elem(&tb_config, &slot),
 		.meters = bpf_map_lookup_elem(&tb_meters, &slot),
 		.stats = bpf_map_lookup_elem(&tb_stats, &slot),

@@ -63,7 +63,8 @@ class Config(ctypes.Structure):
         ("reserve_bits_per_s", ctypes.c_uint64),
         ("peer_bits_per_s", ctypes.c_uint64),
         ("peer_packets_per_s", ctypes.c_uint64),
-        ("unused", ctypes.c_uint64 * 2),
+        ("longest_backlog_q", ctypes.c_uint64),
+        ("unused", ctypes.c_uint64),
         ("peer_bytes_scale", ctypes.c_uint64),
         ("peer_bytes_burst_q", ctypes.c_uint64),
         ("peer_packets_scale", ctypes.c_uint64),
@@ -106,7 +107,25 @@ class Meters(ctypes.Structure):
         ("reserve_tat", ctypes.c_uint64),
         ("shared_peer", Peer),
         ("peers_epoch", ctypes.c_uint64),
-        ("unused", ctypes.c_uint64 * 2),
+        ("fair_top", ctypes.c_uint64),
+        ("fair_others", ctypes.c_uint64),
+    ]
+
+
+class Flow(ctypes.Structure):
+    """``struct tb_flow``, 16 bytes."""
+
+    _fields_ = [
+        ("tag", ctypes.c_uint64),
+        ("departs", ctypes.c_uint64),
+    ]
+
+
+class Flows(ctypes.Structure):
+    """``struct tb_flows``, 8192 bytes."""
+
+    _fields_ = [
+        ("cells", Flow * 512),
     ]
 
 
@@ -160,6 +179,8 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "tb_peer": Peer,
     "tb_peer_key": PeerKey,
     "tb_meters": Meters,
+    "tb_flow": Flow,
+    "tb_flows": Flows,
     "tb_stats": Stats,
     "tb_owner": Owner,
 }

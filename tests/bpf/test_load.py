@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.bpf.bucket_machine import OWNER, config
 from tokenbucket.bpf import load, syscall
-from tokenbucket.bpf.pins import HookProgram, Pins, Sizes, build_of, mount_bpffs, opened, source_folder
+from tokenbucket.bpf.pins import FLOWS, HookProgram, Pins, Sizes, build_of, mount_bpffs, opened, source_folder
 from tokenbucket.bpf.slots import Slots
+from tokenbucket.core.limits.slot import Slot
 from tokenbucket.errors import LoadError
 
 
@@ -57,6 +59,34 @@ def test_another_build_takes_over_the_maps(pins: Pins, tmp_path: Path) -> None:
     assert len(list(pins.programs.iterdir())) == 2
     pins.remove_other_builds(build)
     assert [folder.name for folder in pins.programs.iterdir()] == [build]
+
+
+def test_a_build_without_the_map_of_flows_is_upgraded_and_read(pins: Pins) -> None:
+    """Every bucket stays. Such a build, before an upgrade or after a rollback, has FIFO queues."""
+    load.ensure_loaded(pins, Sizes(16))
+    (pins.maps / FLOWS).unlink()
+    limit = config(bits_per_s=10**6, burst_bytes=10**5, max_delay_q=256, longest_backlog_q=256)
+    with Slots(pins) as slots:
+        slots.write(3, Slot(OWNER, limit), fresh=True)
+        before = slots.meters(3)
+        assert slots.read()[3].config == limit
+    shutil.rmtree(pins.programs)
+    load.ensure_loaded(pins, Sizes(32))
+    with opened(pins.maps / FLOWS) as fd:
+        assert syscall.map_info(fd).max_entries == 16
+    with Slots(pins) as slots:
+        assert slots.meters(3) == before
+        slots.write(4, Slot(OWNER, limit), fresh=True)
+
+
+def test_a_map_of_flows_of_another_size_is_rejected(pins: Pins) -> None:
+    """Bcc would open it without a check."""
+    load.ensure_loaded(pins, Sizes(16))
+    (pins.maps / FLOWS).unlink()
+    with opened(pins.maps / "tb_meters") as fd:
+        syscall.pin(fd, pins.maps / FLOWS)
+    with pytest.raises(LoadError, match="tb_flows: does not match this layout version"):
+        load.ensure_loaded(pins, Sizes(16))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 ::
 
     /sys/fs/bpf/tokenbucket/v2/             v2 is the layout version of layout.h
-        maps/tb_config tb_meters tb_stats tb_owners tb_peers tb_node
+        maps/tb_config tb_meters tb_stats tb_owners tb_flows tb_peers tb_node
         programs/<build>/at_egress_hook at_ingress_hook
         stubs/<hook>_<slot>_<copy>      tcx programs (bpf/stubs.py)
     /sys/fs/bpf/tokenbucket/links/      tcx links of all layout versions (bpf/tcx.py)
@@ -60,6 +60,9 @@ MAPS = {
     "tb_owners": MapLayout(syscall.MapType.ARRAY, ctypes.sizeof(layout.Owner)),
 }
 """The maps with one element for each slot."""
+FLOWS = "tb_flows"
+FLOWS_MAP = MapLayout(syscall.MapType.ARRAY, ctypes.sizeof(layout.Flows))
+"""The map of the flows of each slot. Builds before fair departures do not have it."""
 PEERS = "tb_peers"
 PEERS_MAP = MapLayout(
     syscall.MapType.LRU_HASH, ctypes.sizeof(layout.Peer), key_size=ctypes.sizeof(layout.PeerKey)
@@ -155,7 +158,7 @@ class Pins:
         Raises:
             LoadError: a pinned map does not have the type or the sizes of this layout version.
         """
-        sizes = {info.max_entries for info in self._present(MAPS).values()}
+        sizes = {info.max_entries for info in self._present({**MAPS, FLOWS: FLOWS_MAP}).values()}
         self._present({PEERS: PEERS_MAP, NODE: NODE_MAP})
         if len(sizes) > 1:
             raise LoadError(

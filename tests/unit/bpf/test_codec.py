@@ -12,6 +12,9 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Owner, PeerConfig, SlotConfig, SlotKey
 
+
+from tokenbucket.core.limits.slot import Owner, SlotConfig, SlotKey
+
 LIMIT = SlotKey(PodId("shop", "web", "uid"), Direction.EGRESS)
 
 
@@ -51,6 +54,7 @@ CONFIGS = st.builds(
     reserve_burst_q=TIMES_Q,
     dscp=st.none() | st.integers(0, 63),
     max_delay_q=TIMES_Q,
+    longest_backlog_q=TIMES_Q,
     pacing=st.booleans(),
     observe=st.booleans(),
     node_reserve=st.booleans(),
@@ -62,3 +66,12 @@ CONFIGS = st.builds(
 def test_a_configuration_survives_the_struct(config: SlotConfig) -> None:
     """Each field, with and without its flag."""
     assert decode_config(bytes(encode_config(config))) == config
+
+
+def test_a_configuration_of_an_earlier_build_has_a_fifo_queue() -> None:
+    """Such a build leaves the word zero, in the same layout version."""
+    fair = SlotConfig(bits_per_s=10**6, bytes_burst_q=1, max_delay_q=2, longest_backlog_q=3)
+    raw = encode_config(fair)
+    assert decode_config(bytes(raw)) == fair
+    raw.longest_backlog_q = 0
+    assert decode_config(bytes(raw)).longest_backlog_q == 0

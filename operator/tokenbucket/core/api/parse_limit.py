@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from tokenbucket import units
 from tokenbucket.core.api.field_reader import FieldReader
-from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, PerPeer, Rate
+from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, PerPeer, Queue, Rate
 
 RATE_BITS = (8_000, 10**12)
 RATE_PACKETS = (1, 10**9)
@@ -26,14 +26,15 @@ _SMALL_WORDS = {"m": "milli", "u": "micro", "n": "nano"}
 
 def parse_limit(spec: FieldReader, name: str) -> Limit:
     """Parse a field of ``spec`` as a limit."""
-    given = spec.object(name, {"rate", "burst", "perPeer", "exceedAction", "maxDelay", "dscp"})
+    given = spec.object(name, {"rate", "burst", "perPeer", "exceedAction", "maxDelay", "queue", "dscp"})
     rate, burst, per_peer = _rate(given), _burst(given), _per_peer(given)
     is_limited = _is_set(rate) or (per_peer and _is_set(per_peer.rate))
     if not is_limited and not given.has_error("rate", "perPeer"):
         given.error("rate", None, "is missing; set bits, packets or both, such as {bits: 100M}")
     _check_burst(given, rate, burst)
     action = given.choice("exceedAction", ExceedAction, ExceedAction.DELAY)
-    return Limit(rate, burst, per_peer, action, _max_delay(given, action), _dscp(given, action))
+    queue = _queue(given, action, per_peer)
+    return Limit(rate, burst, per_peer, action, _max_delay(given, action), queue, _dscp(given, action))
 
 
 def _is_set(rate: Rate) -> bool:
@@ -118,6 +119,16 @@ def _max_delay(given: FieldReader, action: ExceedAction) -> int | None:
     elif not MAX_DELAY_NS[0] <= time_ns <= MAX_DELAY_NS[1]:
         given.error("maxDelay", value, "must be from 5ms to 1s")
     return time_ns
+
+
+def _queue(given: FieldReader, action: ExceedAction, per_peer: PerPeer | None) -> Queue:
+    value = given.get("queue")
+    queue = given.choice("queue", Queue, Queue.FIFO)
+    if value is not None and action is not ExceedAction.DELAY:
+        given.error("queue", value, f"has no meaning with exceedAction {action}; remove it")
+    elif queue is Queue.FAIR and per_peer:
+        given.error("queue", value, "cannot be Fair with perPeer; remove one of them")
+    return queue
 
 
 def _dscp(given: FieldReader, action: ExceedAction) -> int | None:

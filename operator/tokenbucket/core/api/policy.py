@@ -62,6 +62,13 @@ class PerPeer:
     ipv6_prefix_length: int = 64
 
 
+class Queue(enum.StrEnum):
+    """The order in which Delay lets packets of different flows depart."""
+
+    FIFO = "Fifo"
+    FAIR = "Fair"
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """The limit of one direction."""
@@ -71,6 +78,7 @@ class Limit:
     per_peer: PerPeer | None = None
     exceed_action: ExceedAction = ExceedAction.DELAY
     max_delay_ns: int | None = None
+    queue: Queue = Queue.FIFO
     dscp: int | None = None
 
 

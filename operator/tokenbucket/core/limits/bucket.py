@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from tokenbucket import units
-from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, Mode, PerPeer, Rate
+from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, Mode, PerPeer, Queue, Rate
 from tokenbucket.core.limits.queue_bound import (
     FULL_SIZE_BYTES,
     HELD_BYTES,
@@ -56,6 +56,8 @@ class Bucket(Meters):
 
     action: ExceedAction
     max_delay_ns: int | None
+    longest_backlog_ns: int | None
+    """Of packets that depart in the turn of their flow; ``None`` with a FIFO queue."""
     dscp: int | None
     observe: bool
     per_peer: PeerBucket | None
@@ -72,6 +74,7 @@ def bucket_of(limit: Limit, mode: Mode, *, action: ExceedAction) -> Bucket:
         **asdict(_own_meters(limit, action)),
         action=action,
         max_delay_ns=max_delay_ns,
+        longest_backlog_ns=_longest_backlog_ns(limit) if action is ExceedAction.DELAY else None,
         dscp=limit.dscp,
         observe=mode is Mode.OBSERVE,
         per_peer=_peer_bucket_of(limit.per_peer, action) if limit.per_peer else None,
@@ -127,6 +130,14 @@ def _max_delay_ns(limit: Limit) -> int:
     return min(delay_ns, _longest_delay_ns(limit) or delay_ns)
 
 
+def _longest_backlog_ns(limit: Limit) -> int | None:
+    """Return 1.5 times the maximum delay with a fair queue. The queue is still bounded."""
+    if limit.queue is not Queue.FAIR:
+        return None
+    backlog_ns = 3 * _max_delay_ns(limit) // 2
+    return min(backlog_ns, _longest_delay_ns(limit) or backlog_ns)
+
+
 def _longest_delay_ns(limit: Limit) -> int | None:
     return longest_delay_ns(*_delayed_meters(limit))
 
@@ -153,6 +164,7 @@ def describe(bucket: Bucket) -> str:
     if bucket.per_peer:
         parts.append(f"{_each(bucket.per_peer)} {', '.join(_describe_meters(bucket.per_peer))}")
     detail = units.format_duration(bucket.max_delay_ns) if bucket.max_delay_ns else ""
+    detail += " fair" if bucket.longest_backlog_ns else ""
     detail = f"DSCP {bucket.dscp}" if bucket.dscp is not None else detail
     parts.append(f"{bucket.action} {detail}".rstrip())
     return ", ".join(parts) + (" (observed only)" if bucket.observe else "")

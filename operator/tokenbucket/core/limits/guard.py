@@ -13,7 +13,8 @@ Terms of the limit, for one meter. Packet j has the cost c_j. It is admitted at 
 T_j is the word before its charge, raised to t_j - burst (``tb_base``); the charge makes it T_j + c_j.
 ``bucket.h``, ``charge.h`` and ``delay.h`` ensure:
 
-1. A large packet departs when it conforms to this meter, or later: d_j >= T_j + min(c_j, burst).
+1. A large packet departs when it conforms to all meters (FIFO queue), or earlier (``fair.h``), but not
+   before t_j. It is admitted only if T_j - t_j <= 1.5 * max_delay.
 2. A small packet departs at once, d_j = t_j, and is admitted only if T_j - t_j <= 1.5 * max_delay + the cost
    of TB_GSO_BYTES (``tb_max_backlog``).
 3. No packet waits longer for *another* meter than ``wait``: a backlog of at most max_delay
@@ -25,9 +26,10 @@ passes the guard at a_j, with d_j <= a_j <= d_j + late: softirqs of fq and of th
 Let packets pass the guard from a_first to a_last. Among them, f was admitted first and l last. The word only
 grows by charges, so all these packets together cost at most (T_l + c_l) - T_f.
 
-- (T_l + c_l) <= d_l + 1.5 * max_delay + largest, by 1 if l is large and by 2 if it is small; d_l <= a_last.
-- T_f >= d_f - wait - burst. If f waited for this meter, then T_f = d_f - min(c_f, burst); otherwise
-  t_f >= d_f - wait, and T_f >= t_f - burst. And d_f >= a_first - late.
+- (T_l + c_l) <= t_l + 1.5 * max_delay + largest, by 1 if l is large and by 2 if it is small; t_l <= d_l, and
+  d_l <= a_last.
+- T_f >= d_f - wait - burst: if f departed after t_f, then by 1 and 3 d_f <= T_f + burst + wait; otherwise
+  T_f >= t_f - burst. And d_f >= a_first - late.
 
 The packets cost at most a_last - a_first + burst + 1.5 * max_delay + largest + wait + late. A bucket with
 this burst admits them, in whatever order they arrive, because each of them costs less than the burst.

@@ -138,6 +138,8 @@ class SlotConfig(BucketConfig):
     """Maximum delay of excess packets, in quanta; 0 without Delay."""
     pacing: bool = False
     """Whether departure times that other programs set count, up to the maximum delay."""
+    longest_backlog_q: int = 0
+    """Longest backlog of a packet in its flow's turn, in quanta; 0 with a FIFO queue."""
     observe: bool = False
     node_reserve: bool = False
     per_peer: PeerConfig | None = None
@@ -192,6 +194,7 @@ def config_of(bucket: Bucket, direction: Direction, *, node_reserve: bool) -> Sl
         dscp=bucket.dscp if bucket.action is ExceedAction.MARK else None,
         max_delay_q=(bucket.max_delay_ns or 0) * gcra.QUANTA_PER_NS,
         pacing=bucket.pacing,
+        longest_backlog_q=(bucket.longest_backlog_ns or 0) * gcra.QUANTA_PER_NS,
         observe=bucket.observe,
         node_reserve=node_reserve,
         per_peer=_peer_config(bucket.per_peer, direction) if bucket.per_peer else None,
