@@ -38,10 +38,13 @@ def policy_document(
     *,
     action: str = "Drop",
     direction: str = "ingress",
+    queue: str | None = None,
 ) -> str:
     """Return a policy for all pods with the label ``app=bench``."""
     burst = {"burst": {"bytes": burst_bytes}} if burst_bytes else {}
     limit = {"rate": {"bits": bits_per_s}, **burst, "exceedAction": action}
+    if queue:
+        limit["queue"] = queue
     return yaml.safe_dump(policy("bench", app="bench", **{direction: limit}))
 
 

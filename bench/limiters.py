@@ -43,10 +43,15 @@ class Limiter:
 
 
 def _declare(
-    route: Route, bits_per_s: int, action: str, burst_s: float | None = None, direction: str = "ingress"
+    route: Route,
+    bits_per_s: int,
+    action: str,
+    burst_s: float | None = None,
+    direction: str = "ingress",
+    queue: str | None = None,
 ) -> None:
     burst_bytes = max(int(bits_per_s * burst_s / 8), FLOOR_BYTES) if burst_s else None
-    document = lab.policy_document(bits_per_s, burst_bytes, action=action, direction=direction)
+    document = lab.policy_document(bits_per_s, burst_bytes, action=action, direction=direction, queue=queue)
     route.node.declare("policy.yaml", document)
     wait(lambda: route.active(bits_per_s, delays=action == "Delay"), lambda: f"{action} active")
     place = (_POD_SIDE, route.pod) if direction == "egress" else (_HOST_SIDE, None)
@@ -73,11 +78,13 @@ def _show(netns: str | None, *words: str) -> str:
     return run("tc", *(["-n", netns] if netns else []), *words)
 
 
-def _ours(name: str, action: str, *, ecn: bool = False, direction: str = "ingress") -> Limiter:
+def _ours(
+    name: str, action: str, *, ecn: bool = False, direction: str = "ingress", queue: str | None = None
+) -> Limiter:
     default_burst_s = {"Delay": 0.05, "Drop": 0.5}[action]
 
     def install(route: Route, bits_per_s: int) -> None:
-        _declare(route, bits_per_s, action, direction=direction)
+        _declare(route, bits_per_s, action, direction=direction, queue=queue)
 
     return Limiter(
         name, install, _lift, ecn, lambda bits: _depth(bits, default_burst_s), direction == "egress"
@@ -164,6 +171,22 @@ def _htb(route: Route, bits_per_s: int) -> None:
     batch("tc", (root, f"class add dev {_HOST_SIDE} parent 1: classid 1:1 {shape}"))
 
 
+def _tbf(route: Route, bits_per_s: int) -> None:
+    """Install a root whose class gets another queue, so its own limit does not matter."""
+    shape = f"tbf rate {bits_per_s}bit burst {_depth(bits_per_s)} latency 25ms"
+    batch("tc", f"qdisc add dev {_HOST_SIDE} root handle 1: {shape}")
+
+
+def _fq_codel(shape: Callable[[Route, int], None]) -> Callable[[Route, int], None]:
+    """Return a limiter with a queue per flow behind a shaper."""
+
+    def install(route: Route, bits_per_s: int) -> None:
+        shape(route, bits_per_s)
+        batch("tc", f"qdisc add dev {_HOST_SIDE} parent 1:1 fq_codel")
+
+    return install
+
+
 def _police(route: Route, bits_per_s: int) -> None:
     police = f"police rate {bits_per_s}bit burst {_depth(bits_per_s)} conform-exceed drop/pass"
     hook = f"qdisc replace dev {_HOST_SIDE} clsact"
@@ -189,10 +212,14 @@ def limiters(plugins: Path) -> dict[str, Limiter]:
         Limiter("none", lambda *_: None, lambda _: None),
         _ours("Delay", "Delay"),
         _ours("Delay, ECN", "Delay", ecn=True),
+        _ours("Delay, fair", "Delay", queue="Fair"),
+        _ours("Delay, fair, ECN", "Delay", ecn=True, queue="Fair"),
         _ours("Drop", "Drop"),
         _plugin(plugins, "CNI plugin", lambda _: KUBELETS_BURST_BITS),
         _plugin(plugins, "CNI plugin, 50 ms", lambda bits: 8 * _depth(bits)),
         Limiter("HTB", _htb, _unqueue, burst_bytes=_depth),
+        Limiter("HTB, fq_codel", _fq_codel(_htb), _unqueue, burst_bytes=_depth),
+        Limiter("TBF, fq_codel", _fq_codel(_tbf), _unqueue, burst_bytes=_depth),
         Limiter("police", _police, _unpolice, burst_bytes=_depth),
         _ours("sends: Delay", "Delay", direction="egress"),
         _plugin(plugins, "sends: CNI plugin, 50 ms", lambda bits: 8 * _depth(bits), "egress"),

@@ -34,6 +34,7 @@ from exactness import (
     errors_percent,
     excess_bytes,
 )
+from fairness import Fairness
 from limiters import Limiter, drops, limiters
 from run import machine
 
@@ -119,6 +120,7 @@ LOSSES = tuple(
 """Long enough for what is lost once in several seconds."""
 STUDIES = {"sweep": SWEEP, "bursts": BURSTS, "losses": LOSSES}
 UDP_ALONE = "udp"
+FAIRNESS = "fairness"
 BULK_FLOWS = (1, 64)
 
 
@@ -147,7 +149,7 @@ class Bench:
     def __init__(self, route: Route, request: Path) -> None:
         self._route = route
         self._request = request
-        self._way = self._to_the_pod = Way(route.client, route.pod, POD_ADDRESS)
+        self.way = self._to_the_pod = Way(route.client, route.pod, POD_ADDRESS)
         self._from_the_pod = Way(route.pod, route.client, CLIENT_ADDRESS)
 
     def set_up(self) -> None:
@@ -163,7 +165,7 @@ class Bench:
     @contextlib.contextmanager
     def of(self, limiter: Limiter) -> Iterator[None]:
         """Traffic goes the way that it limits, and asks for ECN, or only answers, as it says."""
-        self._way = self._from_the_pod if limiter.sends else self._to_the_pod
+        self.way = self._from_the_pod if limiter.sends else self._to_the_pod
         for netns in (self._route.client, self._route.pod):
             with entered(netns):
                 Path("/proc/sys/net/ipv4/tcp_ecn").write_text("1" if limiter.ecn else "2")
@@ -176,15 +178,15 @@ class Bench:
             yield
             return
         delay = f"netem delay {milliseconds}ms limit {_NETEM_PACKETS}"
-        batch("tc", f"qdisc add dev eth0 root {delay}", self._way.target)
+        batch("tc", f"qdisc add dev eth0 root {delay}", self.way.target)
         try:
             yield
         finally:
-            batch("tc", "qdisc del dev eth0 root", self._way.target)
+            batch("tc", "qdisc del dev eth0 root", self.way.target)
 
     @contextlib.contextmanager
-    def _serving(self, *command: str) -> Iterator[None]:
-        with entered(self._way.target):
+    def serving(self, *command: str) -> Iterator[None]:
+        with entered(self.way.target):
             server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout
@@ -196,11 +198,11 @@ class Bench:
 
     @contextlib.contextmanager
     def _bulk(self, cell: Tcp, seconds: int, omitted: int) -> Iterator[subprocess.Popen[str]]:
-        to = self._way.address
+        to = self.way.address
         serve = ("iperf3", "--server", "--one-off", "--forceflush", "--bind", to)
         words = ["iperf3", "--client", to, "--json", "--congestion", cell.control]
         words += ["--parallel", cell.flows, "--time", seconds, "--omit", omitted]
-        with self._serving(*serve), entered(self._way.source):
+        with self.serving(*serve), entered(self.way.source):
             client = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
             try:
                 yield client
@@ -224,7 +226,7 @@ class Bench:
     def latency(self, flows: int) -> dict[str, float]:
         """Of requests, and of setting up connections, beside bulk flows; in ms."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._serving(str(self._request), "serve", self._way.address))
+            stack.enter_context(self.serving(str(self._request), "serve", self.way.address))
             stack.enter_context(self._bulk(Tcp(flows=flows), _UNTIL_ENDED_S, 0))
             time.sleep(OMITTED_S)
             connections = self._ask("connect", str(CONNECTIONS))
@@ -242,8 +244,8 @@ class Bench:
 
     def _ask(self, *words: str) -> list[float]:
         verb, *amounts = words
-        with entered(self._way.source):
-            command = [self._request, verb, self._way.address, *amounts]
+        with entered(self.way.source):
+            command = [self._request, verb, self.way.address, *amounts]
             done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         return [int(line) / 1e6 for line in done.stdout.split()]
 
@@ -253,7 +255,7 @@ class Bench:
         With a known burst also what was ever above rate x time + burst + one packet, in packets.
         """
         before = [self._route.sample()]
-        with self._flood(FLOOD_BYTES, 10 * bits_per_s / (8 * FLOOD_BYTES), 1.5) as sender:
+        with self.flood(FLOOD_BYTES, 10 * bits_per_s / (8 * FLOOD_BYTES), 1.5) as sender:
             while sender.poll() is None:
                 before.append(self._route.sample())
                 time.sleep(0.002)
@@ -272,7 +274,7 @@ class Bench:
         return found
 
     @contextlib.contextmanager
-    def _flood(
+    def flood(
         self, size_bytes: int, packets_per_s: float, seconds: float
     ) -> Iterator[subprocess.Popen[bytes]]:
         """UDP to the pod, until it ends by itself."""
@@ -289,7 +291,7 @@ class Bench:
 
     def use_up(self, burst_bytes: int) -> None:
         """Floods until no token is left."""
-        with self._flood(FLOOD_BYTES, FLOOD_PACKETS_PER_S, 0.1 + burst_bytes / USED_UP_BYTES_PER_S):
+        with self.flood(FLOOD_BYTES, FLOOD_PACKETS_PER_S, 0.1 + burst_bytes / USED_UP_BYTES_PER_S):
             pass
 
     def udp(self, cell: Cell, burst_bytes: int) -> dict[str, float]:
@@ -309,7 +311,7 @@ class Bench:
     def capacity(self) -> dict[str, float]:
         """Small packets that one sender gets through a limit that is far away."""
         before = self._route.sample()
-        with self._flood(PACKET_BYTES, FLOOD_PACKETS_PER_S, 1.0):
+        with self.flood(PACKET_BYTES, FLOOD_PACKETS_PER_S, 1.0):
             pass
         after = self._route.sample()
         packets = (after.received_bytes - before.received_bytes) / PACKET_BYTES
@@ -397,8 +399,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=None, help="these limiters")
     parser.add_argument(
         "--study",
-        choices=[*STUDIES, UDP_ALONE],
-        help="not the comparison: TCP at many rates and RTTs, Drop's at many bursts, or for long; or UDP",
+        choices=[*STUDIES, UDP_ALONE, FAIRNESS],
+        help="not the comparison: TCP at many rates and RTTs, Drop's at many bursts, or for long;"
+        " UDP; fairness",
     )
     return parser.parse_args()
 
@@ -413,8 +416,9 @@ def main() -> int:
     found: list[Sample] = []
     with lab.node() as node:
         request = node.folder / "request"
-        source = Path(__file__).with_name("request.c")
-        subprocess.run(["gcc", "-O2", "-Wall", "-o", request, source], check=True)
+        for name in ("request", "sparse"):
+            source = Path(__file__).with_name(f"{name}.c")
+            subprocess.run(["gcc", "-O2", "-Wall", "-o", node.folder / name, source], check=True)
         route = Route(node)
         bench = Bench(route, request)
         bench.set_up()
@@ -423,14 +427,23 @@ def main() -> int:
             for number in range(given.rounds):
                 for limiter in chosen:
                     print(f"round {number + 1}, {limiter.name}", file=sys.stderr, flush=True)
-                    found += measured(bench, route, limiter, given.study)
-                if given.results:
-                    given.results.write_text(json.dumps([asdict(each) for each in found]))
+                    for each in measured(bench, route, limiter, given.study):
+                        found.append(each)
+                        if given.results:  # each time: a run that ends early has its numbers
+                            given.results.write_text(json.dumps([asdict(each) for each in found]))
         finally:
             route.close()
     values = by_what(found)
     tables(values)
     return 0 if given.study or peers_targets.report(values) else 1
+
+
+def shared(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
+    """How flows share the limit."""
+    fairness = Fairness(bench, RATE_BITS_PER_S, route.node.folder / "request", route.node.folder / "sparse")
+    for name, measurement in fairness.all(Tcp, ecn=limiter.ecn):
+        with installed(route, limiter, RATE_BITS_PER_S), bench.of(limiter):
+            yield from samples(limiter, name, measurement())
 
 
 def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) -> Iterator[Sample]:
@@ -439,6 +452,8 @@ def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) ->
         yield from compare(bench, route, limiter)
     elif study == UDP_ALONE and not limiter.sends:
         yield from floods(bench, route, limiter)
+    elif study == FAIRNESS:
+        yield from shared(bench, route, limiter)
     for cell in STUDIES.get(study or "", ()):
         with installed(route, limiter, cell.bits_per_s), bench.of(limiter):
             yield from samples(limiter, str(cell), bench.tcp(cell))

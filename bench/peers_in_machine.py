@@ -12,7 +12,7 @@ from cluster.errors import ClusterError
 from tests.vm.kernels import Kernel
 from tests.vm.machine import run_programs
 
-KERNEL = Kernel("6.12", "trixie")
+KERNELS = {"6.12": Kernel("6.12", "trixie"), "6.1": Kernel("6.1", "bookworm")}
 TIMEOUT_S = 14400.0
 
 
@@ -20,6 +20,7 @@ def main() -> int:
     """Runs it. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, help="write every sample there, as JSON")
+    parser.add_argument("--kernel", choices=KERNELS, default="6.12", help="series of Debian's kernel")
     given, passed_on = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="bench-peers-", dir="/var/tmp") as name:
         folder = Path(name)
@@ -28,9 +29,10 @@ def main() -> int:
             f"in a virtual machine; it tells how far it is in {folder}/peers.log", file=sys.stderr, flush=True
         )
         try:
+            kernel = KERNELS[given.kernel]
             measured = {"memory": ["bench/memory.py"], "peers": [*words, *passed_on]}
             programs = {"begin": ["bench/warm.py"], **measured}  # in the order of their names
-            ended = run_programs(KERNEL, programs, folder, TIMEOUT_S, instruction_clock=True)
+            ended = run_programs(kernel, programs, folder, TIMEOUT_S, instruction_clock=True)
         except ClusterError as error:
             print(error, file=sys.stderr)
             return 1

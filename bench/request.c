@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Requests and responses over TCP, one at a time, a millisecond apart.
+ * Requests and responses over TCP, one at a time, a millisecond or PAUSE_MS apart.
  *
  *   request serve ADDRESS              sends back what comes, until it is ended
- *   request ask ADDRESS SECONDS BYTES  prints the nanoseconds from each request to its response
+ *   request ask ADDRESS SECONDS BYTES [PAUSE_MS]  prints the nanoseconds from each request to its response
  *   request connect ADDRESS COUNT      prints the nanoseconds that each connection took to set up
  */
 #define _GNU_SOURCE
@@ -32,9 +32,11 @@ static unsigned long long clock_ns(void)
 	return now.tv_sec * 1000000000ULL + now.tv_nsec;
 }
 
+static long pause_ns = PAUSE_NS;
+
 static void pause_shortly(void)
 {
-	nanosleep(&(struct timespec){ .tv_nsec = PAUSE_NS }, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = pause_ns }, NULL);
 }
 
 static int open_socket(const char *address, int (*join)(int, const struct sockaddr *, socklen_t))
@@ -130,7 +132,9 @@ int main(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		serve(argv[2]);
-	if (argc == 5 && !strcmp(argv[1], "ask") && atol(argv[4]) <= SIZE)
+	if (argc == 6)
+		pause_ns = 1000000 * atol(argv[5]);
+	if ((argc == 5 || argc == 6) && !strcmp(argv[1], "ask") && atol(argv[4]) <= SIZE)
 		return ask(argv[2], atof(argv[3]), atol(argv[4]));
 	if (argc == 4 && !strcmp(argv[1], "connect"))
 		return connect_often(argv[2], atoi(argv[3]));
