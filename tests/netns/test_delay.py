@@ -84,6 +84,33 @@ def test_small_packets_do_not_wait_behind_large_ones(agent: Agent, pods: tuple[P
     assert sizes[-50:] == [SIZE] * 50
 
 
+_SEND_BULK_AND_A_REQUEST = """
+import socket, sys
+for size, count in ((int(sys.argv[2]), int(sys.argv[3])), (int(sys.argv[4]), 5)):
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # a flow
+    for _ in range(count):
+        client.sendto(bytes(size), (sys.argv[1], 9))
+"""
+
+
+@pytest.mark.needs("sch_fq")
+@pytest.mark.parametrize("queue", ["Fair", "Fifo"])
+def test_a_request_does_not_wait_behind_bulk_in_a_fair_queue(
+    agent: Agent, pods: tuple[Pod, Pod], queue: str
+) -> None:
+    """Send a request of large packets behind half a second of another flow: it arrives first, or last."""
+    client, web = pods
+    limited(agent, web, queue=queue)
+    count, request = RATE // 2 // 8 // SIZE, 1000
+    words = map(str, (web.ip, SIZE, count, request))
+    with sizes_of(web, count + 5) as sizes:
+        client.run("/usr/bin/python3", "-c", _SEND_BULK_AND_A_REQUEST, *words)
+    if queue == "Fair":
+        assert sizes[-50:] == [SIZE] * 50
+    else:
+        assert sizes[-5:] == [request] * 5
+
+
 @pytest.mark.needs("sch_fq")
 def test_no_more_waits_than_the_longest_delay(agent: Agent, pods: tuple[Pod, Pod]) -> None:
     """What is ahead is bounded; beyond it packets are dropped."""

@@ -12,9 +12,6 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Owner, PeerConfig, SlotConfig, SlotKey
 
-
-from tokenbucket.core.limits.slot import Owner, SlotConfig, SlotKey
-
 LIMIT = SlotKey(PodId("shop", "web", "uid"), Direction.EGRESS)
 
 

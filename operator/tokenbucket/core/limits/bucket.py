@@ -69,16 +69,19 @@ def bucket_of(limit: Limit, mode: Mode, *, action: ExceedAction) -> Bucket:
     """Return the limit with its defaults. ``action`` is Drop if the limit declares Delay and the
     interface cannot delay packets.
     """
-    max_delay_ns = _max_delay_ns(limit) if action is ExceedAction.DELAY else None
+    delays = action is ExceedAction.DELAY
+    max_delay_ns = _max_delay_ns(limit) if delays else None
+    longest_backlog_ns = _longest_backlog_ns(limit) if delays else None
+    longest_ns = longest_backlog_ns or max_delay_ns
     return Bucket(
         **asdict(_own_meters(limit, action)),
         action=action,
         max_delay_ns=max_delay_ns,
-        longest_backlog_ns=_longest_backlog_ns(limit) if action is ExceedAction.DELAY else None,
+        longest_backlog_ns=longest_backlog_ns,
         dscp=limit.dscp,
         observe=mode is Mode.OBSERVE,
         per_peer=_peer_bucket_of(limit.per_peer, action) if limit.per_peer else None,
-        pacing=max_delay_ns is not None and permits_pacing(*_delayed_meters(limit), max_delay_ns),
+        pacing=longest_ns is not None and permits_pacing(*_delayed_meters(limit), longest_ns),
     )
 
 

@@ -134,6 +134,7 @@ def test_a_wrong_rate_names_the_fix(value: object, fix: str) -> None:
         ("maxDelay", "4ms", "from 5ms to 1s"),
         ("maxDelay", "1001ms", "from 5ms to 1s"),
         ("maxDelay", "-5ms", "is not a duration"),
+        ("queue", "fair", "did you mean Fair?"),
         ("dscp", 10, "no meaning with exceedAction Delay"),
         ("exceedAction", "drop", "did you mean Drop?"),
         ("exceedAction", 1, "must be one of"),
@@ -183,6 +184,16 @@ def test_a_wrong_field_of_a_limit_is_named(path: str, value: object, message: st
         ({"metadata__name": 5}, "metadata.name", "must be a string"),
         ({"metadata__namespace": ""}, "metadata.namespace", "lower-case"),
         ({"spec__ingress__exceedAction": "Mark"}, "spec.ingress.dscp", "Mark needs it"),
+        (
+            {"spec__ingress__exceedAction": "Drop", "spec__ingress__queue": "Fair"},
+            "spec.ingress.queue",
+            "no meaning with exceedAction Drop",
+        ),
+        (
+            {"spec__ingress__perPeer": {"rate": {"bits": "1M"}}, "spec__ingress__queue": "Fair"},
+            "spec.ingress.queue",
+            "cannot be Fair with perPeer",
+        ),
         (
             {"spec__podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},
             "spec.podSelector.matchExpressions[0].values",

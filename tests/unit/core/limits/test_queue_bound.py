@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tokenbucket.core.api.policy import ExceedAction, Limit, Mode, Queue, Rate
+from tokenbucket.core.limits.bucket import bucket_of
 from tokenbucket.core.limits.queue_bound import HELD_BYTES, Meter, longest_delay_ns, permits_pacing
 
 MS = 10**6
@@ -131,3 +133,17 @@ def test_of_two_meters_the_slower_one_bounds_what_waits() -> None:
     assert both
     assert both > 1_000 * MS > longest_delay_ns([Meter.of_packets(M, 50_000)], [])
     assert both < alone
+
+
+@pytest.mark.parametrize(
+    ("bits_per_s", "longest_ns"), [(M, 290_688_000), (100 * M, 150 * MS), (G, 133_693_440)]
+)
+def test_the_backlog_of_a_fair_queue_is_bounded(bits_per_s: int, longest_ns: int) -> None:
+    """By 1.5 times the maximum delay, and by 16 MiB."""
+    limit = Limit(Rate(bits_per_s), queue=Queue.FAIR)
+    bucket = bucket_of(limit, Mode.ENFORCE, action=ExceedAction.DELAY)
+    assert bucket.longest_backlog_ns == longest_ns
+    assert (
+        bucket_of(Limit(Rate(bits_per_s)), Mode.ENFORCE, action=ExceedAction.DELAY).longest_backlog_ns is None
+    )
+    assert bucket_of(limit, Mode.ENFORCE, action=ExceedAction.DROP).longest_backlog_ns is None
