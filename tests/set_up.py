@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from cluster import virtual_machine
-from cluster.binaries import Binaries, binaries, helm, helm_unittest
+from cluster.binaries import Binaries, binaries, helm, helm4, helm_unittest, kustomize
 from cluster.cilium_programs import cilium_programs
 from cluster.errors import ClusterError
 from cluster.image_store import disk, image_store
@@ -22,8 +22,10 @@ from tests.vm.kernels import KERNELS
 
 
 def chart() -> None:
-    """Build helm, helm-unittest and promtool."""
+    """Build helm 3 and 4, kustomize, helm-unittest and promtool."""
     helm(report)
+    helm4(report)
+    kustomize(report)
     helm_unittest(report)
     promtool()
 
@@ -42,6 +44,8 @@ def e2e() -> None:
     the standard images, and one of them always begins to boot a virtual machine.
     """
     programs = binaries(report)
+    helm4(report)
+    kustomize(report)
     suite = _suite_images(programs)
     virtual_machine.kernel(report)
     virtual_machine.launcher()

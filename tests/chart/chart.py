@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -88,6 +89,13 @@ class Chart:
         """Return the objects of 'helm template', which other tools apply."""
         return self._template(values, "tokenbucket")
 
+    def kustomize(self, program: Path, folder: Path, values: Values) -> Manifests:
+        """Return the objects of 'kustomize build', which runs helm. Writes into the folder."""
+        write_kustomization(folder, values)
+        words = ["build", folder, "--enable-helm", f"--helm-command={self.helm}"]
+        done = subprocess.run([program, *words], capture_output=True, text=True, check=True)
+        return Manifests(tuple(filter(None, yaml.safe_load_all(done.stdout))))
+
     def _template(self, values: Values | None, release: str, *words: str) -> Manifests:
         text = self.run("template", release, FOLDER, "--namespace", NAMESPACE, *words, values=values)
         return Manifests(tuple(filter(None, yaml.safe_load_all(text))))
@@ -105,6 +113,25 @@ class Chart:
         if done.returncode:
             raise ChartError(done.stderr + done.stdout)
         return done.stdout
+
+
+def write_kustomization(folder: Path, values: Values) -> None:
+    """Write a kustomization of the chart. kustomize reads only files below its own."""
+    shutil.copytree(FOLDER, folder / "charts" / FOLDER.name, dirs_exist_ok=True)
+    chart = {
+        "name": FOLDER.name,
+        "releaseName": "tokenbucket",
+        "namespace": NAMESPACE,
+        "kubeVersion": versions().kubernetes,
+        "valuesInline": values,
+    }
+    content = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "helmGlobals": {"chartHome": "charts"},
+        "helmCharts": [chart],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
 
 
 def merged(values: Iterable[Values]) -> Document:

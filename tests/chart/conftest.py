@@ -16,6 +16,16 @@ def chart() -> Chart:
 
 
 @pytest.fixture(scope="session")
+def chart4() -> Chart:
+    return Chart(binaries.helm4() / "helm")
+
+
+@pytest.fixture(scope="session")
+def kustomize() -> Path:
+    return binaries.kustomize() / "kustomize"
+
+
+@pytest.fixture(scope="session")
 def untt() -> Path:
     return binaries.helm_unittest() / "untt"
 

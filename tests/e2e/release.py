@@ -99,6 +99,11 @@ class Release:
         return run(argv, part=f"helm {words[0]}", env=env, timeout_s=TIMEOUT_S + 60)
 
 
+def image_values() -> dict[str, str]:
+    """The value ``image`` of the chart, for the image of this checkout."""
+    return {name.removeprefix("image."): value for name, value in _image("").items()}
+
+
 def _image(tag: str) -> dict[str, str]:
     """The chart's values for an image that the nodes were given. With no tag, for the one that
     ``$TOKENBUCKET_E2E_IMAGE`` names, pulled each time since somebody may have pushed it anew; otherwise for

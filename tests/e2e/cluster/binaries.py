@@ -85,6 +85,16 @@ def helm(say: Callable[[str], None] = lambda _: None) -> Path:
     return _built("helm", (versions().helm,), _build_helm, say)
 
 
+def helm4(say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of helm 4, built where the cache lacks it; no part of a cluster."""
+    return _built("helm4", (versions().helm4,), _build_helm4, say)
+
+
+def kustomize(say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of kustomize, built where the cache lacks it; no part of a cluster."""
+    return _built("kustomize", (versions().kustomize,), _build_kustomize, say)
+
+
 def helm_unittest(say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder of ``untt``, which runs a chart's own tests; no part of a cluster. Takes minutes."""
     return _built("helm-unittest", (versions().helm_unittest,), _build_helm_unittest, say)
@@ -158,6 +168,14 @@ def _build_cni(target: Path) -> None:
 
 def _build_helm(target: Path) -> None:
     _install(target, f"helm.sh/helm/v3/cmd/helm@v{versions().helm}")
+
+
+def _build_helm4(target: Path) -> None:
+    _install(target, f"helm.sh/helm/v4/cmd/helm@v{versions().helm4}")
+
+
+def _build_kustomize(target: Path) -> None:
+    _install(target, f"sigs.k8s.io/kustomize/kustomize/v5@v{versions().kustomize}")
 
 
 def _build_helm_unittest(target: Path) -> None:

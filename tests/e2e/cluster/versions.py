@@ -29,6 +29,8 @@ class Versions:
     cni: str
     cilium: str
     helm: str
+    helm4: str
+    kustomize: str
     helm_unittest: str
     debian: Debian
     vm_wheel: str
@@ -47,6 +49,8 @@ def versions() -> Versions:
         cni=table["cni"]["version"],
         cilium=table["cilium"]["version"],
         helm=table["helm"]["version"],
+        helm4=table["helm4"]["version"],
+        kustomize=table["kustomize"]["version"],
         helm_unittest=table["helm_unittest"]["version"],
         debian=Debian(**table["debian"]),
         vm_wheel=table["vm"]["wheel"],

@@ -1,0 +1,200 @@
+"""Each tool that installs the chart: it enforces limits, leaves no difference, and reverts no override."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import binaries
+from cluster.command import run
+from cluster.node_shell import NodeShell
+from tests.chart.chart import write_kustomization
+from tests.e2e.release import CHART, NAME, NAMESPACE, TIMEOUT_S, Release, image_values, until
+from tests.e2e.two_limits import TwoLimits, two_limited_pods
+
+OVERRIDE = "tokenbucket-override"
+NOT_CRDS = "--selector=app.kubernetes.io/component!=crds"
+
+
+@pytest.fixture
+def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
+    """Pods without a policy. The release is installed again at the end."""
+    with two_limited_pods(release, nodes, "installation") as made:
+        release.uninstall()
+        try:
+            yield made
+        finally:
+            release.install()
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A way to install the chart, with a helm that renders it."""
+
+    release: Release
+    helm: Path
+    folder: Path
+
+    def values(self) -> dict[str, Any]:
+        return {
+            "image": image_values(),
+            "agent": {
+                "startJitterSeconds": 0,
+                "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
+            },
+        }
+
+    def run_helm(self, *words: str) -> str:
+        (self.folder / "values.yaml").write_text(yaml.safe_dump(self.values()))
+        argv = [
+            self.helm,
+            f"--kubeconfig={self.release.admin.kubeconfig}",
+            f"--namespace={NAMESPACE}",
+            *words,
+        ]
+        return run(argv, part=f"helm {words[0]}", timeout_s=TIMEOUT_S + 60)
+
+    def rendered(self) -> str:
+        """Return the objects of the release."""
+        return self.template()
+
+    def template(self, *words: str) -> str:
+        """Return the output of 'helm template'."""
+        return self.run_helm(
+            "template", NAME, str(CHART), *self._with_values, "--kube-version=1.36.3", *words
+        )
+
+    @property
+    def _with_values(self) -> list[str]:
+        return ["--values", str(self.folder / "values.yaml")]
+
+    def diff(self) -> None:
+        """Raise ClusterError, with the differences, unless the cluster has what is declared."""
+        self.release.admin.run("diff", "--server-side", "--filename=-", stdin=self.rendered())
+
+
+class ByHelm(Installation):
+    """'helm upgrade --install' and 'helm uninstall'."""
+
+    def install(self) -> None:
+        self.run_helm("upgrade", "--install", NAME, str(CHART), "--create-namespace", *self._with_values)
+
+    def remove(self) -> None:
+        self.run_helm("uninstall", NAME, "--wait", f"--timeout={TIMEOUT_S}s")
+
+
+class ByKubectl(Installation):
+    """'kubectl apply' of the output, in no namespace of its own."""
+
+    def install(self) -> None:
+        self.release.admin.run("apply", "--server-side", "--filename=-", stdin=self.rendered(), timeout_s=120)
+
+    def remove(self) -> None:
+        """As docs/tasks/uninstall.md describes it."""
+        kubectl = self.release.kubectl
+        kubectl.run(
+            "create", "configmap", OVERRIDE, "--from-literal=enforcement=Off", "--from-literal=cleanup=true"
+        )
+        kubectl.run(
+            "wait", "tbn", "--all", "--for=jsonpath={.status.clean}=true", "--timeout=120s", timeout_s=130
+        )
+        objects = self.rendered()
+        words = ("delete", "--filename=-", "--cascade=foreground", NOT_CRDS)  # waits for the pods
+        self.release.admin.run(*words, stdin=objects, timeout_s=180)
+        kubectl.run("delete", "tbn", "--all")
+        kubectl.run("delete", "configmap", OVERRIDE)
+
+
+class ByKustomize(ByKubectl):
+    """The same with kustomize."""
+
+    def rendered(self) -> str:
+        write_kustomization(self.folder, self.values())
+        program = binaries.kustomize() / "kustomize"
+        argv = [program, "build", self.folder, "--enable-helm", f"--helm-command={self.helm}"]
+        return run(argv, part="kustomize build")
+
+
+def helm3() -> Path:
+    return binaries.helm() / "helm"
+
+
+def helm4() -> Path:
+    return binaries.helm4() / "helm"
+
+
+METHODS: dict[str, tuple[type[ByHelm | ByKubectl], Callable[[], Path]]] = {
+    "helm 3": (ByHelm, helm3),
+    "helm 4": (ByHelm, helm4),
+    "kubectl": (ByKubectl, helm4),
+    "kustomize": (ByKustomize, helm3),
+}
+
+
+@contextlib.contextmanager
+def installed(shop: TwoLimits, method: str, folder: Path) -> Iterator[ByHelm | ByKubectl]:
+    """An installation, which is removed after the block."""
+    kind, helm = METHODS[method]
+    installation = kind(shop.release, helm(), folder)
+    installation.install()
+    try:
+        shop.release.wait()
+        yield installation
+    finally:
+        installation.remove()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_installation_is_complete_and_reverts_no_override(
+    shop: TwoLimits, shell: NodeShell, method: str, tmp_path: Path
+) -> None:
+    """Nothing that runs in it changes what is declared. Its removal leaves policies, and no limit."""
+    with installed(shop, method, tmp_path) as installation:
+        shop.apply()
+        shop.wait()
+        installation.diff()
+        with overridden(shop):
+            installation.install()  # an upgrade, or the next synchronization
+            installation.diff()
+            assert shop.programmed("False", "Off")
+            assert "override ConfigMap: sets Off" in shop.kubectl.run("get", "tbn", shop.nodes[0])
+        shop.wait()
+        installation.diff()
+    for node in shop.nodes:
+        assert "tokenbucket" not in shell.run(node, "ls", "/sys/fs/bpf")
+    assert {each["metadata"]["name"] for each in shop.kubectl.items("tbp")} == {"web", "worker"}
+
+
+@contextlib.contextmanager
+def overridden(shop: TwoLimits) -> Iterator[None]:
+    """All limits are off for the block, by the override ConfigMap."""
+    shop.release.kubectl.run("create", "configmap", OVERRIDE, "--from-literal=enforcement=Off")
+    try:
+        until(lambda: shop.programmed("False", "Off"))
+        yield
+    finally:
+        shop.release.kubectl.run("delete", "configmap", OVERRIDE)
+
+
+def test_a_cleanup_that_another_tool_starts_changes_nothing(shop: TwoLimits, tmp_path: Path) -> None:
+    """The hook asks whether Helm owns the release: here, kubectl has applied it, and the hook too."""
+    with installed(shop, "kubectl", tmp_path) as installation:
+        shop.apply()
+        shop.wait()
+        documents = yaml.safe_load_all(installation.template("--dry-run=server"))
+        hooks = [each for each in documents if each and each["metadata"]["name"] == f"{NAME}-cleanup"]
+        kubectl = shop.release.kubectl
+        kubectl.apply(*hooks)
+        try:
+            kubectl.wait("condition=Complete", f"job/{NAME}-cleanup", timeout_s=120)
+            assert "owns no agent, so nothing is cleaned" in kubectl.run("logs", f"job/{NAME}-cleanup")
+        finally:
+            kubectl.delete(*hooks)
+        shop.wait()
+        assert kubectl.get("configmap", NAME)["data"] == {"enforcement": "Enforce", "cleanup": "false"}
