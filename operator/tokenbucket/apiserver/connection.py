@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 import threading
 import time
 from collections import Counter
@@ -149,12 +150,34 @@ def open_session(
     """
     token = _TokenFile(_TOKEN) if not info.token and not info.certificate_data and _TOKEN.exists() else None
     authorized = (_authorized_by(token),) if token else ()
+    context = info.as_ssl_context()
     return aiohttp.ClientSession(
         base_url=info.server,
-        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),
         headers={**info.as_http_headers(), "User-Agent": f"tokenbucket/{__version__}"},
-        middlewares=(_unhurried, *authorized, _from_cache(listed), _observed_by(heard), _counted),
+        middlewares=(
+            _unhurried,
+            _trusted_by(context, info),
+            *authorized,
+            _from_cache(listed),
+            _observed_by(heard),
+            _counted,
+        ),
     )
+
+
+def _trusted_by(context: ssl.SSLContext, info: kopf.ConnectionInfo) -> ClientMiddlewareType:
+    async def trusted(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+        """Read the CA certificates again if they do not fit: a rotation replaces their file."""
+        try:
+            return await handler(request)
+        except aiohttp.ClientSSLError:
+            if not info.ca_path:
+                raise
+            context.load_verify_locations(info.ca_path)
+            return await handler(request)
+
+    return trusted
 
 
 def _authorized_by(token: _TokenFile) -> ClientMiddlewareType:

@@ -1,0 +1,69 @@
+"""Connections to the API server over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import kopf
+import pytest
+from aiohttp import web
+
+from tests.unit.test_metrics import issue
+from tokenbucket.apiserver.connection import open_session
+
+
+async def version(_: web.Request) -> web.Response:
+    return web.json_response({})
+
+
+@asynccontextmanager
+async def served(certificate: Path, port: int = 0) -> AsyncIterator[int]:
+    """A server with the certificate of a folder. Yields its port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    application = web.Application()
+    application.router.add_get("/version", version)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "localhost", port, ssl_context=context, reuse_address=True)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def issued(folder: Path, name: str) -> Path:
+    certificate = folder / name
+    certificate.mkdir()
+    issue(certificate, name)
+    return certificate
+
+
+def test_a_session_survives_a_rotation_of_the_ca(tmp_path: Path) -> None:
+    """Watches keep their session for weeks. A certificate that the new file does not trust stays refused."""
+    old, new, foreign = (issued(tmp_path, name) for name in ("old", "new", "foreign"))
+    trust = tmp_path / "ca.crt"
+    trust.write_bytes((old / "cert.pem").read_bytes())
+
+    async def run() -> None:
+        async with served(old) as port:
+            info = kopf.ConnectionInfo(server=f"https://localhost:{port}", ca_path=str(trust))
+            async with open_session(info) as session:
+                assert (await session.get("/version")).ok
+                async with served(new) as other:
+                    url = f"https://localhost:{other}/version"
+                    with pytest.raises(aiohttp.ClientSSLError):
+                        await session.get(url)
+                    trust.write_bytes((new / "cert.pem").read_bytes())
+                    assert (await session.get(url)).ok
+                async with served(foreign) as other:
+                    with pytest.raises(aiohttp.ClientSSLError):
+                        await session.get(f"https://localhost:{other}/version")
+
+    asyncio.run(run())
