@@ -67,6 +67,18 @@ class KernelError(TokenBucketError):
         self.errno = errno
 
 
+class IgnoreErrno:
+    """A context that ends without an error if the block raises a KernelError with one of these numbers."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        return isinstance(error, KernelError) and error.errno in self._numbers
+
+
 class ApiError(TokenBucketError):
     """A request to the Kubernetes API failed. ``status`` is 0 if there was no answer."""
 

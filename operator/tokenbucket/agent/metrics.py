@@ -22,7 +22,7 @@ from tokenbucket.core.limits.slot import NO_SLOT, Role, Slot, SlotConfig
 from tokenbucket.core.limits.stats import EXPOSED, Exposed, Stats
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import NodeState, pods_not_programmed
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import IgnoreErrno
 from tokenbucket.metrics import (
     API_REQUESTS,
     BUILD_INFO,
@@ -254,15 +254,11 @@ class Exposition:
         reading = AgentReading(
             self.stats, self.ready(), self.reported_at_s(), self.api_requests(), self.contacts()
         )
-        try:
-            with Slots(self.pins) as slots:
-                return replace(
-                    reading,
-                    slots=slots.count - 1,  # slot 0 is never in use
-                    unmetered_packets=slots.stats(NO_SLOT).unmetered_packets,
-                    limits=slots.read_with_stats(),
-                )
-        except KernelError as error:
-            if error.errno != errno.ENOENT:  # nothing is loaded
-                raise
-            return reading
+        with IgnoreErrno(errno.ENOENT), Slots(self.pins) as slots:  # ENOENT: nothing is loaded
+            return replace(
+                reading,
+                slots=slots.count - 1,  # slot 0 is never in use
+                unmetered_packets=slots.stats(NO_SLOT).unmetered_packets,
+                limits=slots.read_with_stats(),
+            )
+        return reading

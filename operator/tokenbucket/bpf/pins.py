@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tokenbucket import layout
 from tokenbucket.bpf import syscall
-from tokenbucket.errors import KernelError, LoadError
+from tokenbucket.errors import IgnoreErrno, KernelError, LoadError
 
 BPFFS = Path("/sys/fs/bpf")
 ROOT = BPFFS / "tokenbucket"
@@ -176,13 +176,9 @@ class Pins:
         return present
 
     def _map_info(self, name: str) -> syscall.MapInfo | None:
-        try:
-            with opened(self.maps / name) as fd:
-                return syscall.map_info(fd, name)
-        except KernelError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            raise
+        with IgnoreErrno(errno.ENOENT), opened(self.maps / name) as fd:
+            return syscall.map_info(fd, name)
+        return None
 
 
 def program_ids(folder: Path) -> set[int]:

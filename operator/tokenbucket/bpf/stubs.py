@@ -28,7 +28,7 @@ from pathlib import Path
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.pins import Pins, opened
 from tokenbucket.core.planning.attachment import Hook
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import IgnoreErrno, KernelError
 
 ENTRIES = {Hook.INGRESS: 0, Hook.EGRESS: 1}
 """Indexes of the program array."""
@@ -92,11 +92,8 @@ class Stubs:
     def open(self, slot: int, hook: Hook, copy: int = 0) -> int:
         """Return a descriptor of a slot's stub, which is loaded and pinned if there is none."""
         path = self._path(slot, hook, copy)
-        try:
+        with IgnoreErrno(errno.ENOENT):
             return syscall.open_pin(path)
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
         descriptor = self._open_dispatch()
         try:
             stub = syscall.load_program(stub_code(slot, hook, descriptor), f"tb_{hook}_{slot}")
@@ -117,11 +114,8 @@ class Stubs:
 
     def _open_dispatch(self) -> int:
         path = self._pins.maps / _DISPATCH
-        try:
+        with IgnoreErrno(errno.ENOENT):
             return syscall.open_pin(path)
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
         descriptor = syscall.create_program_array(len(ENTRIES), _DISPATCH)
         syscall.pin(descriptor, path)
         return descriptor
@@ -163,11 +157,7 @@ def _instruction(
 
 def _dispatched(folder: Path, hook: Hook) -> int:
     """Return the id of the program with which the stubs of a layout version continue, 0 if there is none."""
-    try:
-        with opened(folder / "maps" / _DISPATCH) as descriptor:
-            (program_id,) = struct.unpack("=I", syscall.lookup(descriptor, ENTRIES[hook], 4, _DISPATCH))
-    except KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return 0
-    return int(program_id)
+    with IgnoreErrno(errno.ENOENT), opened(folder / "maps" / _DISPATCH) as descriptor:
+        (program_id,) = struct.unpack("=I", syscall.lookup(descriptor, ENTRIES[hook], 4, _DISPATCH))
+        return int(program_id)
+    return 0

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.errors import IgnoreErrno, KernelError, UnsupportedError
 
 _SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 _NAME_BYTES = 16
@@ -200,11 +200,8 @@ def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> by
     keys = (ctypes.c_uint32 * max_entries)()
     position = ctypes.c_uint32()
     attributes = _batch(fd, keys, values, max_entries, (0, ctypes.addressof(position)))
-    try:
+    with IgnoreErrno(errno.ENOENT):  # the array ends with this batch
         bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
-    except KernelError as error:
-        if error.errno != errno.ENOENT:  # ENOENT: the array ends with this batch
-            raise
     return values.raw
 
 
@@ -213,17 +210,15 @@ def items(fd: int, key_size: int, value_size: int, subject: str = "map") -> Iter
     keys = ctypes.create_string_buffer(_ITEMS * key_size)
     values = ctypes.create_string_buffer(_ITEMS * value_size)
     places = ((ctypes.c_uint32 * 1)(), (ctypes.c_uint32 * 1)())
-    first, ended = True, False
-    while not ended:
+    first, more = True, True
+    while more:
         before, after = (ctypes.addressof(place) for place in places)
         wanted = _batch(fd, keys, values, _ITEMS, (0 if first else before, after))
         attributes = ctypes.create_string_buffer(wanted, len(wanted))
-        try:
+        more = False
+        with IgnoreErrno(errno.ENOENT):  # the hash ends with this batch
             _call(Command.MAP_LOOKUP_BATCH, attributes, subject)
-        except KernelError as error:
-            if error.errno != errno.ENOENT:  # ENOENT: the hash ends with this batch
-                raise
-            ended = True
+            more = True
         (count,) = struct.unpack_from("=I", attributes, _BATCH_COUNT)
         for index in range(count):
             yield (

@@ -21,13 +21,11 @@ from tokenbucket.bpf import syscall, tcx_links
 from tokenbucket.bpf.pins import Pins, opened
 from tokenbucket.bpf.stubs import COPIES, Stubs
 from tokenbucket.core.planning.attachment import Hook
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import IgnoreErrno, KernelError
 
 _ATTACH_TYPES = {Hook.INGRESS: 46, Hook.EGRESS: 47}
 """``BPF_TCX_INGRESS`` and ``BPF_TCX_EGRESS`` of ``enum bpf_attach_type``."""
-_GONE = {errno.ENODEV, errno.ENOENT}
 _LOOPBACK = 1
-_INACCESSIBLE = {errno.ENOENT, errno.EPERM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +38,18 @@ class TcxProgram:
 
 def _is_supported() -> bool:
     """Return whether the kernel has tcx."""
-    try:
+    with IgnoreErrno(errno.EINVAL):
         tcx_links.query_programs(_LOOPBACK, _ATTACH_TYPES[Hook.INGRESS])
-    except KernelError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return False
-    return True
+        return True
+    return False
 
 
 def _read(ifindex: int, hook: Hook) -> tuple[TcxProgram, ...]:
     """Return the programs of a hook in the order in which they run; none if the interface is gone."""
-    try:
+    with IgnoreErrno(errno.ENODEV, errno.ENOENT):
         found = tcx_links.query_programs(ifindex, _ATTACH_TYPES[hook])
-    except KernelError as error:
-        if error.errno not in _GONE:
-            raise
-        return ()
-    return tuple(TcxProgram(program, link) for program, link in found)
+        return tuple(TcxProgram(program, link) for program, link in found)
+    return ()
 
 
 class Tcx:
@@ -126,16 +118,11 @@ class Tcx:
 def _update_first(path: Path, ifindex: int, hook: Hook, stub: int) -> bool:
     """Replace the program of a pinned link, if the link is the first of the hook."""
     first = next(iter(_read(ifindex, hook)), None)
-    try:
-        with opened(path) as link:
-            if first is None or tcx_links.link_info(link).id != first.link_id:
-                return False
+    with IgnoreErrno(errno.ENOENT), opened(path) as link:
+        if first and tcx_links.link_info(link).id == first.link_id:
             tcx_links.update_link(link, stub, str(path))
-    except KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return False
-    return True
+            return True
+    return False
 
 
 def _attach_first(path: Path, ifindex: int, hook: Hook, stub: int) -> None:
@@ -154,26 +141,19 @@ def _attach_first(path: Path, ifindex: int, hook: Hook, stub: int) -> None:
 
 def _detach(path: Path) -> bool:
     """Detach and unpin a link. Return whether it held a program."""
-    try:
+    with IgnoreErrno(errno.ENOENT):
         with opened(path) as link:
             held = tcx_links.link_info(link, str(path)).ifindex != 0
             tcx_links.detach_link(link, str(path))
-    except KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return False
-    path.unlink(missing_ok=True)
-    return held
+        path.unlink(missing_ok=True)
+        return held
+    return False
 
 
 def _is_stale(path: Path) -> bool:
-    try:
-        with opened(path) as link:
-            return tcx_links.link_info(link, str(path)).ifindex == 0
-    except KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return False
+    with IgnoreErrno(errno.ENOENT), opened(path) as link:
+        return tcx_links.link_info(link, str(path)).ifindex == 0
+    return False
 
 
 class ProgramNames:
@@ -197,13 +177,10 @@ class ProgramNames:
 
 
 def _read_name(program_id: int) -> str:
-    try:
+    with IgnoreErrno(errno.ENOENT, errno.EPERM):
         descriptor = syscall.program_by_id(program_id)
-    except KernelError as error:
-        if error.errno not in _INACCESSIBLE:
-            raise
-        return ""
-    try:
-        return syscall.program_info(descriptor, f"program {program_id}").name
-    finally:
-        os.close(descriptor)
+        try:
+            return syscall.program_info(descriptor, f"program {program_id}").name
+        finally:
+            os.close(descriptor)
+    return ""

@@ -9,7 +9,7 @@ import sys
 from tokenbucket.cli.options import need_root, pins_options
 from tokenbucket.cli.output import LogFormat, set_up_logs
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.errors import ExitCode, KernelError
+from tokenbucket.errors import ExitCode, IgnoreErrno
 from tokenbucket.node import devices
 
 
@@ -40,17 +40,9 @@ def run(options: argparse.Namespace) -> ExitCode:
         print(f"{removed} {'program' if removed == 1 else 'programs'} detached; all limits are removed")
         return ExitCode.DONE
     directions = [options.direction] if options.direction else list(Direction)
-    if _detach(options, directions):
-        print(f"{options.dev}: limit removed")
-        return ExitCode.DONE
+    with IgnoreErrno(errno.ENOENT):  # nothing is loaded
+        if devices.detach(options.pins, devices.device(options.dev, options.netns), directions):
+            print(f"{options.dev}: limit removed")
+            return ExitCode.DONE
     print(f"tokenbucket: {options.dev}: no limit found", file=sys.stderr)
     return ExitCode.NOT_FOUND
-
-
-def _detach(options: argparse.Namespace, directions: list[Direction]) -> bool:
-    try:
-        return devices.detach(options.pins, devices.device(options.dev, options.netns), directions)
-    except KernelError as error:
-        if error.errno == errno.ENOENT:  # nothing is loaded
-            return False
-        raise

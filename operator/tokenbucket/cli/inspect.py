@@ -18,7 +18,7 @@ from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import Stats
-from tokenbucket.errors import ExitCode, KernelError
+from tokenbucket.errors import ExitCode, IgnoreErrno
 from tokenbucket.node.snapshot import GuardSnapshot, LimitSnapshot, snapshot
 
 _LONG_MS = 86_400_000
@@ -41,21 +41,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(options: argparse.Namespace) -> ExitCode:
     """Print one block for each limited direction."""
     need_root()
-    found = [limit for limit in _read(options) if _is_meant(limit, options)]
+    found: list[LimitSnapshot] = []
+    with IgnoreErrno(errno.ENOENT):  # nothing is loaded
+        found = [limit for limit in snapshot(options.pins, with_peers=True) if _is_meant(limit, options)]
     if not found:
         print(f"tokenbucket: {options.pod or options.dev}: no limit found on this node", file=sys.stderr)
         return ExitCode.NOT_FOUND
     print("\n\n".join(machine(limit) for limit in found))
     return ExitCode.DONE
-
-
-def _read(options: argparse.Namespace) -> list[LimitSnapshot]:
-    try:
-        return snapshot(options.pins, with_peers=True)
-    except KernelError as error:
-        if error.errno == errno.ENOENT:  # nothing is loaded
-            return []
-        raise
 
 
 def _is_meant(limit: LimitSnapshot, options: argparse.Namespace) -> bool:

@@ -16,7 +16,7 @@ from tokenbucket.core.api.policy import ExceedAction
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import EXPOSED
-from tokenbucket.errors import ExitCode, KernelError
+from tokenbucket.errors import ExitCode, IgnoreErrno
 from tokenbucket.node.snapshot import (
     AttachPoint,
     GuardSnapshot,
@@ -52,7 +52,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(options: argparse.Namespace) -> ExitCode:
     """Print all limits. The list is empty if nothing is loaded."""
     need_root()
-    limits, unmetered = _read(options)
+    limits: list[LimitSnapshot] = []
+    unmetered = 0
+    with IgnoreErrno(errno.ENOENT):  # nothing is loaded
+        limits, unmetered = snapshot(options.pins), unmetered_packets(options.pins)
     if options.output is not Format.TABLE:
         document = {"limits": [as_document(limit) for limit in limits], "unmeteredPackets": unmetered}
         print(structured(document, options.output))
@@ -67,15 +70,6 @@ def run(options: argparse.Namespace) -> ExitCode:
             "start the agent to repair it"
         )
     return ExitCode.DONE
-
-
-def _read(options: argparse.Namespace) -> tuple[list[LimitSnapshot], int]:
-    try:
-        return snapshot(options.pins), unmetered_packets(options.pins)
-    except KernelError as error:
-        if error.errno == errno.ENOENT:  # nothing is loaded
-            return [], 0
-        raise
 
 
 def as_table(limits: Sequence[LimitSnapshot]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import IgnoreErrno
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import ADDRESS, Message, attribute, attributes
@@ -45,14 +45,11 @@ def read_addresses(connection: Connection, nsid: int | None = None) -> Namespace
     if nsid is None:
         return _addresses(connection.dump(uapi.RTM_GETADDR, any_family, "addresses"))
     target = any_family + attribute(uapi.IFA_TARGET_NETNSID, struct.pack("=i", nsid))
-    try:
+    with IgnoreErrno(errno.EINVAL):
         return _addresses(
             connection.dump_partial(uapi.RTM_GETADDR, target, f"addresses of namespace {nsid}", _MOST)
         )
-    except KernelError as error:
-        if error.errno == errno.EINVAL:
-            return None
-        raise
+    return None
 
 
 def _addresses(messages: Iterable[Message]) -> NamespaceAddresses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import IgnoreErrno, KernelError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, attributes, text
@@ -48,8 +48,5 @@ def ensure_clsact(connection: Connection, ifindex: int) -> str:
 
 def delete_clsact(connection: Connection, ifindex: int) -> None:
     """Remove clsact with all its filters, if it exists. Raises KernelError."""
-    try:
+    with IgnoreErrno(errno.ENOENT, errno.ENODEV, errno.EINVAL):
         connection.tc("del", CLSACT, ifindex, f"interface {ifindex}")
-    except KernelError as error:
-        if error.errno not in {errno.ENOENT, errno.ENODEV, errno.EINVAL}:
-            raise

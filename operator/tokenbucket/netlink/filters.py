@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tokenbucket.core.planning.attachment import Hook, Mechanism
-from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.errors import IgnoreErrno, UnsupportedError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.clsact import INGRESS, delete_clsact, ensure_clsact, kinds_at_clsact
 from tokenbucket.netlink.connection import Connection
@@ -32,7 +32,6 @@ MAX_SLOT = 0xFFFF
 
 _CLASS_BASE = 0x10000
 _BPF = "bpf"
-_GONE = {errno.ENOENT, errno.ENODEV, errno.EINVAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +179,10 @@ class Filters:
         return self._connection.dump(uapi.RTM_GETTFILTER, request, f"filters of {_subject(ifindex, hook)}")
 
     def _delete(self, ifindex: int, hook: Hook, handle: int) -> None:
-        try:
+        with IgnoreErrno(errno.ENOENT, errno.ENODEV, errno.EINVAL):
             self._connection.tc(
                 "del-filter", _BPF, ifindex, _subject(ifindex, hook), **_identity(hook, handle)
             )
-        except KernelError as error:
-            if error.errno not in _GONE:
-                raise
 
     def _make_room(self, ifindex: int, hook: Hook) -> tuple[Filter, ...]:
         """Add clsact unless it exists, and return tokenbucket's filters of the hook."""

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from tokenbucket.core.limits import gcra
-from tokenbucket.errors import KernelError, UnsupportedError
+from tokenbucket.errors import IgnoreErrno, KernelError, UnsupportedError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attribute, attributes, text
@@ -118,7 +118,7 @@ def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) ->
     there = read_roots(connection).get(ifindex)
     if not there or not there.ours:
         return True
-    try:
+    with IgnoreErrno(errno.ENOENT, errno.ENODEV):
         if there.held and not at_once:
             if there.horizon_us:  # once: each change causes an event
                 _set(connection, ifindex, 0, _horizon(0, drop=False))
@@ -126,9 +126,6 @@ def remove_fq(connection: Connection, ifindex: int, *, at_once: bool = False) ->
         connection.change(
             uapi.RTM_DELQDISC, 0, TC.pack(0, ifindex, HANDLE, uapi.TC_H_ROOT, 0), f"fq of interface {ifindex}"
         )
-    except KernelError as error:
-        if error.errno not in {errno.ENOENT, errno.ENODEV}:
-            raise
     return True
 
 

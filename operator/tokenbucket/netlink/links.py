@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import IgnoreErrno
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import LINK, Message, attribute, attributes, s32, text, u32
@@ -68,13 +68,10 @@ def read_links_of(connection: Connection, nsid: int) -> tuple[Link, ...]:
     """
     target = attribute(uapi.IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
     body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + target + _SKIP_STATS
-    try:
+    with IgnoreErrno(errno.EINVAL):
         messages = connection.dump_partial(uapi.RTM_GETLINK, body, f"interfaces of namespace {nsid}", _MOST)
-    except KernelError as error:
-        if error.errno == errno.EINVAL:
-            return ()
-        raise
-    return tuple(map(_link, messages))
+        return tuple(map(_link, messages))
+    return ()
 
 
 def read_link(connection: Connection, ifindex: int) -> Link | None:
@@ -106,23 +103,17 @@ def read_packets(connection: Connection, nsid: int, ifindex: int) -> Packets | N
     """
     target = attribute(uapi.IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
     body = LINK.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + target
-    try:
+    with IgnoreErrno(errno.ENODEV, errno.EINVAL):
         message = connection.get(uapi.RTM_GETLINK, body, f"interface {ifindex} of namespace {nsid}")
-    except KernelError as error:
-        if error.errno in {errno.ENODEV, errno.EINVAL}:
-            return None
-        raise
-    stats = attributes(message.body, LINK.size).get(uapi.IFLA_STATS64)
-    return None if stats is None else Packets(*struct.unpack_from("=QQ", stats))
+        stats = attributes(message.body, LINK.size).get(uapi.IFLA_STATS64)
+        return None if stats is None else Packets(*struct.unpack_from("=QQ", stats))
+    return None
 
 
 def _get(connection: Connection, ifindex: int, wanted: bytes, subject: str) -> Link | None:
-    try:
+    with IgnoreErrno(errno.ENODEV):
         return _link(connection.get(uapi.RTM_GETLINK, LINK.pack(0, 0, ifindex, 0, 0) + wanted, subject))
-    except KernelError as error:
-        if error.errno == errno.ENODEV:
-            return None
-        raise
+    return None
 
 
 def _link(message: Message) -> Link:
