@@ -153,14 +153,10 @@ class Bench:
         self._from_the_pod = Way(route.pod, route.client, CLIENT_ADDRESS)
 
     def set_up(self) -> None:
-        """Lets every congestion control be used, and keeps no memory of former connections."""
+        """Keeps no memory of former connections."""
         for netns in (self._route.client, self._route.pod):
             with entered(netns):
                 Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
-        for control in ("bbr", "reno", "cubic"):
-            subprocess.run(["modprobe", f"tcp_{control}"], capture_output=True)
-        known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
-        Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").write_text(" ".join(known))
 
     @contextlib.contextmanager
     def of(self, limiter: Limiter) -> Iterator[None]:
@@ -406,6 +402,14 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def permit_congestion_controls() -> None:
+    """Lets every congestion control be used, in all namespaces. Only the first namespace can set this."""
+    for control in ("bbr", "reno", "cubic"):
+        subprocess.run(["modprobe", f"tcp_{control}"], capture_output=True)
+    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").write_text(" ".join(known))
+
+
 def main() -> int:
     """Runs it. Returns the exit status."""
     given = options()
@@ -413,6 +417,7 @@ def main() -> int:
     known = drops() if given.study == "bursts" else every
     chosen = [known[name] for name in given.only or known]
     print(machine(), flush=True)
+    permit_congestion_controls()
     found: list[Sample] = []
     with lab.node() as node:
         request = node.folder / "request"
