@@ -52,19 +52,13 @@ class Mirror:
     def layout(self) -> str:
         """Return the text of ``layout.py``."""
         values = dict(self._named[CONSTANTS].members)
-        return "\n\n\n".join(
-            [
-                (
-                    f'"""The structs that user space shares with the BPF program.{NOTE}"""\n\n{FUTURE}'
-                    f"import ctypes\nimport enum\n\nLAYOUT_VERSION = {values['TB_LAYOUT_VERSION'][0]}"
-                ),
-                *(self._enum(name, *python) for name, python in ENUMS.items()),
-                *(self._struct(name) for name in STRUCTS),
-                "STRUCTS: dict[str, type[ctypes.Structure]] = {\n"
-                + "".join(f'    "{name}": {class_of(name)},\n' for name in STRUCTS)
-                + "}\n",
-            ]
-        )
+        head = f'"""The structs that user space shares with the BPF program.{NOTE}"""\n\n{FUTURE}'
+        parts = [
+            f"{head}import ctypes\nimport enum\n\nLAYOUT_VERSION = {values['TB_LAYOUT_VERSION'][0]}",
+            *(self._enum(name, *python) for name, python in ENUMS.items()),
+            *(self._struct(name) for name in STRUCTS),
+        ]
+        return "\n\n\n".join(parts) + "\n"
 
     def counters(self) -> str:
         """Return the text of ``counters.py``."""

@@ -172,15 +172,3 @@ class Owner(ctypes.Structure):
         ("name", ctypes.c_char * 256),
         ("policy", ctypes.c_char * 256),
     ]
-
-
-STRUCTS: dict[str, type[ctypes.Structure]] = {
-    "tb_config": Config,
-    "tb_peer": Peer,
-    "tb_peer_key": PeerKey,
-    "tb_meters": Meters,
-    "tb_flow": Flow,
-    "tb_flows": Flows,
-    "tb_stats": Stats,
-    "tb_owner": Owner,
-}
