@@ -80,7 +80,7 @@ def _print(senders: int, samples: dict[str, list[float]]) -> None:
         figures.append(Figure(f"{name}: packets", [rate / 1000 for rate in rates], "k/s"))
         figures.append(Figure("  time of a CPU each", [senders * 1e9 / rate for rate in rates], "ns"))
         figures.append(
-            Figure("  of what passes without a limiter", [100 * rate / none for rate in rates], "%")
+            Figure("  of the packets without a limiter", [100 * rate / none for rate in rates], "%")
         )
     print_table(f"64-byte packets far from the limit, CPUs that send: {senders}", figures)
 

@@ -334,7 +334,7 @@ def pod_changes(fleet: Fleet) -> list[Figure]:
 
 
 def relists(fleet: Fleet) -> list[Figure]:
-    """Each agent reads all its lists anew, as it does every five minutes; here one after the other."""
+    """Each agent lists all its objects again, as it does every five minutes; here one after the other."""
     before = fleet.now()
     for agent in fleet.agents:
         agent.ask("relist")
@@ -457,7 +457,7 @@ def _enter_network(cluster: Cluster) -> None:
 
 
 def _install(kubectl: Kubectl, options: argparse.Namespace) -> None:
-    """The chart, whose DaemonSet and Deployment nobody looks at here, and the policies."""
+    """The chart, whose DaemonSet and Deployment no controller reads here, and the policies."""
     chart = Release(kubectl)
     sets = [f"--set={each}" for each in options.set]
     chart._helm("upgrade", "--install", release.NAME, str(release.CHART), "--create-namespace", *sets)
@@ -521,7 +521,7 @@ def main() -> int:
             (f"All agents start: {size}", lambda: start(fleet, begin)),
             ("A new rate in one policy, enforced on every node", lambda: policy_changes(fleet)),
             ("A pod gets another label, and so another policy", lambda: pod_changes(fleet)),
-            ("Every agent lists everything anew", lambda: relists(fleet)),
+            ("Every agent lists everything again", lambda: relists(fleet)),
             (f"At rest, {options.rest:.0f} s", lambda: rest(fleet)),
             ("Memory after all that", lambda: footprint(fleet)),
         ]

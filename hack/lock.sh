@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the exact versions of everything a checkout needs, resolved anew in an empty environment, to a file, and
+# Writes the exact versions of everything a checkout needs, resolved in an empty environment, to a file, and
 # those of them that the image needs to image.txt beside it: what is tested is what is shipped.
 set -euo pipefail
 
