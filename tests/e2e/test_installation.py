@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.chart.chart import write_kustomization
 from tests.e2e.release import CHART, NAME, NAMESPACE, TIMEOUT_S, Release, image_values, until
 from tests.e2e.two_limits import TwoLimits, two_limited_pods
 
+PREVIOUS_VALUES = Path(__file__).parents[1] / "chart/previous_values.yaml"
 OVERRIDE = "tokenbucket-override"
 NOT_CRDS = "--selector=app.kubernetes.io/component!=crds"
 
@@ -169,6 +171,27 @@ def test_an_installation_is_complete_and_reverts_no_override(
     for node in shop.nodes:
         assert "tokenbucket" not in shell.run(node, "ls", "/sys/fs/bpf")
     assert {each["metadata"]["name"] for each in shop.kubectl.items("tbp")} == {"web", "worker"}
+
+
+@pytest.mark.parametrize("method", ["helm 3", "helm 4"])
+def test_an_upgrade_keeps_the_values_of_the_user_and_the_limits(
+    shop: TwoLimits, method: str, tmp_path: Path
+) -> None:
+    """From a chart with the defaults of the previous release, and back again, under traffic."""
+    with installed(shop, method, tmp_path) as installation:
+        assert isinstance(installation, ByHelm)
+        old = shutil.copytree(CHART, tmp_path / CHART.name)
+        shutil.copy(PREVIOUS_VALUES, old / "values.yaml")
+        installation.run_helm("upgrade", NAME, str(old), "--reset-then-reuse-values")
+        shop.release.wait()
+        shop.apply()
+        shop.wait()
+        with shop.unbroken():
+            installation.run_helm("upgrade", NAME, str(CHART), "--reset-then-reuse-values")
+            shop.release.wait()
+            installation.diff()  # the values of the user, and the defaults of the chart
+            installation.run_helm("rollback", NAME)
+            shop.release.wait()
 
 
 @contextlib.contextmanager

@@ -58,11 +58,14 @@ class Informers:
         return tuple(watch.problem for watch in self.watches if watch.problem)
 
     def contacts(self) -> dict[str, float | None]:
-        """Return the Unix time of the last contact with the API server for each kind of object."""
+        """Return the Unix time of the last contact with the API server for each kind of object.
+
+        If there are two watches of one kind, return the older time.
+        """
         now_s, now = time.time(), time.monotonic()
         return {
             str(watch): now_s - (now - watch.contact_at) if watch.contact_at > 0 else None
-            for watch in self.watches
+            for watch in sorted(self.watches, key=lambda watch: -watch.contact_at)
         }
 
     def listed(self, url: URL, content: Mapping[str, Any]) -> None:

@@ -441,3 +441,14 @@ def test_watches_of_one_kind_do_not_take_the_lists_of_each_other(api: FakeApi) -
     asyncio.run(relist())
     for name, store in stores.items():
         assert store.values() == ((name, ""),)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_deaf_watch_does_not_hide_behind_another_one_of_its_kind(order: tuple[int, int]) -> None:
+    """Whichever is first."""
+    watches = [Watch(Selection(CONFIG_MAPS, f"metadata.name={name}"), Store(_read), "here") for name in "ab"]
+    now, unix_now = time.monotonic(), time.time()
+    watches[0].contact_at, watches[1].contact_at = now, now - 1000
+    contacts = Informers(*(watches[number] for number in order)).contacts()
+    assert contacts.keys() == {"configmaps"}
+    assert abs(unix_now - 1000 - (contacts["configmaps"] or 0)) < 500

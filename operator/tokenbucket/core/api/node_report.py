@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
+MOST_PODS = 1 << 16
+"""Maximum number of pods of a node in a report, as in its schema."""
 _LONGEST_MESSAGE = 256
 T = TypeVar("T", int, str, bool)
 
@@ -256,15 +258,15 @@ def _policy(given: Mapping[str, Any]) -> PolicyReport:
         uid=_get(given, "uid", ""),
         generation=_number(given, "generation"),
         rejected=_get(given, "rejected", ""),
-        pods=PodCounts(*(_number(given, name) for name in _STATES)),
+        pods=PodCounts(*(_count(given, name) for name in _STATES)),
         overridden_by=tuple(
-            Override(_get(item, "policy", ""), _get(item, "direction", ""), _number(item, "pods"))
+            Override(_get(item, "policy", ""), _get(item, "direction", ""), _count(item, "pods"))
             for item in _items(given, "overriddenBy")
         ),
         effective=_texts(given.get("effective")),
         action=_texts(given.get("action")),
         reasons=tuple(
-            ReasonCount(_get(item, "reason", ""), _number(item, "pods"), _get(item, "message", ""))
+            ReasonCount(_get(item, "reason", ""), _count(item, "pods"), _get(item, "message", ""))
             for item in _items(given, "reasons")
         ),
     )
@@ -273,6 +275,11 @@ def _policy(given: Mapping[str, Any]) -> PolicyReport:
 def _get(given: Mapping[str, Any], name: str, default: T) -> T:
     value = given.get(name)
     return value if type(value) is type(default) else default
+
+
+def _count(given: Mapping[str, Any], name: str) -> int:
+    """Return a number of pods. Whatever a node reports, the sums must fit the status of a policy."""
+    return min(_number(given, name), MOST_PODS)
 
 
 def _number(given: Mapping[str, Any], name: str) -> int:

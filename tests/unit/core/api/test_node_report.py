@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenbucket.core.api.node_report import (
+    MOST_PODS,
     AgentInfo,
     NodeReport,
     Override,
@@ -27,7 +29,7 @@ from tokenbucket.core.api.node_report import (
     to_document,
 )
 
-COUNT = st.integers(0, 2**31 - 1)
+COUNT = st.integers(0, MOST_PODS)
 TEXT = st.text(max_size=20)
 WORDS = st.dictionaries(st.sampled_from(["ingress", "egress"]), TEXT)
 REASON = st.builds(ReasonCount, TEXT, COUNT, TEXT)
@@ -245,3 +247,22 @@ def test_a_truth_value_is_no_number_and_a_number_no_truth_value() -> None:
     """Python would take one for the other."""
     report = parse_report({"status": {"limits": True, "fq": 1, "podsOmitted": -1, "kernel": 6}})
     assert report == NodeReport()
+
+
+def test_no_node_makes_a_sum_that_a_status_cannot_hold() -> None:
+    """The API server refuses such a number, and a report from before that is cut: 30,000 nodes fit."""
+    assert 30_000 * MOST_PODS < 2**31
+    policies = STATUS_SCHEMA["TokenBucketNode"]["properties"]["policies"]["items"]
+
+    def numbers(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if schema.get("format") == "int32":
+            yield schema
+        for inner in (*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])):
+            yield from numbers(inner)
+
+    found = list(numbers(policies))
+    assert len(found) > 8
+    assert {(each["minimum"], each["maximum"]) for each in found} == {(0, MOST_PODS)}
+    huge = {"matched": 2**31 - 1, "overriddenBy": [{"pods": 2**40}], "reasons": [{"pods": 2**40}]}
+    [read] = parse_report({"status": {"policies": [huge]}}).policies
+    assert {read.pods.matched, read.overridden_by[0].pods, read.reasons[0].pods} == {MOST_PODS}
