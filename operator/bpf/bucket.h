@@ -11,16 +11,16 @@
 
 enum {
 	TB_SMALL_BYTES = 256,
-	TB_GSO_BYTES = 1 << 16, /* the largest GSO packet without BIG TCP */
-	TB_GSO_SEGMENTS = 64,
+	/* A GSO packet of one peer in segments of 36 bytes, the least of Linux's TCP with timestamps. */
+	TB_GSO_BYTES = 1 << 18,
+	TB_GSO_SEGMENTS = 2048,
 };
-
-_Static_assert(TB_GSO_BYTES <= TB_BYTES_MAX && TB_GSO_SEGMENTS <= TB_PACKETS_MAX, "costs are exact");
 
 /* The condition on which a meter accepts a packet. */
 enum tb_admission {
 	TB_CONFORM, /* the packet's tokens are there */
 	TB_ENQUEUE, /* the backlog ahead of the packet is short enough */
+	TB_SMALL,   /* the same for a small packet of one peer */
 };
 
 struct tb_meter {
@@ -80,15 +80,15 @@ static __always_inline __s64 tb_early_drop_limit(const struct tb_ctx *ctx)
 
 /*
  * The longest backlog with which a meter accepts the packet. A conforming packet finds its tokens: a negative
- * backlog. A small packet does not wait, so it must pass behind the longest queue of large packets, which is
- * a GSO packet admitted at max_delay; small packets alone can add half of max_delay.
+ * backlog. A small packet does not wait, so it must pass behind the longest queue of its peer's large
+ * packets, which is a GSO packet admitted at max_delay.
  */
 static __always_inline __s64 tb_max_backlog(const struct tb_ctx *ctx, enum tb_admission how, __u64 need,
 					    __u64 gso)
 {
 	if (how == TB_CONFORM)
 		return -(__s64)need;
-	if (tb_is_small(ctx))
+	if (how == TB_SMALL)
 		return ctx->config->max_delay_q + ctx->config->max_delay_q / 2 + gso;
 	return ctx->max_backlog;
 }

@@ -75,6 +75,18 @@ static __always_inline int tb_charge_peer_and_slot(const struct tb_ctx *ctx, enu
 	return 1;
 }
 
+/* Charges a bucket if it accepts the packet. Returns whether it does. */
+static __always_inline int tb_charge_one(const struct tb_ctx *ctx, const struct tb_bucket *bucket,
+					 struct tb_schedule *out)
+{
+	if (!tb_accepts(bucket, ctx->now, out))
+		return 0;
+	tb_charge_bucket(bucket, ctx->now, out);
+	if (out->late < 0)
+		tb_refund_bucket(bucket);
+	return out->late >= 0;
+}
+
 /*
  * Charges the packet to the chain of its buckets: to all, or to none. Returns 0 if one rejects the packet. A
  * chain of one has its own code: testing for a second bucket costs 4 ns.
@@ -86,12 +98,30 @@ static __always_inline int tb_charge(const struct tb_ctx *ctx, enum tb_admission
 	if (ctx->remote)
 		return tb_charge_peer_and_slot(ctx, how, out);
 	slot = tb_slot_bucket(ctx, how);
-	if (!tb_accepts(&slot, ctx->now, out))
-		return 0;
-	tb_charge_bucket(&slot, ctx->now, out);
-	if (out->late < 0)
-		tb_refund_bucket(&slot);
-	return out->late >= 0;
+	return tb_charge_one(ctx, &slot, out);
+}
+
+/* Charges a bucket without a test. The reads before move idle words to the start of the window. */
+static __always_inline void tb_charge_untested(const struct tb_bucket *bucket, __u64 now,
+					       struct tb_schedule *out)
+{
+	tb_meter_accepts(&bucket->packets, now, out);
+	tb_meter_accepts(&bucket->bytes, now, out);
+	tb_charge_bucket(bucket, now, out);
+}
+
+/* Charges a packet to all buckets that passes by a bucket of its own: small packets and the reserve. */
+static __always_inline void tb_charge_all(const struct tb_ctx *ctx, struct tb_schedule *out)
+{
+	struct tb_bucket bucket = tb_slot_bucket(ctx, TB_SMALL);
+
+	tb_charge_untested(&bucket, ctx->now, out);
+	if (!ctx->remote)
+		return;
+	bucket = tb_peer_bucket(ctx, TB_SMALL);
+	if (ctx->remote->is_new)
+		tb_insert_peer(ctx, &bucket, out);
+	tb_charge_untested(&bucket, ctx->now, out);
 }
 
 #endif

@@ -80,6 +80,31 @@ static __always_inline void tb_set_departure(const struct tb_ctx *ctx, __u64 del
 }
 
 /*
+ * Admits small packets that exceed the limit by a bucket of their own, with the rates of the slot and half of
+ * max_delay as burst: they pass behind large packets of any length, and add no more than this to the backlog.
+ */
+static __always_inline int tb_admit_small(const struct tb_ctx *ctx)
+{
+	const struct tb_config *config = ctx->config;
+	__u64 burst = config->max_delay_q / 2;
+	__u32 slot = ctx->slot;
+	struct tb_flows *state = bpf_map_lookup_elem(&tb_flows, &slot);
+	struct tb_schedule schedule = {};
+	struct tb_bucket bucket;
+
+	if (!state)
+		return 0;
+	if (ctx->remote && !ctx->remote->is_new) {
+		bucket = tb_peer_bucket(ctx, TB_SMALL);
+		if (!tb_accepts(&bucket, ctx->now, &schedule))
+			return 0;
+	}
+	bucket = tb_bucket(ctx, TB_CONFORM, tb_meter(&state->small_bytes_tat, &config->bytes_scale, burst),
+			   tb_meter(&state->small_packets_tat, &config->packets_scale, burst));
+	return tb_charge_one(ctx, &bucket, &schedule);
+}
+
+/*
  * Charges an excess packet, and lets it pass at once or later; with TB_OBSERVE, only counts it. Returns 0,
  * with nothing charged, if the backlog is too long.
  */
@@ -87,11 +112,14 @@ static __always_inline int tb_delay(struct tb_ctx *ctx)
 {
 	struct tb_schedule schedule = {};
 	struct tb_turn turn = {};
+	int is_small = tb_is_small(ctx);
 
 	tb_find_turn(ctx, &turn);
 	ctx->max_backlog = tb_fair_limit(ctx, &turn);
-	if (!tb_charge(ctx, TB_ENQUEUE, &schedule))
+	if (is_small ? !tb_admit_small(ctx) : !tb_charge(ctx, TB_ENQUEUE, &schedule))
 		return 0;
+	if (is_small)
+		tb_charge_all(ctx, &schedule);
 	if (turn.first) {
 		schedule.departs = tb_take_turn(ctx, &turn, schedule.departs);
 		schedule.backlog = turn.wait;
@@ -100,7 +128,7 @@ static __always_inline int tb_delay(struct tb_ctx *ctx)
 	if (ctx->config->flags & TB_OBSERVE)
 		return 1;
 	tb_mark_ecn(ctx, schedule.backlog);
-	if (tb_is_small(ctx))
+	if (is_small)
 		ctx->skb->tstamp = 0;
 	else
 		tb_set_departure(ctx, (__u64)schedule.departs / TB_QUANTA_PER_NS);

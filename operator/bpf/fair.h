@@ -57,7 +57,9 @@ enum {
 	TB_CREDIT_FRACTION = 8,
 };
 
-_Static_assert(48 - TB_FAIR_SHIFT + TB_SHARE_BITS < 64, "TB_AHEAD_MAX times a share fits");
+/* 18 minutes. Longer times are cut: a large packet is not admitted behind such a backlog. */
+#define TB_FAIR_MAX (1LL << 48)
+_Static_assert(48 - TB_FAIR_SHIFT + TB_SHARE_BITS < 64, "TB_FAIR_MAX times a share fits");
 
 /* The place of an excess packet among the flows of its slot, in quanta relative to now. */
 struct tb_turn {
@@ -83,13 +85,13 @@ static __always_inline __s64 tb_if_not_0(__u64 number)
 	return tb_if_negative(number | -number);
 }
 
-/* The difference of two times modulo 2^64, cut to +-TB_AHEAD_MAX, so that tb_min and tb_max can compare. */
+/* The difference of two times modulo 2^64, cut to +-TB_FAIR_MAX, so that tb_min and tb_max can compare. */
 static __always_inline __s64 tb_difference(__u64 a, __u64 b)
 {
 	__s64 difference = a - b, sign = tb_if_negative(difference);
 	__s64 is_cut = tb_if_not_0(difference >> 48 ^ sign);
 
-	return (difference & ~is_cut) | ((sign ^ (__s64)TB_AHEAD_MAX) & is_cut);
+	return (difference & ~is_cut) | ((sign ^ TB_FAIR_MAX) & is_cut);
 }
 
 /* The backlog of a meter; negative: its tokens. As tb_base: a word beyond TB_AHEAD_MAX is the past. */
@@ -103,6 +105,8 @@ static __always_inline __s64 tb_ahead(__u64 tat, __u64 now, __u64 burst)
 /* Adds a meter, unless it is not used. The longer backlog counts, as for the departure time (charge.h). */
 static __always_inline void tb_add_meter(struct tb_turn *turn, __s64 ahead, __u64 cost, __u64 scale)
 {
+	ahead = tb_min(ahead, TB_FAIR_MAX);
+	cost = tb_min(cost, TB_FAIR_MAX);
 	turn->ahead = tb_max(turn->ahead, ahead & tb_if_not_0(scale));
 	turn->ahead_after = tb_max(turn->ahead_after, (ahead + cost) & tb_if_not_0(scale));
 	turn->cost = tb_max(turn->cost, cost);
@@ -148,7 +152,7 @@ static __always_inline void tb_compute_wait(const struct tb_ctx *ctx, struct tb_
 			    tb_difference(turn->second->departs, ctx->now));
 	on_line = ((__u64)tb_max(turn->own, 0) >> TB_FAIR_SHIFT << TB_SHARE_BITS) / share << TB_FAIR_SHIFT;
 	turn->wait = tb_max(on_line, turn->last) | ~tb_if_negative(turn->own - turn->span);
-	turn->wait = tb_min(turn->wait & (__s64)(2 * TB_AHEAD_MAX - 1), turn->ahead);
+	turn->wait = tb_min(turn->wait & (2 * TB_FAIR_MAX - 1), turn->ahead);
 }
 
 /*

@@ -29,14 +29,14 @@
 
 #define TB_QUANTA_PER_NS 256ULL
 #define TB_QUANTA_PER_S (TB_QUANTA_PER_NS * 1000000000ULL)
-/* 18 minutes: longer than the cost and the delay of any packet. */
-#define TB_AHEAD_MAX (1ULL << 48)
-/* Larger costs are cut to this value. A packet is charged on top of a backlog, and both must fit. */
-#define TB_COST_MAX (TB_AHEAD_MAX / 2)
+/* 39 hours: longer than the cost and the delay of any packet. */
+#define TB_AHEAD_MAX (1ULL << 55)
 /*
- * Larger than any packet: a GSO packet of the kernel has up to 512 KiB; a raw socket can send 64 KiB in
- * segments of one byte, which is 3.6 MB on the wire.
+ * Larger costs are cut to this value: 65,535 segments at 1 packet/s, and 70 MB at 8 kbit/s, fit. A packet is
+ * charged on top of a backlog, and both must fit.
  */
+#define TB_COST_MAX (TB_AHEAD_MAX / 2)
+/* A GSO packet has at most 65,535 segments. Bytes above TB_BYTES_MAX are charged in units of TB_BYTES_MAX. */
 #define TB_BYTES_MAX (1ULL << 22)
 #define TB_PACKETS_MAX (1ULL << 18)
 /* The largest packet that may use the reserve, in bytes. At 33 bit/s its cost just fits in 64 bits. */
@@ -92,17 +92,19 @@ static __always_inline __s64 tb_max(__s64 a, __s64 b)
  */
 static __always_inline __u64 tb_cost(__u64 amount, __u64 scale, int shift)
 {
-	return tb_min((amount * scale + (1ULL << (shift - 1))) >> shift, TB_COST_MAX);
+	return (amount * scale + (1ULL << (shift - 1))) >> shift;
 }
 
 static __always_inline __u64 tb_bytes_cost(__u64 bytes, __u64 scale)
 {
-	return tb_cost(tb_min(bytes, TB_BYTES_MAX), scale, TB_BYTES_SHIFT);
+	__u64 units = bytes / TB_BYTES_MAX, unit_cost = scale * (TB_BYTES_MAX >> TB_BYTES_SHIFT);
+
+	return tb_min(units * unit_cost + tb_cost(bytes % TB_BYTES_MAX, scale, TB_BYTES_SHIFT), TB_COST_MAX);
 }
 
 static __always_inline __u64 tb_packets_cost(__u64 packets, __u64 scale)
 {
-	return tb_cost(tb_min(packets, TB_PACKETS_MAX), scale, TB_PACKETS_SHIFT);
+	return tb_min(tb_cost(tb_min(packets, TB_PACKETS_MAX), scale, TB_PACKETS_SHIFT), TB_COST_MAX);
 }
 
 /*

@@ -91,9 +91,11 @@ struct tb_flow {
 	__u64 departs; /* time of its last packet */
 };
 
-/* Two rows of cells. */
+/* More state of a slot with TB_DELAY: two rows of cells, and meters of small packets (delay.h). */
 struct tb_flows {
 	struct tb_flow cells[2 * TB_CELLS];
+	__u64 small_bytes_tat;
+	__u64 small_packets_tat;
 };
 
 /* The key of a peer's meters. */
@@ -167,7 +169,7 @@ struct tb_owner {
 #define TB_OFFSET(type, field) __builtin_offsetof(struct type, field)
 _Static_assert(sizeof(struct tb_config) == 192 && TB_OFFSET(tb_config, peer_bytes_scale) == 128, "version 2");
 _Static_assert(sizeof(struct tb_meters) == 64 && TB_OFFSET(tb_meters, peers_epoch) == 40, "version 2");
-_Static_assert(sizeof(struct tb_flow) == 16 && sizeof(struct tb_flows) == 8192, "version 2");
+_Static_assert(sizeof(struct tb_flow) == 16 && sizeof(struct tb_flows) == 8208, "version 2");
 _Static_assert(sizeof(struct tb_stats) == 192 && TB_OFFSET(tb_stats, delayed_packets) == 128, "version 2");
 _Static_assert(sizeof(struct tb_owner) == 640 && TB_OFFSET(tb_owner, uid) == 16, "version 2");
 _Static_assert(sizeof(struct tb_peer) == 16 && sizeof(struct tb_peer_key) == 32, "version 2, no padding");

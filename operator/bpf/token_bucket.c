@@ -47,12 +47,13 @@ static __always_inline int tb_is_from_node(const struct tb_ctx *ctx)
 
 /*
  * The reserve is for small packets that the node sends (probes of the kubelet) and for neighbor discovery,
- * which must survive a flood. The bucket is charged too, so that the total stays at the rate.
+ * which must survive a flood. All buckets are charged too, so that the total stays at the rate.
  */
 static __always_inline int tb_take_reserve(const struct tb_ctx *ctx)
 {
 	const struct tb_config *config = ctx->config;
 	__u64 bytes = ctx->packet.wire_bytes;
+	struct tb_schedule schedule = {};
 
 	if (!config->reserve_scale || bytes > TB_RESERVE_MAX ||
 	    (!tb_is_from_node(ctx) && !tb_is_neighbor_discovery(ctx->skb)))
@@ -60,9 +61,7 @@ static __always_inline int tb_take_reserve(const struct tb_ctx *ctx)
 	if (tb_take(&ctx->meters->reserve_tat, ctx->now, tb_bytes_cost(bytes, config->reserve_scale),
 		    config->reserve_burst_q) >= TB_TOO_FAST)
 		return 0;
-	__sync_fetch_and_add(&ctx->meters->bytes_tat, tb_bytes_cost(bytes, config->bytes_scale));
-	__sync_fetch_and_add(&ctx->meters->packets_tat,
-			     tb_packets_cost(ctx->packet.segments, config->packets_scale));
+	tb_charge_all(ctx, &schedule);
 	tb_count(ctx, &ctx->stats->reserve_packets, &ctx->stats->reserve_bytes);
 	return 1;
 }

@@ -122,10 +122,12 @@ class Flow(ctypes.Structure):
 
 
 class Flows(ctypes.Structure):
-    """``struct tb_flows``, 8192 bytes."""
+    """``struct tb_flows``, 8208 bytes."""
 
     _fields_ = [
         ("cells", Flow * 512),
+        ("small_bytes_tat", ctypes.c_uint64),
+        ("small_packets_tat", ctypes.c_uint64),
     ]
 
 

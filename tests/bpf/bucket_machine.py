@@ -50,7 +50,7 @@ def config(
 def fill(slots: Slots, index: int, now_ns: int) -> None:
     """Fills a slot's buckets as of that time of the monotonic clock, and forgets its peers."""
     slots._write("tb_meters", index, bytes(codec.full_meters(now_ns, monotonic_ns())))
-    slots._forget_flows(index)
+    slots._forget_flows(index, now_ns)
 
 
 @dataclass

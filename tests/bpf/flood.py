@@ -29,6 +29,7 @@ def flood(machine: Machine, times_ns: range, sizes: tuple[tuple[int, int], ...])
                 ingress_ifindex=1,
                 wire_len=wire_len,
                 gso_segs=segments,
+                gso_size=1400 * (segments > 1),
             )
             together.wait()
             run_program(machine.program_fd, packet[:wire_len], skb, AT_ONCE)

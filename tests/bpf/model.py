@@ -7,14 +7,15 @@ size of the quantum, so that one class gives both the decisions that the program
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 QUANTUM_NS = Fraction(1, 256)
 
 
 BYTE_FRACTION_BITS, PACKET_FRACTION_BITS = 14, 8
-LONGEST_QUANTA = 2**47
+LONGEST_QUANTA = 2**54
 """No packet is charged more."""
 
 
@@ -27,6 +28,8 @@ class Meter:
     quantum_ns: Fraction | None = QUANTUM_NS
     fraction_bits: int = BYTE_FRACTION_BITS
     tat_ns: Fraction | None = None
+    depth_ns: Fraction | None = None
+    """The burst as a time, in the place of ``burst``."""
 
     def time_of(self, units: int) -> Fraction:
         """Time that a packet of so many units takes."""
@@ -36,6 +39,8 @@ class Meter:
 
     def burst_time(self) -> Fraction:
         """Depth of the bucket: of packets, the time that they take one by one."""
+        if self.depth_ns is not None:
+            return self.depth_ns
         if self.fraction_bits == PACKET_FRACTION_BITS:
             return self.burst * self.time_of(1)
         exact = self.burst / self.rate * 10**9
@@ -90,26 +95,39 @@ class Model:
         return conforms
 
 
-SMALL_BYTES, SUPER_BYTES, SUPER_SEGMENTS = 256, 65_536, 64
+SMALL_BYTES, SUPER_BYTES, SUPER_SEGMENTS = 256, 2**18, 2048
 
 
 @dataclass
 class DelayModel:
-    """A limit whose packets may wait, by the same meters: the departure time is when a packet conforms."""
+    """A limit whose packets may wait, by the same meters: the departure time is when a packet conforms.
+
+    Small packets that exceed have meters of their own, as deep as half of the longest delay. The meters of a
+    peer accept them behind one super-packet that was accepted at the longest delay.
+    """
 
     bytes: Meter | None
     packets: Meter | None
     max_delay_ns: int
 
-    def offer(self, now_ns: int, size_bytes: int, segments: int = 1) -> int | None:
+    def __post_init__(self) -> None:
+        """Fill the meters of small packets."""
+        depth_ns = self.max_delay_ns / QUANTUM_NS // 2 * QUANTUM_NS
+        self._small = [
+            meter and replace(meter, tat_ns=None, depth_ns=depth_ns) for meter in (self.bytes, self.packets)
+        ]
+
+    def offer(self, now_ns: int, size_bytes: int, segments: int = 1, peer: Model | None = None) -> int | None:
         """How long one packet waits, in whole ns; ``None`` where it is dropped, charged to no meter."""
-        demands = self._used(size_bytes, segments)
-        if not all(meter.conforms(now_ns, units) for meter, units in demands):
-            largest = self._used(SUPER_BYTES, SUPER_SEGMENTS)
-            rooms = (self._room(meter, units, size_bytes, now_ns) for meter, units in largest)
-            if any(
-                meter.base(now_ns) - now_ns > room for (meter, _), room in zip(demands, rooms, strict=True)
-            ):
+        of_peer = _used((peer.bytes, peer.packets), size_bytes, segments) if peer else []
+        demands = _used((self.bytes, self.packets), size_bytes, segments) + of_peer
+        exceeds = not all(meter.conforms(now_ns, units) for meter, units in demands)
+        if exceeds and size_bytes <= SMALL_BYTES:
+            if not self._admits_small(now_ns, size_bytes, segments, peer):
+                return None
+        elif exceeds:
+            limit_ns = early_drop_limit(self.max_delay_ns, now_ns)
+            if any(meter.base(now_ns) - now_ns > limit_ns for meter, _ in demands):
                 return None
         waits = [
             meter.base(now_ns) - now_ns + min(meter.time_of(units), meter.burst_time())
@@ -119,14 +137,21 @@ class DelayModel:
             meter.charge(now_ns, units)
         return 0 if size_bytes <= SMALL_BYTES else max(0, int(max(waits)))
 
-    def _used(self, size_bytes: int, segments: int) -> list[tuple[Meter, int]]:
-        demands = ((self.bytes, size_bytes), (self.packets, segments))
-        return [(meter, units) for meter, units in demands if meter]
+    def _admits_small(self, now_ns: int, size_bytes: int, segments: int, peer: Model | None) -> bool:
+        largest = _used((peer.bytes, peer.packets), SUPER_BYTES, SUPER_SEGMENTS) if peer else []
+        for meter, units in largest:
+            if meter.base(now_ns) - now_ns > Fraction(3 * self.max_delay_ns, 2) + meter.time_of(units):
+                return False
+        small = _used(self._small, size_bytes, segments)
+        if not all(meter.conforms(now_ns, units) for meter, units in small):
+            return False
+        for meter, units in small:
+            meter.charge(now_ns, units)
+        return True
 
-    def _room(self, meter: Meter, largest: int, size_bytes: int, now_ns: int) -> Fraction:
-        if size_bytes > SMALL_BYTES:
-            return early_drop_limit(self.max_delay_ns, now_ns)
-        return Fraction(3 * self.max_delay_ns, 2) + meter.time_of(largest)
+
+def _used(meters: Iterable[Meter | None], size_bytes: int, segments: int) -> list[tuple[Meter, int]]:
+    return [(meter, units) for meter, units in zip(meters, (size_bytes, segments), strict=True) if meter]
 
 
 def early_drop_limit(max_delay_ns: int, now_ns: int) -> Fraction:

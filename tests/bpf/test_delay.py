@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from tests.bpf.test_exactness import EXAMPLES, GAPS_NS, RATES_BITS, STARTS_NS, f
 from tests.bpf.test_mark import checksum, ipv4, ipv6
 from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import NO_SLOT, SlotConfig
+from tokenbucket.core.limits.slot import NO_SLOT, PeerConfig, SlotConfig
 
 NOW_NS = 10**12
 FULL, SUPER, SUPER_SEGMENTS = 1514, 65_536, 44
@@ -25,11 +26,12 @@ MS = 10**6
 FRAME = bytes(12) + b"\x08\x00" + ipv4(0) + bytes(1460)
 ARP = bytes(12) + b"\x08\x06" + bytes(1500)
 BY_HAND = {"802.1Q": b"\x81\x00\x00\x06", "802.1ad": b"\x88\xa8\x00\x06\x81\x00\x00\x06"}
+PEERS = PeerConfig(packets_per_s=1000, packets_burst_q=gcra.packets_time_q(64, 1000))
 OTHER_POD = 3
 """The interface that a forwarded packet came by; the node's own have none."""
 
 
-def delaying(max_delay_ns: int = 25 * MS, **rates: int) -> SlotConfig:
+def delaying(max_delay_ns: int = 25 * MS, **rates: Any) -> SlotConfig:
     """A slot whose packets may wait."""
     return config(max_delay_q=max_delay_ns * gcra.QUANTA_PER_NS, **rates)
 
@@ -158,18 +160,47 @@ def test_no_small_packet_is_lost_behind_bulk(machine: Machine, bits_per_s: int) 
         assert step % 10 or machine.offer(NOW_NS + step * MS, 64)
 
 
+@pytest.mark.parametrize("segments", [123, 724, 1820], ids=["MSS 536", "MSS 88", "MSS 36"])
+@pytest.mark.parametrize(
+    "limit", [{"packets_per_s": 1000, "burst_packets": 64}, {"per_peer": PEERS}], ids=str
+)
+def test_no_small_packet_is_lost_behind_super_packets_of_small_segments(
+    machine: Machine, limit: dict[str, object], segments: int
+) -> None:
+    """The remote end chooses the segment size: one packet can take most of a second of the packet rate."""
+    machine.configure(delaying(100 * MS, **{"bits_per_s": 10**9, "burst_bytes": 10**7, **limit}))
+    machine.fill(NOW_NS)
+    passed = 0
+    for step in range(2000):
+        now_ns = NOW_NS + 10 * step * MS
+        passed += machine.offer(now_ns, SUPER, segments, gso_size=40)
+        assert machine.offer(now_ns, 64)
+    assert passed * segments * MS >= 2000 * 10 * MS * 0.7
+
+
 def test_a_flood_of_small_packets_gets_the_rate(machine: Machine) -> None:
-    """And once what it may put ahead of the bulk: one and a half of the longest delay and a super-packet."""
-    rate, burst, delay_ns = 10**6, FULL, 10 * MS
+    """And once what it may put ahead of the bulk: half of the longest delay."""
+    rate, burst, delay_ns = 10**6, FULL, 100 * MS
     machine.configure(delaying(delay_ns, bits_per_s=rate, burst_bytes=burst))
     machine.fill(NOW_NS)
-    once = burst + 3 * rate // 8 * delay_ns // 10**9 // 2 + SUPER
+    once = burst + rate // 8 * delay_ns // 10**9 // 2
     count, step_ns = 5_000, 100_000
     admitted = 0
     for number in range(count):
         admitted += 64 * machine.offer(NOW_NS + number * step_ns, 64)
         assert admitted <= once + number * step_ns * rate // (8 * 10**9) + 64
     assert admitted >= once + count * step_ns * rate // (8 * 10**9) - 128
+
+
+def test_bulk_waits_no_longer_after_a_flood_of_small_packets_than_before(machine: Machine) -> None:
+    """A flood takes the whole rate. It leaves a backlog of half of the longest delay, which bulk may join."""
+    machine.configure(delaying(100 * MS, bits_per_s=10**6, burst_bytes=FULL))
+    machine.fill(NOW_NS)
+    for number in range(5_000):
+        machine.offer(NOW_NS + number * 100_000, 64)
+    after_ns = NOW_NS + 500 * MS
+    assert machine.offer(after_ns, FULL)
+    assert machine.departs_ns - after_ns <= 50 * MS + FULL * 8 * 1000
 
 
 def test_what_departs_stays_within_rate_and_burst(machine: Machine) -> None:
@@ -211,7 +242,8 @@ def test_no_debt_is_so_large_that_it_reads_as_a_full_bucket(machine: Machine) ->
         now for now in itertools.count(NOW_NS + MS) if early_drop_limit(1000 * MS, now) > 999 * MS
     )
     assert machine.offer(patient_ns, SUPER, 1365)
-    assert not any(machine.offer(patient_ns, size) for size in (64, FULL) for _ in range(3))
+    assert not any(machine.offer(patient_ns, FULL) for _ in range(3))
+    assert sum(machine.offer(patient_ns, 64) for _ in range(3)) == 1, "the bucket of small packets is full"
 
 
 @pytest.mark.parametrize(("ahead_ms", "dropped"), [(50, 0), (75, 0.5**4), (90, 0.8**4), (100, 1)])

@@ -145,20 +145,43 @@ def test_the_quantum_is_what_the_model_takes() -> None:
     assert QUANTUM_NS * gcra.QUANTA_PER_NS == 1
 
 
-def test_what_costs_most_is_charged_nine_minutes_and_never_less(tmp_path: Path) -> None:
-    """Up to the largest amounts at the lowest rates: products that do not fit 64 bits would cost nothing."""
+def test_the_costs_of_the_largest_packets_are_exact(tmp_path: Path) -> None:
+    """Charge 65,535 segments at 1 packet/s, and 64 MB at 8 kbit/s: more than any packet has on the wire."""
     of_bytes, of_packets = gcra.bytes_scale(8000), gcra.packets_scale(1)
-    amounts = [1 << 19, 1 << 20, 55 << 16, 1 << 22, 1 << 32]
+    sizes = [1 << 19, (1 << 22) - 1, 1 << 22, (1 << 22) + 1, 10**6 + (5 << 22), 1 << 26]
+    packets = [1, 724, 8192, 65_535]
     costs = probe(
         tmp_path,
-        *(f"tb_bytes_cost({amount}ULL, {of_bytes}ULL)" for amount in amounts),
-        *(f"tb_packets_cost({amount}ULL, {of_packets}ULL)" for amount in (1, 549, 550, 1 << 16, 1 << 20)),
+        *(f"tb_bytes_cost({amount}ULL, {of_bytes}ULL)" for amount in sizes),
+        *(f"tb_packets_cost({amount}ULL, {of_packets}ULL)" for amount in packets),
     )
-    most = 1 << 47
     assert costs == [
-        gcra.bytes_cost_q(1 << 19, 8000),
-        *[most] * 4,
-        gcra.QUANTA_PER_S,
-        549 * gcra.QUANTA_PER_S,
-        *[most] * 3,
+        *(gcra.bytes_cost_q(amount, 8000) for amount in sizes),
+        *(gcra.packets_cost_q(amount, 1) for amount in packets),
     ]
+
+
+@pytest.mark.parametrize("segments", [724, 65_535])
+def test_super_packets_at_one_packet_per_second_get_the_rate(machine: Machine, segments: int) -> None:
+    """Hours of debt are a debt: over ten days, no more than the rate, the burst, and one super-packet."""
+    machine.configure(config(packets_per_s=1, burst_packets=1))
+    start_ns, minute_ns = 10**15, 60 * 10**9
+    machine.fill(start_ns)
+    admitted = 0
+    for minute in range(14_400):
+        admitted += segments * machine.offer(
+            start_ns + minute * minute_ns, 65_536, segments, gso_size=1, gso_segs=segments
+        )
+        assert admitted <= minute * 60 + 1 + segments
+    assert admitted > 14_400 * 60 * 0.9 - segments
+
+
+def test_a_cost_that_does_not_fit_is_the_largest(tmp_path: Path) -> None:
+    """A product above 64 bits would cost nothing."""
+    of_bytes, of_packets = gcra.bytes_scale(8000), gcra.packets_scale(1)
+    costs = probe(
+        tmp_path,
+        *(f"tb_bytes_cost({amount}ULL, {of_bytes}ULL)" for amount in (1 << 27, 1 << 32)),
+        *(f"tb_packets_cost({amount}ULL, {of_packets}ULL)" for amount in (1 << 18, 1 << 32)),
+    )
+    assert costs == [1 << 54] * 4

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.bpf.bucket_machine import OWNER, Machine, config, context, fill
 from tests.bpf.conftest import PROGRAMS, SIZES
-from tests.bpf.model import DelayModel, Meter, Model, byte_meter, packet_meter
+from tests.bpf.model import DelayModel, Model, byte_meter, packet_meter
 from tests.bpf.program_run import run_program
 from tests.bpf.test_exactness import EXAMPLES, GAPS_NS, STARTS_NS, fitting_the_rate
 from tests.bpf.test_mark import ipv4, ipv6
@@ -178,30 +178,15 @@ def test_every_departure_is_the_later_of_both(
     ready(machine, peers(**own), max_delay_q=max_delay_ns * gcra.QUANTA_PER_NS, **slot)
     machine.fill(start_ns)
     shared, models = model_of(**slot), {peer: model_of(**own) for peer in (A, B, ALICE, BOB)}
+    model = DelayModel(shared.bytes, shared.packets, max_delay_ns)
     now_ns = start_ns
     for gap_ns, peer, (size, segments) in offers:
         now_ns += gap_ns
         machine.packet = frame(peer)
-        waits = Both(shared, models[peer], max_delay_ns).offer(now_ns, size, segments)
+        waits = model.offer(now_ns, size, segments, models[peer])
         assert machine.offer(now_ns, size, segments) == (waits is not None)
         if waits is not None:
             assert machine.departs_ns == (now_ns + waits if waits else 0)
-
-
-class Both(DelayModel):
-    """A limit whose packets may wait, by the meters of two buckets."""
-
-    def __init__(self, shared: Model, own: Model, max_delay_ns: int) -> None:
-        super().__init__(None, None, max_delay_ns)
-        self.models = (shared, own)
-
-    def _used(self, size_bytes: int, segments: int) -> list[tuple[Meter, int]]:
-        return [
-            (meter, units)
-            for model in self.models
-            for meter, units in ((model.bytes, size_bytes), (model.packets, segments))
-            if meter
-        ]
 
 
 @pytest.mark.parametrize(("first", "second"), [(A, B), (ALICE, BOB), (A, ALICE)])
@@ -601,6 +586,27 @@ def test_the_nodes_own_packets_have_their_reserve_whoever_their_peer_is(machine:
     )
     assert admitted(machine, A, 5) == 1
     assert [machine.offer(NOW_NS, FULL, ingress_ifindex=0) for _ in range(3)] == [True, True, False]
+
+
+def test_packets_in_the_reserve_are_charged_to_their_peer(machine: Machine) -> None:
+    """A peer whose probes pass in the reserve of an empty pod's bucket sends less after them."""
+    reserve_q = gcra.bytes_time_q(10 * FULL, MBIT)
+    ready(
+        machine,
+        peers(packets_per_s=1, burst_packets=3),
+        packets_per_s=1000,
+        burst_packets=1,
+        reserve_bits_per_s=MBIT,
+        reserve_burst_q=reserve_q,
+        node_reserve=True,
+    )
+    assert admitted(machine, C, 1) == 1
+    machine.packet = frame(A)
+    assert [machine.offer(NOW_NS, FULL, ingress_ifindex=0) for _ in range(3)] == [True] * 3
+    assert machine.slots.stats(machine.index).reserve_packets == 3
+    refilled_ns = NOW_NS + 100 * MS
+    assert admitted(machine, A, 1, refilled_ns) == 0
+    assert admitted(machine, B, 1, refilled_ns) == 1
 
 
 def test_configurations_with_peers_are_read_as_they_were_written(machine: Machine) -> None:

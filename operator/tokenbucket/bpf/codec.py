@@ -52,6 +52,12 @@ def full_meters(now_ns: int, peers_epoch: int) -> layout.Meters:
     )
 
 
+def full_flows(now_ns: int) -> layout.Flows:
+    """Return the state of flows without packets, and full buckets of small packets, at ``now_ns``."""
+    full = gcra.never_used(now_ns)
+    return layout.Flows(small_bytes_tat=full, small_packets_tat=full)
+
+
 def inherited_meters(meters: layout.Meters, now_ns: int) -> layout.Meters:
     """Return the meters of another layout version's bucket, with a new epoch of peers.
 

@@ -15,7 +15,7 @@ from typing import Self
 from tokenbucket import layout
 from tokenbucket.bpf import codec, syscall
 from tokenbucket.bpf.layout_upgrade import PreviousLayouts
-from tokenbucket.bpf.pins import FLOWS, FLOWS_MAP, MAPS, Pins
+from tokenbucket.bpf.pins import FLOWS, MAPS, Pins
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.debts import Debts
 from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotConfig
@@ -111,7 +111,7 @@ class Slots:
             )
             self._write("tb_meters", index, bytes(meters))
             self._write("tb_stats", index, bytes(MAPS["tb_stats"].value_size * self._cpus))
-            self._forget_flows(index)
+            self._forget_flows(index, now_ns)
         else:
             self._rescale_debts(index, slot.config)
         self._write("tb_config", index, bytes(codec.encode_config(slot.config)))
@@ -153,10 +153,10 @@ class Slots:
         """Return the counters of a slot, summed over the CPUs."""
         return codec.decode_stats(self._lookup("tb_stats", index, self._cpus))
 
-    def _forget_flows(self, index: int) -> None:
-        """Clear the cells of the flows. An earlier owner's would delay some packets, as in a FIFO queue."""
+    def _forget_flows(self, index: int, now_ns: int) -> None:
+        """Clear the state of the flows. An earlier owner's would delay some packets, as in a FIFO queue."""
         if FLOWS in self._fds:
-            self._write(FLOWS, index, bytes(FLOWS_MAP.value_size))
+            self._write(FLOWS, index, bytes(codec.full_flows(now_ns)))
 
     def _rescale_debts(self, index: int, after: SlotConfig) -> None:
         """Shorten the debts of meters whose rates increase."""

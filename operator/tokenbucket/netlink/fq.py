@@ -10,7 +10,6 @@ import errno
 import struct
 from dataclasses import dataclass
 
-from tokenbucket.core.limits import gcra
 from tokenbucket.errors import IgnoreErrno, KernelError, UnsupportedError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
@@ -20,10 +19,10 @@ FQ = "fq"
 HANDLE = 0x7462_0000
 
 _LOOPBACK = 1
-_HORIZON_US = gcra.AHEAD_MAX_Q // gcra.QUANTA_PER_NS // 1000
-"""The longest time by which a meter's word can lie ahead. Since Linux kernel commit 39d010504e6b ("net_sched:
-sch_fq: add horizon attribute") (in v5.7) fq drops packets with a later departure time. The default is 10 s,
-and at 8 kbit/s packets are delayed longer."""
+_HORIZON_US = 18 * 60 * 10**6
+"""18 minutes: packets wait longer only if the burst is minutes of the rate. Since Linux kernel commit
+39d010504e6b ("net_sched: sch_fq: add horizon attribute") (in v5.7) fq drops packets with a later departure
+time. The default is 10 s, and at 8 kbit/s packets are delayed longer."""
 _FLOWS_OF_FORWARDED_PACKETS = 1 << 16
 """fq holds forwarded packets in a flow for each hash of their addresses and ports, modulo this number. Before
 Linux 6.7, a small packet waits in its flow behind bulk with the same hash. The default is 1,024. A flow takes

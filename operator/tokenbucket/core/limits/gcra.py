@@ -11,7 +11,7 @@ import enum
 
 QUANTA_PER_NS = 256
 QUANTA_PER_S = QUANTA_PER_NS * 10**9
-AHEAD_MAX_Q = 1 << 48
+AHEAD_MAX_Q = 1 << 55
 """A word up to this far after the clock is in the future (a debt). Every other word is in the past."""
 BYTES_SHIFT = 14
 PACKETS_SHIFT = 8

@@ -7,31 +7,33 @@ no packet of a pod that leaves its limit in place.
 
 Claim: each packet that Delay lets pass conforms to a guard with the burst (times at the rate of one meter)
 
-    burst + 1.5 * max_delay + largest + wait + late
+    burst + longest + 0.5 * max_delay + largest + wait + late
+
+``longest`` is the longest backlog with which large packets are admitted: max_delay, or more of a fair queue.
 
 Terms of the limit, for one meter. Packet j has the cost c_j. It is admitted at t_j, and it departs at d_j.
 T_j is the word before its charge, raised to t_j - burst (``tb_base``); the charge makes it T_j + c_j.
 ``bucket.h``, ``charge.h`` and ``delay.h`` ensure:
 
 1. A large packet departs when it conforms to all meters (FIFO queue), or earlier (``fair.h``), but not
-   before t_j. It is admitted only if T_j - t_j <= 1.5 * max_delay.
-2. A small packet departs at once, d_j = t_j, and is admitted only if T_j - t_j <= 1.5 * max_delay + the cost
-   of TB_GSO_BYTES (``tb_max_backlog``).
+   before t_j. It is admitted only if T_j - t_j <= longest.
+2. A small packet departs at once, d_j = t_j. Behind the last large packet, small packets move the word by the
+   rate, and once by 0.5 * max_delay or by one small packet more (``tb_admit_small``).
 3. No packet waits longer for *another* meter than ``wait``: a backlog of at most max_delay
    (``tb_early_drop_limit``), plus the packet's own time there, at most min(largest, burst).
 
-``largest`` is at least the cost of any packet, and at least TB_GSO_BYTES plus one small packet. The packet
-passes the guard at a_j, with d_j <= a_j <= d_j + late: softirqs of fq and of the veth come between.
+``largest`` is at least the cost of any packet plus one small packet. The packet passes the guard at a_j, with
+d_j <= a_j <= d_j + late: softirqs of fq and of the veth come between.
 
 Let packets pass the guard from a_first to a_last. Among them, f was admitted first and l last. The word only
 grows by charges, so all these packets together cost at most (T_l + c_l) - T_f.
 
-- (T_l + c_l) <= t_l + 1.5 * max_delay + largest, by 1 if l is large and by 2 if it is small; t_l <= d_l, and
+- (T_l + c_l) <= t_l + longest + 0.5 * max_delay + largest, by 1 if l is large and by 2 if it is small; t_l <= d_l, and
   d_l <= a_last.
 - T_f >= d_f - wait - burst: if f departed after t_f, then by 1 and 3 d_f <= T_f + burst + wait; otherwise
   T_f >= t_f - burst. And d_f >= a_first - late.
 
-The packets cost at most a_last - a_first + burst + 1.5 * max_delay + largest + wait + late. A bucket with
+The packets cost at most a_last - a_first + burst + longest + 0.5 * max_delay + largest + wait + late. A bucket with
 this burst admits them, in whatever order they arrive, because each of them costs less than the burst.
 
 The claim excludes packets larger than ``largest`` (BIG TCP, segments below 536 bytes), packets that the
@@ -50,7 +52,7 @@ from tokenbucket.core.limits.slot import BucketConfig, SlotConfig
 
 LARGEST_BYTES, LARGEST_SEGMENTS = 80 * 1024, 128
 """A GSO packet of 64 KiB in segments of 536 bytes (the least MSS of RFC 9293, 3.7.1), with the headers of its
-123 segments; also more than ``TB_GSO_BYTES``, ``TB_GSO_SEGMENTS`` and a small packet together."""
+123 segments, and a small packet."""
 LATE_NS = 100_000_000
 """Longest time between departure and guard that loses no packet. A busy CPU runs softirqs in ksoftirqd, which
 shares the CPU with other processes for many of their time slices (3 ms)."""
@@ -86,7 +88,8 @@ def _burst_q(limit: SlotConfig, meter: _Meter | None, others: list[_Meter | None
         return 0
     late_q = LATE_NS * gcra.QUANTA_PER_NS
     waits_q = (limit.max_delay_q + min(each.largest_q, each.burst_q) for each in others if each)
-    return meter.burst_q + 3 * limit.max_delay_q // 2 + meter.largest_q + max(waits_q, default=0) + late_q
+    backlog_q = max(limit.max_delay_q, limit.longest_backlog_q) + limit.max_delay_q // 2
+    return meter.burst_q + backlog_q + meter.largest_q + max(waits_q, default=0) + late_q
 
 
 def _meters(bucket: BucketConfig) -> tuple[_Meter | None, _Meter | None]:

@@ -146,10 +146,10 @@ class SlotConfig(BucketConfig):
 
     @property
     def longest_debts_q(self) -> tuple[int, int]:
-        """Return the largest debts of the byte meter and the packet meter, in quanta: 1.5 times the maximum
-        delay, up to which small packets are admitted, plus one GSO packet.
+        """Return the largest debts of the byte meter and the packet meter, in quanta: the longest backlog of
+        large packets and one GSO packet, then small packets for half of the maximum delay.
         """
-        ahead_q = self.max_delay_q * 3 // 2
+        ahead_q = max(self.max_delay_q, self.longest_backlog_q) + self.max_delay_q // 2
         return (
             ahead_q + gcra.bytes_cost_q(SUPER_BYTES, self.bits_per_s),
             ahead_q + gcra.packets_cost_q(_SUPER_SEGMENTS, self.packets_per_s),

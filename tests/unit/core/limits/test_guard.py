@@ -67,17 +67,14 @@ class Delay(DelayModel):
     """The reference model of Delay, with a bucket for each peer."""
 
     declared: Declared = field(default_factory=lambda: Declared(Rates(), 0))
-    peer: int = 0
-    """The peer of the next packet."""
-    _peers: dict[int, tuple[Meter | None, Meter | None]] = field(default_factory=dict)
+    _peers: dict[int, Model] = field(default_factory=dict)
 
-    def _used(self, size_bytes: int, segments: int) -> list[tuple[Meter, int]]:
-        used = super()._used(size_bytes, segments)
+    def send(self, now_ns: int, size_bytes: int, segments: int, peer: int) -> int | None:
+        """How long a packet to this peer waits; ``None`` if it is dropped."""
         if not self.declared.peer:
-            return used
-        meters = self._peers.setdefault(self.peer, self.declared.peer.meters())
-        pairs = zip(meters, (size_bytes, segments), strict=True)
-        return used + [(meter, units) for meter, units in pairs if meter]
+            return self.offer(now_ns, size_bytes, segments)
+        model = self._peers.setdefault(peer, Model(*self.declared.peer.meters()))
+        return self.offer(now_ns, size_bytes, segments, model)
 
 
 @dataclass
@@ -117,8 +114,7 @@ def departures(declared: Declared, phases: list[Phase]) -> list[tuple[int, tuple
     now_ns, left = START_NS, []
     for phase in phases:
         for number in range(phase.count):
-            delay.peer = phase.peers[number % len(phase.peers)]
-            wait_ns = delay.offer(now_ns, *phase.size)
+            wait_ns = delay.send(now_ns, *phase.size, phase.peers[number % len(phase.peers)])
             if wait_ns is not None:
                 left.append((now_ns + wait_ns, phase.size))
             now_ns += phase.pause_ns
@@ -180,7 +176,13 @@ PACE_NS = FULL[0] * 8 * 100
 """Of full packets, at 10 Mbit/s."""
 AT_RATE = Phase(FULL, 82, PACE_NS, range(1000, 2000))
 """For as long as a CPU may stop. They take no token of the burst."""
-FLOOD = Phase((256, 1), 2000, 0, range(2000, 10_000))
+QUEUE = Phase(FULL, 400, 1000, range(2000, 3000))
+"""The burst, and bulk that waits for the longest delay."""
+LAST = Phase(SEGMENTED, 300, 1000, range(3000, 3300))
+"""One more, as large as possible."""
+BESIDE = Phase((256, 1), 800, 256 * 8 * 100, range(3300, 4300))
+"""Small packets at the rate while the bulk departs."""
+FLOOD = Phase((256, 1), 2000, 0, range(4300, 10_000))
 """All that the limit lets pass at once."""
 QUIET = Phase(SMALL, 1, 125 * MS)
 
@@ -188,14 +190,23 @@ QUIET = Phase(SMALL, 1, 125 * MS)
 @pytest.mark.parametrize(
     ("declared", "phases", "stop_ns", "spare_bytes"),
     [
-        # The burst, small packets up to 1.5 of the longest delay and a GSO packet, and a stopped CPU.
-        (Declared(Rates(10**7, 62_500), 100 * MS), [AT_RATE, FLOOD], 0, 20_000),
+        # The burst, bulk for the longest delay, small packets beside it and half as many more, a stopped CPU.
+        (Declared(Rates(10**7, 62_500), 100 * MS), [AT_RATE, QUEUE, LAST, BESIDE, FLOOD], 0, 90_000),
         # Packets to a hundred peers, each of which delays its second one until the same moment.
         (
             Declared(Rates(10**7, 160_000), 100 * MS, Rates(50_000, 1514)),
-            [Phase(FULL, 100, 0, range(100)), QUIET, Phase(FULL, 96, PACE_NS, range(100)), AT_RATE, FLOOD],
+            [
+                Phase(FULL, 100, 0, range(100)),
+                QUIET,
+                Phase(FULL, 96, PACE_NS, range(100)),
+                AT_RATE,
+                QUEUE,
+                LAST,
+                BESIDE,
+                FLOOD,
+            ],
             242 * MS,
-            320_000,
+            400_000,
         ),
     ],
     ids=["one meter", "peers"],
@@ -203,7 +214,7 @@ QUIET = Phase(SMALL, 1, 125 * MS)
 def test_a_smaller_guard_would_lose_packets(
     declared: Declared, phases: list[Phase], stop_ns: int, spare_bytes: int
 ) -> None:
-    """No term of the burst can be left out: each is larger than the bytes to spare here."""
+    """Lose packets if the burst is smaller by the bytes to spare."""
     assert refused(declared, phases, stop_ns) == 0
     assert refused(declared, phases, stop_ns, spare_bytes) > 0
 
