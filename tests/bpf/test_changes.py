@@ -11,6 +11,7 @@ import pytest
 from tests.bpf.bucket_machine import Machine, config, context
 from tests.bpf.program_run import run_program
 from tests.bpf.test_peers import ALICE, BOB, FULL, MBIT, MS, NOW_NS, A, Address, B, frame, peers
+from tokenbucket.bpf import codec
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import NO_SLOT, SlotConfig
 
@@ -198,3 +199,44 @@ def test_going_back_and_forth_pays_no_debts(
         stats = machine.slots.stats(machine.index)
         passed = stats.conform_bytes + stats.delayed_bytes
         assert 8 * passed <= bits_per_s * (step * CHANGE_NS / 10**9 + once_s) + 8 * 2 * SUPER_BYTES
+
+
+KINDS = {
+    "bits": config(8000 * MBIT, 10**6),
+    "packets": config(packets_per_s=10**6, burst_packets=1000),
+    "peers alone": config(per_peer=peers(8000 * MBIT, 10**6)),
+    "peers' packets alone": config(per_peer=peers(packets_per_s=10**6, burst_packets=1000)),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(KINDS, 2)))
+def test_no_packet_passes_without_a_meter_while_a_limit_changes_its_kind(
+    machine: Machine, one: str, other: str
+) -> None:
+    """The program reads a configuration word by word, while user space writes another one."""
+    machine.packet = frame(A)
+    machine.configure(KINDS[one])
+    before = machine.slots.stats(NO_SLOT).unmetered_packets
+    skb = context(NOW_NS, mark=machine.index, ingress_ifindex=1, wire_len=FULL)
+    with ThreadPoolExecutor(1) as pool:
+        flood = pool.submit(run_program, machine.program_fd, machine.packet, skb, 5_000_000)
+        while not flood.done():
+            for kind in (other, one):
+                machine.change(KINDS[kind], NOW_NS)
+        assert flood.result()
+    assert machine.slots.stats(NO_SLOT).unmetered_packets == before
+
+
+def test_between_two_limits_every_field_that_a_flag_uses_is_there() -> None:
+    """A packet would be marked with code point 0, or delayed by nothing."""
+    mark, delayed = limit(SLOW, dscp=10), limit(SLOW, **delay(40), **PER_PEER)
+    for before, after in itertools.permutations((mark, delayed, KINDS["packets"], SlotConfig()), 2):
+        values = [bytes(codec.encode_config(each)) for each in (before, after)]
+        steps = [codec.decode_config(value) for value in codec.config_steps(*values)]
+        assert steps[-1] == after
+        for step in steps:
+            assert step.dscp in (None, 10)
+            assert step.max_delay_q in (0, delayed.max_delay_q)
+            assert step.per_peer in (None, delayed.per_peer)
+            if SlotConfig() not in (before, after):
+                assert step.bits_per_s or step.packets_per_s

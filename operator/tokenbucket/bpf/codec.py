@@ -113,6 +113,21 @@ def encode_config(config: SlotConfig) -> layout.Config:
     return raw
 
 
+def config_steps(before: bytes, after: bytes) -> list[bytes]:
+    """Return the values of ``struct tb_config`` to write one after the other, from ``before`` to ``after``.
+
+    The program can read words of two values. First write the fields that ``after`` uses, then the flags, then
+    zeros in the fields that only ``before`` uses, so that every mixture has the meters and fields of its flags.
+    """
+    old, new = memoryview(before).cast("Q"), memoryview(after).cast("Q")
+    flags = layout.Config.flags.offset // _WORD_BYTES
+    both = [now or then for then, now in zip(old, new, strict=True)]
+    steps = [
+        struct.pack(f"={len(both)}Q", *both[:flags], each[flags], *both[flags + 1 :]) for each in (old, new)
+    ]
+    return [value for value, last in zip([*steps, after], [before, *steps], strict=True) if value != last]
+
+
 def _encode_peer_config(raw: layout.Config, peer: PeerConfig) -> None:
     for name in _same_named(raw, PeerConfig, "peer_"):
         setattr(raw, f"peer_{name}", getattr(peer, name))

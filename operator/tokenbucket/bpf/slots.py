@@ -114,7 +114,9 @@ class Slots:
             self._forget_flows(index, now_ns)
         else:
             self._rescale_debts(index, slot.config)
-        self._write("tb_config", index, bytes(codec.encode_config(slot.config)))
+        before = bytes(MAPS["tb_config"].value_size) if fresh else self._lookup("tb_config", index, 1)
+        for value in codec.config_steps(before, bytes(codec.encode_config(slot.config))):
+            self._write("tb_config", index, value)
         self._write("tb_owners", index, bytes(codec.encode_owner(slot.owner)))
 
     def free(self, index: int) -> None:
