@@ -116,15 +116,16 @@ def encode_config(config: SlotConfig) -> layout.Config:
 def config_steps(before: bytes, after: bytes) -> list[bytes]:
     """Return the values of ``struct tb_config`` to write one after the other, from ``before`` to ``after``.
 
-    The program can read words of two values. First write the fields that ``after`` uses, then the flags, then
-    zeros in the fields that only ``before`` uses, so that every mixture has the meters and fields of its flags.
+    The program can read words of two values. The fields that ``after`` uses come first, then the flags, then
+    zeros in the fields that only ``before`` uses: every mixture has the meters and fields of its flags.
     """
     old, new = memoryview(before).cast("Q"), memoryview(after).cast("Q")
     flags = layout.Config.flags.offset // _WORD_BYTES
     both = [now or then for then, now in zip(old, new, strict=True)]
-    steps = [
-        struct.pack(f"={len(both)}Q", *both[:flags], each[flags], *both[flags + 1 :]) for each in (old, new)
-    ]
+    steps = []
+    for each in (old, new):
+        both[flags] = each[flags]
+        steps.append(struct.pack(f"={len(both)}Q", *both))
     return [value for value, last in zip([*steps, after], [before, *steps], strict=True) if value != last]
 
 

@@ -28,13 +28,16 @@ d_j <= a_j <= d_j + late: softirqs of fq and of the veth come between.
 Let packets pass the guard from a_first to a_last. Among them, f was admitted first and l last. The word only
 grows by charges, so all these packets together cost at most (T_l + c_l) - T_f.
 
-- (T_l + c_l) <= t_l + longest + 0.5 * max_delay + largest, by 1 if l is large and by 2 if it is small; t_l <= d_l, and
-  d_l <= a_last.
+- (T_l + c_l) <= t_l + longest + 0.5 * max_delay + largest, by 1 if l is large and by 2 if it is small;
+  t_l <= d_l, and d_l <= a_last.
 - T_f >= d_f - wait - burst: if f departed after t_f, then by 1 and 3 d_f <= T_f + burst + wait; otherwise
   T_f >= t_f - burst. And d_f >= a_first - late.
 
-The packets cost at most a_last - a_first + burst + longest + 0.5 * max_delay + largest + wait + late. A bucket with
-this burst admits them, in whatever order they arrive, because each of them costs less than the burst.
+The packets cost at most
+
+    a_last - a_first + burst + longest + 0.5 * max_delay + largest + wait + late
+
+A bucket with this burst admits them, in whatever order they arrive, because each costs less than the burst.
 
 The claim excludes packets larger than ``largest`` (BIG TCP, segments below 536 bytes), packets that the
 sender itself schedules for later (SO_TXTIME), packets that arrive later than ``late``, and neighbor discovery
