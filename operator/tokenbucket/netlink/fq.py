@@ -19,10 +19,11 @@ FQ = "fq"
 HANDLE = 0x7462_0000
 
 _LOOPBACK = 1
-_HORIZON_US = 18 * 60 * 10**6
-"""18 minutes: packets wait longer only if the burst is minutes of the rate. Since Linux kernel commit
-39d010504e6b ("net_sched: sch_fq: add horizon attribute") (in v5.7) fq drops packets with a later departure
-time. The default is 10 s, and at 8 kbit/s packets are delayed longer."""
+_HORIZON_US = 2 * 60 * 10**6
+"""Longer than a packet waits: at 8 kbit/s a minute, more only with a burst of minutes of the rate. It also
+bounds the time for which a queue that has no filter yet, or no more, holds packets of SO_TXTIME. Since Linux
+kernel commit 39d010504e6b ("net_sched: sch_fq: add horizon attribute") (in v5.7) fq drops packets with a
+later departure time. The default is 10 s."""
 _FLOWS_OF_FORWARDED_PACKETS = 1 << 16
 """fq holds forwarded packets in a flow for each hash of their addresses and ports, modulo this number. Before
 Linux 6.7, a small packet waits in its flow behind bulk with the same hash. The default is 1,024. A flow takes
