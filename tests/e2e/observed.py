@@ -62,6 +62,6 @@ def _is_enforced(policy: Mapping[str, Any]) -> bool:
     true = {
         each["type"]
         for each in policy.get("status", {}).get("conditions", [])
-        if each["status"] == "True" and each["observedGeneration"] == policy["metadata"]["generation"]
+        if each["status"] == "True" and each.get("observedGeneration") == policy["metadata"]["generation"]
     }
     return {"Ready", "Programmed"} <= true

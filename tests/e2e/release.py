@@ -138,7 +138,7 @@ def _condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
     generation = document["metadata"]["generation"]
     found = document.get("status", {}).get("conditions", [])
     return next(
-        (each for each in found if each["type"] == kind and each["observedGeneration"] == generation), {}
+        (each for each in found if each["type"] == kind and each.get("observedGeneration") == generation), {}
     )
 
 
