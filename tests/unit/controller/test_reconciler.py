@@ -32,8 +32,16 @@ from tokenbucket.errors import ApiError
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
+START_S = 1_800_000_000
+"""The Unix time of the controller's clock, by which it judges the first report."""
+
+
 def ago(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds))
+    return rfc3339(time.time() - seconds)
+
+
+def rfc3339(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))
 
 
 def node(name: str) -> Mapping[str, Any]:
@@ -49,8 +57,9 @@ def agent(name: str, *, ready: bool = True, age_s: float = 1000) -> Mapping[str,
 def report(name: str, pods: int = 1, *, seen: int = 10**9, age_s: float = 0) -> Mapping[str, Any]:
     """Return the report of an agent that has used all policies up to the version ``seen``."""
     entries = (PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(pods, pods)),) if pods else ()
-    watches = (WatchContact("pods", ago(age_s)),)
-    document = NodeReport(sync=Sync(ago(age_s), 20, seen, watches), policies=entries)
+    written = rfc3339(START_S - age_s)
+    sync = Sync(written, 20, seen, (WatchContact("pods", written),))
+    document = NodeReport(sync=sync, policies=entries)
     return {
         "metadata": {"name": name, "uid": name, "creationTimestamp": ago(0)},
         "status": to_document(document),
@@ -81,7 +90,7 @@ class Cluster:
 
     def started(self) -> StatusReconciler:
         """Return a new controller."""
-        heartbeats = Heartbeats(clock=lambda: self.now)
+        heartbeats = Heartbeats(clock=lambda: self.now, unix_clock=lambda: START_S)
         return StatusReconciler(self.stores, self.waits.append, heartbeats)
 
     def policy(self, name: str = "web", rate: str = "1M", generation: int = 1, **content: Any) -> int:
@@ -202,7 +211,7 @@ def test_an_agent_whose_watch_is_dead_makes_its_node_unknown(cluster: Cluster) -
     """Name the kind of object: heartbeats alone do not prove that the agent sees new pods."""
     cluster.policy()
     document = report("a")
-    document["status"]["watches"][0]["lastContact"] = ago(101)
+    document["status"]["watches"][0]["lastContact"] = rfc3339(START_S - 101)
     cluster.stores.reports.put(document)
     assert cluster.ready() == "AgentUnavailable"
     (condition,) = json.loads(cluster.api.seen(writes_agent_condition)[-1].body)["status"]["conditions"]
@@ -225,7 +234,9 @@ def test_an_outage_of_the_api_server_makes_no_agent_silent(cluster: Cluster) -> 
     cluster.policy()
     back_at = cluster.now
     cluster.reconciler = StatusReconciler(
-        cluster.stores, cluster.waits.append, Heartbeats(lambda: back_at, lambda: cluster.now)
+        cluster.stores,
+        cluster.waits.append,
+        Heartbeats(lambda: back_at, lambda: cluster.now, lambda: START_S),
     )
     assert cluster.ready() == "Programmed"
     cluster.now = back_at = cluster.now + 75
