@@ -6,6 +6,7 @@ set -euo pipefail
 packages=(
 	clang libbpf-dev gcc libc6-dev # the BPF program, and its arithmetic compiled for the host
 	iperf3 iproute2 iputils-ping procps # demo, benchmarks, tests
+	lua5.4 # health check of Argo CD in the documentation
 	python3-bpfcc python3-venv
 )
 # Any kernel's headers will do: the program uses none of the kernel's own types.

@@ -24,6 +24,7 @@ and `reason no longer applies` when the reason ends.
 EFFECTS = {
     Effect.PENDING: "Pending: the limit is not enforced yet. No manual action is needed.",
     Effect.DEGRADED: "Degraded: the rate is enforced, but not as declared.",
+    Effect.EXEMPT: "Exempt: limits do not apply to the pod. The policy is Ready.",
     Effect.FAILED: "Failed: some or all traffic of the pod is not limited. Manual action is needed.",
 }
 

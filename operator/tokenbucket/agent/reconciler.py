@@ -29,6 +29,9 @@ from tokenbucket.node.view import View
 
 log = logging.getLogger(__name__)
 
+_EXPECTED = {Effect.PENDING, Effect.EXEMPT}
+"""Effects that need no action."""
+
 _ROUNDS = 3
 """The first round may find that a queue is rejected, the second that a filter is."""
 
@@ -135,7 +138,7 @@ class Reconciler:
         for deviation in sorted(deviations - self._logged, key=str):
             fields = {"limit": deviation.key, "reason": deviation.reason, "detail": deviation.message}
             # Every new pod is pending for a moment.
-            level = logging.INFO if deviation.reason.effect is Effect.PENDING else logging.WARNING
+            level = logging.INFO if deviation.reason.effect in _EXPECTED else logging.WARNING
             log.log(level, "limit not enforced as declared", extra=fields)
         for deviation in sorted(self._logged - deviations, key=str):
             log.info("reason no longer applies", extra={"limit": deviation.key, "reason": deviation.reason})

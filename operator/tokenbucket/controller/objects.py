@@ -71,7 +71,7 @@ def read_policy(document: Mapping[str, Any]) -> PolicyObject:
             uid=str(metadata.get("uid") or ""),
             generation=int(metadata.get("generation") or 0),
             rejected=rejected,
-            mode=_mode(document),
+            mode=policy.mode if policy else Mode.ENFORCE,
             declared=_as_declared(policy) if policy else {},
             selector=policy.selector if policy else None,
             features=features_of(policy) if policy else frozenset(),
@@ -86,11 +86,6 @@ def _last_written(metadata: Mapping[str, Any], wanted: Callable[[Mapping[str, An
     entries = filter(wanted, metadata.get("managedFields") or ())
     created = str(metadata.get("creationTimestamp") or "")
     return max([created, *(str(entry.get("time") or "") for entry in entries)])
-
-
-def _mode(document: Mapping[str, Any]) -> Mode:
-    word = (document.get("spec") or {}).get("mode")
-    return Mode(word) if word in set(Mode) else Mode.ENFORCE
 
 
 def unix_time(text: str) -> float:

@@ -47,6 +47,7 @@ class PodCounts:
     pending: int = 0
     overridden: int = 0
     off: int = 0
+    exempt: int = 0
 
     @classmethod
     def sum(cls, counts: Iterable[PodCounts]) -> Self:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from tokenbucket.core.api.field_reader import FieldReader, subject_of
 from tokenbucket.core.api.parse_limit import parse_limit
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.api.policy import Direction, Limit, Mode, Policy
+from tokenbucket.core.api.policy import DISABLED, Direction, Limit, Mode, Policy
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
 
 API_VERSION = "tokenbucket.dev/v1alpha1"
@@ -47,7 +47,7 @@ def parse_policy(document: object) -> Policy:
         selector=_selector(spec),
         limits=_limits(spec),
         priority=spec.integer("priority", 0, 1000) or 0,
-        mode=spec.choice("mode", Mode, Mode.ENFORCE),
+        mode=Mode.OFF if spec.get("mode") == DISABLED else spec.choice("mode", Mode, Mode.ENFORCE),
         uid=metadata.text("uid", _UID_BYTES),
         generation=metadata.integer("generation", 0, 2**63 - 1) or 0,
         created=metadata.text("creationTimestamp", 40),

@@ -29,11 +29,15 @@ class ExceedAction(enum.StrEnum):
 
 
 class Mode(enum.StrEnum):
-    """The mode of a policy, or of a node."""
+    """The mode of a policy, or of a node. A policy can also have DISABLED, which means OFF."""
 
     ENFORCE = "Enforce"
     OBSERVE = "Observe"
     OFF = "Off"
+
+
+DISABLED = "Disabled"
+"""A word for OFF that YAML does not read as a boolean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class Policy:
         return f"{self.namespace}/{self.name}"
 
 
-FEATURES = (*ExceedAction, *Mode, "PerPeer")
+FEATURES = (*ExceedAction, *Mode, *Queue, "PerPeer")
 """Parts of the API that this version supports. Append new ones: older versions reject policies with them."""
 
 
@@ -109,7 +113,8 @@ def features_of(policy: Policy) -> frozenset[str]:
     """Return the parts of the API that a policy uses."""
     limits = policy.limits.values()
     per_peer = {"PerPeer"} if any(limit.per_peer for limit in limits) else set()
-    return frozenset({policy.mode.value, *(limit.exceed_action.value for limit in limits)} | per_peer)
+    words = {word.value for limit in limits for word in (limit.exceed_action, limit.queue)}
+    return frozenset({policy.mode.value} | words | per_peer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,9 @@ class _Builder:
 
     def _locate(self, pod: Pod, limits: Iterable[Direction], waits: AbstractSet[Direction]) -> PodInterfaces:
         if pod.host_network:
-            message = "pod: uses the network of the node; exclude it from spec.podSelector"
+            message = (
+                "pod: uses the network of the node and is exempt; give it a network of its own to limit it"
+            )
             return PodInterfaces(reason=Reason.HOST_NETWORK, message=message)
         if not pod.addresses:
             message = "pod: has no address yet; wait until its network is ready"

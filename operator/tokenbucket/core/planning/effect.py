@@ -13,6 +13,8 @@ class Effect(enum.StrEnum):
     """The limit is not enforced yet. The agent enforces it without manual action."""
     DEGRADED = "degraded"
     """The limit is enforced, but not as declared: excess packets are dropped, or no guard runs."""
+    EXEMPT = "exempt"
+    """Limits do not apply to the pod. This is intended."""
     FAILED = "failed"
     """The limit is not enforced on all traffic of the pod, until an administrator removes the cause."""
 

@@ -71,9 +71,12 @@ class Reason(enum.StrEnum):
     HOST_NETWORK = (
         "HostNetwork",
         Spec(
-            Effect.FAILED,
-            cause="The pod uses the network of the node, so the agent cannot separate the traffic of both.",
-            fix="Exclude the pod from spec.podSelector.",
+            Effect.EXEMPT,
+            cause=(
+                "The pod uses the network of the node, so the agent cannot separate the traffic of both. "
+                "Limits do not apply to such pods, as with NetworkPolicy."
+            ),
+            fix="None. If the pod must be limited, give it a network of its own.",
             needs_slot=False,
         ),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenbucket import __version__
 from tokenbucket.core.api.policy import Direction, Mode
@@ -24,6 +24,7 @@ class ConditionReason(enum.StrEnum):
     ACCEPTED = "Accepted"
     INVALID = "Invalid"
     PROGRAMMED = "Programmed"
+    PARTLY_OVERRIDDEN = "PartlyOverridden"
     OBSERVED = "Observed"
     NO_MATCHING_PODS = "NoMatchingPods"
     PENDING = "Pending"
@@ -43,11 +44,14 @@ class _Verdict:
     reason: str
     """A ConditionReason, a Reason, or the reason that an agent of another version reports."""
     message: str
+    intended: bool = False
+    """Whether the policy is Ready although it is not programmed, because this is what policies declare."""
 
 
 def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dict[str, str | int]]:
-    """Return the conditions Accepted, Programmed, Degraded and Ready.
+    """Return the conditions Accepted, Programmed, Degraded and Ready, and those that exist only while True.
 
+    Tools that follow the conventions of kstatus wait while Reconciling is True, and fail if Stalled is.
     A condition keeps its transition time if ``previous`` has the same status. ``now`` is an RFC 3339 time.
     """
     accepted, programmed = _accepted(total), _programmed(total)
@@ -55,7 +59,8 @@ def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dic
         "Accepted": accepted,
         "Programmed": programmed,
         "Degraded": _degraded(total),
-        "Ready": programmed if accepted.status == "True" else accepted,
+        **_progress(accepted, programmed),
+        "Ready": _ready(accepted, programmed),
     }
     since = {
         (str(before.get("type")), str(before.get("status"))): str(before.get("lastTransitionTime") or "")
@@ -73,6 +78,21 @@ def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dic
         }
         for name, verdict in verdicts.items()
     ]
+
+
+def _progress(accepted: _Verdict, programmed: _Verdict) -> dict[str, _Verdict]:
+    """Return the conditions that exist only while they are True."""
+    if accepted.status != "True":
+        return {"Stalled": replace(accepted, status="True")}
+    if programmed.reason in {ConditionReason.UPDATING, ConditionReason.PENDING}:
+        return {"Reconciling": replace(programmed, status="True")}
+    return {}
+
+
+def _ready(accepted: _Verdict, programmed: _Verdict) -> _Verdict:
+    if accepted.status != "True":
+        return accepted
+    return replace(programmed, status="True") if programmed.intended else programmed
 
 
 def _accepted(total: Summary) -> _Verdict:
@@ -104,6 +124,14 @@ def _rejected(total: Summary) -> _Verdict | None:
 
 def _all_off(total: Summary) -> _Verdict | None:
     return _some_off(total) if total.matched and total.pods.off >= total.matched else None
+
+
+def _turned_off(total: Summary) -> _Verdict | None:
+    """Return the state of a policy whose own mode is Off, after all nodes have detached its limits."""
+    if total.head.mode is not Mode.OFF:
+        return None
+    message = f"spec.mode is Off: {in_number(total.matched, 'selected pod')} without this policy"
+    return _Verdict("False", ConditionReason.OFF, message, intended=True)
 
 
 def _failed(total: Summary) -> _Verdict | None:
@@ -153,15 +181,15 @@ def _all_overridden(total: Summary) -> _Verdict | None:
     observes = " (a policy in Observe mode never overrides a policy in Enforce mode)"
     but = observes if total.head.mode is Mode.OBSERVE else ""
     winners = _winners(total) or "another policy"
-    message = f"overridden by {winners}; raise spec.priority or change a podSelector{but}"
-    return _Verdict("False", ConditionReason.OVERRIDDEN, message)
+    message = f"overridden by {winners}; to change that, raise spec.priority or change a podSelector{but}"
+    return _Verdict("False", ConditionReason.OVERRIDDEN, message, intended=True)
 
 
 def _some_off(total: Summary) -> _Verdict | None:
     off = total.pods.off
-    if not off:
+    if not off or total.head.mode is Mode.OFF:
         return None
-    why = "spec.mode is Off" if total.head.mode is Mode.OFF else _set_by_enforcement_mode(total, Mode.OFF)
+    why = _set_by_enforcement_mode(total, Mode.OFF)
     return _Verdict("False", ConditionReason.OFF, f"not enforced on {total.of_pods(off)}: {why}")
 
 
@@ -204,30 +232,31 @@ _RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
     _all_off,
     _failed,
     _unavailable,
-    _all_overridden,
     _some_off,
     _observed_by_enforcement_mode,
     _updating,
     _pending,
+    _turned_off,
+    _all_overridden,
 )
 """In order of precedence."""
 
 
 def _enforced(total: Summary) -> _Verdict:
+    exempt = total.pods.exempt
+    without = f"; limits do not apply to {in_number(exempt, 'pod')} in the network of the node" * bool(exempt)
     if not total.matched:
-        namespace = total.head.namespace
-        return _Verdict(
-            "True",
-            ConditionReason.NO_MATCHING_PODS,
-            f"no pod in namespace {namespace} matches spec.podSelector",
-        )
+        message = f"no pod in namespace {total.head.namespace} matches spec.podSelector"
+        message = without.removeprefix("; ") or message
+        return _Verdict("True", ConditionReason.NO_MATCHING_PODS, message)
     winners = _winners(total)
     but = f"; overridden by {winners}" if winners else ""
     nodes = in_number(sum(1 for entry in total.current if entry.policy.pods.matched), "node")
-    where = f"on {total.of_pods(total.pods.programmed)} on {nodes}{but}"
+    where = f"on {total.of_pods(total.pods.programmed)} on {nodes}{but}{without}"
     if total.head.mode is Mode.OBSERVE:
         return _Verdict("True", ConditionReason.OBSERVED, f"counted but not limited {where}")
-    return _Verdict("True", ConditionReason.PROGRAMMED, f"enforced {where}")
+    reason = ConditionReason.PARTLY_OVERRIDDEN if winners else ConditionReason.PROGRAMMED
+    return _Verdict("True", reason, f"enforced {where}")
 
 
 def _degraded(total: Summary) -> _Verdict:

@@ -30,7 +30,7 @@ def waits(reason: str) -> bool:
 
 def degrades(reason: str) -> bool:
     """Return whether a reason means that a pod is not limited as declared, or not at all."""
-    return not waits(reason)
+    return reason not in _KNOWN or _KNOWN[reason].effect in {Effect.DEGRADED, Effect.FAILED}
 
 
 @dataclass(slots=True)

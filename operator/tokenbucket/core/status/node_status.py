@@ -118,7 +118,7 @@ def pods_not_programmed(state: NodeState) -> Iterator[PodReport]:
         subject, direction = deviation.key.subject, deviation.key.direction
         pod = pods.get(subject) if isinstance(subject, PodId) else None
         policy = winners.of(pod).get(direction) if pod else None
-        if pod and policy:
+        if pod and policy and deviation.reason.effect is not Effect.EXEMPT:
             reason, message = deviation.reason.value, deviation.message
             yield PodReport(pod.id.namespace, pod.id.name, policy.name, direction.value, reason, message)
 
@@ -141,6 +141,8 @@ class _PodClassifier:
 
     def _state(self, policy: Policy, pod: Pod, count: _Count) -> str:
         active = self._active
+        if pod.host_network:
+            return "exempt"
         if Mode.OFF in {policy.mode, self._enforcement}:
             return "off"
         winning = self._winners.of(pod)
@@ -184,7 +186,7 @@ def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:
         uid=policy.uid,
         generation=policy.generation,
         pods=PodCounts(
-            matched=matched,
+            matched=matched - states["exempt"],
             programmed=sum(states[state] for state in _PROGRAMMED),
             degraded=states["degraded"],
             observed=count.observed,
@@ -192,6 +194,7 @@ def _report(policy: Policy, matched: int, count: _Count) -> PolicyReport:
             pending=states["pending"],
             overridden=states["overridden"],
             off=states["off"],
+            exempt=states["exempt"],
         ),
         overridden_by=_overrides(count.winners),
         effective={direction.value: _most_common(texts) for direction, texts in count.texts.items()},
@@ -219,7 +222,7 @@ def _most_common(texts: Counter[str]) -> str:
 
 def missing_limits(state: NodeState, winners: Winners, pod: Pod) -> str:
     """Return the limits of a pod that are not enforced, as text. Empty if all are enforced."""
-    if state.inputs.enforcement is Mode.OFF:
+    if state.inputs.enforcement is Mode.OFF or pod.host_network:
         return ""
     found = {deviation.key: deviation for deviation in state.outcome.deviations}
     keys = [SlotKey(pod.id, direction) for direction in winners.of(pod)]

@@ -6,16 +6,22 @@ writes only changes.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.status.conditions import conditions
+from tokenbucket.core.status.explanation import degrades, fails
 from tokenbucket.core.status.summary import Agents, Entry, PolicyHead, Summary, in_number, summary_of
 
 _LONGEST_WORDS = 512
 _LONGEST_RATE = 64
+_OVERRIDDEN = "overridden"
+_PROBLEMS = 8
+"""Maximum number of pods in a status, as in its schema."""
+_DIRECTIONS = {direction.value for direction in Direction}
 
 
 def policy_status(
@@ -34,7 +40,7 @@ def policy_status(
     pods, matched = total.reported, total.matched
     document = {
         "observedGeneration": policy.generation,
-        "rates": {direction: _rate_of(words) for direction, words in effective.items()},
+        "rates": {direction: _rate_of(total, direction, words) for direction, words in effective.items()},
         "effective": effective,
         "action": _actions(total),
         "pods": {
@@ -42,20 +48,53 @@ def policy_status(
             "programmed": pods.programmed,
             "degraded": pods.degraded,
             "failed": pods.failed,
+            "exempt": pods.exempt,
             "summary": f"{pods.programmed}/{matched}",
         },
         "nodes": {
             "matched": sum(1 for entry in total.entries if entry.policy.pods.matched),
             "unavailable": len(total.dead),
         },
+        "problems": _problems(total),
         "conditions": conditions(total, previous_conditions, now),
     }
-    return {name: value for name, value in document.items() if value not in ({}, "")}
+    return {name: value for name, value in document.items() if value not in ({}, "", [])}
 
 
-def _rate_of(words: str) -> str:
-    """Return the rate of a described limit, such as "100Mbit/s" of "100Mbit/s, burst 625kB"."""
-    return words.split(",", 1)[0][:_LONGEST_RATE]
+def _rate_of(total: Summary, direction: str, words: str) -> str:
+    """Return the rate of a described limit, such as "100Mbit/s" of "100Mbit/s, burst 625kB".
+
+    If other policies have precedence for this direction on all pods, return that instead.
+    """
+    overrides = (override for entry in total.current for override in entry.policy.overridden_by)
+    overridden = sum(override.pods for override in overrides if override.direction == direction)
+    return _OVERRIDDEN if 0 < total.matched <= overridden else words.split(",", 1)[0][:_LONGEST_RATE]
+
+
+def _problems(total: Summary) -> list[dict[str, str]]:
+    """Return the first pods that are not limited as declared, those without a limit first."""
+    found = [
+        (not fails(pod.reason), pod.name, entry.node.name, pod)
+        for entry in total.of_generation
+        if entry.alive and any(degrades(count.reason) for count in entry.policy.reasons)
+        for pod in entry.node.report.pods
+        if (pod.namespace, pod.policy) == (total.head.namespace, total.head.name)
+        and degrades(pod.reason)
+        and pod.direction in _DIRECTIONS
+    ]
+    problems = (
+        {
+            "pod": name,
+            "node": node,
+            "direction": pod.direction,
+            "reason": pod.reason,
+            "message": pod.message,
+        }
+        for _, name, node, pod in heapq.nsmallest(
+            _PROBLEMS, found, key=lambda item: (*item[:3], item[3].direction)
+        )
+    )
+    return [{name: text for name, text in problem.items() if text} for problem in problems]
 
 
 def _effective(total: Summary) -> dict[str, str]:

@@ -40,7 +40,7 @@ POLICY = st.builds(
     uid=TEXT,
     generation=st.integers(0, 2**63 - 1),
     rejected=TEXT,
-    pods=st.builds(PodCounts, *([COUNT] * 8)),
+    pods=st.builds(PodCounts, *([COUNT] * 9)),
     overridden_by=st.lists(st.builds(Override, TEXT, TEXT, COUNT), max_size=3).map(tuple),
     effective=WORDS,
     action=WORDS,
@@ -158,7 +158,17 @@ def test_the_default_of_each_field_is_read_where_the_document_is_empty() -> None
 
 def test_what_is_empty_is_not_written() -> None:
     """Numbers and flags are: columns show them."""
-    counts = ("matched", "programmed", "degraded", "observed", "failed", "pending", "overridden", "off")
+    counts = (
+        "matched",
+        "programmed",
+        "degraded",
+        "observed",
+        "failed",
+        "pending",
+        "overridden",
+        "off",
+        "exempt",
+    )
     report = NodeReport(policies=(PolicyReport("shop", "web", "1", 3),))
     assert to_document(report) == {
         "fq": False,

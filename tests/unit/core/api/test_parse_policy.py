@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenbucket.core.api.parse import parse_policy
-from tokenbucket.core.api.policy import Burst, Direction, ExceedAction, Limit, Mode, PerPeer, Rate
+from tokenbucket.core.api.policy import (
+    FEATURES,
+    Burst,
+    Direction,
+    ExceedAction,
+    Limit,
+    Mode,
+    PerPeer,
+    Rate,
+    features_of,
+)
 from tokenbucket.errors import SpecError
 
 
@@ -288,3 +298,18 @@ def test_no_corruption_of_a_policy_raises_anything_but_its_own_error(data: st.Da
         parse_policy(copy.deepcopy(found))
     except SpecError as error:
         assert error.problems
+
+
+@pytest.mark.parametrize("word", ["Off", "Disabled"])
+def test_two_words_turn_a_policy_off(word: str) -> None:
+    """Accept one that YAML does not read as a boolean."""
+    assert parse_policy(document(spec__mode=word)).mode is Mode.OFF
+
+
+def test_the_features_of_a_policy_are_among_those_that_the_agent_reports() -> None:
+    """Name each part that older versions reject."""
+    fair = {"rate": {"bits": "1M"}, "queue": "Fair"}
+    peers = {"rate": {"bits": "1M"}, "exceedAction": "Drop", "perPeer": {"rate": {"bits": "10k"}}}
+    policy = parse_policy(document(spec__mode="Observe", spec__ingress=fair, spec__egress=peers))
+    assert features_of(policy) == {"Observe", "Delay", "Drop", "Fair", "Fifo", "PerPeer"}
+    assert features_of(policy) < set(FEATURES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -15,18 +15,21 @@ from tokenbucket.core.api.selector import Operator, Requirement, Selector
 from tokenbucket.core.planning.attachment import End, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import PodInterfaces, desired
+from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import (
     DesiredInput,
     NodeState,
     Outcome,
     agent_condition,
+    missing_limits,
     pods_not_programmed,
     policy_reports,
 )
 
 LIMIT = Limit(Rate(10**7), exceed_action=ExceedAction.DROP)
 IN, OUT = Direction
+LOCATED = PodInterfaces({End.HOST: frozenset({Interface(7)})})
 PODS = tuple(
     Pod(PodId("shop", f"{app}-{number}"), {"app": app}, frozenset({IPv4Address(f"10.0.{block}.{number}")}))
     for block, app in enumerate(("web", "db"))
@@ -146,3 +149,18 @@ def test_an_agent_is_ready_if_its_report_is_recent(
     changed = agent_condition("" if silence else "is silent", pods, [first], "2026-01-02T00:00:00Z")
     expected = first if changed["status"] == status else {"lastTransitionTime": "2026-01-02T00:00:00Z"}
     assert changed["lastTransitionTime"] == expected["lastTransitionTime"]
+
+
+def test_pods_in_the_network_of_the_node_are_exempt() -> None:
+    """Count them apart from other pods, name no reason, and keep no readiness gate closed."""
+    host = replace(PODS[0], host_network=True)
+    pods = (host, *PODS[1:])
+    web = policy("web", IN, app="web")
+    target = desired((web,), pods, lambda _: LOCATED, Capabilities(), Mode.ENFORCE)
+    state = NodeState(DesiredInput((web,), pods), Outcome(deviations=target.deviations, active=target.active))
+    assert [deviation.reason for deviation in state.outcome.deviations] == [Reason.HOST_NETWORK]
+    (report,) = policy_reports(state)
+    assert counts(report) == {"matched": 1, "programmed": 1, "exempt": 1}
+    assert report.reasons == ()
+    assert not list(pods_not_programmed(state))
+    assert missing_limits(state, Winners((web,)), host) == ""

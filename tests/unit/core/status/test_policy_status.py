@@ -20,6 +20,7 @@ from tokenbucket.core.api.node_report import (
     NodeReport,
     Override,
     PodCounts,
+    PodReport,
     PolicyReport,
     ReasonCount,
 )
@@ -108,7 +109,7 @@ def test_a_policy_enforced_everywhere_is_ready() -> None:
         "rates": {"ingress": "100Mbit/s"},
         "effective": {"ingress": WORDS},
         "action": "Delay",
-        "pods": {"matched": 3, "programmed": 3, "degraded": 0, "failed": 0, "summary": "3/3"},
+        "pods": {"matched": 3, "programmed": 3, "degraded": 0, "failed": 0, "exempt": 0, "summary": "3/3"},
         "nodes": {"matched": 2, "unavailable": 0},
         "conditions": [
             {"type": "Accepted", **common, "reason": "Accepted", "message": "the policy is valid"},
@@ -188,8 +189,19 @@ def test_pods_all_kept_off_by_the_mode_are_off() -> None:
     """The reason is the policy's own."""
     head = replace(HEAD, mode=Mode.OFF)
     document = status(node("a", matched=1, off=1), node("b", matched=1, off=1, enforcement="Off"), head=head)
-    assert verdict(document) == verdict(document, "Ready") == ("False", "Off")
-    assert message(document) == "not enforced on 2 of 2 pods: spec.mode is Off"
+    assert verdict(document) == ("False", "Off")
+    assert verdict(document, "Ready") == ("True", "Off")
+    assert message(document) == "spec.mode is Off: 2 selected pods without this policy"
+
+
+def test_a_policy_that_is_turned_off_is_ready_only_after_all_nodes_have_detached_it() -> None:
+    """Neither while a node has not reported the edit, nor while it is silent."""
+    head, off = replace(HEAD, mode=Mode.OFF), node("a", matched=1, off=1)
+    assert verdict(status(off, head=head, unseen=["b"]), "Ready") == ("False", "Updating")
+    assert verdict(status(off, good("b", generation=3), head=head), "Ready") == ("False", "Updating")
+    assert verdict(status(off, head=head, silent=["b"]), "Ready") == ("Unknown", "AgentUnavailable")
+    assert verdict(status(off, good("b", alive=False), head=head), "Ready")[0] == "Unknown"
+    assert verdict(status(head=head), "Ready") == ("True", "Off")
 
 
 def test_pods_kept_off_by_the_switch_name_the_switch() -> None:
@@ -206,13 +218,13 @@ def test_one_failed_pod_fails_the_policy_and_is_explained() -> None:
     """Reasons that do not fail a pod are left to their own condition."""
     reasons = (
         ReasonCount("NoFq", 3, "no fq here"),
-        ReasonCount("HostNetwork", 1, "the pod has the node's own network"),
+        ReasonCount("NoFreeSlot", 1, "all slots are in use"),
         ReasonCount("NoAddress", 1, "no address yet"),
     )
     document = status(good("a"), node("b", matched=4, programmed=3, degraded=3, failed=1, reasons=reasons))
     assert verdict(document) == verdict(document, "Ready") == ("False", "Failed")
     assert message(document) == (
-        "not enforced on 1 of 7 pods: HostNetwork on 1 pod on 1 node (the pod has the node's own network)"
+        "not enforced on 1 of 7 pods: NoFreeSlot on 1 pod on 1 node (all slots are in use)"
         "; see TokenBucketNode b"
     )
     assert document["pods"]["summary"] == "6/7"
@@ -231,6 +243,7 @@ def test_what_a_dead_agent_said_is_not_known() -> None:
         "programmed": 3,
         "degraded": 0,
         "failed": 0,
+        "exempt": 0,
         "summary": "3/15",
     }
     assert document["nodes"] == {"matched": 3, "unavailable": 2}
@@ -270,15 +283,17 @@ def test_a_policy_that_another_overrides_on_all_pods_names_it_and_the_fix() -> N
     """All of them where there are several, the one of the most pods first."""
     one = node("a", matched=1, overridden=1, overridden_by=over("shop/first"))
     document = status(one)
-    assert verdict(document) == verdict(document, "Ready") == ("False", "Overridden")
+    assert verdict(document) == ("False", "Overridden")
+    assert verdict(document, "Ready") == ("True", "Overridden")
     assert message(document) == (
-        "overridden by shop/first (ingress of 1 pod); raise spec.priority or change a podSelector"
+        "overridden by shop/first (ingress of 1 pod); "
+        "to change that, raise spec.priority or change a podSelector"
     )
     both = (*over("shop/second", 2), *over("shop/first", 1, "egress"), *over("shop/second", 1, "egress"))
     document = status(one, node("b", matched=2, overridden=2, overridden_by=both))
     assert message(document).startswith(
         "overridden by shop/second (ingress of 2 pods, egress of 1 pod), "
-        "shop/first (ingress of 1 pod, egress of 1 pod); raise"
+        "shop/first (ingress of 1 pod, egress of 1 pod); to change that, raise"
     )
 
 
@@ -286,7 +301,7 @@ def test_of_many_policies_that_override_three_are_named() -> None:
     """And it says how many there are."""
     document = status(node("a", matched=5, overridden=5, overridden_by=sum(map(over, "abcde"), ())))
     named = "a (ingress of 1 pod), b (ingress of 1 pod), c (ingress of 1 pod) and 2 more"
-    assert message(document).startswith(f"overridden by {named}; raise")
+    assert message(document).startswith(f"overridden by {named}; to change that, raise")
 
 
 def test_an_observing_policy_shows_why_one_of_a_lower_priority_is_enforced() -> None:
@@ -300,7 +315,7 @@ def test_a_policy_that_another_overrides_on_some_pods_is_enforced() -> None:
     """A default for all pods, and an exception for some, is what priorities are for."""
     others = over("shop/other", 2)
     document = status(node("a", matched=5, programmed=3, overridden=2, overridden_by=others))
-    assert verdict(document) == ("True", "Programmed")
+    assert verdict(document) == ("True", "PartlyOverridden")
     assert message(document) == (
         "enforced on 3 of 5 pods on 1 node; overridden by shop/other (ingress of 2 pods)"
     )
@@ -309,8 +324,11 @@ def test_a_policy_that_another_overrides_on_some_pods_is_enforced() -> None:
 
 def test_a_policy_that_another_overrides_in_one_direction_names_it() -> None:
     """Its pods count as programmed: what is left of it is in force."""
-    document = status(node("a", matched=2, programmed=2, overridden_by=over("shop/other", 2, "egress")))
-    assert verdict(document) == ("True", "Programmed")
+    head = replace(HEAD, declared={"ingress": WORDS, "egress": WORDS})
+    others = over("shop/other", 2, "egress")
+    document = status(node("a", matched=2, programmed=2, overridden_by=others), head=head)
+    assert verdict(document) == verdict(document, "Ready") == ("True", "PartlyOverridden")
+    assert document["rates"] == {"ingress": "100Mbit/s", "egress": "overridden"}
     assert message(document) == (
         "enforced on 2 of 2 pods on 1 node; overridden by shop/other (egress of 2 pods)"
     )
@@ -472,7 +490,9 @@ def test_a_limit_that_may_be_enforced_in_part_degrades_the_policy_too(reason: st
     assert verdict(document, "Ready") == ("False", "Failed")
 
 
-@pytest.mark.parametrize("reason", sorted(reason for reason in Reason if reason.effect is not Effect.PENDING))
+@pytest.mark.parametrize(
+    "reason", sorted(reason for reason in Reason if reason.effect in {Effect.DEGRADED, Effect.FAILED})
+)
 def test_a_pod_without_its_limit_degrades_the_policy(reason: Reason) -> None:
     """Report it beside Programmed, for each reason that does not end by itself."""
     document = status(node("a", matched=1, failed=1, reasons=(ReasonCount(reason, 1, ""),)))
@@ -558,6 +578,61 @@ def test_previous_conditions_that_make_no_sense_are_ignored() -> None:
     assert status(good("a"), previous=nonsense) == status(good("a"))
 
 
+def test_pods_in_the_network_of_the_node_are_exempt_and_counted() -> None:
+    """Stay ready: limits cannot apply to them, and selectors cannot exclude them."""
+    document = status(good("a", 2, exempt=1))
+    assert verdict(document, "Ready") == ("True", "Programmed")
+    assert message(document).endswith("; limits do not apply to 1 pod in the network of the node")
+    assert (document["pods"]["exempt"], document["pods"]["summary"]) == (1, "2/2")
+    alone = status(node("a", exempt=3))
+    assert verdict(alone, "Ready") == ("True", "NoMatchingPods")
+    assert message(alone) == "limits do not apply to 3 pods in the network of the node"
+
+
+def test_tools_wait_while_a_policy_changes_and_fail_if_it_is_invalid() -> None:
+    """Follow kstatus: Reconciling and Stalled exist only while they are True."""
+    updating, invalid = status(unseen=["b"]), status(head=replace(HEAD, rejected="spec: wrong"))
+    assert verdict(updating, "Reconciling") == ("True", "Updating")
+    assert verdict(status(node("a", matched=1, pending=1)), "Reconciling") == ("True", "Pending")
+    assert verdict(invalid, "Stalled") == ("True", "Invalid")
+    for document in (status(good("a")), status(node("a", matched=1, failed=1))):
+        types = {each["type"] for each in document["conditions"]}
+        assert types == {"Accepted", "Programmed", "Degraded", "Ready"}
+
+
+def with_problems(name: str, *problems: PodReport) -> Told:
+    """Return a node with pods that are not limited as declared."""
+    reasons = tuple(ReasonCount(problem.reason, 1, "") for problem in problems)
+    found = node(name, matched=9, failed=1, programmed=8, reasons=reasons)
+    return replace(found, report=replace(found.report, pods=problems))
+
+
+def test_a_status_names_the_first_pods_that_are_not_limited_as_declared() -> None:
+    """Name pods without a limit first. Leave out other policies, and reasons that end by themselves."""
+    slots = [PodReport("shop", f"b-{each}", "web", "ingress", "NoFreeSlot", "full") for each in range(5)]
+    queues = [PodReport("shop", f"a-{each}", "web", "egress", "NoFq", "none") for each in range(5)]
+    others = [
+        PodReport("shop", "c", "other", "ingress", "NoFreeSlot", ""),
+        PodReport("other", "c", "web", "ingress", "NoFreeSlot", ""),
+        PodReport("shop", "c", "web", "ingress", "NoAddress", ""),
+        PodReport("shop", "c", "web", "sideways", "NoFq", ""),
+    ]
+    problems = status(with_problems("y", *queues, *others), with_problems("x", *slots))["problems"]
+    assert [problem["pod"] for problem in problems] == [
+        "b-0",
+        "b-1",
+        "b-2",
+        "b-3",
+        "b-4",
+        "a-0",
+        "a-1",
+        "a-2",
+    ]
+    first = {"pod": "b-0", "node": "x", "direction": "ingress", "reason": "NoFreeSlot", "message": "full"}
+    assert problems[0] == first
+    assert "problems" not in status(good("a"))
+
+
 OVERRIDE = st.builds(
     Override,
     st.sampled_from(["", "shop/b", "shop/c"]),
@@ -618,8 +693,13 @@ def test_ready_is_accepted_and_programmed(nodes: list[Told]) -> None:
     """Never more."""
     document = status(*nodes)
     holds = {each["type"]: each["status"] for each in document["conditions"]}
-    assert (holds["Ready"] == "True") == (holds["Accepted"] == holds["Programmed"] == "True")
-    assert list(holds) == ["Accepted", "Programmed", "Degraded", "Ready"]
+    overridden = verdict(document, "Programmed")[1] == "Overridden"
+    programmed = holds["Programmed"] == "True" or overridden
+    assert (holds["Ready"] == "True") == (holds["Accepted"] == "True" and programmed)
+    progress = [name for name in holds if name in {"Reconciling", "Stalled"}]
+    assert [*holds] == ["Accepted", "Programmed", "Degraded", *progress, "Ready"]
+    assert all(holds[name] == "True" for name in progress)
+    assert not progress or holds["Ready"] != "True"
 
 
 @given(NODES)
