@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -336,13 +337,16 @@ def test_a_bookmark_is_a_contact(api: FakeApi, stores: Watching) -> None:
 def test_a_watch_without_an_answer_has_no_contact(api: FakeApi, stores: Watching) -> None:
     """Keep the time of the last contact while requests fail, whatever the failure."""
     policies, _ = stores.watches
-    with api.lock:
-        for _ in range(4):
-            api.fail(watch_of(POLICIES), 403)
-        api.cut(RESET)
+    answered = threading.Event()
+    for _ in range(1000):
+        api.fail(lambda seen: watch_of(POLICIES)(seen) and not answered.is_set(), 403)
+    api.cut(RESET)
+    refused = len(api.seen(watch_of(POLICIES)))
+    wait(lambda: len(api.seen(watch_of(POLICIES))) > refused)
     before = policies.contact_at
-    wait(lambda: len(api.seen(watch_of(POLICIES))) >= 4)
+    wait(lambda: len(api.seen(watch_of(POLICIES))) > refused + 2)
     assert policies.contact_at == before
+    answered.set()
     wait(lambda: policies.contact_at > before)
 
 
