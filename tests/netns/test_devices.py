@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.netns.agent import (
     tokenbucket,
     wait,
 )
-from tests.netns.lab import Lab, Pod, tc
+from tests.netns.lab import Lab, Pod, ip, tc
 from tests.netns.tokens import Tokens
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
@@ -169,6 +170,100 @@ def test_wrong_options_name_the_fix(
     done = tokenbucket("attach", "--dev", pods[0].veth, "--direction", "egress", *arguments, check=False)
     assert (done.returncode, message in done.stderr) == (status_code, True), done.stderr
     assert "tokenbucket" not in tc("filter", "show", "dev", pods[0].veth, "egress")
+
+
+LIMIT = ("--direction", "egress", "--packet-rate", "1", "--packet-burst", "5")
+
+
+_PEERS = itertools.count()
+
+
+def plug(lab: Lab, name: str) -> None:
+    """An interface of the node, whose other end is on the node too."""
+    lab.link(name, "veth", "peer", "name", f"peer{next(_PEERS)}")
+
+
+def slot_of(device: str) -> int:
+    """The slot that the filter of an interface names."""
+    limits = (limit for limit in status() if any(hook["interface"] == device for hook in limit["hooks"]))
+    return next(limit["slot"] for limit in limits)
+
+
+@pytest.mark.parametrize("mechanism", ["clsact", pytest.param("tcx", marks=pytest.mark.needs("tcx"))])
+def test_a_limit_follows_its_interface_to_a_new_name(lab: Lab, mechanism: str) -> None:
+    """It keeps its slot until it is detached by the new name, so that no other limit gets its tokens."""
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", mechanism)
+    before = slot_of("eth1")
+    ip("link", "set", "eth1", "down")
+    ip("link", "set", "eth1", "name", "wan0")
+    gone = tokenbucket("detach", "--dev", "eth1", check=False)
+    assert (gone.returncode, "detach --dev wan0" in gone.stderr) == (4, True), gone.stderr
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT)
+    assert slot_of("eth1") != slot_of("wan0") == before
+    assert tokenbucket("detach", "--dev", "wan0").stdout == "wan0: limit removed\n"
+    assert [limit["hooks"][0]["interface"] for limit in status()] == ["eth1"]
+    tokenbucket("detach", "--dev", "eth1")
+    assert status() == []
+
+
+@pytest.mark.parametrize("mechanism", ["clsact", pytest.param("tcx", marks=pytest.mark.needs("tcx"))])
+@pytest.mark.parametrize("what", ["recreated", "moved"])
+def test_an_interface_that_went_away_leaves_no_limit_to_its_successor(
+    lab: Lab, what: str, mechanism: str
+) -> None:
+    """Another interface with the name has no limit, and gets a full bucket of its own."""
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", mechanism)
+    if what == "moved":
+        ip("link", "set", "eth1", "netns", lab.pod("a", wire=False).netns)
+    else:
+        ip("link", "delete", "eth1")
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT)
+    [limit] = status()
+    assert [hook["interface"] for hook in limit["hooks"]] == ["eth1"]
+
+
+def test_a_limit_without_its_filter_is_attached_again(lab: Lab) -> None:
+    """Others removed the filter. The slot and its tokens stay."""
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", "clsact")
+    before = slot_of("eth1")
+    tc("qdisc", "delete", "dev", "eth1", "clsact")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", "clsact")
+    assert [limit["slot"] for limit in status()] == [before]
+
+
+def test_limits_of_ended_namespaces_are_freed(lab: Lab) -> None:
+    """Another namespace may have got the number, and an interface with the same index."""
+    pod = lab.pod("a", ["10.2.1.2/24"])
+    tokenbucket("attach", "--dev", "eth0", "--netns", pod.netns, *LIMIT)
+    lab.delete(pod)
+    lab.pod("b", ["10.2.1.2/24"])
+    plug(lab, "eth2")
+    tokenbucket("attach", "--dev", "eth2", *LIMIT)
+    assert [limit["device"] for limit in status()] == ["eth2"]
+
+
+def test_an_agent_frees_the_limits_of_ended_interfaces(lab: Lab, tmp_path: Path) -> None:
+    """And keeps those that exist."""
+    pod = lab.pod("a", ["10.2.1.2/24"])
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth0", "--netns", pod.netns, *LIMIT)
+    tokenbucket("attach", "--dev", "eth1", *LIMIT)
+    plug(lab, "eth2")
+    tokenbucket("attach", "--dev", "eth2", *LIMIT)
+    agent = Agent(tmp_path)
+    try:
+        agent.start(full_pass_s=0.5)
+        wait(lambda: len(status()) == 3, agent.log)
+        lab.delete(pod)
+        ip("link", "delete", "eth1")
+        wait(lambda: [limit["device"] for limit in status()] == ["eth2"], agent.log)
+    finally:
+        agent.stop()
 
 
 def test_an_unknown_interface_is_an_error() -> None:

@@ -26,6 +26,7 @@ from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
+from tokenbucket.node.device_slots import free_gone
 from tokenbucket.node.view import View
 from tokenbucket.pacing import NextRun, Schedule
 
@@ -143,9 +144,11 @@ class Loop:
         """Check the state that no event reports."""
         try:
             self.tcx.remove_stale()
+            with self.reconciler.locks.writing():
+                free_gone(self.connection, self.reconciler.observer.slots, self.tcx)
             self.reconciler.check_periodically()
             self._verify(everything=True)
-        except KernelError as error:
+        except (KernelError, InterruptedWaitError) as error:
             log.warning("queues and bypassed limits not checked", extra={"error": str(error)})
 
     def _verify_soon(self) -> None:

@@ -169,7 +169,8 @@ def decode_owner(value: bytes) -> Owner:
     name, uid = raw.name.decode(errors="replace"), raw.uid.decode(errors="replace")
     subject: Subject
     if raw.kind == layout.OwnerKind.DEVICE:
-        subject = DeviceId(int(uid or 0), name)
+        number = _number(raw.namespace_.decode(errors="replace"))
+        subject = DeviceId(int(uid or 0), name, raw.generation, number)
     else:
         subject = PodId(raw.namespace_.decode(errors="replace"), name, uid)
     direction, role = _DIRECTIONS[raw.direction % len(_DIRECTIONS)], _ROLES[raw.role % len(_ROLES)]
@@ -189,7 +190,15 @@ def encode_owner(owner: Owner) -> layout.Owner:
     )
     if isinstance(subject, DeviceId):
         raw.kind, raw.uid = layout.OwnerKind.DEVICE, str(subject.netns_inode).encode()
+        raw.generation = subject.ifindex
+        raw.namespace_ = ":".join(map(str, subject.number or ())).encode()
     else:
         raw.kind, raw.uid = layout.OwnerKind.POD, subject.uid.encode()
         raw.namespace_ = subject.namespace.encode()
     return raw
+
+
+def _number(text: str) -> tuple[int, int] | None:
+    """Return the inode of a namespace and a number in it. Earlier versions wrote none."""
+    inode, colon, number = text.partition(":")
+    return (int(inode), int(number)) if colon and inode.isdecimal() and number.isdecimal() else None

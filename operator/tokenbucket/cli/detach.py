@@ -40,9 +40,13 @@ def run(options: argparse.Namespace) -> ExitCode:
         print(f"{removed} {'program' if removed == 1 else 'programs'} detached; all limits are removed")
         return ExitCode.DONE
     directions = [options.direction] if options.direction else list(Direction)
-    with IgnoreErrno(errno.ENOENT):  # nothing is loaded
-        if devices.detach(options.pins, devices.device(options.dev, options.netns), directions):
-            print(f"{options.dev}: limit removed")
-            return ExitCode.DONE
+    try:
+        with IgnoreErrno(errno.ENOENT):  # nothing is loaded
+            if devices.detach(options.pins, devices.device(options.dev, options.netns), directions):
+                print(f"{options.dev}: limit removed")
+                return ExitCode.DONE
+    except devices.RenamedError as error:
+        print(f"tokenbucket: {error}", file=sys.stderr)
+        return ExitCode.NOT_FOUND
     print(f"tokenbucket: {options.dev}: no limit found", file=sys.stderr)
     return ExitCode.NOT_FOUND

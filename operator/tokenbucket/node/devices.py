@@ -31,9 +31,16 @@ from tokenbucket.errors import KernelError, TokenBucketError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.fq import read_roots, remove_fq
-from tokenbucket.netlink.links import Link, find_link, read_link
-from tokenbucket.netlink.namespaces import Namespace, namespace_at, own_namespace, reachable_namespaces
+from tokenbucket.netlink.links import Link, find_link, read_link, read_links
+from tokenbucket.netlink.namespaces import (
+    Namespace,
+    ensure_number,
+    namespace_at,
+    own_namespace,
+    reachable_namespaces,
+)
 from tokenbucket.node.attachments import Attachments, is_shared
+from tokenbucket.node.device_slots import free_gone, slots_at, slots_without_filter
 
 NAMED_NAMESPACES = Path("/run/netns")
 
@@ -53,12 +60,26 @@ class Device:
         """Return the identity of the device's limit."""
         return SlotKey(DeviceId(self.namespace.inode, self.name), direction)
 
+    def identity(self, link: Link) -> DeviceId:
+        """Return the identity of the device's interface. Gives its namespace a number. Raises KernelError."""
+        own = own_namespace()
+        if self.namespace.inode == own.inode:
+            return DeviceId(self.namespace.inode, self.name, link.ifindex)
+        with connect() as connection:
+            number = ensure_number(connection, self.namespace)
+        known = None if number is None else (own.inode, number)
+        return DeviceId(self.namespace.inode, self.name, link.ifindex, known)
+
 
 def device(name: str, netns: str | None) -> Device:
     """Return the device; ``netns`` is a name in /run/netns or a path. Raises KernelError."""
     if netns is None:
         return Device(own_namespace(), name)
     return Device(namespace_at(Path(netns) if "/" in netns else NAMED_NAMESPACES / netns), name)
+
+
+class RenamedError(TokenBucketError):
+    """The interface that had the name has another one, and keeps its limit."""
 
 
 def attach(
@@ -73,8 +94,7 @@ def attach(
         UnsupportedError: a foreign filter excludes the filter. The slot is free again.
     """
     build = ensure_loaded(pins)
-    key = target.key(direction)
-    slot = Slot(Owner(key), config_of(bucket, direction, node_reserve=False))
+    hook = device_hook(direction)
     with (
         Locks.of(pins).writing(),
         connect(target.namespace.path) as connection,
@@ -82,46 +102,74 @@ def attach(
         closing(Programs(pins, build)) as programs,
     ):
         link = _link(connection, target.name)
-        hook = device_hook(direction)
-        in_use = slots.read()
-        index = _slot_for(key, in_use, slots.count)
+        subject = target.identity(link)
+        slot = Slot(Owner(SlotKey(subject, direction)), config_of(bucket, direction, node_reserve=False))
         tcx = Tcx(pins)
         attachments = Attachments(connection, tcx, target.namespace.inode)
         found = attachments.read(link.ifindex)
+        with connect() as own:
+            in_use = free_gone(own, slots, tcx)
+        named = slots_at(found.ours, in_use, {hook}) or slots_without_filter(
+            subject, direction, in_use, _named_in(connection, attachments)
+        )
+        index, fresh = _slot_for(slot.owner.key, named, in_use, slots.count)
         _reject_if_taken(found, slots, link, direction, index)
         data_plane = DataPlane(mode, tcx.is_supported, is_shared=is_shared(found))
         mechanism = data_plane.mechanism(Interface(link.ifindex))
         tcx.stubs.dispatch_to(programs.fds, replace=False)
-        slots.write(index, slot, fresh=index not in in_use)
+        slots.write(index, slot, fresh=fresh)
         try:
             attachments.attach(link.ifindex, hook, mechanism, programs.fds[hook], index)
             _detach_others(attachments, found, hook, mechanism)
         except TokenBucketError:
-            if index not in in_use:
+            if fresh:
                 slots.free(index)
             raise
 
 
 def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
-    """Remove the limits of an interface. Return whether there were any. Raises KernelError."""
-    keys = {target.key(direction): device_hook(direction) for direction in directions}
+    """Remove the limits of an interface. Return whether there were any.
+
+    A slot under the name is freed only if no filter in the namespace names it.
+
+    Raises:
+        RenamedError: an interface with a limit had the name, and has another one.
+        KernelError: the kernel rejects a request.
+    """
+    hooks = {device_hook(direction) for direction in directions}
+    keys = {target.key(direction) for direction in directions}
     with Locks.of(pins).writing(), Slots(pins) as slots, connect(target.namespace.path) as connection:
-        mine = {index: slot.owner.key for index, slot in slots.read().items() if slot.owner.key in keys}
+        in_use = slots.read()
         attachments = Attachments(connection, Tcx(pins), target.namespace.inode)
         link = find_link(connection, target.name)
-        hooks = {keys[key] for key in mine.values()}
-        if link:
-            of_previous_layouts = {
-                ours.hook
-                for ours in attachments.read(link.ifindex).ours
-                if slots.limits_device_in_another_layout(ours.slot, ours.prog_id)
-            }
-            hooks |= of_previous_layouts & set(keys.values())
-            for hook, mechanism in product(hooks, (Mechanism.TCX, Mechanism.CLSACT)):
+        named = attachments.read(link.ifindex).ours if link else ()
+        mine = slots_at(named, in_use, hooks)
+        others = {
+            ours.hook
+            for ours in named
+            if slots.limits_device_in_another_layout(ours.slot, ours.prog_id) and ours.hook in hooks
+        }
+        there = {ours.hook for ours in named if ours.slot in mine and ours.hook in hooks} | others
+        for hook, mechanism in product(there, (Mechanism.TCX, Mechanism.CLSACT)):
+            if link:
                 attachments.detach(link.ifindex, hook, mechanism)
-        for index in mine:
+        elsewhere = _named_in(connection, attachments)
+        under_name = {index for index, slot in in_use.items() if slot.owner.key in keys}
+        for index in (mine | under_name) - elsewhere.keys():
             slots.free(index)
-    return bool(hooks)
+        if not mine and (renamed := sorted(elsewhere[index] for index in under_name & elsewhere.keys())):
+            raise RenamedError(
+                f"{target.name}: its limit is on {renamed[0]}, the new name of the interface; "
+                f"run 'tokenbucket detach --dev {renamed[0]}'"
+            )
+    return bool(there or under_name - elsewhere.keys())
+
+
+def _named_in(connection: Connection, attachments: Attachments) -> dict[int, str]:
+    """Return the interfaces of a namespace by the slots that their filters name."""
+    links = read_links(connection)
+    found = attachments.read_all(links)
+    return {ours.slot: links[ifindex].name for ifindex, each in found.items() for ours in each.ours}
 
 
 def detach_all(pins: Pins, stopping: Callable[[], bool] = lambda: False) -> int:
@@ -194,13 +242,16 @@ def _link(connection: Connection, name: str) -> Link:
     return link
 
 
-def _slot_for(key: SlotKey, in_use: dict[int, Slot], count: int) -> int:
-    for index, slot in in_use.items():
-        if slot.owner.key == key:
-            return index
+def _slot_for(key: SlotKey, named: set[int], in_use: dict[int, Slot], count: int) -> tuple[int, bool]:
+    """Return the slot of a limit, and whether it is a new one.
+
+    ``named`` are the slots that the interface has at the hook, or had.
+    """
+    if named:
+        return min(named), False
     for index in range(FIRST_SLOT, count):
         if index not in in_use:
-            return index
+            return index, True
     raise TakenError(f"{key}: all {count} slots are in use; remove another limit first")
 
 

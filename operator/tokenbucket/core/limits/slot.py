@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from tokenbucket.core.api.pod import PodId
@@ -25,10 +25,17 @@ _SUPER_SEGMENTS = 64
 
 @dataclass(frozen=True, slots=True, order=True)
 class DeviceId:
-    """An interface that was limited manually. The inode 0 means the namespace of the reader."""
+    """An interface that was limited manually. After a change of name, the index identifies it.
+
+    An owner that an earlier version wrote has no index.
+    """
 
     netns_inode: int
     name: str
+    """The name when the limit was attached."""
+    ifindex: int = field(default=0, compare=False)
+    number: tuple[int, int] | None = field(default=None, compare=False)
+    """For an interface of another namespace: the inode of a namespace, and the number there of the other."""
 
     def __str__(self) -> str:
         return self.name
