@@ -223,9 +223,9 @@ def test_an_agent_that_restarts_has_a_grace_period(cluster: Cluster) -> None:
     cluster.policy()
     cluster.stores.agents.put(agent("a", ready=False))
     assert cluster.ready() == "Programmed"
-    cluster.now += 89
+    cluster.now += 60
     assert cluster.ready() == "Programmed"
-    cluster.now += 2
+    cluster.now += 31
     assert cluster.ready() == "AgentUnavailable"
 
 
