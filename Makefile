@@ -23,7 +23,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs check-commits wording bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-cilium e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: docs check-commits wording bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-cilium e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ demo: setup ## limit pods without a cluster, and show their throughput (root, un
 
 bench: setup ## measure the cost and the accuracy of a decision; BASE=commit compares with a commit in one run (root)
 	PYTHONPATH=. $(PYTHON) bench/$(if $(BASE),paired.py $(BASE),run.py) $(ARGS)
+
+bench-idle: setup ## measure the processor time of an idle agent with many addresses, CNI results and rejected attachments (root, 15 min)
+	PYTHONPATH=.:operator $(PYTHON) bench/idle.py $(ARGS)
 
 bench-cluster: cluster-setup ## measure new pods, rate changes and memory on a Kubernetes cluster (root)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.cluster $(ARGS)

@@ -10,7 +10,7 @@ packages=(
 	python3-bpfcc python3-venv
 )
 # Any kernel's headers will do: the program uses none of the kernel's own types.
-if [ ! -e "/lib/modules/$(uname -r)/build" ]; then
+if [ ! -d "/lib/modules/$(uname -r)/build/include/generated" ]; then
 	packages+=("linux-headers-$(dpkg --print-architecture)")
 fi
 
@@ -27,11 +27,19 @@ if [ ${#missing[@]} -eq 0 ]; then
 	exit 0
 fi
 
-echo "packages to install: ${missing[*]}"
+echo "installing ${#missing[@]} packages, up to 12 minutes: ${missing[*]}"
 if [ "$(id -u)" -ne 0 ]; then
 	echo "run 'make setup' as root, or install them yourself" >&2
 	exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update --quiet=2
-apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() {
+	apt-get update --quiet=2 &&
+		apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}"
+}
+if ! install >"$log" 2>&1; then
+	cat "$log" >&2
+	exit 1
+fi

@@ -15,7 +15,7 @@ import logging
 import os
 import select
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path, PurePath
@@ -81,6 +81,11 @@ class CniResults:
         self._poll.close()
         if self._inotify:
             self._inotify.close()
+
+    @property
+    def pods(self) -> Collection[PodId]:
+        """The pods that have results, as of the last refresh."""
+        return self._by_pod.keys()
 
     def of(self, pod: PodId) -> tuple[Sandbox, ...]:
         """Return the sandboxes of a pod, as of the last refresh."""
@@ -170,6 +175,16 @@ class CniResults:
             self._by_pod[before.pod].discard(name)
             if not self._by_pod[before.pod]:
                 del self._by_pod[before.pod]
+
+
+def is_on_node(folder: Path, pod: str) -> bool:
+    """Return whether the cache has a result of a pod, given as NAME or NAMESPACE/NAME."""
+    results = CniResults(folder)
+    try:
+        results.refresh()
+        return any(pod in {known.name, str(known)} for known in results.pods)
+    finally:
+        results.close()
 
 
 def _sandbox(attachments: list[_Attachment]) -> Sandbox:

@@ -95,6 +95,7 @@ class ExitCode(enum.IntEnum):
     INVALID = 2
     UNSUPPORTED = 3
     NOT_FOUND = 4
+    UNSEEN = 5
 
     @property
     def meaning(self) -> str:
@@ -108,6 +109,7 @@ _MEANINGS = {
     ExitCode.INVALID: "wrong usage or an invalid document",
     ExitCode.UNSUPPORTED: "this machine does not meet a requirement, or the program does not load",
     ExitCode.NOT_FOUND: "the pod or interface has no limit",
+    ExitCode.UNSEEN: "there are limits that this process cannot read",
 }
 
 

@@ -65,7 +65,10 @@ class Schedule:
     min_s: float = 0.005
     max_s: float = 60.0
     retry_s: float = 1.0
+    longest_retry_s: float = 16.0
     wait_retry_s: float = 5.0
+    retries: int = 0
+    """Consecutive runs that failed in the same way. Each doubles the pause before the next."""
     _last: float = -math.inf
     _due: float = -math.inf
 
@@ -86,8 +89,9 @@ class Schedule:
         pauses_s = {
             NextRun.REGULAR: self.max_s,
             NextRun.SOON: self.wait_retry_s,
-            NextRun.RETRY: self.retry_s,
+            NextRun.RETRY: min(self.longest_retry_s, self.retry_s * 2.0 ** min(self.retries, 16)),
         }
+        self.retries = self.retries + 1 if following is NextRun.RETRY else 0
         self._last = now
         self._due = now + min(self.max_s, pauses_s[following])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -284,3 +286,29 @@ def test_inspect_shows_the_machine(pods: tuple[Pod, Pod]) -> None:
         assert text in shown
     refused = next(line for line in shown.splitlines() if line.startswith("too fast") and "drop" in line)
     assert int(refused.split()[-1]) >= 45
+
+
+def test_limits_behind_another_bpffs_are_not_denied(lab: Lab) -> None:
+    """Their pins cannot be seen, and their filters can."""
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT)
+    for command in (["status"], ["inspect", "--dev", "eth1"], ["attach", "--dev", "eth1", *LIMIT]):
+        shell = ["unshare", "--mount", "sh", "-c", 'mount -t bpf bpf /sys/fs/bpf && exec "$@"', "sh"]
+        program = [*shell, sys.executable, "-m", "tokenbucket", *command, "--pins", str(PINS.root)]
+        done = subprocess.run(program, capture_output=True, text=True)
+        assert (done.returncode, done.stderr.count("eth1: limited by programs")) == (5, 1), done.stderr
+    assert limit_of("eth1", "egress")["hooks"]
+    tokenbucket("detach", "--dev", "eth1")
+
+
+def test_a_slot_without_a_filter_is_shown_as_such(lab: Lab) -> None:
+    """By each command, with the limit that has the slot."""
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", "clsact")
+    tc("qdisc", "delete", "dev", "eth1", "clsact")
+    assert "eth1 egress: not attached" in tokenbucket("status").stdout
+    assert "not attached" in tokenbucket("inspect", "--dev", "eth1").stdout
+    missing = tokenbucket("inspect", "--dev", "nope0", check=False)
+    assert (missing.returncode, "no such interface" in missing.stderr) == (4, True)
+    tokenbucket("detach", "--dev", "eth1")
+    assert str(PINS.root) in tokenbucket("status").stdout

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import random
 import select
 import subprocess
 import sys
@@ -21,8 +23,8 @@ from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.planning.attachment import Hook, Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import addresses as addresses_module
-from tokenbucket.netlink.connection import connect
-from tokenbucket.netlink.events import Event, EventKind
+from tokenbucket.netlink.connection import Connection, connect
+from tokenbucket.netlink.events import ADDRESSES, Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.links import read_packets
 from tokenbucket.netlink.monitor import Monitor
@@ -407,7 +409,7 @@ def test_pod_that_never_stops_changing_its_addresses_hides_nobody(lab, connectio
 def test_namespace_with_very_many_addresses_is_read_in_part(lab, view, monkeypatch):
     """One that never comes to an end would hold up all others."""
     pod, other = lab.pod("a", ["10.1.0.2/24", "10.3.0.2/24", "10.4.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
-    monkeypatch.setattr(addresses_module, "_MOST", 3)  # the loopback's is one
+    monkeypatch.setattr(addresses_module, "MOST", 3)  # the loopback's is one
     view.refresh()
     assert found(view, "10.1.0.2") == {pod.ifindex}
     assert place(view, "10.4.0.2") is LocationKind.UNKNOWN
@@ -572,3 +574,56 @@ def test_ones_own_namespace_is_no_pods(lab, view):
     link = view.links[pod.ifindex]
     assert read_packets(view.connection, link.nsid, link.peer_ifindex) is not None
     assert {each.inode for each in numbered_namespaces(view.connection).values()} == {pod.inode}
+
+
+def test_an_event_of_an_address_lists_no_others(
+    lab: Lab, view: View, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node may have thousands, as on kube-ipvs0."""
+    pod = lab.pod("a", ["10.1.0.2/24"])
+    view.refresh()
+    monitor.read()
+    monkeypatch.delattr(module, "read_addresses")
+    ip("address", "add", "192.0.2.1/32", "dev", "lo")
+    pod.add_address("10.1.1.3/24")
+    ip("address", "delete", "10.1.0.2/24", "dev", "eth0", netns=pod.netns)
+    for event in monitor.read():
+        if event.kind in ADDRESSES:
+            view.mark_stale(event)
+    view.refresh()
+    nsid = view.links[pod.ifindex].nsid
+    assert ip_address("192.0.2.1") in view.addresses[None]
+    assert {ip_address("10.1.1.3")} == view.addresses[nsid]
+    assert view.interfaces_of(ip_address("10.1.0.2")).place is LocationKind.UNKNOWN
+
+
+def test_events_of_addresses_lead_to_the_state_of_the_kernel(
+    lab: Lab, view: View, monitor: Monitor, connection: Connection, tcx: Tcx
+) -> None:
+    """Whatever comes and goes, on several interfaces."""
+    chance = random.Random(0)
+    pod = lab.pod("a", ["10.1.0.2/24"], interfaces=2)
+    lab.link("br0", "bridge")
+    view.refresh()
+    places = [("lo", None), ("br0", None), ("eth0", pod.netns), ("eth1", pod.netns)]
+    addresses = ["10.1.0.2/24", "10.1.0.9/24", "192.0.2.1/32", "fd01::9/64", "fe80::9/64", "127.0.0.9/8"]
+    for _ in range(60):
+        device, netns = chance.choice(places)
+        with contextlib.suppress(AssertionError):  # it is there already, or not
+            ip(
+                "address",
+                chance.choice(["add", "delete"]),
+                chance.choice(addresses),
+                "dev",
+                device,
+                netns=netns,
+            )
+        for event in monitor.read():
+            view.mark_stale(event)
+        view.refresh()
+        fresh = View(connection, tcx)
+        fresh.refresh()
+        assert view.addresses == fresh.addresses
+        assert view.holders(map(ip_address, ["10.1.0.2", "192.0.2.1"])) == fresh.holders(
+            map(ip_address, ["10.1.0.2", "192.0.2.1"])
+        )

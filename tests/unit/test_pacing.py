@@ -301,3 +301,16 @@ def test_all_statuses_share_one_budget_of_events(writes: list[int]) -> None:
         assert events <= (now + 1) * ALL_EVENTS_PER_S * 1.001
         budget.spend(nodes, now)
         events += nodes
+
+
+def test_runs_that_fail_in_the_same_way_are_retried_less_and_less_often() -> None:
+    """A rejected attachment must not use a processor. A success or a change starts again."""
+    schedule = Schedule(retry_s=1, longest_retry_s=16)
+    waits = []
+    for _ in range(7):
+        schedule.started(100.0, NextRun.RETRY)
+        waits.append(schedule.wait(100.0))
+    assert waits == [1, 2, 4, 8, 16, 16, 16]
+    schedule.started(100.0)
+    schedule.started(100.0, NextRun.RETRY)
+    assert schedule.wait(100.0) == 1

@@ -20,6 +20,7 @@ from tokenbucket.bpf.locks import InterruptedWaitError
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.limits.slot import DeviceId
+from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.status.node_status import Outcome
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection, connect
@@ -88,6 +89,8 @@ class Loop:
     _full_run_at: float = 0.0
     _verify_at: float = 0.0
     _settled: bool = False
+    _deviations: frozenset[Deviation] = frozenset()
+    """Those of the last run."""
 
     def run(self) -> None:
         """Run until a signal arrives, or until the node must be cleaned."""
@@ -188,8 +191,15 @@ class Loop:
             log.info("reconciled", extra=details)
         if outcome.complete and not self._settled:
             self._remove_old_programs()
+        self._note_deviations(frozenset(outcome.deviations))
         self.stats.record_success(inputs, outcome, seconds)
         return _next_pass(outcome)
+
+    def _note_deviations(self, deviations: frozenset[Deviation]) -> None:
+        """Retry soon if the deviations are new: another limit may need only one more run."""
+        if deviations != self._deviations:
+            self.schedule.retries = 0
+        self._deviations = deviations
 
     def _remove_old_programs(self) -> None:
         """Unpin programs that no filter runs. Filters of devices keep the build that attached them."""

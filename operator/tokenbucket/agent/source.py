@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ _SUFFIXES = {".yaml", ".yml", ".json"}
 _CHANGES = (flags.CREATE | flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE) | (
     flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF
 )
+
+_USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM}
+"""Errors of inotify if the system has no instance or watch left."""
 
 
 class Source(Protocol):
@@ -179,26 +183,45 @@ def _merged(files: dict[Path, _Read]) -> Manifests:
 
 
 class FolderWatch:
-    """An inotify watch on one folder, to be polled by its file descriptor."""
+    """An inotify watch on one folder, to be polled by its file descriptor.
+
+    Without a free inotify instance there are no events, and each renewal tries again.
+    """
 
     def __init__(self, path: Path) -> None:
         """Start the watch. Raises OSError if the folder does not exist."""
         self._path = path
-        self._inotify = INotify(nonblocking=True)
+        self._poll = select.epoll()  # exists also without inotify
+        self._inotify: INotify | None = None
+        self._logged = False
         self.renew()
 
     def fileno(self) -> int:
         """Return the file descriptor that is readable when something has changed."""
-        return int(self._inotify.fileno())
+        return self._poll.fileno()
 
     def renew(self) -> None:
         """Watch the folder that has this name now, which may have been replaced. Raises OSError."""
-        self._inotify.add_watch(str(self._path), _CHANGES)
+        try:
+            if not self._inotify:
+                self._inotify = INotify(nonblocking=True)
+                self._poll.register(self._inotify, select.EPOLLIN)
+            self._inotify.add_watch(str(self._path), _CHANGES)
+        except OSError as error:
+            if error.errno not in _USED_UP:
+                raise
+            if not self._logged:
+                fields = {"folder": str(self._path), "error": error.strerror, "interval_s": 60}
+                log.warning("folder not watched; it is read at intervals", extra=fields)
+            self._logged = True
 
     def drain(self) -> None:
         """Discard all queued events."""
-        self._inotify.read(timeout=0)
+        if self._inotify:
+            self._inotify.read(timeout=0)
 
     def close(self) -> None:
         """Stop the watch."""
-        self._inotify.close()
+        self._poll.close()
+        if self._inotify:
+            self._inotify.close()

@@ -29,7 +29,7 @@ def kernel_headers() -> Iterator[Path]:
     """Provide a folder for ``BCC_KERNEL_SOURCE``. Raises UnsupportedError if there are no headers."""
     named = os.environ.get(VARIABLE)
     own = Path("/lib/modules", platform.release(), "build")
-    if named or own.exists():
+    if named or (own / "include/generated").is_dir():  # a package that was removed may leave an empty folder
         yield Path(named or own)
         return
     common, specific = _debian_halves()

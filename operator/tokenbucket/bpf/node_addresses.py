@@ -21,15 +21,19 @@ class NodeAddresses:
         self._fd = syscall.open_pin(pins.maps / NODE)
         items = syscall.items(self._fd, NODE_MAP.key_size, NODE_MAP.value_size, NODE)
         self._written = {key for key, _ in items}
+        self._source: AbstractSet[IPv4Address | IPv6Address] | None = None
+        """The set that was written last: thousands of addresses are not compared in each run."""
 
     def write(self, addresses: AbstractSet[IPv4Address | IPv6Address]) -> None:
         """Make these the addresses of the node. Raises KernelError."""
+        if addresses is self._source:
+            return
         wanted = set(sorted(map(_key, addresses))[:_ENTRIES])
         for key in self._written - wanted:
             syscall.delete(self._fd, key, NODE)
         for key in wanted - self._written:
             syscall.insert(self._fd, key, b"\1", NODE)
-        self._written = wanted
+        self._written, self._source = wanted, addresses
 
     def close(self) -> None:
         """Close the map. The pin stays."""

@@ -9,9 +9,20 @@ from collections.abc import Sequence
 from tokenbucket import __version__
 from tokenbucket.cli import agent, attach, cleanup, controller, detach, inspect, status, validate
 from tokenbucket.errors import ExitCode, LoadError, SpecError, TokenBucketError, UnsupportedError
+from tokenbucket.node.visibility import UnseenError
 
 _VERBS = (agent, controller, cleanup, status, inspect, attach, detach, validate)
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in ExitCode)
+
+
+_EXIT_CODES = {
+    SpecError: ExitCode.INVALID,
+    UnsupportedError: ExitCode.UNSUPPORTED,
+    LoadError: ExitCode.UNSUPPORTED,
+    UnseenError: ExitCode.UNSEEN,
+    TokenBucketError: ExitCode.FAILED,
+}
+"""The first kind that fits counts."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,19 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except SpecError as error:
-        return _failed(error, ExitCode.INVALID)
-    except (UnsupportedError, LoadError) as error:
-        return _failed(error, ExitCode.UNSUPPORTED)
     except TokenBucketError as error:
-        return _failed(error, ExitCode.FAILED)
+        return _failed(error, next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)))
     except BrokenPipeError:
         sys.stderr.close()  # the reader closed the pipe, as `| head` does
         return ExitCode.FAILED
+    except OSError as error:
+        return _failed(f"{error.filename or 'system'}: {error.strerror}", ExitCode.FAILED)
     except KeyboardInterrupt:
         return ExitCode.FAILED
 
 
-def _failed(error: Exception, code: ExitCode) -> int:
+def _failed(error: Exception | str, code: ExitCode) -> int:
     print(f"tokenbucket: {error}", file=sys.stderr)
     return code

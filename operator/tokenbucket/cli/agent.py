@@ -12,6 +12,7 @@ from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
 from tokenbucket.cli.options import (
     address,
     attach_option,
+    cni_results_option,
     log_options,
     metrics_options,
     need_root,
@@ -108,13 +109,7 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
         metavar="HOST:PORT",
         help="address of /healthz and /readyz (default 127.0.0.1:10473)",
     )
-    group.add_argument(
-        "--cni-results",
-        type=Path,
-        default=Path("/var/lib/cni/results"),
-        metavar="DIR",
-        help="directory of the CNI result cache (default %(default)s)",
-    )
+    cni_results_option(group)
 
 
 def run(options: argparse.Namespace) -> ExitCode:

@@ -11,6 +11,7 @@ from tokenbucket.core.api.policy import Direction, ExceedAction, Mode
 from tokenbucket.core.limits.bucket import Bucket, bucket_of, describe
 from tokenbucket.errors import ExitCode
 from tokenbucket.node import devices
+from tokenbucket.node.visibility import check_visible
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     set_up_logs(LogFormat.TEXT, "warning")
     target = devices.device(options.dev, options.netns)
+    check_visible(options.pins)
     devices.attach(options.pins, target, options.direction, bucket, options.attach)
     print(f"{options.dev} {options.direction}: {describe(bucket)}")
     return ExitCode.DONE

@@ -11,15 +11,20 @@ import sys
 
 from tokenbucket import units
 from tokenbucket.bpf.peers import Peer
-from tokenbucket.cli.options import need_root, pins_options
+from tokenbucket.cli.options import cni_results_option, need_root, pins_options
 from tokenbucket.cli.output import table
+from tokenbucket.cli.status import NOT_ATTACHED
+from tokenbucket.cni import is_on_node
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
+from tokenbucket.core.limits.slot import Owner, PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.errors import ExitCode, IgnoreErrno
+from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.links import find_link
 from tokenbucket.node.snapshot import GuardSnapshot, LimitSnapshot, snapshot
+from tokenbucket.node.visibility import check_visible, where
 
 _LONG_MS = 86_400_000
 _PEERS_SHOWN = 10
@@ -35,6 +40,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     which.add_argument("pod", nargs="?", metavar="POD", help="NAME or NAMESPACE/NAME")
     which.add_argument("--dev", metavar="IFACE")
     verb.add_argument("--direction", type=Direction, choices=list(Direction))
+    cni_results_option(verb)
     verb.set_defaults(run=run)
 
 
@@ -45,10 +51,22 @@ def run(options: argparse.Namespace) -> ExitCode:
     with IgnoreErrno(errno.ENOENT):  # nothing is loaded
         found = [limit for limit in snapshot(options.pins, with_peers=True) if _is_meant(limit, options)]
     if not found:
-        print(f"tokenbucket: {options.pod or options.dev}: no limit found on this node", file=sys.stderr)
+        check_visible(options.pins)
+        print(f"tokenbucket: {options.pod or options.dev}: {_why_none(options)}", file=sys.stderr)
         return ExitCode.NOT_FOUND
     print("\n\n".join(machine(limit) for limit in found))
     return ExitCode.DONE
+
+
+def _why_none(options: argparse.Namespace) -> str:
+    """Return why there is no limit, as far as the node shows it."""
+    if options.dev:
+        with connect() as connection:
+            exists = find_link(connection, options.dev) is not None
+        return f"no limit found ({where(options.pins)})" if exists else "no such interface in this namespace"
+    if is_on_node(options.cni_results, options.pod):
+        return "no limit found: the pod is on this node, and no policy selects it; see 'kubectl get tbp'"
+    return "no limit found: the pod has no CNI result here, and may be on another node"
 
 
 def _is_meant(limit: LimitSnapshot, options: argparse.Namespace) -> bool:
@@ -67,7 +85,8 @@ def machine(limit: LimitSnapshot) -> str:
     lines = [
         f"flow context    {owner.key}",
         f"key             slot {limit.index}, the classid of the filter at {places}",
-        f"state           {'observing' if config.observe else 'metering'}",
+        f"policy          {_policy(owner)}",
+        f"state           {_state(limit)}",
     ]
     now_q = gcra.word_of(limit.now_ns)
     if config.bits_per_s:
@@ -79,6 +98,18 @@ def machine(limit: LimitSnapshot) -> str:
     if limit.guard:
         lines += ["", *_guard(limit.guard)]
     return "\n".join([*lines, "", _transitions(limit.stats, config)])
+
+
+def _policy(owner: Owner) -> str:
+    if not isinstance(owner.key.subject, PodId):
+        return "none; attached by 'tokenbucket attach'"
+    return f"{owner.key.subject.namespace}/{owner.policy}, generation {owner.generation}"
+
+
+def _state(limit: LimitSnapshot) -> str:
+    if not limit.places:
+        return NOT_ATTACHED
+    return "observing" if limit.slot.config.observe else "metering"
 
 
 def _guard(guard: GuardSnapshot) -> list[str]:

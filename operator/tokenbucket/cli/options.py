@@ -100,3 +100,14 @@ def attach_option(verb: argparse.ArgumentParser) -> None:
         default=AttachMode.AUTO,
         help="clsact filters, tcx links (Linux 6.6), or tcx only where needed (default %(default)s)",
     )
+
+
+def cni_results_option(group: argparse._ActionsContainer) -> None:
+    """Add the option for the directory of the CNI result cache."""
+    group.add_argument(
+        "--cni-results",
+        type=Path,
+        default=Path("/var/lib/cni/results"),
+        metavar="DIR",
+        help="directory of the CNI result cache (default %(default)s)",
+    )

@@ -24,6 +24,7 @@ from tokenbucket.node.snapshot import (
     snapshot,
     unmetered_packets,
 )
+from tokenbucket.node.visibility import check_visible, where
 
 HEADER = (
     "LIMIT",
@@ -42,6 +43,11 @@ HEADER = (
 )
 
 
+NOT_ATTACHED = (
+    "not attached: enforcement is off, or the interface or the filter is gone; the slot keeps its tokens"
+)
+
+
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     text = "show the active limits"
@@ -50,7 +56,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Print all limits. The list is empty if nothing is loaded."""
+    """Print all limits. The list is empty if nothing is loaded.
+
+    Raises UnseenError if there are limits that cannot be read.
+    """
     need_root()
     limits: list[LimitSnapshot] = []
     unmetered = 0
@@ -59,17 +68,25 @@ def run(options: argparse.Namespace) -> ExitCode:
     if options.output is not Format.TABLE:
         document = {"limits": [as_document(limit) for limit in limits], "unmeteredPackets": unmetered}
         print(structured(document, options.output))
-        return ExitCode.DONE
+    else:
+        _print_table(limits, unmetered, options)
+    check_visible(options.pins)
+    return ExitCode.DONE
+
+
+def _print_table(limits: Sequence[LimitSnapshot], unmetered: int, options: argparse.Namespace) -> None:
     if not limits:
-        print("nothing is limited")
+        print(f"nothing is limited ({where(options.pins)})")
     else:
         print(as_table(limits))
+    for limit in limits:
+        if not limit.places:
+            print(f"{limit.slot.owner.key}: {NOT_ATTACHED}")
     if unmetered:
         print(
             f"{unmetered} packets were not limited because their filter refers to an unused slot; "
             "start the agent to repair it"
         )
-    return ExitCode.DONE
 
 
 def as_table(limits: Sequence[LimitSnapshot]) -> str:

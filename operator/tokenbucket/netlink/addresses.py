@@ -19,18 +19,30 @@ from tokenbucket.netlink.messages import ADDRESS, Message, attribute, attributes
 
 Address = IPv4Address | IPv6Address
 
-_MOST = 4096
+MOST = 4096
 """Addresses read of one pod. A pod with very many addresses must not delay the reading of others."""
+
+
+HeldAddress = tuple[int, Address | None]
+"""An address with the index of its interface. ``None`` stands for a loopback or link-local address, which
+every namespace has."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceAddresses:
-    """The addresses of a namespace, and the interfaces that have any."""
+    """The addresses of a namespace."""
 
-    addresses: frozenset[Address] = frozenset()
-    """Without loopback and link-local addresses: every namespace has them."""
-    ifindexes: frozenset[int] = frozenset()
-    """Interfaces with an address of any scope."""
+    held: frozenset[HeldAddress] = frozenset()
+
+    @property
+    def addresses(self) -> frozenset[Address]:
+        """The addresses without loopback and link-local addresses."""
+        return frozenset(address for _, address in self.held if address)
+
+    @property
+    def ifindexes(self) -> frozenset[int]:
+        """Interfaces with an address of any scope."""
+        return frozenset(ifindex for ifindex, _ in self.held)
 
 
 def read_addresses(connection: Connection, nsid: int | None = None) -> NamespaceAddresses | None:
@@ -47,23 +59,23 @@ def read_addresses(connection: Connection, nsid: int | None = None) -> Namespace
     target = any_family + attribute(uapi.IFA_TARGET_NETNSID, struct.pack("=i", nsid))
     with IgnoreErrno(errno.EINVAL):
         return _addresses(
-            connection.dump_partial(uapi.RTM_GETADDR, target, f"addresses of namespace {nsid}", _MOST)
+            connection.dump_partial(uapi.RTM_GETADDR, target, f"addresses of namespace {nsid}", MOST)
         )
     return None
 
 
 def _addresses(messages: Iterable[Message]) -> NamespaceAddresses:
-    messages = tuple(messages)
-    addresses = (_address(message) for message in messages)
-    return NamespaceAddresses(
-        frozenset(address for address in addresses if address),
-        frozenset(ADDRESS.unpack_from(message.body)[4] for message in messages),
-    )
+    return NamespaceAddresses(frozenset(held_address(message.body) for message in messages))
 
 
-def _address(message: Message) -> Address | None:
-    family = message.body[0]
-    found = attributes(message.body, ADDRESS.size)
+def held_address(body: bytes) -> HeldAddress:
+    """Return the address of a message, and the index of its interface."""
+    return ADDRESS.unpack_from(body)[4], _address(body)
+
+
+def _address(body: bytes) -> Address | None:
+    family = body[0]
+    found = attributes(body, ADDRESS.size)
     # On a point-to-point interface IFA_ADDRESS is the address of the peer.
     raw = found.get(uapi.IFA_LOCAL) or found.get(uapi.IFA_ADDRESS) or b""
     if family == socket.AF_INET and len(raw) == 4:

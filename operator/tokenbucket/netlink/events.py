@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.netlink import uapi
+from tokenbucket.netlink.addresses import Address, held_address
 from tokenbucket.netlink.filters import HANDLES, PARENTS, PRIORITY
-from tokenbucket.netlink.messages import ADDRESS, HEADER, LINK, RTGENMSG, TC, attributes, s32
+from tokenbucket.netlink.messages import HEADER, LINK, RTGENMSG, TC, attributes, s32
 
 
 class EventKind(enum.IntEnum):
@@ -54,6 +55,8 @@ class Event:
     parent: int = 0
     handle: int = 0
     priority: int = 0
+    address: Address | None = None
+    """The address of an event of an address, unless it is a loopback or link-local address."""
 
     @property
     def hook(self) -> Hook | None:
@@ -90,7 +93,8 @@ def _event(kind: EventKind, body: bytes, nsid: int | None, portid: int) -> Itera
         if family != socket.AF_BRIDGE:  # a port that joins or leaves a bridge
             yield Event(kind, nsid, ifindex, portid)
     elif kind in ADDRESSES:
-        yield Event(kind, nsid, ADDRESS.unpack_from(body)[4], portid)
+        ifindex, address = held_address(body)
+        yield Event(kind, nsid, ifindex, portid, address=address)
     elif kind in TRAFFIC_CONTROL:
         _, ifindex, handle, parent, info = TC.unpack_from(body)
         yield Event(kind, nsid, ifindex, portid, parent, handle, info >> 16)

@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tokenbucket.errors import KernelError
-from tokenbucket.netlink.addresses import Address, NamespaceAddresses, read_addresses
+from tokenbucket.netlink.addresses import (
+    MOST,
+    Address,
+    NamespaceAddresses,
+    read_addresses,
+)
 from tokenbucket.netlink.connection import Connection
+from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.netlink.links import Link
 
 log = logging.getLogger(__name__)
@@ -60,7 +66,8 @@ class AddressIndex:
         self._connection = connection
         self._by_namespace: dict[int | None, frozenset[Address]] = {}
         self._owners: dict[Address, set[int | None]] = {}
-        self._interfaces: dict[int | None, frozenset[int]] = {}
+        self._held: dict[int | None, dict[Address | None, set[int]]] = {}
+        """The interfaces that have each address, by namespace."""
         self._unreadable: set[int] = set()
         """Namespaces whose addresses could not be read the last time."""
 
@@ -75,7 +82,41 @@ class AddressIndex:
 
     def interfaces(self, nsid: int) -> frozenset[int]:
         """Return the interfaces of a namespace that have an address of any scope."""
-        return self._interfaces.get(nsid, frozenset())
+        return frozenset().union(*self._held.get(nsid, {}).values())
+
+    def apply(self, event: Event) -> bool:
+        """Add or remove the address of an event. Return whether the namespace is known.
+
+        The cost does not depend on the number of addresses that the kernel would list.
+        """
+        held = self._held.get(event.nsid)
+        if held is None:
+            return False
+        ifindexes = held.get(event.address, set())
+        if event.kind is EventKind.DEL_ADDRESS:
+            ifindexes.discard(event.ifindex)
+        elif event.nsid is None or len(held) < MOST:
+            ifindexes.add(event.ifindex)
+            held[event.address] = ifindexes
+        if not ifindexes:
+            held.pop(event.address, None)
+        if event.address:
+            self._own_or_disown(event.nsid, event.address)
+        return True
+
+    def _own_or_disown(self, nsid: int | None, address: Address) -> None:
+        known = self._by_namespace[nsid]
+        if address in self._held[nsid]:
+            self._owners.setdefault(address, set()).add(nsid)
+            self._by_namespace[nsid] = known if address in known else known | {address}
+        elif address in known:
+            self._disown(nsid, address)
+            self._by_namespace[nsid] = known - {address}
+
+    def _disown(self, nsid: int | None, address: Address) -> None:
+        self._owners[address].discard(nsid)
+        if not self._owners[address]:
+            del self._owners[address]
 
     def read_all(self, nsids: AbstractSet[int | None]) -> set[int | None]:
         """Read the addresses of these namespaces, and forget all others. Returns as :meth:`read`."""
@@ -114,13 +155,14 @@ class AddressIndex:
 
     def _replace(self, nsid: int | None, found: NamespaceAddresses | None) -> None:
         before = self._by_namespace.pop(nsid, frozenset())
-        self._interfaces.pop(nsid, None)
-        for address in before - (found.addresses if found else frozenset()):
-            self._owners[address].discard(nsid)
-            if not self._owners[address]:
-                del self._owners[address]
+        self._held.pop(nsid, None)
+        now = found.addresses if found else frozenset()
+        for address in before - now:
+            self._disown(nsid, address)
         if found is not None:
-            self._by_namespace[nsid] = found.addresses
-            self._interfaces[nsid] = found.ifindexes
-            for address in found.addresses:
+            self._by_namespace[nsid] = before if before == now else now
+            held = self._held[nsid] = {}
+            for ifindex, each in found.held:
+                held.setdefault(each, set()).add(ifindex)
+            for address in now - before:
                 self._owners.setdefault(address, set()).add(nsid)

@@ -19,7 +19,7 @@ from tokenbucket.core.planning.attachment import Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.addresses import Address
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.events import LINKS, NSIDS, TRAFFIC_CONTROL, Event, EventKind
+from tokenbucket.netlink.events import ADDRESSES, LINKS, NSIDS, TRAFFIC_CONTROL, Event, EventKind
 from tokenbucket.netlink.filters import LinkFilters
 from tokenbucket.netlink.fq import Root, read_roots
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
@@ -196,6 +196,8 @@ class View:
 
     def mark_stale(self, event: Event) -> None:
         """Mark the parts stale that an event is about."""
+        if event.kind in ADDRESSES and self._addresses.apply(event):
+            return
         self._stale.mark(event, self._links)
         if event.kind is EventKind.OVERFLOW:
             self.named.mark_stale()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from contextlib import closing
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.core.api.test_parse_policy import document
+from tokenbucket.agent import source as module
 from tokenbucket.agent.source import Folder, FolderSource
 from tokenbucket.manifests import MAX_BYTES, parse_text
 
@@ -176,3 +178,26 @@ def test_a_folder_that_was_made_anew_is_watched(tmp_path: Path) -> None:
         assert select.select([source], [], [], 10)[0]
         source.drain()
         assert len(source.snapshot().pods) == 1
+
+
+@pytest.mark.parametrize(("method", "number"), [("__init__", errno.EMFILE), ("add_watch", errno.ENOSPC)])
+def test_a_folder_is_read_without_inotify(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    number: int,
+) -> None:
+    """Any process of root can use it up. The agent runs, logs it once, and reads at intervals."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module.INotify, method, fail)
+    with closing(FolderSource(tmp_path)) as source:
+        (tmp_path / "policy.yaml").write_text(POLICY)
+        for _ in range(2):
+            source.drain()
+        assert len(source.snapshot().policies) == 1
+    logged = [record.message for record in caplog.records]
+    assert logged == ["folder not watched; it is read at intervals"]

@@ -1,0 +1,24 @@
+"""The kernel headers that bcc compiles against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokenbucket.bpf import headers
+from tokenbucket.errors import UnsupportedError
+
+
+def test_an_empty_build_folder_is_no_set_of_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that was removed may leave it. Complete headers elsewhere count."""
+    build = tmp_path / "build"
+    build.mkdir()
+    monkeypatch.delenv(headers.VARIABLE, raising=False)
+    paths = {"/lib/modules": build, str(build): build}
+    monkeypatch.setattr(headers, "Path", lambda *parts: paths.get(str(parts[0]), tmp_path / "none"))
+    with pytest.raises(UnsupportedError), headers.kernel_headers():
+        pass
+    (build / "include/generated").mkdir(parents=True)
+    with headers.kernel_headers() as found:
+        assert found == build
