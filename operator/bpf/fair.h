@@ -70,7 +70,6 @@ struct tb_turn {
 	__u64 top;  /* the largest tag */
 	__s64 span; /* the largest backlog of a flow */
 	__s64 own;  /* backlog of this flow */
-	__s64 last; /* departure of the flow's last packet */
 	__s64 wait; /* for the packets that depart before this one */
 };
 
@@ -142,16 +141,16 @@ static __always_inline __s64 tb_credit(const struct tb_ctx *ctx, __s64 ahead)
 static __always_inline void tb_compute_wait(const struct tb_ctx *ctx, struct tb_turn *turn)
 {
 	__u64 share = tb_share(ctx);
-	__s64 tag, on_line;
+	__s64 tag, last, on_line;
 
 	turn->top = *(volatile __u64 *)&ctx->meters->fair_top;
 	turn->span = ((__u64)turn->ahead >> TB_FAIR_SHIFT) * share >> (TB_SHARE_BITS - TB_FAIR_SHIFT);
 	tag = tb_min(tb_difference(turn->first->tag, turn->top), tb_difference(turn->second->tag, turn->top));
 	turn->own = tb_max(tb_min(tag, 0) + turn->span, -tb_credit(ctx, turn->ahead));
-	turn->last = tb_min(tb_difference(turn->first->departs, ctx->now),
-			    tb_difference(turn->second->departs, ctx->now));
+	last = tb_min(tb_difference(turn->first->departs, ctx->now),
+		      tb_difference(turn->second->departs, ctx->now));
 	on_line = ((__u64)tb_max(turn->own, 0) >> TB_FAIR_SHIFT << TB_SHARE_BITS) / share << TB_FAIR_SHIFT;
-	turn->wait = tb_max(on_line, turn->last) | ~tb_if_negative(turn->own - turn->span);
+	turn->wait = tb_max(on_line, last) | ~tb_if_negative(turn->own - turn->span);
 	turn->wait = tb_min(turn->wait & (2 * TB_FAIR_MAX - 1), turn->ahead);
 }
 
@@ -220,9 +219,8 @@ static __always_inline void tb_update_slot(const struct tb_ctx *ctx, const struc
  */
 static __always_inline __s64 tb_take_turn(const struct tb_ctx *ctx, const struct tb_turn *turn, __s64 fifo)
 {
-	__s64 departs = tb_max(turn->wait, fifo & ~tb_if_negative(turn->own - turn->span));
+	__s64 departs = tb_min(tb_max(turn->wait, fifo & ~tb_if_negative(turn->own - turn->span)), fifo);
 
-	departs = tb_min(tb_max(departs, turn->last), fifo);
 	tb_update_cell(ctx, turn, turn->first, departs, fifo);
 	tb_update_cell(ctx, turn, turn->second, departs, fifo);
 	tb_update_slot(ctx, turn);

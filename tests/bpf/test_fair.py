@@ -156,6 +156,16 @@ def test_departures_of_one_flow_never_decrease(
             last_ns[packet.flow] = departs_ns
 
 
+def test_a_flow_keeps_its_order_if_another_flow_grows(many: Machine) -> None:
+    """With a longer largest backlog the line is flatter, and the same backlog waits for a shorter time."""
+    many.configure(fair(1000 * MS, bits_per_s=10**7, burst_bytes=FULL))
+    many.fill(NOW_NS)
+    last_ns = {flow: offer(many, NOW_NS, flow) for _ in range(20) for flow in (1, 2, 3, 4)}
+    assert offer(many, NOW_NS, 2, SUPER, SUPER_SEGMENTS)
+    next_ns, before_ns = offer(many, NOW_NS, 1), last_ns[1]
+    assert next_ns and before_ns and next_ns >= before_ns > NOW_NS + 50 * MS
+
+
 @EXAMPLES
 @given(
     st.sampled_from([10**6, 10**7, 10**8, 10**9]),
@@ -298,7 +308,9 @@ def test_forged_flows_gain_no_more_than_the_bound(many: Machine) -> None:
     assert admitted >= count * step_ns * rate / (8 * 10**9) * 0.95
 
 
-@pytest.mark.parametrize("words", [[WORD - 1], [2**63], [NOW_NS * QUANTA + 2**60], [1, 2, 2**40]])
+@pytest.mark.parametrize(
+    "words", [[WORD - 1], [2**63], [NOW_NS * QUANTA + 2**60], [1, 2, 2**40], [0] + [2**40] * 511]
+)
 def test_stale_cells_stop_no_flow(many: Machine, words: list[int]) -> None:
     """Whatever an earlier owner left, packets wait at most as in a FIFO queue, and the cells recover."""
     rate = 10**7
@@ -311,6 +323,8 @@ def test_stale_cells_stop_no_flow(many: Machine, words: list[int]) -> None:
     assert late[1] < 1.2 * late[2]
     assert late[2] < 1.2 * late[1]
     assert late[3] >= 10**9 // (packet_ns * 8) - 1
+    waits = [departs - arrives for arrives, departs in passed[3] if arrives >= NOW_NS + 10**9]
+    assert max(waits) <= 20 * MS, "a stale tag is a debt of one backlog, not more"
 
 
 def test_a_new_owner_has_no_flows(many: Machine) -> None:
