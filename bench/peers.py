@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -187,10 +188,12 @@ class Bench:
         try:
             assert server.stdout
             server.stdout.readline()
+            # A server that writes to a full pipe would stop to receive.
+            threading.Thread(target=server.stdout.read, daemon=True).start()
             yield
         finally:
             server.kill()
-            server.communicate()
+            server.wait()
 
     @contextlib.contextmanager
     def _bulk(self, cell: Tcp, seconds: int, omitted: int) -> Iterator[subprocess.Popen[str]]:
