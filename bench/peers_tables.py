@@ -36,11 +36,25 @@ def figure(numbers: Sequence[float]) -> str:
     return f"{short(statistics.median(numbers))} ({short(min(numbers))}-{short(max(numbers))})"
 
 
+def fairness(found: dict[str, Values]) -> None:
+    """Print the tables of ``--study fairness``: a row for each measurement, a column for each limiter."""
+    for what, values in found.items():
+        cells = list(dict.fromkeys(cell for by_cell in values.values() for cell in by_cell))
+        lines = [["", *values], ["---"] * (len(values) + 1)]
+        for cell in cells:
+            numbers = [values[name].get(cell, []) for name in values]
+            lines.append([cell, *(figure(each) if each else "" for each in numbers)])
+        print(f"\n{what}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     found = read(parser.parse_args().results)
+    if found["lost, %"]:
+        fairness(found)
+        return
     tcp = [str(cell) for cell in COMPARED]
     tables: dict[str, list[Column]] = {
         what: [(cell, what, cell) for cell in tcp]

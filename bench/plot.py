@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 OURS, PEERS = "#1b6ca8", "#b0b0b0"
-_OURS = {"Delay", "Delay, ECN", "Drop", "sends: Delay"}
+_OURS = {"Delay", "Delay, ECN", "Delay, fair", "Delay, fair, ECN", "Drop", "sends: Delay"}
 
 Values = dict[str, dict[str, list[float]]]
 """By limiter and cell."""
@@ -37,7 +37,9 @@ def bars(
     )
     for panel, cell in zip(panels[0], cells, strict=True):
         for row, name in enumerate(names):
-            numbers = values[name][cell]
+            numbers = values[name].get(cell)
+            if not numbers:
+                continue
             middle = statistics.median(numbers)
             panel.barh(row, middle, color=OURS if name in _OURS else PEERS)
             panel.hlines(row, min(numbers), max(numbers), color="black", linewidth=1)
@@ -56,6 +58,13 @@ def bars(
     plt.close(figure)
 
 
+def fairness(found: dict[str, Values], folder: Path) -> None:
+    """Write the plots of ``--study fairness``."""
+    bars(found["fairness (Jain)"], "Fairness of TCP flows, Jain's index", folder / "fairness.png")
+    title = "Requests and sparse flows beside bulk traffic, median, ms"
+    bars(found["p50, ms"], title, folder / "requests-p50.png", log=True)
+
+
 def main() -> None:
     """Write the plots."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -65,6 +74,9 @@ def main() -> None:
     mpl.use("agg")
     found = read(given.results)
     given.folder.mkdir(exist_ok=True, parents=True)
+    if found["lost, %"]:
+        fairness(found, given.folder)
+        return
     goodput = found["goodput, % of the rate"]
     title = "TCP goodput, percent of the rate"
     bars(goodput, title, given.folder / "goodput.png", without=frozenset({"none"}))

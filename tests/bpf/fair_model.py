@@ -7,10 +7,10 @@ rounded.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from tests.bpf.model import SMALL_BYTES, Meter, early_drop_limit
+from tests.bpf.model import QUANTUM_NS, SMALL_BYTES, Meter, early_drop_limit
 
 CREDIT_BYTES, CREDIT_FRACTION = 10_000, 8
 LARGEST = Fraction(3, 2)
@@ -50,6 +50,11 @@ class FairModel:
     tags: dict[int, Fraction] = field(default_factory=dict)
     departures: dict[int, Fraction] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Fill the meter of small packets."""
+        depth_ns = self.max_delay_ns / QUANTUM_NS // 2 * QUANTUM_NS
+        self.small = replace(self.meter, tat_ns=None, depth_ns=depth_ns)
+
     def look(self, now_ns: int, flow: int, size_bytes: int) -> Offer:
         """Return what becomes of a packet, without a charge."""
         signed = self.meter.base(now_ns) - now_ns
@@ -70,7 +75,7 @@ class FairModel:
         if offer.conforms:
             return True
         if size_bytes <= SMALL_BYTES:
-            return offer.ahead_ns <= LARGEST * self.max_delay_ns + self.meter.time_of(65_536)
+            return self.small.conforms(now_ns, size_bytes)
         if offer.wait_ns < offer.ahead_ns and offer.ahead_ns > LARGEST * self.max_delay_ns:
             return False
         return offer.wait_ns <= early_drop_limit(self.max_delay_ns, now_ns)
@@ -79,7 +84,10 @@ class FairModel:
         """Charge a packet that passes."""
         cost, before_ns = self.meter.time_of(size_bytes), self.meter.base(now_ns)
         self.meter.charge(now_ns, size_bytes)
-        if offer.conforms or size_bytes <= SMALL_BYTES:
+        if offer.conforms:
+            return
+        if size_bytes <= SMALL_BYTES:
+            self.small.charge(now_ns, size_bytes)
             return
         span, own = self._backlogs(flow, offer.ahead_ns)
         virtual = self.top - span

@@ -182,7 +182,7 @@ def test_no_departures_exceed_the_bound(
     packets: list[Packet],
     events: list[list[int] | None],
 ) -> None:
-    """In any time t: rate x t + burst + 1.5 x maxDelay x rate + 64 KiB, for any state of the flows."""
+    """In any time t: rate x t + burst + 2 x maxDelay x rate + 64 KiB, for any state of the flows."""
     limit = fair(max_delay_ns, bits_per_s=rate, burst_bytes=burst)
     many.configure(limit)
     many.fill(NOW_NS)
@@ -201,7 +201,7 @@ def test_no_departures_exceed_the_bound(
     for departs_ns, size in departed:
         assert host_side.conforms(departs_ns, size), "the guard drops nothing"
         host_side.charge(departs_ns, size)
-    once = burst + rate * max_delay_ns * 3 / (16 * 10**9) + SUPER + SMALL_BYTES
+    once = burst + 2 * rate * max_delay_ns / (8 * 10**9) + SUPER + SMALL_BYTES
     for place, (first_ns, _) in enumerate(departed):
         total = 0
         for last_ns, size in departed[place:]:
