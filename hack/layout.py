@@ -53,8 +53,9 @@ class Mirror:
         """Return the text of ``layout.py``."""
         values = dict(self._named[CONSTANTS].members)
         head = f'"""The structs that user space shares with the BPF program.{NOTE}"""\n\n{FUTURE}'
+        constants = f"LAYOUT_VERSION = {values['TB_LAYOUT_VERSION'][0]}\nIFB = {values['TB_IFB'][0]}"
         parts = [
-            f"{head}import ctypes\nimport enum\n\nLAYOUT_VERSION = {values['TB_LAYOUT_VERSION'][0]}",
+            f"{head}import ctypes\nimport enum\n\n{constants}",
             *(self._enum(name, *python) for name, python in ENUMS.items()),
             *(self._struct(name) for name in STRUCTS),
         ]

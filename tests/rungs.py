@@ -78,6 +78,11 @@ def _ipvlan() -> str | None:
     return _link_on_top("ipvlan")
 
 
+def _ifb() -> str | None:
+    error = _refused("ip link add probe0 type ifb")
+    return f"the kernel has no ifb: {error}" if error else None
+
+
 def _netkit() -> str | None:
     error = _refused("ip link add probe0 type netkit")
     return f"the kernel has no netkit: {error}" if error else None
@@ -100,6 +105,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "tcx": _tcx,
     "macvlan": _macvlan,
     "ipvlan": _ipvlan,
+    "ifb": _ifb,
     "netkit": _netkit,
 }
 """Parts of a kernel that some lack: a test marked ``needs("sch_fq")`` is skipped there."""

@@ -20,7 +20,8 @@
 enum tb_constant {
 	TB_LAYOUT_VERSION = 2,
 	TB_NO_SLOT = 0,
-	TB_CELLS = 256, /* of a row of tb_flows */
+	TB_CELLS = 256,  /* of a row of tb_flows */
+	TB_IFB = 0x7462, /* index of tokenbucket's ifb device inside a pod (netlink/ifb.py) */
 };
 
 enum tb_flag {

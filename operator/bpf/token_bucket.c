@@ -42,7 +42,9 @@ static __always_inline int tb_is_from_node(const struct tb_ctx *ctx)
 {
 	if (!(ctx->config->flags & TB_NODE_RESERVE))
 		return 0;
-	return ctx->hook == TB_INGRESS_HOOK ? tb_has_node_source(ctx->skb) : !ctx->skb->ingress_ifindex;
+	if (ctx->hook == TB_INGRESS_HOOK || ctx->skb->ifindex == TB_IFB)
+		return tb_has_node_source(ctx->skb);
+	return !ctx->skb->ingress_ifindex;
 }
 
 /*

@@ -9,6 +9,7 @@ import ctypes
 import enum
 
 LAYOUT_VERSION = 2
+IFB = 29794
 
 
 class Flag(enum.IntFlag):

@@ -87,7 +87,8 @@ class Executor:
             if isinstance(action, AddQueue) and action.interface not in rejections:
                 why_not = self.queues.add(self.view, action.interface)
                 if why_not:
-                    rejections[action.interface] = Degradation(Reason.NO_FQ, why_not)
+                    reason = Reason.NO_QUEUE_IN_POD if action.interface.is_ifb else Reason.NO_FQ
+                    rejections[action.interface] = Degradation(reason, why_not)
         return rejections
 
     def _contended_in_pods(self, planned: Plan) -> dict[Interface, Degradation]:
@@ -136,7 +137,7 @@ class Executor:
                 done.holding += 1
                 continue
             there = observed.filters.get(action.point) if isinstance(action, Attach | Detach) else None
-            if there and there.slot in unattached and not _keeps(action, there):
+            if _must_wait(action, there, unattached):
                 continue
             if self._execute(action, keys, done):
                 done.actions += 1
@@ -207,13 +208,9 @@ class Executor:
     def _is_repair(self, action: Attach) -> bool:
         """Return whether others removed the attachment, or put a program before it."""
         point = action.point
-        there = [
-            ours
-            for ours in self.view.filters_at(point.interface).ours
-            if (ours.hook, ours.mechanism) == (point.hook, point.mechanism)
-        ]
-        was_there = self._attached.get(point) == action.slot
-        return was_there and not any(ours.is_first for ours in there)
+        filters = self.view.filters_at(point.interface).ours
+        there = [ours for ours in filters if (ours.hook, ours.mechanism) == (point.hook, point.mechanism)]
+        return self._attached.get(point) == action.slot and not any(ours.is_first for ours in there)
 
     def _may_attach(self, action: Attach) -> bool:
         return not self._is_repair(action) or self.repairs.allow(action.point.interface, time.monotonic())
@@ -230,8 +227,8 @@ class Executor:
         match action:
             case WriteSlot(index, slot, fresh):
                 self.slots.write(index, slot, fresh=fresh)
-            case Attach(point, index):
-                self._attach(point, index)
+            case Attach():
+                self._attach(action)
             case Detach(point):
                 with self.view.attachments(point.interface) as attachments:
                     attachments.detach(point.interface.ifindex, point.hook, point.mechanism)
@@ -239,7 +236,8 @@ class Executor:
                 self.slots.free(index)
                 self.stubs.remove(index)
 
-    def _attach(self, point: HookPoint, index: int) -> None:
+    def _attach(self, action: Attach) -> None:
+        point, index = action.point, action.slot
         there = {
             ours.prog_id for ours in self.view.filters_at(point.interface).ours if ours.hook is point.hook
         }
@@ -248,7 +246,7 @@ class Executor:
             if upgrades_layout:  # before, so that the first packet is exact; after, for packets in between
                 self.slots.carry_over_charges(index)
             program = self.programs.fds[point.hook]
-            attachments.attach(point.interface.ifindex, point.hook, point.mechanism, program, index)
+            attachments.attach(point, program, index, redirects=action.redirects)
             if upgrades_layout:
                 self.slots.carry_over_charges(index)
         self._attached[point] = index
@@ -264,9 +262,12 @@ def affected_limits(action: SlotAction, keys: Mapping[HookPoint, SlotKey]) -> se
     return set()
 
 
-def _keeps(action: SlotAction, there: Attached) -> bool:
-    """Return whether the slot of an attachment stays at its point."""
-    return isinstance(action, Attach) and action.slot == there.slot
+def _must_wait(action: SlotAction, there: Attached | None, unattached: AbstractSet[int]) -> bool:
+    """Return whether a slot must keep its attachment at a point, because it is not attached elsewhere yet."""
+    attach = action if isinstance(action, Attach) else None
+    if attach and attach.redirects and attach.slot in unattached:
+        return True  # no program would run at the ifb device
+    return there is not None and there.slot in unattached and not (attach and attach.slot == there.slot)
 
 
 def _log_event(action: SlotAction) -> str:
@@ -286,7 +287,7 @@ def _log_fields(action: SlotAction, name_of: Callable[[Interface], str]) -> dict
                 "new": fresh,
                 "observes": slot.config.observe,
             } | rates
-        case Attach(point, index):
+        case Attach(point, index, _):
             return _place(point, name_of) | {"slot": index}
         case Detach(point):
             return _place(point, name_of)

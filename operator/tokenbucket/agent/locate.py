@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.planning.attachment import DataPlane, End, Interface, Mechanism
+from tokenbucket.core.planning.attachment import IFB, DataPlane, End, Hook, Interface, Mechanism
 from tokenbucket.core.planning.desired import Address, PodInterfaces, Search
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Degradation, Reason
@@ -91,12 +91,11 @@ class Locator:
         if where.veths:
             ends[End.HOST] = frozenset(Interface(link.ifindex) for link in where.veths)
         no_queue: dict[Direction, Degradation | None] = {}
-        if Direction.INGRESS in search.waits:
-            foreign = self._foreign_root(ends.get(End.HOST, ()), self.view.roots)
-            no_queue[Direction.INGRESS] = _no_queue_in_pod(where) if pod_only else foreign
         if search.enter:
             pod_side, no_queue[Direction.EGRESS] = self._pod_side(where, pod_only, inside)
             ends |= {End.POD: pod_side} if where.veths else {}
+        if Direction.INGRESS in search.waits:
+            no_queue[Direction.INGRESS] = self._why_received_cannot_wait(ends, pod_only, inside)
         return PodInterfaces(
             ends,
             pod_only,
@@ -152,6 +151,28 @@ class Locator:
                 return ends, Degradation(Reason.NO_FILTER_IN_POD, message)
         return ends, self._foreign_root(ends | pod_only, inside.roots)
 
+    def _why_received_cannot_wait(
+        self,
+        ends: Mapping[End, frozenset[Interface]],
+        pod_only: frozenset[Interface],
+        inside: PodNamespace | str,
+    ) -> Degradation | None:
+        """Return why packets that a pod receives cannot wait, on the node or at the ifb device."""
+        has_pod_side = bool(ends.get(End.POD))
+        end, hook = self.data_plane.end_and_hook(Direction.INGRESS, delays=True, has_pod_side=has_pod_side)
+        at_end = ends.get(end, frozenset())
+        redirected = pod_only | (at_end if hook is Hook.INGRESS else frozenset())
+        queued = at_end - redirected
+        if foreign := self._foreign_root(queued, self.view.roots):
+            return foreign
+        if not redirected or isinstance(inside, str):
+            return None
+        for interface in sorted(redirected):
+            if there := inside.program_at_ingress(interface.ifindex):
+                message = f"{self.view.name_of(interface)}: {there} would not run before a queue in the pod"
+                return Degradation(Reason.NO_QUEUE_IN_POD, f"{message}; excess packets are dropped")
+        return self._foreign_root({Interface(IFB, inside.namespace.inode)}, inside.roots)
+
     def _foreign_root(self, ends: Iterable[Interface], roots: Mapping[int, Root]) -> Degradation | None:
         """Return why one of the ends cannot have tokenbucket's root qdisc. ``roots`` are those present."""
         for interface in ends:
@@ -160,12 +181,6 @@ class Locator:
                 message = f"{self.view.name_of(interface)}: a foreign {root}; excess packets are dropped"
                 return Degradation(Reason.FOREIGN_QDISC, message)
         return None
-
-
-def _no_queue_in_pod(where: AddressLocation) -> Degradation:
-    subject = f"{_names(where.pod_only)}: without an end on the node"
-    message = f"{subject}, so received packets cannot be delayed; excess packets are dropped"
-    return Degradation(Reason.NO_QUEUE_IN_POD, message)
 
 
 def _names(links: Iterable[Link]) -> str:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from tokenbucket.bpf.programs import Programs
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Slot
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.plan import Attached, Observed
 from tokenbucket.netlink.filters import Filter
+from tokenbucket.netlink.links import VETH
 from tokenbucket.node.attachments import is_shared
 from tokenbucket.node.view import View
 
@@ -74,13 +76,26 @@ class Observer:
             if ifindex in links and links[ifindex].nsid is not None
         ]
         foreign = [each for found in to_pods for each in found.foreign]
+        known = capabilities.data_plane
         data_plane = replace(
-            capabilities.data_plane,
+            known,
+            bypassed=known.bypassed | ({Direction.INGRESS} if self._has_redirects() else set()),
             is_shared=any(is_shared(found) for found in to_pods),
             redirects=any(each.prog_id and each.hook is Hook.INGRESS for each in foreign),
             intercepts=any(link.xdp_program_id for link in links.values() if link.nsid is not None),
         )
         return replace(capabilities, data_plane=data_plane)
+
+    def _has_redirects(self) -> bool:
+        """Return whether an agent has found that packets bypass host-side hooks.
+
+        Then it delays what a pod receives by veth inside the pod.
+        """
+        ends = {link.peer_ifindex for link in self.view.links.values() if link.kind == VETH}
+        inside = (
+            found for inode, filters, _ in self.view.all_namespaces() if inode for found in filters.values()
+        )
+        return any(ours.redirects and ours.ifindex in ends for found in inside for ours in found.ours)
 
     def _is_current(self, ours: Filter) -> bool:
         """Return whether an attachment runs this build, and before the programs of others."""
@@ -95,6 +110,6 @@ class Observer:
                     continue
                 point = HookPoint(Interface(ours.ifindex, namespace), ours.hook, ours.mechanism)
                 slot = self.slots.resolve_slot(ours.slot, ours.prog_id)
-                attached[point] = Attached(slot, self._is_current(ours))
+                attached[point] = Attached(slot, self._is_current(ours), ours.redirects)
             queues |= {Interface(ifindex, namespace) for ifindex, root in roots.items() if root.ours}
-        return Observed(slots, attached, self.slots.count, queues)
+        return Observed(slots, attached, self.slots.count, queues, self.view.pod_namespaces.ifbs)

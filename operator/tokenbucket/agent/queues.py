@@ -12,6 +12,7 @@ from tokenbucket.core.planning.attachment import Interface
 from tokenbucket.errors import KernelError, UnsupportedError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.fq import add_fq, remove_fq
+from tokenbucket.netlink.ifb import delete_ifb, ensure_ifb
 from tokenbucket.node.view import View
 from tokenbucket.pacing import REPAIRS, Repairs
 
@@ -56,6 +57,8 @@ class Queues:
             return f"{name}: tokenbucket's fq was removed more than {REPAIRS} times in a minute"
         try:
             with view.writable(interface) as connection:
+                if interface.is_ifb:
+                    ensure_ifb(connection, interface.ifindex)
                 self.add_fq(connection, interface.ifindex, QUEUE_PACKETS)
         except (UnsupportedError, KernelError) as error:
             return str(error)
@@ -73,6 +76,8 @@ class Queues:
             try:
                 with view.writable(interface) as connection:
                     is_gone = self.remove_fq(connection, interface.ifindex)
+                    if is_gone and interface.is_ifb:
+                        delete_ifb(connection, interface.ifindex)
             except KernelError as error:
                 log.warning("queue not removed", extra={"interface": name, "error": str(error)})
                 view.invalidate_all()

@@ -185,6 +185,8 @@ class Verifier:
     def _count(self, view: View, attached: list[tuple[int, Filter, Slot]]) -> dict[SlotKey, Counted]:
         counted: dict[SlotKey, Counted] = {}
         for inode, ours, slot in attached:
+            if Interface(ours.ifindex, inode).is_ifb:  # the packets were counted at their first interface
+                continue
             key = slot.owner.key
             index = self.slots.resolve_slot(ours.slot, ours.prog_id)
             before = counted.get(key) or Counted(0, self.slots.stats(index).seen_packets)

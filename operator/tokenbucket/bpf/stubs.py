@@ -6,10 +6,15 @@ A tc filter passes its slot as class id. tcx has no such parameter, so each slot
     bpf_tail_call(skb, tb_dispatch, hook)       a program array, which names the programs of the current build
     return TC_ACT_UNSPEC                        if the array is empty: the packet passes
 
+If packets of an ingress hook wait at the ifb device, their stub begins with::
+
+    if (bpf_check_mtu(skb, ifb, ...) >= 0)      the device exists, so that no packet is lost without it
+        return bpf_redirect(ifb, 0)
+
 An upgrade of the program writes the array once, for all stubs. Pins of a layout version::
 
     /sys/fs/bpf/tokenbucket/v2/maps/tb_dispatch
-    /sys/fs/bpf/tokenbucket/v2/stubs/ingress_7_0  egress_7_0
+    /sys/fs/bpf/tokenbucket/v2/stubs/ingress_7_0  egress_7_0  redirect_7_0
 
 A hook accepts a program once: a slot that moves to the head of its hook uses a second copy, ``ingress_7_1``.
 """
@@ -27,7 +32,7 @@ from pathlib import Path
 
 from tokenbucket.bpf import syscall
 from tokenbucket.bpf.pins import Pins, opened
-from tokenbucket.core.planning.attachment import Hook
+from tokenbucket.core.planning.attachment import IFB, Hook
 from tokenbucket.errors import IgnoreErrno, KernelError
 
 ENTRIES = {Hook.INGRESS: 0, Hook.EGRESS: 1}
@@ -37,10 +42,15 @@ CLASS_BASE = 0x10000
 """Added to the slot, as in the class id of a tc filter."""
 
 _DISPATCH = "tb_dispatch"
+_REDIRECT = "redirect"
 _TC_CLASSID = 72
 """Offset in ``struct __sk_buff``."""
 _MAP_FD, _TAIL_CALL, _UNSPEC = 1, 12, -1
 _LOAD_64, _MOVE, _STORE_WORD, _CALL, _EXIT = 0x18, 0xB7, 0x63, 0x85, 0x95
+_STORE_ZERO, _COPY, _ADD, _JUMP_IF_LESS = 0x62, 0xBF, 0x07, 0xC5
+_CHECK_MTU, _REDIRECT_TO = 163, 23
+_FRAME = 10
+"""The register that points to the end of the stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,7 @@ class Stub:
 
     slot: int
     program_id: int
+    redirects: bool
 
 
 class Stubs:
@@ -56,8 +67,8 @@ class Stubs:
 
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
-        self._known: dict[int, tuple[Path, Hook, int]] = {}
-        """The folder of the layout version, the hook and the slot, by program id."""
+        self._known: dict[int, tuple[Path, str, int]] = {}
+        """The folder of the layout version, the kind and the slot, by program id."""
         self._read: set[tuple[Path, int]] = set()
         """Pins that were read, by path and inode: a slot may get a new stub."""
         self._foreign: set[int] = set()
@@ -70,8 +81,9 @@ class Stubs:
                 self._foreign.add(program_id)
         if program_id not in self._known:
             return None
-        folder, hook, slot = self._known[program_id]
-        return Stub(slot, _dispatched(folder, hook))
+        folder, kind, slot = self._known[program_id]
+        redirects = kind == _REDIRECT
+        return Stub(slot, _dispatched(folder, Hook.INGRESS if redirects else Hook(kind)), redirects)
 
     def dispatch_to(self, programs: Mapping[Hook, int], *, replace: bool = True) -> bool:
         """Let all stubs of this layout version continue with these programs, given as descriptors.
@@ -89,14 +101,15 @@ class Stubs:
             os.close(descriptor)
         return changed
 
-    def open(self, slot: int, hook: Hook, copy: int = 0) -> int:
+    def open(self, slot: int, hook: Hook, copy: int = 0, *, redirects: bool = False) -> int:
         """Return a descriptor of a slot's stub, which is loaded and pinned if there is none."""
-        path = self._path(slot, hook, copy)
+        path = self._path(slot, _REDIRECT if redirects else hook, copy)
         with IgnoreErrno(errno.ENOENT):
             return syscall.open_pin(path)
         descriptor = self._open_dispatch()
         try:
-            stub = syscall.load_program(stub_code(slot, hook, descriptor), f"tb_{hook}_{slot}")
+            code = (_REDIRECT_CODE if redirects else b"") + stub_code(slot, hook, descriptor)
+            stub = syscall.load_program(code, f"tb_{'ifb' if redirects else hook}_{slot}")
         finally:
             os.close(descriptor)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,11 +119,11 @@ class Stubs:
 
     def remove(self, slot: int) -> None:
         """Unpin a slot's stubs, which no link may run any more."""
-        for hook, copy in product(Hook, COPIES):
-            self._path(slot, hook, copy).unlink(missing_ok=True)
+        for kind, copy in product((*Hook, _REDIRECT), COPIES):
+            self._path(slot, kind, copy).unlink(missing_ok=True)
 
-    def _path(self, slot: int, hook: Hook, copy: int) -> Path:
-        return self._pins.folder / "stubs" / f"{hook}_{slot}_{copy}"
+    def _path(self, slot: int, kind: str, copy: int) -> Path:
+        return self._pins.folder / "stubs" / f"{kind}_{slot}_{copy}"
 
     def _open_dispatch(self) -> int:
         path = self._pins.maps / _DISPATCH
@@ -128,8 +141,8 @@ class Stubs:
         self._read = pinned
 
     def _add(self, stub: int, path: Path) -> None:
-        hook, slot, _ = path.name.split("_")
-        self._known[syscall.program_info(stub).id] = (path.parents[1], Hook(hook), int(slot))
+        kind, slot, _ = path.name.split("_")
+        self._known[syscall.program_info(stub).id] = (path.parents[1], kind, int(slot))
 
 
 def stub_code(slot: int, hook: Hook, dispatch: int) -> bytes:
@@ -153,6 +166,27 @@ def _instruction(
 ) -> bytes:
     """Return one ``struct bpf_insn``."""
     return struct.pack("=BBhi", code, destination | source << 4, offset, immediate)
+
+
+_REDIRECT_CODE = b"".join(
+    (
+        _instruction(_COPY, 6, source=1),
+        _instruction(_STORE_ZERO, _FRAME, offset=-8),  # with a length of 0, the helper takes the packet's
+        _instruction(_MOVE, 2, immediate=IFB),
+        _instruction(_COPY, 3, source=_FRAME),
+        _instruction(_ADD, 3, immediate=-8),
+        _instruction(_MOVE, 4),
+        _instruction(_MOVE, 5),
+        _instruction(_CALL, immediate=_CHECK_MTU),
+        _instruction(_JUMP_IF_LESS, 0, offset=4),
+        _instruction(_MOVE, 1, immediate=IFB),
+        _instruction(_MOVE, 2),
+        _instruction(_CALL, immediate=_REDIRECT_TO),
+        _instruction(_EXIT),
+        _instruction(_COPY, 1, source=6),
+    )
+)
+"""Redirects a packet to the ifb device if it exists, and continues below if it does not."""
 
 
 def _dispatched(folder: Path, hook: Hook) -> int:

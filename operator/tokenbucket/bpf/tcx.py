@@ -65,21 +65,24 @@ class Tcx:
         """Return the programs of a hook in the order in which they run; none if the interface is gone."""
         return _read(ifindex, hook) if self.is_supported else ()
 
-    def attach(self, inode: int, ifindex: int, hook: Hook, slot: int) -> None:
-        """Attach a slot at the head of a hook, or give the slot to the link that is first there."""
+    def attach(self, inode: int, ifindex: int, hook: Hook, slot: int, *, redirects: bool = False) -> None:
+        """Attach a slot at the head of a hook, or give the slot to the link that is first there.
+
+        With ``redirects``, packets of an ingress hook go to the ifb device.
+        """
         path = self._path(inode, ifindex, hook)
         there = [program.program_id for program in _read(ifindex, hook)]
-        stub = self._open_stub(slot, hook, there)
+        stub = self._open_stub(slot, hook, there, redirects=redirects)
         try:
             if not _update_first(path, ifindex, hook, stub):
                 _attach_first(path, ifindex, hook, stub)
         finally:
             os.close(stub)
 
-    def _open_stub(self, slot: int, hook: Hook, there: list[int]) -> int:
+    def _open_stub(self, slot: int, hook: Hook, there: list[int], *, redirects: bool) -> int:
         """Return a stub of the slot that is not at the hook yet."""
         for copy in COPIES:
-            stub = self.stubs.open(slot, hook, copy)
+            stub = self.stubs.open(slot, hook, copy, redirects=redirects)
             if syscall.program_info(stub).id not in there:
                 return stub
             os.close(stub)

@@ -46,6 +46,8 @@ class Filter:
     handle: int = HANDLE
     is_first: bool = True
     """Whether no program of others with the same mechanism runs before it on the hook."""
+    redirects: bool = False
+    """Whether it redirects packets to the ifb device."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ SO_RCVBUFFORCE = 33
 # linux/sched.h
 CLONE_NEWNET = 0x4000_0000
 
+# linux/if.h
+IFF_UP = 1
+
 # linux/if_arp.h
 ARPHRD_ETHER = 1
 ARPHRD_INFINIBAND = 32

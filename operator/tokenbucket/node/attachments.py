@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 
 from tokenbucket.bpf.tcx import Tcx, TcxProgram
-from tokenbucket.core.planning.attachment import Hook, Mechanism
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Mechanism
 from tokenbucket.netlink.clsact import kinds_at_clsact
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import Filter, Filters, ForeignFilter, LinkFilters, in_order
@@ -32,19 +33,22 @@ class Attachments:
         self._seen: dict[int, _TcxHooks] = {}
         """The tcx programs that were last read, by interface."""
 
-    def attach(self, ifindex: int, hook: Hook, mechanism: Mechanism, program: int, slot: int) -> None:
+    def attach(self, point: HookPoint, program: int, slot: int, *, redirects: bool = False) -> None:
         """Attach a slot, or replace the attachment by the same mechanism without a gap.
 
-        ``program`` is the descriptor of the program that decides on packets.
+        ``program`` is the descriptor of the program that decides on packets. Only tcx ``redirects`` packets
+        to the ifb device.
 
         Raises:
             UnsupportedError: a program or qdisc of others excludes a filter of clsact.
             KernelError: the kernel rejects the request.
         """
-        if mechanism is Mechanism.CLSACT:
+        ifindex, hook = point.interface.ifindex, point.hook
+        if point.mechanism is Mechanism.CLSACT:
             self._filters.attach(ifindex, hook, program, slot)
         else:
-            self._connection.call(lambda: self._tcx.attach(self._namespace, ifindex, hook, slot))
+            attach = partial(self._tcx.attach, self._namespace, ifindex, hook, slot, redirects=redirects)
+            self._connection.call(attach)
 
     def detach(self, ifindex: int, hook: Hook, mechanism: Mechanism) -> None:
         """Remove tokenbucket's attachment by this mechanism, if there is one. Raises KernelError."""
@@ -113,7 +117,8 @@ class Attachments:
     def _describe(self, ifindex: int, hook: Hook, program: TcxProgram) -> Filter | ForeignFilter:
         stub = self._tcx.stubs.find(program.program_id)
         if stub:
-            return Filter(ifindex, hook, stub.slot, stub.program_id, Mechanism.TCX)
+            found = Filter(ifindex, hook, stub.slot, stub.program_id, Mechanism.TCX)
+            return replace(found, redirects=stub.redirects)
         name = self._tcx.names.of(program.program_id)
-        found = ForeignFilter(ifindex, hook, "tcx", 0, 0, 0, name, program.program_id, Mechanism.TCX)
-        return replace(found, link_id=program.link_id)
+        foreign = ForeignFilter(ifindex, hook, "tcx", 0, 0, 0, name, program.program_id, Mechanism.TCX)
+        return replace(foreign, link_id=program.link_id)

@@ -19,9 +19,10 @@ from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.bucket import Bucket
 from tokenbucket.core.limits.slot import NO_SLOT, DeviceId, Owner, Slot, SlotKey, config_of
 from tokenbucket.core.planning.attachment import (
+    IFB,
     AttachMode,
     DataPlane,
-    Hook,
+    HookPoint,
     Interface,
     Mechanism,
     device_hook,
@@ -31,6 +32,7 @@ from tokenbucket.errors import KernelError, TokenBucketError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.filters import Filters, LinkFilters
 from tokenbucket.netlink.fq import read_roots, remove_fq
+from tokenbucket.netlink.ifb import delete_ifb
 from tokenbucket.netlink.links import Link, find_link, read_link, read_links
 from tokenbucket.netlink.namespaces import (
     Namespace,
@@ -115,12 +117,13 @@ def attach(
         index, fresh = _slot_for(slot.owner.key, named, in_use, slots.count)
         _reject_if_taken(found, slots, link, direction, index)
         data_plane = DataPlane(mode, tcx.is_supported, is_shared=is_shared(found))
-        mechanism = data_plane.mechanism(Interface(link.ifindex))
+        interface = Interface(link.ifindex)
+        point = HookPoint(interface, hook, data_plane.mechanism(interface))
         tcx.stubs.dispatch_to(programs.fds, replace=False)
         slots.write(index, slot, fresh=fresh)
         try:
-            attachments.attach(link.ifindex, hook, mechanism, programs.fds[hook], index)
-            _detach_others(attachments, found, hook, mechanism)
+            attachments.attach(point, programs.fds[hook], index)
+            _detach_others(attachments, found, point)
         except TokenBucketError:
             if fresh:
                 slots.free(index)
@@ -198,7 +201,9 @@ def detach_all(pins: Pins, stopping: Callable[[], bool] = lambda: False) -> int:
 def _detach_all_in(namespace: Namespace, programs: set[int]) -> int:
     try:
         with connect(namespace.path) as connection:
-            return _detach_all_by(connection, programs)
+            removed = _detach_all_by(connection, programs)
+            delete_ifb(connection, IFB)
+            return removed
     except KernelError as error:
         if error.errno in {
             errno.ENOENT,
@@ -255,11 +260,11 @@ def _slot_for(key: SlotKey, named: set[int], in_use: dict[int, Slot], count: int
     raise TakenError(f"{key}: all {count} slots are in use; remove another limit first")
 
 
-def _detach_others(attachments: Attachments, before: LinkFilters, hook: Hook, mechanism: Mechanism) -> None:
+def _detach_others(attachments: Attachments, before: LinkFilters, point: HookPoint) -> None:
     """Detach what is at the hook by another mechanism than the new one."""
     for ours in before.ours:
-        if ours.hook is hook and ours.mechanism is not mechanism:
-            attachments.detach(ours.ifindex, hook, ours.mechanism)
+        if ours.hook is point.hook and ours.mechanism is not point.mechanism:
+            attachments.detach(ours.ifindex, ours.hook, ours.mechanism)
 
 
 def _reject_if_taken(found: LinkFilters, slots: Slots, link: Link, direction: Direction, index: int) -> None:

@@ -10,12 +10,14 @@ from itertools import islice
 from types import MappingProxyType
 
 from tokenbucket.bpf.tcx import Tcx
-from tokenbucket.core.planning.attachment import Hook
+from tokenbucket.core.planning.attachment import IFB, Hook, Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.clsact import INGRESS, kinds_at_clsact
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import LinkFilters
 from tokenbucket.netlink.fq import Root, read_roots
+from tokenbucket.netlink.ifb import is_ours
+from tokenbucket.netlink.links import read_link
 from tokenbucket.netlink.namespaces import Namespace, inside, numbered_namespaces
 from tokenbucket.node.attachments import Attachments
 
@@ -40,6 +42,8 @@ class PodNamespace:
     filters: Mapping[int, LinkFilters]
     roots: Mapping[int, Root]
     at_clsact: Mapping[int, str]
+    has_ifb: bool = False
+    """Whether tokenbucket's ifb device is there."""
 
     def in_the_way(self, ifindex: int) -> str:
         """Return the text of the qdisc or filter that excludes an egress filter, or an empty text."""
@@ -49,11 +53,17 @@ class PodNamespace:
         there = next((each for each in foreign if each.hook is Hook.EGRESS and each.in_the_way), None)
         return f"a foreign {there} has the place of tokenbucket's filter" if there else ""
 
+    def program_at_ingress(self, ifindex: int) -> str:
+        """Return the text of a foreign program at the ingress hook of an interface, or an empty text."""
+        foreign = self.filters.get(ifindex, LinkFilters()).foreign
+        return next((str(each) for each in foreign if each.hook is Hook.INGRESS), "")
+
     @property
     def with_ours(self) -> set[int]:
-        """Indexes of the interfaces with a filter or queue of tokenbucket."""
+        """Indexes of the interfaces with a filter or queue of tokenbucket, and of its ifb device."""
         filters = {ifindex for ifindex, found in self.filters.items() if found.ours}
-        return filters | {ifindex for ifindex, root in self.roots.items() if root.ours}
+        queues = {ifindex for ifindex, root in self.roots.items() if root.ours}
+        return filters | queues | ({IFB} if self.has_ifb else set())
 
 
 class PodNamespaces:
@@ -80,6 +90,12 @@ class PodNamespaces:
     def known(self) -> Mapping[int, PodNamespace]:
         """The namespaces that were entered and still exist, by number."""
         return MappingProxyType(self._known)
+
+    @property
+    def ifbs(self) -> frozenset[Interface]:
+        """Tokenbucket's ifb devices in these namespaces."""
+        inside = (known.namespace.inode for known in self._known.values() if known.has_ifb)
+        return frozenset(Interface(IFB, inode) for inode in inside)
 
     @property
     def searched(self) -> bool:
@@ -200,12 +216,14 @@ def read_pod_namespace(
     """
     with inside(namespace) as connection:
         there = kinds_at_clsact(connection)
-        ifindexes = {*ifindexes, *islice(there, others), *tcx.interfaces_in(namespace.inode)}
+        ifindexes = {*ifindexes, *islice(there, others), *tcx.interfaces_in(namespace.inode), IFB}
         filters = Attachments(connection, tcx, namespace.inode).read_all(ifindexes)
         roots = read_roots(connection)
+        has_ifb = is_ours(read_link(connection, IFB))
     return PodNamespace(
         namespace,
         filters,
         {ifindex: root for ifindex, root in roots.items() if ifindex in ifindexes},
         {ifindex: kind for ifindex, kind in there.items() if ifindex in ifindexes},
+        has_ifb,
     )

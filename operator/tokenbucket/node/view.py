@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 from tokenbucket.bpf.tcx import Tcx
-from tokenbucket.core.planning.attachment import Interface
+from tokenbucket.core.planning.attachment import IFB, Interface
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.addresses import Address
 from tokenbucket.netlink.connection import Connection
@@ -134,6 +134,8 @@ class View:
         if not interface.namespace:
             link = self._links.get(interface.ifindex)
             return link.name if link else f"interface {interface.ifindex}"
+        if interface.is_ifb:
+            return "the pod's ifb device"
         nsid = self._nsid_of(interface)
         alone = () if nsid is None else self._pod_links.known(nsid)
         if name := next((link.name for link in alone if link.ifindex == interface.ifindex), ""):
@@ -210,7 +212,7 @@ class View:
             self.pod_namespaces.forget(event.nsid)
         elif event.nsid is not None and event.kind in LINKS:
             self._pod_links.mark_changed(event.nsid, event.ifindex)
-        elif event.nsid is not None and event.kind in TRAFFIC_CONTROL:
+        if event.nsid is not None and (event.kind in TRAFFIC_CONTROL or event.ifindex == IFB):
             self.pod_namespaces.mark_stale(event.nsid)
 
     def refresh(self) -> None:

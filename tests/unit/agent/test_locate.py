@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,12 @@ import pytest
 from tokenbucket.agent.locate import Locator
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.planning.attachment import DataPlane, End, Interface
+from tokenbucket.core.planning.attachment import DataPlane, End, Hook, Interface
 from tokenbucket.core.planning.desired import PodInterfaces, Search
 from tokenbucket.core.planning.placement import Placements
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError
+from tokenbucket.netlink.filters import ForeignFilter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.netlink.namespaces import Namespace
 from tokenbucket.node.location import AddressLocation, LocationKind
@@ -52,7 +54,10 @@ def locate(
 
     where = AddressLocation(LocationKind.NAMESPACE, veths, (), (5,), links, unread)
     view: Any = SimpleNamespace(
-        interfaces_of=lambda _: where, roots={}, pod_namespaces=SimpleNamespace(enter=enter)
+        interfaces_of=lambda _: where,
+        roots={},
+        pod_namespaces=SimpleNamespace(enter=enter),
+        name_of=lambda interface: f"interface {interface.ifindex}",
     )
     waits = frozenset(Direction) if delays else frozenset()
     search = Search(POD, frozenset({IPv4Address("10.0.0.2")}), waits, delays, may_enter)
@@ -108,13 +113,21 @@ def test_of_very_many_interfaces_the_first_are_limited() -> None:
     assert found.message.startswith(f"net{MOST} (macvlan): ")
 
 
-def test_packets_that_arrive_at_such_an_interface_cannot_wait() -> None:
-    """Those that leave it can, as at the pod's end of a veth."""
+def test_packets_that_arrive_at_such_an_interface_can_wait() -> None:
+    """As those that leave it, at the pod's end of a veth."""
     found = locate(NET1, delays=True)
-    assert {direction: why.reason for direction, why in found.no_queue.items()} == {
-        IN: Reason.NO_QUEUE_IN_POD
-    }
+    assert found.no_queue == {}
     assert found.ends[End.POD] == {Interface(2, INODE)}
+
+
+@pytest.mark.parametrize("hook", Hook)
+def test_packets_do_not_wait_past_a_program_of_the_pod(hook: Hook) -> None:
+    """What comes back from the ifb device passes no program at the ingress hook."""
+    theirs = ForeignFilter(NET1.ifindex, hook, "matchall", 10, 3, 1, "", None)
+    inside = replace(INSIDE, filters={NET1.ifindex: LinkFilters((), (theirs,))})
+    found = locate(NET1, delays=True, inside=inside)
+    reasons = {direction: why.reason for direction, why in found.no_queue.items()}
+    assert reasons == ({IN: Reason.NO_QUEUE_IN_POD} if hook is Hook.INGRESS else {})
 
 
 def test_a_pod_without_any_interface_is_reported() -> None:

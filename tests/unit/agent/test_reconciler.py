@@ -21,7 +21,7 @@ from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, Rate
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.slot import NO_SLOT, Owner, Role, Slot, SlotConfig, SlotKey
-from tokenbucket.core.planning.attachment import Hook, Interface, Mechanism
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.bypass import Counted
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.reasons import Reason
@@ -107,6 +107,7 @@ class Node:
         ours = {each.ifindex for each in self.queues if each.namespace == namespace}
         return {ifindex: Root(ifindex, FQ, HANDLE, held=0) for ifindex in ours}
 
+    ifbs = frozenset[Interface]()
     addresses: dict[None, frozenset[Any]] = field(default_factory=dict)
     links: dict[int, Link] = field(default_factory=dict)
 
@@ -169,11 +170,11 @@ class Node:
 
     @contextmanager
     def attachments(self, interface: Interface) -> Iterator[Any]:
-        def attach(ifindex: int, hook: Hook, mechanism: Mechanism, program: int, slot: int) -> None:
-            if interface in self.refuses_filters and mechanism is Mechanism.CLSACT:
+        def attach(point: HookPoint, program: int, slot: int, *, redirects: bool) -> None:
+            if interface in self.refuses_filters and point.mechanism is Mechanism.CLSACT:
                 raise self.refuses_filters[interface]
-            there = Filter(ifindex, hook, slot, program, mechanism)
-            self.filters.setdefault(interface, {})[hook] = there
+            there = Filter(interface.ifindex, point.hook, slot, program, point.mechanism, redirects=redirects)
+            self.filters.setdefault(interface, {})[point.hook] = there
 
         def detach(_: int, hook: Hook, __: Mechanism) -> None:
             self.detached.append(interface)

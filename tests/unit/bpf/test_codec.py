@@ -11,6 +11,7 @@ from tokenbucket.bpf.codec import decode_config, decode_owner, encode_config, en
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Owner, PeerConfig, SlotConfig, SlotKey
+from tokenbucket.core.planning.attachment import IFB
 
 LIMIT = SlotKey(PodId("shop", "web", "uid"), Direction.EGRESS)
 
@@ -72,3 +73,8 @@ def test_a_configuration_of_an_earlier_build_has_a_fifo_queue() -> None:
     assert decode_config(bytes(raw)) == fair
     raw.longest_backlog_q = 0
     assert decode_config(bytes(raw)).longest_backlog_q == 0
+
+
+def test_the_program_knows_the_index_of_the_ifb_device() -> None:
+    """It finds the node's packets there by their source address."""
+    assert layout.IFB == IFB

@@ -30,12 +30,21 @@ class Mechanism(enum.StrEnum):
     XDP = "XDP"
 
 
+IFB = 0x7462
+"""The index of tokenbucket's ifb device, the same in the namespace of each pod that needs one."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Interface:
     """An interface in the network namespace of the node (inode 0), or of a pod (inode of its namespace)."""
 
     ifindex: int
     namespace: int = 0
+
+    @property
+    def is_ifb(self) -> bool:
+        """Whether this is tokenbucket's ifb device: received packets of the pod wait in its queue."""
+        return bool(self.namespace) and self.ifindex == IFB
 
 
 @dataclass(frozen=True, slots=True, order=True)

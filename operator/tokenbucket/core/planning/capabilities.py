@@ -18,6 +18,10 @@ Rejections = Mapping[Interface, Degradation]
 """Interfaces that cannot have tokenbucket's queue or, inside a pod, its filter."""
 
 _NO_FQ = Degradation(Reason.NO_FQ, "kernel: fq (sch_fq) is missing")
+_NO_TCX = Degradation(
+    Reason.NO_QUEUE_IN_POD,
+    "pod: packets arrive past the node's queues, and a queue inside the pod needs tcx (--attach)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,11 @@ class Capabilities:
 
     def why_not_delay(self, interfaces: Iterable[Interface]) -> Degradation | None:
         """Return why one of the interfaces cannot delay packets, or None if all can."""
+        interfaces = tuple(interfaces)
         rejected = (self.rejections[interface] for interface in interfaces if interface in self.rejections)
         why_not = next(rejected, None if self.fq else _NO_FQ)
+        if any(each.is_ifb for each in interfaces) and not self.data_plane.may_use_tcx:
+            why_not = _NO_TCX
         return why_not and why_not._replace(message=f"{why_not.message}; excess packets are dropped")
 
     def why_not_attach(self, interface: Interface) -> str:

@@ -17,7 +17,7 @@ from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Po
 from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
 from tokenbucket.core.limits.guard import guard_of
 from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, config_of
-from tokenbucket.core.planning.attachment import End, Hook, HookPoint, Interface, device_hook
+from tokenbucket.core.planning.attachment import IFB, End, Hook, HookPoint, Interface, device_hook
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
@@ -34,11 +34,6 @@ _UNBOUNDED = Degradation(
 _IN_A_MACHINE = Degradation(
     Reason.NO_FILTER_IN_POD,
     "pod: has an overhead and may run in a virtual machine; excess packets are dropped",
-)
-
-_NO_QUEUE_IN_POD = Degradation(
-    Reason.NO_QUEUE_IN_POD,
-    "pod: another program redirects packets into it, past the node's queues; excess packets are dropped",
 )
 
 
@@ -204,11 +199,9 @@ class _Builder:
     def _why_no_queue(self, direction: Direction, located: PodInterfaces) -> Degradation | None:
         if not located.found:
             return None
-        if direction is Direction.INGRESS and direction in self.capabilities.data_plane.bypassed:
-            return _NO_QUEUE_IN_POD
-        end, _ = self.capabilities.data_plane.end_and_hook(direction, delays=True, has_pod_side=True)
-        ends = {*located.ends.get(end, ()), *self._attachable(located)}
-        return located.no_queue.get(direction) or self.capabilities.why_not_delay(ends)
+        hooks = self._hooks(direction, located, waits=True, queues=True)
+        queued = sorted(interface for interface, hook in hooks.items() if hook is Hook.EGRESS)
+        return located.no_queue.get(direction) or self.capabilities.why_not_delay(queued)
 
     def _add(self, key: SlotKey, policy: Policy, active: ActiveLimit, located: PodInterfaces) -> None:
         deviations, degradation = self.result.deviations, active.degradation
@@ -223,8 +216,9 @@ class _Builder:
             deviations.append(Deviation(key, *degradation))
         slot = Slot(Owner(key, policy.name, policy.generation), active.config)
         waits = active.config.max_delay_q > 0
-        points = self._points(key.direction, located, delays=waits)
-        self.result.wanted[key] = Wanted(slot, points, delays=waits and not active.config.observe)
+        queues = waits and not active.config.observe
+        points = self._points_at(self._hooks(key.direction, located, waits=waits, queues=queues))
+        self.result.wanted[key] = Wanted(slot, points, queues)
         self.result.active[key] = active
         if key.direction is Direction.EGRESS:
             self._add_guard(slot, located)
@@ -238,13 +232,19 @@ class _Builder:
             slot = Slot(replace(limit.owner, key=key), config)
             self.result.wanted[key] = Wanted(slot, self._points_at(dict.fromkeys(host_side, Hook.INGRESS)))
 
-    def _points(self, direction: Direction, located: PodInterfaces, *, delays: bool) -> frozenset[HookPoint]:
+    def _hooks(
+        self, direction: Direction, located: PodInterfaces, *, waits: bool, queues: bool
+    ) -> dict[Interface, Hook]:
+        """Return the hooks of a limit. ``queues`` is whether packets wait, not only in a count."""
         has_pod_side = bool(located.ends.get(End.POD))
         data_plane = self.capabilities.data_plane
-        end, hook = data_plane.end_and_hook(direction, delays=delays, has_pod_side=has_pod_side)
+        end, hook = data_plane.end_and_hook(direction, delays=waits, has_pod_side=has_pod_side)
         hooks = dict.fromkeys(located.ends.get(end, ()), hook)
         hooks |= dict.fromkeys(self._attachable(located), device_hook(direction))
-        return self._points_at(hooks)
+        if queues:  # behind an ingress hook there is no queue
+            received = [interface for interface, hook in hooks.items() if hook is Hook.INGRESS]
+            hooks |= {Interface(IFB, each.namespace): Hook.EGRESS for each in received}
+        return hooks
 
     def _points_at(self, hooks: Mapping[Interface, Hook]) -> frozenset[HookPoint]:
         mechanism = self.capabilities.data_plane.mechanism

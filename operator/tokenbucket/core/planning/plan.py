@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotKey
-from tokenbucket.core.planning.attachment import HookPoint, Interface
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 
 FIRST_SLOT = 1
 
@@ -25,7 +25,16 @@ class Wanted:
     slot: Slot
     points: AbstractSet[HookPoint]
     delays: bool = False
-    """Whether packets are queued, so that the interface of every hook needs tokenbucket's queue."""
+    """Whether packets are queued, so that the interface of each egress hook needs tokenbucket's queue."""
+
+    def redirects(self, point: HookPoint) -> bool:
+        """Return whether packets of a hook go to the ifb device: behind an ingress hook is no queue."""
+        return self.delays and point.hook is Hook.INGRESS
+
+    @property
+    def queues(self) -> set[Interface]:
+        """The interfaces that need tokenbucket's queue."""
+        return {point.interface for point in self.points if self.delays and point.hook is Hook.EGRESS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,8 @@ class Attached:
 
     slot: int
     current: bool
+    redirects: bool = False
+    """Whether it redirects packets to the ifb device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,8 @@ class Observed:
     slot_count: int
     queues: AbstractSet[Interface] = frozenset()
     """Interfaces that have tokenbucket's queue."""
+    remnants: AbstractSet[Interface] = frozenset()
+    """ifb devices of tokenbucket, also those without a queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,7 @@ class Attach:
 
     point: HookPoint
     slot: int
+    redirects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +120,8 @@ class Plan:
 def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
     """Return the actions that produce the desired state. A second plan after them is empty."""
     placed, without_slot = _place(desired, observed)
-    queues = {point.interface for key in placed if desired[key].delays for point in desired[key].points}
+    queues = {interface for key in placed for interface in desired[key].queues}
+    present = observed.queues | observed.remnants
     return Plan(
         (
             *(AddQueue(interface) for interface in sorted(queues - observed.queues)),
@@ -114,7 +129,7 @@ def plan(desired: Mapping[SlotKey, Wanted], observed: Observed) -> Plan:
             *_attachments(desired, placed, observed),
             *_detachments(desired, placed, observed),
             *_releases(placed, observed),
-            *(RemoveQueue(interface) for interface in sorted(observed.queues - queues)),
+            *(RemoveQueue(interface) for interface in sorted(present - queues)),
         ),
         tuple(without_slot),
     )
@@ -162,18 +177,26 @@ def _attachments(
     desired: Mapping[SlotKey, Wanted], placed: Mapping[SlotKey, int], observed: Observed
 ) -> Iterator[Action]:
     for key, index in placed.items():
-        for point in sorted(desired[key].points):
-            if observed.filters.get(point) != Attached(index, current=True):
-                yield Attach(point, index)
+        wanted = desired[key]
+        for point in sorted(wanted.points, key=_upstream_last):
+            redirects = wanted.redirects(point)
+            if observed.filters.get(point) != Attached(index, current=True, redirects=redirects):
+                yield Attach(point, index, redirects)
 
 
 def _detachments(
     desired: Mapping[SlotKey, Wanted], placed: Mapping[SlotKey, int], observed: Observed
 ) -> Iterator[Action]:
     wanted = {point for key in placed for point in desired[key].points}
-    for point, attached in sorted(observed.filters.items(), key=lambda item: item[0]):
+    for point in sorted(observed.filters, key=_upstream_last, reverse=True):
+        attached = observed.filters[point]
         if point not in wanted and _is_of_a_pod_or_nobody(observed.slots.get(attached.slot)):
             yield Detach(point)
+
+
+def _upstream_last(point: HookPoint) -> tuple[bool, HookPoint]:
+    """Sort ingress hooks after the egress hook of the ifb device to which they redirect packets."""
+    return point.hook is Hook.INGRESS, point
 
 
 def _releases(placed: Mapping[SlotKey, int], observed: Observed) -> Iterator[Action]:

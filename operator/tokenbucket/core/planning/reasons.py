@@ -197,14 +197,15 @@ class Reason(enum.StrEnum):
         Spec(
             Effect.DEGRADED,
             cause=(
-                "A program of another component redirects packets into the pod, past the host-side interface "
-                "and its queue, or the pod has an interface without an end on the node, such as macvlan. "
-                "The limit is attached inside the pod, where received packets cannot be delayed. Excess "
-                "packets are dropped."
+                "Packets arrive in the pod past the queue of the host-side interface: another component "
+                "redirects them, or the pod has an interface without an end on the node, such as macvlan. "
+                "The agent cannot add a queue (`ifb` and `fq`) inside the pod, for the cause in the message. "
+                "Excess packets are dropped."
             ),
             fix=(
-                "Declare `exceedAction: Drop`, or configure the network plugin not to redirect packets into "
-                "pods (Cilium: `bpf.hostLegacyRouting=true`) and restart the agent."
+                "Load the kernel module `ifb`, permit tcx (`agent.attach`), or remove the interface or "
+                "program that the message names. Otherwise declare `exceedAction: Drop`. The agent retries "
+                "every minute."
             ),
             short="no queue in the pod",
         ),

@@ -11,7 +11,7 @@ import pytest
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, PerPeer, Policy, Rate
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
-from tokenbucket.core.planning.attachment import End, Hook, HookPoint, Interface
+from tokenbucket.core.planning.attachment import IFB, DataPlane, End, Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, Search, desired
 from tokenbucket.core.planning.effect import Effect
@@ -314,12 +314,15 @@ NET1 = Interface(3, namespace=4026532000)
 
 
 def shared(
-    direction: Direction, action: ExceedAction, capabilities: Capabilities = CAPABLE, **fields: object
+    direction: Direction,
+    action: ExceedAction,
+    capabilities: Capabilities = CAPABLE,
+    pod_only: AbstractSet[Interface] = frozenset({NET1}),
 ) -> Desired:
     """What is desired for a pod with a veth and an interface that has no end on the node."""
     limit = Limit(Rate(10**7), exceed_action=action, dscp=8 if action is ExceedAction.MARK else None)
     policy = Policy("shop", "web", Selector(frozenset()), {direction: limit})
-    return desired([policy], [POD], lambda search: located(search, pod_only={NET1}, **fields), capabilities)
+    return desired([policy], [POD], lambda search: located(search, pod_only=pod_only), capabilities)
 
 
 @pytest.mark.parametrize(
@@ -361,6 +364,63 @@ def test_such_an_interface_that_refuses_a_filter_is_reported_and_the_others_are_
     assert [(each.reason, each.message) for each in found.deviations] == [
         (Reason.INTERFACE_NOT_LIMITED, "net1: a foreign filter is in the way")
     ]
+
+
+TCX = Mechanism.TCX
+WITH_TCX = Capabilities(data_plane=DataPlane(has_tcx=True))
+PAST_THE_NODE = WITH_TCX.with_bypass({IN})
+DEVICE = Interface(IFB, namespace=4026532000)
+RECEIVED = {each: HookPoint(each, Hook.INGRESS, TCX) for each in (POD_SIDE, NET1)}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "pod_only", "points"),
+    [
+        (PAST_THE_NODE, set(), {RECEIVED[POD_SIDE]}),
+        (PAST_THE_NODE, {NET1}, {RECEIVED[POD_SIDE], RECEIVED[NET1]}),
+        (WITH_TCX, {NET1}, {HookPoint(HOST_SIDE, Hook.EGRESS), RECEIVED[NET1]}),
+    ],
+    ids=["bypassed", "bypassed, and no end on the node", "no end on the node"],
+)
+def test_what_no_queue_of_the_node_sees_waits_at_an_ifb_device(
+    capabilities: Capabilities, pod_only: set[Interface], points: set[HookPoint]
+) -> None:
+    """The programs that see it first redirect it; a queue of the node is used where there is one."""
+    found = shared(IN, DELAY, capabilities, pod_only)
+    wanted = only(found)
+    assert wanted.points == points | {HookPoint(DEVICE, Hook.EGRESS, TCX)}
+    assert {point for point in wanted.points if wanted.redirects(point)} == points & set(RECEIVED.values())
+    assert wanted.queues == {point.interface for point in wanted.points - set(RECEIVED.values())}
+    assert found.deviations == []
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "reason"),
+    [
+        (CAPABLE.with_bypass({IN}), Reason.NO_QUEUE_IN_POD),
+        (replace(PAST_THE_NODE, fq=False), Reason.NO_FQ),
+        (
+            PAST_THE_NODE.without({DEVICE: Degradation(Reason.NO_QUEUE_IN_POD, "no ifb")}),
+            Reason.NO_QUEUE_IN_POD,
+        ),
+        (PAST_THE_NODE.without({DEVICE: Degradation(Reason.CONTENDED_IN_POD, "")}), Reason.CONTENDED_IN_POD),
+    ],
+    ids=["no tcx", "no fq", "no ifb", "the pod removes the device"],
+)
+def test_without_such_a_device_what_exceeds_is_dropped_in_the_pod(
+    capabilities: Capabilities, reason: Reason
+) -> None:
+    """The limit stays where the packets pass."""
+    found = shared(IN, DELAY, capabilities, set())
+    assert [(point.interface, point.hook) for point in only(found).points] == [(POD_SIDE, Hook.INGRESS)]
+    assert not only(found).queues
+    assert [each.reason for each in found.deviations] == [reason]
+
+
+def test_what_only_counts_needs_no_such_device() -> None:
+    limit = Limit(Rate(10**7), exceed_action=DELAY)
+    policy = Policy("shop", "web", Selector(frozenset()), {IN: limit}, mode=Mode.OBSERVE)
+    assert only(desired([policy], [POD], located, PAST_THE_NODE)).points == {RECEIVED[POD_SIDE]}
 
 
 def test_such_an_interface_that_refuses_a_queue_degrades_the_limit_of_all() -> None:

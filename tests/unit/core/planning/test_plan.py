@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Role, Slot, SlotConfig, SlotKey
-from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
+from tokenbucket.core.planning.attachment import IFB, Hook, HookPoint, Interface
 from tokenbucket.core.planning.plan import (
     Action,
     AddQueue,
@@ -35,10 +35,13 @@ class Kernel:
     slots: dict[int, Slot] = field(default_factory=dict)
     filters: dict[HookPoint, Attached] = field(default_factory=dict)
     queues: set[Interface] = field(default_factory=set)
+    remnants: set[Interface] = field(default_factory=set)
 
     def observed(self) -> Observed:
         """What the agent would read back."""
-        return Observed(dict(self.slots), dict(self.filters), SLOT_COUNT, set(self.queues))
+        return Observed(
+            dict(self.slots), dict(self.filters), SLOT_COUNT, set(self.queues), set(self.remnants)
+        )
 
     def delaying(self) -> set[Interface]:
         """Interfaces where packets get departure times."""
@@ -57,18 +60,26 @@ class Kernel:
                 assert fresh == (index not in self.slots), "only a free slot gets a full bucket"
                 assert 0 < index < SLOT_COUNT
                 self.slots[index] = slot
-            case Attach(point, slot):
+            case Attach(point, slot, redirects):
                 assert slot in self.slots, "a filter must find its slot written"
                 waits = self.slots[slot].config.max_delay_q and point.hook is Hook.EGRESS
                 assert not waits or point.interface in self.queues, "what is to wait needs its queue"
-                self.filters[point] = Attached(slot, current=True)
+                if redirects:
+                    there = self.filters.get(at_ifb(point))
+                    assert there and there.slot == slot, "no packet may pass the ifb device without a limit"
+                self.filters[point] = Attached(slot, current=True, redirects=redirects)
             case Detach(point):
-                del self.filters[point]
+                slot = self.filters.pop(point).slot
+                redirecting = {
+                    at_ifb(each) for each, a in self.filters.items() if a.redirects and a.slot == slot
+                }
+                assert point not in redirecting, "no packet may pass the ifb device without a limit"
             case AddQueue(interface):
                 self.queues.add(interface)
             case RemoveQueue(interface):
                 assert interface not in self.delaying(), "what is to wait needs its queue"
-                self.queues.remove(interface)
+                self.queues.discard(interface)
+                self.remnants.discard(interface)
             case FreeSlot(index):
                 assert index not in {attached.slot for attached in self.filters.values()}
                 del self.slots[index]
@@ -81,7 +92,9 @@ keys = st.builds(
     st.sampled_from(Role),
 )
 device_keys = st.builds(SlotKey, st.builds(DeviceId, st.just(1), st.just("eth0")), st.sampled_from(Direction))
-INTERFACES = [Interface(index, namespace) for namespace in (0, 4026532000) for index in (1, 2, 3)]
+INODE = 4026532000
+INTERFACES = [Interface(index, namespace) for namespace in (0, INODE) for index in (1, 2, 3)]
+DEVICE = Interface(IFB, INODE)
 points = st.builds(HookPoint, st.sampled_from(INTERFACES), st.sampled_from(Hook))
 configs = st.builds(
     SlotConfig,
@@ -95,20 +108,45 @@ kernels = st.builds(
     Kernel,
     st.dictionaries(st.integers(1, SLOT_COUNT - 1), st.one_of(pod_slots, pod_slots, device_slots)),
     st.dictionaries(points, st.builds(Attached, st.integers(0, SLOT_COUNT), st.booleans())),
-    st.sets(st.sampled_from(INTERFACES)),
+    st.sets(st.sampled_from([*INTERFACES, DEVICE])),
+    st.sets(st.just(DEVICE)),
 )
+
+
+def at_ifb(point: HookPoint) -> HookPoint:
+    """The hook of the ifb device in the namespace of a hook."""
+    return HookPoint(Interface(IFB, point.interface.namespace), Hook.EGRESS)
 
 
 @st.composite
 def desires(draw: st.DrawFn) -> dict[SlotKey, Wanted]:
     """Limits that share no hook."""
     free = draw(st.permutations([HookPoint(each, hook) for each in INTERFACES for hook in Hook]))
-    wanted = {}
+    wanted, taken = {}, set[Interface]()
     for slot in draw(st.lists(pod_slots, max_size=4, unique_by=lambda slot: slot.owner.key)):
-        count = draw(st.integers(0, 2))
-        wanted[slot.owner.key] = Wanted(slot, frozenset(free[:count]), slot.config.max_delay_q > 0)
-        free = free[count:]
+        delays = slot.config.max_delay_q > 0
+        chosen = set(free[: draw(st.integers(0, 2))])
+        free = [each for each in free if each not in chosen]
+        if delays:  # where no queue is behind an ingress hook, the limit is at the ifb device too
+            received = {each for each in chosen if each.hook is Hook.INGRESS}
+            chosen -= {each for each in received if not each.interface.namespace or DEVICE in taken}
+            if received & chosen:
+                chosen.add(at_ifb(HookPoint(DEVICE, Hook.EGRESS)))
+                taken.add(DEVICE)
+        wanted[slot.owner.key] = Wanted(slot, frozenset(chosen), delays)
     return wanted
+
+
+@given(desires(), desires())
+def test_packets_are_never_redirected_past_a_limit(
+    before: dict[SlotKey, Wanted], after: dict[SlotKey, Wanted]
+) -> None:
+    """The kernel of the test refuses what would; not if limits come, change or go."""
+    kernel = Kernel()
+    for desired in (before, after, {}):
+        for action in plan(desired, kernel.observed()).actions:
+            kernel.apply(action)
+    assert not kernel.filters and not kernel.queues
 
 
 def of_devices(kernel: Kernel) -> tuple[dict[int, Slot], dict[HookPoint, Attached]]:
@@ -134,7 +172,7 @@ def test_a_plan_enforces_every_limit_with_a_slot(kernel: Kernel, desired: dict[S
         kernel.apply(action)
     placed = {slot.owner.key: index for index, slot in kernel.slots.items()}
     expected = {
-        point: Attached(placed[key], current=True)
+        point: Attached(placed[key], current=True, redirects=wanted.redirects(point))
         for key, wanted in desired.items()
         if key not in planned.without_slot
         for point in wanted.points
