@@ -20,9 +20,10 @@ from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import Source
 from tokenbucket.core.limits.slot import Slot, SlotKey
-from tokenbucket.core.planning.attachment import Hook, Interface, Mechanism
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Deviation
+from tokenbucket.core.planning.foreign import ForeignProgram
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.node.location import AddressLocation, LocationKind
@@ -90,6 +91,7 @@ class Network:
     roots: Mapping[int, object] = {}
     addresses: Mapping[None, frozenset[object]] = {}
     searched = True
+    ifbs: frozenset[Interface] = frozenset()
 
     def __init__(self) -> None:
         self.links: dict[int, Link] = {}
@@ -149,9 +151,10 @@ class Network:
             self._of[address] = self.links[index] = Link(index, f"veth{index}", VETH, None, None)
         return self._of[address]
 
-    def attach(self, ifindex: int, hook: Hook, mechanism: Mechanism, program: int, slot: int) -> None:
-        self.detach(ifindex, hook, mechanism)
-        ours = Filter(ifindex, hook, slot, program, mechanism)
+    def attach(self, point: HookPoint, program: int, slot: int, *, redirects: bool) -> None:
+        ifindex = point.interface.ifindex
+        self.detach(ifindex, point.hook, point.mechanism)
+        ours = Filter(ifindex, point.hook, slot, program, point.mechanism, redirects=redirects)
         self.filters[ifindex] = LinkFilters((*self.filters[ifindex].ours, ours))
 
     def detach(self, ifindex: int, hook: Hook, _: Mechanism) -> None:
@@ -193,6 +196,9 @@ class _Verifier:
 
     def forget(self, _: object) -> None:
         pass
+
+    def foreign_programs(self, _: object) -> list[ForeignProgram]:
+        return []
 
     def deviations(self, _: object) -> list[Deviation]:
         return []

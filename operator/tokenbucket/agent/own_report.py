@@ -153,6 +153,8 @@ class OwnReport:
             problem="; ".join(problems),
             clean=inputs.cleanup,
             limits=len(outcome.active),
+            attachments=outcome.attachments,
+            foreign_programs=outcome.foreign_programs,
             policies=policies[:_POLICIES],
             policies_omitted=max(0, len(policies) - _POLICIES),
             pods=tuple(pods[:_PODS]),

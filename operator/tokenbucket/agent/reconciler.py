@@ -8,6 +8,7 @@ away, and a new deviation from a logged deviation.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +20,7 @@ from tokenbucket.bpf.locks import Locks
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.foreign import most_frequent
 from tokenbucket.core.planning.identity import Identified, identify
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
@@ -93,15 +95,18 @@ class Reconciler:
         missing = {key for key in unenforced if not key.is_guard}
         self._declarations.passed(identified.pods, {key.subject for key in missing})
         self._log_changes(frozenset(deviations))
+        active = {
+            key: limit
+            for key, limit in target.active.items()
+            if key not in missing and target.wanted[key].points
+        }
         return Outcome(
             actions=done.actions,
             complete=not (done.failures or planned.without_slot),
             deviations=deviations,
-            active={
-                key: limit
-                for key, limit in target.active.items()
-                if key not in missing and target.wanted[key].points
-            },
+            active=active,
+            attachments=Counter(str(point) for key in active for point in target.wanted[key].points),
+            foreign_programs=most_frequent(self.verifier.foreign_programs(self.observer.view)),
             fq=self.capabilities.fq,
             waits=done.holding > 0 or any(each.reason is Reason.ADDRESS_CONFLICT for each in deviations),
         )

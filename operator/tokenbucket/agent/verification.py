@@ -94,6 +94,11 @@ class Verifier:
             if any(not point.interface.namespace for point in self._points.get(key, ()))
         }
 
+    def foreign_programs(self, view: View) -> frozenset[ForeignProgram]:
+        """Return the programs of others at the interfaces of the node that lead to pods."""
+        to_pods = (link for link in view.links.values() if link.nsid is not None)
+        return frozenset().union(*(self._programs_at(view, link) for link in to_pods))
+
     def forget(self, key: SlotKey) -> None:
         """Start again with the counters of a limit that is attached now."""
         self.bypass.forget(key)
@@ -146,7 +151,7 @@ class Verifier:
                         yield inode, ours, slot
 
     def _read_programs(self, view: View, attached: list[tuple[int, Filter, Slot]]) -> None:
-        at_ingress = {ifindex: self._programs_at_ingress(view, link) for ifindex, link in view.links.items()}
+        of_node = frozenset().union(*(self._programs_at(view, link) for link in view.links.values()))
         ahead: dict[SlotKey, frozenset[ForeignProgram]] = defaultdict(frozenset)
         for inode, ours, slot in attached:
             ahead[slot.owner.key] |= self._programs_before(view, inode, ours)
@@ -155,7 +160,9 @@ class Verifier:
         for key in now.keys() - self._confirmed:
             self.bypass.forget(key)
         self._ahead = now
-        self._redirecting = frozenset().union(*at_ingress.values())
+        self._redirecting = frozenset(
+            each for each in of_node if each.hook is Hook.INGRESS and each.program_id
+        )
 
     def _programs_before(self, view: View, inode: int, ours: Filter) -> frozenset[ForeignProgram]:
         interface = Interface(ours.ifindex, inode)
@@ -169,12 +176,10 @@ class Verifier:
             return programs
         return programs | self._xdp_at(view.links[ours.ifindex])
 
-    def _programs_at_ingress(self, view: View, link: Link) -> frozenset[ForeignProgram]:
-        """Return all programs of others at an ingress hook of the node."""
+    def _programs_at(self, view: View, link: Link) -> frozenset[ForeignProgram]:
+        """Return all programs of others at an interface of the node."""
         foreign = view.filters_at(Interface(link.ifindex)).foreign
-        return self._xdp_at(link) | {
-            _describe(link.name, each) for each in foreign if each.hook is Hook.INGRESS and each.prog_id
-        }
+        return self._xdp_at(link) | {_describe(link.name, each) for each in foreign}
 
     def _xdp_at(self, link: Link) -> frozenset[ForeignProgram]:
         if not link.xdp_program_id:

@@ -12,7 +12,7 @@ from tokenbucket.bpf.slots import Meters, Slots, monotonic_ns
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.limits.slot import DeviceId, Slot
 from tokenbucket.core.limits.stats import Stats
-from tokenbucket.core.planning.attachment import Hook, Mechanism
+from tokenbucket.core.planning.attachment import Hook, Mechanism, attachment_name
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.filters import Filter
@@ -32,7 +32,7 @@ class AttachPoint:
     """Whether the interface is the pod's own."""
 
     def __str__(self) -> str:
-        return f"{'pod ' if self.in_pod else ''}{self.mechanism}/{self.hook}"
+        return attachment_name(self.mechanism, self.hook, in_pod=self.in_pod)
 
 
 @dataclass(frozen=True, slots=True)

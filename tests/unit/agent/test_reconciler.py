@@ -432,3 +432,24 @@ def test_packets_from_before_an_attachment_do_not_bypass_the_limit() -> None:
     assert not watch.bypassed
     watch.compare({key: Counted(20_000, 0)})
     assert watch.bypassed == {key}
+
+
+def test_the_report_counts_where_limits_are() -> None:
+    """Those that are attached; a pod that has no interface has no attachment."""
+    node, web = Node(searched=True), pod("web")
+    outcome = reconciler_of(node).reconcile(inputs(web))
+    assert outcome.attachments == {"clsact/ingress": 1}
+    node.refuses[Interface(THERE)] = KernelError("attach", "veth", errno.EPERM)
+    node.filters.clear()
+    assert reconciler_of(node).reconcile(inputs(web)).attachments == {}
+
+
+@pytest.mark.parametrize("redirects", [True, False])
+def test_the_kernel_shows_that_packets_bypass_the_node(*, redirects: bool) -> None:
+    """An agent before delays what the pod receives there; a program that only drops is no proof."""
+    there = Filter(INSIDE.ifindex, Hook.INGRESS, 1, OURS, Mechanism.TCX, redirects=redirects)
+    node = Node(searched=True, filters={INSIDE: {Hook.INGRESS: there}})
+    node.links[THERE] = Link(THERE, "veth", VETH, THERE, INSIDE.ifindex)
+    anything: Any = node
+    found = Observer(anything, anything, anything).survey(Capabilities())
+    assert (Direction.INGRESS in found.data_plane.bypassed) is redirects

@@ -133,6 +133,8 @@ class NodeReport:
     problem: str = ""
     clean: bool = False
     limits: int = 0
+    attachments: Mapping[str, int] = field(default_factory=dict)
+    foreign_programs: tuple[str, ...] = ()
     policies: tuple[PolicyReport, ...] = ()
     policies_omitted: int = 0
     pods: tuple[PodReport, ...] = ()
@@ -154,6 +156,8 @@ def to_document(report: NodeReport) -> dict[str, Any]:
             "problem": _cut(report.problem),
             "clean": report.clean,
             "limits": report.limits,
+            "attachments": dict(report.attachments),
+            "foreignPrograms": [_cut(text) for text in report.foreign_programs],
             "policies": [_policy_document(policy) for policy in report.policies],
             "policiesOmitted": report.policies_omitted,
             "pods": [_pod_document(pod) for pod in report.pods],
@@ -215,7 +219,7 @@ def _cut(message: str) -> str:
 def parse_report(document: object) -> NodeReport:
     """Read a TokenBucketNode of any version. Raises no exception."""
     status = _mapping(_mapping(document).get("status"))
-    agent = _mapping(status.get("agent"))
+    agent, attachments = _mapping(status.get("agent")), _mapping(status.get("attachments"))
     return NodeReport(
         agent=AgentInfo(
             _get(agent, "version", ""),
@@ -230,6 +234,8 @@ def parse_report(document: object) -> NodeReport:
         problem=_get(status, "problem", ""),
         clean=_get(status, "clean", False),
         limits=_number(status, "limits"),
+        attachments={name: count for name, count in attachments.items() if type(count) is int},
+        foreign_programs=_names(status.get("foreignPrograms")),
         policies=tuple(_policy(policy) for policy in _items(status, "policies")),
         policies_omitted=_number(status, "policiesOmitted"),
         pods=tuple(

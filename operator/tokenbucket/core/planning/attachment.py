@@ -55,6 +55,14 @@ class HookPoint:
     hook: Hook
     mechanism: Mechanism = Mechanism.CLSACT
 
+    def __str__(self) -> str:
+        return attachment_name(self.mechanism, self.hook, in_pod=bool(self.interface.namespace))
+
+
+def attachment_name(mechanism: Mechanism, hook: Hook, *, in_pod: bool) -> str:
+    """Return the text for an attachment in statuses, such as ``pod tcx/ingress``."""
+    return f"{'pod ' if in_pod else ''}{mechanism}/{hook}"
+
 
 def device_hook(direction: Direction) -> Hook:
     """Return the hook of an interface for its own traffic, named as the interface sees it."""

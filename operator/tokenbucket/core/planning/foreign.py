@@ -10,6 +10,8 @@ from tokenbucket.core.planning.attachment import Hook, Mechanism
 
 _LISTED = 3
 """Maximum number of programs in a message."""
+_REPORTED = 16
+"""Maximum number of programs in a report."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,13 +34,23 @@ class ForeignProgram:
 
 def list_programs(programs: Iterable[ForeignProgram]) -> str:
     """Return a text with the most frequent programs and the number of the others."""
-    places: dict[tuple[str, Mechanism, Hook], list[ForeignProgram]] = defaultdict(list)
-    for program in sorted(set(programs)):
-        places[program.name, program.mechanism, program.hook].append(program)
-    ordered = sorted(places.values(), key=len, reverse=True)
+    ordered = _by_frequency(programs)
     named = ", ".join(map(_describe, ordered[:_LISTED]))
     more = len(ordered) - _LISTED
     return f"{named} and {more} more" if more > 0 else named
+
+
+def most_frequent(programs: Iterable[ForeignProgram]) -> tuple[str, ...]:
+    """Return a text for each of the most frequent programs."""
+    return tuple(map(_describe, _by_frequency(programs)[:_REPORTED]))
+
+
+def _by_frequency(programs: Iterable[ForeignProgram]) -> list[list[ForeignProgram]]:
+    """Return lists of programs with the same name, mechanism and hook, the longest first."""
+    places: dict[tuple[str, Mechanism, Hook], list[ForeignProgram]] = defaultdict(list)
+    for program in sorted(set(programs)):
+        places[program.name, program.mechanism, program.hook].append(program)
+    return sorted(places.values(), key=len, reverse=True)
 
 
 def _describe(same: list[ForeignProgram]) -> str:

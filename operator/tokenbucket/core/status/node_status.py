@@ -12,7 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenbucket.core.api.enforcement import Place
-from tokenbucket.core.api.node_report import Override, PodCounts, PodReport, PolicyReport, ReasonCount
+from tokenbucket.core.api.node_report import (
+    Override,
+    PodCounts,
+    PodReport,
+    PolicyReport,
+    ReasonCount,
+)
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy, RejectedPolicy
 from tokenbucket.core.limits.slot import SlotKey
@@ -62,6 +68,10 @@ class Outcome:
     """The limits that are not enforced as declared."""
     active: Mapping[SlotKey, ActiveLimit] = field(default_factory=dict)
     """The limits that are attached at all their hooks."""
+    attachments: Mapping[str, int] = field(default_factory=dict)
+    """Where the active limits are attached, and how many of their attachments are there."""
+    foreign_programs: tuple[str, ...] = ()
+    """The programs of others at interfaces that lead to pods."""
     fq: bool = False
     """Whether the kernel of the node has fq."""
     waits: bool = False

@@ -64,6 +64,8 @@ REPORT = st.builds(
     problem=TEXT,
     clean=st.booleans(),
     limits=COUNT,
+    attachments=st.dictionaries(TEXT, COUNT, max_size=3),
+    foreign_programs=st.lists(TEXT, max_size=3).map(tuple),
     policies=st.lists(POLICY, max_size=3).map(tuple),
     policies_omitted=COUNT,
     pods=st.lists(POD, max_size=3).map(tuple),
@@ -83,6 +85,8 @@ FULL = to_document(
         problem="none",
         clean=True,
         limits=2,
+        attachments={"pod tcx/ingress": 2},
+        foreign_programs=("x" * 1000,),
         policies=(
             PolicyReport(
                 "shop",
@@ -117,7 +121,7 @@ def misfits(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
     if type(value) is not TYPES[schema["type"]]:
         return [f"{path} is not of type {schema['type']}"]
     if isinstance(value, dict):
-        known = schema["properties"]
+        known = schema.get("properties") or dict.fromkeys(value, schema["additionalProperties"])
         wrong = [f"{path}.{name} is unknown" for name in value.keys() - known.keys()]
         wrong += [f"{path}.{name} is missing" for name in set(schema.get("required", ())) - value.keys()]
         inner = [(known[name], value[name], f"{path}.{name}") for name in value.keys() & known.keys()]
@@ -219,7 +223,11 @@ def test_every_field_that_an_older_agent_lacks_has_its_default() -> None:
     """One at a time; the others are read."""
     whole = parse_report({"status": FULL})
     defaults = NodeReport()
-    names = {"podsOmitted": "pods_omitted", "policiesOmitted": "policies_omitted"}
+    names = {
+        "podsOmitted": "pods_omitted",
+        "policiesOmitted": "policies_omitted",
+        "foreignPrograms": "foreign_programs",
+    }
     for key in FULL:
         name = names.get(key, key)
         expected = dataclasses.replace(whole, **{name: getattr(defaults, name)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenbucket.core.planning.attachment import Hook, Mechanism
-from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
+from tokenbucket.core.planning.foreign import ForeignProgram, list_programs, most_frequent
 
 
 def test_the_most_frequent_program_comes_first_and_once() -> None:
@@ -20,3 +20,12 @@ def test_programs_without_a_name_are_told_apart_by_their_mechanism() -> None:
     """An interface can have both."""
     found = [ForeignProgram("a0", Hook.INGRESS, each) for each in (Mechanism.TCX, Mechanism.CLSACT)]
     assert list_programs(found).count("a program without a name") == 2
+
+
+def test_a_report_has_the_most_frequent_programs_and_leaves_out_others() -> None:
+    """It has room for 16."""
+    many = [ForeignProgram(f"lxc{n}", Hook.INGRESS, Mechanism.TCX, "from_pod", n) for n in range(5)]
+    few = [ForeignProgram("a0", Hook.EGRESS, Mechanism.CLSACT, f"to_host{n}", 90 + n) for n in range(20)]
+    first, *others = most_frequent([*few, *many])
+    assert first == "from_pod (tcx) at the ingress of 5 interfaces"
+    assert len(others) == 15
