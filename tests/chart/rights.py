@@ -22,6 +22,10 @@ Rights = dict[What, frozenset[str]]
 POLICIES = What("tokenbucket.dev", "tokenbucketpolicies")
 STATUS = What("tokenbucket.dev", "tokenbucketpolicies/status")
 REPORTS = What("tokenbucket.dev", "tokenbucketnodes")
+LEASES, LEASE = (
+    What("coordination.k8s.io", "leases"),
+    What("coordination.k8s.io", "leases", "tokenbucket-controller"),
+)
 PODS, POD_STATUS, NODES = What("", "pods"), What("", "pods/status"), What("", "nodes")
 OVERRIDE = What("", "configmaps", "tokenbucket-override")
 SWITCH, EVENTS, DAEMON_SETS = (
@@ -54,6 +58,10 @@ IN_THE_RELEASES_NAMESPACE: dict[str, Rights] = {
     "tokenbucket-cleanup": {SWITCH: frozenset({"create", "patch"}), DAEMON_SETS: frozenset({"list"})},
     "tokenbucket-check": {PODS: frozenset({"list"}), DAEMON_SETS: frozenset({"list"})},
 }
+IN_KUBE_SYSTEM: dict[str, Rights] = {
+    "tokenbucket-controller": {LEASE: frozenset({"get", "update"}), LEASES: frozenset({"create"})},
+}
+"""The Lease of the leader, which all releases share."""
 
 
 def rights(role: Document) -> Rights:

@@ -188,12 +188,17 @@ def test_the_controller_finds_all_agents(full: Manifests) -> None:
     assert found == set(AGENTS)
 
 
-def test_there_is_never_more_than_one_controller(default: Manifests) -> None:
-    """It is the only writer of policies' status."""
+def test_a_second_controller_is_ready_to_take_over(chart: Chart, default: Manifests) -> None:
+    """Prefer another node, and drain one at a time. A budget of one replica would block drains."""
     spec = default.one("Deployment", "tokenbucket-controller")["spec"]
-    assert spec["replicas"] == 1
-    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["replicas"] == 2
     assert spec["template"]["spec"]["priorityClassName"] == "system-cluster-critical"
+    (constraint,) = spec["template"]["spec"]["topologySpreadConstraints"]
+    (budget,) = default.of("PodDisruptionBudget")
+    labels = spec["template"]["metadata"]["labels"].items()
+    for selector in (constraint["labelSelector"], budget["spec"]["selector"]):
+        assert selector["matchLabels"].items() <= labels
+    assert chart.render({"controller": {"replicas": 1}}).of("PodDisruptionBudget") == []
 
 
 def test_further_labels_cannot_take_a_pod_from_its_owner(chart: Chart) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.chart.chart import Chart, Manifests
 from tests.chart.rights import (
     EVERYWHERE,
+    IN_KUBE_SYSTEM,
     IN_THE_RELEASES_NAMESPACE,
     NODES,
     OVERRIDE,
@@ -19,10 +20,12 @@ from tests.chart.rights import (
 )
 
 
-def granted(manifests: Manifests, binding: str, account: str) -> Rights:
+def granted(manifests: Manifests, binding: str, account: str, namespace: str | None = None) -> Rights:
     """What an account may do by bindings of a kind, each to a role of the same chart."""
     found: Rights = {}
     for each in manifests.of(binding):
+        if each["metadata"].get("namespace") != namespace:
+            continue
         subjects = {(subject["kind"], subject["name"]) for subject in each["subjects"]}
         if ("ServiceAccount", account) in subjects:
             found |= rights(manifests.one(each["roleRef"]["kind"], each["roleRef"]["name"]))
@@ -33,7 +36,9 @@ def granted(manifests: Manifests, binding: str, account: str) -> Rights:
 def test_an_account_has_exactly_the_rights_that_it_needs(default: Manifests, account: str) -> None:
     """In the whole cluster, and in the release's namespace."""
     assert granted(default, "ClusterRoleBinding", account) == EVERYWHERE[account]
-    assert granted(default, "RoleBinding", account) == IN_THE_RELEASES_NAMESPACE[account]
+    own = granted(default, "RoleBinding", account, "tokenbucket-system")
+    assert own == IN_THE_RELEASES_NAMESPACE[account]
+    assert granted(default, "RoleBinding", account, "kube-system") == IN_KUBE_SYSTEM.get(account, {})
 
 
 def test_no_other_account_has_any(full: Manifests) -> None:

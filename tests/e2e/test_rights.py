@@ -14,7 +14,7 @@ import yaml
 from cluster.errors import ClusterError
 from cluster.kubectl import Document, Kubectl
 from cluster.workloads import pod, server
-from tests.chart.rights import EVERYWHERE, IN_THE_RELEASES_NAMESPACE
+from tests.chart.rights import EVERYWHERE, IN_KUBE_SYSTEM, IN_THE_RELEASES_NAMESPACE
 from tests.e2e.release import NAME, NAMESPACE, Release, condition, policy, until, wait_ready
 from tests.e2e.traffic import udp
 
@@ -142,11 +142,11 @@ REFUSED = {
 
 def needed(account: str) -> list[Deed]:
     """All that an account cannot do without."""
-    places = {"": EVERYWHERE, NAMESPACE: IN_THE_RELEASES_NAMESPACE}
+    places = {"": EVERYWHERE, NAMESPACE: IN_THE_RELEASES_NAMESPACE, "kube-system": IN_KUBE_SYSTEM}
     return [
         Deed(verb, what.resource, what.group, namespace, what.name)
         for namespace, rights in places.items()
-        for what, verbs in rights[f"{NAME}-{account}"].items()
+        for what, verbs in rights.get(f"{NAME}-{account}", {}).items()
         for verb in sorted(verbs)
     ]
 

@@ -289,16 +289,23 @@ class FakeApi:
             return _refused(404)
         if seen.method == "GET" and not name:
             return web.json_response(self.list(resource, seen.query.get("fieldSelector", ""), namespace))
-        if seen.method == "POST":
-            document = json.loads(seen.body)
-            metadata = document["metadata"]
-            made = metadata.get("name") or f"{metadata['generateName']}{self._version}"
-            return web.json_response(self.put(resource, made, namespace), status=201)
+        if seen.method in {"POST", "PUT"}:
+            return self._write(resource, namespace, json.loads(seen.body), seen.method)
         if key not in self._objects:
             return _refused(404, f'{resource.plural} "{name}" not found')
         if seen.method == "DELETE":
             self.delete(resource, name, namespace)
         return web.json_response(self._objects.get(key, {}))
+
+    def _write(self, resource: Resource, namespace: str, document: Document, method: str) -> web.Response:
+        """Create an object that is not there, or replace one that has not changed."""
+        metadata = document["metadata"]
+        name = metadata.get("name") or f"{metadata['generateName']}{self._version}"
+        known = self._objects.get((resource, namespace, name), {}).get("metadata", {})
+        if known.get("resourceVersion") != (metadata.get("resourceVersion") if method == "PUT" else None):
+            return _refused(409)
+        content = {field: value for field, value in document.items() if field != "metadata"}
+        return web.json_response(self.put(resource, name, namespace, **content), status=201)
 
     def _contents(self) -> dict[str, Document]:
         """By path, what a client asks for before anything else: which kinds there are."""

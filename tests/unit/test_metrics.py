@@ -205,9 +205,26 @@ def test_times_that_have_not_come_have_no_sample() -> None:
     assert "agent_ready" in names
 
 
+def leader() -> Controller:
+    """Return a controller that has just renewed the lease."""
+    controller = Controller(ControllerOptions("tokenbucket-system", "controller-1", "app=agent"))
+    controller._election._renewed_at = time.monotonic()
+    return controller
+
+
+def test_only_the_leader_exports_the_metrics_of_policies_and_agents(api: FakeApi) -> None:
+    """Otherwise sums over all replicas would count each policy twice."""
+    controller = leader()
+    controller._election._renewed_at = float("-inf")
+    controller.stores.policies.put({"metadata": {"namespace": "shop", "name": "web"}})
+    found = values(generate_latest(registry_of(OF_THE_CONTROLLER, lambda: controller)).decode())
+    assert {name for name, _ in found} >= {"controller_ready", "controller_leader"}
+    assert not {name for name, _ in found} & {"policies", "policy_pods", "agents", "nodes_without_agent"}
+
+
 def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
     """Policies by the reason of Ready, also those without a status yet, and agents by readiness."""
-    controller = Controller(ControllerOptions("tokenbucket-system", "app=agent"))
+    controller = leader()
     for name, reason, pods in (
         ("web", "Programmed", {"programmed": 2}),
         ("db", "Programmed", {}),
@@ -234,7 +251,7 @@ def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
 
 def test_nodes_are_counted_that_have_lost_their_agent(api: FakeApi) -> None:
     """Not those that never had one, nor those where no pod starts, nor those whose agent is not ready."""
-    controller = Controller(ControllerOptions("tokenbucket-system", "app=agent"))
+    controller = leader()
     stores = controller.stores
     for name, ready, reported in (
         ("lost", "True", True),

@@ -41,7 +41,7 @@ apply the output of 'helm template', perhaps with a different default namespace.
 {{- define "tokenbucket.metadata" -}}
 name: {{ .name }}
 {{- if not .cluster }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
 {{- end }}
 labels:
   {{- include "tokenbucket.labels" (list .root .component) | nindent 2 }}

@@ -91,6 +91,12 @@ class Client:
         """Create an object."""
         await self._request("POST", resource.path(namespace), {}, document, "application/json")
 
+    async def replace(self, resource: Resource, document: Mapping[str, Any]) -> None:
+        """Replace an object. The API server rejects it if the object has another resource version."""
+        metadata = document["metadata"]
+        path = resource.path(metadata.get("namespace"), metadata["name"])
+        await self._request("PUT", path, {}, document, "application/json")
+
     async def delete(self, resource: Resource, name: str, namespace: str | None = None) -> None:
         """Delete an object. Ignore a missing object."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 from contextlib import ExitStack
 
 from tokenbucket.cli.options import address, log_options, metrics_options
@@ -23,6 +24,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default=os.environ.get("POD_NAMESPACE", "default"),
         metavar="NAME",
         help="namespace of the agents (default $POD_NAMESPACE)",
+    )
+    verb.add_argument(
+        "--pod",
+        default=os.environ.get("POD_NAME") or socket.gethostname(),
+        metavar="NAME",
+        help="name of this replica in the election of a leader (default $POD_NAME, or the host name)",
     )
     verb.add_argument(
         "--agents",
@@ -46,7 +53,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
     set_up_logs(options.log_format, options.log_level)
     host, port = options.probe_address
-    controller = Controller(ControllerOptions(options.namespace, options.agents, host, port))
+    controller = Controller(ControllerOptions(options.namespace, options.pod, options.agents, host, port))
     with ExitStack() as stack:
         if options.metrics_address:
             from tokenbucket.controller.metrics import serve  # noqa: PLC0415

@@ -22,11 +22,15 @@ _STATES = ("degraded", "failed", "matched", "programmed")
 
 
 def _reasons(controller: Controller) -> Iterator[Sample]:
+    if not controller.leads:
+        return iter(())
     counts = Counter(policy.ready_reason or "Unknown" for policy in controller.stores.policies.values())
     return (((reason,), count) for reason, count in sorted(counts.items()))
 
 
 def _pods(controller: Controller) -> Iterator[Sample]:
+    if not controller.leads:
+        return
     for policy in controller.stores.policies.values():
         pods = policy.status.get("pods") or {}
         for state in _STATES:
@@ -34,11 +38,15 @@ def _pods(controller: Controller) -> Iterator[Sample]:
 
 
 def _agents(controller: Controller) -> Iterator[Sample]:
+    if not controller.leads:
+        return iter(())
     counts = Counter(agent.ready for agent in controller.stores.agents.values())
     return (((str(ready).lower(),), counts[ready]) for ready in (True, False))
 
 
-def _without_agent(controller: Controller) -> int:
+def _without_agent(controller: Controller) -> int | None:
+    if not controller.leads:
+        return None
     stores = controller.stores
     ready = {node.name for node in stores.nodes.values() if node.ready}
     reported = {report.name for report in stores.reports.values()}
@@ -51,6 +59,11 @@ OF_THE_CONTROLLER: tuple[Measure[Controller], ...] = (
         "tokenbucket_controller_ready",
         "1 if the controller is healthy and has read all policies, reports and agents.",
         lambda controller: controller.ready,
+    ),
+    single(
+        "tokenbucket_controller_leader",
+        "1 if this replica writes the statuses. Only the leader exports the metrics of policies and agents.",
+        lambda controller: controller.leads,
     ),
     Measure(
         "tokenbucket_agents",

@@ -13,6 +13,7 @@ from tokenbucket.apiserver import probes
 from tokenbucket.apiserver.client import Client, attempt
 from tokenbucket.apiserver.connection import answers
 from tokenbucket.apiserver.informers import Informers, run_until_first
+from tokenbucket.apiserver.lease import Election
 from tokenbucket.apiserver.resources import NODES, PODS, POLICIES, REPORTS, Selection
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
@@ -32,6 +33,8 @@ class ControllerOptions:
     """Options of the controller."""
 
     namespace: str
+    pod: str
+    """Name of the controller's pod. Distinguishes the replicas."""
     agents: str
     """Label selector of the agent pods."""
     probe_host: str = ""
@@ -60,7 +63,13 @@ class Controller:
         self._reconciler = StatusReconciler(
             self.stores, self._worker.trigger_after, Heartbeats(lambda: answers.back_at)
         )
+        self._election = Election(f"{options.namespace}/{options.pod}", self._worker.trigger)
         self._stop = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:
+        """Return whether this replica writes the statuses."""
+        return self._election.leads
 
     @property
     def api_requests(self) -> Mapping[tuple[str, int], int]:
@@ -82,6 +91,7 @@ class Controller:
         try:
             async with Client(informers.listed) as client:
                 await run_until_first(
+                    self._election.run(client),
                     self._worker.run(partial(self._reconcile, client)),
                     informers.relist(client),
                     probes.serve(
@@ -92,15 +102,18 @@ class Controller:
                     ),
                     self._stop.wait(),
                 )
+                await attempt("release lease", self._election.release(client))
         finally:
             informers.stop()
 
     def _readiness_error(self) -> str:
-        return "" if self._informers.synced else "the first lists are not complete"
+        if not self._informers.synced:
+            return "the first lists are not complete"
+        return "" if self._election.holder else "no replica has the lease; check the role of the controller"
 
     async def _reconcile(self, client: Client) -> bool:
         """Write the changed statuses. Return whether the API server was available."""
-        if self._informers.synced:
+        if self._informers.synced and self.leads:
             if not await attempt("write status", self._reconciler.reconcile(client)):
                 return False
             await asyncio.sleep(_INTERVAL_S - _QUIET_S)

@@ -16,6 +16,7 @@ import pytest
 from tests.unit.controller.test_reconciler import agent, node, report, writes_status
 from tests.unit.fake_api import FakeApi, list_of
 from tokenbucket.apiserver import informers
+from tokenbucket.apiserver.lease import LEASES
 from tokenbucket.apiserver.resources import EVENTS, NODES, PODS, POLICIES, REPORTS
 from tokenbucket.controller.run import Controller, ControllerOptions
 from tokenbucket.core.api.parse import API_VERSION, POLICY
@@ -54,13 +55,13 @@ def test_statuses_follow_the_cluster_from_start_to_sigterm(
     """It reads what is there, hears of what comes, lists again now and then, answers its probes, and ends."""
     monkeypatch.setattr(informers, "_RELIST_S", 0.05)
     monkeypatch.setattr(informers, "_DOUBT_S", 0.05)
-    api.kinds |= {REPORTS, NODES, EVENTS}
+    api.kinds |= {REPORTS, NODES, EVENTS, LEASES}
     put_policy(api, "web")
     api.put(NODES, "a", status=node("a")["status"])
     pod = agent("a")
     api.put(PODS, "agent-a", NAMESPACE, metadata=pod["metadata"], spec=pod["spec"], status=pod["status"])
     api.put(REPORTS, "a", status=report("a")["status"])
-    options = ControllerOptions(NAMESPACE, "", "127.0.0.1", free_port())
+    options = ControllerOptions(NAMESPACE, "controller-1", "", "127.0.0.1", free_port())
     controller = Controller(options)
 
     async def probe(path: str) -> int:
