@@ -10,7 +10,9 @@ import pytest
 
 from tests.unit.fake_api import FakeApi
 from tokenbucket.apiserver.resources import CONFIG_MAPS, DAEMON_SETS, NODES, REPORTS
+from tokenbucket.cli import main
 from tokenbucket.controller.cleanup import Cleaned, Release, clean_up
+from tokenbucket.errors import ExitCode
 
 NAMESPACE = "tokenbucket-system"
 RELEASE = Release(NAMESPACE, "tokenbucket", "limits")
@@ -92,3 +94,13 @@ def test_the_reports_of_another_release_stay(cluster: FakeApi) -> None:
     put_report(cluster, "c", f"{NAMESPACE}/canary", clean=False)
     assert run() == Cleaned(("a",), ())
     assert {each["metadata"]["name"] for each in cluster.list(REPORTS)["items"]} == {"b", "c"}
+
+
+def test_the_command_names_the_release_that_owns_nothing(
+    cluster: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It succeeds: the tool that started it waits for the Job, and must not fail."""
+    put_agents(cluster, {})
+    assert main(["cleanup", "--namespace", NAMESPACE, "--helm-release", "limits"]) == ExitCode.DONE
+    assert "Helm release limits owns no agent, so nothing is cleaned" in capsys.readouterr().err
+    assert not written(cluster)
