@@ -65,7 +65,7 @@ class Schedule:
     min_s: float = 0.005
     max_s: float = 60.0
     retry_s: float = 1.0
-    longest_retry_s: float = 16.0
+    longest_retry_s: float = 30.0
     wait_retry_s: float = 5.0
     retries: int = 0
     """Consecutive runs that failed in the same way. Each doubles the pause before the next."""

@@ -39,11 +39,13 @@ class Running:
     result: Path
     status: frozenset[IPv4Address] = frozenset()
     result_is_whole: bool = True
+    lost: frozenset[IPv4Address] = frozenset()
+    """Addresses of its earlier sandboxes. A status with one of them may be outdated."""
 
     @property
     def is_known(self) -> bool:
         """Whether two sources agree about the pod: the kernel, and its result or its status."""
-        return self.result_is_whole or self.status == {self.network.ip}
+        return self.result_is_whole or self.status == {self.network.ip} - self.lost
 
     @property
     def in_api(self) -> Pod:
@@ -93,7 +95,7 @@ class Node:
         if pod := self._any():
             self._lose_sandbox(pod)
             after = self._run(pod.id, selected=pod.selected)
-            after.status = pod.status
+            after.status, after.lost = pod.status, pod.lost | {pod.network.ip}
             self.pods[pod.id.name] = after
 
     def _lose_sandbox(self, pod: Running) -> None:

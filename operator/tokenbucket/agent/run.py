@@ -136,7 +136,7 @@ def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, sta
         tcx = Tcx(pins)
         view = View(connection, tcx)
         with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
-            loading = loader.submit(load_or_keep, pins, sizes)
+            loading = loader.submit(load_or_keep, pins, sizes, None, lambda: signals.stopping)
             view.refresh()
             build, rejected = loading.result()
         if rejected:

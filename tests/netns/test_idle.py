@@ -1,0 +1,47 @@
+"""An agent whose attachment is rejected does not spin."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.netns.agent import Agent, document, drop, policy, wait
+from tests.netns.lab import Lab, tc
+
+_CLSACT = ("qdisc", "add", "dev", "{0}", "clsact")
+_FILTER = ("filter", "add", "dev", "{0}", "egress", "prio", "1", "protocol")
+_MATCH = ("u32", "match", "u32", "0", "0", "flowid", "1:1")
+_WINDOW_S, _MOST = 4.0, 60
+"""A run takes about ten requests. There are a few retries, and a check that limits run."""
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [("qdisc", "add", "dev", "{0}", "ingress_block", "21", "egress_block", "22", "clsact")],
+        [_CLSACT, (*_FILTER, "all", *_MATCH)],
+        [_CLSACT, (*_FILTER, "ip", *_MATCH)],
+        [("qdisc", "add", "dev", "{0}", "ingress")],
+    ],
+    ids=["shared block", "u32", "protocol ip", "ingress qdisc"],
+)
+def test_a_rejected_attachment_causes_few_runs(
+    lab: Lab, agent: Agent, commands: list[tuple[str, ...]]
+) -> None:
+    """The agent's own attempts cause no further ones, which read the kernel dozens of times a second."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    for command in commands:
+        tc(*(word.format(web.veth) for word in command))
+    agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, 10)))
+    agent.write("pods.yaml", document(web, app="web"))
+    agent.start("--attach", "clsact")
+    wait(lambda: agent.events("limit not enforced as declared"), agent.log)
+    before = requests(agent)
+    time.sleep(_WINDOW_S)
+    assert requests(agent) - before <= _MOST
+
+
+def requests(agent: Agent) -> int:
+    """The netlink requests of an agent, from the log of pyroute2."""
+    return sum(line["event"].startswith("get: ") for line in agent.lines())
