@@ -73,9 +73,11 @@ def _quoted(value: object) -> str:
 
 
 def set_up_logs(form: LogFormat, level: str) -> None:
-    """Send all logs to stderr."""
+    """Send all logs to stderr. Libraries do not log at debug level: pyroute2 has a line for each message."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LogFormatter(form))
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    libraries = "info" if level == "debug" else level
+    logging.basicConfig(handlers=[handler], level=libraries.upper(), force=True)
+    logging.getLogger("tokenbucket").setLevel(level.upper())
     if level != "debug":
         logging.getLogger("kopf").setLevel(logging.ERROR)  # it reports every event
