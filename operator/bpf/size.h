@@ -82,6 +82,7 @@ static __always_inline __s64 tb_walk_headers(struct __sk_buff *skb)
 		__u8 header[16] = {};
 
 		if (count == TB_HEADERS_MAX) {
+			offset = known ? known : offset; /* without what may be no tunnel */
 			known = 0;
 			break;
 		}
@@ -168,8 +169,10 @@ static __always_inline void tb_size_segments(struct __sk_buff *skb, struct tb_pa
 	if (!segments) {
 		payload = length - headers + (tb_is_layer_3(skb) ? TB_ETH_HLEN : 0);
 		segments = payload > size ? (__u64)(payload + size - 1) / (__u64)size : 1;
-		if (!is_known)
+		if (!is_known) {
 			headers = tb_max(headers, length / 2);
+			segments++; /* the last one may be short */
+		}
 	} else if (size != TB_GSO_BY_FRAGS) {
 		most = length - (segments - 1) * size - 1;
 		if (most > 0 && (!is_known || headers > most || headers < length - segments * size))

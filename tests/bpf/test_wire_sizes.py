@@ -89,8 +89,9 @@ def test_the_wire_size_is_exact(
         (IP4, Header("esp")),
         (IP6, Header("ah"), Header("esp")),
         (IP6, *[Header("options")] * 12, Header("routing", 60), TCP),
+        (*[Header("mpls")] * 4, IP4, Header("vxlan"), ETH, IP4, *[IP4] * 3, UDP),
     ],
-    ids=["ESP", "AH and ESP", "long"],
+    ids=["ESP", "AH and ESP", "long", "long in UDP"],
 )
 @pytest.mark.parametrize(("size", "gso_size"), SIZES)
 def test_unknown_headers_count_in_full(
