@@ -50,7 +50,7 @@ def sending(source: Pod, target: Pod, ahead_s: float, count: int, segment: int) 
         "python3", "-c", _SEND, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
-        assert process.stdout.readline() == "sent\\n"
+        assert process.stdout.readline().strip() == "sent"
         yield
         process.kill()
 
