@@ -23,7 +23,7 @@ from tokenbucket.apiserver.resources import (
     is_ready,
     metadata_of,
 )
-from tokenbucket.core.api.node_report import parse_report
+from tokenbucket.core.api.parse_report import parse_report
 from tokenbucket.core.api.policy import Mode
 
 _INTERVAL_S = 1.0

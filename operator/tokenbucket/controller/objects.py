@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from tokenbucket.apiserver.resources import is_ready, metadata_of, version_of
-from tokenbucket.core.api.node_report import parse_report
 from tokenbucket.core.api.parse import parse_policy
+from tokenbucket.core.api.parse_report import parse_report
 from tokenbucket.core.api.policy import Mode, Policy, features_of
 from tokenbucket.core.limits.bucket import as_declared
 from tokenbucket.core.status.summary import PolicyHead, ReportedNode

@@ -1,9 +1,8 @@
 """A view of the node: interfaces, the addresses behind them, and the filters and root qdiscs on them.
 
 Events make parts of a view stale, and :meth:`View.refresh` reads only those parts again. A full reconcile
-run starts with :meth:`View.invalidate_all`, so that a lost event has no lasting effect.
-
-A view belongs to the thread of its connection.
+run starts with :meth:`View.invalidate_all`, so that a lost event has no lasting effect. A view belongs to the
+thread of its connection.
 """
 
 from __future__ import annotations

@@ -1,20 +1,15 @@
-"""Read and write the report of an agent: the status of a TokenBucketNode.
-
-Agents and controllers of different versions read the same reports, so parsing never fails. It ignores unknown
-fields, and uses the default for missing fields and for values of a wrong type.
-"""
+"""The report of an agent, and its form as the status of a TokenBucketNode."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 MOST_PODS = 1 << 16
 """Maximum number of pods of a node in a report, as in its schema."""
 _LONGEST_MESSAGE = 256
-T = TypeVar("T", int, str, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +50,8 @@ class PodCounts:
         return cls(*map(sum, zip(*map(_COUNTS, counts), strict=True)))
 
 
-_STATES = tuple(item.name for item in fields(PodCounts))
-_COUNTS = operator.attrgetter(*_STATES)
+POD_STATES = tuple(item.name for item in fields(PodCounts))
+_COUNTS = operator.attrgetter(*POD_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +136,7 @@ class NodeReport:
     pods_omitted: int = 0
 
 
-_POD_FIELDS = ("namespace", "name", "policy", "direction", "reason", "message")
+POD_FIELDS = ("namespace", "name", "policy", "direction", "reason", "message")
 
 
 def to_document(report: NodeReport) -> dict[str, Any]:
@@ -189,7 +184,7 @@ def _policy_document(policy: PolicyReport) -> dict[str, Any]:
             "uid": policy.uid,
             "generation": policy.generation,
             "rejected": _cut(policy.rejected),
-            **dict(zip(_STATES, _COUNTS(policy.pods), strict=True)),
+            **dict(zip(POD_STATES, _COUNTS(policy.pods), strict=True)),
             "overriddenBy": [
                 {"policy": other.policy, "direction": other.direction, "pods": other.pods}
                 for other in policy.overridden_by
@@ -205,7 +200,7 @@ def _policy_document(policy: PolicyReport) -> dict[str, Any]:
 
 
 def _pod_document(pod: PodReport) -> dict[str, Any]:
-    return _without_empty({name: getattr(pod, name) for name in _POD_FIELDS} | {"message": _cut(pod.message)})
+    return _without_empty({name: getattr(pod, name) for name in POD_FIELDS} | {"message": _cut(pod.message)})
 
 
 def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
@@ -214,93 +209,3 @@ def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
 
 def _cut(message: str) -> str:
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 3]}..."
-
-
-def parse_report(document: object) -> NodeReport:
-    """Read a TokenBucketNode of any version. Raises no exception."""
-    status = _mapping(_mapping(document).get("status"))
-    agent, attachments = _mapping(status.get("agent")), _mapping(status.get("attachments"))
-    return NodeReport(
-        agent=AgentInfo(
-            _get(agent, "version", ""),
-            _get(agent, "pod", ""),
-            _get(agent, "release", ""),
-            _names(agent.get("features")),
-        ),
-        sync=_sync(status),
-        kernel=_get(status, "kernel", ""),
-        fq=_get(status, "fq", False),
-        enforcement=_get(status, "enforcement", ""),
-        problem=_get(status, "problem", ""),
-        clean=_get(status, "clean", False),
-        limits=_number(status, "limits"),
-        attachments={name: count for name, count in attachments.items() if type(count) is int},
-        foreign_programs=_names(status.get("foreignPrograms")),
-        policies=tuple(_policy(policy) for policy in _items(status, "policies")),
-        policies_omitted=_number(status, "policiesOmitted"),
-        pods=tuple(
-            PodReport(*(_get(pod, name, "") for name in _POD_FIELDS)) for pod in _items(status, "pods")
-        ),
-        pods_omitted=_number(status, "podsOmitted"),
-    )
-
-
-def _sync(status: Mapping[str, Any]) -> Sync:
-    watches = tuple(
-        WatchContact(_get(item, "resource", ""), _get(item, "lastContact", ""))
-        for item in _items(status, "watches")
-    )
-    last, period_s = _get(status, "lastSync", ""), _number(status, "syncPeriodSeconds")
-    return Sync(last, period_s, _get(status, "policiesVersion", -1), watches)
-
-
-def _names(value: object) -> tuple[str, ...]:
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
-
-
-def _policy(given: Mapping[str, Any]) -> PolicyReport:
-    return PolicyReport(
-        namespace=_get(given, "namespace", ""),
-        name=_get(given, "name", ""),
-        uid=_get(given, "uid", ""),
-        generation=_number(given, "generation"),
-        rejected=_get(given, "rejected", ""),
-        pods=PodCounts(*(_count(given, name) for name in _STATES)),
-        overridden_by=tuple(
-            Override(_get(item, "policy", ""), _get(item, "direction", ""), _count(item, "pods"))
-            for item in _items(given, "overriddenBy")
-        ),
-        effective=_texts(given.get("effective")),
-        action=_texts(given.get("action")),
-        reasons=tuple(
-            ReasonCount(_get(item, "reason", ""), _count(item, "pods"), _get(item, "message", ""))
-            for item in _items(given, "reasons")
-        ),
-    )
-
-
-def _get(given: Mapping[str, Any], name: str, default: T) -> T:
-    value = given.get(name)
-    return value if type(value) is type(default) else default
-
-
-def _count(given: Mapping[str, Any], name: str) -> int:
-    """Return a number of pods. Whatever a node reports, the sums must fit the status of a policy."""
-    return min(_number(given, name), MOST_PODS)
-
-
-def _number(given: Mapping[str, Any], name: str) -> int:
-    return max(0, _get(given, name, 0))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _items(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    value = given.get(name)
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def _texts(value: object) -> dict[str, str]:
-    return {key: text for key, text in _mapping(value).items() if isinstance(text, str)}

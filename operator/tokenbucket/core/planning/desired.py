@@ -25,7 +25,6 @@ from tokenbucket.core.planning.reasons import Degradation, Reason
 
 Address = IPv4Address | IPv6Address
 
-
 _UNBOUNDED = Degradation(
     Reason.UNBOUNDED_QUEUE,
     "perPeer: could queue more than 16 MiB; declare a (lower) rate of the pod; excess packets are dropped",

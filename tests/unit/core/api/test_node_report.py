@@ -24,10 +24,10 @@ from tokenbucket.core.api.node_report import (
     ReasonCount,
     Sync,
     WatchContact,
-    parse_report,
     sync_document,
     to_document,
 )
+from tokenbucket.core.api.parse_report import parse_report
 
 COUNT = st.integers(0, MOST_PODS)
 TEXT = st.text(max_size=20)
