@@ -81,9 +81,10 @@ class StatusReconciler:
         """Create a reconciler. ``again`` requests a reconcile run after a number of seconds."""
         self._stores, self._again = stores, again
         self._heartbeats = heartbeats or Heartbeats()
+        self._clock, self._unix_clock = self._heartbeats.clock, self._heartbeats.unix_clock
         self._index, self._silent_nodes = ReportIndex(), SilentNodes()
         self._throttle, self._budget = WriteThrottle(), WriteBudget()
-        self._retries, self._events = RetryTracker(again), Events()
+        self._retries, self._events = RetryTracker(again, self._clock), Events()
         self._required: dict[str, tuple[int, int]] = {}
         """The current generation by uid, and the resource version that an agent must have used to know it."""
         self._written: dict[str, _Inputs] = {}
@@ -98,10 +99,10 @@ class StatusReconciler:
         self._index.update(reports)
         silence = self._silence(reports)
         silent = self._silent(silence)
-        await self._silent_nodes.update(client, silent)
+        await self._silent_nodes.update(client, silent, self._clock())
         policies = self._stores.policies.values()
         self._forget({policy.head.uid for policy in policies}, {report.uid for report in reports})
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._unix_clock()))
         writes = self._changed_statuses(policies, reports, silence, silent, now)
         await self._write_statuses(client, writes, len(reports))
         await self._write_agent_conditions(client, reports, silence, now)
@@ -150,7 +151,7 @@ class StatusReconciler:
 
     def _is_starting(self, agent: AgentPod) -> bool:
         """Return whether an agent pod is new. Request a run for the time at which it is not."""
-        left_s = _STARTING_S - (time.time() - agent.created_s)
+        left_s = _STARTING_S - (self._unix_clock() - agent.created_s)
         if not 0 < left_s <= 2 * _STARTING_S:  # the clock of the writer is too far ahead
             return False
         self._again(left_s)
@@ -206,7 +207,7 @@ class StatusReconciler:
         """Write the statuses that the limits of writes allow now, the worst news first."""
         waits = []
         for write in sorted(writes, key=lambda write: write.rank):
-            now = time.monotonic()
+            now = self._clock()
             budget_s = self._budget.wait_s(now)
             if budget_s > 0:
                 waits.append(budget_s)
@@ -227,7 +228,7 @@ class StatusReconciler:
         document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": write.status}
         with _suppress_gone():
             await client.apply(POLICIES, document, MANAGER, "status")
-            now = time.monotonic()
+            now = self._clock()
             self._throttle.record(head.uid, now)
             self._budget.spend(nodes, now)
             await self._events.create(client, head, write.status["conditions"], write.before)
@@ -243,13 +244,13 @@ class StatusReconciler:
             condition = agent_condition(silence[report.name], pods[report.name], report.conditions, now)
             if [condition] == list(report.conditions):
                 continue
-            wait_s = self._budget.wait_s(time.monotonic())
+            wait_s = self._budget.wait_s(self._clock())
             if wait_s > 0:
                 self._again(wait_s)
                 return
             metadata = {"name": report.name, "uid": report.uid}
             document = {"kind": REPORT, "metadata": metadata, "status": {"conditions": [condition]}}
-            self._budget.spend(_WATCHES_OF_A_REPORT, time.monotonic())
+            self._budget.spend(_WATCHES_OF_A_REPORT, self._clock())
             await self._retries.run(report.uid, partial(_apply_condition, client, document))
 
     async def _delete_orphan(self, client: Client, name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -31,10 +30,9 @@ class SilentNodes:
 
     _pods: dict[str, _Pods] = field(default_factory=dict)
 
-    async def update(self, client: Client, nodes: Collection[str]) -> None:
+    async def update(self, client: Client, nodes: Collection[str], now: float) -> None:
         """Read the pods of these nodes, and forget all others. Raises ApiError."""
         self._pods = {name: pods for name, pods in self._pods.items() if name in nodes}
-        now = time.monotonic()
         due = [name for name in nodes if name not in self._pods or now - self._pods[name].read_at > _KEPT_S]
         for name in due[:_PER_RUN]:
             await self._read(client, name, now)

@@ -36,10 +36,6 @@ START_S = 1_800_000_000
 """The Unix time of the controller's clock, by which it judges the first report."""
 
 
-def ago(seconds: float) -> str:
-    return rfc3339(time.time() - seconds)
-
-
 def rfc3339(unix_s: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))
 
@@ -50,7 +46,7 @@ def node(name: str) -> Mapping[str, Any]:
 
 def agent(name: str, *, ready: bool = True, age_s: float = 1000) -> Mapping[str, Any]:
     """The pod of the agent of a node."""
-    metadata = {"name": f"agent-{name}", "creationTimestamp": ago(age_s)}
+    metadata = {"name": f"agent-{name}", "creationTimestamp": rfc3339(START_S - age_s)}
     return {"metadata": metadata, "spec": {"nodeName": name}, "status": READY if ready else {}}
 
 
@@ -61,7 +57,7 @@ def report(name: str, pods: int = 1, *, seen: int = 10**9, age_s: float = 0) -> 
     sync = Sync(written, 20, seen, (WatchContact("pods", written),))
     document = NodeReport(sync=sync, policies=entries)
     return {
-        "metadata": {"name": name, "uid": name, "creationTimestamp": ago(0)},
+        "metadata": {"name": name, "uid": name, "creationTimestamp": rfc3339(START_S)},
         "status": to_document(document),
     }
 
@@ -110,6 +106,7 @@ class Cluster:
 
     def round(self) -> None:
         """Run the controller once. Raise the error of the run."""
+        self.now += 0.1  # a status may be written again
 
         async def run() -> None:
             async with Client() as client:
@@ -289,7 +286,10 @@ def test_an_agent_pod_that_is_not_scheduled_counts_for_its_node(cluster: Cluster
     field = {"key": "metadata.name", "operator": "In", "values": ["b"]}
     terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
-    pod = {"metadata": {"name": "agent-b", "creationTimestamp": ago(100)}, "spec": {"affinity": affinity}}
+    pod = {
+        "metadata": {"name": "agent-b", "creationTimestamp": rfc3339(START_S - 100)},
+        "spec": {"affinity": affinity},
+    }
     cluster.stores.agents.put(pod)
     cluster.api.put(PODS, "web-1", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "b"})
     assert cluster.ready() == "AgentUnavailable"

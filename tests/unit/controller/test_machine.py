@@ -1,0 +1,300 @@
+"""Agents, pods and controllers that fail in any order: Ready hides no unlimited pod for long."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.unit.controller.test_reconciler import READY, rfc3339
+from tokenbucket.apiserver.resources import POLICIES, REPORTS, Resource, Selection
+from tokenbucket.apiserver.store import Store
+from tokenbucket.controller.heartbeats import Heartbeats
+from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
+from tokenbucket.controller.reconciler import StatusReconciler, Stores
+from tokenbucket.core.api.node_report import (
+    NodeReport,
+    PodCounts,
+    PolicyReport,
+    Sync,
+    WatchContact,
+    to_document,
+)
+from tokenbucket.core.api.parse import API_VERSION, POLICY
+from tokenbucket.errors import ApiError
+
+UNIX_S = 1_800_000_000
+PERIOD_S = 20
+STEP_S = 5
+DOCUMENTED_S = 100 + PERIOD_S + 2 * STEP_S
+"""The longest time until a node is unknown: a dead watch, and the next report."""
+HEALED_S = 60
+NODES = ("a", "b", "c")
+# A slow agent can report, and receives nothing yet: the API server throttles its watches.
+REPORTING = {"up", "deaf to pods", "slow"}
+STATES = ("up", "restarting", "deaf", "deaf to pods", "slow", "gone")
+
+
+@dataclass
+class Node:
+    """A node with its agent and its pods."""
+
+    state: str = "up"
+    ready: bool = True
+    pods: dict[str, bool] = field(default_factory=dict)
+    """Whether each pod has the label that the first selector of the policy demands."""
+    used: tuple[int, frozenset[str]] = (0, frozenset())
+    """The generation of the policy that the agent has used last, and the pods that it limits."""
+    version: int = 0
+    """The newest version of the policy that the agent has received, with or without a new generation."""
+    heard_s: float = 0.0
+    reported_s: float = -1e9
+    reported_version: int = 0
+    told: object = None
+
+
+class Cluster(RuleBasedStateMachine):
+    """The real controller on a model of everything else. Time is simulated in steps."""
+
+    @initialize()
+    def start(self) -> None:
+        self.now = 1000.0
+        self.versions = itertools.count(1)
+        self.names = itertools.count()
+        self.nodes = {name: Node() for name in NODES}
+        self.away = False
+        self.back_at = float("-inf")
+        self.everywhere = False
+        self.status: Mapping[str, Any] = {}
+        self.generation = self.version = 0
+        self.unlimited_since: dict[str, float] = {}
+        self.stores = Stores(Store(read_policy), Store(read_report), Store(read_agent), Store(read_node))
+        self.controllers: list[StatusReconciler] = []
+        self.set_controllers(1)
+        self.edit(everywhere=False)
+        for name in NODES:
+            self.set_node(name, "up", ready=True)
+        self.wait(4)
+
+    def unix_s(self) -> float:
+        return UNIX_S + self.now
+
+    # What happens.
+
+    @rule(number=st.integers(0, 2))
+    def set_controllers(self, number: int) -> None:
+        """Restart all controllers, none or two of them at once."""
+
+        def started() -> StatusReconciler:
+            heartbeats = Heartbeats(lambda: self.back_at, lambda: self.now, self.unix_s)
+            return StatusReconciler(self.stores, lambda _: None, heartbeats)
+
+        self.controllers = [started() for _ in range(number)]
+
+    @rule(everywhere=st.booleans())
+    def edit(self, *, everywhere: bool) -> None:
+        """Change the rate and maybe the selector of the policy."""
+        if not self.away:
+            self.everywhere = everywhere
+            self.generation += 1
+            self.version = self.edited = self.write_policy()
+
+    @rule(
+        name=st.sampled_from(NODES), state=st.sampled_from(STATES), ready=st.sampled_from([True, True, False])
+    )
+    def set_node(self, name: str, state: str, *, ready: bool) -> None:
+        """Break or repair a node or its agent."""
+        node = self.nodes[name]
+        node.state, node.ready = state, ready
+
+    @rule(name=st.sampled_from(NODES), labeled=st.booleans())
+    def add_pod(self, name: str, *, labeled: bool) -> None:
+        """Start a pod."""
+        if not self.away and len(self.nodes[name].pods) < 3:
+            self.nodes[name].pods[f"pod-{next(self.names)}"] = labeled
+
+    @rule(name=st.sampled_from(NODES), state=st.sampled_from(STATES), edits=st.booleans())
+    def fail_before_news(self, name: str, state: str, *, edits: bool) -> None:
+        """Break an agent shortly before a new pod, and maybe an edit. Then wait longer than documented."""
+        self.set_node(name, state, ready=True)
+        self.add_pod(name, labeled=True)
+        if edits:
+            self.edit(everywhere=self.everywhere)
+        self.wait(30)
+
+    @rule(name=st.sampled_from(NODES))
+    def remove_pod(self, name: str) -> None:
+        """End a pod."""
+        if self.nodes[name].pods:
+            self.nodes[name].pods.popitem()
+
+    @rule(away=st.booleans())
+    def set_api_server(self, *, away: bool) -> None:
+        """Stop or start the API server."""
+        if self.away and not away:
+            self.back_at = self.now
+        self.away = away
+
+    @rule(steps=st.sampled_from([1, 2, 4, 12, 30]))
+    def wait(self, steps: int) -> None:
+        """Let time pass."""
+        for _ in range(steps):
+            self.now += STEP_S
+            for name, node in self.nodes.items():
+                self.run_agent(name, node)
+            self.deliver()
+            for controller in self.controllers:
+                if not self.away:
+                    asyncio.run(controller.reconcile(self))  # type: ignore[arg-type]
+            self.look()
+
+    @rule()
+    def heal(self) -> None:
+        """Repair everything. The policy is ready again within the documented time."""
+        self.set_api_server(away=False)
+        if not self.controllers:
+            self.set_controllers(1)
+        for name in NODES:
+            self.set_node(name, "up", ready=True)
+        self.wait(HEALED_S // STEP_S)
+        assert self.is_ready(), self.status
+
+    # What must hold.
+
+    @invariant()
+    def ready_hides_no_unlimited_pod(self) -> None:
+        if hasattr(self, "unlimited_since"):
+            self.look()
+
+    def look(self) -> None:
+        selected = {pod: node for node in self.nodes.values() for pod in self.selected(node)}
+        self.unlimited_since = {
+            pod: self.unlimited_since.get(pod, self.now)
+            for pod, node in selected.items()
+            if pod not in node.used[1] and node.ready
+        }
+        if self.is_ready() and self.controllers and not self.away:
+            late = {pod for pod, since in self.unlimited_since.items() if self.now - since > DOCUMENTED_S}
+            assert not late, (late, self.status)
+            unseen = {
+                name
+                for name, node in self.nodes.items()
+                if node.state in REPORTING and node.reported_version < self.edited
+            }
+            assert not unseen or self.status["observedGeneration"] < self.generation, (unseen, self.status)
+
+    def is_ready(self) -> bool:
+        conditions = self.status.get("conditions", ())
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+    def selected(self, node: Node) -> list[str]:
+        return [pod for pod, labeled in node.pods.items() if labeled or self.everywhere]
+
+    # The agents.
+
+    def run_agent(self, name: str, node: Node) -> None:
+        if self.away or node.state in {"restarting", "deaf", "gone"}:
+            return
+        if node.state == "up":
+            node.used = (self.generation, frozenset(self.selected(node)))
+            node.version, node.heard_s = self.version, self.now
+        if node.state == "deaf to pods":  # it knows the policy, and the pods of before
+            node.used, node.version = (self.generation, node.used[1]), self.version
+        if node.told != node.used or self.now - node.reported_s >= PERIOD_S:
+            node.told, node.reported_s, node.reported_version = node.used, self.now, node.version
+            self.report(name, node)
+
+    def report(self, name: str, node: Node) -> None:
+        generation, limited = node.used
+        pods = len(limited & node.pods.keys())
+        entry = PolicyReport("shop", "web", "web-uid", generation, pods=PodCounts(pods, pods))
+        watches = (WatchContact("pods", rfc3339(UNIX_S + node.heard_s)),)
+        sync = Sync(rfc3339(self.unix_s()), PERIOD_S, node.version, watches)
+        document = to_document(NodeReport(sync=sync, policies=(entry,) if pods else ()))
+        conditions = self.stores.reports.get("", name)
+        if conditions:
+            document["conditions"] = list(conditions.conditions)
+        self.put(self.stores.reports, {"metadata": {"name": name, "uid": name}, "status": document})
+
+    # The API server.
+
+    def put(self, store: Store[Any], document: dict[str, Any]) -> int:
+        version = next(self.versions)
+        store.put({**document, "metadata": {**document["metadata"], "resourceVersion": str(version)}})
+        return version
+
+    def write_policy(self) -> int:
+        labels = {} if self.everywhere else {"matchLabels": {"app": "web"}}
+        metadata = {"namespace": "shop", "name": "web", "uid": "web-uid", "generation": self.generation}
+        limit = {"rate": {"bits": f"{self.generation}M"}}
+        document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata}
+        document |= {"spec": {"podSelector": labels, "ingress": limit}, "status": self.status}
+        return self.put(self.stores.policies, document)
+
+    def deliver(self) -> None:
+        """Deliver the states of nodes and of agent pods."""
+        if self.away:
+            return
+        for name, node in self.nodes.items():
+            self.put(self.stores.nodes, {"metadata": {"name": name}, "status": READY if node.ready else {}})
+            metadata = {"name": f"agent-{name}", "creationTimestamp": rfc3339(UNIX_S)}
+            pod = {"metadata": metadata, "spec": {"nodeName": name}}
+            pod["status"] = {} if node.state == "restarting" or not node.ready else READY
+            if node.state == "gone":
+                self.stores.agents.remove(
+                    {"metadata": {**metadata, "resourceVersion": str(next(self.versions))}}
+                )
+            else:
+                self.put(self.stores.agents, pod)
+
+    async def apply(
+        self, resource: Resource, document: Mapping[str, Any], _: str, subresource: str = ""
+    ) -> dict[str, Any]:
+        """Store what a controller writes."""
+        if resource == POLICIES and subresource:
+            self.status = document["status"]
+            self.version = self.write_policy()
+        elif resource == REPORTS:
+            report = self.stores.reports.get("", document["metadata"]["name"])
+            assert report
+            status = to_document(report.report) | {"conditions": document["status"]["conditions"]}
+            self.put(self.stores.reports, {"metadata": document["metadata"], "status": status})
+        return {}
+
+    async def list(self, selection: Selection, namespace: str | None = None) -> list[dict[str, Any]]:
+        """Return the pods of a node."""
+        assert namespace is None
+        name = selection.fields.split(",")[0].partition("=")[2]
+        return [
+            {"metadata": {"namespace": "shop", "name": pod, "labels": {"app": "web"} if labeled else {}}}
+            for pod, labeled in self.nodes[name].pods.items()
+        ]
+
+    async def create(self, *_: object) -> None:
+        """Accept events."""
+
+    async def get(self, *_: object) -> dict[str, Any]:
+        """Find nothing."""
+        raise ApiError("GET", "", 404, "not found")
+
+
+@pytest.mark.parametrize("edits", [False, True])
+@pytest.mark.parametrize("state", STATES)
+def test_a_failed_agent_is_noticed_and_a_repaired_one_too(state: str, *, edits: bool) -> None:
+    """Try each failure alone, before random sequences of them."""
+    cluster = Cluster()
+    cluster.start()
+    cluster.fail_before_news("a", state, edits=edits)
+    assert cluster.is_ready() is (state == "up")
+    cluster.heal()
+
+
+TestCluster = Cluster.TestCase
+TestCluster.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
