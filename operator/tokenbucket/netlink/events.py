@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import socket
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -83,8 +84,15 @@ def parse(data: bytes, nsid: int | None) -> Iterator[Event]:
         if length < HEADER.size or offset + length > len(data):
             return  # truncated
         if kind in _KINDS:
-            yield from _event(EventKind(kind), data[offset + HEADER.size : offset + length], nsid, portid)
+            yield from _read(EventKind(kind), data[offset + HEADER.size : offset + length], nsid, portid)
         offset += length + -length % 4
+
+
+def _read(kind: EventKind, body: bytes, nsid: int | None, portid: int) -> Iterator[Event]:
+    try:
+        yield from _event(kind, body, nsid, portid)
+    except struct.error:  # too short: it may be about anything
+        yield Event(EventKind.OVERFLOW)
 
 
 def _event(kind: EventKind, body: bytes, nsid: int | None, portid: int) -> Iterator[Event]:
