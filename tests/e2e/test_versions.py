@@ -9,7 +9,7 @@ import pytest
 from cluster.node_shell import NodeShell
 from tests.e2e.image import LAYOUT_TAG
 from tests.e2e.release import Release, condition, until
-from tests.e2e.two_limits import NAMES, TwoLimits, two_limited_pods
+from tests.e2e.two_limits import NAMES, TwoLimits, layouts, two_limited_pods
 
 pytestmark = pytest.mark.usefixtures("cluster")  # only its nodes have the other version's image
 _CANARY = "tokenbucket.dev/canary"
@@ -38,10 +38,10 @@ def agree(shop: TwoLimits, priority: int) -> None:
         assert condition(shop.kubectl, name, "Degraded")["status"] == "False"
 
 
-def wait_pins(shop: TwoLimits, shell: NodeShell, *layouts: str) -> None:
-    """Until these are the versions of what is pinned on the two nodes, and nothing else is."""
-    ls = ("ls", "/sys/fs/bpf/tokenbucket")
-    until(lambda: tuple(shell.run(node, *ls).strip() for node in shop.nodes) == layouts)
+def wait_pins(shop: TwoLimits, shell: NodeShell, *versions: str) -> None:
+    """Wait until these are the only versions of pinned maps on the two nodes."""
+    wanted = [[layout] for layout in versions]
+    until(lambda: [layouts(shell, node) for node in shop.nodes] == wanted)
 
 
 def test_a_canary_beside_agents_and_a_controller_of_another_version(

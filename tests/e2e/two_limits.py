@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.kubectl import Kubectl
+from cluster.node_shell import NodeShell
 from cluster.workloads import pod
 from tests.e2e.continuous import ContinuousTraffic
 from tests.e2e.release import Release, condition, policy, until, wait_ready
@@ -125,3 +126,9 @@ def _pods(
         here.apply(*map(pod, (*NAMES, "caller", "sink"), (*places, *peers)))
         here.wait("condition=Ready", "pod", "--all", timeout_s=180)
         yield here
+
+
+def layouts(shell: NodeShell, node: str) -> list[str]:
+    """Return the versions of pinned maps of a node. The locks are in the same folder."""
+    names = shell.run(node, "ls", "/sys/fs/bpf/tokenbucket").split()
+    return [name for name in names if name != "locks"]

@@ -192,12 +192,16 @@ setns(2) to the network namespace of a pod. */}}
 [NET_ADMIN, NET_BROADCAST, BPF, PERFMON{{ if .Values.agent.enterPods }}, SYS_ADMIN{{ end }}]
 {{- end }}
 
-{{- define "tokenbucket.agent.args" -}}
-- agent
-- --enforcement-configmap={{ include "tokenbucket.fullname" . }}
+{{- define "tokenbucket.protectedNamespaces" -}}
 {{- range concat (list .Release.Namespace) .Values.protectedNamespaces | uniq }}
 - --protected-namespace={{ . }}
 {{- end }}
+{{- end }}
+
+{{- define "tokenbucket.agent.args" -}}
+- agent
+- --enforcement-configmap={{ include "tokenbucket.fullname" . }}
+{{- include "tokenbucket.protectedNamespaces" . }}
 - --slots={{ int .Values.agent.slots }}
 - --peers={{ int .Values.agent.peers }}
 - --attach={{ .Values.agent.attach }}

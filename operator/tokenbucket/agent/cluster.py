@@ -29,12 +29,12 @@ from tokenbucket.core.api.enforcement import (
 from tokenbucket.core.api.parse import parse_pod, parse_policy
 from tokenbucket.core.api.pod import Pod
 from tokenbucket.core.api.policy import Policy, RejectedPolicy
+from tokenbucket.core.api.protection import protection_error
 from tokenbucket.core.status.node_status import DesiredInput
 from tokenbucket.errors import SpecError
 
 log = logging.getLogger(__name__)
 
-ALLOW_PROTECTED = "tokenbucket.dev/allow-protected"
 NOT_READY_TAINT = "tokenbucket.dev/agent-not-ready"
 
 
@@ -173,11 +173,8 @@ def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], P
 
     def read(document: Mapping[str, Any]) -> Policy | RejectedPolicy:
         metadata = metadata_of(document)
-        namespace = metadata.get("namespace") or ""
-        labels = metadata.get("labels") or {}
-        if namespace in protected and labels.get(ALLOW_PROTECTED) != "true":
-            message = f"is protected; a policy there needs the label {ALLOW_PROTECTED}=true"
-            return _rejected(metadata, f"namespace {namespace} {message}", forbidden=True)
+        if message := protection_error(metadata, protected):
+            return _rejected(metadata, message, forbidden=True)
         try:
             return parse_policy({**document, "status": None})
         except SpecError as error:

@@ -17,6 +17,7 @@ from tokenbucket.cli.options import (
     metrics_options,
     need_root,
     pins_options,
+    protection_options,
 )
 from tokenbucket.cli.output import set_up_logs
 from tokenbucket.errors import ExitCode
@@ -29,7 +30,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the command to the parser."""
     text = "limit the pods of this machine"
     verb = verbs.add_parser(
-        "agent", help=text, description=text, parents=[pins_options(), log_options(), metrics_options()]
+        "agent",
+        help=text,
+        description=text,
+        parents=[pins_options(), log_options(), metrics_options(), protection_options()],
     )
     source = verb.add_mutually_exclusive_group()
     source.add_argument(
@@ -70,13 +74,6 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
         default="tokenbucket",
         metavar="NAME",
         help="ConfigMap in $POD_NAMESPACE that sets the enforcement mode (default %(default)s)",
-    )
-    group.add_argument(
-        "--protected-namespace",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="reject policies in it without the label tokenbucket.dev/allow-protected=true; repeatable",
     )
     group.add_argument(
         "--readiness-gates",

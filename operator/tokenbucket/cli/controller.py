@@ -8,7 +8,7 @@ import os
 import socket
 from contextlib import ExitStack
 
-from tokenbucket.cli.options import address, log_options, metrics_options
+from tokenbucket.cli.options import address, log_options, metrics_options, protection_options
 from tokenbucket.cli.output import set_up_logs
 from tokenbucket.errors import ExitCode
 
@@ -16,9 +16,8 @@ from tokenbucket.errors import ExitCode
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     text = "write the status of policies, in a cluster"
-    verb = verbs.add_parser(
-        "controller", help=text, description=text, parents=[log_options(), metrics_options()]
-    )
+    parents = [log_options(), metrics_options(), protection_options()]
+    verb = verbs.add_parser("controller", help=text, description=text, parents=parents)
     verb.add_argument(
         "--namespace",
         default=os.environ.get("POD_NAMESPACE", "default"),
@@ -53,7 +52,10 @@ def run(options: argparse.Namespace) -> ExitCode:
 
     set_up_logs(options.log_format, options.log_level)
     host, port = options.probe_address
-    controller = Controller(ControllerOptions(options.namespace, options.pod, options.agents, host, port))
+    protected = frozenset(options.protected_namespace)
+    controller = Controller(
+        ControllerOptions(options.namespace, options.pod, options.agents, host, port, protected)
+    )
     with ExitStack() as stack:
         if options.metrics_address:
             from tokenbucket.controller.metrics import serve  # noqa: PLC0415

@@ -48,6 +48,19 @@ def log_options() -> argparse.ArgumentParser:
     return parent
 
 
+def protection_options() -> argparse.ArgumentParser:
+    """Return a parser with ``--protected-namespace``."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--protected-namespace",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="reject policies in it without the label tokenbucket.dev/allow-protected=true; repeatable",
+    )
+    return parent
+
+
 def metrics_options() -> argparse.ArgumentParser:
     """Return a parser with ``--metrics-address`` and ``--metrics-tls``."""
     parent = argparse.ArgumentParser(add_help=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from tokenbucket.apiserver.resources import is_ready, metadata_of, version_of
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.parse_report import parse_report
 from tokenbucket.core.api.policy import Mode, Policy, features_of
+from tokenbucket.core.api.protection import protection_error
 from tokenbucket.core.limits.bucket import as_declared
 from tokenbucket.core.status.summary import PolicyHead, ReportedNode
 from tokenbucket.errors import SpecError
@@ -60,17 +61,20 @@ class NodeObject:
     ready: bool
 
 
-def read_policy(document: Mapping[str, Any]) -> PolicyObject:
-    """Return a policy, valid or invalid."""
+def read_policy(document: Mapping[str, Any], protected: Collection[str] = ()) -> PolicyObject:
+    """Return a policy, valid or invalid. One in a protected namespace needs a label.
+
+    Agents reject the same policies, but report only those of namespaces with pods on their nodes.
+    """
     metadata = metadata_of(document)
-    policy, rejected = _parse(document)
+    policy, invalid = _parse(document)
     return PolicyObject(
         PolicyHead(
             namespace=str(metadata.get("namespace") or ""),
             name=str(metadata.get("name") or ""),
             uid=str(metadata.get("uid") or ""),
             generation=int(metadata.get("generation") or 0),
-            rejected=rejected,
+            rejected=protection_error(metadata, protected) or invalid,
             mode=policy.mode if policy else Mode.ENFORCE,
             declared=_as_declared(policy) if policy else {},
             selector=policy.selector if policy else None,

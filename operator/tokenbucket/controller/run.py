@@ -40,6 +40,8 @@ class ControllerOptions:
     probe_host: str = ""
     """All IPv4 and IPv6 addresses by default, because the kubelet connects to the pod address."""
     probe_port: int = 10474
+    protected: frozenset[str] = frozenset()
+    """Namespaces in which a policy needs a label."""
 
 
 class Controller:
@@ -49,7 +51,7 @@ class Controller:
         self._options = options
         self._worker = Worker(lambda: _QUIET_S)
         self.stores = Stores(
-            Store(read_policy, self._worker.trigger),
+            Store(partial(read_policy, protected=options.protected), self._worker.trigger),
             Store(read_report, self._worker.trigger),
             Store(read_agent, self._worker.trigger),
             Store(read_node, self._worker.trigger),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_api import FakeApi
-from tokenbucket.agent.cluster import ALLOW_PROTECTED, ClusterSource
+from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.core.api.enforcement import NODE_LABEL, Place
@@ -210,7 +210,7 @@ def test_no_version_stays_enforced_of_another_policy_or_of_a_deleted_one(source:
 
 def test_protection_of_a_namespace_removes_the_last_valid_version(source: ClusterSource) -> None:
     """Explain it: the administrator forbids limits there."""
-    source.policies.put(policy(namespace="kube-system", labels={ALLOW_PROTECTED: "true"}))
+    source.policies.put(policy(namespace="kube-system", labels={"tokenbucket.dev/allow-protected": "true"}))
     assert snapshot(source).policies
     source.policies.put(policy(namespace="kube-system"))
     inputs = snapshot(source)

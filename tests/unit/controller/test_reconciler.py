@@ -266,6 +266,24 @@ def test_a_policy_is_read_with_its_limits_in_words() -> None:
     assert "10M" in head.rejected
 
 
+@pytest.mark.parametrize(
+    ("namespace", "label", "is_rejected"),
+    [
+        ("shop", "", False),
+        ("kube-system", "", True),
+        ("kube-system", "false", True),
+        ("kube-system", "true", False),
+    ],
+)
+def test_the_controller_rejects_policies_in_protected_namespaces(
+    namespace: str, label: str, *, is_rejected: bool
+) -> None:
+    """Agents report them only if their node has pods of the namespace."""
+    metadata = {"namespace": namespace, "labels": {"tokenbucket.dev/allow-protected": label}}
+    rejected = read_policy({"metadata": metadata}, {"kube-system"}).head.rejected
+    assert ("namespace kube-system is protected" in rejected) is is_rejected
+
+
 def test_an_agent_that_never_reports_makes_its_node_unknown(cluster: Cluster) -> None:
     """Wait for a new pod first. It does not matter whether the pod is ready."""
     cluster.policy()
