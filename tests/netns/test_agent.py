@@ -385,7 +385,7 @@ def test_nothing_loaded_is_nothing_limited() -> None:
     """Commands that read work on any machine."""
     harness.clean()
     assert status() == []
-    assert tokenbucket("status").stdout == "nothing is limited\n"
+    assert tokenbucket("status").stdout.startswith("nothing is limited (looked in ")
     assert tokenbucket("inspect", "web", check=False).returncode == 4
     assert tokenbucket("detach", "--dev", "lo", check=False).returncode == 4
 

@@ -129,6 +129,16 @@ def config_steps(before: bytes, after: bytes) -> list[bytes]:
     return [value for value, last in zip([*steps, after], [before, *steps], strict=True) if value != last]
 
 
+_SCALES = ("bytes_scale", "packets_scale", "peer_bytes_scale", "peer_packets_scale")
+
+
+def replaces_meters(before: bytes, after: bytes) -> bool:
+    """Return whether no meter is in both values of ``struct tb_config``."""
+    old, new = layout.Config.from_buffer_copy(before), layout.Config.from_buffer_copy(after)
+    pairs = [(getattr(old, name), getattr(new, name)) for name in _SCALES]
+    return any(then for then, _ in pairs) and not any(then and now for then, now in pairs)
+
+
 def _encode_peer_config(raw: layout.Config, peer: PeerConfig) -> None:
     for name in _same_named(raw, PeerConfig, "peer_"):
         setattr(raw, f"peer_{name}", getattr(peer, name))

@@ -115,7 +115,10 @@ class Slots:
         else:
             self._rescale_debts(index, slot.config)
         before = bytes(MAPS["tb_config"].value_size) if fresh else self._lookup("tb_config", index, 1)
-        for value in codec.config_steps(before, bytes(codec.encode_config(slot.config))):
+        after = bytes(codec.encode_config(slot.config))
+        for value in codec.config_steps(before, after):
+            if value == after and codec.replaces_meters(before, after):
+                syscall.wait_for_programs()  # one may have missed the new meter, and must find the old one
             self._write("tb_config", index, value)
         self._write("tb_owners", index, bytes(codec.encode_owner(slot.owner)))
 

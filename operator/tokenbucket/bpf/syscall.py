@@ -21,6 +21,8 @@ from pathlib import Path
 from tokenbucket.errors import IgnoreErrno, KernelError, UnsupportedError
 
 _SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
+_MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283}
+_MEMBARRIER_GLOBAL = 1
 _NAME_BYTES = 16
 _INSTRUCTION_BYTES = 8
 _SCHED_CLS = 3
@@ -103,6 +105,15 @@ def _call(command: Command, buffer: ctypes.Array[ctypes.c_char], subject: str) -
     if result < 0:
         raise KernelError(f"bpf {command.name}", subject, ctypes.get_errno())
     return int(result)
+
+
+def wait_for_programs() -> None:
+    """Wait until all programs that run now have ended.
+
+    membarrier(2) waits for an RCU grace period, of some 10 ms, and programs run in RCU read-side critical
+    sections. A kernel with CPUs without a tick (nohz_full) rejects it: then there is no wait.
+    """
+    _libc.syscall(_MEMBARRIER_NUMBERS[platform.machine()], _MEMBARRIER_GLOBAL, 0, 0)
 
 
 def pin(fd: int, path: Path) -> None:
