@@ -63,19 +63,20 @@ def test_an_agent_answers_for_its_own_node(shop: Kubectl, release: Release, node
 
 
 def test_the_controller_answers_for_the_cluster(shop: Kubectl, release: Release, nodes: list[str]) -> None:
-    """Its policies and its agents."""
-    [name] = [
-        each["metadata"]["name"]
-        for each in release.kubectl.items("pods", f"--selector={CONTROLLER}")
-        if "deletionTimestamp" not in each["metadata"]
-    ]
+    """The replica that leads has the series of policies and agents, and no other replica has any."""
 
     def has_series() -> bool:
-        samples = scraped(release.kubectl, name)
+        pods = release.kubectl.items("pods", f"--selector={CONTROLLER}")
+        names = [each["metadata"]["name"] for each in pods if "deletionTimestamp" not in each["metadata"]]
+        replicas = [scraped(release.kubectl, name) for name in names]
+        leaders = [each for each in replicas if value(each, "controller_leader") == 1]
+        exporters = [each for each in replicas if value(each, "policies")]
         return (
-            value(samples, "policies", reason="Programmed") == 1
-            and value(samples, "policy_pods", policy="web", state="programmed") == len(nodes)
-            and value(samples, "agents", ready="true") == len(nodes)
+            len(leaders) == 1
+            and exporters == leaders
+            and value(leaders[0], "policies", reason="Programmed") == 1
+            and value(leaders[0], "policy_pods", policy="web", state="programmed") == len(nodes)
+            and value(leaders[0], "agents", ready="true") == len(nodes)
         )
 
     until(has_series)
