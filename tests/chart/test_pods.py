@@ -53,7 +53,7 @@ def test_every_pod_but_the_agents_has_nothing_of_its_node(full: Manifests) -> No
         assert all("hostPath" not in volume for volume in pod.get("volumes", []))
 
 
-def test_the_agent_writes_two_folders_of_its_node(agent: Document) -> None:
+def test_the_agent_writes_one_folder_of_its_node(agent: Document) -> None:
     """And reads two more."""
     pod = agent["spec"]["template"]["spec"]
     hosts = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
@@ -62,11 +62,7 @@ def test_the_agent_writes_two_folders_of_its_node(agent: Document) -> None:
         "/run/netns",
         "/var/lib/cni/results",
     }
-    assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == {
-        "/sys/fs/bpf",
-        "/run/tokenbucket",
-    }
-    assert "mountPropagation" not in mounts["/run/tokenbucket"]
+    assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == {"/sys/fs/bpf"}
     assert mounts["/run/netns"]["mountPropagation"] == "HostToContainer", "pods come later"
     assert mounts["/sys/fs/bpf"]["mountPropagation"] == "HostToContainer", "it may be mounted later"
 

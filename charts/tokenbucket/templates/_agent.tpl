@@ -133,8 +133,6 @@ spec:
               mountPropagation: HostToContainer
               readOnly: true
             {{- end }}
-            - name: locks
-              mountPath: /run/tokenbucket
             - name: tmp
               mountPath: /tmp
             {{- with and $agent.metrics.enabled (include "tokenbucket.metrics.tlsMount" $root) }}
@@ -161,10 +159,6 @@ spec:
             path: /run/netns
             type: DirectoryOrCreate
         {{- end }}
-        - name: locks
-          hostPath:
-            path: /run/tokenbucket
-            type: DirectoryOrCreate
         # bcc writes temporary files.
         - name: tmp
           emptyDir:
