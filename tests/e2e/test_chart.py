@@ -123,9 +123,9 @@ def agent(agents: list[Agent]) -> Agent:
 
 def test_the_api_server_takes_everything(release: Release) -> None:
     """With all that can be switched on, but what is not the API server's own: a pod needs its account to be
-    there, so those that make pods do, and what is for the Prometheus operator needs its CRDs.
+    there, so those that make pods do, and what is for the Prometheus operator or OpenShift needs its CRDs.
     """
-    not_here = {"Pod", "PodMonitor", "PrometheusRule"}
+    not_here = {"Pod", "PodMonitor", "ServiceMonitor", "PrometheusRule", "SecurityContextConstraints"}
     documents = [each for each in rendered(release, NAMESPACE) if each["kind"] not in not_here]
     for each in documents:
         if each["kind"] == "CustomResourceDefinition":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.e2e.cases_invalid_policies import (
     Document,
     policy,
 )
-from tests.e2e.release import until
+from tests.e2e.release import CONTROLLER, until
 
 CRDS = Path(__file__).parents[2] / "crds" / "tokenbucket.yaml"
 KINDS = ("tokenbucketpolicies.tokenbucket.dev", "tokenbucketnodes.tokenbucket.dev")
@@ -35,11 +36,34 @@ def shop(kubectl: Kubectl) -> Iterator[Kubectl]:
     kubectl.run("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
     try:
         kubectl.wait("condition=Established", *(f"crd/{kind}" for kind in KINDS))
-        with kubectl.fresh_namespace(NAMESPACE) as here:
+        with _without_controller(kubectl), kubectl.fresh_namespace(NAMESPACE) as here:
             yield here
     finally:
         if not before:
             kubectl.run("delete", f"--filename={CRDS}", timeout_s=120)
+
+
+@contextlib.contextmanager
+def _without_controller(kubectl: Kubectl) -> Iterator[None]:
+    """Stop the controller of a release, if there is one: it would write the status of the policies too."""
+    found = kubectl.items("deployments", "--all-namespaces", f"--selector={CONTROLLER}")
+    for each in found:
+        _scale(kubectl, each["metadata"], 0)
+    try:
+        yield
+    finally:
+        for each in found:
+            _scale(kubectl, each["metadata"], each["spec"]["replicas"])
+
+
+def _scale(kubectl: Kubectl, deployment: dict[str, Any], replicas: int) -> None:
+    name, namespace = f"deployment/{deployment['name']}", f"--namespace={deployment['namespace']}"
+    kubectl.run("scale", name, namespace, f"--replicas={replicas}")
+    if replicas:
+        kubectl.run("rollout", "status", name, namespace, "--timeout=120s", timeout_s=130)
+    else:
+        pods = ("pods", namespace, f"--selector={CONTROLLER}")
+        kubectl.run("wait", "--for=delete", *pods, "--timeout=120s", timeout_s=130)
 
 
 @pytest.fixture
@@ -314,4 +338,7 @@ def test_a_nodes_report_is_one_request_and_shown_in_the_columns(shop: Kubectl) -
 
 def test_the_examples_of_the_repository_are_accepted(applied: Kubectl) -> None:
     """What people copy must work."""
-    applied.run("apply", "--dry-run=server", f"--filename={CRDS.parents[1] / 'examples' / 'policy.yaml'}")
+    documents = list(yaml.safe_load_all((CRDS.parents[1] / "examples" / "policy.yaml").read_text()))
+    for document in documents:
+        document["metadata"]["namespace"] = NAMESPACE
+    applied.run("apply", "--dry-run=server", "--filename=-", stdin=yaml.safe_dump_all(documents))
