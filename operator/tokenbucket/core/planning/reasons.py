@@ -284,7 +284,7 @@ class Reason(enum.StrEnum):
                 "The kernel rejected the attachment or the update of the limit at least twice. "
                 "An earlier version of the limit stays enforced."
             ),
-            fix="Read the kernel's error in the message. The agent retries every second.",
+            fix="Read the kernel's error in the message. The agent retries with pauses of up to 30 seconds.",
         ),
     )
 
