@@ -78,7 +78,7 @@ class Installation:
 
     def diff(self) -> None:
         """Raise ClusterError, with the differences, unless the cluster has what is declared."""
-        self.release.admin.run("diff", "--server-side", "--filename=-", stdin=self.rendered())
+        self.release.kubectl.run("diff", "--server-side", "--filename=-", stdin=self.rendered())
 
 
 class ByHelm(Installation):
@@ -92,10 +92,11 @@ class ByHelm(Installation):
 
 
 class ByKubectl(Installation):
-    """'kubectl apply' of the output, in no namespace of its own."""
+    """'kubectl apply' of the output."""
 
     def install(self) -> None:
-        self.release.admin.run("apply", "--server-side", "--filename=-", stdin=self.rendered(), timeout_s=120)
+        words = ("apply", "--server-side", "--filename=-")
+        self.release.kubectl.run(*words, stdin=self.rendered(), timeout_s=120)
 
     def remove(self) -> None:
         """As docs/tasks/uninstall.md describes it."""
@@ -108,7 +109,7 @@ class ByKubectl(Installation):
         )
         objects = self.rendered()
         words = ("delete", "--filename=-", "--cascade=foreground", NOT_CRDS)  # waits for the pods
-        self.release.admin.run(*words, stdin=objects, timeout_s=180)
+        kubectl.run(*words, stdin=objects, timeout_s=180)
         kubectl.run("delete", "tbn", "--all")
         kubectl.run("delete", "configmap", OVERRIDE)
 

@@ -237,7 +237,9 @@ def test_a_status_is_kept_over_its_subresource_and_shown_in_the_columns(applied:
 def test_a_status_in_a_policy_that_is_applied_is_dropped(applied: Kubectl) -> None:
     """Only the controller, which alone may write the subresource, says what is in force."""
     applied.apply({**policy("web"), "status": STATUS})
-    assert "status" not in applied.get("tbp", "web")
+    status = applied.get("tbp", "web")["status"]
+    assert status.keys() == {"conditions"}
+    assert [(each["type"], each["status"]) for each in status["conditions"]] == [("Ready", "Unknown")]
 
 
 def test_conditions_merge_by_type(applied: Kubectl) -> None:
