@@ -59,8 +59,8 @@ class Reason(enum.StrEnum):
             Effect.FAILED,
             cause=(
                 "The pod has an interface without an end on the node, such as macvlan, ipvlan, netkit or a "
-                "virtual function, and the agent cannot attach the limit inside the pod. The limit covers "
-                "the other interfaces of the pod."
+                "virtual function. The agent cannot attach the limit inside the pod. The limit covers the "
+                "other interfaces of the pod."
             ),
             fix=(
                 "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; "
@@ -180,9 +180,9 @@ class Reason(enum.StrEnum):
         Spec(
             Effect.DEGRADED,
             cause=(
-                "The agent cannot attach a filter to the pod-side interface, because another program's qdisc "
-                "or filter is in its place, or because the pod has `spec.overhead` and may run in a virtual "
-                "machine. Excess egress packets are dropped on the node, not delayed."
+                "The agent cannot attach a filter to the pod-side interface. Another program's qdisc or "
+                "filter is in its place, or the pod has `spec.overhead` and may run in a virtual machine. "
+                "Excess egress packets are dropped on the node, not delayed."
             ),
             fix=(
                 "Remove the qdisc or filter that the message names, or declare `exceedAction: Drop`. For "
