@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -130,7 +130,7 @@ def test_the_api_server_takes_everything(release: Release) -> None:
     for each in documents:
         if each["kind"] == "CustomResourceDefinition":
             each["metadata"]["labels"]["app.kubernetes.io/instance"] = NAME
-    release.kubectl.run(
+    replace(release.admin, namespace="").run(
         "apply",
         "--server-side",
         "--force-conflicts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 
 from cluster import binaries
 from cluster.command import run
+from cluster.kubectl import Kubectl
 from cluster.node_shell import NodeShell
 from tests.chart.chart import write_kustomization
 from tests.e2e.release import CHART, NAME, NAMESPACE, TIMEOUT_S, Release, image_values, until
@@ -76,9 +77,14 @@ class Installation:
     def _with_values(self) -> list[str]:
         return ["--values", str(self.folder / "values.yaml")]
 
+    @property
+    def anywhere(self) -> Kubectl:
+        """Return kubectl without the option --namespace, as users run it for objects that name theirs."""
+        return replace(self.release.admin, namespace="")
+
     def diff(self) -> None:
         """Raise ClusterError, with the differences, unless the cluster has what is declared."""
-        self.release.kubectl.run("diff", "--server-side", "--filename=-", stdin=self.rendered())
+        self.anywhere.run("diff", "--server-side", "--filename=-", stdin=self.rendered())
 
 
 class ByHelm(Installation):
@@ -96,7 +102,7 @@ class ByKubectl(Installation):
 
     def install(self) -> None:
         words = ("apply", "--server-side", "--filename=-")
-        self.release.kubectl.run(*words, stdin=self.rendered(), timeout_s=120)
+        self.anywhere.run(*words, stdin=self.rendered(), timeout_s=120)
 
     def remove(self) -> None:
         """As docs/tasks/uninstall.md describes it."""
@@ -109,7 +115,7 @@ class ByKubectl(Installation):
         )
         objects = self.rendered()
         words = ("delete", "--filename=-", "--cascade=foreground", NOT_CRDS)  # waits for the pods
-        kubectl.run(*words, stdin=objects, timeout_s=180)
+        self.anywhere.run(*words, stdin=objects, timeout_s=180)
         kubectl.run("delete", "tbn", "--all")
         kubectl.run("delete", "configmap", OVERRIDE)
 

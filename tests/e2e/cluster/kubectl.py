@@ -18,7 +18,10 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kubectl:
-    """Commands in one namespace. All raise ClusterError with kubectl's own words when they fail."""
+    """Commands in one namespace; an empty one leaves it to the objects.
+
+    All raise ClusterError with the message of kubectl.
+    """
 
     kubeconfig: Path
     program: str = "kubectl"
@@ -26,7 +29,8 @@ class Kubectl:
 
     def run(self, *words: str, stdin: str | None = None, timeout_s: float = 60.0) -> str:
         """Runs ``kubectl words...`` and returns what it prints."""
-        argv = [self.program, f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *words]
+        namespace = [f"--namespace={self.namespace}"] if self.namespace else []
+        argv = [self.program, f"--kubeconfig={self.kubeconfig}", *namespace, *words]
         return run(argv, part=f"kubectl {words[0]}", env=self._env(), stdin=stdin, timeout_s=timeout_s)
 
     def get(self, *words: str) -> Any:
