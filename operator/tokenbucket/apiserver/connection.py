@@ -63,18 +63,18 @@ class Answers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, int]] = Counter()
-        self._away = False
-        self.back_at = float("-inf")
-        """Time at which the API server answered again after it had not answered, or had rejected a read."""
+        self._away_at: float | None = None
+        self.outage = (float("-inf"), float("-inf"))
+        """Start and end of the last time in which the API server did not answer, or rejected a read."""
 
     def add(self, method: str, status: int) -> None:
         """Count one response. Status 0 means that no response arrived."""
         with self._lock:
             self._counts[method, status] += 1
             if not status or (method == "GET" and status in _UNREADABLE):
-                self._away = True
-            elif self._away:
-                self._away, self.back_at = False, time.monotonic()
+                self._away_at = self._away_at or time.monotonic()
+            elif self._away_at:
+                self.outage, self._away_at = (self._away_at, time.monotonic()), None
 
     def counts(self) -> Mapping[tuple[str, int], int]:
         """Return the counts by method and status."""

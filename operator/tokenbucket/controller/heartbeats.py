@@ -22,10 +22,10 @@ event reconnects after 70 s."""
 class Heartbeats:
     """The times at which reports changed, by the clock of the controller: clocks of nodes can differ."""
 
-    back_at: Callable[[], float] = lambda: float("-inf")
-    """Monotonic time at which the controller reached the API server again after an outage.
+    outage: Callable[[], tuple[float, float]] = lambda: (float("-inf"), float("-inf"))
+    """Monotonic start and end of the last outage of the API server, in which agents could not report either.
 
-    The time before it does not count, because agents could not report either.
+    Agents have their whole time again after it, except those that were silent before.
     """
     clock: Callable[[], float] = time.monotonic
     unix_clock: Callable[[], float] = time.time
@@ -57,7 +57,9 @@ class Heartbeats:
         allowed_s = _MISSED * report.report.sync.period_s
         if not pod_ready:
             allowed_s = max(allowed_s, _RESTART_S)
-        return allowed_s - (now - max(seen[1], self.back_at()))
+        start, end = self.outage()
+        since = seen[1] if start - seen[1] >= allowed_s else max(seen[1], end)
+        return allowed_s - (now - since)
 
     def retain(self, uids: Collection[str]) -> None:
         """Forget all other reports, which no longer exist."""

@@ -63,7 +63,7 @@ class Controller:
             Watch(Selection(PODS, labels=options.agents), self.stores.agents, options.namespace),
         )
         self._reconciler = StatusReconciler(
-            self.stores, self._worker.trigger_after, Heartbeats(lambda: answers.back_at)
+            self.stores, self._worker.trigger_after, Heartbeats(lambda: answers.outage)
         )
         self._election = Election(f"{options.namespace}/{options.pod}", self._worker.trigger)
         self._stop = asyncio.Event()

@@ -70,7 +70,8 @@ class Cluster(RuleBasedStateMachine):
         self.names = itertools.count()
         self.nodes = {name: Node() for name in NODES}
         self.away = False
-        self.back_at = float("-inf")
+        self.outage = (float("-inf"), float("-inf"))
+        self.away_at = 0.0
         self.everywhere = False
         self.status: Mapping[str, Any] = {}
         self.generation = self.version = 0
@@ -93,10 +94,11 @@ class Cluster(RuleBasedStateMachine):
         """Restart all controllers, none or two of them at once."""
 
         def started() -> StatusReconciler:
-            heartbeats = Heartbeats(lambda: self.back_at, lambda: self.now, self.unix_s)
+            heartbeats = Heartbeats(lambda: self.outage, lambda: self.now, self.unix_s)
             return StatusReconciler(self.stores, lambda _: None, heartbeats)
 
         self.controllers = [started() for _ in range(number)]
+        self.reconciled = False
 
     @rule(everywhere=st.booleans())
     def edit(self, *, everywhere: bool) -> None:
@@ -138,8 +140,11 @@ class Cluster(RuleBasedStateMachine):
     @rule(away=st.booleans())
     def set_api_server(self, *, away: bool) -> None:
         """Stop or start the API server."""
+        if away and not self.away:
+            self.away_at = self.now
         if self.away and not away:
-            self.back_at = self.now
+            self.outage = (self.away_at, self.now)
+            self.reconciled = False
         self.away = away
 
     @rule(steps=st.sampled_from([1, 2, 4, 12, 30]))
@@ -153,6 +158,7 @@ class Cluster(RuleBasedStateMachine):
             for controller in self.controllers:
                 if not self.away:
                     asyncio.run(controller.reconcile(self))  # type: ignore[arg-type]
+                    self.reconciled = True
             self.look()
 
     @rule()
@@ -180,13 +186,17 @@ class Cluster(RuleBasedStateMachine):
             for pod, node in selected.items()
             if pod not in node.used[1] and node.ready
         }
-        if self.is_ready() and self.controllers and not self.away:
-            late = {pod for pod, since in self.unlimited_since.items() if self.now - since > DOCUMENTED_S}
+        if self.is_ready() and self.reconciled and not self.away:
+            late = {
+                pod
+                for pod, since in self.unlimited_since.items()
+                if self.now - max(since, self.outage[1]) > DOCUMENTED_S
+            }
             assert not late, (late, self.status)
             unseen = {
                 name
                 for name, node in self.nodes.items()
-                if node.state in REPORTING and node.reported_version < self.edited
+                if node.state in REPORTING and self.selected(node) and node.reported_version < self.edited
             }
             assert not unseen or self.status["observedGeneration"] < self.generation, (unseen, self.status)
 

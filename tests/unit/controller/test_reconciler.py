@@ -229,17 +229,21 @@ def test_an_agent_that_restarts_has_a_grace_period(cluster: Cluster) -> None:
 def test_an_outage_of_the_api_server_makes_no_agent_silent(cluster: Cluster) -> None:
     """Begin to count when the controller reaches the API server again: agents could not report either."""
     cluster.policy()
-    back_at = cluster.now
+    outage = (cluster.now, cluster.now)
     cluster.reconciler = StatusReconciler(
         cluster.stores,
         cluster.waits.append,
-        Heartbeats(lambda: back_at, lambda: cluster.now, lambda: START_S),
+        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
     )
     assert cluster.ready() == "Programmed"
-    cluster.now = back_at = cluster.now + 75
+    outage = (cluster.now, cluster.now + 75)
+    cluster.now += 75
     assert cluster.ready() == "Programmed"
     cluster.now += 51
     assert cluster.ready() == "AgentUnavailable"
+    outage = (cluster.now, cluster.now + 75)
+    cluster.now += 75
+    assert cluster.ready() == "AgentUnavailable", "it was silent before the outage"
 
 
 def test_an_edit_counts_the_pods_that_stay_limited(cluster: Cluster) -> None:
