@@ -23,7 +23,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs check-commits wording bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-cilium e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: docs check-commits wording bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-cilium e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,7 +88,10 @@ test-kernels: vm-setup ## run a short selection of test-vm (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
 
 e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
-	$(PYTHON) -m pytest tests/e2e --timeout=1800 $(ARGS)
+	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --timeout=1800 $(ARGS)
+
+e2e-installation: e2e-setup ## install the chart with Helm 3 and 4, kubectl and kustomize on a cluster (root, 15 min)
+	$(PYTHON) -m pytest tests/e2e/test_installation.py --timeout=1800 $(ARGS)
 
 e2e-cilium: e2e-cilium-setup ## run the tests on a cluster with Cilium, in several modes (root, 40 min; the first run takes 30 min longer)
 	$(PYTHON) -m pytest tests/e2e_cilium --timeout=1800 $(ARGS)

@@ -84,7 +84,8 @@ class Installation:
 
     def diff(self) -> None:
         """Raise ClusterError, with the differences, unless the cluster has what is declared."""
-        self.anywhere.run("diff", "--server-side", "--filename=-", stdin=self.rendered())
+        words = ("diff", "--server-side", "--force-conflicts", "--filename=-")  # Helm is another field owner
+        self.anywhere.run(*words, stdin=self.rendered())
 
 
 class ByHelm(Installation):
