@@ -78,7 +78,7 @@ static __always_inline __s64 tb_walk_headers(struct __sk_buff *skb)
 	__u32 next = __builtin_bswap16(skb->protocol); /* an ethertype or an IP protocol */
 	__u64 offset = TB_ETH_HLEN, known = 0, total;
 
-	/* Unrolled: before 6.5, the verifier rejects a loop that clang closes without a jump. */
+	/* Unrolled: the verifier of Linux 6.1 rejects a loop that clang closes without a jump. */
 #pragma unroll
 	for (int count = 0; count <= TB_HEADERS_MAX; count++) {
 		__u8 header[16] = {};
