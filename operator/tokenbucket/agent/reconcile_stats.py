@@ -31,6 +31,8 @@ class ReconcileStats:
     """Unix time of the last complete run or of the start. ``None`` while the node must stay clean."""
     state: NodeState | None = None
     """After the last run that did not fail."""
+    published_at: float = field(default_factory=time.monotonic)
+    """Monotonic time of ``state``."""
     on_change: Callable[[], None] = lambda: None
     """Called in the thread of the loop when ``state`` was set."""
 
@@ -52,7 +54,7 @@ class ReconcileStats:
         self._publish(NodeState(replace(inputs, enforcement=Mode.OFF), Outcome(fq=fq)))
 
     def _publish(self, state: NodeState) -> None:
-        self.state = state
+        self.state, self.published_at = state, time.monotonic()
         self.on_change()
 
     def _count(self, result: Result, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -19,6 +20,7 @@ from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reporter import Reporter
+from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import answers
 from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, REPORTS
 from tokenbucket.apiserver.watch import Watch
@@ -182,6 +184,26 @@ def test_conditions_of_the_controller_are_no_edit(api: FakeApi, reported: Report
     until(lambda: (stored := reported._report._store.get("", "node")) and stored.status)
     reported._trigger()
     assert not reported._report._is_overwritten()
+
+
+def test_a_state_that_no_run_renews_is_not_reported_again(
+    api: FakeApi, stats: ReconcileStats, reported: Reporter
+) -> None:
+    """Let the node become silent if the loop hangs, or if each of its runs fails."""
+    before = len(reports(api))
+    stats.published_at -= 91
+    reported._report.due = True
+    assert asyncio.run(write_report(reported))
+    assert len(reports(api)) == before
+    stats.published_at += 91
+    assert asyncio.run(write_report(reported))
+    assert len(reports(api)) == before + 1
+
+
+async def write_report(reporter: Reporter) -> bool:
+    """Write the report now. Return whether the API server accepted it."""
+    async with Client(reporter._report.informers.listed) as client:
+        return await reporter._write_report(client)
 
 
 def test_a_report_is_written_regularly_without_a_change(api: FakeApi, reported: Reporter) -> None:
