@@ -14,59 +14,12 @@
 #include "gcra.h"
 #include "maps.h"
 #include "peer.h"
+#include "reserve.h"
 
 enum {
 	TB_PASS = -1, /* TC_ACT_UNSPEC */
 	TB_DROP = 2,  /* TC_ACT_SHOT */
 };
-
-/*
- * Inside a pod, every packet has an ingress interface, so the source address shows that the node sent it. A
- * forged or translated address gives access to the reserve, and no more.
- */
-static __always_inline int tb_has_node_source(struct __sk_buff *skb)
-{
-	struct tb_address source = {};
-	__u32 network = TB_ETH_HLEN;
-	__u16 ethertype = tb_skip_vlan_tags(skb, __builtin_bswap16(skb->protocol), &network);
-
-	if (ethertype == TB_ETH_P_IP) {
-		source.words[2] = __builtin_bswap32(0xffff);
-		bpf_skb_load_bytes(skb, network + TB_IPV4_SOURCE, &source.words[3], 4);
-	} else
-		bpf_skb_load_bytes(skb, network + TB_IPV6_SOURCE, source.words, sizeof(source));
-	return bpf_map_lookup_elem(&tb_node, &source) != NULL;
-}
-
-static __always_inline int tb_is_from_node(const struct tb_ctx *ctx)
-{
-	if (!(ctx->config->flags & TB_NODE_RESERVE))
-		return 0;
-	if (ctx->hook == TB_INGRESS_HOOK || ctx->skb->ifindex == TB_IFB)
-		return tb_has_node_source(ctx->skb);
-	return !ctx->skb->ingress_ifindex;
-}
-
-/*
- * The reserve is for small packets that the node sends (probes of the kubelet) and for neighbor discovery,
- * which must survive a flood. All buckets are charged too, so that the total stays at the rate.
- */
-static __always_inline int tb_take_reserve(const struct tb_ctx *ctx)
-{
-	const struct tb_config *config = ctx->config;
-	__u64 bytes = ctx->packet.wire_bytes;
-	struct tb_schedule schedule = {};
-
-	if (!config->reserve_scale || bytes > TB_RESERVE_MAX ||
-	    (!tb_is_from_node(ctx) && !tb_is_neighbor_discovery(ctx->skb)))
-		return 0;
-	if (tb_take(&ctx->meters->reserve_tat, ctx->now, tb_bytes_cost(bytes, config->reserve_scale),
-		    config->reserve_burst_q) >= TB_TOO_FAST)
-		return 0;
-	tb_charge_all(ctx, &schedule);
-	tb_count(ctx, &ctx->stats->reserve_packets, &ctx->stats->reserve_bytes);
-	return 1;
-}
 
 /* Mark changes the code point of excess packets (two-color marking), and does not charge them. */
 static __always_inline int tb_handle_excess(struct tb_ctx *ctx)
