@@ -33,8 +33,11 @@ class Manifests:
     """The invalid documents as NAMESPACE/NAME; ``None`` if the name of one is unknown."""
 
 
-def parse_text(text: bytes, source: str) -> Manifests:
-    """Parse the text of a file. Never raises. Each error starts with ``source``."""
+def parse_text(text: bytes, source: str, *, annotations: bool = False) -> Manifests:
+    """Parse the text of a file. Never raises. Each error starts with ``source``.
+
+    ``annotations`` is whether annotations of pods declare limits.
+    """
     try:
         found = _documents(text)
     except _DocumentError as error:
@@ -47,7 +50,7 @@ def parse_text(text: bytes, source: str) -> Manifests:
             if kind == "TokenBucketPolicy":
                 policies.append(parse_policy(document))
             elif kind == "Pod":
-                pods.append(parse_pod(document))
+                pods.append(parse_pod(document, annotations=annotations))
             else:
                 errors.append(f"{source}: kind {kind!r} is not supported; use TokenBucketPolicy or Pod")
                 named.add(_name(document))

@@ -26,6 +26,7 @@ Values = Mapping[str, Any]
 EVERYTHING: Values = {
     "agent": {
         "readinessGates": True,
+        "bandwidthAnnotations": True,
         "removeTaint": True,
         "canary": {"enabled": True},
         "metrics": {"enabled": True},

@@ -41,6 +41,7 @@ def test_values_reach_the_agent(chart: Chart, node: None) -> None:
         "startJitterSeconds": 7.5,
         "reportSpreadSeconds": 0,
         "readinessGates": True,
+        "bandwidthAnnotations": True,
         "removeTaint": True,
         "cniResultsPath": "/run/cni",
         "probePort": 7000,
@@ -52,6 +53,7 @@ def test_values_reach_the_agent(chart: Chart, node: None) -> None:
     assert found.peers == 2**22
     assert (found.start_jitter, found.report_spread) == (7.5, 0)
     assert found.readiness_gates
+    assert found.bandwidth_annotations
     assert found.remove_taint
     assert found.cni_results == Path("/run/cni")
     assert found.probe_address == ("127.0.0.1", 7000)

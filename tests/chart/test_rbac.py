@@ -6,6 +6,7 @@ import pytest
 
 from tests.chart.chart import Chart, Manifests
 from tests.chart.rights import (
+    EVENTS,
     EVERYWHERE,
     IN_KUBE_SYSTEM,
     IN_THE_RELEASES_NAMESPACE,
@@ -55,6 +56,7 @@ def test_no_other_account_has_any(full: Manifests) -> None:
     [
         ({"removeTaint": True}, {NODES: WATCH | {"get", "patch"}}),
         ({"readinessGates": True}, {POD_STATUS: frozenset({"patch"})}),
+        ({"bandwidthAnnotations": True}, {EVENTS: frozenset({"create"})}),
     ],
 )
 def test_a_feature_adds_its_one_right(chart: Chart, value: dict[str, bool], further: Rights) -> None:

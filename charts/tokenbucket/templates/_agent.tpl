@@ -217,6 +217,9 @@ setns(2) to the network namespace of a pod. */}}
 {{- if .Values.agent.readinessGates }}
 - --readiness-gates
 {{- end }}
+{{- if .Values.agent.bandwidthAnnotations }}
+- --bandwidth-annotations
+{{- end }}
 {{- if .Values.agent.removeTaint }}
 - --remove-taint
 {{- end }}

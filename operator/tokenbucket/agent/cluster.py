@@ -52,7 +52,7 @@ class ClusterSource:
         self.policies: Store[Policy | RejectedPolicy] = Store(
             policy_reader(options.protected), self._wake, keep_last_valid
         )
-        self.pods: Store[Pod] = Store(read_pod, self._wake)
+        self.pods: Store[Pod] = Store(pod_reader(options), self._wake)
         self._node: Store[ThisNode] = Store(read_node, self._wake)
         self.config: Store[EnforcementConfig] = Store(read_config, self._wake)
         self.override: Store[EnforcementConfig] = Store(read_override, self._wake)
@@ -201,13 +201,21 @@ def _rejected(metadata: Mapping[str, Any], message: str, *, forbidden: bool = Fa
     )
 
 
-def read_pod(document: Mapping[str, Any]) -> Pod | None:
-    """Return a pod, or None if the document is invalid."""
-    try:
-        return parse_pod({**document, "kind": "Pod"})
-    except SpecError as error:
-        log.warning("pod not read", extra={"error": str(error)})
-        return None
+def pod_reader(options: AgentOptions) -> Callable[[Mapping[str, Any]], Pod | None]:
+    """Return a reader of pods. Annotations in a protected namespace need a label, as policies there."""
+
+    def read(document: Mapping[str, Any]) -> Pod | None:
+        try:
+            pod = parse_pod({**document, "kind": "Pod"}, annotations=options.bandwidth_annotations)
+        except SpecError as error:
+            log.warning("pod not read", extra={"error": str(error)})
+            return None
+        if not pod.annotated:
+            return pod
+        message = protection_error(metadata_of(document), options.protected, "limit in annotations")
+        return replace(pod, annotated=pod.annotated.rejected(message)) if message else pod
+
+    return read
 
 
 def read_node(document: Mapping[str, Any]) -> ThisNode:

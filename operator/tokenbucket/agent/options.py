@@ -32,6 +32,8 @@ class AgentOptions:
     """Name of the release's ConfigMap."""
     protected: frozenset[str] = frozenset()
     readiness_gates: bool = False
+    bandwidth_annotations: bool = False
+    """Whether annotations of pods declare limits."""
     remove_taint: bool = False
     start_jitter_s: float = 0.0
     report_spread_s: float = 0.0

@@ -30,7 +30,12 @@ from tokenbucket.core.api.node_report import (
 )
 from tokenbucket.core.api.parse import API_VERSION, REPORT
 from tokenbucket.core.api.policy import FEATURES
-from tokenbucket.core.status.node_status import NodeState, pods_not_programmed, policy_reports
+from tokenbucket.core.status.node_status import (
+    NodeState,
+    annotation_report,
+    pods_not_programmed,
+    policy_reports,
+)
 from tokenbucket.pacing import ReportPace
 
 MANAGER = "tokenbucket-agent"
@@ -157,6 +162,7 @@ class OwnReport:
             foreign_programs=outcome.foreign_programs,
             policies=policies[:_POLICIES],
             policies_omitted=max(0, len(policies) - _POLICIES),
+            annotations=annotation_report(state),
             pods=tuple(pods[:_PODS]),
             pods_omitted=max(0, len(pods) - _PODS),
         )

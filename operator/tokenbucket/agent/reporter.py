@@ -17,6 +17,7 @@ from functools import partial
 
 from tokenbucket.agent.cluster import NOT_READY_TAINT, ClusterSource
 from tokenbucket.agent.own_report import OwnReport
+from tokenbucket.agent.pod_events import PodEvents
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.apiserver import probes
 from tokenbucket.apiserver.client import NOT_FOUND, Client, attempt
@@ -55,6 +56,7 @@ class Reporter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._applied_gates: dict[PodId, str] = {}
+        self._pod_events = PodEvents()
 
     @property
     def reported_at_s(self) -> float | None:
@@ -157,6 +159,8 @@ class Reporter:
         if self._options.readiness_gates:
             gates = self._changed_gates(client, state)
             accepted += [await attempt("set readiness gate", write) for write in gates]
+        if self._options.bandwidth_annotations:
+            accepted.append(await attempt("create events", self._pod_events.create(client, state)))
         return all(accepted)
 
     async def _remove_taint(self, client: Client) -> None:

@@ -40,8 +40,12 @@ _ASK_S = 60.0
 """Maximum interval of snapshots. A source without snapshots for longer means that the agent hangs."""
 
 
-def run_standalone(manifests: Path, data_path: DataPathOptions, metrics: MetricsOptions | None) -> None:
+def run_standalone(
+    manifests: Path, data_path: DataPathOptions, metrics: MetricsOptions | None, *, annotations: bool = False
+) -> None:
     """Run the agent without a cluster until a signal stops it. Limits stay enforced.
+
+    ``annotations`` is whether annotations of pods declare limits.
 
     Raises SpecError if the folder does not exist, and what :func:`_run` raises.
     """
@@ -52,7 +56,7 @@ def run_standalone(manifests: Path, data_path: DataPathOptions, metrics: Metrics
 
             exposition = Exposition(data_path.pins, stats, lambda: stats.counts[Result.COMPLETE] > 0)
             stack.enter_context(exposition.serve(metrics))
-        _run(lambda: FolderSource(manifests), data_path, stats)
+        _run(lambda: FolderSource(manifests, annotations=annotations), data_path, stats)
 
 
 def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: MetricsOptions | None) -> None:

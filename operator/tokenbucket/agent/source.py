@@ -57,12 +57,12 @@ class Source(Protocol):
 class FolderSource:
     """Policies and pods of a folder. Raises SpecError if the folder does not exist."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, annotations: bool = False) -> None:
         if not path.is_dir():
             raise SpecError(str(path), (Problem("", None, "is not a folder; set --manifests to a folder"),))
         # Watch the folder before reading it, so that no change is missed.
         self._watch = FolderWatch(path)
-        self._folder = Folder(path)
+        self._folder = Folder(path, annotations=annotations)
         self._manifests = Manifests()
         self.reread()
 
@@ -109,8 +109,10 @@ class _Read:
 class Folder:
     """A folder of manifests. Only changed files are read again."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, annotations: bool = False) -> None:
+        """Create a folder. ``annotations`` is whether annotations of pods declare limits."""
         self.path = path
+        self._annotations = annotations
         self._files: dict[Path, _Read] = {}
 
     def read(self) -> Manifests:
@@ -129,7 +131,7 @@ class Folder:
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if before and before.stamp == stamp:
                 return
-            manifests = parse_text(_content(path), str(path))
+            manifests = parse_text(_content(path), str(path), annotations=self._annotations)
         except FileNotFoundError:
             self._files.pop(path, None)
             return

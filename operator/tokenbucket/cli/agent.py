@@ -59,6 +59,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     attach_option(verb)
     verb.add_argument(
+        "--bandwidth-annotations",
+        action="store_true",
+        help="limit pods without a policy by their annotations kubernetes.io/*-bandwidth and "
+        "qos.projectcalico.org/*",
+    )
+    verb.add_argument(
         "--no-pod-metrics",
         dest="pod_metrics",
         action="store_false",
@@ -114,7 +120,12 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     set_up_logs(options.log_format, options.log_level)
     if options.manifests:
-        run_standalone(options.manifests, _data_path(options), _metrics(options))
+        run_standalone(
+            options.manifests,
+            _data_path(options),
+            _metrics(options),
+            annotations=options.bandwidth_annotations,
+        )
     elif options.node:
         _run_in_cluster(options)
     else:
@@ -138,6 +149,7 @@ def _run_in_cluster(options: argparse.Namespace) -> None:
         config_map=options.enforcement_configmap,
         protected=frozenset(options.protected_namespace),
         readiness_gates=options.readiness_gates,
+        bandwidth_annotations=options.bandwidth_annotations,
         remove_taint=options.remove_taint,
         start_jitter_s=options.start_jitter if options.pins.last_build() else 0.0,
         report_spread_s=options.report_spread,

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 from tokenbucket.apiserver.client import CONFLICT, NOT_FOUND, Client
+from tokenbucket.apiserver.events import Events
 from tokenbucket.apiserver.resources import NODES, POLICIES, REPORTS, is_ready
 from tokenbucket.apiserver.store import Store
-from tokenbucket.controller.events import Events
+from tokenbucket.controller.events import create_events
 from tokenbucket.controller.fleet import Fleet
 from tokenbucket.controller.heartbeats import Heartbeats
 from tokenbucket.controller.index import ReportIndex
@@ -84,7 +85,7 @@ class StatusReconciler:
         self._clock, self._unix_clock = self._heartbeats.clock, self._heartbeats.unix_clock
         self._index, self._silent_nodes = ReportIndex(), SilentNodes()
         self._throttle, self._budget = WriteThrottle(), WriteBudget()
-        self._retries, self._events = RetryTracker(again, self._clock), Events()
+        self._retries, self._events = RetryTracker(again, self._clock), Events(MANAGER)
         self._required: dict[str, tuple[int, int]] = {}
         """The current generation by uid, and the resource version that an agent must have used to know it."""
         self._written: dict[str, _Inputs] = {}
@@ -231,7 +232,7 @@ class StatusReconciler:
             now = self._clock()
             self._throttle.record(head.uid, now)
             self._budget.spend(nodes, now)
-            await self._events.create(client, head, write.status["conditions"], write.before)
+            await create_events(self._events, client, head, write.status["conditions"], write.before)
 
     async def _write_agent_conditions(
         self, client: Client, reports: Iterable[ReportedNode], silence: Mapping[str, str], now: str

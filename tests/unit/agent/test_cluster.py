@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import ip_address
@@ -233,3 +234,60 @@ def test_a_run_uses_policies_up_to_a_version_that_it_contains(source: ClusterSou
     source.policies.put(policy(resourceVersion="9"))
     assert snapshot(source).policies_version == 9
     assert source.policies.changed_at == 7
+
+
+def test_a_changed_annotation_changes_the_limit_and_wakes_the_loop(api: FakeApi, tmp_path: Path) -> None:
+    """With the option. Without it, annotations change nothing, and wake no loop."""
+    for reads in (True, False):
+        with closing(ClusterSource(annotation_options(tmp_path, reads=reads))) as source:
+            found = []
+            for value in ("1M", "2M", None):
+                annotations = {"kubernetes.io/ingress-bandwidth": value} if value else {}
+                source.drain()
+                source.pods.put(annotated_pod("shop", annotations))
+                [pod] = source.pods.values()
+                found.append((is_awake(source), pod.annotated and dict(pod.annotated.policy.limits)))
+        limits = [{Direction.INGRESS: Limit(Rate(rate))} for rate in (10**6, 2 * 10**6)]
+        first = (True, None)  # the pod itself is new
+        assert found == (
+            [(True, limits[0]), (True, limits[1]), (True, None)]
+            if reads
+            else [first, (False, None), (False, None)]
+        )
+
+
+def test_annotations_in_a_protected_namespace_need_the_label(api: FakeApi, tmp_path: Path) -> None:
+    """As policies there do."""
+    with closing(ClusterSource(annotation_options(tmp_path, reads=True))) as source:
+        annotations = {"kubernetes.io/ingress-bandwidth": "1M"}
+        source.pods.put(annotated_pod("kube-system", annotations))
+        [pod] = source.pods.values()
+        assert pod.annotated
+        assert pod.annotated.policy.limits == {}
+        assert "a limit in annotations there needs the label" in pod.annotated.problems[Direction.INGRESS]
+        allowed = {"tokenbucket.dev/allow-protected": "true"}
+        source.pods.put(annotated_pod("kube-system", annotations, labels=allowed))
+        [pod] = source.pods.values()
+        assert pod.annotated
+        assert pod.annotated.problems == {}
+
+
+def annotation_options(tmp_path: Path, *, reads: bool) -> AgentOptions:
+    return AgentOptions(
+        node="node",
+        namespace="tokenbucket",
+        pod="agent",
+        config_map="switch",
+        protected=frozenset({"kube-system"}),
+        bandwidth_annotations=reads,
+        cni_results=tmp_path / "results",
+    )
+
+
+def annotated_pod(namespace: str, annotations: dict[str, str], **metadata: object) -> dict[str, Any]:
+    about = {"name": "web-0", "uid": "u", "namespace": namespace, "annotations": annotations, **metadata}
+    return {"metadata": about, "status": {"podIP": "10.0.0.2"}}
+
+
+def is_awake(source: ClusterSource) -> bool:
+    return bool(select.select([source], [], [], 0)[0])

@@ -132,6 +132,8 @@ class NodeReport:
     foreign_programs: tuple[str, ...] = ()
     policies: tuple[PolicyReport, ...] = ()
     policies_omitted: int = 0
+    annotations: PolicyReport | None = None
+    """The pods with annotations that declare limits. ``None`` if there are none."""
     pods: tuple[PodReport, ...] = ()
     pods_omitted: int = 0
 
@@ -155,6 +157,7 @@ def to_document(report: NodeReport) -> dict[str, Any]:
             "foreignPrograms": [_cut(text) for text in report.foreign_programs],
             "policies": [_policy_document(policy) for policy in report.policies],
             "policiesOmitted": report.policies_omitted,
+            "annotations": _annotations_document(report.annotations),
             "pods": [_pod_document(pod) for pod in report.pods],
             "podsOmitted": report.pods_omitted,
         }
@@ -197,6 +200,13 @@ def _policy_document(policy: PolicyReport) -> dict[str, Any]:
             ],
         }
     )
+
+
+def _annotations_document(report: PolicyReport | None) -> dict[str, Any]:
+    if not report:
+        return {}
+    document = _policy_document(report)
+    return {name: document[name] for name in (*POD_STATES, "reasons") if name in document}
 
 
 def _pod_document(pod: PodReport) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from tokenbucket.core.api.annotations import read_annotations
 from tokenbucket.core.api.field_reader import FieldReader, subject_of
 from tokenbucket.core.api.parse_limit import parse_limit
 from tokenbucket.core.api.pod import Pod, PodId
@@ -116,8 +117,11 @@ def _label_value(fields: FieldReader, name: str) -> str:
     return text
 
 
-def parse_pod(document: object) -> Pod:
-    """Parse the fields of a Pod that limits need. Raises SpecError with all problems."""
+def parse_pod(document: object, *, annotations: bool = False) -> Pod:
+    """Parse the fields of a Pod that limits need. ``annotations`` is whether these declare limits.
+
+    Raises SpecError with all problems.
+    """
     top = FieldReader.of(document)
     if top.get("kind") != POD:
         top.error("kind", top.get("kind"), f"must be {POD}")
@@ -125,9 +129,10 @@ def parse_pod(document: object) -> Pod:
     labels = metadata.object("labels")
     ended = status.get("phase") in ("Succeeded", "Failed")
     addresses = _addresses(status)
+    namespace = metadata.name("namespace", _NAMESPACE_LENGTH, default="default")
     pod = Pod(
         id=PodId(
-            metadata.name("namespace", _NAMESPACE_LENGTH, default="default"),
+            namespace,
             metadata.name("name"),
             metadata.text("uid", _UID_BYTES),
         ),
@@ -138,6 +143,7 @@ def parse_pod(document: object) -> Pod:
         waits=_names_gate(spec.get("readinessGates")),
         has_overhead=bool(spec.get("overhead")),
         static_uid=_static_uid(metadata.get("annotations")),
+        annotated=read_annotations(namespace, metadata.get("annotations")) if annotations else None,
     )
     top.finish(subject_of(POD, document))
     return pod

@@ -31,6 +31,7 @@ def parse_report(document: object) -> NodeReport:
     """Read a TokenBucketNode of any version. Raises no exception."""
     status = _mapping(_mapping(document).get("status"))
     agent, attachments = _mapping(status.get("agent")), _mapping(status.get("attachments"))
+    annotations = _mapping(status.get("annotations"))
     return NodeReport(
         agent=AgentInfo(
             _get(agent, "version", ""),
@@ -49,6 +50,7 @@ def parse_report(document: object) -> NodeReport:
         foreign_programs=_names(status.get("foreignPrograms")),
         policies=tuple(_policy(policy) for policy in _items(status, "policies")),
         policies_omitted=_number(status, "policiesOmitted"),
+        annotations=_policy(annotations) if annotations else None,
         pods=tuple(
             PodReport(*(_get(pod, name, "") for name in POD_FIELDS)) for pod in _items(status, "pods")
         ),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+
+from tokenbucket.core.api.policy import Direction, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,25 @@ class Sandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotated:
+    """The limits that annotations of a pod declare, as those of a policy."""
+
+    policy: Policy
+    """Without a limit if no annotation is valid."""
+    problems: Mapping[Direction, str]
+    """Why annotations are not valid."""
+
+    @property
+    def directions(self) -> AbstractSet[Direction]:
+        """Return the directions that have an annotation."""
+        return self.policy.limits.keys() | self.problems.keys()
+
+    def rejected(self, problem: str) -> Annotated:
+        """Return the same annotations without a limit, because of a problem."""
+        return Annotated(replace(self.policy, limits={}), dict.fromkeys(self.directions, problem))
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """One pod of this node."""
 
@@ -53,3 +75,5 @@ class Pod:
     """Whether the pod has ``spec.overhead`` from its RuntimeClass, and may run in a virtual machine. Such
     runtimes add a qdisc to the pod-side interface, and fail if the interface already has one.
     """
+    annotated: Annotated | None = None
+    """``None`` if no annotation declares a limit, or if the agent does not read annotations."""

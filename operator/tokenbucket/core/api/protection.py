@@ -8,9 +8,9 @@ from typing import Any
 _ALLOW = "tokenbucket.dev/allow-protected"
 
 
-def protection_error(metadata: Mapping[str, Any], protected: Collection[str]) -> str:
-    """Return why a policy with these metadata is not allowed in its namespace, or an empty text."""
+def protection_error(metadata: Mapping[str, Any], protected: Collection[str], subject: str = "policy") -> str:
+    """Return why an object with these metadata is not allowed in its namespace, or an empty text."""
     namespace, labels = metadata.get("namespace") or "", metadata.get("labels") or {}
     if namespace not in protected or labels.get(_ALLOW) == "true":
         return ""
-    return f"namespace {namespace} is protected; a policy there needs the label {_ALLOW}=true"
+    return f"namespace {namespace} is protected; a {subject} there needs the label {_ALLOW}=true"

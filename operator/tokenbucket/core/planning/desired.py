@@ -6,17 +6,16 @@ A function argument finds the interfaces of a pod, so that this module does not 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy
-from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
+from tokenbucket.core.api.policy import Direction, Mode, Policy
 from tokenbucket.core.limits.guard import guard_of
-from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig, SlotKey, config_of
+from tokenbucket.core.limits.slot import Owner, Slot, SlotKey
+from tokenbucket.core.planning.active_limit import ActiveLimit, active_limit, delays
 from tokenbucket.core.planning.attachment import IFB, End, Hook, HookPoint, Interface, device_hook
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.plan import Wanted
@@ -24,11 +23,6 @@ from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Degradation, Reason
 
 Address = IPv4Address | IPv6Address
-
-_UNBOUNDED = Degradation(
-    Reason.UNBOUNDED_QUEUE,
-    "perPeer: could queue more than 16 MiB; declare a (lower) rate of the pod; excess packets are dropped",
-)
 
 _IN_A_MACHINE = Degradation(
     Reason.NO_FILTER_IN_POD,
@@ -76,18 +70,6 @@ class Deviation:
         return Deviation(self.key.limit, Reason.NO_GUARD, text)
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveLimit:
-    """A limit as the agent enforces it."""
-
-    config: SlotConfig
-    text: str
-    """The limit with its defaults, such as "100Mbit/s, burst 625kB, Delay 100ms"."""
-    action: str
-    degradation: Degradation | None = None
-    """Why the action differs from the declared action."""
-
-
 @dataclass(slots=True)
 class Desired:
     """The limits that the agent enforces, and the deviations from their declarations."""
@@ -129,17 +111,15 @@ def desired(
     With ``enforcement`` Observe, all limits only count. With Off, all limits keep their slots and tokens,
     and no filter is attached.
     """
-    policies, running = tuple(policies), tuple(pod for pod in pods if not pod.ended)
-    winners = Winners(policies)
-    # Computed once per policy, because a policy can select hundreds of pods.
-    delayed = {str(policy): frozenset(filter(partial(_waits, policy), policy.limits)) for policy in policies}
+    running, winners = tuple(pod for pod in pods if not pod.ended), Winners(policies)
     claims = Counter(address for pod in running if not pod.host_network for address in pod.addresses)
     builder = _Builder(locate, capabilities, enforcement, claims)
     for pod in running:
         limits = winners.of(pod)
         if limits:
-            waits = {direction for direction, policy in limits.items() if direction in delayed[str(policy)]}
+            waits = {direction for direction, policy in limits.items() if delays(policy.limits[direction])}
             builder.add_pod(pod, limits, waits)
+        builder.result.deviations += _invalid_annotations(pod, limits)
     if enforcement is Mode.OFF:
         return _nowhere(builder.result)
     _give_each_point_to_one(builder.result)
@@ -156,17 +136,15 @@ class _Builder:
     claims: Counter[Address]
     """The number of pods that have an address."""
     result: Desired = field(default_factory=Desired)
-    _active: dict[tuple[str, Direction, Degradation | None], ActiveLimit] = field(default_factory=dict)
 
     def add_pod(self, pod: Pod, limits: Mapping[Direction, Policy], waits: AbstractSet[Direction]) -> None:
         """Add the limits of a pod. ``waits`` are the directions whose packets are delayed, if they can be."""
         located = self._locate(pod, limits, waits)
         for direction, policy in limits.items():
             no_queue = self._why_no_queue(direction, located) if direction in waits else None
-            name = (str(policy), direction, no_queue)
-            if name not in self._active:
-                self._active[name] = _active_limit(policy, direction, no_queue, self.enforcement)
-            self._add(SlotKey(pod.id, direction), policy, self._active[name], located)
+            mode = Mode.OBSERVE if self.enforcement is Mode.OBSERVE else policy.mode
+            active = active_limit(policy.limits[direction], direction, no_queue, mode)
+            self._add(SlotKey(pod.id, direction), policy, active, located)
 
     def _locate(self, pod: Pod, limits: Iterable[Direction], waits: AbstractSet[Direction]) -> PodInterfaces:
         if pod.host_network:
@@ -274,27 +252,9 @@ def _nowhere(result: Desired) -> Desired:
     return Desired(wanted, result.active)
 
 
-def _waits(policy: Policy, direction: Direction) -> bool:
-    return action_of(policy.limits[direction]) is ExceedAction.DELAY
-
-
-def _active_limit(
-    policy: Policy, direction: Direction, no_queue: Degradation | None, enforcement: Mode
-) -> ActiveLimit:
-    limit = policy.limits[direction]
-    mode = Mode.OBSERVE if enforcement is Mode.OBSERVE else policy.mode
-    why_not = _why_not_delay(limit, no_queue)
-    active = ExceedAction.DROP if why_not else limit.exceed_action
-    bucket = bucket_of(limit, mode, action=active)
-    # Only ingress packets of a pod can come from the node itself.
-    config = config_of(bucket, direction, node_reserve=direction is Direction.INGRESS)
-    if bucket.observe:  # nothing is enforced, so nothing is degraded
-        return ActiveLimit(config, describe(bucket), Mode.OBSERVE.value)
-    action = f"{active} (degraded: {why_not.reason.short})" if why_not else active.value
-    return ActiveLimit(config, describe(bucket), action, why_not)
-
-
-def _why_not_delay(limit: Limit, no_queue: Degradation | None) -> Degradation | None:
-    if limit.exceed_action is not ExceedAction.DELAY:
-        return None
-    return no_queue if action_of(limit) is ExceedAction.DELAY else _UNBOUNDED
+def _invalid_annotations(pod: Pod, limits: Mapping[Direction, Policy]) -> Iterator[Deviation]:
+    """Yield the problems of a pod's annotations, for the directions without a policy."""
+    if pod.annotated:
+        for direction, problem in pod.annotated.problems.items():
+            if limits.get(direction, pod.annotated.policy) is pod.annotated.policy:
+                yield Deviation(SlotKey(pod.id, direction), Reason.INVALID_ANNOTATION, problem)

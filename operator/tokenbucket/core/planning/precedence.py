@@ -1,7 +1,7 @@
 """Decide which policy applies if several policies select a pod.
 
 Policies in Enforce mode rank before policies in Observe mode, so that a test never removes a limit. Then the
-highest priority wins, then the oldest policy, then the first name.
+highest priority wins, then the oldest policy, then the first name. Annotations of a pod have the lowest rank.
 """
 
 from __future__ import annotations
@@ -35,4 +35,7 @@ class Winners:
             missing = policy.limits.keys() - winners.keys()
             if missing and policy.selector.matches(pod.labels):
                 winners |= dict.fromkeys(missing, policy)
+        if pod.annotated:
+            policy = pod.annotated.policy
+            winners |= dict.fromkeys(policy.limits.keys() - winners.keys(), policy)
         return winners

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple, Self
 
+from tokenbucket.core.planning import annotation_specs
 from tokenbucket.core.planning.effect import Effect, Spec
 
 
@@ -95,6 +96,7 @@ class Reason(enum.StrEnum):
             needs_slot=False,
         ),
     )
+    INVALID_ANNOTATION = ("InvalidAnnotation", annotation_specs.INVALID)
     NO_FREE_SLOT = (
         "NoFreeSlot",
         Spec(

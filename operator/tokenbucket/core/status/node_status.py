@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +23,8 @@ from tokenbucket.core.api.node_report import (
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy, RejectedPolicy
 from tokenbucket.core.limits.slot import SlotKey
-from tokenbucket.core.planning.desired import ActiveLimit, Deviation
+from tokenbucket.core.planning.active_limit import ActiveLimit
+from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Reason
@@ -127,10 +129,26 @@ def pods_not_programmed(state: NodeState) -> Iterator[PodReport]:
     for deviation in state.outcome.deviations:
         subject, direction = deviation.key.subject, deviation.key.direction
         pod = pods.get(subject) if isinstance(subject, PodId) else None
-        policy = winners.of(pod).get(direction) if pod else None
+        policy = _winner(winners, pod, direction) if pod else None
         if pod and policy and deviation.reason.effect is not Effect.EXEMPT:
             reason, message = deviation.reason.value, deviation.message
             yield PodReport(pod.id.namespace, pod.id.name, policy.name, direction.value, reason, message)
+
+
+def annotation_report(state: NodeState) -> PolicyReport | None:
+    """Return a report about the pods with annotations of limits, or None if there are none."""
+    pods = [(pod, pod.annotated) for pod in state.inputs.pods if pod.annotated and not pod.ended]
+    if not pods:
+        return None
+    classifier, count = _PodClassifier(state), _Count()
+    for pod, annotated in pods:
+        classifier.add(pod, annotated.policy, annotated.directions, count)
+    return _report(replace(pods[0][1].policy, namespace=""), len(pods), count)
+
+
+def _winner(winners: Winners, pod: Pod, direction: Direction) -> Policy | None:
+    """Return the policy of a direction, or the annotations that are not valid."""
+    return winners.of(pod).get(direction) or (pod.annotated.policy if pod.annotated else None)
 
 
 class _PodClassifier:
@@ -146,19 +164,23 @@ class _PodClassifier:
     def count(self, policy: Policy, pods: Sequence[Pod]) -> _Count:
         count = _Count()
         for pod in pods:
-            count.states[self._state(policy, pod, count)] += 1
+            self.add(pod, policy, policy.limits.keys(), count)
         return count
 
-    def _state(self, policy: Policy, pod: Pod, count: _Count) -> str:
+    def add(self, pod: Pod, policy: Policy, directions: AbstractSet[Direction], count: _Count) -> None:
+        """Add a pod to the count of a policy that declares limits of these directions."""
+        count.states[self._state(pod, policy, directions, count)] += 1
+
+    def _state(self, pod: Pod, policy: Policy, directions: AbstractSet[Direction], count: _Count) -> str:
         active = self._active
         if pod.host_network:
             return "exempt"
         if Mode.OFF in {policy.mode, self._enforcement}:
             return "off"
         winning = self._winners.of(pod)
-        lost = [direction for direction in policy.limits if winning[direction] is not policy]
+        lost = [each for each in directions if winning.get(each, policy) is not policy]
         count.winners.update((str(winning[direction]), direction) for direction in lost)
-        keys = [SlotKey(pod.id, direction) for direction in policy.limits if direction not in lost]
+        keys = [SlotKey(pod.id, direction) for direction in directions if direction not in lost]
         if not keys:
             return "overridden"
         found = [deviation for key in keys for deviation in self._deviations.get(key, ())]

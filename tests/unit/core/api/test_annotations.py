@@ -1,0 +1,230 @@
+"""Limits in the annotations of pods: the values that the documents of the other limiters promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenbucket.core.api.annotations import NAME, read_annotations
+from tokenbucket.core.api.parse import parse_pod
+from tokenbucket.core.api.pod import Annotated
+from tokenbucket.core.api.policy import Burst, Direction, ExceedAction, Limit, Rate
+from tokenbucket.core.limits.bucket import action_of, as_declared
+from tokenbucket.core.planning.active_limit import active_limit
+
+IN, OUT = Direction
+CALICO_BURST = Burst(2**29)
+KUBERNETES = "kubernetes.io/{}-bandwidth"
+
+# https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/network-plugins/#support-traffic-shaping
+SAMPLE_OF_KUBERNETES = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: a
+  annotations:
+    kubernetes.io/ingress-bandwidth: 1M
+    kubernetes.io/egress-bandwidth: 1M
+"""
+# https://docs.cilium.io/en/stable/network/kubernetes/bandwidth-manager/
+SAMPLE_OF_CILIUM = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: netperf-server
+  annotations:
+    kubernetes.io/egress-bandwidth: "10M"
+    kubernetes.io/ingress-bandwidth: "20M"
+"""
+# https://docs.tigera.io/calico/latest/networking/configuring/qos-controls, the template of the Deployment
+SAMPLE_OF_CALICO = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: my-deployment-0
+  annotations:
+    qos.projectcalico.org/egressBandwidth: "100M"
+    qos.projectcalico.org/egressBurst: "200M"
+"""
+# https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/configure-qos-for-pods
+SAMPLE_OF_TERWAY = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: a
+  annotations:
+    kubernetes.io/ingress-bandwidth: 10M
+    kubernetes.io/egress-bandwidth: 10M
+    k8s.aliyun.com/qos-class: best-effort
+"""
+
+
+def read(**annotations: Any) -> Annotated:
+    """Return the limits of annotations, where "Calico" stands for the prefix of Calico's annotations."""
+    names = {name.replace("_", "-"): value for name, value in annotations.items()}
+    prefixed = {f"qos.projectcalico.org/{name}": value for name, value in names.items() if "-" not in name}
+    prefixed |= {f"kubernetes.io/{name}": value for name, value in names.items() if "-" in name}
+    found = read_annotations("shop", prefixed)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sample", "limits"),
+    [
+        (SAMPLE_OF_KUBERNETES, {IN: Limit(Rate(10**6)), OUT: Limit(Rate(10**6))}),
+        (SAMPLE_OF_CILIUM, {IN: Limit(Rate(20 * 10**6)), OUT: Limit(Rate(10**7))}),
+        (SAMPLE_OF_CALICO, {OUT: Limit(Rate(10**8), Burst(25 * 10**6))}),
+        (SAMPLE_OF_TERWAY, {IN: Limit(Rate(10**7)), OUT: Limit(Rate(10**7))}),
+    ],
+)
+def test_a_documented_sample_yields_the_limits_that_the_document_promises(
+    sample: str, limits: dict[Direction, Limit]
+) -> None:
+    """Excess packets wait, as in the other limiters that shape."""
+    pod = parse_pod(yaml.safe_load(sample), annotations=True)
+    assert pod.annotated
+    assert pod.annotated.policy.limits == limits
+    assert pod.annotated.problems == {}
+    assert str(pod.annotated.policy) == f"default/{NAME}"
+    assert {action_of(limit) for limit in limits.values()} == {ExceedAction.DELAY}
+
+
+def test_a_limit_of_an_annotation_is_the_one_of_a_policy_with_this_rate() -> None:
+    """The same defaults apply."""
+    limit = read(ingress_bandwidth="10M").policy.limits[IN]
+    active = active_limit(limit, IN, None, read(ingress_bandwidth="10M").policy.mode)
+    assert active.text == as_declared(Limit(Rate(10**7)), read(ingress_bandwidth="1M").policy.mode)
+
+
+def test_annotations_are_read_only_if_the_agent_reads_them() -> None:
+    """Without the option, a pod with annotations equals one without."""
+    sample = yaml.safe_load(SAMPLE_OF_CILIUM)
+    plain = {**sample, "metadata": {"name": "netperf-server"}}
+    assert parse_pod(sample) == parse_pod(plain) == parse_pod(plain, annotations=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "bits"),
+    [
+        ("8k", 8_000),
+        ("8000", 8_000),
+        ("1M", 10**6),
+        ("1Mi", 2**20),
+        ("16Ki", 2**14),
+        ("0.5G", 5 * 10**8),
+        ("1e6", 10**6),
+        ("1.5Mi", 3 * 2**19),
+        ("10000000500m", 10**7 + 1),
+        (10_000_000, 10**7),
+        ("1T", 10**12),
+        ("1P", 10**12),
+    ],
+)
+def test_a_value_is_a_quantity_in_bits_per_second(value: object, bits: int) -> None:
+    """Kubernetes rounds fractions up. No interface has more than 1T, the highest rate of a bucket."""
+    assert read(ingress_bandwidth=value).policy.limits == {IN: Limit(Rate(bits))}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("10Mbit", "unknown suffix"),
+        ("10m", "must be from 8k to 1P"),
+        ("1k", "must be from 8k to 1P"),
+        ("1.1P", "must be from 8k to 1P"),
+        ("-1M", "must be from 8k to 1P"),
+        ("", "quantity"),
+        (" 1M", "quantity"),
+        ("9" * 50, "40 characters"),
+        ("unlimited", "quantity"),
+        (None, "quantity"),
+    ],
+)
+def test_an_invalid_value_disturbs_no_other_annotation(value: object, message: str) -> None:
+    """The problem names the annotation; the other direction keeps its limit."""
+    found = read(ingress_bandwidth=value, egress_bandwidth="1M")
+    assert found.policy.limits == {OUT: Limit(Rate(10**6))}
+    assert found.problems.keys() == {IN}
+    assert found.problems[IN].startswith("kubernetes.io/ingress-bandwidth: ")
+    assert message in found.problems[IN]
+
+
+def test_ingress_is_what_a_pod_receives() -> None:
+    """In both families of names."""
+    assert read(ingress_bandwidth="1M").policy.limits.keys() == {Direction.INGRESS}
+    assert read(egressBandwidth="1M").policy.limits.keys() == {Direction.EGRESS}
+
+
+def test_calicos_annotations_have_precedence_and_the_defaults_that_calico_documents() -> None:
+    """Even if they are not valid: the annotation of Kubernetes is ignored if Calico's is present."""
+    both = read(ingress_bandwidth="1M", ingressBandwidth="2M", ingressPacketRate="1k")
+    assert both.policy.limits == {IN: Limit(Rate(2 * 10**6, 1_000), Burst(2**29, 5))}
+    invalid = read(ingress_bandwidth="1M", ingressBandwidth="2Mbit")
+    assert invalid.policy.limits == {}
+    assert invalid.directions == {IN}
+    assert read(ingress_bandwidth="1M", ingressBurst="80M").policy.limits[IN].burst == Burst(10**7)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "limit"),
+    [
+        ({"ingressBandwidth": "8k"}, Limit(Rate(8_000), Burst(86_400_000))),
+        ({"ingressBandwidth": "1P", "ingressBurst": "1k"}, Limit(Rate(10**12), Burst(125))),
+        (
+            {"ingressPacketRate": "1T", "ingressPacketBurst": "1T"},
+            Limit(Rate(None, 10**9), Burst(None, 2**24)),
+        ),
+    ],
+)
+def test_a_limit_stays_within_the_bounds_of_a_bucket(annotations: dict[str, str], limit: Limit) -> None:
+    """Lowered rates and bursts admit no more than the annotations do."""
+    assert read(**annotations).policy.limits == {IN: limit}
+
+
+def test_a_burst_needs_its_rate() -> None:
+    """It limits nothing alone, and disturbs no other rate."""
+    found = read(ingressPacketRate="100", ingressBurst="1M", egressPacketBurst="10")
+    assert found.policy.limits == {IN: Limit(Rate(None, 100), Burst(None, 5))}
+    assert found.problems[IN].endswith(
+        "ingressBurst: needs kubernetes.io/ingress-bandwidth; set it, or remove the burst"
+    )
+    assert "needs qos.projectcalico.org/egressPacketRate" in found.problems[OUT]
+
+
+@pytest.mark.parametrize(
+    "name", ["ingressMaxConnections", "egressMaxConnections", "dscp", "ingressPeakrate", "egressMinburst"]
+)
+def test_annotations_without_an_equivalent_are_no_limits(name: str) -> None:
+    """Calico enforces them. They are no problem either."""
+    assert read_annotations("shop", {f"qos.projectcalico.org/{name}": "1k"}) is None
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                KUBERNETES.format("ingress"),
+                *(f"qos.projectcalico.org/ingress{name}" for name in ("Bandwidth", "Burst", "PacketRate")),
+                "qos.projectcalico.org/ingressPacketBurst",
+            ]
+        ),
+        st.one_of(
+            st.text(max_size=50),
+            st.integers(),
+            st.none(),
+            st.lists(st.text()),
+            st.from_regex(r"\d{1,16}[kMGTPKi]{0,2}"),
+        ),
+    )
+)
+def test_any_values_yield_a_limit_or_a_problem_for_each_annotated_direction(values: dict[str, Any]) -> None:
+    """And a limit is one that a bucket can have."""
+    found = read_annotations("shop", values)
+    assert (found is not None) == bool(values)
+    for limit in found.policy.limits.values() if found else ():
+        assert active_limit(limit, IN, None, found.policy.mode).config.burst_packets <= 2**24
