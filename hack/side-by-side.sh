@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs two make targets at the same time: side-by-side.sh TARGET BACKGROUND-TARGET
-# The second one has the lowest priority. Its output follows when both have ended. Fails if one of them fails.
+# Runs make targets at the same time: side-by-side.sh "TARGET..." BACKGROUND-TARGET
+# The targets of the first argument run one after the other, until one fails. The background target has the lowest
+# priority, and its output follows at the end. Fails if one of them fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +11,9 @@ background=$!
 trap 'kill "$background" 2>/dev/null; rm -f "$output"' EXIT
 
 status=0
-"${MAKE:-make}" --no-print-directory "$1" || status=$?
+for target in $1; do
+	"${MAKE:-make}" --no-print-directory "$target" || { status=$? && break; }
+done
 wait "$background" || status=$?
 echo "--- make $2"
 cat "$output"

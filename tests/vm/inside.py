@@ -1,8 +1,7 @@
-"""Plugin of the pytest that runs inside a machine, where all is some thirty times slower.
+"""Select the tests that run inside a machine, which is about thirty times slower.
 
-It leaves out the tests that no kernel has a part in, or that a slow machine makes meaningless. With
-``--short`` it leaves out more: of the bpf rung what loads several times, and of the netns rung all but what
-packets and queues do.
+This plugin of pytest leaves out tests that do not depend on the kernel, or that need a fast machine. With
+``--short`` it selects one test for each part of the kernel that the project uses.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ LEFT_OUT = (
     # Of the command line, and of ways to other namespaces.
     "tests/netns/test_devices.py::",
     "tests/netns/test_connection.py::",
-    # Whether these kernels count, for the pod, what is handed over past its veth has not been tried.
+    # Not tried: whether these kernels count packets that are redirected past the veth of a pod.
     "tests/netns/test_bypass.py::",
     # Most follow the agent, which needs no kernel, or count tokens by the clock.
     "tests/netns/test_agent.py::",
     "tests/netns/test_interfaces.py::",
 )
-"""How the ids of the tests begin."""
+"""Beginnings of the ids of tests."""
 
 KEPT = (
     "tests/netns/test_agent.py::test_a_pod_receives_its_burst_to_the_packet[10.2.1.2/24-ptp]",
@@ -48,27 +47,29 @@ KEPT = (
         for direction in ("ingress", "egress")
     ),
 )
-"""All the same."""
+"""Exceptions from ``LEFT_OUT``."""
 
-
-LONG = (
-    "tests/bpf/test_changes.py::",
-    "tests/bpf/test_layout_upgrade.py::",
-    "tests/bpf/test_load.py::test_a_refused_program_is_one_readable_error",
-    "tests/bpf/test_load.py::test_another_build_takes_over_the_maps",
-    # Of arithmetic, which one kernel shows: the machine's own.
-    "tests/bpf/test_exactness.py::",
-    "tests/bpf/test_delay.py::test_bulk_is_dropped_by_chance_from_half_of_the_longest_delay_on",
-    "tests/bpf/test_delay.py::test_every_departure_is_the_models",
-    "tests/bpf/test_peers.py::test_what_is_charged_is_what_was_let_through",
-    # Compiles the program again.
-    "tests/bpf/test_peers.py::test_a_map_that_refuses_entries_never_means_unlimited",
-    "tests/bpf/test_peers.py::test_cpus_do_not_multiply_a_peers_burst",
-    "tests/bpf/test_peers.py::test_forged_addresses_get_no_more_than_the_pod_has",
-    "tests/bpf/test_peers.py::test_the_map_forgets_who_was_not_there_for_long",
-)
 SHORT = (
-    "tests/bpf/",
+    "tests/bpf/test_acceptance.py::test_burst_from_idle_is_exactly_the_declared_one",
+    "tests/bpf/test_acceptance.py::test_limited_from_the_first_instant_after_boot",
+    "tests/bpf/test_acceptance.py::test_steady_overload_passes_the_known_indexes",
+    "tests/bpf/test_delay.py::test_ecn_capable_packets_are_told_of_congestion",
+    "tests/bpf/test_delay.py::test_ipv4_checksums_stay_right",
+    "tests/bpf/test_delay.py::test_packets_depart_at_the_rate_exactly",
+    "tests/bpf/test_delay.py::test_pacing_stays_if_the_queue_stays_bounded",
+    "tests/bpf/test_delay.py::test_the_shipped_entry_point_gives_times_of_the_monotonic_clock",
+    "tests/bpf/test_delay.py::test_what_is_not_ip_goes_at_once",
+    "tests/bpf/test_fair.py::test_every_departure_is_the_exact_models",
+    "tests/bpf/test_load.py::test_a_build_without_the_map_of_flows_is_upgraded_and_read",
+    "tests/bpf/test_mark.py::test_only_the_code_point_changes",
+    "tests/bpf/test_packets.py::test_both_hooks_charge_a_super_packet_the_same",
+    "tests/bpf/test_packets.py::test_inside_a_pod_the_nodes_packets_are_known_by_their_source",
+    "tests/bpf/test_packets.py::test_neighbor_discovery_survives_a_flood",
+    "tests/bpf/test_packets.py::test_truncated_packets_harm_nobody",
+    "tests/bpf/test_peers.py::test_entries_say_whose_they_are",
+    "tests/bpf/test_peers.py::test_peers_are_independent",
+    "tests/bpf/test_stock_tools.py::test_stock_tc_loads_the_shipped_object",
+    "tests/bpf/test_wire_sizes.py::test_unknown_headers_count_in_full",
     # Each of these starts an agent, which takes most of a minute.
     "tests/netns/test_agent.py::test_a_pod_receives_its_burst_to_the_packet[fd02::2/64-bridge]",
     "tests/netns/test_agent.py::test_detach_all_leaves_nothing_of_ours_and_all_of_others",
@@ -82,17 +83,20 @@ SHORT = (
     "tests/netns/test_monitor.py::test_removal_of_",
     "tests/netns/test_view.py::test_pod_is_found_by_each_of_its_addresses",
 )
-"""With ``--short``: these, but for the long ones."""
+"""The tests with ``--short``: the verifier, the JIT, and each helper, qdisc and message of the kernel once.
+
+The arithmetic of the program is the same on each kernel.
+"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--short", action="store_true", help="what a kernel is likeliest to do otherwise")
+    parser.addoption("--short", action="store_true", help="one test for each part of the kernel")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ids = [item.nodeid for item in items]
     folders = {_folder(name) for name in ids}
-    listed = [name for name in (*LEFT_OUT, *LONG, *SHORT) if _folder(name) in folders]
+    listed = [name for name in (*LEFT_OUT, *SHORT) if _folder(name) in folders]
     stale = [begin for begin in listed if not any(name.startswith(begin) for name in ids)]
     if stale:
         raise pytest.UsageError(f"{__file__}: no such tests: {', '.join(stale)}")
@@ -103,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_left_out(name: str, *, short: bool) -> bool:
-    if short and (name.startswith(LONG) or not name.startswith(SHORT)):
+    if short and not name.startswith(SHORT):
         return True
     return name.startswith(LEFT_OUT) and name not in KEPT
 
