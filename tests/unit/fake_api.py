@@ -288,7 +288,8 @@ class FakeApi:
         if resource not in self.kinds:
             return _refused(404)
         if seen.method == "GET" and not name:
-            return web.json_response(self.list(resource, seen.query.get("fieldSelector", ""), namespace))
+            found = self.list(resource, seen.query.get("fieldSelector", ""), namespace)
+            return web.json_response(_page_of(found, seen.query))
         if seen.method in {"POST", "PUT"}:
             return self._write(resource, namespace, json.loads(seen.body), seen.method)
         if key not in self._objects:
@@ -323,6 +324,18 @@ class FakeApi:
             resources = contents.setdefault(kind.path().rpartition("/")[0], {"resources": []})["resources"]
             resources.append(_kind(kind))
         return contents
+
+
+def _page_of(found: Document, query: Mapping[str, str]) -> Document:
+    """Cut a list to a page. The cache ignores the limit."""
+    if query.get("resourceVersion") == "0" or "limit" not in query:
+        return found
+    first, size = int(query.get("continue", 0)), int(query["limit"])
+    items, metadata = found["items"], dict(found["metadata"])
+    if first + size < len(items):
+        metadata["continue"] = str(first + size)
+        metadata["remainingItemCount"] = len(items) - first - size
+    return {**found, "metadata": metadata, "items": items[first : first + size]}
 
 
 def _reset(request: web.Request) -> None:

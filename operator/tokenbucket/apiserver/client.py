@@ -61,6 +61,12 @@ class Client:
         ) or []
         return items
 
+    async def read_pages(self, selection: Selection, namespace: str | None, size: int) -> None:
+        """Read the objects from the storage in pages, for the receiver of lists."""
+        path, parameters = selection.resource.path(namespace), {**selection.parameters, "limit": str(size)}
+        while following := (await self._request("GET", path, parameters))["metadata"].get("continue"):
+            parameters["continue"] = following
+
     async def count(self, resource: Resource) -> int:
         """Return the number of objects. Read only one of them."""
         content = await self._request("GET", resource.path(), FIRST)

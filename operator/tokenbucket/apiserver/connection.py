@@ -145,7 +145,8 @@ def open_session(
     """Return a session that the caller must close. Call it in the event loop that uses the session.
 
     Every list comes from the API server's cache (``resourceVersion=0``): otherwise older servers would decode
-    all pods of the cluster to answer with those of one node. ``listed`` receives each list. ``heard`` is
+    all pods of the cluster to answer with those of one node. Lists in pages come from the storage.
+    ``listed`` receives each list or page. ``heard`` is
     called when something arrives on a watch, including bookmarks, which kopf does not pass on.
     """
     token = _TokenFile(_TOKEN) if not info.token and not info.certificate_data and _TOKEN.exists() else None
@@ -202,7 +203,8 @@ def _from_cache(listed: Listed | None) -> ClientMiddlewareType:
     ) -> aiohttp.ClientResponse:
         if not _is_list(request):
             return await handler(request)
-        if "resourceVersion" not in request.url.query:
+        # The cache would ignore the limit.
+        if not {"resourceVersion", "limit"} & request.url.query.keys():
             request.url = request.url.update_query(resourceVersion="0")
         response = await handler(request)
         if listed and response.ok and request.url.query.get("limit") != FIRST["limit"]:

@@ -37,6 +37,8 @@ class Store(Generic[T]):
         self._versions: dict[Key, int] = {}
         self._removed: dict[Key, int] = {}
         """Resource versions of objects that events removed since the newest list."""
+        self._pages: dict[int, set[Key]] = {}
+        """Objects in the first pages of lists that are not complete, by the version of the list."""
         self._listed_at = -1
         self.version = -1
         """Newest resource version that an event or a list contained."""
@@ -79,28 +81,45 @@ class Store(Generic[T]):
         if gone:
             self._changed()
 
-    def replace(self, items: list[Mapping[str, Any]], version: int) -> None:
-        """Replace all objects by a list. Keep objects that are newer than the list."""
-        keys = {_key(item) for item in items}
+    def replace(
+        self, items: list[Mapping[str, Any]], version: int, *, first: bool = True, last: bool = True
+    ) -> None:
+        """Replace all objects by a list. Keep objects that are newer than the list.
+
+        ``items`` can be a page of the list. The last page removes the objects that no page contains.
+        """
         with self._lock:
-            if not items and self._values and not self.doubtful:
-                self.doubtful = True
-                return
-            self.doubtful = changed = False
-            self.older = version < self._listed_at
-            for key in [key for key in self._values if key not in keys]:
-                if self._versions[key] <= version:
-                    self._drop(key)
-                    changed = True
+            changed = False
             for item in items:
                 changed |= self._put(item, version)
-            self._listed_at = max(self._listed_at, version)
-            self.version = max(self.version, version)
-            self._removed = {key: at for key, at in self._removed.items() if at > self._listed_at}
-            first = not self.synced.is_set()
-            self.synced.set()
-        if changed or first:
+            keys = self._pages.pop(version, set() if first else None)
+            if keys is not None:  # otherwise another list was complete after the first page
+                keys |= {_key(item) for item in items}
+                if last:
+                    changed |= self._complete(keys, version)
+                else:
+                    self._pages[version] = keys
+        if changed:
             self._changed()
+
+    def _complete(self, keys: set[Key], version: int) -> bool:
+        """Remove all objects that a list does not contain. Return whether that or the list is news."""
+        self._pages.clear()
+        if not keys and self._values and not self.doubtful:
+            self.doubtful = True
+            return False
+        self.doubtful = changed = False
+        self.older = version < self._listed_at
+        for key in [key for key in self._values if key not in keys]:
+            if self._versions[key] <= version:
+                self._drop(key)
+                changed = True
+        self._listed_at = max(self._listed_at, version)
+        self.version = max(self.version, version)
+        self._removed = {key: at for key, at in self._removed.items() if at > self._listed_at}
+        changed |= not self.synced.is_set()
+        self.synced.set()
+        return changed
 
     def restored(self, version: int) -> bool:
         """Return whether the storage is older than the last list: it was restored from a backup.

@@ -45,6 +45,8 @@ class Watch:
     store: Store[Any]
     namespace: str | None = None
     """Namespace to watch. ``None`` means the whole cluster."""
+    page: int = 0
+    """Read lists from the storage in pages of so many objects. 0 reads them whole, from the cache."""
     contact_at: float = -math.inf
     """Monotonic time of the last list, event or bookmark."""
     problem: str = ""
@@ -77,7 +79,10 @@ class Watch:
 
     async def relist(self, client: Client) -> None:
         """List all objects again. Raises ApiError."""
-        await client.list(self.selection, self.namespace)
+        if self.page:
+            await client.read_pages(self.selection, self.namespace, self.page)
+        else:
+            await client.list(self.selection, self.namespace)
 
     async def check_storage(self, client: Client) -> None:
         """Prepare the store for older lists if the storage was restored from a backup. Raises ApiError."""
@@ -93,7 +98,9 @@ class Watch:
         if self.selection.lists(url, self.namespace):
             self.heard()
             self.problem = ""
-            self.store.replace(content.get("items") or [], version_of(metadata_of(content)))
+            metadata = metadata_of(content)
+            first, last = "continue" not in url.query, not metadata.get("continue")
+            self.store.replace(content.get("items") or [], version_of(metadata), first=first, last=last)
 
     def _run(self, delay_s: float) -> None:
         wait, backoffs = delay_s, iter(Backoffs())
@@ -150,6 +157,9 @@ class Watch:
         settings.networking.error_backoffs = Backoffs()
         settings.networking.enforce_retry_after = False  # it would replace a longer backoff
         settings.process.ultimate_exiting_timeout = None
+        # An idle worker holds the last event of its object: with the default, all events of 5 s.
+        settings.queueing.idle_timeout = 0.1
+        settings.watching.chunk_size = self.page or None
         key = _key(self.selection.resource)
         if self.selection.fields:
             settings.watching.field_selectors[key] = self.selection.fields

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,13 +36,9 @@ class Fleet:
             frozenset.intersection(*(each for each, _ in known)) if known else None,
         )
 
-    def unseen(self, required: int, current: Collection[str]) -> tuple[str, ...]:
-        """Return the nodes whose agents have not used this version, apart from those with a current entry."""
-        if not self.versions or self.versions[0][0] >= required:
-            return ()
-        return tuple(
-            sorted(name for version, name in self.versions if version < required and name not in current)
-        )
+    def behind(self, required: int) -> list[str]:
+        """Return the nodes whose agents have not used this version."""
+        return [name for _, name in self.versions[: bisect_left(self.versions, (required, ""))]]
 
     def unsupported(self, features: frozenset[str]) -> tuple[str, ...]:
         """Return the nodes whose agents do not support one of these parts of the API."""

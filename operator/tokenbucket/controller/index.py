@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tokenbucket.core.api.node_report import PolicyReport
 from tokenbucket.core.status.summary import PolicyHead, ReportedNode
@@ -26,9 +26,9 @@ class ReportIndex:
         for name in self._reports.keys() - now.keys():
             self._replace(name, (), self._reports[name].report.policies)
         for name, report in now.items():
-            before = self._reports.get(name)
-            if before is not report:
-                self._replace(name, report.report.policies, before.report.policies if before else ())
+            before, entries = self._reports.get(name), report.report.policies
+            if before is not report and (not before or before.report.policies != entries):
+                self._replace(name, entries, before.report.policies if before else ())
         self._reports = now
 
     def _replace(self, node: str, now: Iterable[PolicyReport], before: Iterable[PolicyReport]) -> None:
@@ -45,8 +45,19 @@ class ReportIndex:
 
     def of(self, head: PolicyHead) -> list[tuple[ReportedNode, PolicyReport]]:
         """Return the entries about a policy, each with its node."""
-        entries = self._entries.get((head.namespace, head.name, head.uid), {})
-        return [(self._reports[node], entry) for node, entry in entries.items()]
+        return [(self._reports[node], entry) for node, entry in self._of(head).items()]
+
+    def unseen(self, head: PolicyHead, nodes: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the nodes without an entry about this generation of a policy."""
+        entries = self._of(head)
+        return tuple(
+            sorted(
+                node for node in nodes if node not in entries or entries[node].generation != head.generation
+            )
+        )
+
+    def _of(self, head: PolicyHead) -> Mapping[str, PolicyReport]:
+        return self._entries.get((head.namespace, head.name, head.uid), {})
 
     def changes(self, head: PolicyHead) -> int:
         """Return a number that differs after each change of an entry about a policy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -88,8 +89,8 @@ class StatusReconciler:
         self._retries, self._events = RetryTracker(again, self._clock), Events(MANAGER)
         self._required: dict[str, tuple[int, int]] = {}
         """The current generation by uid, and the resource version that an agent must have used to know it."""
-        self._written: dict[str, _Inputs] = {}
-        """The inputs of statuses that need no write, by uid."""
+        self._computed: dict[str, tuple[_Inputs, dict[str, Any]]] = {}
+        """The last status and its inputs by uid. A status can wait for its write for a long time."""
 
     async def reconcile(self, client: Client) -> None:
         """Run once. A rejected write does not block other writes, and is retried.
@@ -104,7 +105,7 @@ class StatusReconciler:
         policies = self._stores.policies.values()
         self._forget({policy.head.uid for policy in policies}, {report.uid for report in reports})
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._unix_clock()))
-        writes = self._changed_statuses(policies, reports, silence, silent, now)
+        writes = await self._changed_statuses(policies, reports, silence, silent, now)
         await self._write_statuses(client, writes, len(reports))
         await self._write_agent_conditions(client, reports, silence, now)
 
@@ -115,7 +116,7 @@ class StatusReconciler:
         self._heartbeats.retain(reports)
         self._retries.retain(policies | reports)
         self._required = {uid: known for uid, known in self._required.items() if uid in policies}
-        self._written = {uid: inputs for uid, inputs in self._written.items() if uid in policies}
+        self._computed = {uid: known for uid, known in self._computed.items() if uid in policies}
 
     async def _reports_of_nodes(self, client: Client) -> list[ReportedNode]:
         """Return the reports. Delete the reports of deleted nodes."""
@@ -158,7 +159,7 @@ class StatusReconciler:
         self._again(left_s)
         return True
 
-    def _changed_statuses(
+    async def _changed_statuses(
         self,
         policies: Iterable[PolicyObject],
         reports: Iterable[ReportedNode],
@@ -171,24 +172,21 @@ class StatusReconciler:
         writes = []
         for policy in policies:
             head = policy.head
-            entries = self._index.of(head)
-            current = {node.name for node, entry in entries if entry.generation == head.generation}
             agents = Agents(
                 len(recent),
                 self._silent_nodes.concerned(head, silent),
-                fleet.unseen(self._required_version(policy), current),
+                self._index.unseen(head, fleet.behind(self._required_version(policy))),
                 fleet.unsupported(head.features),
             )
             inputs = _Inputs(policy, self._index.changes(head), recent, agents)
-            if self._written.get(head.uid) == inputs:
-                continue
-            before = policy.status.get("conditions") or []
-            found = [Entry(node, entry, node.name in recent) for node, entry in entries]
-            status = policy_status(head, found, before, now, agents)
-            if status == policy.status:
-                self._written[head.uid] = inputs
-            else:
-                writes.append(_write(policy, status))
+            known = self._computed.get(head.uid)
+            if not known or known[0] != inputs:
+                before = policy.status.get("conditions") or []
+                found = [Entry(node, entry, node.name in recent) for node, entry in self._index.of(head)]
+                known = self._computed[head.uid] = inputs, policy_status(head, found, before, now, agents)
+                await asyncio.sleep(0)  # thousands of entries take time, and the probes share the thread
+            if known[1] != policy.status:
+                writes.append(_write(policy, known[1]))
         return writes
 
     def _required_version(self, policy: PolicyObject) -> int:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _QUIET_S = 0.3
 _INTERVAL_S = 1.0
+_PAGE = 50
+"""Number of objects that are in memory as documents at once: of a node with 100 policies, 0.3 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,9 @@ class Controller:
         )
         self._informers = Informers(
             Watch(Selection(POLICIES), self.stores.policies),
-            Watch(Selection(REPORTS), self.stores.reports),
-            Watch(Selection(NODES), self.stores.nodes),
-            Watch(Selection(PODS, labels=options.agents), self.stores.agents, options.namespace),
+            Watch(Selection(REPORTS), self.stores.reports, page=_PAGE),
+            Watch(Selection(NODES), self.stores.nodes, page=_PAGE),
+            Watch(Selection(PODS, labels=options.agents), self.stores.agents, options.namespace, _PAGE),
         )
         self._reconciler = StatusReconciler(
             self.stores, self._worker.trigger_after, Heartbeats(lambda: answers.outage)

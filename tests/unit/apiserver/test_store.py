@@ -218,3 +218,40 @@ def test_a_merge_receives_the_previous_value() -> None:
     store.put(document("a", 1, "a"))
     store.put(document("a", 2, "b"))
     assert store.values() == ("None>a>b",)
+
+
+def test_a_list_in_pages_is_believed_when_its_last_page_is_there() -> None:
+    """Until then, objects that no page contained may be on the next one."""
+    listener = listed(document("a", 5, "a"), document("b", 6, "b"), document("gone", 7, "gone"))
+    listener.store.replace([document("a", 11, "new")], 12, last=False)
+    assert listener.contents() == {"new", "b", "gone"}
+    listener.store.replace([document("b", 6, "b")], 12, first=False)
+    assert listener.contents() == {"new", "b"}
+
+
+def test_pages_of_a_first_list_are_no_list() -> None:
+    """The store is synced after the last page."""
+    store: Store[str] = Store(lambda document: str(document["content"]))
+    store.replace([document("a", 5, "a")], 10, last=False)
+    assert not store.synced.is_set()
+    store.replace([], 10, first=False)
+    assert store.synced.is_set()
+    assert store.values() == ("a",)
+
+
+def test_a_last_page_without_its_first_pages_removes_nothing() -> None:
+    """Another list was complete in between, or the process has begun in the middle."""
+    listener = listed(document("a", 5, "a"), document("b", 6, "b"))
+    listener.store.replace([document("a", 5, "a")], 12, last=False)
+    listener.store.replace([document("a", 5, "a"), document("b", 6, "b")], 13)
+    listener.store.replace([document("c", 11, "c")], 12, first=False)
+    assert listener.contents() == {"a", "b"}
+
+
+def test_two_lists_of_one_version_whose_pages_are_mixed_remove_nothing() -> None:
+    """They contain the same objects."""
+    listener = listed(*(document(name, 5, name) for name in "abc"))
+    pages = [[document(name, 5, name)] for name in "abc"]
+    for number in (0, 1, 0, 2):
+        listener.store.replace(pages[number], 12, first=number == 0, last=number == 2)
+    assert listener.contents() == {"a", "b", "c"}

@@ -456,3 +456,29 @@ def test_a_deaf_watch_does_not_hide_behind_another_one_of_its_kind(order: tuple[
     contacts = Informers(*(watches[number] for number in order)).contacts()
     assert contacts.keys() == {"configmaps"}
     assert abs(unix_now - 1000 - (contacts["configmaps"] or 0)) < 500
+
+
+def test_a_watch_reads_a_long_list_in_pages(api: FakeApi) -> None:
+    """Its first list and each later one: documents of all objects at once would need too much memory."""
+    for number in range(5):
+        api.put(POLICIES, f"web-{number}", "shop")
+    store: Store[tuple[str, str]] = Store(_read)
+    watch = Watch(Selection(POLICIES), store, page=2)
+
+    async def relist() -> None:
+        async with Client(watch.listed) as client:
+            await watch.relist(client)
+
+    watch.start()
+    try:
+        wait(lambda: store.synced.is_set() and api.watched(POLICIES))
+        assert len(store.values()) == 5
+        api.delete(POLICIES, "web-1", "shop")
+        asyncio.run(relist())
+        assert {name for name, _ in store.values()} == {"web-0", "web-2", "web-3", "web-4"}
+    finally:
+        watch.stop()
+    pages = api.seen(list_of(POLICIES))
+    assert [seen.query.get("continue", "") for seen in pages] == ["", "2", "4", "", "2"]
+    assert {seen.query["limit"] for seen in pages} == {"2"}
+    assert not any("resourceVersion" in seen.query for seen in pages)

@@ -27,6 +27,8 @@ from tokenbucket.core.api.node_report import (
     to_document,
 )
 from tokenbucket.core.api.parse import API_VERSION, POLICY
+from tokenbucket.core.status.policy_status import policy_status
+from tokenbucket.core.status.summary import PolicyHead
 from tokenbucket.errors import ApiError
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -244,6 +246,33 @@ def test_an_outage_of_the_api_server_makes_no_agent_silent(cluster: Cluster) -> 
     outage = (cluster.now, cluster.now + 75)
     cluster.now += 75
     assert cluster.ready() == "AgentUnavailable", "it was silent before the outage"
+
+
+def test_a_status_is_computed_only_for_changed_inputs(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for a heartbeat, nor while the status waits for the budget of writes."""
+    computed: list[object] = []
+
+    def compute(head: PolicyHead, *rest: Any) -> dict[str, Any]:
+        computed.append(head)
+        return policy_status(head, *rest)
+
+    monkeypatch.setattr("tokenbucket.controller.reconciler.policy_status", compute)
+    cluster.policy(generation=1)
+    assert cluster.ready() == "Programmed"
+    cluster.round()  # with the status that was written
+    known = len(computed)
+    for age_s in (-1, -2, -3):
+        cluster.stores.reports.put(report("a", age_s=age_s))
+        cluster.round()
+    assert len(computed) == known
+    cluster.reconciler._budget.spend(10**6, cluster.now)
+    cluster.stores.reports.put(report("a", pods=2))
+    for _ in range(3):
+        cluster.round()
+    assert len(computed) == known + 1
+    assert len(cluster.api.seen(writes_status("web"))) == 1
 
 
 def test_an_edit_counts_the_pods_that_stay_limited(cluster: Cluster) -> None:

@@ -2,11 +2,15 @@
 
 Agents and controllers of different versions read the same reports, so parsing never fails. It ignores unknown
 fields, and uses the default for missing fields and for values of a wrong type.
+
+Thousands of nodes report the same texts and numbers about a policy. Their entries share them in memory.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from tokenbucket.core.api.node_report import (
@@ -73,12 +77,12 @@ def _names(value: object) -> tuple[str, ...]:
 
 def _policy(given: Mapping[str, Any]) -> PolicyReport:
     return PolicyReport(
-        namespace=_get(given, "namespace", ""),
-        name=_get(given, "name", ""),
-        uid=_get(given, "uid", ""),
+        namespace=sys.intern(_get(given, "namespace", "")),
+        name=sys.intern(_get(given, "name", "")),
+        uid=sys.intern(_get(given, "uid", "")),
         generation=_number(given, "generation"),
         rejected=_get(given, "rejected", ""),
-        pods=PodCounts(*(_count(given, name) for name in POD_STATES)),
+        pods=_shared_counts(*(_count(given, name) for name in POD_STATES)),
         overridden_by=tuple(
             Override(_get(item, "policy", ""), _get(item, "direction", ""), _count(item, "pods"))
             for item in _items(given, "overriddenBy")
@@ -115,5 +119,15 @@ def _items(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _texts(value: object) -> dict[str, str]:
-    return {key: text for key, text in _mapping(value).items() if isinstance(text, str)}
+def _texts(value: object) -> Mapping[str, str]:
+    return _shared_texts(*(item for item in _mapping(value).items() if isinstance(item[1], str)))
+
+
+@lru_cache(4096)
+def _shared_texts(*items: tuple[str, str]) -> Mapping[str, str]:
+    return dict(items)
+
+
+@lru_cache(4096)
+def _shared_counts(*counts: int) -> PodCounts:
+    return PodCounts(*counts)

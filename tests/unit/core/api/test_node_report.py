@@ -284,3 +284,13 @@ def test_no_node_makes_a_sum_that_a_status_cannot_hold() -> None:
     huge = {"matched": 2**31 - 1, "overriddenBy": [{"pods": 2**40}], "reasons": [{"pods": 2**40}]}
     [read] = parse_report({"status": {"policies": [huge]}}).policies
     assert {read.pods.matched, read.overridden_by[0].pods, read.reasons[0].pods} == {MOST_PODS}
+
+
+def test_reports_of_two_nodes_share_what_is_equal() -> None:
+    """Thousands of nodes report about the same hundred policies."""
+    given = PolicyReport("shop", "web", "u", 1, "", PodCounts(3, 3), (), {"egress": "1M"}, {"egress": "Drop"})
+    document = {"status": to_document(NodeReport(policies=(given,)))}
+    (one,), (other,) = (parse_report(json.loads(json.dumps(document))).policies for _ in range(2))
+    assert one == given
+    for name in ("namespace", "name", "uid", "pods", "effective", "action"):
+        assert getattr(one, name) is getattr(other, name)
