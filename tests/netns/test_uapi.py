@@ -9,7 +9,7 @@ from tokenbucket.netlink import uapi
 HEADERS = (
     "sys/socket.h linux/sched.h linux/if_arp.h linux/if_ether.h linux/netlink.h linux/rtnetlink.h "
     "linux/if_addr.h linux/if_link.h linux/net_namespace.h linux/gen_stats.h linux/pkt_cls.h "
-    "linux/pkt_sched.h"
+    "linux/pkt_sched.h linux/tc_act/tc_mirred.h"
 )
 
 

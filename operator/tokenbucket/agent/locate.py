@@ -16,6 +16,7 @@ from tokenbucket.errors import KernelError
 from tokenbucket.netlink.fq import Root
 from tokenbucket.netlink.links import Link
 from tokenbucket.node.location import AddressLocation, LocationKind
+from tokenbucket.node.other_limiters import find_shapers, why_cilium_limits
 from tokenbucket.node.pod_links import MOST
 from tokenbucket.node.pod_namespaces import PodNamespace
 from tokenbucket.node.view import View
@@ -102,7 +103,14 @@ class Locator:
             Reason.INTERFACE_NOT_LIMITED if problem else None,
             problem,
             {direction: why for direction, why in no_queue.items() if why},
+            self._also_limited(where, search),
         )
+
+    def _also_limited(self, where: AddressLocation, search: Search) -> Mapping[Direction, str]:
+        """Return who else limits the pod, by direction."""
+        cilium = why_cilium_limits() if search.annotated else ""
+        by_cilium = dict.fromkeys(search.annotated, cilium) if cilium else {}
+        return by_cilium | find_shapers(self.view, where.veths)
 
     def _enter(self, nsid: int) -> PodNamespace | str:
         """Return a pod's namespace, or why the agent cannot enter it."""

@@ -17,6 +17,7 @@ from tokenbucket.netlink import uapi
 from tokenbucket.netlink.clsact import INGRESS, delete_clsact, ensure_clsact, kinds_at_clsact
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import TC, Message, attributes, text, u32
+from tokenbucket.netlink.mirred import redirect_target
 
 PRIORITY = 1
 HANDLE = 0x7462
@@ -67,6 +68,8 @@ class ForeignFilter:
     """The link that holds a tcx program, 0 if none does."""
     runs_first: bool = False
     """Whether it runs before all of tokenbucket's on the same hook."""
+    redirects_to: int = 0
+    """The interface to which it redirects packets; 0 if there is none."""
 
     @property
     def in_the_way(self) -> bool:
@@ -244,7 +247,8 @@ def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | No
     if not handle or chain:  # the head of a list, or a filter that only another filter jumps to
         return None
     kind = text(found.get(uapi.TCA_KIND, b""))
-    options = attributes(found.get(uapi.TCA_OPTIONS, b"")) if kind == _BPF else {}
+    content = found.get(uapi.TCA_OPTIONS, b"")
+    options = attributes(content) if kind == _BPF else {}
     name, priority, protocol = (
         text(options.get(uapi.TCA_BPF_NAME, b"")),
         info >> 16,
@@ -255,4 +259,5 @@ def _parse(ifindex: int, hook: Hook, body: bytes) -> Filter | ForeignFilter | No
     if identity and handle in HANDLES:
         slot = (u32(options.get(uapi.TCA_BPF_CLASSID)) or _CLASS_BASE) - _CLASS_BASE
         return Filter(ifindex, hook, slot, prog_id or 0, handle=handle)
-    return ForeignFilter(ifindex, hook, kind, priority, protocol, handle, name, prog_id)
+    foreign = ForeignFilter(ifindex, hook, kind, priority, protocol, handle, name, prog_id)
+    return replace(foreign, redirects_to=redirect_target(kind, content))

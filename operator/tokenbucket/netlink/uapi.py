@@ -95,9 +95,17 @@ NETNSA_FD = 3
 TCA_STATS_QUEUE = 3
 
 # linux/pkt_cls.h
+TCA_ACT_KIND = 1
+TCA_ACT_OPTIONS = 2
+TCA_MATCHALL_ACT = 2
+TCA_U32_ACT = 7
 TCA_BPF_CLASSID = 3
 TCA_BPF_NAME = 7
 TCA_BPF_ID = 11
+
+# linux/tc_act/tc_mirred.h
+TCA_EGRESS_REDIR = 1
+TCA_MIRRED_PARMS = 2
 
 # linux/pkt_sched.h
 TC_H_ROOT = 0xFFFF_FFFF

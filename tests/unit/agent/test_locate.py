@@ -23,6 +23,7 @@ from tokenbucket.errors import KernelError
 from tokenbucket.netlink.filters import ForeignFilter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.netlink.namespaces import Namespace
+from tokenbucket.node import other_limiters
 from tokenbucket.node.location import AddressLocation, LocationKind
 from tokenbucket.node.pod_links import MOST
 from tokenbucket.node.pod_namespaces import PodNamespace
@@ -44,6 +45,7 @@ def locate(
     unread: str = "",
     may_enter: bool = True,
     delays: bool = False,
+    annotated: frozenset[Direction] = frozenset(),
 ) -> PodInterfaces:
     """Locates a pod that has these interfaces beside its veths."""
 
@@ -56,11 +58,12 @@ def locate(
     view: Any = SimpleNamespace(
         interfaces_of=lambda _: where,
         roots={},
+        filters={},
         pod_namespaces=SimpleNamespace(enter=enter),
         name_of=lambda interface: f"interface {interface.ifindex}",
     )
     waits = frozenset(Direction) if delays else frozenset()
-    search = Search(POD, frozenset({IPv4Address("10.0.0.2")}), waits, delays, may_enter)
+    search = Search(POD, frozenset({IPv4Address("10.0.0.2")}), waits, delays, may_enter, annotated)
     return Locator(view, Placements(), DataPlane(), {}).locate(search)
 
 
@@ -132,3 +135,17 @@ def test_packets_do_not_wait_past_a_program_of_the_pod(hook: Hook) -> None:
 
 def test_a_pod_without_any_interface_is_reported() -> None:
     assert locate(veths=()).reason is Reason.NO_INTERFACE
+
+
+def test_ciliums_bandwidth_manager_also_limits_annotated_pods(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only in the directions that have an annotation, and only if its map is there."""
+    throttle = tmp_path / "cilium_throttle"
+    monkeypatch.setattr(other_limiters, "_CILIUM", throttle)
+    assert locate(annotated=frozenset({IN})).also_limited == {}
+    throttle.touch()
+    found = locate(annotated=frozenset({IN})).also_limited
+    assert found.keys() == {IN}
+    assert "Cilium's bandwidth manager" in found[IN]
+    assert locate().also_limited == {}

@@ -13,3 +13,15 @@ INVALID = Spec(
     fix="Correct the annotation that the message names, or select the pod by a policy.",
     needs_slot=False,
 )
+ALSO_LIMITED = Spec(
+    Effect.DEGRADED,
+    cause=(
+        "Another component also limits the pod: the bandwidth plugin of CNI, Calico, or Cilium. The lower "
+        "rate applies, and packets can wait twice. The limit runs."
+    ),
+    fix=(
+        "Let only one component limit the pod: remove the bandwidth plugin from the CNI configuration and "
+        "create the pod again, turn Cilium's bandwidth manager off, or remove the annotations."
+    ),
+    short="also limited by another component",
+)

@@ -43,6 +43,8 @@ class PodInterfaces:
     message: str = ""
     no_queue: Mapping[Direction, Degradation] = field(default_factory=dict)
     """Why packets of a direction cannot be queued, so that Delay is degraded to Drop."""
+    also_limited: Mapping[Direction, str] = field(default_factory=dict)
+    """Who else limits the packets of a direction."""
 
     @property
     def found(self) -> bool:
@@ -93,6 +95,8 @@ class Search:
     """Whether a limit belongs inside the pod, whatever its interfaces are."""
     may_enter: bool = True
     """Whether a limit may be attached inside the pod."""
+    annotated: AbstractSet[Direction] = frozenset()
+    """The directions with a limit of annotations."""
 
 
 Locate = Callable[[Search], PodInterfaces]
@@ -162,7 +166,8 @@ class _Builder:
             message = f"{shared}: belongs to several pods; give each pod its own address"
             return PodInterfaces(reason=Reason.ADDRESS_CONFLICT, message=message)
         enters = not pod.has_overhead and any(self._enters(each, each in waits) for each in limits)
-        located = self.locate(Search(pod.id, own, waits, enters, not pod.has_overhead))
+        annotated = pod.annotated.policy.limits.keys() if pod.annotated else frozenset[Direction]()
+        located = self.locate(Search(pod.id, own, waits, enters, not pod.has_overhead, annotated))
         if not (located.ends and pod.has_overhead):
             return located
         return replace(located, no_queue={**located.no_queue, Direction.EGRESS: _IN_A_MACHINE})
@@ -191,6 +196,8 @@ class _Builder:
                 deviations.append(Deviation(key, Reason.INTERFACE_NOT_LIMITED, why_not))
         if degradation:
             deviations.append(Deviation(key, *degradation))
+        if (other := located.also_limited.get(key.direction)) and not active.config.observe:
+            deviations.append(Deviation(key, Reason.ALSO_LIMITED, other))
         slot = Slot(Owner(key, policy.name, policy.generation), active.config)
         waits = active.config.max_delay_q > 0
         queues = waits and not active.config.observe

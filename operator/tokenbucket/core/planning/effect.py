@@ -12,7 +12,8 @@ class Effect(enum.StrEnum):
     PENDING = "pending"
     """The limit is not enforced yet. The agent enforces it without manual action."""
     DEGRADED = "degraded"
-    """The limit is enforced, but not as declared: excess packets are dropped, or no guard runs."""
+    """The limit is enforced, but not as declared: excess packets are dropped, no guard runs, or another
+    component also limits the pod."""
     EXEMPT = "exempt"
     """Limits do not apply to the pod. This is intended."""
     FAILED = "failed"

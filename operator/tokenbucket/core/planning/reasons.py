@@ -97,6 +97,7 @@ class Reason(enum.StrEnum):
         ),
     )
     INVALID_ANNOTATION = ("InvalidAnnotation", annotation_specs.INVALID)
+    ALSO_LIMITED = ("AlsoLimited", annotation_specs.ALSO_LIMITED)
     NO_FREE_SLOT = (
         "NoFreeSlot",
         Spec(

@@ -144,3 +144,14 @@ def test_without_annotated_pods_a_report_has_no_field_of_annotations() -> None:
     found = state(pod(), policies=(POLICY,))
     report = NodeReport(policies=policy_reports(found), annotations=annotation_report(found))
     assert "annotations" not in to_document(report)
+
+
+@pytest.mark.parametrize("enforcement", [Mode.ENFORCE, Mode.OBSERVE])
+def test_a_pod_that_another_component_limits_too_is_degraded(enforcement: Mode) -> None:
+    """Its limit runs. In Observe mode nothing is enforced, and nothing is reported."""
+    located = PodInterfaces({End.HOST: frozenset({Interface(7)})}, also_limited={IN: "veth0: a tbf qdisc"})
+    declared = pod(ingress="1M")
+    target = desired([], [declared], lambda _: located, Capabilities(), enforcement)
+    found = [(each.key.direction, each.reason) for each in target.deviations]
+    assert found == ([(IN, Reason.ALSO_LIMITED)] if enforcement is Mode.ENFORCE else [])
+    assert SlotKey(declared.id, IN) in target.active
