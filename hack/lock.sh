@@ -20,7 +20,7 @@ lock() {
 	echo "$file: $(grep -vc '^#' "$file") packages"
 }
 
-lock "$1" dev,kubernetes "Exact versions of everything in .venv. Written by 'make lock'; read by 'make setup'."
+lock "$1" dev,kubernetes,cli "Exact versions of everything in .venv. Written by 'make lock'; read by 'make setup'."
 lock "$(dirname "$1")/plots.txt" plots \
 	"Exact versions of everything that draws plots. Written by 'make lock'; read by 'make bench-plots'."
 lock "$(dirname "$1")/docs.txt" docs \

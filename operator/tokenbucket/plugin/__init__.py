@@ -1,0 +1,1 @@
+"""The kubectl plugin. It talks to the API server only, with the rights of its user."""

@@ -1,0 +1,35 @@
+"""The exit statuses of the plugin. The numbers are part of the interface."""
+
+from __future__ import annotations
+
+import enum
+
+
+class PluginExit(enum.IntEnum):
+    """Exit status of a command of the plugin."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNSUPPORTED = 3
+    NOT_FOUND = 4
+    DEVIATES = 5
+    NOT_LIMITED = 6
+    UNKNOWN = 7
+
+    @property
+    def meaning(self) -> str:
+        """Return the description of the status."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    PluginExit.DONE: "done; explain and status: all limits are enforced as declared",
+    PluginExit.FAILED: "the API server does not answer, or denies the request",
+    PluginExit.USAGE: "wrong usage, or no usable kubeconfig",
+    PluginExit.UNSUPPORTED: "a Python package or the CRDs of tokenbucket are missing",
+    PluginExit.NOT_FOUND: "the object does not exist",
+    PluginExit.DEVIATES: "a limit is not enforced as declared",
+    PluginExit.NOT_LIMITED: "no limit applies, and none is declared to: no policy, Observe, Off, or exempt",
+    PluginExit.UNKNOWN: "the state is unknown: a right is missing, or an agent does not report",
+}

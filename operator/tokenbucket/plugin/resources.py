@@ -1,0 +1,35 @@
+"""The kinds of objects that the plugin reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of object of the API."""
+
+    group: str
+    version: str
+    plural: str
+    namespaced: bool = True
+
+    def __str__(self) -> str:
+        """Return the name that ``kubectl auth can-i`` expects."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def path(self, namespace: str = "", name: str = "") -> str:
+        """Return the path of the objects of a namespace, of all namespaces, or of one object."""
+        parts = ["apis", self.group] if self.group else ["api"]
+        parts.append(self.version)
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        return "/" + "/".join([*parts, name] if name else parts)
+
+
+POLICIES = Kind("tokenbucket.dev", "v1alpha1", "tokenbucketpolicies")
+REPORTS = Kind("tokenbucket.dev", "v1alpha1", "tokenbucketnodes", namespaced=False)
+PODS = Kind("", "v1", "pods")
+NODES = Kind("", "v1", "nodes", namespaced=False)
+CONFIG_MAPS = Kind("", "v1", "configmaps")

@@ -1,0 +1,58 @@
+"""Print results for people, and as JSON or YAML for programs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tokenbucket.plugin.options import Output
+
+_UNLIMITED = 10_000
+"""Columns of a pipe or a file: lines must not break where other programs read them."""
+
+
+def console(options: argparse.Namespace) -> Console:
+    """Return the console of the standard output. COLUMNS sets its width, NO_COLOR turns colors off."""
+    is_fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
+    no_color = options.no_color or bool(os.environ.get("NO_COLOR"))
+    return Console(
+        highlight=False, markup=False, emoji=False, no_color=no_color,
+        color_system=None if no_color else "auto", width=None if is_fixed else _UNLIMITED,
+    )  # fmt: skip
+
+
+def plain(text: object) -> str:
+    """Return a text without control characters: names of programs and messages come from other machines."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
+
+
+def styled(text: object, style: str = "") -> Text:
+    """Return a text that no program on a node can use to control the terminal."""
+    return Text(plain(text), style)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], styles: Mapping[str, str]) -> Table:
+    """Return a table in the format of kubectl. ``styles`` maps the words of cells to styles."""
+    found = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for name in header:
+        found.add_column(name, overflow="fold")
+    for row in rows:
+        found.add_row(*(styled(cell, styles.get(str(cell), "")) for cell in row))
+    return found
+
+
+def print_structured(value: Any, form: Output) -> None:  # noqa: ANN401 - whatever JSON can hold
+    """Print a value as JSON or YAML."""
+    if form is Output.JSON:
+        print(json.dumps(value, indent=2))
+    else:
+        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=False).rstrip())

@@ -1,0 +1,158 @@
+"""Each failure to read the cluster has a message with an action, an exit status, and no traceback."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.fake_api import FakeApi, Seen
+from tests.unit.plugin.conftest import Result, Run
+from tokenbucket.apiserver.resources import POLICIES
+from tokenbucket.plugin.exit_codes import PluginExit
+
+EXPLAIN = ("explain", "pod", "web-1", "-n", "shop")
+
+
+def of_policies(seen: Seen) -> bool:
+    return POLICIES.plural in seen.path
+
+
+def close_one(server: socket.socket) -> None:
+    server.accept()[0].close()
+
+
+def has_message(result: Result, *parts: str) -> bool:
+    """Return whether one line on the standard error has all parts, and an action."""
+    lines = result.err.splitlines()
+    return len(lines) == 1 and all(part in lines[0] for part in (*parts, ";", "kubectl tokenbucket: "))
+
+
+def kubeconfig(path: Path, server: str) -> Path:
+    named = {"cluster": "c", "user": "u", "namespace": "shop"}
+    content = {
+        "current-context": "one",
+        "contexts": [
+            {"name": "one", "context": named},
+            {"name": "two", "context": {**named, "cluster": "d"}},
+        ],
+        "clusters": [
+            {"name": "c", "cluster": {"server": server}},
+            {"name": "d", "cluster": {"server": "http://127.0.0.1:1"}},
+        ],
+        "users": [{"name": "u", "user": {"token": "secret"}}],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_missing_kubeconfig_is_wrong_usage(run: Run, tmp_path: Path) -> None:
+    result = run(*EXPLAIN, environment={"KUBECONFIG": str(tmp_path / "none")})
+    assert result.code == PluginExit.USAGE
+    assert has_message(result, "kubeconfig", "--context")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "a: [", "contexts: 3", "current-context: a\ncontexts: []"])
+def test_an_invalid_kubeconfig_is_wrong_usage(content: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken").write_text(content)
+    result = run(*EXPLAIN, "--kubeconfig", str(tmp_path / "broken"))
+    assert result.code == PluginExit.USAGE
+    assert has_message(result, str(tmp_path / "broken"))
+
+
+def test_an_unknown_context_is_wrong_usage(run: Run, cluster: FakeApi, tmp_path: Path) -> None:
+    result = run(*EXPLAIN, "--kubeconfig", str(kubeconfig(tmp_path / "k", cluster.url)), "--context", "three")
+    assert result.code == PluginExit.USAGE
+    assert has_message(result, "three")
+
+
+def test_a_server_without_an_answer_is_named(run: Run, cluster: FakeApi) -> None:
+    url = cluster.url
+    cluster.stop()
+    result = run(*EXPLAIN)
+    cluster.start()
+    assert result.code == PluginExit.FAILED
+    assert has_message(result, url, "refused")
+
+
+def test_a_server_that_closes_the_connection_is_named(run: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        thread = threading.Thread(target=close_one, args=[server])
+        thread.start()
+        path = kubeconfig(tmp_path / "k", f"https://127.0.0.1:{port}")
+        result = run(*EXPLAIN, "--kubeconfig", str(path))
+        thread.join()
+    assert result.code == PluginExit.FAILED
+    assert has_message(result, str(port), "--kubeconfig")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "part"),
+    [
+        (401, PluginExit.FAILED, "log in"),
+        (403, PluginExit.FAILED, "list tokenbucketpolicies.tokenbucket.dev in namespace shop"),
+        (404, PluginExit.UNSUPPORTED, "install the chart"),
+        (500, PluginExit.FAILED, "500"),
+    ],
+)
+def test_a_refused_request_names_the_fix(
+    status: int, code: PluginExit, part: str, run: Run, cluster: FakeApi
+) -> None:
+    cluster.fail(of_policies, status, "refused")
+    result = run(*EXPLAIN)
+    assert result.code == code
+    assert has_message(result, part)
+
+
+def test_an_answer_of_another_server_is_an_error(run: Run, cluster: FakeApi) -> None:
+    cluster.answer(of_policies, ["not", "an", "object"])
+    assert has_message(run(*EXPLAIN), "not an object")
+
+
+def test_a_missing_pod_is_not_found(run: Run, cluster: FakeApi) -> None:
+    result = run("explain", "pod", "none", "-n", "shop")
+    assert result.code == PluginExit.NOT_FOUND
+    assert "none" in result.err
+
+
+@pytest.mark.parametrize("package", ["kubernetes", "rich"])
+def test_a_missing_extra_names_the_command_that_installs_it(
+    package: str, run: Run, cluster: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("connection", "screen"):
+        monkeypatch.delitem(sys.modules, f"tokenbucket.plugin.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    result = run(*EXPLAIN)
+    assert result.code == PluginExit.UNSUPPORTED
+    assert has_message(result, package, "pip install 'tokenbucket[cli]'")
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_options_may_precede_or_follow_the_command(
+    place: str, run: Run, cluster: FakeApi, tmp_path: Path
+) -> None:
+    path = str(kubeconfig(tmp_path / "k", cluster.url))
+    options = ("--kubeconfig", path, "--context", "one", "-n", "other")
+    command = ("explain", "pod", "web-1")
+    result = run(*options, *command) if place == "before" else run(*command, *options)
+    assert result.code == PluginExit.NOT_FOUND  # in the other namespace
+    assert any(seen.path.startswith("/api/v1/namespaces/other/") for seen in cluster.requests)
+    assert all(seen.headers.get("Authorization") == "Bearer secret" for seen in cluster.requests)
+
+
+def test_the_namespace_of_the_context_is_the_default(run: Run, cluster: FakeApi, tmp_path: Path) -> None:
+    run("explain", "pod", "web-1", "--kubeconfig", str(kubeconfig(tmp_path / "k", cluster.url)))
+    assert cluster.seen(lambda seen: seen.path == "/api/v1/namespaces/shop/pods/web-1")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "tokenbucket.plugin", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.startswith("kubectl tokenbucket ")
