@@ -170,6 +170,7 @@ def test_what_was_deleted_while_a_watch_was_gone_is_gone_after_410(
         api.delete(POLICIES, "db", "shop")
         api.compact()
     wait(lambda: stores.names() == {"web"})
+    wait(lambda: stores.changes)  # the callback follows the change
     assert stores.changes == [{"web"}]
 
 
@@ -181,6 +182,7 @@ def test_a_broken_stream_loses_nothing_and_is_caught_up(api: FakeApi, stores: Wa
         api.put(POLICIES, "db", "shop")
     wait(lambda: stores.names() == {"web", "db"})
     wait(lambda: api.watched(POLICIES))
+    wait(lambda: stores.changes)  # the callback follows the change
     assert stores.changes == [{"web", "db"}]
 
 
