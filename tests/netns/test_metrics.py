@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.netns.agent import PATIENCE_S, Agent, acquaint, document, drop, policy, send, wait
+from tests.netns.agent import PATIENCE_S, Agent, acquaint, document, drop, limit_of, policy, send, wait
 from tests.netns.lab import Lab, Pod
 from tests.netns.tokens import Tokens
 
@@ -96,6 +99,41 @@ def test_a_scrape_says_what_passed_and_what_was_dropped(
     after = counted()
     assert after >= (admitted, dropped)
     assert sum(after) < 2 * sent
+
+
+def live(port: int, *uids: str) -> list[dict[str, Any]]:
+    """Return the live figures of pods."""
+    content = json.dumps({"uids": uids}).encode()
+    request = urllib.request.Request(f"http://{HOST}:{port}/v1/pods", content)
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+        return json.load(response)["pods"]
+
+
+def test_live_figures_agree_with_the_packets_and_with_tokenbucket_status(
+    lab: Lab, agent: Agent, client: Pod, web: Pod, port: int
+) -> None:
+    """Show them for the uid of the pod, and nothing for another uid."""
+    uid, other = str(uuid.uuid4()), str(uuid.uuid4())
+    agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, BURST)))
+    write_pod(agent, web, uid)
+    agent.start("--live-address", f"{HOST}:{port}")
+    wait(lambda: agent.events("attached"), agent.log)
+    wait(lambda: agent.events("reconciled"), agent.log)
+    assert live(port, other) == []
+    (before,) = live(port, uid)[0]["limits"]
+    sent = 50
+    send(client, web, sent)
+    (pod,) = live(port, uid, other)
+    (limit,) = pod["limits"]
+    admitted, dropped = (limit[name] - before[name] for name in ("admittedPackets", "droppedPackets"))
+    assert sent <= admitted + dropped <= sent + 5, "what the kernel itself sends may come on top"
+    assert dropped > 0
+    assert limit["monotonicNanoseconds"] > before["monotonicNanoseconds"]
+    assert (pod["pod"], pod["policies"], pod["reasons"]) == ("web", {"ingress": "web"}, [])
+    assert (limit["active"], limit["packetsPerSecond"], limit["burstPackets"]) == (True, 1, BURST)
+    of_status = limit_of("web")
+    same = ("hooks", "direction", "policy", "mode", "exceedAction", "droppedPackets")
+    assert {name: limit[name] for name in same} == {name: of_status[name] for name in same}
 
 
 def test_a_pod_of_the_same_name_counts_from_nothing(

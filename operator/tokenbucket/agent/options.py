@@ -21,6 +21,14 @@ class MetricsOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """Address of the live figures."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class AgentOptions:
     """Identity and settings of the agent in a cluster."""
 

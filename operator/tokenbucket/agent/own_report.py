@@ -30,6 +30,7 @@ from tokenbucket.core.api.node_report import (
 )
 from tokenbucket.core.api.parse import API_VERSION, REPORT
 from tokenbucket.core.api.policy import FEATURES
+from tokenbucket.core.planning.foreign import most_frequent
 from tokenbucket.core.status.node_status import (
     NodeState,
     annotation_report,
@@ -159,7 +160,7 @@ class OwnReport:
             clean=inputs.cleanup,
             limits=len(outcome.active),
             attachments=outcome.attachments,
-            foreign_programs=outcome.foreign_programs,
+            foreign_programs=most_frequent(outcome.foreign_programs),
             policies=policies[:_POLICIES],
             policies_omitted=max(0, len(policies) - _POLICIES),
             annotations=annotation_report(state),

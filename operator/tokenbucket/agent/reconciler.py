@@ -20,7 +20,6 @@ from tokenbucket.bpf.locks import Locks
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.foreign import most_frequent
 from tokenbucket.core.planning.identity import Identified, identify
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
@@ -106,7 +105,8 @@ class Reconciler:
             deviations=deviations,
             active=active,
             attachments=Counter(str(point) for key in active for point in target.wanted[key].points),
-            foreign_programs=most_frequent(self.verifier.foreign_programs(self.observer.view)),
+            points={key: wanted.points for key, wanted in target.wanted.items() if wanted.points},
+            foreign_programs=self.verifier.foreign_programs(self.observer.view),
             fq=self.capabilities.fq,
             waits=done.holding > 0 or any(each.reason is Reason.ADDRESS_CONFLICT for each in deviations),
         )

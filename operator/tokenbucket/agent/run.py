@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import selectors
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.loop import Loop, StopSignals
 from tokenbucket.agent.observer import Observer
-from tokenbucket.agent.options import AgentOptions, DataPathOptions, MetricsOptions
+from tokenbucket.agent.options import AgentOptions, DataPathOptions, LiveOptions, MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import FolderSource, Source
@@ -40,8 +42,16 @@ _ASK_S = 60.0
 """Maximum interval of snapshots. A source without snapshots for longer means that the agent hangs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the agent serves to others."""
+
+    metrics: MetricsOptions | None = None
+    live: LiveOptions | None = None
+
+
 def run_standalone(
-    manifests: Path, data_path: DataPathOptions, metrics: MetricsOptions | None, *, annotations: bool = False
+    manifests: Path, data_path: DataPathOptions, served: Served, *, annotations: bool = False
 ) -> None:
     """Run the agent without a cluster until a signal stops it. Limits stay enforced.
 
@@ -51,15 +61,16 @@ def run_standalone(
     """
     stats = ReconcileStats()
     with ExitStack() as stack:
-        if metrics:
+        if served.metrics:
             from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
 
             exposition = Exposition(data_path.pins, stats, lambda: stats.counts[Result.COMPLETE] > 0)
-            stack.enter_context(exposition.serve(metrics))
+            stack.enter_context(exposition.serve(served.metrics))
+        _serve_live(stack, served, data_path, stats, socket.gethostname())
         _run(lambda: FolderSource(manifests, annotations=annotations), data_path, stats)
 
 
-def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: MetricsOptions | None) -> None:
+def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, served: Served) -> None:
     """Run the agent of one node of a cluster until a signal stops it. Limits stay enforced.
 
     Raises UnsupportedError without credentials or without a bpffs, and what :func:`_run` raises.
@@ -75,7 +86,7 @@ def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: M
     source, stats = ClusterSource(options), ReconcileStats()
     reporter = Reporter(source, stats)
     with ExitStack() as stack:
-        if metrics:
+        if served.metrics:
             from tokenbucket.agent.metrics import Exposition  # noqa: PLC0415
 
             exposition = Exposition(
@@ -86,11 +97,22 @@ def run_in_cluster(options: AgentOptions, data_path: DataPathOptions, metrics: M
                 answers.counts,
                 source.informers.contacts,
             )
-            stack.enter_context(exposition.serve(metrics))
+            stack.enter_context(exposition.serve(served.metrics))
+        _serve_live(stack, served, data_path, stats, options.node)
         source.start()
         reporter.start()
         stack.callback(reporter.stop)
         _run(lambda: source, data_path, stats)
+
+
+def _serve_live(
+    stack: ExitStack, served: Served, data_path: DataPathOptions, stats: ReconcileStats, node: str
+) -> None:
+    if served.live:
+        from tokenbucket.agent.live import LiveFigures  # noqa: PLC0415
+        from tokenbucket.agent.live_endpoint import serving  # noqa: PLC0415
+
+        stack.enter_context(serving(served.live, LiveFigures(data_path.pins, stats, node)))
 
 
 def _run(open_source: Callable[[], Source], options: DataPathOptions, stats: ReconcileStats) -> None:

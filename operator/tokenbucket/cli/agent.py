@@ -6,8 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from tokenbucket.agent.options import AgentOptions, DataPathOptions, MetricsOptions
-from tokenbucket.agent.run import run_in_cluster, run_standalone
+from tokenbucket.agent.options import AgentOptions, DataPathOptions, LiveOptions, MetricsOptions
+from tokenbucket.agent.run import Served, run_in_cluster, run_standalone
 from tokenbucket.bpf.pins import DEFAULT_PEERS, DEFAULT_SLOTS, Sizes
 from tokenbucket.cli.options import (
     address,
@@ -70,6 +70,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         action="store_false",
         help="with --metrics-address: do not export per-pod metrics",
     )
+    verb.add_argument(
+        "--live-address",
+        type=address,
+        metavar="HOST:PORT",
+        help="serve live figures of pods, to those who know their uids, at this address (default: none)",
+    )
     _add_cluster_options(verb.add_argument_group("in a cluster"))
     verb.set_defaults(run=run)
 
@@ -123,7 +129,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         run_standalone(
             options.manifests,
             _data_path(options),
-            _metrics(options),
+            _served(options),
             annotations=options.bandwidth_annotations,
         )
     elif options.node:
@@ -133,11 +139,15 @@ def run(options: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def _metrics(options: argparse.Namespace) -> MetricsOptions | None:
-    if not options.metrics_address:
-        return None
-    host, port = options.metrics_address
-    return MetricsOptions(host, port, options.metrics_tls, options.pod_metrics)
+def _served(options: argparse.Namespace) -> Served:
+    metrics, live = None, None
+    if options.metrics_address:
+        host, port = options.metrics_address
+        metrics = MetricsOptions(host, port, options.metrics_tls, options.pod_metrics)
+    if options.live_address:
+        host, port = options.live_address
+        live = LiveOptions(host, port)
+    return Served(metrics, live)
 
 
 def _run_in_cluster(options: argparse.Namespace) -> None:
@@ -157,7 +167,7 @@ def _run_in_cluster(options: argparse.Namespace) -> None:
         probe_port=port,
         cni_results=options.cni_results,
     )
-    run_in_cluster(settings, _data_path(options), _metrics(options))
+    run_in_cluster(settings, _data_path(options), _served(options))
 
 
 def _slots(text: str) -> int:

@@ -43,6 +43,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="HOST:PORT",
         help="address of /healthz and /readyz (default :10474, all addresses)",
     )
+    verb.add_argument(
+        "--live-address",
+        type=address,
+        metavar="HOST:PORT",
+        help="relay requests for live figures to the agents, at this address (default: no relay)",
+    )
+    verb.add_argument(
+        "--agent-live-port",
+        type=int,
+        default=10477,
+        metavar="PORT",
+        help="port of the live figures on the nodes (default %(default)s)",
+    )
     verb.set_defaults(run=run)
 
 
@@ -54,7 +67,16 @@ def run(options: argparse.Namespace) -> ExitCode:
     host, port = options.probe_address
     protected = frozenset(options.protected_namespace)
     controller = Controller(
-        ControllerOptions(options.namespace, options.pod, options.agents, host, port, protected)
+        ControllerOptions(
+            options.namespace,
+            options.pod,
+            options.agents,
+            host,
+            port,
+            options.live_address,
+            options.agent_live_port,
+            protected,
+        )
     )
     with ExitStack() as stack:
         if options.metrics_address:

@@ -10,7 +10,6 @@ import errno
 import sys
 
 from tokenbucket import units
-from tokenbucket.bpf.peers import Peer
 from tokenbucket.cli.options import cni_results_option, need_root, pins_options
 from tokenbucket.cli.output import table
 from tokenbucket.cli.status import NOT_ATTACHED
@@ -23,6 +22,7 @@ from tokenbucket.core.limits.stats import Stats
 from tokenbucket.errors import ExitCode, IgnoreErrno
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.links import find_link
+from tokenbucket.node.document import fullness
 from tokenbucket.node.snapshot import GuardSnapshot, LimitSnapshot, snapshot
 from tokenbucket.node.visibility import check_visible, where
 
@@ -135,8 +135,8 @@ def _peers(limit: LimitSnapshot, config: PeerConfig, now_q: int) -> list[str]:
     if config.packets_per_s:
         rate = units.format_packet_rate(config.packets_per_s)
         rates.append(f"rate {rate}, burst {config.burst_packets} packets")
-    fullness = {peer: _fullness(peer, config, now_q) for peer in limit.peers}
-    known, end = len(fullness), "destination" if config.is_destination else "source"
+    tokens = {peer: fullness(peer, config, now_q) for peer in limit.peers}
+    known, end = len(tokens), "destination" if config.is_destination else "source"
     lines = [
         "",
         f"peers, by {end} /{config.ipv4_prefix_length} and /{config.ipv6_prefix_length}",
@@ -145,14 +145,8 @@ def _peers(limit: LimitSnapshot, config: PeerConfig, now_q: int) -> list[str]:
         f"  exceeded           {limit.stats.peer_too_fast_packets} packets exceeded the bucket of their peer",
         f"  shared             {limit.stats.shared_peer_packets} packets used the bucket of unknown peers",
     ]
-    emptiest = sorted(fullness, key=lambda peer: (fullness[peer], str(peer)))[:_PEERS_SHOWN]
-    return lines + [f"  {peer!s:<18} tokens {fullness[peer]:.0%} of its burst" for peer in emptiest]
-
-
-def _fullness(peer: Peer, config: PeerConfig, now_q: int) -> float:
-    """Return the tokens of the emptier meter as a fraction of the burst. Negative in debt."""
-    meters = ((peer.bytes_tat, config.bytes_burst_q), (peer.packets_tat, config.packets_burst_q))
-    return min(gcra.tokens_q(tat, now_q, burst_q) / burst_q for tat, burst_q in meters if burst_q)
+    emptiest = sorted(tokens, key=lambda peer: (tokens[peer], str(peer)))[:_PEERS_SHOWN]
+    return lines + [f"  {peer!s:<18} tokens {tokens[peer]:.0%} of its burst" for peer in emptiest]
 
 
 def _byte_meter(config: SlotConfig, tat: int, now_q: int) -> list[str]:

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import argparse
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
 from tokenbucket import units
 from tokenbucket.cli.options import need_root, output_options, pins_options
 from tokenbucket.cli.output import Format, structured, table
-from tokenbucket.core.api.pod import PodId
-from tokenbucket.core.api.policy import ExceedAction
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
-from tokenbucket.core.limits.stats import EXPOSED
 from tokenbucket.errors import ExitCode, IgnoreErrno
-from tokenbucket.node.snapshot import (
-    AttachPoint,
-    GuardSnapshot,
-    LimitSnapshot,
-    snapshot,
-    unmetered_packets,
-)
+from tokenbucket.node.document import action_of, as_document, tokens
+from tokenbucket.node.snapshot import LimitSnapshot, snapshot, unmetered_packets
 from tokenbucket.node.visibility import check_visible, where
 
 HEADER = (
@@ -150,13 +142,6 @@ def fate(config: SlotConfig) -> str:
     return f"{action} (observed only)" if config.observe else action
 
 
-def action_of(config: SlotConfig) -> str:
-    """Return the enforcement action: Delay, Drop or Mark."""
-    if config.dscp is not None:
-        return ExceedAction.MARK.value
-    return ExceedAction.DELAY.value if config.max_delay_q else ExceedAction.DROP.value
-
-
 def _both(first: int, format_first: Any, second: int | None, format_second: Any) -> str:  # noqa: ANN401
     parts = [format_first(first)] if first else []
     parts += [format_second(second)] if second else []
@@ -165,84 +150,3 @@ def _both(first: int, format_first: Any, second: int | None, format_second: Any)
 
 def _packets(count: int) -> str:
     return f"{count}pkt"
-
-
-def tokens(limit: LimitSnapshot) -> tuple[int, int | None]:
-    """Return the tokens in bytes and packets, negative in debt. Packets are ``None`` if not metered."""
-    config, now_q = limit.slot.config, gcra.word_of(limit.now_ns)
-    size_bytes, packets = 0, None
-    if config.bits_per_s:
-        size_bytes = gcra.bytes_in(
-            gcra.tokens_q(limit.meters.bytes_tat, now_q, config.bytes_burst_q), config.bits_per_s
-        )
-    if config.packets_per_s:
-        time_q = gcra.tokens_q(limit.meters.packets_tat, now_q, config.packets_burst_q)
-        packets = gcra.packets_in(time_q, config.packets_per_s)
-    return size_bytes, packets
-
-
-def as_document(limit: LimitSnapshot) -> dict[str, Any]:
-    """Return the state of one limit. Field names are part of the interface."""
-    owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
-    tokens_bytes, tokens_packets = tokens(limit)
-    subject = owner.key.subject
-    name = (
-        {"namespace": subject.namespace, "pod": subject.name}
-        if isinstance(subject, PodId)
-        else {"device": subject.name}
-    )
-    document: dict[str, Any] = {
-        **name,
-        "direction": owner.key.direction.value,
-        "policy": owner.policy,
-        "policyGeneration": owner.generation,
-        "mode": "Observe" if config.observe else "Enforce",
-        "exceedAction": action_of(config),
-        "slot": limit.index,
-        "hooks": _hooks(limit.places),
-    }
-    if config.bits_per_s:
-        document |= {
-            "bitsPerSecond": config.bits_per_s,
-            "burstBytes": config.burst_bytes,
-            "tokensBytes": tokens_bytes,
-        }
-    if config.packets_per_s:
-        document |= {
-            "packetsPerSecond": config.packets_per_s,
-            "burstPackets": config.burst_packets,
-            "tokensPackets": tokens_packets,
-        }
-    if config.per_peer:
-        document["perPeer"] = _peer_document(config.per_peer)
-    if limit.guard:
-        document["guard"] = _guard_document(limit.guard)
-    return document | {counter.key: counter.value(stats) for counter in EXPOSED if counter.key}
-
-
-def _hooks(places: Iterable[AttachPoint]) -> list[dict[str, str]]:
-    return [
-        {"interface": place.interface, "hook": place.hook.value, "attachment": str(place)} for place in places
-    ]
-
-
-def _guard_document(guard: GuardSnapshot) -> dict[str, Any]:
-    config, stats = guard.slot.config, guard.stats
-    document: dict[str, Any] = {"slot": guard.index, "hooks": _hooks(guard.places)}
-    if config.bits_per_s:
-        document["burstBytes"] = config.burst_bytes
-    if config.packets_per_s:
-        document["burstPackets"] = config.burst_packets
-    return document | {"droppedPackets": stats.dropped_packets, "droppedBytes": stats.dropped_bytes}
-
-
-def _peer_document(config: PeerConfig) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "ipv4PrefixLength": config.ipv4_prefix_length,
-        "ipv6PrefixLength": config.ipv6_prefix_length,
-    }
-    if config.bits_per_s:
-        document |= {"bitsPerSecond": config.bits_per_s, "burstBytes": config.burst_bytes}
-    if config.packets_per_s:
-        document |= {"packetsPerSecond": config.packets_per_s, "burstPackets": config.burst_packets}
-    return document

@@ -51,6 +51,8 @@ class AgentPod:
     ready: bool
     created_s: float
     """Unix time in seconds."""
+    address: str = ""
+    """Address of the pod, and so of its node. Empty until the pod has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,10 @@ def read_agent(document: Mapping[str, Any]) -> AgentPod:
     spec = document.get("spec") or {}
     node = spec.get("nodeName") or _intended_node(spec)
     created_s = unix_time(str(metadata.get("creationTimestamp") or ""))
-    return AgentPod(str(metadata.get("name") or ""), str(node or ""), ready and not going, created_s)
+    address = (document.get("status") or {}).get("podIP")
+    return AgentPod(
+        str(metadata.get("name") or ""), str(node or ""), ready and not going, created_s, str(address or "")
+    )
 
 
 def _intended_node(spec: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tokenbucket.apiserver import probes
+from tokenbucket.apiserver.bounded_http import serve
 from tokenbucket.apiserver.client import Client, attempt
 from tokenbucket.apiserver.connection import answers
 from tokenbucket.apiserver.informers import Informers, run_until_first
@@ -20,6 +21,7 @@ from tokenbucket.apiserver.watch import Watch
 from tokenbucket.controller.heartbeats import Heartbeats
 from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
 from tokenbucket.controller.reconciler import StatusReconciler, Stores
+from tokenbucket.controller.relay import Relay
 from tokenbucket.pacing import Worker
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,9 @@ class ControllerOptions:
     probe_host: str = ""
     """All IPv4 and IPv6 addresses by default, because the kubelet connects to the pod address."""
     probe_port: int = 10474
+    live: tuple[str, int] | None = None
+    """Address of the relay for live figures, if there is one."""
+    agent_live_port: int = 10477
     protected: frozenset[str] = frozenset()
     """Namespaces in which a policy needs a label."""
 
@@ -104,11 +109,21 @@ class Controller:
                         healthy=informers.liveness_error,
                         ready=self._readiness_error,
                     ),
+                    self._serve_live(),
                     self._stop.wait(),
                 )
                 await attempt("release lease", self._election.release(client))
         finally:
             informers.stop()
+
+    async def _serve_live(self) -> None:
+        """Relay requests for live figures, if that is enabled, whether this replica leads or not."""
+        if not self._options.live:
+            await self._stop.wait()
+            return
+        host, port = self._options.live
+        async with Relay(self.stores.agents, self._options.agent_live_port) as relay:
+            await serve(relay.application(), host, port, "live figures")
 
     def _readiness_error(self) -> str:
         if not self._informers.synced:

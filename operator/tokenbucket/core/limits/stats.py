@@ -90,12 +90,21 @@ EXPOSED = (
     Exposed(
         "admitted_bytes",
         "Wire bytes that were admitted: forwarded at once or later, marked, or observed.",
-        metric="admitted_bytes",
+        "admittedBytes",
+        "admitted_bytes",
     ),
-    Exposed("admitted_packets", "Wire packets that were admitted.", metric="admitted_packets"),
-    Exposed("dropped_bytes", "Wire bytes that exceeded the limit and were dropped.", metric="dropped_bytes"),
+    Exposed("admitted_packets", "Wire packets that were admitted.", "admittedPackets", "admitted_packets"),
     Exposed(
-        "dropped_packets", "Wire packets that exceeded the limit and were dropped.", metric="dropped_packets"
+        "dropped_bytes",
+        "Wire bytes that exceeded the limit and were dropped.",
+        "droppedBytes",
+        "dropped_bytes",
+    ),
+    Exposed(
+        "dropped_packets",
+        "Wire packets that exceeded the limit and were dropped.",
+        "droppedPackets",
+        "dropped_packets",
     ),
     Exposed("conform_packets", "Packets within the limit.", "conformPackets"),
     Exposed("conform_bytes", "Wire bytes within the limit.", "conformBytes"),
@@ -115,8 +124,9 @@ EXPOSED = (
     Exposed(
         "forwarded_packets",
         "Admitted excess packets that were marked or only observed.",
-        metric="forwarded_packets",
-        applies=_forwards,
+        "forwardedPackets",
+        "forwarded_packets",
+        _forwards,
     ),
     Exposed(
         "delayed_packets",

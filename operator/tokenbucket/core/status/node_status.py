@@ -7,8 +7,7 @@ report its own state: the controller adds the condition AgentReady, from the age
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,8 +23,10 @@ from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy, RejectedPolicy
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.active_limit import ActiveLimit
+from tokenbucket.core.planning.attachment import HookPoint
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.foreign import ForeignProgram
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Reason
 
@@ -72,7 +73,9 @@ class Outcome:
     """The limits that are attached at all their hooks."""
     attachments: Mapping[str, int] = field(default_factory=dict)
     """Where the active limits are attached, and how many of their attachments are there."""
-    foreign_programs: tuple[str, ...] = ()
+    points: Mapping[SlotKey, Collection[HookPoint]] = field(default_factory=dict)
+    """The hooks of each limit and guard."""
+    foreign_programs: frozenset[ForeignProgram] = frozenset()
     """The programs of others at interfaces that lead to pods."""
     fq: bool = False
     """Whether the kernel of the node has fq."""
@@ -167,11 +170,11 @@ class _PodClassifier:
             self.add(pod, policy, policy.limits.keys(), count)
         return count
 
-    def add(self, pod: Pod, policy: Policy, directions: AbstractSet[Direction], count: _Count) -> None:
+    def add(self, pod: Pod, policy: Policy, directions: Collection[Direction], count: _Count) -> None:
         """Add a pod to the count of a policy that declares limits of these directions."""
         count.states[self._state(pod, policy, directions, count)] += 1
 
-    def _state(self, pod: Pod, policy: Policy, directions: AbstractSet[Direction], count: _Count) -> str:
+    def _state(self, pod: Pod, policy: Policy, directions: Collection[Direction], count: _Count) -> str:
         active = self._active
         if pod.host_network:
             return "exempt"

@@ -1,0 +1,116 @@
+"""The bounds of what the agent and the controller serve, against real connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.unit.apiserver.live_client import HOST, free_port, listening, post, served
+from tokenbucket.apiserver import bounded_http
+from tokenbucket.apiserver.bounded_http import AnswerError, application, serve
+
+PATIENCE_S = 60.0
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+
+
+async def echo(request: web.Request) -> web.Response:
+    return web.json_response({"bytes": len(await request.read())})
+
+
+async def fail(_: web.Request) -> web.Response:
+    raise AnswerError(503, "node a", "is busy", "retry later")
+
+
+APP_BYTES = 1000
+
+
+def app() -> web.Application:
+    return application([web.post("/echo", echo), web.post("/fail", fail)], APP_BYTES)
+
+
+def test_errors_name_object_problem_and_action() -> None:
+    """Answer as JSON in all cases: also for an unknown path, another method and too much content."""
+
+    async def use() -> None:
+        async with served(app()) as port:
+            assert await post(port, "/echo", data=b"x" * APP_BYTES) == (200, {"bytes": APP_BYTES})
+            status, answer = await post(port, "/fail")
+            assert (status, answer["error"]) == (
+                503,
+                {"object": "node a", "problem": "is busy", "action": "retry later"},
+            )
+            for path, content, expected in (("/", b"", 404), ("/echo", b"x" * (APP_BYTES + 1), 413)):
+                status, answer = await post(port, path, data=content)
+                assert status == expected
+                assert answer["error"].keys() == {"object", "problem", "action"}
+            async with aiohttp.request("GET", f"http://{HOST}:{port}/echo") as response:
+                assert response.status == 405
+                assert "error" in await response.json()
+
+    run(use())
+
+
+def test_a_connection_above_the_maximum_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close it instead of one that is there, and accept others after one has ended."""
+    monkeypatch.setattr(bounded_http, "_MOST_CONNECTIONS", 2)
+
+    async def use() -> None:
+        async with served(app()) as port:
+            idle = [await asyncio.open_connection(HOST, port) for _ in range(2)]
+            reader, writer = await asyncio.open_connection(HOST, port)
+            assert await reader.read() == b""
+            writer.close()
+            for _, writer in idle:
+                writer.close()
+            while True:
+                try:
+                    assert (await post(port, "/echo"))[0] == 200
+                except aiohttp.ClientError:  # the server has not seen the ends yet
+                    await asyncio.sleep(0.01)
+                else:
+                    break
+
+    run(use())
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /echo HTTP/1.1\r\n", b"POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_a_slow_client_loses_its_connection(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """End the connection however much of a request has arrived."""
+    monkeypatch.setattr(bounded_http, "_LONGEST_S", 0.2)
+
+    async def use() -> None:
+        async with served(app()) as port:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(sent)
+            await reader.read()  # ends only with the connection
+            writer.close()
+
+    run(use())
+
+
+@pytest.mark.usefixtures("api")
+def test_an_address_in_use_is_tried_again() -> None:
+    async def use() -> None:
+        port = free_port()
+        first = asyncio.create_task(serve(app(), HOST, port, "first"))
+        await listening(port)
+        second = asyncio.create_task(serve(app(), HOST, port, "second"))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await listening(port)
+        assert (await post(port, "/echo"))[0] == 200
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+
+    run(use())
