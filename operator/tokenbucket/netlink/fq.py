@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tokenbucket.errors import IgnoreErrno, KernelError, UnsupportedError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.messages import TC, Message, attribute, attributes, text
+from tokenbucket.netlink.messages import TC, Message, attribute, attributes, text, u32
 
 FQ = "fq"
 HANDLE = 0x7462_0000
@@ -150,10 +150,7 @@ def _root(message: Message) -> Root | None:
     if parent != uapi.TC_H_ROOT or handle == 0:
         return None
     found = attributes(message.body, TC.size)
-    queue = attributes(found.get(uapi.TCA_STATS2, b"")).get(uapi.TCA_STATS_QUEUE, bytes(4))
+    queue = attributes(found.get(uapi.TCA_STATS2, b"")).get(uapi.TCA_STATS_QUEUE)
     kind = text(found.get(uapi.TCA_KIND, b""))
     options = attributes(found.get(uapi.TCA_OPTIONS, b"")) if kind == FQ else {}
-    horizon = options.get(uapi.TCA_FQ_HORIZON, bytes(4))
-    return Root(
-        ifindex, kind, handle, struct.unpack_from("=I", queue)[0], struct.unpack_from("=I", horizon)[0]
-    )
+    return Root(ifindex, kind, handle, u32(queue) or 0, u32(options.get(uapi.TCA_FQ_HORIZON)) or 0)

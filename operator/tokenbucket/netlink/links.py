@@ -20,6 +20,7 @@ _XDP_PROGRAM_IDS = (
     uapi.IFLA_XDP_SKB_PROG_ID,
     uapi.IFLA_XDP_HW_PROG_ID,
 )
+_PACKETS = struct.Struct("=QQ")
 _MOST = 1024
 """Interfaces read of one pod. A pod with very many interfaces must not delay the reading of others."""
 VETH = "veth"
@@ -105,8 +106,7 @@ def read_packets(connection: Connection, nsid: int, ifindex: int) -> Packets | N
     body = LINK.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + target
     with IgnoreErrno(errno.ENODEV, errno.EINVAL):
         message = connection.get(uapi.RTM_GETLINK, body, f"interface {ifindex} of namespace {nsid}")
-        stats = attributes(message.body, LINK.size).get(uapi.IFLA_STATS64)
-        return None if stats is None else Packets(*struct.unpack_from("=QQ", stats))
+        return _packets(message)
     return None
 
 
@@ -114,6 +114,11 @@ def _get(connection: Connection, ifindex: int, wanted: bytes, subject: str) -> L
     with IgnoreErrno(errno.ENODEV):
         return _link(connection.get(uapi.RTM_GETLINK, LINK.pack(0, 0, ifindex, 0, 0) + wanted, subject))
     return None
+
+
+def _packets(message: Message) -> Packets | None:
+    stats = attributes(message.body, LINK.size).get(uapi.IFLA_STATS64, b"")
+    return Packets(*_PACKETS.unpack_from(stats)) if len(stats) >= _PACKETS.size else None
 
 
 def _link(message: Message) -> Link:

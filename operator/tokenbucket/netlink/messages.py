@@ -28,6 +28,7 @@ TC = struct.Struct("=BxxxiIII")
 RTGENMSG = struct.Struct("=Bxxx")
 """``struct rtgenmsg``, padded: family."""
 
+_LONGEST = max(LINK.size, ADDRESS.size, TC.size, RTGENMSG.size)
 _ATTRIBUTE = struct.Struct("=HH")
 _ALIGNMENT = 4
 
@@ -85,7 +86,10 @@ class Request(dict[str, Any]):
 
 
 class Message(dict[str, Any]):
-    """A message from the kernel. ``body`` follows the header."""
+    """A message from the kernel. ``body`` follows the header.
+
+    Zeros extend a body that is too short for its struct, so that a torn message describes no object.
+    """
 
     def __init__(self, data: bytes, offset: int = 0) -> None:
         super().__init__()
@@ -98,7 +102,7 @@ class Message(dict[str, Any]):
             "pid": port,
             "error": None,
         }
-        self.body = data[offset + HEADER.size : offset + length]
+        self.body = data[offset + HEADER.size : offset + length].ljust(_LONGEST, b"\0")
 
     def decode(self) -> None:
         """Do nothing; pyroute2 calls this method."""
@@ -149,5 +153,5 @@ class Marshal(MarshalRtnl):  # type: ignore[misc] # pyroute2 has no types
 
 
 def _error_at_end(body: bytes) -> NetlinkError | None:
-    code = struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+    code = struct.unpack_from("=i", body)[0]
     return NetlinkError(-code) if code < 0 else None

@@ -1,4 +1,4 @@
-"""Messages of netlink with any content: a short or torn one must not end the agent."""
+"""Read messages of netlink with any content. A short or torn message must not end the agent."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenbucket.netlink import uapi
+from tokenbucket.netlink import addresses, clsact, filters, fq, links, uapi
+from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.events import Event, EventKind, parse
-from tokenbucket.netlink.messages import HEADER, attributes
+from tokenbucket.netlink.filters import Filters
+from tokenbucket.netlink.messages import HEADER, Message, attribute, attributes
 
 _KINDS = st.sampled_from([kind for kind in EventKind if kind is not EventKind.OVERFLOW])
 _ATTRIBUTE = st.builds(
@@ -50,3 +52,61 @@ def test_a_wrong_length_raises_nothing(data: bytes) -> None:
 def test_an_event_that_cannot_be_read_is_not_lost() -> None:
     """The agent then reads everything."""
     assert list(parse(message(uapi.RTM_NEWLINK, b""), None)) == [Event(EventKind.OVERFLOW)]
+
+
+class Answers(Connection):
+    """A connection to a kernel that answers each request with the same messages."""
+
+    def __init__(self, bodies: list[bytes]) -> None:
+        """Create a connection without a socket."""
+        self._messages = [Message(message(0, body)) for body in bodies]
+
+    def dump(self, kind: int, body: bytes, subject: str) -> list[Message]:
+        """Return the messages."""
+        del kind, body, subject
+        return self._messages
+
+    def dump_partial(self, kind: int, body: bytes, subject: str, most: int) -> list[Message]:
+        """Return the messages."""
+        return self.dump(kind, body, subject)[:most]
+
+    def get(self, kind: int, body: bytes, subject: str) -> Message:
+        """Return the first message."""
+        return self.dump(kind, body, subject)[0]
+
+
+def qdisc(ifindex: int, kind: bytes, options: bytes) -> bytes:
+    """Return the body of a root qdisc with options of any length."""
+    head = struct.pack("=BxxxiIII", 0, ifindex, 0x80010000, uapi.TC_H_ROOT, 0)
+    stats = attribute(uapi.TCA_STATS2, attribute(uapi.TCA_STATS_QUEUE, options))
+    return head + attribute(uapi.TCA_KIND, kind) + stats + attribute(uapi.TCA_OPTIONS, options)
+
+
+_QDISC = st.builds(qdisc, st.integers(1, 9), st.sampled_from([b"fq", b"tbf"]), st.binary(max_size=9))
+_FILTER = st.builds(
+    lambda head, kind, options: head + attribute(uapi.TCA_KIND, kind) + options,
+    st.binary(min_size=20, max_size=20),
+    st.just(b"bpf"),
+    st.builds(lambda data: attribute(uapi.TCA_OPTIONS, b"".join(data)), st.lists(_ATTRIBUTE, max_size=4)),
+)
+_LINK = st.builds(
+    lambda head, stats: head + attribute(uapi.IFLA_STATS64, stats),
+    st.binary(min_size=16, max_size=16),
+    st.binary(max_size=20),
+)
+
+
+@given(st.lists(_BODY | _QDISC | _FILTER | _LINK, min_size=1, max_size=4))
+def test_no_answer_of_the_kernel_raises(bodies: list[bytes]) -> None:
+    """Read torn messages as objects that do not exist."""
+    connection = Answers(bodies)
+    links.read_links(connection)
+    links.read_links_of(connection, 1)
+    links.read_link(connection, 1)
+    links.read_packets(connection, 1, 1)
+    addresses.read_addresses(connection)
+    addresses.read_addresses(connection, 1)
+    fq.read_roots(connection)
+    clsact.kinds_at_clsact(connection)
+    found = Filters(connection).read_all()
+    assert all(isinstance(each, filters.LinkFilters) for each in found.values())
