@@ -10,7 +10,15 @@ C_FILES = $(wildcard operator/bpf/*.[ch] tests/bpf/programs/*.c tests/netns/prog
 RANGE ?= main..HEAD
 IMAGE ?= localhost/tokenbucket:test
 SET_UP      := PYTHONPATH=.:operator:tests/e2e $(PYTHON) -m tests.set_up
+# Runs a command and, with RECORD=1, records the result of a cell of docs/reference/support-matrix.md.
+RECORDED    := $(PYTHON) -m tests.support.record
 DEV_CLUSTER := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.dev_cluster
+
+ARCHITECTURE := $(subst x86_64,x86-64,$(subst aarch64,arm64,$(shell uname -m)))
+SUITE_OF_BCC_0.26 := bookworm
+SUITE_OF_BCC_0.31 := trixie
+# Beside a cluster of the default version.
+OTHER_KUBERNETES = TOKENBUCKET_E2E_KUBERNETES=$(VERSION) TOKENBUCKET_E2E_NAME=default-$(subst .,-,$(VERSION)) TOKENBUCKET_E2E_VM=0
 
 OBJECT := build/tokenbucket.o
 # Directory of asm/types.h on Debian, which the kernel headers include.
@@ -23,7 +31,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs check-commits wording bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-cilium e2e-kind image test-chart test-vm test-kernels help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: docs workflows check-commits wording test-python test-bcc bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +62,10 @@ lint: setup ## check format, types, layers, spelling and wording
 	$(PYTHON) hack/wording.py
 	$(VENV)/bin/zizmor --offline --quiet --no-progress --min-severity=medium .github
 
+workflows: setup ## check the workflows with actionlint and zizmor
+	actionlint=$$($(SET_UP) workflows | tail -n 1) && $$actionlint
+	$(VENV)/bin/zizmor --offline --quiet --no-progress --min-severity=medium .github
+
 wording: setup ## check docs, CRDs and Helm values for banned words; ARGS=-v prints the figures
 	$(PYTHON) hack/wording.py $(ARGS)
 
@@ -61,7 +73,7 @@ test: chart-setup vm-setup e2e-setup tokenbucket.o ## run all tests, on other ke
 	+hack/side-by-side.sh e2e test-quick test-kernels
 
 test-quick: chart-setup tokenbucket.o ## run the unit, chart, bpf and netns tests, without network access
-	hack/without-network.sh $(PYTHON) -m pytest $(ARGS)
+	$(RECORDED) Architecture $(ARCHITECTURE) hack/without-network.sh $(PYTHON) -m pytest $(ARGS)
 
 check-commits: ## check the subjects of the commits in RANGE (default main..HEAD)
 	hack/commit-subjects.sh $(RANGE)
@@ -72,8 +84,14 @@ test-fresh: setup ## run test-quick in a clone with empty caches, as on a new ma
 test-unit: setup ## run the tests that need no privileges
 	$(PYTHON) -m pytest tests/unit $(ARGS)
 
+test-python: setup ## run the unit tests on another Python; VERSION=3.12
+	$(RECORDED) Python $(VERSION) hack/test-python.sh $(VERSION) $(ARGS)
+
 test-bpf: setup ## run the tests of the program under BPF_PROG_TEST_RUN (root)
 	$(PYTHON) -m pytest tests/bpf $(ARGS)
+
+test-bcc: cluster-setup ## run the bpf tests with the bcc of Debian 12 or 13; VERSION=0.26 or 0.31 (root)
+	$(RECORDED) bcc $(VERSION) hack/test-debian.sh $(SUITE_OF_BCC_$(VERSION)) $(ARGS)
 
 test-netns: setup ## run the tests with network namespaces, veths and traffic (root)
 	$(PYTHON) -m pytest tests/netns $(ARGS)
@@ -82,16 +100,27 @@ test-chart: chart-setup ## run the tests of the Helm chart
 	$(PYTHON) -m pytest tests/chart $(ARGS)
 
 test-vm: vm-setup ## run the bpf and netns tests on Debian kernels in virtual machines (root, 1 hour)
-	$(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
+	$(PYTHON) -m pytest tests/vm --ignore=tests/vm/test_settings.py --timeout=1800 $(ARGS)
+
+test-settings: vm-setup ## run tests of a limit on a kernel with settings that restrict BPF (root, 15 min)
+	$(PYTHON) -m pytest tests/vm/test_settings.py --timeout=3600 $(ARGS)
+
+test-arm64: setup ## run tests that depend on the architecture in an emulated arm64 machine (root, 40 min)
+	hack/install-packages.sh tests/vm/arm64/packages.txt
+	$(RECORDED) Architecture arm64 hack/test-arm64.sh
 
 test-kernels: vm-setup ## run a short selection of test-vm (root)
-	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --timeout=1800 $(ARGS)
+	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --ignore=tests/vm/test_settings.py --timeout=1800 $(ARGS)
 
 e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
-	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --timeout=1800 $(ARGS)
+	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_exactness.py --timeout=1800 $(ARGS)
 
 e2e-installation: e2e-setup ## install the chart with Helm 3 and 4, kubectl and kustomize on a cluster (root, 15 min)
 	$(PYTHON) -m pytest tests/e2e/test_installation.py --timeout=1800 $(ARGS)
+
+e2e-kubernetes: cluster-setup ## run the tests that depend on Kubernetes on another version of it; VERSION=1.31 (root, 10 min; the first run takes 10 min longer)
+	$(OTHER_KUBERNETES) $(SET_UP) kubernetes
+	$(OTHER_KUBERNETES) $(RECORDED) Kubernetes $(VERSION) $(PYTHON) -m pytest tests/e2e -m kubernetes --timeout=1800 $(ARGS)
 
 e2e-cilium: e2e-cilium-setup ## run the tests on a cluster with Cilium, in several modes (root, 40 min; the first run takes 30 min longer)
 	$(PYTHON) -m pytest tests/e2e_cilium --timeout=1800 $(ARGS)
@@ -158,17 +187,18 @@ docs: setup ## build the documentation site in build/site, and check all links
 	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/docs.txt
 	NO_MKDOCS_2_WARNING=true $(DOCS_VENV)/bin/mkdocs build --strict
 
-generate: setup ## write all generated files: struct mirror, docs/reference, and the CRDs and values table of the chart
+generate: setup ## write all generated files: struct mirror, docs/reference, the support matrix, and the CRDs and values table of the chart
 	$(PYTHON) hack/layout.py
 	$(PYTHON) hack/cli_reference.py
 	$(PYTHON) hack/metrics_table.py
 	$(PYTHON) hack/reasons_reference.py
 	$(PYTHON) hack/alerts_reference.py
+	$(PYTHON) -m hack.support_matrix
 	hack/sync_crds.sh
 	$(PYTHON) hack/chart_readme.py
 
 verify: generate ## fail if a generated file differs from the committed file
-	git diff --exit-code -- operator/tokenbucket/layout.py operator/tokenbucket/core/limits/counters.py docs/reference charts
+	git diff --exit-code -- operator/tokenbucket/layout.py operator/tokenbucket/core/limits/counters.py docs/reference charts README.md
 
 lock: ## update all pins to the newest versions that pyproject.toml permits (needs network access)
 	hack/lock.sh $(LOCK)

@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(part, ...): of the kernel; one of {', '.join(rungs.PARTS)}")
     config.addinivalue_line("markers", "exceeds: traffic passes a limit on purpose")
+    config.addinivalue_line("markers", "kubernetes: depends on the version of Kubernetes")
     # A test, and each program that it starts, uses what 'make ...-setup' has built; it builds nothing.
     os.environ[ONLY_BUILT] = "1"
     required = [name.strip() for name in os.environ.get("REQUIRE", "").split(",") if name.strip()]

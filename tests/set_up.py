@@ -1,4 +1,4 @@
-"""Builds everything that the tests of a rung use: ``python -m tests.set_up chart|vm|e2e|e2e-cilium``.
+"""Builds everything that the tests of a rung use: ``python -m tests.set_up RUNG...``.
 
 Tests build and download nothing. What is there already is not built again.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from cluster import virtual_machine
-from cluster.binaries import Binaries, binaries, helm, helm4, helm_unittest, kustomize
+from cluster.binaries import Binaries, actionlint, binaries, helm, helm4, helm_unittest, kustomize
 from cluster.cilium_programs import cilium_programs
 from cluster.errors import ClusterError
 from cluster.image_store import disk, image_store
@@ -28,6 +28,11 @@ def chart() -> None:
     kustomize(report)
     helm_unittest(report)
     promtool()
+
+
+def workflows() -> None:
+    """Build actionlint, and print its path."""
+    print(actionlint() / "actionlint")
 
 
 def vm() -> None:
@@ -54,6 +59,11 @@ def e2e() -> None:
         disk(suite, programs, report)
 
 
+def kubernetes() -> None:
+    """Build the programs and images of a cluster without the virtual machine."""
+    _suite_images(binaries(report))
+
+
 def e2e_cilium() -> None:
     """Build the cluster's programs and images, and Cilium."""
     _suite_images(binaries(report))
@@ -69,7 +79,14 @@ def _suite_images(programs: Binaries) -> tuple[Image, ...]:
     return suite
 
 
-RUNGS: dict[str, Callable[[], None]] = {"chart": chart, "vm": vm, "e2e": e2e, "e2e-cilium": e2e_cilium}
+RUNGS: dict[str, Callable[[], None]] = {
+    "chart": chart,
+    "workflows": workflows,
+    "vm": vm,
+    "e2e": e2e,
+    "kubernetes": kubernetes,
+    "e2e-cilium": e2e_cilium,
+}
 
 
 def report(text: str) -> None:

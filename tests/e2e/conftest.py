@@ -13,8 +13,14 @@ from cluster.cluster import Cluster, find
 from cluster.kubectl import Kubectl
 from cluster.lifecycle import down, up
 from cluster.node_shell import NodeShell, node_shells
+from cluster.versions import versions
 from tests.e2e.image import layout_image, operator_image
 from tests.e2e.release import Release, until
+
+
+def pytest_report_header() -> str | None:
+    """Return the line that tests/support/record.py reads."""
+    return None if _external() else f"release: {versions().kubernetes}"
 
 
 def _external() -> Path | None:

@@ -18,6 +18,7 @@ from tests.chart.chart import EVERYTHING, FOLDER
 from tests.chart.rights import EVERYWHERE, IN_THE_RELEASES_NAMESPACE, Rights, rights
 from tests.e2e.release import NAME, NAMESPACE, Release, policy, until
 
+pytestmark = pytest.mark.kubernetes
 OTHER = "chart-test"
 """A second release, of which only rules are installed: no agent."""
 ACCOUNT = f"{OTHER}-tokenbucket-agent"

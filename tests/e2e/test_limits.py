@@ -66,6 +66,7 @@ def test_selected_pods_are_limited_and_their_neighbors_are_not(shop: Kubectl, no
         assert free > 2 * RATE
 
 
+@pytest.mark.kubernetes
 def test_what_pods_send_is_limited(shop: Kubectl, nodes: list[str]) -> None:
     """Egress, to a pod of another node."""
     shop.apply(policy("clients", "client", egress=LIMIT))
@@ -130,6 +131,7 @@ def test_a_trial_removes_no_limit(shop: Kubectl, nodes: list[str]) -> None:
     assert "Observe" in shop.run("get", "tbp", "trial", "--output=jsonpath={.status.action}")
 
 
+@pytest.mark.kubernetes
 def test_labels_of_a_running_pod_decide(shop: Kubectl, nodes: list[str]) -> None:
     """A pod that gets the label is limited, and one that loses it is not."""
     shop.apply(policy("chosen", "chosen", ingress=LIMIT))

@@ -23,6 +23,7 @@ from tests.e2e.cases_invalid_policies import (
 )
 from tests.e2e.release import CONTROLLER, until
 
+pytestmark = pytest.mark.kubernetes
 CRDS = Path(__file__).parents[2] / "crds" / "tokenbucket.yaml"
 KINDS = ("tokenbucketpolicies.tokenbucket.dev", "tokenbucketnodes.tokenbucket.dev")
 POLICY_COLUMNS = ["NAME", "INGRESS", "EGRESS", "PODS", "READY", "REASON", "AGE"]

@@ -101,6 +101,7 @@ def _agents_ready(shop: TwoLimits) -> list[str]:
     ]
 
 
+@pytest.mark.kubernetes
 @pytest.mark.usefixtures("cluster")  # only its nodes have that image
 def test_an_upgrade_to_another_pin_layout_and_back(either: TwoLimits, shell: NodeShell) -> None:
     """By ``helm upgrade`` and ``helm rollback``: tokens are kept, and the pins of the other layout go."""

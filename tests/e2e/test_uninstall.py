@@ -36,6 +36,7 @@ def held(release: Release, with_fq: list[str], nodes: list[str]) -> Iterator[Two
     release.install()
 
 
+@pytest.mark.kubernetes
 @pytest.mark.parametrize(
     ("limits", "on_nodes", "in_pods"),
     [("shop", {"clsact"}, set()), ("held", {"clsact", "fq"}, {"clsact", "fq"})],

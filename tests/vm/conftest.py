@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.vm.kernels import Kernel
+from tests.support import results
+from tests.vm.kernels import KERNELS, Kernel
 from tests.vm.machine import Ended, run_rungs
 
 # No random order: a machine is the same each time.
@@ -39,7 +40,19 @@ def _is_ours(item: pytest.Item) -> bool:
     return "rungs_in" in getattr(item, "fixturenames", ())
 
 
+def _record(ended: list[Ended]) -> None:
+    """Record each kernel with both rungs."""
+    for kernel in KERNELS:
+        rungs = [each for each in ended if f"{each.kernel}.".startswith(f"{kernel.series}.")]
+        summary = "; ".join(f"{each.rung}: {each.summary[0].partition(' in ')[0]}" for each in rungs)
+        if len(rungs) == len(_RUNGS):
+            command = "make test-kernels" if _SHORT else "make test-vm"
+            passed = all(each.passed for each in rungs)
+            results.record(("Kernel", kernel.series), rungs[0].kernel, command, summary, passed=passed)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    _record(config.stash.get(_ENDED, []))
     for ended in config.stash.get(_ENDED, []):
         terminalreporter.section(f"{ended.rung} rung on {ended.kernel}")
         for line in ended.summary:

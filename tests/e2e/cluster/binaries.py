@@ -66,7 +66,10 @@ def binaries(say: Callable[[str], None] = lambda _: None) -> Binaries:
     wanted = versions()
     return Binaries(
         kubernetes=_built(
-            "kubernetes", (wanted.kubernetes, *KUBE_COMPONENTS, _KUBE_MAIN), _build_kubernetes, say
+            "kubernetes",
+            (wanted.kubernetes, *wanted.kubernetes_siblings, *KUBE_COMPONENTS, _KUBE_MAIN),
+            _build_kubernetes,
+            say,
         ),
         containerd=_built("containerd", (wanted.containerd, *_CONTAINERD), _build_containerd, say),
         cni=cni_plugins(say),
@@ -98,6 +101,11 @@ def kustomize(say: Callable[[str], None] = lambda _: None) -> Path:
 def helm_unittest(say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder of ``untt``, which runs a chart's own tests; no part of a cluster. Takes minutes."""
     return _built("helm-unittest", (versions().helm_unittest,), _build_helm_unittest, say)
+
+
+def actionlint(say: Callable[[str], None] = lambda _: None) -> Path:
+    """Return the folder of actionlint, built if the cache lacks it; no part of a cluster."""
+    return _built("actionlint", (versions().actionlint,), _build_actionlint, say)
 
 
 def _built(
@@ -134,7 +142,9 @@ def _build_kubernetes(target: Path) -> None:
 
 
 def _write_module(source: Path, version: str) -> None:
-    """Kubernetes asks for its sibling modules at v0.0.0: each is replaced by the same release's."""
+    """Kubernetes asks for its sibling modules at v0.0.0: each is replaced by the same release's, or by the
+    one that ``versions.toml`` names.
+    """
     (source / "go.mod").write_text("module cluster\n")
     module = f"k8s.io/kubernetes@v{version}"
     answer = json.loads(go_run(["mod", "download", "-json", module], part="kubernetes modules", cwd=source))
@@ -145,6 +155,9 @@ def _write_module(source: Path, version: str) -> None:
     )
     release = f"v0.{version.split('.', 1)[1]}"
     replace = [f"-replace={name}={name}@{release}" for name in siblings]
+    replace += [
+        f"-replace=k8s.io/{name.partition('@')[0]}=k8s.io/{name}" for name in versions().kubernetes_siblings
+    ]
     go_run(["mod", "edit", f"-require={module}", *replace], part="kubernetes modules", cwd=source)
 
 
@@ -176,6 +189,10 @@ def _build_helm4(target: Path) -> None:
 
 def _build_kustomize(target: Path) -> None:
     _install(target, f"sigs.k8s.io/kustomize/kustomize/v5@v{versions().kustomize}")
+
+
+def _build_actionlint(target: Path) -> None:
+    _install(target, f"github.com/rhysd/actionlint/cmd/actionlint@v{versions().actionlint}")
 
 
 def _build_helm_unittest(target: Path) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import ClusterError
+
+KUBERNETES = "TOKENBUCKET_E2E_KUBERNETES"
+"""Environment variable: the Kubernetes of the cluster, as 1.31; its default is the newest."""
 _FILE = Path(__file__).parent / "versions.toml"
 
 
@@ -25,6 +30,7 @@ class Versions:
     go_wheel: str
     go_minimum: str
     kubernetes: str
+    kubernetes_siblings: tuple[str, ...]
     containerd: str
     cni: str
     cilium: str
@@ -32,6 +38,7 @@ class Versions:
     helm4: str
     kustomize: str
     helm_unittest: str
+    actionlint: str
     debian: Debian
     vm_wheel: str
     vm_series: str
@@ -41,10 +48,12 @@ class Versions:
 def versions() -> Versions:
     """What ``versions.toml`` says."""
     table = tomllib.loads(_FILE.read_text())
+    kubernetes = _kubernetes(table["kubernetes"]["versions"])
     return Versions(
         go_wheel=table["go"]["wheel"],
         go_minimum=table["go"]["minimum"],
-        kubernetes=table["kubernetes"]["version"],
+        kubernetes=kubernetes,
+        kubernetes_siblings=tuple(table["kubernetes"]["siblings"].get(kubernetes, ())),
         containerd=table["containerd"]["version"],
         cni=table["cni"]["version"],
         cilium=table["cilium"]["version"],
@@ -52,7 +61,19 @@ def versions() -> Versions:
         helm4=table["helm4"]["version"],
         kustomize=table["kustomize"]["version"],
         helm_unittest=table["helm_unittest"]["version"],
+        actionlint=table["actionlint"]["version"],
         debian=Debian(**table["debian"]),
         vm_wheel=table["vm"]["wheel"],
         vm_series=table["vm"]["series"],
     )
+
+
+def _kubernetes(known: list[str]) -> str:
+    """Return the version that the environment names by its beginning, or the last, the newest."""
+    wanted = os.environ.get(KUBERNETES)
+    if not wanted:
+        return known[-1]
+    for version in known:
+        if f"{version}.".startswith(f"{wanted}."):
+            return version
+    raise ClusterError(KUBERNETES, f"{wanted} is not in {_FILE.name}; use one of {', '.join(known)}")
