@@ -21,6 +21,7 @@ from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.identity import Identified, identify
+from tokenbucket.core.planning.kept import kept_limits
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Reason
@@ -65,6 +66,9 @@ class Reconciler:
                 ).locate
                 target = desired(inputs.policies, found.pods, locate, abilities, inputs.enforcement)
                 observed = self.observer.observe(slots)
+                target.wanted |= kept_limits(
+                    inputs.rejected, found.pods, target.wanted, observed, inputs.enforcement
+                )
                 planned = plan(target.wanted, observed)
                 done = self._execute(target, planned, observed)
                 no_clsact = done.no_clsact if abilities.data_plane.may_use_tcx else set()

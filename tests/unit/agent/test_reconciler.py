@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,15 @@ from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Policy, Rate
+from tokenbucket.core.api.policy import (
+    Direction,
+    ExceedAction,
+    Limit,
+    Mode,
+    Policy,
+    Rate,
+    RejectedPolicy,
+)
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.slot import NO_SLOT, Owner, Role, Slot, SlotConfig, SlotKey
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface, Mechanism
@@ -295,6 +303,57 @@ def test_what_is_to_be_delayed_waits_inside_the_pod() -> None:
 def attached(node: Node) -> Iterator[tuple[Interface, Filter]]:
     for interface, filters in node.filters.items():
         yield from ((interface, there) for there in filters.values())
+
+
+def rejected(*pods: Pod, forbidden: bool = False, enforcement: Mode = Mode.ENFORCE) -> DesiredInput:
+    """The same policy, of which an agent that has just started has seen no valid version."""
+    unknown = RejectedPolicy("shop", "all", "uid", 2, "spec.egress.rate: is newer", forbidden)
+    return DesiredInput((), pods, rejected=(unknown,), enforcement=enforcement)
+
+
+@pytest.mark.parametrize("action", [ExceedAction.DROP, ExceedAction.DELAY])
+def test_a_restarted_agent_keeps_the_limit_of_a_policy_that_it_rejects(action: ExceedAction) -> None:
+    """With its slot, filters, queue and guard, as long as the policy and the pod exist."""
+    node, web = Node(searched=True, inside_is=THERE), pod("web")
+    reconciler_of(node).reconcile(inputs(web, action=action))
+    before = dict(node.slots), set(attached(node)), set(node.queues)
+    assert before[0]
+    for _ in range(2):
+        outcome = reconciler_of(node).reconcile(rejected(web))
+        assert (outcome.actions, outcome.complete) == (0, True)
+    assert (node.slots, set(attached(node)), node.queues) == before
+    reconciler_of(node).reconcile(DesiredInput(pods=(web,)))
+    assert (node.slots, list(attached(node)), node.queues) == ({}, [], set())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [rejected(pod("web"), forbidden=True), rejected(), rejected(pod("other"))],
+    ids=["its namespace is protected", "its pod is gone", "another pod"],
+)
+def test_a_restarted_agent_keeps_no_other_limit(given: DesiredInput) -> None:
+    """Nothing may be left of it."""
+    node = Node(searched=True)
+    reconciler_of(node).reconcile(inputs(pod("web")))
+    reconciler_of(node).reconcile(given)
+    assert (node.slots, list(attached(node))) == ({}, [])
+
+
+def test_the_kill_switch_lifts_a_limit_that_is_kept() -> None:
+    """Its slot stays, as those of all limits do."""
+    node, web = Node(searched=True), pod("web")
+    reconciler_of(node).reconcile(inputs(web))
+    reconciler_of(node).reconcile(rejected(web, enforcement=Mode.OFF))
+    assert (len(node.slots), list(attached(node))) == (1, [])
+
+
+def test_another_policy_replaces_a_limit_that_is_kept() -> None:
+    """Nothing else is known of the rejected policy, such as its priority."""
+    node, web = Node(searched=True), pod("web")
+    reconciler_of(node).reconcile(inputs(web))
+    other = replace(policy(), name="other")
+    reconciler_of(node).reconcile(replace(rejected(web), policies=(other,)))
+    assert [slot.owner.policy for slot in node.slots.values()] == ["other"]
 
 
 def test_a_limit_without_a_free_slot_for_its_guard_is_enforced_and_degraded() -> None:
