@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LONGEST_BACKOFF_S = 30.0
+LONGEST_BACKOFF_S = 20.0
+"""A status that depends on the next attempt must be correct within 30 s."""
 ALL_EVENTS_PER_S = 2000.0
 """Maximum rate of watch events that the statuses of all policies cause."""
 EVENTS_PER_S = 100.0
@@ -97,7 +98,7 @@ class Schedule:
 
 
 class Backoffs:
-    """Endless delays between attempts in seconds: exponential up to 30 s, each shortened by up to half.
+    """Endless delays between attempts in seconds: exponential up to 20 s, each shortened by up to half.
 
     Thousands of agents can lose the API server at the same moment, and must not reconnect at the same moment.
     """

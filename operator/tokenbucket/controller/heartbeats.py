@@ -25,7 +25,8 @@ class Heartbeats:
     outage: Callable[[], tuple[float, float]] = lambda: (float("-inf"), float("-inf"))
     """Monotonic start and end of the last outage of the API server, in which agents could not report either.
 
-    Agents have their whole time again after it, except those that were silent before.
+    Agents have the time for their next report again after it, except those that were silent before. A restart
+    has no second grace period: the time before the outage counts.
     """
     clock: Callable[[], float] = time.monotonic
     unix_clock: Callable[[], float] = time.time
@@ -54,12 +55,15 @@ class Heartbeats:
         elif seen[0] != last:
             seen = (last, now)
         self._seen[report.uid] = seen
-        allowed_s = _MISSED * report.report.sync.period_s
-        if not pod_ready:
-            allowed_s = max(allowed_s, _RESTART_S)
-        start, end = self.outage()
-        since = seen[1] if start - seen[1] >= allowed_s else max(seen[1], end)
-        return allowed_s - (now - since)
+        return self._left_s(seen[1], _MISSED * report.report.sync.period_s, 0.0 if pod_ready else _RESTART_S)
+
+    def _left_s(self, seen_at: float, reports_s: float, restart_s: float) -> float:
+        """Return the rest of the time for a report, or of the grace period of a restart."""
+        now, (start, end) = self.clock(), self.outage()
+        before_s, after_s = start - seen_at, now - max(seen_at, end)
+        if before_s >= max(reports_s, restart_s):  # it was silent before
+            return max(reports_s, restart_s) - (now - seen_at)
+        return max(reports_s - after_s, restart_s - max(0.0, before_s) - after_s)
 
     def retain(self, uids: Collection[str]) -> None:
         """Forget all other reports, which no longer exist."""

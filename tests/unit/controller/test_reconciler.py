@@ -248,6 +248,29 @@ def test_an_outage_of_the_api_server_makes_no_agent_silent(cluster: Cluster) -> 
     assert cluster.ready() == "AgentUnavailable", "it was silent before the outage"
 
 
+@pytest.mark.parametrize(("before_s", "left_s"), [(80, 50), (10, 80)])
+def test_an_outage_of_the_api_server_gives_a_restart_no_second_grace_period(
+    cluster: Cluster, before_s: int, left_s: int
+) -> None:
+    """After it, the agent has the rest of its 90 s, and at least the time that every agent has."""
+    cluster.policy()
+    outage = (float("-inf"), float("-inf"))
+    cluster.reconciler = StatusReconciler(
+        cluster.stores,
+        cluster.waits.append,
+        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
+    )
+    assert cluster.ready() == "Programmed"
+    cluster.stores.agents.put(agent("a", ready=False))
+    cluster.now += before_s
+    assert cluster.ready() == "Programmed"
+    outage = (cluster.now, cluster.now + 600)
+    cluster.now += 600 + left_s - 1
+    assert cluster.ready() == "Programmed"
+    cluster.now += 2
+    assert cluster.ready() == "AgentUnavailable"
+
+
 def test_a_status_is_computed_only_for_changed_inputs(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
