@@ -10,6 +10,7 @@ from typing import Any
 from tokenbucket.apiserver.resources import is_ready, metadata_of, version_of
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.parse_report import parse_report
+from tokenbucket.core.api.pod import intended_node
 from tokenbucket.core.api.policy import Mode, Policy, features_of
 from tokenbucket.core.api.protection import protection_error
 from tokenbucket.core.limits.bucket import as_declared
@@ -134,24 +135,12 @@ def read_agent(document: Mapping[str, Any]) -> AgentPod:
     ready = is_ready(document)
     going = metadata.get("deletionTimestamp") is not None
     spec = document.get("spec") or {}
-    node = spec.get("nodeName") or _intended_node(spec)
+    node = spec.get("nodeName") or intended_node(spec)
     created_s = unix_time(str(metadata.get("creationTimestamp") or ""))
     address = (document.get("status") or {}).get("podIP")
     return AgentPod(
         str(metadata.get("name") or ""), str(node or ""), ready and not going, created_s, str(address or "")
     )
-
-
-def _intended_node(spec: Mapping[str, Any]) -> str:
-    """Return the node that the DaemonSet controller chose for a pod that is not scheduled yet."""
-    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    ) or {}
-    for term in affinity.get("nodeSelectorTerms") or ():
-        for field in term.get("matchFields") or ():
-            if field.get("key") == "metadata.name" and field.get("values"):
-                return str(field["values"][0])
-    return ""
 
 
 def read_node(document: Mapping[str, Any]) -> NodeObject:

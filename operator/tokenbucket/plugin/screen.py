@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], styles: Mappi
     for row in rows:
         found.add_row(*(styled(cell, styles.get(str(cell), "")) for cell in row))
     return found
+
+
+def print_title(console: Console, title: str) -> None:
+    """Print the title of a section, after an empty line."""
+    console.print()
+    console.print(styled(title, "bold"))
+
+
+def print_line(console: Console, text: str, *, indent: int = 2, hang: int = 0, style: str = "") -> None:
+    """Print an indented text. Lines that do not fit continue with ``hang`` more spaces."""
+    first = " " * indent
+    lines = textwrap.wrap(
+        plain(text), console.width, initial_indent=first, subsequent_indent=first + " " * hang,
+        break_on_hyphens=False, drop_whitespace=True,
+    )  # fmt: skip
+    for line in lines:
+        console.print(Text(line, style), soft_wrap=True)
 
 
 def print_structured(value: Any, form: Output) -> None:  # noqa: ANN401 - whatever JSON can hold

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from tokenbucket.core.api.policy import Direction, Policy
 
@@ -77,3 +78,15 @@ class Pod:
     """
     annotated: Annotated | None = None
     """``None`` if no annotation declares a limit, or if the agent does not read annotations."""
+
+
+def intended_node(spec: Mapping[str, Any]) -> str:
+    """Return the node that the DaemonSet controller chose for a pod that is not scheduled yet."""
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    for term in affinity.get("nodeSelectorTerms") or ():
+        for field in term.get("matchFields") or ():
+            if field.get("key") == "metadata.name" and field.get("values"):
+                return str(field["values"][0])
+    return ""

@@ -19,6 +19,19 @@ def rank(policy: Policy) -> tuple[bool, int, bool, str, str]:
     return (observes, -policy.priority, not policy.created, policy.created, policy.name)
 
 
+def advantage(winner: Policy, other: Policy) -> str:
+    """Return why a policy ranks before another one, such as "priority 10 is higher than 0"."""
+    texts = (
+        "a policy in Enforce mode ranks before one in Observe mode",
+        f"priority {winner.priority} is higher than {other.priority}",
+        "it has a creation time",
+        f"it is older, created {winner.created} and not {other.created}",
+        "both are equally old, and its name sorts first",
+    )
+    criteria = zip(rank(winner), rank(other), texts, strict=True)
+    return next((text for first, second, text in criteria if first != second), "")
+
+
 class Winners:
     """Finds the policies that apply to pods. The policies are sorted once for all pods."""
 

@@ -1,0 +1,93 @@
+"""Everything that the API holds about one pod, as values. Missing rights leave gaps, which it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from tokenbucket.core.api.enforcement import Enforcement
+from tokenbucket.core.api.node_report import NodeReport
+from tokenbucket.core.api.pod import Pod
+from tokenbucket.plugin.explain.policies import PolicyView
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentPod:
+    """One agent pod of the node."""
+
+    name: str
+    bound: bool
+    """Whether the scheduler has bound it to the node."""
+    ready: bool
+    problem: str
+    """Why it is not bound or not ready, as the API shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """The node of the pod."""
+
+    name: str
+    addresses: tuple[str, ...]
+    why_no_agent: str
+    """Why no agent can run there; empty if one can."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """The TokenBucketNode of the node."""
+
+    report: NodeReport
+    condition: Mapping[str, str]
+    """The condition AgentReady; empty if the controller has not written it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The objects about one pod. ``None`` means that an object could not be read, see ``gaps``."""
+
+    pod: Pod
+    node_name: str
+    created: str
+    policies: tuple[PolicyView, ...]
+    node: NodeView | None = None
+    node_exists: bool = True
+    report: ReportView | None = None
+    report_exists: bool = True
+    agents: tuple[AgentPod, ...] | None = None
+    enforcement: Enforcement | None = None
+    live: Document | None = None
+    """The part of the live answer about the pod."""
+    live_problem: str = ""
+    """Why there are no live figures."""
+    gaps: tuple[str, ...] = ()
+    """The missing rights."""
+    now: float = 0.0
+
+    @property
+    def subject(self) -> Pod:
+        """Return the pod as its agent sees it: without annotations if the agent does not read them."""
+        reads = self.report and self.report.report.annotations
+        return self.pod if reads else replace(self.pod, annotated=None)
+
+    @property
+    def live_reasons(self) -> list[Document]:
+        """Return the deviations that the agent names now."""
+        return list((self.live or {}).get("reasons") or ())
+
+    def live_limit(self, direction: str) -> Document | None:
+        """Return the live state of the limit of one direction."""
+        found: Sequence[Document] = (self.live or {}).get("limits") or ()
+        return next((limit for limit in found if limit.get("direction") == direction), None)
+
+
+def unix_time(text: str) -> float:
+    """Return the Unix time of an RFC 3339 text, or 0 if it is invalid."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
