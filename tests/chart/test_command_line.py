@@ -68,7 +68,7 @@ def test_the_probes_ask_where_the_command_answers(chart: Chart, node: None) -> N
     [controller] = rendered.pods()["tokenbucket-controller"]["containers"]
     asked = agent["readinessProbe"]["httpGet"]
     assert options(rendered, "tokenbucket-agent").probe_address == (asked["host"], asked["port"])
-    [port] = controller["ports"]
+    [port] = [each for each in controller["ports"] if each["name"] == "probes"]
     assert controller["readinessProbe"]["httpGet"]["port"] == port["name"]
     assert options(rendered, "tokenbucket-controller").probe_address == ("", port["containerPort"])
 

@@ -112,6 +112,7 @@ def test_nothing_is_made_that_was_not_asked_for(default: Manifests) -> None:
         "PodDisruptionBudget",
         "Role",
         "RoleBinding",
+        "Service",
         "ServiceAccount",
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",

@@ -130,7 +130,7 @@ def test_values_of_the_previous_release_still_render(chart: Chart, tmp_path: Pat
     """
     old = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
     shutil.copy(HERE / "previous_values.yaml", old / "values.yaml")
-    changed = {"agent": {"nodeRequirements": [], "reportSpreadSeconds": 2}}
+    changed = {"agent": {"nodeRequirements": [], "reportSpreadSeconds": 2}, "live": {"enabled": False}}
 
     def rendered(folder: Path, values: Mapping[str, Any]) -> list[Any]:
         return list(yaml.safe_load_all(chart.run("template", "tokenbucket", folder, values=values)))

@@ -86,7 +86,7 @@ spec:
                 fieldRef:
                   fieldPath: metadata.name
             {{- include "tokenbucket.env" (list $root $agent.extraEnv) | nindent 12 }}
-            {{- if and $agent.metrics.enabled (not $agent.metrics.host) }}
+            {{- if or (and $agent.metrics.enabled (not $agent.metrics.host)) ($root.Values.live).enabled }}
             - name: NODE_IP
               valueFrom:
                 fieldRef:
@@ -213,6 +213,9 @@ setns(2) to the network namespace of a pod. */}}
 - --no-pod-metrics
 {{- end }}
 {{- end }}
+{{- end }}
+{{- if (.Values.live).enabled }}
+- --live-address=$(NODE_IP):{{ int .Values.live.agentPort }}
 {{- end }}
 {{- if .Values.agent.readinessGates }}
 - --readiness-gates
