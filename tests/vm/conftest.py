@@ -14,7 +14,9 @@ from tests.vm.machine import Ended, run_rungs
 
 # No random order: a machine is the same each time.
 _OPTIONS = ["-p", "no:randomly", "--hypothesis-profile=few", "--durations=20", "--timeout=1800"]
-_SHORT = ["--short"] if os.environ.get("TOKENBUCKET_VM") == "short" else []
+SHORT = os.environ.get("TOKENBUCKET_VM") == "short"
+"""Whether one test runs for each part of a kernel, instead of all tests."""
+_SHORT = ["--short"] if SHORT else []
 _RUNGS = {rung: [f"tests/{rung}", "-p", "tests.vm.inside", *_OPTIONS, *_SHORT] for rung in ("bpf", "netns")}
 _AT_A_TIME = 2
 _ENDED = pytest.StashKey[list[Ended]]()

@@ -1,4 +1,4 @@
-"""The kernels of ``kernels.toml``."""
+"""Read the kernels of ``kernels.toml``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class Kernel:
 
     series: str
     suite: str
+    short: bool = False
+    """Whether the short selection runs on this kernel too."""
 
     def __str__(self) -> str:
         return self.series

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vm.conftest import Rungs
+from tests.vm.conftest import SHORT, Rungs
 from tests.vm.kernels import KERNELS, Kernel
 
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.parametrize("kernel", KERNELS, ids=str)]
+_CHOSEN = [kernel for kernel in KERNELS if kernel.short or not SHORT]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.parametrize("kernel", _CHOSEN, ids=str)]
 
 
 def test_the_bpf_rung_passes_on(kernel: Kernel, rungs_in: Rungs) -> None:
