@@ -33,3 +33,12 @@ REPORTS = Kind("tokenbucket.dev", "v1alpha1", "tokenbucketnodes", namespaced=Fal
 PODS = Kind("", "v1", "pods")
 NODES = Kind("", "v1", "nodes", namespaced=False)
 CONFIG_MAPS = Kind("", "v1", "configmaps")
+WORKLOADS = {
+    "Deployment": Kind("apps", "v1", "deployments"),
+    "ReplicaSet": Kind("apps", "v1", "replicasets"),
+    "StatefulSet": Kind("apps", "v1", "statefulsets"),
+    "DaemonSet": Kind("apps", "v1", "daemonsets"),
+    "Job": Kind("batch", "v1", "jobs"),
+    "CronJob": Kind("batch", "v1", "cronjobs"),
+}
+"""Owners of pods, by the name of the kind in a document."""

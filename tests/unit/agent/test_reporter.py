@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import answers
-from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, REPORTS
+from tokenbucket.apiserver.resources import CONFIG_MAPS, EVENTS, NODES, PODS, POLICIES, REPORTS
 from tokenbucket.apiserver.watch import Watch
+from tokenbucket.core.api.annotations import read_annotations
 from tokenbucket.core.api.parse import API_VERSION
 from tokenbucket.core.api.parse import POLICY as POLICY_KIND
 from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.planning.capabilities import Capabilities
+from tokenbucket.core.planning.desired import PodInterfaces, desired
 from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 
 WAITS = tuple(
@@ -275,3 +279,24 @@ def test_the_report_of_a_clean_node_is_not_written_again(
     until(lambda: (stats.record_clean(DesiredInput(cleanup=True)), reporter.reported_at_s != before)[1])
     (written,) = api.seen(writes("tokenbucketnodes"))
     assert (report(written)["clean"], json.loads(written.body)["metadata"]["uid"]) == (True, "node-uid")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_an_invalid_annotation_causes_an_event_if_the_agent_reads_annotations(
+    api: FakeApi, source: ClusterSource, *, reads: bool
+) -> None:
+    """Beside the report, which does not wait for it."""
+    api.kinds |= {EVENTS}
+    source.options = replace(source.options, bandwidth_annotations=reads)
+    pod = replace(WAITS[0], annotated=read_annotations("shop", {"kubernetes.io/ingress-bandwidth": "x"}))
+    target = desired([], [pod], lambda _: PodInterfaces(), Capabilities())
+    outcome = Outcome(deviations=tuple(target.deviations))
+    stats = ReconcileStats(state=NodeState(DesiredInput(pods=(pod,)), outcome))
+    reporter = Reporter(source, stats)
+    reporter.start()
+    until(lambda: (stats.on_change(), reporter.reported_at_s)[1])
+    if reads:
+        until(lambda: (stats.on_change(), api.list(EVENTS)["items"])[1])
+    reporter.stop()
+    reasons = [event["reason"] for event in api.list(EVENTS)["items"]]
+    assert reasons == (["InvalidAnnotation"] if reads else [])
