@@ -31,7 +31,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs workflows check-commits wording test-python test-bcc bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: docs fuzz workflows check-commits wording test-python test-bcc bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ test-bcc: cluster-setup ## run the bpf tests with the bcc of Debian 12 or 13; VE
 
 test-netns: setup ## run the tests with network namespaces, veths and traffic (root)
 	$(PYTHON) -m pytest tests/netns $(ARGS)
+
+fuzz: setup ## run the tests with generated inputs with 3,000 inputs each (root, 10 min)
+	$(PYTHON) -m pytest tests/unit tests/bpf -m hypothesis --hypothesis-profile=many --timeout=1800 $(ARGS)
 
 test-chart: chart-setup ## run the tests of the Helm chart
 	$(PYTHON) -m pytest tests/chart $(ARGS)

@@ -24,6 +24,8 @@ TESTS = Path(__file__).parent
 settings.register_profile("tokenbucket", deadline=None, print_blob=True)
 # For machines that are slow: --hypothesis-profile=few.
 settings.register_profile("few", settings.get_profile("tokenbucket"), max_examples=10)
+# For make fuzz. .hypothesis keeps each input that fails, and further runs try it first.
+settings.register_profile("many", settings.get_profile("tokenbucket"), max_examples=3000)
 settings.load_profile("tokenbucket")
 
 
