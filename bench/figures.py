@@ -29,6 +29,11 @@ def below(name: str, samples: Sequence[float], limit: float, unit: str) -> Figur
     return Figure(name, samples, unit, f"< {limit:g} {unit}", statistics.median(samples) < limit)
 
 
+def at_most(name: str, samples: Sequence[float], limit: float, unit: str) -> Figure:
+    """Return a figure of which no sample may exceed a limit."""
+    return Figure(name, samples, unit, f"<= {limit:.4g} {unit}".rstrip(), max(samples) <= limit)
+
+
 def must_be(name: str, samples: Sequence[float], value: float, unit: str) -> Figure:
     """Return a figure of which every sample must have one value."""
     return Figure(name, samples, unit, f"= {value:g}", set(samples) == {value})

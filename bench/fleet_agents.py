@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -15,13 +16,13 @@ from typing import Any
 import fleet_kernel
 import kopf
 
-import tokenbucket.agent.cluster
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.apiserver import client, watch
 from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.resources import REPORTS, Resource
 from tokenbucket.cli.output import LogFormat, set_up_logs
 
 
@@ -69,8 +70,7 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
         os.dup2(file.fileno(), 2)
     set_up_logs(LogFormat.JSON, "info")
     watch.find_server = client.find_server = lambda: info
-    # The kernel gives one user 128 watches of folders, and no container runtime is here to be watched.
-    tokenbucket.agent.cluster.CniResults = lambda _: fleet_kernel.Silence()
+    reports = _recorded_reports()
     source, slots, stats = ClusterSource(options), fleet_kernel.Slots(), ReconcileStats()
     reporter = Reporter(source, stats)
     source.start()
@@ -79,6 +79,7 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
     answers: dict[str, Callable[..., object]] = {
         "reported": lambda: reporter.reported_at_s is not None,
         "written": lambda policy, generation: slots.written.get((policy, generation)),
+        "reports": lambda since: [at_s for at_s in reports if at_s >= since],
         "relist": lambda: asyncio.run(_relist(source)),
     }
     try:
@@ -87,6 +88,21 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
             orders.send(answers[question](*values))
     finally:
         os._exit(1)  # the threads of kopf would go on
+
+
+def _recorded_reports() -> list[float]:
+    """The list to which each accepted report will add its time, of the monotonic clock."""
+    times: list[float] = []
+    apply = Client.apply
+
+    async def recorded(client: Client, resource: Resource, *rest: Any) -> dict[str, Any]:
+        answer = await apply(client, resource, *rest)
+        if resource == REPORTS:
+            times.append(time.monotonic())
+        return answer
+
+    Client.apply = recorded
+    return times
 
 
 async def _relist(source: ClusterSource) -> None:

@@ -35,7 +35,7 @@ Written = dict[tuple[str, int], float]
 
 class Silence:
     """Something to poll that never has news: netlink of a node where nothing happens, or signals that never
-    come, or the cache of a container runtime that makes no network.
+    come.
     """
 
     stopping = False

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 from cluster.api import _context
 
 NAMESPACE = "fleet"
-APPS = 10
-"""Pods of a node are of so many applications, and each application has a policy."""
 _WORKERS = 4
 _BATCH = 20
 _MERGE = "application/merge-patch+json"
@@ -59,64 +57,72 @@ def node_name(number: int) -> str:
     return f"node-{number:05}"
 
 
+def agent_name(node: int) -> str:
+    return f"agent-{node_name(node)}"
+
+
 def pod_name(node: int, number: int) -> str:
     return f"{node_name(node)}-{number:03}"
 
 
-def create_fleet(
-    config: Mapping[str, Any], nodes: int, pods_per_node: int, release: tuple[str, str, dict[str, str]]
-) -> dict[str, str]:
-    """Makes all of it; several processes share the work. Returns the agents' tokens by node.
+def create_fleet(config: Mapping[str, Any], nodes: int, pods_per_node: int, apps: int) -> None:
+    """Makes nodes, and pods of ``apps`` applications on each. Several processes share the work."""
+    batches = [range(first, min(first + _BATCH, nodes)) for first in range(0, nodes, _BATCH)]
+    with ProcessPoolExecutor(_WORKERS) as pool:
+        shared = ([each] * len(batches) for each in (pods_per_node, apps))
+        list(pool.map(_create, [config] * len(batches), batches, *shared))
+
+
+def _create(config: Mapping[str, Any], nodes: Iterable[int], pods: int, apps: int) -> None:
+    admin = Admin(config)
+    for node in nodes:
+        admin.request("POST", "/api/v1/nodes", node_document(node))
+        for number in range(pods):
+            labels = {"app": f"app-{number % apps}", "pod-template-hash": "5d8c7f9b4d"}
+            document = pod(NAMESPACE, pod_name(node, number), node, labels, "default")
+            bring_up(admin, document, f"10.{node >> 8}.{node & 255}.{number + 2}")
+
+
+def create_agent(admin: Admin, node: int, release: tuple[str, str, dict[str, str]]) -> str:
+    """Makes the pod of an agent, ready. Returns a token as its kubelet would get it: it names the node.
 
     ``release`` is the agents' namespace, their service account, and their labels.
     """
-    batches = [range(first, min(first + _BATCH, nodes)) for first in range(0, nodes, _BATCH)]
-    with ProcessPoolExecutor(_WORKERS) as pool:
-        count = len(batches)
-        made = pool.map(_create, [config] * count, batches, [pods_per_node] * count, [release] * count)
-        return {node: token for tokens in made for node, token in tokens.items()}
-
-
-def _create(
-    config: Mapping[str, Any], nodes: Iterable[int], pods: int, release: tuple[str, str, dict[str, str]]
-) -> dict[str, str]:
-    admin = Admin(config)
-    tokens = {}
-    for node in nodes:
-        admin.request("POST", "/api/v1/nodes", _node(node))
-        for number in range(pods):
-            labels = {"app": f"app-{number % APPS}", "pod-template-hash": "5d8c7f9b4d"}
-            document = pod(NAMESPACE, pod_name(node, number), node, labels, "default")
-            _bring_up(admin, document, f"10.{node >> 8}.{node & 255}.{number + 2}")
-        tokens[node_name(node)] = _agent(admin, node, release)
-    return tokens
-
-
-def _agent(admin: Admin, node: int, release: tuple[str, str, dict[str, str]]) -> str:
-    """The agent's pod, ready, and a token as its kubelet would get it: it names the node."""
     namespace, account, labels = release
-    name = f"agent-{node_name(node)}"
-    made = _bring_up(admin, pod(namespace, name, node, labels, account), "192.0.2.1")
-    bound = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": made["metadata"]["uid"]}
+    made = bring_up(admin, pod(namespace, agent_name(node), node, labels, account), "192.0.2.1")
+    bound = {"apiVersion": "v1", "kind": "Pod", "name": agent_name(node), "uid": made["metadata"]["uid"]}
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
     asked = {"spec": {"boundObjectRef": bound, "expirationSeconds": 7200}}
     return str(admin.request("POST", path, asked)["status"]["token"])
 
 
-def _bring_up(admin: Admin, document: dict[str, Any], address: str) -> dict[str, Any]:
+def bring_up(admin: Admin, document: dict[str, Any], address: str) -> dict[str, Any]:
+    """Creates a pod that runs and is ready."""
     namespace, name = (document["metadata"][key] for key in ("namespace", "name"))
     made: dict[str, Any] = admin.request("POST", f"/api/v1/namespaces/{namespace}/pods", document)
+    admin.made.update((("POST", "pods"), ("PATCH", "pods")))
     admin.merge(f"/api/v1/namespaces/{namespace}/pods/{name}/status", {"status": _running(address)})
     return made
 
 
-def _node(number: int) -> dict[str, Any]:
+def set_ready(admin: Admin, namespace: str, name: str, *, ready: bool) -> None:
+    """Writes whether a pod is ready, as its kubelet does."""
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": _STAMP}
+    admin.made["PATCH", "pods"] += 1
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/status"
+    kind = "application/strategic-merge-patch+json"
+    admin.request("PATCH", path, {"status": {"conditions": [condition]}}, kind)
+
+
+def node_document(number: int) -> dict[str, Any]:
+    """A node that is ready."""
     labels = {"kubernetes.io/hostname": node_name(number), "kubernetes.io/os": "linux"}
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": node_name(number), "labels": labels},
         "spec": {"podCIDR": f"10.{number >> 8}.{number & 255}.0/24"},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": _STAMP}]},
     }
 
 
