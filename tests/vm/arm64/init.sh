@@ -18,7 +18,7 @@ failed=0
 for rung in unit bpf netns; do
 	options=(-p no:randomly --hypothesis-profile=few --timeout=1800 -p no:cacheprovider)
 	case $rung in
-	unit) tests=(tests/unit/bpf tests/unit/netlink tests/unit/core/limits) ;;
+	unit) tests=(tests/unit/bpf tests/unit/netlink) ;;
 	*) tests=("tests/$rung" -p tests.vm.inside --short) ;;
 	esac
 	python3 -m pytest "${tests[@]}" "${options[@]}" || failed=1
