@@ -69,6 +69,7 @@ SHORT = (
     "tests/bpf/test_peers.py::test_entries_say_whose_they_are",
     "tests/bpf/test_peers.py::test_peers_are_independent",
     "tests/bpf/test_stock_tools.py::test_stock_tc_loads_the_shipped_object",
+    "tests/bpf/test_verifier.py::",
     "tests/bpf/test_wire_sizes.py::test_unknown_headers_count_in_full",
     # Each of these compiles the program for an agent, which takes two minutes of a processor.
     "tests/netns/test_attachment.py::test_a_limit_moves_to_another_mechanism[clsact-tcx]",
