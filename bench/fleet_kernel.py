@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.loop import Loop
@@ -190,6 +190,7 @@ class _Verifier:
 
     not_running: frozenset[SlotKey] = frozenset()
     bypassed_directions: frozenset[object] = frozenset()
+    in_use: Mapping[int, object] = MappingProxyType({})
 
     def check(self, *_: object, **__: object) -> bool:
         return False

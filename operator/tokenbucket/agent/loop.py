@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Self
@@ -19,7 +20,7 @@ from tokenbucket.agent.source import Source
 from tokenbucket.bpf.locks import InterruptedWaitError
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.tcx import Tcx
-from tokenbucket.core.limits.slot import DeviceId
+from tokenbucket.core.limits.slot import DeviceId, Slot
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.status.node_status import Outcome
 from tokenbucket.errors import KernelError
@@ -84,6 +85,8 @@ class Loop:
     pins: Pins
     build: str
     stats: ReconcileStats = field(default_factory=ReconcileStats)
+    follow: Callable[[Mapping[int, Slot]], None] = lambda _: None
+    """Receives the slots in use every few seconds."""
     schedule: Schedule = field(default_factory=Schedule)
     _cleanup: bool = False
     _full_run_at: float = 0.0
@@ -164,7 +167,9 @@ class Loop:
 
     def _verify(self, *, everything: bool = False) -> bool:
         self._verify_at = time.monotonic() + _VERIFY_S
-        return self.reconciler.verifier.check(self.view, everything=everything)
+        changed = self.reconciler.verifier.check(self.view, everything=everything)
+        self.follow(self.reconciler.verifier.in_use)
+        return changed
 
     def _reconcile(self, start: float) -> NextRun:
         inputs = self.source.snapshot()

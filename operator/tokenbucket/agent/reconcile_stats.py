@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.limits.offered_report import OfferedReport
+from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 
 
@@ -35,6 +37,8 @@ class ReconcileStats:
     """Monotonic time of ``state``."""
     on_change: Callable[[], None] = lambda: None
     """Called in the thread of the loop when ``state`` was set."""
+    offered: Callable[[SlotKey], OfferedReport | None] = lambda _: None
+    """Returns the record of what a pod offered to a limit in Observe mode."""
 
     def record_success(self, inputs: DesiredInput, outcome: Outcome, seconds: float) -> None:
         """Record a run that did not fail, complete or not."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.loop import Loop, StopSignals
 from tokenbucket.agent.observer import Observer
+from tokenbucket.agent.offered import OfferedTraffic
 from tokenbucket.agent.options import AgentOptions, DataPathOptions, LiveOptions, MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
 from tokenbucket.agent.reconciler import Reconciler
@@ -184,7 +185,22 @@ def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, sta
             Capabilities(has_fq(connection), data_plane=DataPlane(options.attach, tcx.is_supported)),
             Verifier(opened, tcx.names),
         )
-        loop = Loop(source, signals, monitor, connection, own_ports, reconciler, tcx, pins, build, stats)
+        offered = OfferedTraffic(pins)
+        stats.offered = offered.report
+        stack.callback(offered.follow, {})
+        loop = Loop(
+            source,
+            signals,
+            monitor,
+            connection,
+            own_ports,
+            reconciler,
+            tcx,
+            pins,
+            build,
+            stats,
+            follow=offered.follow,
+        )
         try:
             loop.run()
         finally:

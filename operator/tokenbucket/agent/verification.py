@@ -34,6 +34,8 @@ class Verifier:
     slots: Slots
     names: ProgramNames
     bypass: BypassWatch = field(default_factory=BypassWatch)
+    in_use: Mapping[int, Slot] = field(default_factory=dict)
+    """The slots in use at the last check."""
     _ahead: Mapping[SlotKey, frozenset[ForeignProgram]] = field(default_factory=dict)
     """Programs that run before tokenbucket's, by limit."""
     _confirmed: frozenset[SlotKey] = frozenset()
@@ -142,7 +144,7 @@ class Verifier:
 
     def _attached(self, view: View) -> Iterator[tuple[int, Filter, Slot]]:
         """Yield the filters of pods' limits, with the inode of their namespace, 0 for the node's."""
-        slots = self.slots.read()
+        slots = self.in_use = self.slots.read()
         for inode, filters, _ in view.all_namespaces():
             for found in filters.values():
                 for ours in found.ours:

@@ -28,8 +28,9 @@ _DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
 _ROLES = (Role.LIMIT, Role.GUARD)
 """By value of ``enum tb_role``."""
 _WORD_BYTES = ctypes.sizeof(ctypes.c_uint64)
-_STATS_WORDS = ctypes.sizeof(layout.Stats) // _WORD_BYTES
-_STATS_OFFSETS = {
+STATS_WORDS = ctypes.sizeof(layout.Stats) // _WORD_BYTES
+"""Length of a ``struct tb_stats``, in words."""
+STATS_OFFSETS = {
     field.name: getattr(layout.Stats, field.name).offset // _WORD_BYTES for field in fields(Stats)
 }
 """Offsets of the counters in a ``struct tb_stats``, in words."""
@@ -71,7 +72,7 @@ def inherited_meters(meters: layout.Meters, now_ns: int) -> layout.Meters:
 def decode_stats(value: bytes) -> Stats:
     """Return the sums over the CPUs of an array of ``struct tb_stats``."""
     words = memoryview(value).cast("Q")
-    return Stats(**{name: sum(words[offset::_STATS_WORDS]) for name, offset in _STATS_OFFSETS.items()})
+    return Stats(**{name: sum(words[offset::STATS_WORDS]) for name, offset in STATS_OFFSETS.items()})
 
 
 @functools.lru_cache(maxsize=4096)

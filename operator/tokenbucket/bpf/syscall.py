@@ -207,10 +207,16 @@ def _element(
 
 def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> bytes:
     """Return all ``max_entries`` values of an array, ``size`` bytes each, by one system call."""
-    values = ctypes.create_string_buffer(max_entries * size)
-    keys = (ctypes.c_uint32 * max_entries)()
-    position = ctypes.c_uint32()
-    attributes = _batch(fd, keys, values, max_entries, (0, ctypes.addressof(position)))
+    return lookup_range(fd, 0, max_entries, size, subject)
+
+
+def lookup_range(fd: int, first: int, count: int, size: int, subject: str = "map") -> bytes:
+    """Return values of an array from the key ``first`` on, ``size`` bytes each, by one system call."""
+    values = ctypes.create_string_buffer(count * size)
+    keys = (ctypes.c_uint32 * count)()
+    before, after = ctypes.c_uint32(first - 1), ctypes.c_uint32()
+    positions = (ctypes.addressof(before) if first else 0, ctypes.addressof(after))
+    attributes = _batch(fd, keys, values, count, positions)
     with IgnoreErrno(errno.ENOENT):  # the array ends with this batch
         bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
     return values.raw

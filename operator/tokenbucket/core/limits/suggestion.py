@@ -1,0 +1,115 @@
+"""Suggest a rate and a burst from the offered traffic of pods."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from tokenbucket.core.api.policy import ExceedAction
+from tokenbucket.core.limits.offered_report import BURSTS_S, OfferedReport
+from tokenbucket.core.limits.queue_bound import SUPER_BYTES
+from tokenbucket.errors import TokenBucketError
+
+ROOM_BYTES = 2 * SUPER_BYTES
+"""Room of a suggested burst for one GSO packet with the headers of its segments."""
+MAX_DELAY_NS = 100_000_000
+"""Maximum delay of a suggestion with Delay. The bounds hold for up to 500 ms."""
+LEAST_ACTIVE_S = 60
+_KIB = 1024
+
+
+class TooLittleDataError(TokenBucketError):
+    """The traffic was observed for too short a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """Upper bounds of the traffic that exceeds a suggested limit, as shares of all bytes."""
+
+    rejected: float
+    """Dropped, or with Mark, marked."""
+    waiting: float
+    """Delayed or dropped; 0 without Delay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A limit for each of some pods."""
+
+    action: ExceedAction
+    bits_per_s: int
+    burst_bytes: int
+    burst_s: float
+    excess: Excess
+    """Of all pods together."""
+    worst: tuple[str, Excess]
+    """The pod with the largest share."""
+    busiest: tuple[str, OfferedReport]
+    """The pod whose 99th percentile is the rate."""
+    pods: int
+
+
+def suggest(
+    offered: Mapping[str, OfferedReport],
+    action: ExceedAction,
+    *,
+    most_rejected: float = 0.001,
+    least_active_s: int = LEAST_ACTIVE_S,
+) -> Suggestion:
+    """Return a limit with the 99th percentile of the busiest pod's 1 s rates.
+
+    The burst is the shortest with which at most ``most_rejected`` of the bytes are rejected, or the longest.
+    With Delay, it is the first. Raises TooLittleDataError.
+    """
+    known = {pod: report for pod, report in offered.items() if report.active_s >= least_active_s}
+    if not known:
+        raise TooLittleDataError(_too_little(offered.values(), least_active_s))
+    busiest = max(known.items(), key=lambda item: item[1].p99)
+    choices = [_choice(known, busiest, action, burst) for burst in _bursts(action)]
+    return next((each for each in choices if each.excess.rejected <= most_rejected), choices[-1])
+
+
+def _bursts(action: ExceedAction) -> range:
+    """Return the indexes of possible bursts. TCP needs a deep bucket if packets are dropped."""
+    if action is ExceedAction.DELAY:
+        return range(1)
+    return range(action is ExceedAction.DROP, len(BURSTS_S))
+
+
+def _choice(
+    offered: Mapping[str, OfferedReport], busiest: tuple[str, OfferedReport], action: ExceedAction, burst: int
+) -> Suggestion:
+    rate = busiest[1].p99
+    waits = action is ExceedAction.DELAY
+    found = {pod: _excess([report], rate, burst, waits=waits) for pod, report in offered.items()}
+    return Suggestion(
+        action=action,
+        bits_per_s=_rounded_up(8 * rate),
+        burst_bytes=-(-(int(_rounded_up(8 * rate) * BURSTS_S[burst] / 8) + ROOM_BYTES) // _KIB) * _KIB,
+        burst_s=BURSTS_S[burst],
+        excess=_excess(offered.values(), rate, burst, waits=waits),
+        worst=max(found.items(), key=lambda item: (item[1].rejected, item[1].waiting)),
+        busiest=busiest,
+        pods=len(offered),
+    )
+
+
+def _excess(reports: Collection[OfferedReport], rate: int, burst: int, *, waits: bool) -> Excess:
+    total = sum(report.total_bytes for report in reports) or 1
+    rejected = sum(report.rejected_bytes(rate, burst) for report in reports)
+    waiting = sum(report.waiting_bytes(rate) for report in reports) if waits else 0
+    return Excess(min(1.0, rejected / total), min(1.0, waiting / total))
+
+
+def _too_little(offered: Collection[OfferedReport], least_active_s: int) -> str:
+    longest = max((report.active_s for report in offered), default=0)
+    return (
+        f"traffic: observed for at most {longest} s with traffic, and {least_active_s} s are needed; "
+        "keep a policy with mode Observe and try again later"
+    )
+
+
+def _rounded_up(number: int) -> int:
+    """Return the number with three significant digits."""
+    unit = int(10 ** max(0, len(str(number)) - 3))
+    return -(-number // unit) * unit
