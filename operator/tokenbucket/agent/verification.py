@@ -12,13 +12,14 @@ from tokenbucket.bpf.tcx import ProgramNames
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Slot, SlotKey
-from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface, Mechanism
+from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 from tokenbucket.core.planning.bypass import BypassWatch, Counted
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
 from tokenbucket.core.planning.reasons import Reason
-from tokenbucket.netlink.filters import Filter, ForeignFilter
-from tokenbucket.netlink.links import Link, Packets, read_packets
+from tokenbucket.netlink.filters import Filter
+from tokenbucket.netlink.links import Packets, read_packets
+from tokenbucket.node.foreign_programs import describe, programs_at, programs_to_pods, xdp_at
 from tokenbucket.node.view import View
 
 _PAST = {
@@ -98,8 +99,7 @@ class Verifier:
 
     def foreign_programs(self, view: View) -> frozenset[ForeignProgram]:
         """Return the programs of others at the interfaces of the node that lead to pods."""
-        to_pods = (link for link in view.links.values() if link.nsid is not None)
-        return frozenset().union(*(self._programs_at(view, link) for link in to_pods))
+        return programs_to_pods(view, self.names)
 
     def forget(self, key: SlotKey) -> None:
         """Start again with the counters of a limit that is attached now."""
@@ -153,7 +153,7 @@ class Verifier:
                         yield inode, ours, slot
 
     def _read_programs(self, view: View, attached: list[tuple[int, Filter, Slot]]) -> None:
-        of_node = frozenset().union(*(self._programs_at(view, link) for link in view.links.values()))
+        of_node = frozenset().union(*(programs_at(view, self.names, link) for link in view.links.values()))
         ahead: dict[SlotKey, frozenset[ForeignProgram]] = defaultdict(frozenset)
         for inode, ours, slot in attached:
             ahead[slot.owner.key] |= self._programs_before(view, inode, ours)
@@ -170,24 +170,13 @@ class Verifier:
         interface = Interface(ours.ifindex, inode)
         name = view.name_of(interface)
         programs = frozenset(
-            _describe(name, each)
+            describe(name, each)
             for each in view.filters_at(interface).foreign
             if each.hook is ours.hook and each.runs_first
         )
         if inode or ours.hook is Hook.EGRESS or ours.ifindex not in view.links:
             return programs
-        return programs | self._xdp_at(view.links[ours.ifindex])
-
-    def _programs_at(self, view: View, link: Link) -> frozenset[ForeignProgram]:
-        """Return all programs of others at an interface of the node."""
-        foreign = view.filters_at(Interface(link.ifindex)).foreign
-        return self._xdp_at(link) | {_describe(link.name, each) for each in foreign}
-
-    def _xdp_at(self, link: Link) -> frozenset[ForeignProgram]:
-        if not link.xdp_program_id:
-            return frozenset()
-        name = self.names.of(link.xdp_program_id)
-        return frozenset({ForeignProgram(link.name, Hook.INGRESS, Mechanism.XDP, name, link.xdp_program_id)})
+        return programs | xdp_at(self.names, view.links[ours.ifindex])
 
     def _count(self, view: View, attached: list[tuple[int, Filter, Slot]]) -> dict[SlotKey, Counted]:
         counted: dict[SlotKey, Counted] = {}
@@ -205,11 +194,6 @@ class Verifier:
             seen = self.slots.stats(index).seen_packets
             counted[key] = Counted(before.crossed + crossed, seen, seen_before)
         return counted
-
-
-def _describe(interface: str, found: ForeignFilter) -> ForeignProgram:
-    name = found.name or f"{found.kind} filter"
-    return ForeignProgram(interface, found.hook, found.mechanism, name, found.prog_id or 0, found.link_id)
 
 
 def _read_pod_side(view: View, inode: int, ours: Filter) -> Packets | None:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from tokenbucket import __version__
-from tokenbucket.cli import agent, attach, cleanup, controller, detach, inspect, status, validate
+from tokenbucket.cli import agent, attach, check, cleanup, controller, detach, inspect, status, validate
 from tokenbucket.errors import ExitCode, LoadError, SpecError, TokenBucketError, UnsupportedError
 from tokenbucket.node.visibility import UnseenError
 
-_VERBS = (agent, controller, cleanup, status, inspect, attach, detach, validate)
+_VERBS = (agent, controller, cleanup, status, inspect, attach, detach, validate, check)
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in ExitCode)
 
 

@@ -173,14 +173,26 @@ def _open_socket() -> socket.socket:
     return sock
 
 
+def call_in_new_namespace(function: Callable[[], T]) -> T:
+    """Return the result of a function that another thread calls inside a new network namespace.
+
+    The namespace ends when nothing refers to it. Raises KernelError.
+    """
+    return _call_after(lambda: int(_libc.unshare(uapi.CLONE_NEWNET)), function, "new network namespace")
+
+
 def _call_in(namespace: int, function: Callable[[], T], subject: str) -> T:
     """Return the result of a function that another thread calls inside a namespace."""
+    return _call_after(lambda: int(_libc.setns(namespace, uapi.CLONE_NEWNET)), function, subject)
+
+
+def _call_after(enter: Callable[[], int], function: Callable[[], T], subject: str) -> T:
     results: list[T] = []
     errors: list[BaseException] = []
 
     def enter_and_call() -> None:
         try:
-            if _libc.setns(namespace, uapi.CLONE_NEWNET) != 0:
+            if enter() != 0:
                 raise KernelError("enter", subject, ctypes.get_errno())  # noqa: TRY301 - raised again
             with kernel_errors("enter", subject):
                 results.append(function())
