@@ -35,7 +35,7 @@ def state(checked: NodeCheck, part: str) -> State:
 
 def test_the_result_is_that_of_this_kernel_and_the_check_changes_nothing(lab: Lab, tmp_path: Path) -> None:
     def present() -> tuple[object, ...]:
-        pins = [name for name in os.listdir(BPFFS) if name.startswith("tokenbucket")]
+        pins = sorted(BPFFS.glob("tokenbucket*"))
         return pins, ip("-o", "link"), tc("qdisc", "show")
 
     before = present()

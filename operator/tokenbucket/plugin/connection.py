@@ -72,20 +72,29 @@ class Connection:
 
         Raises MissingError, DeniedError or PluginError.
         """
-        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body else {})
+        return _parsed(self._send(method, path, right, query, body), self._server)
+
+    def text(self, path: str, right: str, query: Mapping[str, str] | None = None) -> str:
+        """Return a text, such as a log. Raises MissingError, DeniedError or PluginError."""
+        return self._send("GET", path, right, query, None).decode(errors="replace")
+
+    def _send(
+        self, method: str, path: str, right: str, query: Mapping[str, str] | None, body: object
+    ) -> bytes:
+        headers = {"Accept": "application/json, */*"} | ({"Content-Type": "application/json"} if body else {})
         prepared = self._api.param_serialize(
             method, path, query_params=[*(query or {}).items()], header_params=headers, body=body,
             auth_settings=["BearerToken"],
         )  # fmt: skip
         try:
             answer = self._api.call_api(*prepared, _request_timeout=_TIMEOUTS_S)
-            content = answer.read()
+            content = bytes(answer.read())
         except (urllib3.exceptions.HTTPError, client.ApiException, OSError, ValueError) as error:
             raise PluginError(f"{self._server}: no answer: {_cause(error)}; {_CHECK}") from error
         self._read_clock(answer.getheader("Date"))
         if not 200 <= answer.status < 300:
             raise self._refused(answer.status, right, _message(content))
-        return _parsed(content, self._server)
+        return content
 
     @property
     def _server(self) -> str:

@@ -24,12 +24,12 @@ class PluginExit(enum.IntEnum):
 
 
 _MEANINGS = {
-    PluginExit.DONE: "done; explain and status: all limits are enforced as declared",
+    PluginExit.DONE: "done; explain, status: all limits are enforced as declared; check: all nodes delay",
     PluginExit.FAILED: "the API server does not answer, or denies the request",
     PluginExit.USAGE: "wrong usage, or no usable kubeconfig",
     PluginExit.UNSUPPORTED: "a Python package or the CRDs of tokenbucket are missing",
     PluginExit.NOT_FOUND: "the object does not exist",
-    PluginExit.DEVIATES: "a limit is not enforced as declared",
+    PluginExit.DEVIATES: "a limit is not enforced as declared; check: a node cannot delay packets",
     PluginExit.NOT_LIMITED: "no limit applies, and none is declared to: no policy, Observe, Off, or exempt",
     PluginExit.UNKNOWN: "the state is unknown: a right is missing, or an agent does not report",
 }

@@ -11,13 +11,21 @@ from collections.abc import Sequence
 
 from tokenbucket import __version__
 from tokenbucket.errors import TokenBucketError
-from tokenbucket.plugin import explain, migrate
+from tokenbucket.plugin import (
+    check,
+    explain,
+    migrate,
+)
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.options import DEFAULTS, shared_options
 
 PROGRAM = "kubectl tokenbucket"
-_COMMANDS = (explain, migrate)
+_COMMANDS = (
+    check,
+    explain,
+    migrate,
+)
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in PluginExit)
 
 

@@ -16,6 +16,7 @@ class Ability(enum.StrEnum):
     DELAY = "Delay"
     DROP = "Drop"
     NONE = "impossible"
+    UNKNOWN = "unknown"
 
 
 class State(enum.StrEnum):
@@ -26,6 +27,7 @@ class State(enum.StrEnum):
     """No limit depends on it, but it explains differences."""
     NO_DELAY = "no Delay"
     NO_LIMIT = "no limit"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,16 @@ class NodeCheck:
     def ability(self) -> Ability:
         """Return the best limit that runs on the node."""
         states = {finding.state for finding in self.findings}
-        if State.NO_LIMIT in states or not states:
+        if State.NO_LIMIT in states:
             return Ability.NONE
+        if State.UNKNOWN in states or not states:
+            return Ability.UNKNOWN
         return Ability.DROP if State.NO_DELAY in states else Ability.DELAY
 
     @property
     def problems(self) -> tuple[Finding, ...]:
         """Return the findings with a next step, the most important first."""
-        order = [State.NO_LIMIT, State.NO_DELAY, State.NOTE, State.OK]
+        order = [State.NO_LIMIT, State.UNKNOWN, State.NO_DELAY, State.NOTE, State.OK]
         found = (finding for finding in self.findings if finding.action)
         return tuple(sorted(found, key=lambda finding: order.index(finding.state)))
 

@@ -1,0 +1,158 @@
+"""The short-lived pods of ``kubectl tokenbucket check``: one for each node, with the rights of an agent."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenbucket.core.status.node_check import Finding, NodeCheck, State
+from tokenbucket.plugin.connection import Connection
+from tokenbucket.plugin.errors import MissingError, PluginError
+from tokenbucket.plugin.resources import PODS
+
+LABEL = "tokenbucket.dev/check"
+_POLL_S = 1.0
+_ENDED = {"Succeeded", "Failed"}
+_CNI_RESULTS = "/var/lib/cni/results"
+_CAPABILITIES = ["NET_ADMIN", "NET_BROADCAST", "BPF", "PERFMON", "SYS_ADMIN"]
+"""Those of the chart's agent."""
+
+
+def pod_of(name: str, run: str, node: str, image: str, longest_s: int) -> dict[str, Any]:
+    """Return the pod that checks a node. Like the agent, it is not privileged."""
+    mounts = [
+        {"name": "bpffs", "mountPath": "/sys/fs/bpf", "mountPropagation": "HostToContainer"},
+        {"name": "cni-results", "mountPath": _CNI_RESULTS, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod
+    ]
+    container = {
+        "name": "check",
+        "image": image,
+        "args": ["check", "--output", "json", "--node", node],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "320Mi"}},
+        "securityContext": {
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"], "add": _CAPABILITIES},
+        },
+        "volumeMounts": mounts,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "tokenbucket-check", LABEL: run}},
+        "spec": {
+            "nodeName": node,
+            "hostNetwork": True,
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": longest_s,
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": False,
+            "tolerations": [{"operator": "Exists"}],
+            "securityContext": {
+                "runAsUser": 0,
+                "runAsGroup": 0,
+                "runAsNonRoot": False,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [
+                {"name": "bpffs", "hostPath": {"path": "/sys/fs/bpf", "type": "Directory"}},
+                {"name": "cni-results", "hostPath": {"path": _CNI_RESULTS, "type": "DirectoryOrCreate"}},
+                {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            ],
+        },
+    }
+
+
+@dataclass(slots=True)
+class CheckPods:
+    """The pods of one run of the command."""
+
+    connection: Connection
+    namespace: str
+    image: str
+    longest_s: int
+    run: str = field(default_factory=lambda: secrets.token_hex(4))
+    _names: dict[str, str] = field(default_factory=dict)
+    """By node."""
+
+    def results(self, nodes: Collection[str]) -> Iterator[NodeCheck]:
+        """Yield a result for each node, as they arrive. Raises PluginError; no pod is left in any case."""
+        with self._removed():
+            for node in nodes:
+                self._create(node)
+            waiting, give_up_s = dict(self._names), time.monotonic() + self.longest_s
+            while waiting:
+                pods = {pod["metadata"]["name"]: pod for pod in self._list()}
+                for node, name in list(waiting.items()):
+                    ended = (pods.get(name, {}).get("status") or {}).get("phase") in _ENDED
+                    if ended or time.monotonic() > give_up_s:
+                        del waiting[node]
+                        yield self._result(node, pods.get(name, {}), ended=ended)
+                if waiting:
+                    time.sleep(_POLL_S)
+
+    def _create(self, node: str) -> None:
+        name = f"tokenbucket-check-{self.run}-{len(self._names)}"
+        document = pod_of(name, self.run, node, self.image, self.longest_s)
+        self._names[node] = name
+        right = f"create pods in namespace {self.namespace}"
+        self.connection.request("POST", PODS.path(self.namespace), right, body=document)
+
+    def _list(self) -> list[dict[str, Any]]:
+        return self.connection.list(PODS, self.namespace, labelSelector=f"{LABEL}={self.run}")
+
+    def _result(self, node: str, pod: dict[str, Any], *, ended: bool) -> NodeCheck:
+        if not ended:
+            return _failed(node, f"no result after {self.longest_s} s: {_why_waiting(pod)}")
+        path = PODS.path(self.namespace, self._names[node]) + "/log"
+        text = self.connection.text(path, f"get pods/log in namespace {self.namespace}")
+        try:
+            return NodeCheck.of_document(json.JSONDecoder().raw_decode(text, text.index("{"))[0])
+        except (ValueError, KeyError, TypeError):
+            return _failed(node, text.strip().rpartition("\n")[2] or "the pod ended without a result")
+
+    @contextmanager
+    def _removed(self) -> Iterator[None]:
+        """Remove all pods at the end of the block, also those whose creation was not answered."""
+        try:
+            yield
+        finally:
+            errors = [error for name in self._names.values() if (error := self._error_of_removal(name))]
+            if errors:
+                command = f"kubectl delete pods -n {self.namespace} -l {LABEL}={self.run}"
+                raise PluginError(f"pods: {len(errors)} are not removed: {errors[0]}; run {command}")
+
+    def _error_of_removal(self, name: str) -> PluginError | None:
+        """Remove a pod. Return the error of a failure."""
+        path, right = PODS.path(self.namespace, name), f"delete pods in namespace {self.namespace}"
+        try:
+            with suppress(MissingError):
+                self.connection.request("DELETE", path, right, {"gracePeriodSeconds": "0"})
+        except PluginError as error:
+            return error
+        return None
+
+
+def _failed(node: str, detail: str) -> NodeCheck:
+    return NodeCheck(
+        node, (Finding("check", State.UNKNOWN, detail, "see the events of the pod's namespace"),)
+    )
+
+
+def _why_waiting(pod: dict[str, Any]) -> str:
+    """Return the reason for which a pod does not run."""
+    status = pod.get("status") or {}
+    for container in status.get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting")
+        if waiting:
+            return f"{waiting.get('reason', 'waiting')}: {waiting.get('message', '')}".rstrip(": ")
+    return str(status.get("message") or status.get("phase") or "the pod does not exist")

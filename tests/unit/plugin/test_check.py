@@ -1,0 +1,151 @@
+"""The check of nodes by short-lived pods: true results, exit statuses, and no pod left behind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.fake_api import FakeApi
+from tests.unit.plugin.conftest import Run
+from tokenbucket.apiserver.resources import NODES, PODS
+from tokenbucket.core.status.node_check import Ability, Finding, NodeCheck, State
+from tokenbucket.plugin import check_pods
+from tokenbucket.plugin.exit_codes import PluginExit
+
+FQ = Finding("fq", State.NO_DELAY, "the kernel has no fq", "load the module sch_fq")
+BPFFS = Finding("bpffs", State.NO_LIMIT, "/sys/fs/bpf has none", "mount it at boot")
+OK = Finding("program", State.OK, "the kernel accepts the program")
+
+
+@pytest.fixture
+def nodes(cluster: FakeApi, monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    monkeypatch.setattr(check_pods, "_POLL_S", 0.01)
+    for name in ("a", "b"):
+        cluster.put(NODES, name)
+    return cluster
+
+
+def checks(api: FakeApi) -> list[dict[str, Any]]:
+    return [pod for pod in api.list(PODS)["items"] if pod["metadata"]["name"].startswith("tokenbucket-check")]
+
+
+def of_log(node: str) -> Any:
+    """The requests for the log of the pod of a node. Pods are numbered in the order of nodes."""
+    number = {"a": 0, "b": 1}[node]
+    return lambda seen: seen.path.endswith(f"-{number}/log")
+
+
+def run_pods(api: FakeApi, logs: dict[str, Any], phase: str = "Succeeded") -> None:
+    """Run the pods as a kubelet does, with these logs."""
+    created: Any = api.put
+
+    def put(resource: Any, name: str, namespace: str = "", **content: Any) -> Any:
+        if resource == PODS and name.startswith("tokenbucket-check"):
+            content["status"] = {"phase": phase}
+        return created(resource, name, namespace, **content)
+
+    api.put = put  # type: ignore[method-assign]
+    for node, log in logs.items():
+        api.answer(of_log(node), log)
+
+
+def result(node: str, *findings: Finding) -> dict[str, Any]:
+    return NodeCheck(node, findings).as_document()
+
+
+@pytest.mark.parametrize(
+    ("findings", "ability", "code"),
+    [
+        ([OK], Ability.DELAY, PluginExit.DONE),
+        ([OK, FQ], Ability.DROP, PluginExit.DEVIATES),
+        ([FQ, BPFFS], Ability.NONE, PluginExit.DEVIATES),
+    ],
+)
+def test_the_exit_status_is_that_of_the_worst_node(
+    nodes: FakeApi, run: Run, findings: list[Finding], ability: Ability, code: PluginExit
+) -> None:
+    run_pods(nodes, {"a": result("a", OK), "b": result("b", *findings)})
+    done = run("check", "-n", "shop", "-o", "json")
+    assert done.code == code
+    assert [(each["node"], each["result"]) for each in json.loads(done.out)["nodes"]] == [
+        ("a", "Delay"),
+        ("b", ability.value),
+    ]
+    assert checks(nodes) == []
+
+
+def test_a_problem_has_its_cause_and_the_next_step(nodes: FakeApi, run: Run) -> None:
+    run_pods(nodes, {"a": result("a", OK, FQ)})
+    done = run("check", "a", "-n", "shop")
+    assert "a      Drop         fq: the kernel has no fq; load the module sch_fq" in done.out
+
+
+def test_a_pod_that_ends_without_a_result_is_unknown(nodes: FakeApi, run: Run) -> None:
+    run_pods(nodes, {"a": {"text": "tokenbucket: needs root"}}, "Failed")
+    done = run("check", "a", "-n", "shop")
+    assert done.code == PluginExit.UNKNOWN
+    assert "unknown" in done.out
+    assert checks(nodes) == []
+
+
+def test_a_pod_that_does_not_start_is_unknown_and_removed(nodes: FakeApi, run: Run) -> None:
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    nodes.answer(
+        lambda seen: seen.method == "GET" and "labelSelector" in seen.query and "pods" in seen.path,
+        {
+            "items": [
+                {"metadata": {"name": "other"}},
+                {"metadata": {"name": "x"}, "status": {"containerStatuses": [waiting]}},
+            ]
+        },
+    )
+    done = run("check", "a", "-n", "shop", "--timeout", "0")
+    assert done.code == PluginExit.UNKNOWN
+    assert "no result after 0 s" in done.out
+    assert checks(nodes) == []
+
+
+def test_no_pod_is_left_if_a_later_one_is_rejected(nodes: FakeApi, run: Run) -> None:
+    nodes.fail(lambda seen: seen.method == "POST" and seen.body.count('"nodeName": "b"') > 0, 403, "no")
+    done = run("check", "-n", "shop")
+    assert done.code == PluginExit.FAILED
+    assert "create pods in namespace shop" in done.err
+    assert [seen.method for seen in nodes.requests].count("DELETE") == 2
+    assert checks(nodes) == []
+
+
+def test_no_pod_is_left_after_an_interrupt(nodes: FakeApi, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check_pods.time, "sleep", interrupt)
+    assert run("check", "-n", "shop").code == PluginExit.FAILED
+    assert len([seen for seen in nodes.requests if seen.method == "POST"]) == 2
+    assert checks(nodes) == []
+
+
+def test_a_pod_that_cannot_be_removed_is_named(nodes: FakeApi, run: Run) -> None:
+    run_pods(nodes, {"a": result("a", OK)})
+    nodes.fail(lambda seen: seen.method == "DELETE", 500, "down")
+    done = run("check", "a", "-n", "shop")
+    assert done.code == PluginExit.FAILED
+    assert "kubectl delete pods -n shop -l tokenbucket.dev/check=" in done.err
+
+
+def test_the_pod_has_the_rights_of_the_agent_and_no_more(nodes: FakeApi, run: Run) -> None:
+    run_pods(nodes, {"a": result("a", OK)})
+    run("check", "a", "-n", "shop", "--image", "registry/image:1")
+    (body,) = (json.loads(seen.body) for seen in nodes.requests if seen.method == "POST")
+    (container,) = body["spec"]["containers"]
+    assert container["image"] == "registry/image:1"
+    assert container["securityContext"]["privileged"] is False
+    assert body["spec"]["automountServiceAccountToken"] is False
+    assert body["spec"]["nodeName"] == "a"
+
+
+def test_a_node_that_does_not_exist_is_an_error(nodes: FakeApi, run: Run) -> None:
+    done = run("check", "z", "-n", "shop")
+    assert done.code == PluginExit.NOT_FOUND
+    assert "node z" in done.err
