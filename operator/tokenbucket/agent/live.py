@@ -176,6 +176,8 @@ class LiveFigures:
             document |= {"effective": active.text, "action": active.action}
         if minute := self.minute.since(key, limit.now_ns, limit.stats):
             document["lastMinute"] = minute
+        if offered := self.stats.offered(key):
+            document["offered"] = offered.as_document()
         if limit.peers:
             document["peers"] = _busiest(limit, most_peers)
         return document

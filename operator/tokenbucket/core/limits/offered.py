@@ -29,10 +29,11 @@ RATES = tuple(
 """The scale of rates in bytes per second, from 8 kbit/s to 1 Tbit/s. Each rate is 4.4 % above the last."""
 SAMPLE_S = 0.1
 """Interval of samples."""
-_WINDOW_S = 1.0 - SAMPLE_S / 2
-"""Ten samples that are a little early are one window."""
+_WINDOW_S = 1.0 - 1.5 * SAMPLE_S
+"""Ten samples that are a little early are one window, and the nine after the first sample of a record."""
 _BATCH = 600
 """Number of samples that are charged together, which takes less time."""
+_REPORT_S = 60
 
 
 class Offered:
@@ -43,6 +44,8 @@ class Offered:
         "_counts",
         "_elapsed_s",
         "_peak",
+        "_report",
+        "_reported_s",
         "_sizes",
         "_times_s",
         "_total",
@@ -59,6 +62,8 @@ class Offered:
         """Samples that are not charged yet."""
         self._buckets: dict[int, FluidBucket] = {}
         """Those of the followed rates, by index in the scale."""
+        self._report: OfferedReport | None = None
+        self._reported_s = 0.0
 
     def add(self, sizes: Sequence[int], times_s: Sequence[float]) -> None:
         """Add samples of up to one second: the bytes offered, and in which time."""
@@ -115,10 +120,16 @@ class Offered:
         return bisect_left(sums, max(1, math.ceil(sums[-1] * percent / 100)))
 
     def report(self) -> OfferedReport | None:
-        """Return the results, or ``None`` before the first second with traffic."""
-        if not self._total:
-            return None
-        self._charge()
+        """Return the results, at most a minute old, or ``None`` before the first second with traffic.
+
+        A report of each second would charge samples one by one, which takes more time.
+        """
+        if self._total and (not self._report or self._elapsed_s >= self._reported_s + _REPORT_S):
+            self._charge()
+            self._report, self._reported_s = self._new_report(), self._elapsed_s
+        return self._report
+
+    def _new_report(self) -> OfferedReport:
         p99 = self._percentile(99)
         median, p90, highest = (RATES[self._percentile(percent)] for percent in (50, 90, 100))
         return OfferedReport(

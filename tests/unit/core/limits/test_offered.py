@@ -30,14 +30,14 @@ _LOOKS = st.sampled_from([1, 3, 1000])
 
 
 def record(samples: list[tuple[Packets, float]], look_every: int = 1000) -> Offered:
-    """Records in steps. Each look at the report charges the samples before, and follows other rates."""
+    """Records in steps. Each look charges the samples before, and follows other rates."""
     offered = Offered()
     for number, window in enumerate(batched(samples), 1):
         offered.add(
             [sum(size for _, size in packets) for packets, _ in window], [time_s for _, time_s in window]
         )
         if number % look_every == 0:
-            offered.report()
+            offered._charge()
     return offered
 
 
@@ -164,6 +164,16 @@ def test_a_burst_at_the_start_does_not_spoil_the_prediction() -> None:
     report = report_of(offered)
     assert report.p99 < 1_050_000
     assert report.rejected_bytes(report.p99, 1) < 0.03 * report.total_bytes
+
+
+def test_reports_within_a_minute_cost_nothing() -> None:
+    offered = steady(125_000, 100)
+    first = report_of(offered)
+    offered.add([125_000] * 10, SECOND)
+    assert offered.report() is first
+    for _ in range(60):
+        offered.add([125_000] * 10, SECOND)
+    assert report_of(offered).active_s == 161
 
 
 def test_nothing_is_reported_before_the_first_second_with_traffic() -> None:
