@@ -8,6 +8,7 @@ packages=(
 	iperf3 iproute2 iputils-ping procps # demo, benchmarks, tests
 	lua5.4 # health check of Argo CD in the documentation
 	python3-bpfcc python3-venv
+	fish zsh # completion of the plugin; bash is there
 )
 # Any kernel's headers will do: the program uses none of the kernel's own types.
 if [ ! -d "/lib/modules/$(uname -r)/build/include/generated" ]; then

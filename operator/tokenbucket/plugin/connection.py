@@ -136,6 +136,15 @@ def connect(options: argparse.Namespace) -> Connection:
     return Connection(client.ApiClient(settings), options.namespace or namespace)
 
 
+def contexts(path: str | None) -> list[str]:
+    """Return the names of the contexts of a kubeconfig; empty if it cannot be read."""
+    try:
+        found, _ = config.list_kube_config_contexts(config_file=path or os.environ.get("KUBECONFIG"))
+    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError):
+        return []
+    return [str(each["name"]) for each in found]
+
+
 def _configure(settings: client.Configuration, path: str | None, name: str | None) -> str:
     """Read the kubeconfig or, inside a pod, the service account. Return the namespace of the context."""
     try:

@@ -13,8 +13,10 @@ from tokenbucket import __version__
 from tokenbucket.errors import TokenBucketError
 from tokenbucket.plugin import (
     check,
+    completion,
     explain,
     migrate,
+    status,
 )
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
@@ -23,8 +25,10 @@ from tokenbucket.plugin.options import DEFAULTS, shared_options
 PROGRAM = "kubectl tokenbucket"
 _COMMANDS = (
     check,
+    completion,
     explain,
     migrate,
+    status,
 )
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in PluginExit)
 

@@ -31,6 +31,7 @@ class Kind:
 POLICIES = Kind("tokenbucket.dev", "v1alpha1", "tokenbucketpolicies")
 REPORTS = Kind("tokenbucket.dev", "v1alpha1", "tokenbucketnodes", namespaced=False)
 PODS = Kind("", "v1", "pods")
+NAMESPACES = Kind("", "v1", "namespaces", namespaced=False)
 NODES = Kind("", "v1", "nodes", namespaced=False)
 CONFIG_MAPS = Kind("", "v1", "configmaps")
 WORKLOADS = {
