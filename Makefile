@@ -193,6 +193,7 @@ docs: setup ## build the documentation site in build/site, and check all links
 generate: setup ## write all generated files: struct mirror, docs/reference, the support matrix, and the CRDs and values table of the chart
 	$(PYTHON) hack/layout.py
 	$(PYTHON) hack/cli_reference.py
+	$(PYTHON) hack/plugin_reference.py
 	$(PYTHON) hack/metrics_table.py
 	$(PYTHON) hack/reasons_reference.py
 	$(PYTHON) hack/alerts_reference.py

@@ -25,6 +25,7 @@ _TIMEOUTS_S = (5, 30)
 """Of the connection, and of the answer."""
 _PAGE = 500
 _CONNECTIONS = 32
+_NO_CLUSTER = ("Invalid kube-config file. No configuration found", "does not exist, or names no cluster")
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -128,7 +129,7 @@ def connect(options: argparse.Namespace) -> Connection:
         path = options.kubeconfig or os.environ.get("KUBECONFIG")  # the client reads it only once
         namespace = _configure(settings, path, options.context)
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
-        text = " ".join(str(error).rstrip(".").split())
+        text = " ".join(str(error).rstrip(".").split()).replace(*_NO_CLUSTER)
         action = "set KUBECONFIG, or --kubeconfig and --context"
         raise PluginError(f"{path or 'kubeconfig'}: {text}; {action}", PluginExit.USAGE) from error
     settings.retries = False  # the first error counts
