@@ -22,8 +22,8 @@ from fleet_objects import NAMESPACE, Admin, create_agent, create_fleet, node_nam
 from fleet_window import PARTS, Moment, Window, processor_s
 from server_metrics import Metrics
 
-from cluster import pki
-from cluster.cluster import Cluster
+from cluster import control_plane, pki
+from cluster.cluster import CONTROL_PLANE, Cluster
 from cluster.kubectl import Kubectl
 from cluster.layout import layout
 from cluster.lifecycle import down, up_without_nodes
@@ -124,6 +124,13 @@ class Fleet:
         """Return the CPU times of the controller's runs in milliseconds."""
         return runs_since(self.runs, at_s)
 
+    def start_api_server(self) -> None:
+        """Starts it again. The cluster's own way to wait leads through the network outside."""
+        here = self.cluster
+        data = here.place.root / CONTROL_PLANE
+        control_plane.start_api_server(here.root, here.programs, here.pki, data)
+        wait_for(self.admin.answered, "the API server")
+
     def get(self, resource: str, path: str) -> Any:
         self.admin.made["GET", resource] += 1
         return self.admin.request("GET", path)
@@ -172,7 +179,7 @@ def say(text: str) -> None:
 @contextlib.contextmanager
 def fleet_of(options: argparse.Namespace, folder: Path) -> Iterator[Fleet]:
     """A control plane with the objects and the controller, without agents; gone at the end."""
-    with control_plane(options, folder) as (cluster, kubectl, config):
+    with server_with_chart(options, folder) as (cluster, kubectl, config):
         say(f"making {options.nodes} nodes, {options.pods_per_node} pods each")
         create_fleet(config, options.nodes, options.pods_per_node, apps_of(options))
         say("nodes and pods are there")
@@ -196,7 +203,7 @@ def fleet_of(options: argparse.Namespace, folder: Path) -> Iterator[Fleet]:
 
 
 @contextlib.contextmanager
-def control_plane(
+def server_with_chart(
     options: argparse.Namespace, folder: Path
 ) -> Iterator[tuple[Cluster, Kubectl, dict[str, Any]]]:
     """An API server with the chart and the policies, and a configuration to reach it from this process."""

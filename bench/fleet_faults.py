@@ -55,7 +55,7 @@ def outage(fleet: Fleet) -> list[Figure]:
     statuses = fleet.statuses()
     fleet.cluster.root.stop("kube-apiserver")
     time.sleep(AWAY_S)
-    fleet.cluster.start_api_server()
+    fleet.start_api_server()
     before, back_s = fleet.now(), time.monotonic()  # its counters begin at 0
     time.sleep(2 * pace_of(fleet).sync_period_s)
     window = fleet.since(replace(before, metrics=Metrics()))

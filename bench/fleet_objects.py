@@ -44,6 +44,14 @@ class Admin:
             raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]}")
         return text
 
+    def answered(self) -> bool:
+        """Return whether the server is ready, over a new connection."""
+        self._connection.close()
+        try:
+            return self.text("GET", "/readyz") == "ok"
+        except (OSError, http.client.HTTPException, RuntimeError):
+            return False
+
     def request(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
         """The same, for documents."""
         return json.loads(self.text(method, path, body, kind))

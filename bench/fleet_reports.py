@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from figures import Figure, at_most
-from fleet_cluster import AGENT, POLICIES, control_plane, controller, ready_conditions, runs_since, wait_for
+from fleet_cluster import (
+    AGENT,
+    POLICIES,
+    controller,
+    ready_conditions,
+    runs_since,
+    server_with_chart,
+    wait_for,
+)
 from fleet_objects import NAMESPACE, Admin, agent_name, bring_up, node_document, node_name, pod
 from fleet_window import peak_mib, processor_s, resident_mib
 
@@ -43,7 +51,7 @@ Config = Mapping[str, Any]
 def measure(options: argparse.Namespace, folder: Path) -> list[Figure]:
     """Memory of the controller, and the CPU time of its runs."""
     os.environ["FLEET_RELIST_S"] = str(RELIST_S)
-    with control_plane(options, folder) as (_, kubectl, config):
+    with server_with_chart(options, folder) as (_, kubectl, config):
         admin = Admin(config)
         uids = {
             each["metadata"]["name"]: each["metadata"]["uid"]
