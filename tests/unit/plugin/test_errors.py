@@ -150,6 +150,13 @@ def test_options_may_precede_or_follow_the_command(
     assert all(seen.headers.get("Authorization") == "Bearer secret" for seen in cluster.requests)
 
 
+@pytest.mark.parametrize("option", [("-A",), ("-l", "app=web")])
+def test_options_that_do_not_apply_are_wrong_usage(option: tuple[str, ...], run: Run) -> None:
+    result = run(*EXPLAIN, *option)
+    assert result.code == PluginExit.USAGE
+    assert has_message(result, "remove -A and -l")
+
+
 def test_the_namespace_of_the_context_is_the_default(run: Run, cluster: FakeApi, tmp_path: Path) -> None:
     run("explain", "pod", "web-1", "--kubeconfig", str(kubeconfig(tmp_path / "k", cluster.url)))
     assert cluster.seen(lambda seen: seen.path == "/api/v1/namespaces/shop/pods/web-1")

@@ -353,6 +353,15 @@ def test_the_winner_of_two_policies_is_named_with_its_advantage() -> None:
     assert found["exitCode"] == PluginExit.DONE
 
 
+def test_a_rejected_policy_beside_another_one_is_a_deviation() -> None:
+    valid, invalid = policy(), policy("other", ingress={"rate": {"bits": "1Mbps"}})
+    found = explained(World(policies=[valid, invalid], seen_policies=[valid]))
+    assert codes(found) == [Code.ENFORCED, Code.POLICY_INVALID]
+    assert found["exitCode"] == PluginExit.DEVIATES
+    assert found["policies"][1]["name"] == "other"
+    assert found["policies"][1]["why"].startswith("rejected: spec.ingress.rate.bits")
+
+
 @pytest.mark.parametrize(
     ("selector", "labels", "miss"),
     [

@@ -15,7 +15,7 @@ from tokenbucket.plugin.explain.cause import Cause, cause_of_reason
 from tokenbucket.plugin.explain.codes import State
 from tokenbucket.plugin.explain.evidence import Evidence
 from tokenbucket.plugin.explain.limit_rules import Limit, causes_of
-from tokenbucket.plugin.explain.rules import POD_RULES
+from tokenbucket.plugin.explain.rules import POD_RULES, of_rejected_policies
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ def explain(found: Evidence) -> Explanation:
     limits = {each: Limit(found, each, winners[each]) for each in Direction if each in winners}
     by_direction = {each: [of_pod] if of_pod else causes_of(limit) for each, limit in limits.items()}
     of_limits = [each for causes in by_direction.values() for each in causes]
-    causes = [of_pod] if of_pod else [*of_limits, *_invalid_annotations(found, winners)]
+    others = [*_invalid_annotations(found, winners), *of_rejected_policies(found)]
+    causes = [of_pod] if of_pod else [*of_limits, *others]
     return Explanation(
         found,
         tuple(causes),

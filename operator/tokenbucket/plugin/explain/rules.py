@@ -26,9 +26,8 @@ def without_policy(found: Evidence) -> Cause | None:
     selecting = [each for each in found.policies if each.selects(found.pod.labels)]
     if any(each.applies for each in selecting) or found.subject.annotated:
         return None
-    if rejected := next((each for each in selecting if each.rejected), None):
-        code = Code.PROTECTED_NAMESPACE if rejected.protected else Code.POLICY_INVALID
-        return cause(code, rejected.rejected, policy=rejected.name)
+    if rejected := of_rejected_policies(found):
+        return rejected[0]
     if selecting:
         return cause(Code.POLICY_OFF, f"mode Off: {', '.join(each.name for each in selecting)}")
     if found.pod.annotated:
@@ -46,6 +45,19 @@ def with_unreadable_policy(found: Evidence) -> Cause | None:
     newer = (each for each in found.policies if each.is_unreadable)
     policy = next((each for each in newer if not each.selector or each.selects(found.pod.labels)), None)
     return cause(Code.COMMAND_TOO_OLD, policy.rejected, policy=policy.name) if policy else None
+
+
+def of_rejected_policies(found: Evidence) -> list[Cause]:
+    """Return the causes of policies that select the pod and are never enforced."""
+    return [
+        cause(
+            Code.PROTECTED_NAMESPACE if each.protected else Code.POLICY_INVALID,
+            each.rejected,
+            policy=each.name,
+        )
+        for each in found.policies
+        if each.rejected and each.selects(found.pod.labels)
+    ]
 
 
 def host_network(found: Evidence) -> Cause | None:
