@@ -330,10 +330,13 @@ def _page_of(found: Document, query: Mapping[str, str]) -> Document:
     """Cut a list to a page. The cache ignores the limit."""
     if query.get("resourceVersion") == "0" or "limit" not in query:
         return found
-    first, size = int(query.get("continue", 0)), int(query["limit"])
-    items, metadata = found["items"], dict(found["metadata"])
+    # All pages have the version of the first one.
+    now = found["metadata"]["resourceVersion"]
+    version, _, first = query.get("continue", f"{now}/0").partition("/")
+    first, size, items = int(first), int(query["limit"]), found["items"]
+    metadata: Document = {"resourceVersion": version}
     if first + size < len(items):
-        metadata["continue"] = str(first + size)
+        metadata["continue"] = f"{version}/{first + size}"
         metadata["remainingItemCount"] = len(items) - first - size
     return {**found, "metadata": metadata, "items": items[first : first + size]}
 

@@ -93,12 +93,14 @@ class Store(Generic[T]):
             for item in items:
                 changed |= self._put(item, version)
             keys = self._pages.pop(version, set() if first else None)
-            if keys is not None:  # otherwise another list was complete after the first page
+            if keys is not None:
                 keys |= {_key(item) for item in items}
                 if last:
                     changed |= self._complete(keys, version)
                 else:
                     self._pages[version] = keys
+            elif last:  # another list was complete in between, or the pages have different versions
+                changed |= self._set_synced()
         if changed:
             self._changed()
 
@@ -117,9 +119,13 @@ class Store(Generic[T]):
         self._listed_at = max(self._listed_at, version)
         self.version = max(self.version, version)
         self._removed = {key: at for key, at in self._removed.items() if at > self._listed_at}
-        changed |= not self.synced.is_set()
+        return self._set_synced() or changed
+
+    def _set_synced(self) -> bool:
+        """Return whether this was the first list."""
+        first = not self.synced.is_set()
         self.synced.set()
-        return changed
+        return first
 
     def restored(self, version: int) -> bool:
         """Return whether the storage is older than the last list: it was restored from a backup.

@@ -248,6 +248,16 @@ def test_a_last_page_without_its_first_pages_removes_nothing() -> None:
     assert listener.contents() == {"a", "b"}
 
 
+def test_pages_with_different_versions_fill_the_store_and_remove_nothing() -> None:
+    """No API server should send them. What is missing then is left to the watch."""
+    store: Store[str] = Store(lambda document: str(document["content"]))
+    for _ in range(2):
+        store.replace([document("a", 5, "a")], 10, last=False)
+        store.replace([document("b", 11, "b")], 12, first=False)
+        assert store.synced.is_set()
+    assert set(store.values()) == {"a", "b"}
+
+
 def test_two_lists_of_one_version_whose_pages_are_mixed_remove_nothing() -> None:
     """They contain the same objects."""
     listener = listed(*(document(name, 5, name) for name in "abc"))

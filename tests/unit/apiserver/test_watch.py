@@ -481,6 +481,6 @@ def test_a_watch_reads_a_long_list_in_pages(api: FakeApi) -> None:
     finally:
         watch.stop()
     pages = api.seen(list_of(POLICIES))
-    assert [seen.query.get("continue", "") for seen in pages] == ["", "2", "4", "", "2"]
+    assert [seen.query.get("continue", "").rpartition("/")[2] for seen in pages] == ["", "2", "4", "", "2"]
     assert {seen.query["limit"] for seen in pages} == {"2"}
     assert not any("resourceVersion" in seen.query for seen in pages)
