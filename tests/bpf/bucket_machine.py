@@ -1,4 +1,4 @@
-"""The real program under BPF_PROG_TEST_RUN, with the clock in the test's hand."""
+"""Run the real program by BPF_PROG_TEST_RUN, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UDP_PACKET = bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + b"\x11" + bytes(40)
 
 
 def context(now_ns: int, departs_ns: int = 0, **fields: int) -> bytes:
-    """A ``struct __sk_buff`` for a test run, of a packet that may come with a departure time."""
+    """Return a ``struct __sk_buff`` for a test run. The packet may carry a departure time."""
     skb = bytearray(_SKB_BYTES)
     struct.pack_into("=Q", skb, _CLOCK, now_ns)
     struct.pack_into("=Q", skb, _TSTAMP, departs_ns)
@@ -37,7 +37,7 @@ def context(now_ns: int, departs_ns: int = 0, **fields: int) -> bytes:
 def config(
     bits_per_s: int = 0, burst_bytes: int = 0, packets_per_s: int = 0, burst_packets: int = 0, **more: int
 ) -> SlotConfig:
-    """A slot's configuration from rates and bursts in plain units."""
+    """Return the configuration of a slot from rates and bursts in plain units."""
     return SlotConfig(
         bits_per_s=bits_per_s,
         bytes_burst_q=gcra.bytes_time_q(burst_bytes, bits_per_s) if bits_per_s else 0,
@@ -48,39 +48,39 @@ def config(
 
 
 def fill(slots: Slots, index: int, now_ns: int) -> None:
-    """Fills a slot's buckets as of that time of the monotonic clock, and forgets its peers."""
+    """Fill the buckets of a slot as of a time of the monotonic clock, and reset its peers."""
     slots._write("tb_meters", index, bytes(codec.full_meters(now_ns, monotonic_ns())))
     slots._forget_flows(index, now_ns)
 
 
 @dataclass
 class Machine:
-    """One slot of the program, and a program to run it by."""
+    """One slot of the program, and a program that runs on it."""
 
     program_fd: int
     slots: Slots
     index: int = 7
     packet: bytes = field(default=UDP_PACKET)
     left: bytes = field(default=b"", init=False)
-    """The last packet, as the program left it."""
+    """The last packet, after the program has run."""
     departs_ns: int = field(default=0, init=False)
-    """Its departure time; 0 where it has none."""
+    """Its departure time; 0 if it has none."""
 
     def configure(self, config: SlotConfig) -> None:
-        """Sets the slot up, with a full bucket."""
+        """Configure the slot, with a full bucket."""
         self.slots.write(self.index, Slot(OWNER, config), fresh=True)
 
     def change(self, config: SlotConfig, now_ns: int) -> None:
-        """Gives the slot another limit at that time; what is in the bucket stays."""
+        """Change the limit of the slot at that time. The tokens in the bucket stay."""
         with mock.patch("tokenbucket.bpf.slots.monotonic_ns", lambda: now_ns):
             self.slots.write(self.index, Slot(OWNER, config), fresh=False)
 
     def fill(self, now_ns: int) -> None:
-        """Fills all buckets as of ``now_ns``, as a fresh slot is filled as of the real clock."""
+        """Fill all buckets as of ``now_ns``. A fresh slot is full as of the real clock."""
         fill(self.slots, self.index, now_ns)
 
     def offer(self, now_ns: int, size_bytes: int = 0, segments: int = 0, **fields: int) -> bool:
-        """Sends one packet of that wire size at that time. Returns whether it was let through."""
+        """Send one packet of that wire size at that time. Return whether the program admits it."""
         skb = context(
             now_ns,
             **{"mark": self.index, "ingress_ifindex": 1, "wire_len": size_bytes}

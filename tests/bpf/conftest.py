@@ -25,7 +25,7 @@ def _isolated() -> None:
 
 @pytest.fixture(scope="session")
 def pins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pins]:
-    """Maps of their own, gone after the session."""
+    """Provide maps for the session, and remove them afterwards."""
     mount_bpffs()
     pins = Pins(Path("/sys/fs/bpf") / f"bpf_rung_{os.getpid()}")
     pins.maps.mkdir(parents=True)
@@ -35,31 +35,31 @@ def pins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pins]:
 
 @pytest.fixture(scope="session")
 def compiled_by_bcc(pins: Pins) -> object:
-    """The shipped source with the clocked entry points, compiled as the agent compiles it."""
+    """Compile the shipped source with the clocked entry points, as the agent compiles it."""
     return loader.compiled(PROGRAMS / "clocked.c", source_folder(), pins.maps, SIZES)
 
 
 @pytest.fixture
 def slots(compiled_by_bcc: object, pins: Pins) -> Iterator[Slots]:
-    """The maps, open."""
+    """Open the maps for one test."""
     with Slots(pins) as slots:
         yield slots
 
 
 @pytest.fixture(scope="session")
 def slots_of_session(compiled_by_bcc: object, pins: Pins) -> Iterator[Slots]:
-    """The same, for cases that a test generates."""
+    """Open the maps for the session, for generated cases."""
     with Slots(pins) as slots:
         yield slots
 
 
 @pytest.fixture
 def machine(compiled_by_bcc: object, slots: Slots) -> Machine:
-    """The egress hook's program, on a slot of its own."""
+    """Provide the program of the egress hook, on a slot of its own."""
     return Machine(compiled_by_bcc.load_func(b"clocked_egress", 3).fd, slots)
 
 
 @pytest.fixture
 def ingress_machine(compiled_by_bcc: object, slots: Slots) -> Machine:
-    """The ingress hook's program, on a slot of its own."""
+    """Provide the program of the ingress hook, on a slot of its own."""
     return Machine(compiled_by_bcc.load_func(b"clocked_ingress", 3).fd, slots, index=8)

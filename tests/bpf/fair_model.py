@@ -31,11 +31,11 @@ class Offer:
 
     departs_ns: Fraction
     wait_ns: Fraction
-    """Of the packets that depart before it; the packet is dropped early by this time."""
+    """The time of the packets that depart before it. Early drop compares this time."""
     ahead_ns: Fraction
-    """Of the backlog of the meter."""
+    """The time of the meter's backlog."""
     fifo_ns: Fraction
-    """When the packet departs from a FIFO queue."""
+    """The time at which the packet departs from a FIFO queue."""
     conforms: bool
 
 
@@ -56,7 +56,7 @@ class FairModel:
         self.small = replace(self.meter, tat_ns=None, depth_ns=depth_ns)
 
     def look(self, now_ns: int, flow: int, size_bytes: int) -> Offer:
-        """Return what becomes of a packet, without a charge."""
+        """Return the verdict on a packet, without a charge."""
         signed = self.meter.base(now_ns) - now_ns
         ahead = max(signed, Fraction(0))
         fifo = max(signed + min(self.meter.time_of(size_bytes), self.meter.burst_time()), Fraction(0))

@@ -1,4 +1,4 @@
-"""Two CPUs, if the machine has two, that send into one bucket at the same moments of the test's clock."""
+"""Send from two CPUs, if the machine has two, into one bucket at the same times of the test's clock."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.bpf.program_run import run_program
 from tests.bpf.test_peers import A, Address, B, frame
 
 CLOCKS_DIFFER_NS = 1000
-"""At most: the clocks of two CPUs are read at slightly different times."""
+"""The largest difference: the two CPUs read their clocks at slightly different times."""
 AT_ONCE = 500
-"""Packets for each CPU and moment: they take longer than the CPUs need to begin together."""
+"""Packets for each CPU and time. Sending them takes longer than the CPUs need to start together."""
 
 
 def flood(machine: Machine, times_ns: range, sizes: tuple[tuple[int, int], ...]) -> None:
-    """Send from a peer of each CPU. ``sizes``, wire bytes and segments, come by turns."""
+    """Send from one peer per CPU. ``sizes``, wire bytes and segments, alternate."""
     together = Barrier(2)
 
     def send(peer: Address, place: int) -> None:

@@ -28,18 +28,18 @@ PROTOCOLS = {
 
 
 class Header(NamedTuple):
-    """One header of a chain. ``size`` is the length of its options, in units of its kind."""
+    """One header of a chain. ``size`` is the length of its options, in units that depend on the kind."""
 
     kind: str
     size: int = 0
 
     @property
     def steps(self) -> int:
-        """Return the headers that the program reads one by one: in UDP it also looks for a tunnel."""
+        """Return the number of headers that the program reads. In UDP, it also looks for a tunnel."""
         return {"udp": 4, "vxlan": 2, "geneve": 2, "fou": 2, "gue": 2}.get(self.kind, 1)
 
     def before(self, inner: bytes, after: str) -> bytes:
-        """Return the header, for a chain that continues with ``inner``, which begins with ``after``."""
+        """Return the header. The chain continues with ``inner``, which begins with ``after``."""
         return _BUILDERS[self.kind](self.size, inner, after)
 
 

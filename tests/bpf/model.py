@@ -1,8 +1,8 @@
 """Reference models of the token bucket, in exact arithmetic and without wrap-around.
 
-Written from the definition of the generic cell rate algorithm, not from the program: ``Model`` takes the
-size of the quantum, so that one class gives both the decisions that the program must take (a quantum of
-1/256 ns) and the ideal ones (no quantum at all).
+The models implement the definition of the generic cell rate algorithm, not the program. ``Model`` takes the
+size of the quantum. A quantum of 1/256 ns gives the decisions that the program must take; no quantum gives
+the ideal decisions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ QUANTUM_NS = Fraction(1, 256)
 
 BYTE_FRACTION_BITS, PACKET_FRACTION_BITS = 14, 8
 LONGEST_QUANTA = 2**54
-"""No packet is charged more."""
+"""The largest charge of a packet."""
 
 
 @dataclass
@@ -29,16 +29,16 @@ class Meter:
     fraction_bits: int = BYTE_FRACTION_BITS
     tat_ns: Fraction | None = None
     depth_ns: Fraction | None = None
-    """The burst as a time, in the place of ``burst``."""
+    """The burst as a time. It replaces ``burst``."""
 
     def time_of(self, units: int) -> Fraction:
-        """Time that a packet of so many units takes."""
+        """Return the time that a packet of so many units takes."""
         if self.quantum_ns is None:
             return units / self.rate * 10**9
         return min(_nearest(units * self._unit_quanta()), LONGEST_QUANTA) * self.quantum_ns
 
     def burst_time(self) -> Fraction:
-        """Depth of the bucket: of packets, the time that they take one by one."""
+        """Return the depth of the bucket. For packets, this is the sum of the times of single packets."""
         if self.depth_ns is not None:
             return self.depth_ns
         if self.fraction_bits == PACKET_FRACTION_BITS:
@@ -47,31 +47,31 @@ class Meter:
         return exact if self.quantum_ns is None else _nearest(exact / self.quantum_ns) * self.quantum_ns
 
     def _unit_quanta(self) -> Fraction:
-        """Quanta of one unit, with the bits of fraction that the kernel holds of them."""
+        """Return the quanta of one unit, with the fraction bits that the kernel stores."""
         exact = 10**9 / self.rate / QUANTUM_NS
         return Fraction(_nearest(exact * 2**self.fraction_bits), 2**self.fraction_bits)
 
     def base(self, now_ns: int) -> Fraction:
-        """Start of the window for a packet at ``now_ns``."""
+        """Return the start of the window for a packet at ``now_ns``."""
         oldest = Fraction(now_ns) - self.burst_time()
         return oldest if self.tat_ns is None else max(self.tat_ns, oldest)
 
     def conforms(self, now_ns: int, units: int) -> bool:
-        """Whether the packet finds its tokens, or a full bucket."""
+        """Return whether the packet finds its tokens, or a full bucket."""
         return self.base(now_ns) + min(self.time_of(units), self.burst_time()) <= now_ns
 
     def charge(self, now_ns: int, units: int) -> None:
-        """Takes the packet's whole cost."""
+        """Charge the full cost of the packet."""
         self.tat_ns = self.base(now_ns) + self.time_of(units)
 
 
 def byte_meter(bits_per_s: int, burst_bytes: int, quantum_ns: Fraction | None = QUANTUM_NS) -> Meter:
-    """A meter of bytes, from a rate in bits."""
+    """Return a meter of bytes, from a rate in bits."""
     return Meter(Fraction(bits_per_s, 8), burst_bytes, quantum_ns)
 
 
 def packet_meter(packets_per_s: int, burst_packets: int) -> Meter:
-    """A meter of packets."""
+    """Return a meter of packets."""
     return Meter(Fraction(packets_per_s), burst_packets, fraction_bits=PACKET_FRACTION_BITS)
 
 
@@ -84,7 +84,7 @@ class Model:
     admitted_bytes: int = field(default=0, init=False)
 
     def offer(self, now_ns: int, size_bytes: int, segments: int = 1) -> bool:
-        """Decides on one packet and charges it if it is let through."""
+        """Decide on one packet, and charge the packet if it is admitted."""
         demands = [(self.bytes, size_bytes), (self.packets, segments)]
         used = [(meter, units) for meter, units in demands if meter]
         conforms = all(meter.conforms(now_ns, units) for meter, units in used)
@@ -100,10 +100,10 @@ SMALL_BYTES, SUPER_BYTES, SUPER_SEGMENTS = 256, 2**18, 2048
 
 @dataclass
 class DelayModel:
-    """A limit whose packets may wait, by the same meters: the departure time is when a packet conforms.
+    """A limit that delays packets, by the same meters. A packet departs when it conforms.
 
-    Small packets that exceed have meters of their own, as deep as half of the longest delay. The meters of a
-    peer accept them behind one super-packet that was accepted at the longest delay.
+    Small excess packets have separate meters, as deep as half of the longest delay. The meters of a peer
+    accept small packets behind one GSO packet that was accepted at the longest delay.
     """
 
     bytes: Meter | None
@@ -118,7 +118,9 @@ class DelayModel:
         ]
 
     def offer(self, now_ns: int, size_bytes: int, segments: int = 1, peer: Model | None = None) -> int | None:
-        """How long one packet waits, in whole ns; ``None`` where it is dropped, charged to no meter."""
+        """Return the delay of one packet, in whole ns.
+        Return ``None`` if the packet is dropped and charged to no meter.
+        """
         of_peer = _used((peer.bytes, peer.packets), size_bytes, segments) if peer else []
         demands = _used((self.bytes, self.packets), size_bytes, segments) + of_peer
         exceeds = not all(meter.conforms(now_ns, units) for meter, units in demands)
@@ -155,7 +157,7 @@ def _used(meters: Iterable[Meter | None], size_bytes: int, segments: int) -> lis
 
 
 def early_drop_limit(max_delay_ns: int, now_ns: int) -> Fraction:
-    """Return the longest backlog that a large packet accepts: half of the longest delay to all of it."""
+    """Return the longest backlog that a large packet accepts: between half and all of the longest delay."""
     half = max_delay_ns / QUANTUM_NS // 2
     scrambled = _scrambled(int(now_ns / QUANTUM_NS) % 2**64)
     largest = max(scrambled >> shift & 0xFFFF for shift in (0, 16, 32, 48))
@@ -163,7 +165,7 @@ def early_drop_limit(max_delay_ns: int, now_ns: int) -> Fraction:
 
 
 def _scrambled(number: int) -> int:
-    """SplitMix64's finalizer."""
+    """Apply the finalizer of SplitMix64."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         number = (number ^ number >> shift) * factor % 2**64
     return number ^ number >> 31

@@ -1,4 +1,4 @@
-"""BPF_PROG_TEST_RUN: runs a loaded program on a packet that never reaches an interface."""
+"""Run a loaded program by BPF_PROG_TEST_RUN, on a packet that never reaches an interface."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ProgramRun:
     mean_ns: int
     """Nanoseconds per run, over all repeats."""
     packet: bytes
-    """The packet as the program left it."""
+    """The packet after the program has run."""
     context: bytes = b""
-    """The context as the program left it."""
+    """The context after the program has run."""
 
 
 def run_program(fd: int, packet: bytes, context: bytes = b"", repeat: int = 1) -> ProgramRun:

@@ -1,4 +1,4 @@
-"""The numbers that the proof of concept's algorithm is known by, with its off-by-one gone."""
+"""Reference vectors of the proof of concept's algorithm, without its off-by-one error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LATE_NS = 1_000 * S
 
 
 def admitted(machine: Machine, rate: int, burst: int, arrivals_ns: list[int]) -> list[int]:
-    """Which of the packets pass a bucket of that many packets, full at the first."""
+    """Return which packets pass a bucket of that many packets. The bucket is full at the first packet."""
     machine.configure(config(packets_per_s=rate, burst_packets=burst))
     machine.fill(arrivals_ns[0])
     return [index for index, now_ns in enumerate(arrivals_ns) if machine.offer(now_ns)]
@@ -22,19 +22,19 @@ def admitted(machine: Machine, rate: int, burst: int, arrivals_ns: list[int]) ->
 
 @pytest.mark.parametrize("burst", [1, 2, 5, 20])
 def test_burst_from_idle_is_exactly_the_declared_one(machine: Machine, burst: int) -> None:
-    """A bucket of N admits N at once, not N + 1."""
+    """An idle bucket of N packets admits exactly N packets, not N + 1."""
     assert admitted(machine, 1, burst, [LATE_NS] * 50) == list(range(burst))
 
 
 @pytest.mark.parametrize("seconds", range(8))
 def test_after_a_pause_exactly_the_regained_tokens_pass(machine: Machine, seconds: int) -> None:
-    """After k tokens' time min(k, burst) packets pass."""
+    """After the time of k tokens, min(k, burst) packets pass."""
     passed = admitted(machine, 1, 5, [LATE_NS] * 5 + [LATE_NS + seconds * S] * 10)
     assert len(passed) - 5 == min(seconds, 5)
 
 
 def test_steady_overload_passes_the_known_indexes(machine: Machine) -> None:
-    """100 packets at 20.6 per second against 5 tokens and 1 per second."""
+    """Offer 100 packets at 20.6 per second to a bucket of 5 tokens that gains 1 token per second."""
     arrivals = [LATE_NS + int(index * S / 20.6) for index in range(100)]
     assert admitted(machine, 1, 5, arrivals) == [0, 1, 2, 3, 4, 21, 42, 62, 83]
 
@@ -43,14 +43,14 @@ def test_steady_overload_passes_the_known_indexes(machine: Machine) -> None:
 def test_loss_begins_where_a_bucket_of_twenty_is_empty(
     machine: Machine, packets_per_s: int, before_loss: int
 ) -> None:
-    """The scenarios of the Open Packet Processor's own application, for a true bucket of 20."""
+    """Replay the scenarios of the application of the Open Packet Processor, with a bucket of 20."""
     arrivals = [LATE_NS + index * S // packets_per_s for index in range(60)]
     passed = admitted(machine, 1, 20, arrivals)
     assert next(index for index in range(60) if index not in passed) == before_loss
 
 
-def test_more_sources_than_any_table_share_one_bucket(machine: Machine) -> None:
-    """The 257th source address is limited like the first."""
+def test_all_source_addresses_share_one_bucket(machine: Machine) -> None:
+    """The 257th source address has the same limit as the first."""
     machine.configure(config(packets_per_s=1, burst_packets=5))
     machine.fill(LATE_NS)
     passed = 0
@@ -62,19 +62,19 @@ def test_more_sources_than_any_table_share_one_bucket(machine: Machine) -> None:
 
 @pytest.mark.parametrize("now_ns", [0, 1, 1000, S // 2])
 def test_limited_from_the_first_instant_after_boot(machine: Machine, now_ns: int) -> None:
-    """A clock smaller than the burst's time is no reason to let everything pass."""
+    """The limit is enforced while the clock is smaller than the time of the burst."""
     assert len(admitted(machine, 1, 5, [now_ns] * 50)) == 5
 
 
 @pytest.mark.parametrize("idle_s", [3600, 86_400, 365 * 86_400, 2 * 365 * 86_400])
 def test_any_idle_time_gives_one_burst(machine: Machine, idle_s: int) -> None:
-    """Hours or years, across the wrap of the clock in quanta: a full bucket and no more."""
+    """An idle time of hours or years fills the bucket once, also across the wrap of the quanta clock."""
     arrivals = [LATE_NS] * 5 + [LATE_NS + idle_s * S] * 50
     assert admitted(machine, 1000, 5, arrivals) == list(range(10))
 
 
 def test_cpus_do_not_multiply_the_burst(machine: Machine) -> None:
-    """Several CPUs on one bucket at one instant admit the burst, to the packet."""
+    """If several CPUs use one bucket at one instant, the bucket admits exactly one burst."""
     burst, threads, repeat = 50_000, 4, 200_000
     machine.configure(config(packets_per_s=1000, burst_packets=burst))
     machine.fill(LATE_NS)

@@ -1,4 +1,4 @@
-"""Numbers and layouts of the kernel's interface, from its headers, for each supported architecture."""
+"""Numbers and layouts of the kernel's interface match its headers, for each supported architecture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS = {
     "x86_64": INCLUDE / "x86_64-linux-gnu/asm/unistd_64.h",
     "aarch64": INCLUDE / "asm-generic/unistd.h",
 }
-"""arm64 has the generic numbers, whose header is on each machine."""
+"""arm64 uses the generic numbers. Each machine has their header."""
 ARCHITECTURES = sorted(syscall._SYSCALL_NUMBERS)
 
 HEADERS = ("linux/bpf.h", "linux/netlink.h", "linux/rtnetlink.h", "linux/if_link.h", "linux/if_addr.h")
@@ -44,7 +44,7 @@ OFFSETS = {
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_numbers_of_system_calls_are_the_headers(architecture: str) -> None:
+def test_system_call_numbers_match_the_headers(architecture: str) -> None:
     header = NUMBERS[architecture]
     if not header.exists():
         pytest.skip(f"{header} is a header of another architecture")
@@ -54,15 +54,15 @@ def test_the_numbers_of_system_calls_are_the_headers(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_layouts_are_the_headers(architecture: str, tmp_path: Path) -> None:
-    """A compiler for that architecture reads the headers, and runs nothing."""
+def test_layouts_match_the_headers(architecture: str, tmp_path: Path) -> None:
+    """Let a compiler for that architecture check the sizes and offsets. No code runs."""
     asserted = [f"sizeof({name}) == {size}" for name, size in SIZES.items()]
     asserted += [f"__builtin_offsetof({name}) == {offset}" for name, offset in OFFSETS.items()]
     lines = [f"#include <{header}>" for header in HEADERS]
     lines += [f'_Static_assert({each}, "{each}");' for each in asserted]
     source = tmp_path / "layouts.c"
     source.write_text("\n".join(lines) + "\n")
-    # The types of both architectures are the generic ones.
+    # Both architectures use the generic types.
     for name in ("types", "posix_types", "bitsperlong", "socket", "sockios"):
         (tmp_path / "asm").mkdir(exist_ok=True)
         (tmp_path / f"asm/{name}.h").write_text(f"#include <asm-generic/{name}.h>\n")

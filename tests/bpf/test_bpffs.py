@@ -1,4 +1,4 @@
-"""The bpffs that holds the pins."""
+"""The agent needs a bpffs for the pins."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tokenbucket.bpf.pins import has_bpffs, mount_bpffs
 AGENT = Path(__file__).parents[2] / "charts/tokenbucket/templates/_agent.tpl"
 
 
-def test_another_file_system_is_no_bpffs(tmp_path: Path) -> None:
-    """Nor is a folder that does not exist."""
+def test_another_file_system_is_not_a_bpffs(tmp_path: Path) -> None:
+    """Reject a folder of another file system, and a folder that does not exist."""
     mount_bpffs()
     assert has_bpffs()
     assert not has_bpffs(tmp_path)
@@ -21,7 +21,7 @@ def test_another_file_system_is_no_bpffs(tmp_path: Path) -> None:
 
 
 def test_the_init_container_of_the_chart_mounts_a_missing_bpffs_once() -> None:
-    """In a mount namespace of its own, in which none is mounted at first."""
+    """Run the init container twice in a mount namespace without a bpffs."""
     [command] = re.findall(r"- (test .+ mount -t bpf .+)", AGENT.read_text())
     unmount = "while umount --lazy /sys/fs/bpf 2>/dev/null; do :; done"
     count = "grep --count ' /sys/fs/bpf bpf ' /proc/self/mounts"
@@ -33,7 +33,7 @@ def test_the_init_container_of_the_chart_mounts_a_missing_bpffs_once() -> None:
 
 
 def test_an_agent_of_a_cluster_does_not_run_on_pins_that_end_with_its_container() -> None:
-    """On a node without a bpffs, it names the value that mounts one on the node."""
+    """If the node has no bpffs, the error names the chart value that mounts one."""
     unmount = "while umount --lazy /sys/fs/bpf 2>/dev/null; do :; done"
     script = f'{unmount}; exec "$@"'
     agent = [sys.executable, "-m", "tokenbucket", "agent", "--node", "here"]

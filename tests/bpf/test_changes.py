@@ -1,4 +1,4 @@
-"""Changes of a limit while packets come: nothing is given away, and nothing is without a limit."""
+"""Changes of a limit under traffic admit no excess, and leave no packet without a limit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ CHANGES, CHANGE_NS = 1000, MS // 2
 SENDERS = (A, B, ALICE, BOB)
 FLOOD = {"size_bytes": FULL, "at_once": 64}
 TRICKLE = {"size_bytes": 100, "at_once": 1}
-"""Of all senders 6.4 Mbit/s and 8,000 packets/s, which every limit here lets pass."""
+"""6.4 Mbit/s and 8,000 packets/s from all senders together: every limit in this file admits them."""
 
 
 def limit(bits_per_s: int, packets_per_s: int = 10**6, **action: object) -> SlotConfig:
-    """Bursts of that time at both rates. The default for packets is far above what comes."""
+    """Return a limit with bursts of ``BURST_S`` at both rates.
+    The default packet rate is far above the traffic.
+    """
     bursts = int(bits_per_s * BURST_S / 8), int(packets_per_s * BURST_S)
     return config(bits_per_s, bursts[0], packets_per_s, bursts[1], **action)  # type: ignore[arg-type]
 
@@ -64,8 +66,9 @@ CHANGING = pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 
 
 def changed(machine: Machine, limits: list[SlotConfig], size_bytes: int, at_once: int) -> Iterator[set[int]]:
-    """Goes from each limit to each other, one with each step of the clock, while all senders send. After each
-    it yields the code points that the last packets left with.
+    """Change between all pairs of limits, one change per clock step, while all senders send.
+
+    After each change, yield the code points of the last packets.
     """
     machine.configure(limits[0])
     machine.fill(NOW_NS)
@@ -85,15 +88,16 @@ def changed(machine: Machine, limits: list[SlotConfig], size_bytes: int, at_once
 
 
 def send(machine: Machine, peer: Address, size_bytes: int, skb: bytes, count: int) -> int:
-    """Sends one packet so many times. Returns its code point afterwards."""
+    """Send one packet ``count`` times. Return the code point of the last copy."""
     left = run_program(machine.program_fd, frame(peer)[:size_bytes], skb, count).packet
     return int.from_bytes(left[14:16]) >> (2 if peer.version == 4 else 6) & 0x3F
 
 
 @CHANGING
-def test_changes_one_after_the_other_give_nothing_away(machine: Machine, limits: list[SlotConfig]) -> None:
-    """At every moment, what conforms and what waits is within the higher rate x time + burst, and not below
-    the lower rate. Nothing is dropped by limits that drop nothing, or marked as none of them marks.
+def test_successive_changes_admit_no_excess(machine: Machine, limits: list[SlotConfig]) -> None:
+    """Conforming and delayed traffic stays within the higher rate x time + burst, and reaches the lower rate.
+
+    Drops and marks occur only if a limit drops or marks.
     """
     bits_per_s = max(one.bits_per_s for one in limits)
     packets_per_s = max(one.packets_per_s for one in limits)
@@ -116,8 +120,8 @@ def test_changes_one_after_the_other_give_nothing_away(machine: Machine, limits:
 
 
 @CHANGING
-def test_a_change_loses_nothing_that_both_limits_let_pass(machine: Machine, limits: list[SlotConfig]) -> None:
-    """Below the lower rate, each packet conforms, whichever limit it finds, or half of each."""
+def test_a_change_drops_no_packet_that_both_limits_admit(machine: Machine, limits: list[SlotConfig]) -> None:
+    """Below the lower rate, each packet conforms, also if it reads a partly written configuration."""
     steps = sum(1 for _ in changed(machine, limits, **TRICKLE))
     stats = machine.slots.stats(machine.index)
     assert (stats.conform_packets, stats.exceed_packets) == (steps * len(SENDERS), 0)
@@ -127,7 +131,7 @@ SUPER_BYTES, SMALL = 1 << 16, 200
 
 
 def flooded(machine: Machine, limit: SlotConfig, size_bytes: int) -> None:
-    """A bucket that takes no more packets of that size."""
+    """Offer packets of that size until the bucket rejects one."""
     machine.configure(limit)
     machine.fill(NOW_NS)
     stats = machine.slots.stats(machine.index)
@@ -149,19 +153,19 @@ def flooded(machine: Machine, limit: SlotConfig, size_bytes: int) -> None:
     ],
     ids=["Drop", "Delay", "Observe to Delay", "Delay, down", "Delay to Drop, down", "packets"],
 )
-def test_a_change_of_the_rate_holds_up_no_small_packet_for_long(
+def test_a_rate_change_does_not_block_small_packets(
     machine: Machine, before: SlotConfig, after: SlotConfig, within_ms: int, size_bytes: int
 ) -> None:
-    """What a slow rate is owed for a minute does not hold up a fast one, and what a fast one is owed is no
-    longer for a slow one.
+    """A change rescales the debt, up and down.
+    Otherwise, a minute of debt at a slow rate would block a fast rate.
     """
     flooded(machine, before, size_bytes)
     machine.change(after, NOW_NS)
     assert machine.offer(NOW_NS + within_ms * MS, 64)
 
 
-def test_what_waits_goes_before_what_comes_at_a_higher_rate(machine: Machine) -> None:
-    """Departure times stand, and what comes later must not overtake what waits."""
+def test_queued_packets_depart_before_packets_at_a_higher_rate(machine: Machine) -> None:
+    """Queued packets keep their departure times. Later packets must not overtake them."""
     machine.configure(config(MBIT, FULL, **delay(40)))
     machine.fill(NOW_NS)
     departures_ns = []
@@ -182,10 +186,10 @@ DEBTORS = {
     ("size_bytes", "at_once"), [(SUPER_BYTES, 2), (SMALL, 100)], ids=["super-packets", "small packets"]
 )
 @pytest.mark.parametrize("limits", (LIMITS | DEBTORS).values(), ids=LIMITS | DEBTORS)
-def test_going_back_and_forth_pays_no_debts(
+def test_repeated_changes_cancel_no_debt(
     machine: Machine, limits: list[SlotConfig], size_bytes: int, at_once: int
 ) -> None:
-    """Of packets larger than the burst, and of those that never wait."""
+    """Repeated changes give no tokens to packets larger than the burst, or to packets without a delay."""
     bits_per_s = max(one.bits_per_s for one in limits)
     once_s = BURST_S + 1.5 * max(one.max_delay_q for one in limits) / gcra.QUANTA_PER_S
     machine.configure(limits[0])
@@ -210,10 +214,10 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations(KINDS, 2)))
-def test_no_packet_passes_without_a_meter_while_a_limit_changes_its_kind(
+def test_no_packet_is_unmetered_while_a_limit_changes_its_meters(
     machine: Machine, one: str, other: str
 ) -> None:
-    """The program reads a configuration word by word, while user space writes another one."""
+    """The program reads a configuration word by word while user space writes another one."""
     machine.packet = frame(A)
     machine.configure(KINDS[one])
     before = machine.slots.stats(NO_SLOT).unmetered_packets
@@ -227,8 +231,8 @@ def test_no_packet_passes_without_a_meter_while_a_limit_changes_its_kind(
     assert machine.slots.stats(NO_SLOT).unmetered_packets == before
 
 
-def test_between_two_limits_every_field_that_a_flag_uses_is_there() -> None:
-    """A packet would be marked with code point 0, or delayed by nothing."""
+def test_intermediate_configurations_set_every_field_that_a_flag_uses() -> None:
+    """Otherwise, the program could mark a packet with code point 0, or delay a packet by 0 ns."""
     mark, delayed = limit(SLOW, dscp=10), limit(SLOW, **delay(40), **PER_PEER)
     for before, after in itertools.permutations((mark, delayed, KINDS["packets"], SlotConfig()), 2):
         values = [bytes(codec.encode_config(each)) for each in (before, after)]

@@ -1,4 +1,4 @@
-"""What the program counts of what it did: nothing twice, and nothing not at all."""
+"""Counters of the program: each packet is counted exactly once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RESERVE = {"node_reserve": True, "reserve_bits_per_s": 10**6, "reserve_burst_q":
 @pytest.mark.parametrize("further", [{}, RESERVE], ids=["", "with a reserve"])
 @pytest.mark.parametrize("observe", [False, True], ids=["", "observed"])
 @pytest.mark.parametrize("action", ACTIONS)
-def test_admitted_and_dropped_is_all_there_was(
+def test_admitted_and_dropped_packets_add_up_to_the_offered_packets(
     machine: Machine, action: str, further: dict[str, int], *, observe: bool
 ) -> None:
-    """In packets and in bytes, whatever becomes of what exceeds; the node itself sends a part."""
+    """Packets and bytes add up for each action. The node itself sends a part of them."""
     given = ACTIONS[action] | further | {"observe": observe}
     machine.configure(config(bits_per_s=10**7, burst_bytes=5 * SIZE_BYTES, **given))
     machine.fill(NOW_NS)
@@ -40,8 +40,8 @@ def test_admitted_and_dropped_is_all_there_was(
     )
 
 
-def test_a_mode_that_changes_leaves_what_was_counted(machine: Machine) -> None:
-    """What was only observed is never taken for dropped, nor the other way round."""
+def test_a_mode_change_keeps_the_counters(machine: Machine) -> None:
+    """Excess packets in Observe mode never count as dropped. Dropped packets never count as forwarded."""
     limit = {"packets_per_s": 1, "burst_packets": 1}
     machine.configure(config(**limit))
     for observe in (True, False, True):
@@ -53,8 +53,8 @@ def test_a_mode_that_changes_leaves_what_was_counted(machine: Machine) -> None:
     assert (stats.forwarded_packets, stats.dropped_packets) == (18, 9)
 
 
-def test_a_slot_for_another_limit_counts_from_nothing(machine: Machine) -> None:
-    """All counters, also those that few packets touch."""
+def test_a_reused_slot_counts_from_zero(machine: Machine) -> None:
+    """All counters restart at zero, also the rarely used ones."""
     machine.configure(config(packets_per_s=1, burst_packets=1))
     machine.fill(NOW_NS)
     for _ in range(10):
@@ -67,10 +67,10 @@ def test_a_slot_for_another_limit_counts_from_nothing(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("uid", "left"), [("2", False), ("1", True)])
-def test_a_slot_that_changes_hands_while_it_is_read_is_left_out(
+def test_a_slot_whose_owner_changes_during_a_read_is_skipped(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, uid: str, *, left: bool
 ) -> None:
-    """Its counters may be the next one's. A policy that changes meanwhile is no reason."""
+    """Its counters may belong to the next owner. A change of the policy alone does not skip the slot."""
     slots, read = machine.slots, machine.slots.stats
 
     def own(uid: str, policy: str) -> SlotKey:

@@ -1,4 +1,4 @@
-"""Delay: what exceeds gets the time when it conforms, and what waits is bounded."""
+"""Delay: an excess packet gets the time at which it conforms, and the backlog is bounded."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ARP = bytes(12) + b"\x08\x06" + bytes(1500)
 BY_HAND = {"802.1Q": b"\x81\x00\x00\x06", "802.1ad": b"\x88\xa8\x00\x06\x81\x00\x00\x06"}
 PEERS = PeerConfig(packets_per_s=1000, packets_burst_q=gcra.packets_time_q(64, 1000))
 OTHER_POD = 3
-"""The interface that a forwarded packet came by; the node's own have none."""
+"""The ingress interface of a forwarded packet. Packets of the node itself have none."""
 
 
 def delaying(max_delay_ns: int = 25 * MS, **rates: Any) -> SlotConfig:
-    """A slot whose packets may wait."""
+    """Return a limit that delays packets."""
     return config(max_delay_q=max_delay_ns * gcra.QUANTA_PER_NS, **rates)
 
 
@@ -52,7 +52,7 @@ def waiting(
     *,
     pacing: bool = False,
 ) -> None:
-    """A slot with so much ahead of the next packet."""
+    """Configure the slot, and charge it for ``ahead_ns`` of backlog."""
     machine.configure(delaying(max_delay_ns, bits_per_s=bits_per_s, burst_bytes=100, pacing=pacing))
     machine.fill(now_ns)
     assert machine.offer(now_ns, 100)
@@ -62,7 +62,9 @@ def waiting(
 
 @pytest.mark.parametrize("bits_per_s", [8_000, 10**6, 10**8, 10**10, 10**12])
 def test_packets_depart_at_the_rate_exactly(machine: Machine, bits_per_s: int) -> None:
-    """Whatever the rate; the first by the time that the bucket lacks, each other one packet's time later."""
+    """The first packet waits for its missing tokens.
+    Each other packet departs one packet time later, at any rate.
+    """
     machine.configure(delaying(10**9, bits_per_s=bits_per_s, burst_bytes=4 * FULL))
     machine.fill(NOW_NS)
     model = DelayModel(byte_meter(bits_per_s, 4 * FULL), None, 10**9)
@@ -71,7 +73,7 @@ def test_packets_depart_at_the_rate_exactly(machine: Machine, bits_per_s: int) -
 
 
 def offer_to_both(machine: Machine, model: DelayModel, now_ns: int, size: int, segments: int) -> None:
-    """The program and the model must agree on the packet, and on when it departs."""
+    """Assert that the program and the model agree on the verdict and on the departure time."""
     waits = model.offer(now_ns, size, segments)
     assert machine.offer(now_ns, size, segments) == (waits is not None)
     if waits is not None:
@@ -96,7 +98,7 @@ PACKETS = st.tuples(
     STARTS_NS,
     st.lists(PACKETS, min_size=1, max_size=60),
 )
-def test_every_departure_is_the_models(
+def test_every_departure_matches_the_model(
     machine: Machine,
     meters: tuple[bool, bool],
     bits: int,
@@ -107,7 +109,7 @@ def test_every_departure_is_the_models(
     start_ns: int,
     offers: list[tuple[int, tuple[int, int]]],
 ) -> None:
-    """Of bytes, of packets, and of both, small and super-packets among them, at any uptime."""
+    """Check byte meters, packet meters and both, with small packets and GSO packets, at any uptime."""
     by_bytes, by_packets = meters
     burst, packet_burst = fitting_the_rate(bits, burst), min(packet_burst, packets * 86_400)
     rates = {"bits_per_s": bits, "burst_bytes": burst} if by_bytes else {}
@@ -125,8 +127,8 @@ def test_every_departure_is_the_models(
         offer_to_both(machine, model, now_ns, size, segments)
 
 
-def test_what_counts_is_what_waits_ahead(machine: Machine) -> None:
-    """A super-packet of half a second passes an empty bucket; behind it nothing does for a while."""
+def test_only_the_backlog_ahead_of_a_packet_counts(machine: Machine) -> None:
+    """A GSO packet of half a second passes an empty bucket. It blocks later packets for a while."""
     machine.configure(delaying(25 * MS, bits_per_s=10**6, burst_bytes=2000))
     machine.fill(NOW_NS)
     assert machine.offer(NOW_NS, FULL)
@@ -138,7 +140,7 @@ def test_what_counts_is_what_waits_ahead(machine: Machine) -> None:
 
 
 def test_a_small_packet_never_waits_and_is_charged(machine: Machine) -> None:
-    """Behind bulk it departs at once, and the bulk pays by departing later."""
+    """Behind bulk, a small packet departs at once. The bulk pays for it by a later departure."""
     waiting(machine, 25 * MS, 10**7, 10 * MS)
     before = machine.slots.meters(machine.index).bytes_tat
     assert machine.offer(NOW_NS, SMALL_BYTES)
@@ -151,7 +153,7 @@ def test_a_small_packet_never_waits_and_is_charged(machine: Machine) -> None:
 
 @pytest.mark.parametrize("bits_per_s", [10**6, 10**7, 10**8])
 def test_no_small_packet_is_lost_behind_bulk(machine: Machine, bits_per_s: int) -> None:
-    """Not even behind a super-packet that takes longer than the longest delay."""
+    """Small packets pass even behind a GSO packet that takes longer than the longest delay."""
     max_delay_ns = max(25 * MS, 16 * FULL * 8 * 10**9 // bits_per_s)
     machine.configure(delaying(max_delay_ns, bits_per_s=bits_per_s, burst_bytes=32_768))
     machine.fill(NOW_NS)
@@ -167,7 +169,7 @@ def test_no_small_packet_is_lost_behind_bulk(machine: Machine, bits_per_s: int) 
 def test_no_small_packet_is_lost_behind_super_packets_of_small_segments(
     machine: Machine, limit: dict[str, object], segments: int
 ) -> None:
-    """The remote end chooses the segment size: one packet can take most of a second of the packet rate."""
+    """The remote end chooses the segment size, so one packet can take most of a second of the packet rate."""
     machine.configure(delaying(100 * MS, **{"bits_per_s": 10**9, "burst_bytes": 10**7, **limit}))
     machine.fill(NOW_NS)
     passed = 0
@@ -179,7 +181,7 @@ def test_no_small_packet_is_lost_behind_super_packets_of_small_segments(
 
 
 def test_a_flood_of_small_packets_gets_the_rate(machine: Machine) -> None:
-    """And once what it may put ahead of the bulk: half of the longest delay."""
+    """The flood also gets, once, the backlog that it may put ahead of bulk: half of the longest delay."""
     rate, burst, delay_ns = 10**6, FULL, 100 * MS
     machine.configure(delaying(delay_ns, bits_per_s=rate, burst_bytes=burst))
     machine.fill(NOW_NS)
@@ -193,7 +195,9 @@ def test_a_flood_of_small_packets_gets_the_rate(machine: Machine) -> None:
 
 
 def test_bulk_waits_no_longer_after_a_flood_of_small_packets_than_before(machine: Machine) -> None:
-    """A flood takes the whole rate. It leaves a backlog of half of the longest delay, which bulk may join."""
+    """A flood takes the whole rate and leaves a backlog of half of the longest delay.
+    Bulk may queue behind this backlog.
+    """
     machine.configure(delaying(100 * MS, bits_per_s=10**6, burst_bytes=FULL))
     machine.fill(NOW_NS)
     for number in range(5_000):
@@ -203,8 +207,8 @@ def test_bulk_waits_no_longer_after_a_flood_of_small_packets_than_before(machine
     assert machine.departs_ns - after_ns <= 50 * MS + FULL * 8 * 1000
 
 
-def test_what_departs_stays_within_rate_and_burst(machine: Machine) -> None:
-    """Whatever is offered: over any time, rate x time + burst."""
+def test_departures_stay_within_rate_and_burst(machine: Machine) -> None:
+    """For any load and any time, at most rate x time + burst departs."""
     rate, burst, delay = 10**7, 20_000, 30 * MS
     machine.configure(delaying(delay, bits_per_s=rate, burst_bytes=burst))
     machine.fill(NOW_NS)
@@ -220,7 +224,7 @@ def test_what_departs_stays_within_rate_and_burst(machine: Machine) -> None:
 def test_a_dropped_packet_is_charged_to_neither_meter(
     machine: Machine, bits_per_s: int, packets_per_s: int
 ) -> None:
-    """One meter would let it wait; the other does not."""
+    """One meter would delay the packet, and the other meter rejects it."""
     limit = delaying(
         10 * MS, bits_per_s=bits_per_s, burst_bytes=FULL, packets_per_s=packets_per_s, burst_packets=1
     )
@@ -234,7 +238,7 @@ def test_a_dropped_packet_is_charged_to_neither_meter(
 
 
 def test_no_debt_is_so_large_that_it_reads_as_a_full_bucket(machine: Machine) -> None:
-    """A super-packet of 1,365 segments at 1 packet per second, behind a second's wait."""
+    """Offer a GSO packet of 1,365 segments at 1 packet per second, behind one second of backlog."""
     machine.configure(delaying(1000 * MS, packets_per_s=1, burst_packets=3))
     machine.fill(NOW_NS)
     assert all(machine.offer(NOW_NS, FULL) for _ in range(4))
@@ -250,7 +254,9 @@ def test_no_debt_is_so_large_that_it_reads_as_a_full_bucket(machine: Machine) ->
 def test_bulk_is_dropped_by_chance_from_half_of_the_longest_delay_on(
     machine: Machine, ahead_ms: int, dropped: float
 ) -> None:
-    """So that no flow is locked out by others that keep the bucket full; none below, all beyond."""
+    """Random early drop keeps one flow from locking out others.
+    No packet is dropped below half, and each packet beyond the longest delay.
+    """
     draws = 1500
     lost = 0
     for number in range(draws):
@@ -260,8 +266,8 @@ def test_bulk_is_dropped_by_chance_from_half_of_the_longest_delay_on(
     assert lost / draws == pytest.approx(dropped, abs=0.04 if 0 < dropped < 1 else 0)
 
 
-def test_cpus_do_not_multiply_what_may_wait(machine: Machine) -> None:
-    """Several CPUs on both meters at one instant: let through, and charged, is what it is for one CPU."""
+def test_cpus_do_not_multiply_the_backlog(machine: Machine) -> None:
+    """If several CPUs use both meters at one instant, admission and charges are the same as for one CPU."""
     burst, bits_per_s, packets_per_s, max_delay_ns = 50, 2 * 10**9, 100_000, 500 * MS
     threads, repeat = 4, 40_000
     limit = delaying(
@@ -291,8 +297,8 @@ def test_cpus_do_not_multiply_what_may_wait(machine: Machine) -> None:
         assert left_q == limit.bytes_burst_q - charged_q
 
 
-def test_the_nodes_own_packets_have_their_reserve_where_nothing_else_passes(machine: Machine) -> None:
-    """A probe of the kubelet in a flood of small packets."""
+def test_packets_of_the_node_pass_in_the_reserve_if_no_others_pass(machine: Machine) -> None:
+    """A probe of the kubelet passes during a flood of small packets."""
     reserve_q = gcra.bytes_time_q(2 * 64, 10**5)
     limit = delaying(
         5 * MS,
@@ -325,10 +331,12 @@ FAMILIES = {"IPv4": (b"\x08\x00", ipv4), "IPv6": (b"\x86\xdd", ipv6)}
         (CE, 20 * MS, CE),
     ],
 )
-def test_ecn_capable_packets_are_told_of_congestion(
+def test_ecn_capable_packets_are_marked_on_congestion(
     machine: Machine, family: str, ecn: int, ahead_ns: int, after: int
 ) -> None:
-    """ECT(0) from a fifth of the longest delay on, ECT(1) from 1 ms on; the IPv4 checksum stays right."""
+    """Mark ECT(0) from a fifth of the longest delay on, and ECT(1) from 1 ms on.
+    The IPv4 checksum stays right.
+    """
     waiting(machine, 25 * MS, 10**7, ahead_ns)
     ethertype, header = FAMILIES[family]
     machine.packet = bytes(12) + ethertype + header(ecn) + bytes(1400)
@@ -338,7 +346,7 @@ def test_ecn_capable_packets_are_told_of_congestion(
 
 
 def test_ipv4_checksums_stay_right(machine: Machine) -> None:
-    """As the receiver adds them up."""
+    """The checksum of a marked packet is valid for the receiver."""
     waiting(machine, 25 * MS, 10**7, 20 * MS)
     machine.packet = bytes(12) + b"\x08\x00" + ipv4(ECT0) + bytes(1400)
     assert machine.offer(NOW_NS, FULL)
@@ -348,8 +356,10 @@ def test_ipv4_checksums_stay_right(machine: Machine) -> None:
 
 @pytest.mark.parametrize("tags", BY_HAND)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_is_written_under_a_tag(machine: Machine, tags: str, family: str) -> None:
-    """Where the kernel would take the tag for the header: the packet stays in its VLAN."""
+def test_a_packet_with_a_tag_in_its_data_is_not_changed(machine: Machine, tags: str, family: str) -> None:
+    """Leave the packet unchanged.
+    The kernel's helper would take the tag for the IP header, and move the packet to another VLAN.
+    """
     waiting(machine, 25 * MS, 10**7, 20 * MS)
     ethertype, header = FAMILIES[family]
     machine.packet = bytes(12) + BY_HAND[tags] + ethertype + header(ECT0) + bytes(1400)
@@ -357,8 +367,8 @@ def test_nothing_is_written_under_a_tag(machine: Machine, tags: str, family: str
     assert machine.left == machine.packet
 
 
-def test_counters_tell_what_waited(machine: Machine) -> None:
-    """Conforming, delayed and dropped packets apart, and the delay given."""
+def test_delayed_packets_are_counted_separately(machine: Machine) -> None:
+    """Count conforming, delayed and dropped packets separately, and the sum of the delays."""
     machine.configure(delaying(10 * MS, bits_per_s=10**7, burst_bytes=FULL))
     machine.fill(NOW_NS)
     waited = [
@@ -385,8 +395,8 @@ def test_the_mean_delay_is_of_wire_packets(machine: Machine) -> None:
     assert stats.delayed_ns - before.delayed_ns == waited_ns * SUPER_SEGMENTS > 0
 
 
-def test_what_is_not_ip_goes_at_once(machine: Machine) -> None:
-    """The kernel gives ARP no departure time; it is charged, and bounded like the rest."""
+def test_packets_other_than_ip_are_not_delayed(machine: Machine) -> None:
+    """The kernel accepts no departure time for ARP. ARP packets are charged and bounded as others are."""
     machine.configure(delaying(10 * MS, bits_per_s=10**6, burst_bytes=300))
     machine.fill(NOW_NS)
     machine.packet = ARP
@@ -397,8 +407,8 @@ def test_what_is_not_ip_goes_at_once(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("size", [64, FULL])
-def test_observing_counts_what_would_wait_and_what_would_be_dropped(machine: Machine, size: int) -> None:
-    """And forwards it all at once, as it is."""
+def test_observe_counts_packets_that_delay_would_hold_or_drop(machine: Machine, size: int) -> None:
+    """Observe mode forwards all packets at once and unchanged."""
     counts = []
     for observe in (False, True):
         limit = config(
@@ -416,8 +426,8 @@ def test_observing_counts_what_would_wait_and_what_would_be_dropped(machine: Mac
     assert (machine.departs_ns, machine.left, stats.ce_packets) == (0, machine.packet[:size], 0)
 
 
-def test_at_an_ingress_hook_nothing_waits(ingress_machine: Machine) -> None:
-    """No queue is behind it: what exceeds is dropped."""
+def test_the_ingress_hook_delays_no_packet(ingress_machine: Machine) -> None:
+    """No queue follows the ingress hook, so excess packets are dropped."""
     ingress_machine.configure(delaying(25 * MS, packets_per_s=10, burst_packets=1))
     ingress_machine.fill(NOW_NS)
     assert ingress_machine.offer(NOW_NS)
@@ -428,7 +438,7 @@ def test_at_an_ingress_hook_nothing_waits(ingress_machine: Machine) -> None:
     ("stamped_ns", "departs_ns"), [(-5 * MS, 10 * MS), (3 * MS, 10 * MS), (20 * MS, 20 * MS)]
 )
 def test_the_later_of_two_departure_times_holds(machine: Machine, stamped_ns: int, departs_ns: int) -> None:
-    """Ours, and the one that an inner limiter gave."""
+    """Compare the program's departure time with the time that an inner limiter set."""
     waiting(machine, 25 * MS, 10**7, 10 * MS, pacing=True)
     assert machine.offer(NOW_NS, FULL, departs_ns=NOW_NS + stamped_ns)
     extra_ns = 0 if departs_ns == stamped_ns else 100 * 8 * 100
@@ -443,7 +453,7 @@ def test_the_later_of_two_departure_times_holds(machine: Machine, stamped_ns: in
 def test_no_sender_decides_how_long_the_queue_holds_its_packets(
     machine: Machine, ahead_ns: int, size: int, frame: bytes, ingress_ifindex: int, stamped_ns: int
 ) -> None:
-    """Remove a departure time beyond the longest delay, which any socket can ask for, from all packets."""
+    """Remove a departure time beyond the longest delay. Any socket can request such a time."""
     waiting(machine, 25 * MS, 10**7, 10 * MS, pacing=True)
     machine.packet = frame
     now_ns = NOW_NS + (0 if ahead_ns else 10**9)
@@ -468,7 +478,7 @@ def test_pacing_stays_if_the_queue_stays_bounded(
 def test_small_packets_that_exceed_never_wait_for_their_own_departure_time(
     machine: Machine, ingress_ifindex: int
 ) -> None:
-    """Hold no packet of the room that small packets have above the longest delay, nor of the reserve."""
+    """Do not hold small packets above the longest delay, or packets of the reserve."""
     reserve = {"reserve_bits_per_s": 10**5, "reserve_burst_q": gcra.bytes_time_q(64, 10**5)}
     machine.configure(delaying(bits_per_s=10**6, burst_bytes=100, pacing=True, node_reserve=True, **reserve))
     machine.fill(NOW_NS)
@@ -481,10 +491,8 @@ def test_small_packets_that_exceed_never_wait_for_their_own_departure_time(
 
 
 @pytest.mark.parametrize("limit", [{}, {"observe": True, "max_delay_q": 25 * MS * gcra.QUANTA_PER_NS}])
-def test_where_nothing_waits_departure_times_are_not_ours_to_change(
-    machine: Machine, limit: dict[str, int]
-) -> None:
-    """Drop and Observe leave them."""
+def test_drop_and_observe_keep_departure_times(machine: Machine, limit: dict[str, int]) -> None:
+    """Drop and Observe leave the departure times of senders unchanged."""
     machine.configure(config(bits_per_s=10**7, burst_bytes=FULL, **limit))
     machine.fill(NOW_NS)
     assert machine.offer(NOW_NS, FULL, ingress_ifindex=OTHER_POD, departs_ns=NOW_NS + 9 * 10**9)
@@ -494,7 +502,7 @@ def test_where_nothing_waits_departure_times_are_not_ours_to_change(
 def test_the_shipped_entry_point_gives_times_of_the_monotonic_clock(
     compiled_by_bcc: object, slots: Slots
 ) -> None:
-    """At the very hook, with the kernel's clock: a test run has no classid, so it is slot 0."""
+    """Run the entry point with the kernel's clock. A test run has no classid, so the packet uses slot 0."""
     machine = Machine(compiled_by_bcc.load_func(b"at_egress_hook", 3).fd, slots, index=NO_SLOT, packet=FRAME)
     machine.configure(delaying(60_000 * MS, bits_per_s=10**4, burst_bytes=FULL))
     try:

@@ -30,19 +30,19 @@ STARTS_NS = st.one_of(
     st.integers(0, 10**17),
     st.integers(2**56 - 10**6, 2**56 + 10**6),
 )
-"""From the first instant after boot to 3 years of uptime, and where the clock in quanta wraps."""
+"""Times from the first instant after boot to 3 years of uptime, and times at which the quanta clock wraps."""
 EXAMPLES = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 def arrivals(amounts: st.SearchStrategy[int]) -> st.SearchStrategy[list[tuple[int, int]]]:
-    """Lists of (gap in ns, amount)."""
+    """Generate lists of (gap in ns, amount)."""
     return st.lists(st.tuples(GAPS_NS, amounts), min_size=1, max_size=40)
 
 
 def fitting_the_rate(bits_per_s: int, burst_bytes: int) -> int:
-    """A burst as the API admits it: at most a day of the rate."""
+    """Limit a burst as the API does: to one day of the rate."""
     return min(burst_bytes, bits_per_s // 8 * 86_400)
 
 
@@ -51,7 +51,7 @@ def fitting_the_rate(bits_per_s: int, burst_bytes: int) -> int:
 def test_byte_meter_decides_as_the_model(
     machine: Machine, rate: int, burst: int, start_ns: int, packets: list[tuple[int, int]]
 ) -> None:
-    """Any rate, burst, size, idle gap and uptime: the very same decisions."""
+    """The decisions are equal for any rate, burst, size, idle gap and uptime."""
     burst = fitting_the_rate(rate, burst)
     machine.configure(config(bits_per_s=rate, burst_bytes=burst))
     machine.fill(start_ns)
@@ -72,7 +72,7 @@ def test_byte_meter_decides_as_the_model(
 def test_packet_meter_decides_as_the_model(
     machine: Machine, rate: int, burst: int, start_ns: int, packets: list[tuple[int, int]]
 ) -> None:
-    """Packets are segments: a GSO packet counts each."""
+    """Count packets on the wire: a GSO packet counts once per segment."""
     burst = min(burst, rate * 86_400)
     machine.configure(config(packets_per_s=rate, burst_packets=burst))
     machine.fill(start_ns)
@@ -101,7 +101,7 @@ def test_both_meters_charge_together_or_not_at_all(
     start_ns: int,
     packets: list[tuple[int, int]],
 ) -> None:
-    """A packet that one meter refuses costs the other nothing."""
+    """If one meter rejects a packet, the other meter is not charged."""
     burst, packet_burst = fitting_the_rate(rate, burst), min(packet_burst, packet_rate * 86_400)
     machine.configure(config(rate, burst, packet_rate, packet_burst))
     machine.fill(start_ns)
@@ -125,7 +125,7 @@ def test_both_meters_charge_together_or_not_at_all(
 def test_admitted_total_is_the_exact_one_within_a_thousandth(
     machine: Machine, bits_per_s: int, size_bytes: int, gap_ns: int
 ) -> None:
-    """The quantum is fine enough: rounding never adds up."""
+    """The quantum is fine enough that rounding errors do not accumulate."""
     burst_bytes = 4 * 65_536
     machine.configure(config(bits_per_s=bits_per_s, burst_bytes=burst_bytes))
     start_ns = 10**9
@@ -140,8 +140,8 @@ def test_admitted_total_is_the_exact_one_within_a_thousandth(
     assert admitted == pytest.approx(exact.admitted_bytes, rel=0.001)
 
 
-def test_the_quantum_is_what_the_model_takes() -> None:
-    """The model and the program must mean the same quantum."""
+def test_the_model_and_the_program_use_the_same_quantum() -> None:
+    """The model and the program use a quantum of the same size."""
     assert QUANTUM_NS * gcra.QUANTA_PER_NS == 1
 
 
@@ -163,7 +163,7 @@ def test_the_costs_of_the_largest_packets_are_exact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("segments", [724, 65_535])
 def test_super_packets_at_one_packet_per_second_get_the_rate(machine: Machine, segments: int) -> None:
-    """Hours of debt are a debt: over ten days, no more than the rate, the burst, and one super-packet."""
+    """A debt of hours stays a debt. In ten days, at most the rate, the burst and one GSO packet pass."""
     machine.configure(config(packets_per_s=1, burst_packets=1))
     start_ns, minute_ns = 10**15, 60 * 10**9
     machine.fill(start_ns)
@@ -177,7 +177,7 @@ def test_super_packets_at_one_packet_per_second_get_the_rate(machine: Machine, s
 
 
 def test_a_cost_that_does_not_fit_is_the_largest(tmp_path: Path) -> None:
-    """A product above 64 bits would cost nothing."""
+    """Without saturation, a product above 64 bits would wrap to a small cost."""
     of_bytes, of_packets = gcra.bytes_scale(8000), gcra.packets_scale(1)
     costs = probe(
         tmp_path,

@@ -28,7 +28,7 @@ from tokenbucket.core.limits.slot import SlotConfig
 QUANTA = gcra.QUANTA_PER_NS
 WORD = 2**64
 TOLERANCE_NS = 2_000
-"""Of 100 ms: a share has 24 bits, and times have units of 4 ns."""
+"""Rounding error of 100 ms: a share has 24 bits, and times have units of 4 ns."""
 SIZES = st.sampled_from([(64, 1), (257, 1), (600, 1), (FULL, 1), (9014, 7), (SUPER, SUPER_SEGMENTS)])
 RATES = st.one_of(st.integers(8_000, 10**11), st.sampled_from([10**6, 10**7, 10**8, 10**9]))
 WORDS = st.one_of(st.integers(0, WORD - 1), st.sampled_from([0, 1, 2**63 - 1, 2**63, WORD - 1]))
@@ -63,20 +63,20 @@ PACKETS = st.lists(
 
 @pytest.fixture
 def many(machine: Machine) -> Machine:
-    """A machine whose slot no flow has used."""
+    """Provide a machine with a slot that no flow has used."""
     machine.packet = frame(1)
     return machine
 
 
 def offer(machine: Machine, now_ns: int, flow: int, size: int = FULL, segments: int = 1) -> int | None:
-    """Offer a packet of a flow. Return when it departs; None if it is dropped."""
+    """Offer a packet of a flow. Return its departure time, or None if it is dropped."""
     machine.packet = frame(flow)
     passes = machine.offer(now_ns, size, segments)
     return (machine.departs_ns or now_ns) if passes else None
 
 
 def fifo_ns(machine: Machine, limit: SlotConfig, now_ns: int, size: int, segments: int) -> int:
-    """Return when a packet departs from a FIFO queue: when it conforms to the meters as they are."""
+    """Return the departure time in a FIFO queue: the time at which the packet conforms to the meters."""
     now_q, meters = now_ns * QUANTA % WORD, machine.slots.meters(machine.index)
     departs_q = 0
     for tat, burst_q, cost_q in (
@@ -89,7 +89,7 @@ def fifo_ns(machine: Machine, limit: SlotConfig, now_ns: int, size: int, segment
 
 
 def corrupt(machine: Machine, words: list[int]) -> None:
-    """Write any words to the state of the flows, as lost updates and an earlier owner leave them."""
+    """Write arbitrary words to the state of the flows, as lost updates and an earlier owner leave them."""
     slots, index = machine.slots, machine.index
     meters = slots._raw_meters(index)
     meters.fair_top, meters.fair_others = words[0], words[-1]
@@ -118,7 +118,7 @@ def test_no_packet_departs_later_than_in_a_fifo_queue(
     events: list[int | list[int] | None],
     by_packets: bool,  # noqa: FBT001 - a choice of hypothesis
 ) -> None:
-    """For any flows, sizes, rates, changes of the rate, lost updates, stale cells and clock."""
+    """Check any flows, sizes, rates, rate changes, lost updates, stale cells and clock."""
 
     def limit_at(bits: int) -> SlotConfig:
         more = {"packets_per_s": max(1, bits // 5000), "burst_packets": 3} if by_packets else {}
@@ -144,7 +144,7 @@ def test_no_packet_departs_later_than_in_a_fifo_queue(
 def test_departures_of_one_flow_never_decrease(
     many: Machine, rate: int, burst: int, max_delay_ns: int, start_ns: int, packets: list[Packet]
 ) -> None:
-    """Large packets leave in the order in which they arrive. Small packets never wait, and may overtake."""
+    """Large packets leave in the order of their arrival. Small packets are not delayed and may overtake."""
     many.configure(fair(max_delay_ns, bits_per_s=rate, burst_bytes=fitting_the_rate(rate, burst)))
     many.fill(start_ns)
     now_ns, last_ns = start_ns, defaultdict[int, int](int)
@@ -157,7 +157,7 @@ def test_departures_of_one_flow_never_decrease(
 
 
 def test_a_flow_keeps_its_order_if_another_flow_grows(many: Machine) -> None:
-    """With a longer largest backlog the line is flatter, and the same backlog waits for a shorter time."""
+    """A longer largest backlog makes the line flatter, so the same backlog waits for a shorter time."""
     many.configure(fair(1000 * MS, bits_per_s=10**7, burst_bytes=FULL))
     many.fill(NOW_NS)
     last_ns = {flow: offer(many, NOW_NS, flow) for _ in range(20) for flow in (1, 2, 3, 4)}
@@ -211,12 +211,12 @@ def test_no_departures_exceed_the_bound(
 
 @EXAMPLES
 @given(RATES, st.integers(2000, 2**20), st.integers(5 * MS, 1000 * MS), st.integers(0, 10**16), PACKETS)
-def test_every_departure_is_the_exact_models(
+def test_every_departure_matches_exact_arithmetic(
     many: Machine, rate: int, burst: int, max_delay_ns: int, start_ns: int, packets: list[Packet]
 ) -> None:
-    """The program differs from exact arithmetic by the rounding of a share, and decides as the model.
+    """The program decides as the model, and differs from exact arithmetic only by the rounding of a share.
 
-    The clock does not wrap: a cell that was never used has the time 0, which is then the future.
+    The clock does not wrap here, because the time 0 of an unused cell would then be in the future.
     """
     burst = fitting_the_rate(rate, burst)
     many.configure(fair(max_delay_ns, bits_per_s=rate, burst_bytes=burst))
@@ -230,7 +230,7 @@ def test_every_departure_is_the_exact_models(
         if (departs_ns is not None) != model.passes(now_ns, packet.size, expected):
             early_ns = early_drop_limit(max_delay_ns, now_ns)
             assert abs(expected.wait_ns - early_ns) <= margin_ns
-            return  # a wait at the very threshold, rounded to the other side
+            return  # a wait exactly at the threshold may round to the other side
         if departs_ns is not None:
             assert abs(departs_ns - now_ns - expected.departs_ns) <= margin_ns
             model.charge(now_ns, packet.flow, packet.size, expected)
@@ -242,7 +242,7 @@ def rates_of(departed: dict[int, int], seconds: float) -> dict[int, float]:
 
 
 def flood(machine: Machine, gaps_ns: dict[int, int], seconds: int = 2) -> dict[int, list[tuple[int, int]]]:
-    """Offer packets of each flow at a steady pace. Return arrival and departure of those that pass."""
+    """Offer packets of each flow at a steady pace. Return arrival and departure of the packets that pass."""
     arrivals = sorted(
         (NOW_NS + number * gap_ns, flow)
         for flow, gap_ns in gaps_ns.items()
@@ -257,7 +257,7 @@ def flood(machine: Machine, gaps_ns: dict[int, int], seconds: int = 2) -> dict[i
 
 
 def test_flows_that_send_too_much_share_the_rate(many: Machine) -> None:
-    """Whatever each sends: from its share to four times the rate, all get the same."""
+    """Flows that send between one and four times their share all get the same rate."""
     rate = 10**7
     many.configure(fair(100 * MS, bits_per_s=rate, burst_bytes=10_000))
     many.fill(NOW_NS)
@@ -268,7 +268,7 @@ def test_flows_that_send_too_much_share_the_rate(many: Machine) -> None:
 
 
 def test_a_flow_below_its_share_loses_nothing_beside_a_flood(many: Machine) -> None:
-    """And departs long before the flood's backlog."""
+    """The flow also departs long before the backlog of the flood."""
     rate = 10**7
     many.configure(fair(100 * MS, bits_per_s=rate, burst_bytes=10_000))
     many.fill(NOW_NS)
@@ -282,7 +282,7 @@ def test_a_flow_below_its_share_loses_nothing_beside_a_flood(many: Machine) -> N
 
 
 def test_a_lone_flow_departs_as_from_a_fifo_queue(many: Machine) -> None:
-    """To the nanosecond, with small packets among the large."""
+    """Compare to the nanosecond, with small packets among the large ones."""
     limit = fair(100 * MS, bits_per_s=10**7, burst_bytes=20_000)
     many.configure(limit)
     many.fill(NOW_NS)
@@ -296,7 +296,7 @@ def test_a_lone_flow_departs_as_from_a_fifo_queue(many: Machine) -> None:
 
 
 def test_forged_flows_gain_no_more_than_the_bound(many: Machine) -> None:
-    """A flood in which each packet is a new flow: it departs at once until the backlog is at its limit."""
+    """In this flood, each packet is a new flow and departs at once, until the backlog reaches its limit."""
     rate, delay_ns, burst = 10**7, 40 * MS, 20_000
     many.configure(fair(delay_ns, bits_per_s=rate, burst_bytes=burst))
     many.fill(NOW_NS)
@@ -312,7 +312,7 @@ def test_forged_flows_gain_no_more_than_the_bound(many: Machine) -> None:
     "words", [[WORD - 1], [2**63], [NOW_NS * QUANTA + 2**60], [1, 2, 2**40], [0] + [2**40] * 511]
 )
 def test_stale_cells_stop_no_flow(many: Machine, words: list[int]) -> None:
-    """Whatever an earlier owner left, packets wait at most as in a FIFO queue, and the cells recover."""
+    """After any earlier owner, packets wait at most as in a FIFO queue, and the cells recover."""
     rate = 10**7
     many.configure(fair(100 * MS, bits_per_s=rate, burst_bytes=10_000))
     many.fill(NOW_NS)
@@ -328,7 +328,7 @@ def test_stale_cells_stop_no_flow(many: Machine, words: list[int]) -> None:
 
 
 def test_a_new_owner_has_no_flows(many: Machine) -> None:
-    """The flows of the pod that had the slot before delay no packet."""
+    """The flows of the slot's last owner delay no packet."""
     limit = fair(100 * MS, bits_per_s=10**7, burst_bytes=10_000)
     many.configure(limit)
     corrupt(many, [2**62 + 1])
@@ -342,7 +342,7 @@ def test_a_new_owner_has_no_flows(many: Machine) -> None:
 
 @pytest.mark.parametrize("observe", [False, True])
 def test_observing_counts_as_enforcing_does(many: Machine, observe: bool) -> None:  # noqa: FBT001
-    """With flows that share: the same packets would wait and would be dropped."""
+    """Observe mode counts the packets of sharing flows that Enforce mode delays or drops."""
     counts = []
     for mode in (False, observe):
         limit = fair(25 * MS, bits_per_s=10**7, burst_bytes=10_000)
@@ -359,7 +359,7 @@ def _fields(limit: SlotConfig) -> dict[str, object]:
 
 
 def test_cpus_charge_every_packet_of_all_flows(many: Machine) -> None:
-    """Several CPUs with flows of their own on one slot: the word grows by what passes, and no more passes."""
+    """Several CPUs send flows into one slot. The charges equal the admitted packets, and no excess passes."""
     rate, burst, max_delay_ns, repeat = 2 * 10**9, 100 * FULL, 50 * MS, 20_000
     limit = fair(max_delay_ns, bits_per_s=rate, burst_bytes=burst)
     skb = context(NOW_NS, mark=many.index, ingress_ifindex=3, wire_len=FULL)

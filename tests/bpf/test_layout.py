@@ -1,4 +1,4 @@
-"""Python's structs are those of the C header."""
+"""The structs of Python match the C header."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenbucket.core.limits.slot import NO_SLOT
 
 
 def probe(tmp_path: Path, *expressions: str) -> list[int]:
-    """Values of C expressions, from a compiler that reads the headers."""
+    """Compile C expressions against the headers, and return their values."""
     lines = "\n".join(
         f'printf("%s%llu", "{"," if i else ""}", (unsigned long long)({e}));'
         for i, e in enumerate(expressions)
@@ -32,7 +32,7 @@ def probe(tmp_path: Path, *expressions: str) -> list[int]:
     return list(json.loads(f"[{output}]"))
 
 
-def test_sizes_and_offsets_are_the_headers(tmp_path: Path) -> None:
+def test_sizes_and_offsets_match_the_headers(tmp_path: Path) -> None:
     """Each struct has the same size, and each field the same offset and size."""
     structs = [kind for kind in vars(layout).values() if getattr(kind, "_fields_", None)]
     names = [re.findall(r"struct (\w+)", kind.__doc__)[0] for kind in structs]
@@ -48,8 +48,8 @@ def test_sizes_and_offsets_are_the_headers(tmp_path: Path) -> None:
         assert probe(tmp_path, *expressions) == expected, name
 
 
-def test_constants_are_the_headers(tmp_path: Path) -> None:
-    """Numbers that mean something on both sides."""
+def test_constants_match_the_headers(tmp_path: Path) -> None:
+    """Compare the constants that both sides define."""
     names = {
         "TB_LAYOUT_VERSION": layout.LAYOUT_VERSION,
         "TB_NO_SLOT": NO_SLOT,
@@ -71,7 +71,9 @@ def test_constants_are_the_headers(tmp_path: Path) -> None:
 
 
 def test_structs_keep_the_layout_of_version_2() -> None:
-    """Sizes, and the offsets of the groups of fields. The kernel does not align values to cache lines."""
+    """Check the sizes, and the offsets of the groups of fields.
+    The kernel does not align values to cache lines.
+    """
     sizes = [ctypes.sizeof(struct) for struct in (layout.Config, layout.Meters, layout.Stats)]
     assert sizes == [192, 64, 192]
     assert layout.Config.max_delay_q.offset == 64

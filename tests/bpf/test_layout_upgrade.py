@@ -1,4 +1,4 @@
-"""Another layout version: an upgrade, or a step back, keeps every pod's tokens."""
+"""A change of the layout version, by an upgrade or a rollback, keeps the tokens of each pod."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEVICE = SlotKey(DeviceId(0, "eth1"), Direction.EGRESS)
 
 @pytest.fixture
 def pins() -> Iterator[Pins]:
-    """A place for pins, empty."""
+    """Provide an empty folder for pins."""
     mount_bpffs()
     pins = Pins(Path(f"/sys/fs/bpf/upgrade_{os.getpid()}"))
     yield pins
@@ -38,23 +38,25 @@ def slot(name: str) -> Slot:
 
 
 def load_as_another_version(pins: Pins) -> Slots:
-    """Loads, and renames the layout version. Returns its maps, open; slot 3 is ``web``."""
+    """Load the program, and rename the layout version. Return its open maps, with ``web`` in slot 3."""
     ensure_loaded(pins, Sizes(16))
     slots = Slots(pins)
     slots.write(3, slot("web"), fresh=True)
-    fill(slots, 3, 10**15)  # a state that no new bucket has
+    fill(slots, 3, 10**15)  # a new bucket never has this state
     pins.folder.rename(pins.root / "v0")
     return slots
 
 
 def move(slots: Slots, index: int, at_ns: int) -> None:
-    """Lets the words of a slot's meters say that time of the monotonic clock."""
-    half = 2**63 // gcra.QUANTA_PER_NS  # that far behind is a word that was never used
+    """Set the words of a slot's meters to that time of the monotonic clock."""
+    half = 2**63 // gcra.QUANTA_PER_NS  # an unused word lags by this time
     fill(slots, index, at_ns + half)
 
 
-def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
-    """Whatever slot it has in the other version; a limit that is not there begins with a full bucket."""
+def test_a_layout_change_keeps_the_tokens_of_a_limit(pins: Pins) -> None:
+    """A limit keeps its tokens in any slot of the new version.
+    A limit without a slot in the old version starts with a full bucket.
+    """
     load_as_another_version(pins).close()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
@@ -66,8 +68,8 @@ def test_a_limit_takes_its_tokens_along(pins: Pins) -> None:
         assert slots.meters(1) != slots.meters(4)
 
 
-def test_what_passes_the_other_version_meanwhile_is_charged(pins: Pins) -> None:
-    """Filters move over one by one, and until the last has, packets pass through both versions."""
+def test_packets_that_pass_the_other_version_are_charged(pins: Pins) -> None:
+    """Filters move one by one. Until the last one has moved, packets pass through both versions."""
     with load_as_another_version(pins) as other:
         ensure_loaded(pins, Sizes(16))
         with Slots(pins) as slots:
@@ -81,8 +83,8 @@ def test_what_passes_the_other_version_meanwhile_is_charged(pins: Pins) -> None:
                 assert slots.meters(2).bytes_tat == gcra.word_of(now_ns + 7 * MS)
 
 
-def test_an_agent_that_comes_between_goes_on(pins: Pins) -> None:
-    """It does not know what has been charged already, so it charges at least what the other version says."""
+def test_a_new_agent_continues_the_layout_change(pins: Pins) -> None:
+    """A new agent does not know the earlier charges. It charges at least the amount in the other version."""
     with load_as_another_version(pins) as other:
         ensure_loaded(pins, Sizes(16))
         with Slots(pins) as slots:
@@ -97,7 +99,7 @@ def test_an_agent_that_comes_between_goes_on(pins: Pins) -> None:
 
 
 def test_only_filters_of_other_versions_move_over(pins: Pins) -> None:
-    """By the programs that they run."""
+    """Distinguish filters by their programs."""
     load_as_another_version(pins).close()
     theirs = pins.program_ids()
     ensure_loaded(pins, Sizes(16))
@@ -107,8 +109,8 @@ def test_only_filters_of_other_versions_move_over(pins: Pins) -> None:
         assert {slots.resolve_slot(3, program) for program in pins.program_ids() - theirs} == {3}
 
 
-def test_peers_are_new_in_another_version(pins: Pins) -> None:
-    """Their entries stay behind, so the slot's epoch must not be that of any of them."""
+def test_a_layout_change_resets_peers(pins: Pins) -> None:
+    """The entries of peers stay in the old map, so the slot gets an epoch that no entry uses."""
     load_as_another_version(pins).close()
     ensure_loaded(pins, Sizes(16))
     with Slots(pins) as slots:
@@ -118,8 +120,8 @@ def test_peers_are_new_in_another_version(pins: Pins) -> None:
         assert 0 < first < slots.peers_epoch(3)
 
 
-def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
-    """And from then on buckets are new."""
+def test_an_unused_layout_version_is_removed(pins: Pins) -> None:
+    """Later limits then start with full buckets."""
     load_as_another_version(pins).close()
     build = ensure_loaded(pins, Sizes(16))
     assert [folder.name for folder in other_layouts(pins)] == ["v0"]
@@ -130,7 +132,7 @@ def test_the_other_version_goes_when_nothing_runs_it(pins: Pins) -> None:
 
 
 def test_a_version_that_limits_a_device_stays(pins: Pins) -> None:
-    """No agent moves that limit over."""
+    """The agent does not move limits of devices."""
     with load_as_another_version(pins) as theirs:
         theirs.write(4, Slot(Owner(DEVICE), config(8 * 10**6, 10**6)), fresh=True)
     programs = pins.program_ids()
@@ -145,8 +147,8 @@ def test_a_version_that_limits_a_device_stays(pins: Pins) -> None:
     assert [folder.name for folder in other_layouts(pins)] == ["v0"]
 
 
-def test_an_incomplete_version_is_left_aside(pins: Pins) -> None:
-    """Such as one whose loader was killed. What its filters name is still not a slot of this one."""
+def test_an_incomplete_layout_version_is_ignored(pins: Pins) -> None:
+    """For example, its loader was killed. The slots in its filters are not slots of this version."""
     load_as_another_version(pins).close()
     (pins.root / "v0/maps/tb_meters").unlink()
     theirs = pins.program_ids()

@@ -1,4 +1,4 @@
-"""Loading: what goes wrong is said in one line, and what was loaded stays."""
+"""Load the program: each error is one line, and a failed load keeps the loaded programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenbucket.errors import LoadError
 
 @pytest.fixture
 def pins() -> Iterator[Pins]:
-    """A place for pins, empty."""
+    """Provide an empty folder for pins."""
     mount_bpffs()
     pins = Pins(Path(f"/sys/fs/bpf/load_{os.getpid()}"))
     yield pins
@@ -27,7 +27,7 @@ def pins() -> Iterator[Pins]:
 
 
 def changed(tmp_path: Path, before: str, after: str) -> Path:
-    """The C source with one change."""
+    """Return the C source with one change."""
     folder = tmp_path / "source"
     tmp_path.mkdir(exist_ok=True)
     shutil.copytree(source_folder(), folder)
@@ -39,7 +39,7 @@ def changed(tmp_path: Path, before: str, after: str) -> Path:
 
 
 def test_loading_twice_loads_once(pins: Pins) -> None:
-    """The second time there is nothing to compile: the same programs."""
+    """The second load compiles nothing and keeps the same programs."""
     build = load.ensure_loaded(pins, Sizes(16))
     with opened(pins.build(build) / HookProgram.AT_EGRESS_HOOK) as fd:
         first = syscall.program_info(fd).id
@@ -49,7 +49,7 @@ def test_loading_twice_loads_once(pins: Pins) -> None:
 
 
 def test_another_build_takes_over_the_maps(pins: Pins, tmp_path: Path) -> None:
-    """An upgrade keeps every bucket, and the size of the maps."""
+    """An upgrade keeps each bucket and the size of the maps."""
     load.ensure_loaded(pins, Sizes(16))
     with opened(pins.maps / "tb_meters") as fd:
         before = syscall.map_info(fd)
@@ -62,7 +62,7 @@ def test_another_build_takes_over_the_maps(pins: Pins, tmp_path: Path) -> None:
 
 
 def test_a_build_without_the_map_of_flows_is_upgraded_and_read(pins: Pins) -> None:
-    """Every bucket stays. Such a build, before an upgrade or after a rollback, has FIFO queues."""
+    """Each bucket stays. Such a build, before an upgrade or after a rollback, has FIFO queues."""
     load.ensure_loaded(pins, Sizes(16))
     (pins.maps / FLOWS).unlink()
     limit = config(bits_per_s=10**6, burst_bytes=10**5, max_delay_q=256, longest_backlog_q=256)
@@ -80,7 +80,7 @@ def test_a_build_without_the_map_of_flows_is_upgraded_and_read(pins: Pins) -> No
 
 
 def test_a_map_of_flows_of_another_size_is_rejected(pins: Pins) -> None:
-    """Bcc would open it without a check."""
+    """Bcc would open the map without a check."""
     load.ensure_loaded(pins, Sizes(16))
     (pins.maps / FLOWS).unlink()
     with opened(pins.maps / "tb_meters") as fd:
@@ -97,10 +97,10 @@ def test_a_map_of_flows_of_another_size_is_rejected(pins: Pins) -> None:
     ],
     ids=["compiler", "verifier"],
 )
-def test_a_refused_program_is_one_readable_error(
+def test_a_rejected_program_is_reported_in_one_line(
     pins: Pins, tmp_path: Path, before: str, after: str, message: str
 ) -> None:
-    """The lines that matter, and what was loaded before is still there."""
+    """The error contains the relevant lines, and the agent keeps the loaded programs."""
     good = load.ensure_loaded(pins, Sizes(16))
     with pytest.raises(LoadError) as caught:
         load.ensure_loaded(pins, Sizes(16), changed(tmp_path, before, after))
@@ -111,8 +111,8 @@ def test_a_refused_program_is_one_readable_error(
     assert [folder.name for folder in pins.programs.iterdir()] == [good]
 
 
-def test_a_pin_that_is_not_our_map_is_refused(pins: Pins) -> None:
-    """Bcc would take it without a look at its sizes."""
+def test_a_pin_of_another_map_is_rejected(pins: Pins) -> None:
+    """Bcc would open the map without a check of its sizes."""
     load.ensure_loaded(pins, Sizes(16))
     (pins.maps / "tb_config").unlink()
     with opened(pins.maps / "tb_meters") as fd:
@@ -121,13 +121,13 @@ def test_a_pin_that_is_not_our_map_is_refused(pins: Pins) -> None:
         load.ensure_loaded(pins, Sizes(16))
 
 
-def test_a_loader_that_is_aborted_is_said_so() -> None:
-    """LLVM ends a process that it does not like with SIGABRT."""
+def test_an_aborted_loader_is_reported() -> None:
+    """LLVM aborts the process with SIGABRT on an internal error."""
     assert load._cause(-6, "LLVM ERROR: bad\n") == "the loader was killed by SIGABRT; LLVM ERROR: bad"
 
 
-def test_nothing_is_kept_of_a_load_that_failed_at_once(pins: Pins, tmp_path: Path) -> None:
-    """No half of a build, and the next one works."""
+def test_a_failed_load_leaves_nothing(pins: Pins, tmp_path: Path) -> None:
+    """A failed load pins no part of the build, and the next load succeeds."""
     with pytest.raises(LoadError):
         load.ensure_loaded(pins, Sizes(16), changed(tmp_path, "int at_ingress_hook", "int other_name"))
     assert build_of(source_folder()) == load.ensure_loaded(pins, Sizes(16))

@@ -1,4 +1,4 @@
-"""Marking: what exceeds is forwarded with another code point, and nothing else of it changes."""
+"""Mark: an excess packet is forwarded with another code point and otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ECN_CE = 3
 
 
 def ipv4(tos: int) -> bytes:
-    """An IPv4 header with a right checksum, and UDP."""
+    """Return an IPv4 header with a valid checksum, and UDP."""
     header = struct.pack("!BBHHHBBH4s4s", 0x45, tos, 48, 1, 0, 64, 17, 0, b"\x0a\0\0\1", b"\x0a\0\0\2")
     return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + bytes(28)
 
@@ -27,7 +27,7 @@ def checksum(header: bytes) -> int:
 
 
 def ipv6(traffic_class: int) -> bytes:
-    """An IPv6 header, and UDP."""
+    """Return an IPv6 header, and UDP."""
     return struct.pack("!IHBB", 6 << 28 | traffic_class << 20 | 0xABCDE, 8, 17, 64) + bytes(32 + 28)
 
 
@@ -35,12 +35,12 @@ FAMILIES = {"IPv4": (b"\x08\x00", ipv4), "IPv6": (b"\x86\xdd", ipv6)}
 
 
 def exceeding(machine: Machine, packet: bytes, dscp: int) -> bytes:
-    """What becomes of a packet that finds the bucket empty."""
+    """Send a packet that finds the bucket empty. Return the packet afterwards."""
     machine.configure(config(packets_per_s=1, burst_packets=1, dscp=dscp))
     machine.fill(NOW_NS)
     machine.packet = packet
     assert machine.offer(NOW_NS)
-    assert machine.left == packet, "what conforms keeps its color"
+    assert machine.left == packet, "a conforming packet keeps its code point"
     assert machine.offer(NOW_NS)
     return machine.left
 
@@ -52,7 +52,7 @@ def exceeding(machine: Machine, packet: bytes, dscp: int) -> bytes:
 def test_only_the_code_point_changes(
     request: pytest.FixtureRequest, hook: str, tags: str, family: str, before: int, dscp: int
 ) -> None:
-    """ECN stays, the IPv4 checksum is right, and VLAN tags are looked under."""
+    """The ECN bits stay, the IPv4 checksum is valid, and the program finds the header behind VLAN tags."""
     ethertype, header = FAMILIES[family]
     front = bytes(12) + TAGS[tags] + ethertype
     machine = request.getfixturevalue(hook)
@@ -62,14 +62,14 @@ def test_only_the_code_point_changes(
 
 
 @pytest.mark.parametrize("packet", [bytes(12) + b"\x08\x06" + bytes(46), bytes(12) + b"\x12\x34" + bytes(46)])
-def test_what_is_not_ip_is_forwarded_as_it_is(machine: Machine, packet: bytes) -> None:
+def test_packets_other_than_ip_are_forwarded_unchanged(machine: Machine, packet: bytes) -> None:
     """ARP has no code point, and does not count as marked."""
     assert exceeding(machine, packet, 10) == packet
     assert machine.slots.stats(machine.index).marked_packets == 0
 
 
-def test_marking_charges_nothing_for_what_exceeds(machine: Machine) -> None:
-    """A token that comes back is for the next packet that conforms."""
+def test_mark_does_not_charge_excess_packets(machine: Machine) -> None:
+    """The next token goes to the next packet that conforms."""
     machine.configure(config(packets_per_s=1, burst_packets=2, dscp=10))
     machine.fill(NOW_NS)
     assert all(machine.offer(NOW_NS) for _ in range(20))
@@ -78,8 +78,8 @@ def test_marking_charges_nothing_for_what_exceeds(machine: Machine) -> None:
     assert (stats.conform_packets, stats.marked_packets) == (3, 18)
 
 
-def test_observing_marks_nothing(machine: Machine) -> None:
-    """It only counts."""
+def test_observe_marks_no_packet(machine: Machine) -> None:
+    """Observe mode only counts excess packets."""
     packet = bytes(12) + b"\x08\x00" + ipv4(0)
     machine.configure(config(packets_per_s=1, burst_packets=1, dscp=10, observe=True))
     machine.fill(NOW_NS)

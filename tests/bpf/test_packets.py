@@ -1,4 +1,4 @@
-"""What is charged, and what is never lost."""
+"""Charges of packets, and packets that are never dropped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IPV4_TCP, IPV6_TCP, IPV4_UDP, IPV6_UDP = "IPv4 TCP", "IPv6 TCP", "IPv4 UDP", "IP
 
 
 def frame(kind: str, size: int) -> tuple[bytes, int]:
-    """An Ethernet frame of ``size`` bytes, and the length of its headers. TCP has 12 bytes of options."""
+    """Return an Ethernet frame of ``size`` bytes, and the length of its headers. TCP has 12 option bytes."""
     ip = {"IPv4": b"\x45" + bytes(8), "IPv6": b"\x60" + bytes(5)}[kind[:4]]
     protocol = {"TCP": 6, "UDP": 17}[kind[5:]]
     ip += bytes([protocol]) + bytes(10 if kind.startswith("IPv4") else 33)
@@ -34,7 +34,7 @@ def frame(kind: str, size: int) -> tuple[bytes, int]:
 
 
 def charged_bytes(machine: Machine) -> int:
-    """What the one packet since ``fill`` has cost, in bytes at RATE."""
+    """Return the cost of the one packet since ``fill``, in bytes at RATE."""
     now_q = gcra.word_of(NOW_NS)
     burst_q = gcra.bytes_time_q(10**6, RATE)
     left = gcra.tokens_q(machine.slots.meters(machine.index).bytes_tat, now_q, burst_q)
@@ -42,7 +42,7 @@ def charged_bytes(machine: Machine) -> int:
 
 
 def ready(machine: Machine, packet: bytes) -> None:
-    """A full bucket of 1 MB."""
+    """Fill a bucket of 1 MB."""
     machine.packet = packet
     machine.configure(config(bits_per_s=RATE, burst_bytes=10**6))
     machine.fill(NOW_NS)
@@ -50,10 +50,10 @@ def ready(machine: Machine, packet: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [IPV4_TCP, IPV6_TCP, IPV4_UDP, IPV6_UDP])
 @pytest.mark.parametrize(("size", "gso_size"), [(3000, 1000), (3001, 500), (1200, 1400), (1500, 40)])
-def test_both_hooks_charge_a_super_packet_the_same(
+def test_both_hooks_charge_a_gso_packet_the_same(
     machine: Machine, ingress_machine: Machine, kind: str, size: int, gso_size: int
 ) -> None:
-    """The egress hook is told the wire length; the ingress hook computes it from the segments."""
+    """The kernel gives the egress hook the wire length. The ingress hook computes it from the segments."""
     packet, headers = frame(kind, size)
     segments = max(1, -(-(size - headers) // gso_size))
     wire_bytes = size + (segments - 1) * headers
@@ -68,8 +68,8 @@ def test_both_hooks_charge_a_super_packet_the_same(
     assert ingress_machine.slots.stats(ingress_machine.index).conform_packets == segments
 
 
-def test_a_super_packet_larger_than_the_burst_passes_a_full_bucket(machine: Machine) -> None:
-    """It is charged whole: what follows waits for all of it."""
+def test_a_gso_packet_larger_than_the_burst_passes_a_full_bucket(machine: Machine) -> None:
+    """The program charges the whole packet, so later packets wait for all of its tokens."""
     machine.configure(config(bits_per_s=RATE, burst_bytes=1500))
     machine.fill(NOW_NS)
     assert machine.offer(NOW_NS, 65_536)
@@ -91,21 +91,21 @@ SOLICITATION = solicitation(255)
 
 @pytest.mark.parametrize("packet", [ARP, SOLICITATION], ids=["ARP", "ND"])
 def test_neighbor_discovery_survives_a_flood(machine: Machine, packet: bytes) -> None:
-    """It passes an empty bucket, within the reserve and no more."""
+    """Neighbor discovery passes an empty bucket, up to the reserve."""
     empty(machine, reserve_packets=3)
     machine.packet = packet
     assert [machine.offer(NOW_NS) for _ in range(5)] == [True] * 3 + [False] * 2
 
 
 def test_neighbor_discovery_from_another_link_has_no_part_in_the_reserve(machine: Machine) -> None:
-    """Anybody could send it (RFC 4861, 7.1)."""
+    """Any host could send such a packet (RFC 4861, 7.1)."""
     empty(machine, reserve_packets=3)
     machine.packet = solicitation(254)
     assert not machine.offer(NOW_NS)
 
 
 def test_bulk_has_no_part_in_the_reserve(machine: Machine) -> None:
-    """It is for probes."""
+    """The reserve is for probes."""
     empty(machine, reserve_packets=1000, node_reserve=True)
     assert machine.offer(NOW_NS, 1 << 14, ingress_ifindex=0)
     assert not machine.offer(NOW_NS, (1 << 14) + 1, ingress_ifindex=0)
@@ -115,7 +115,7 @@ def test_bulk_has_no_part_in_the_reserve(machine: Machine) -> None:
 def test_a_flood_of_neighbor_discovery_never_gets_past_a_tenth_of_the_rate(
     machine: Machine, rate: Rate
 ) -> None:
-    """Nor does the bucket's debt grow without end, until it reads as the past, which is a full bucket."""
+    """The debt of the bucket stays bounded. A larger debt would read as a full bucket."""
     bucket = bucket_of(Limit(rate), Mode.ENFORCE, action=ExceedAction.DROP)
     machine.configure(config_of(bucket, Direction.INGRESS, node_reserve=True))
     machine.fill(NOW_NS)
@@ -137,8 +137,8 @@ def test_a_flood_of_neighbor_discovery_never_gets_past_a_tenth_of_the_rate(
             )
 
 
-def test_the_nodes_own_packets_pass_within_the_reserve_and_are_charged(machine: Machine) -> None:
-    """A probe of the kubelet under a flood: it passes, and the pod's bucket pays."""
+def test_packets_of_the_node_pass_in_the_reserve_and_are_charged(machine: Machine) -> None:
+    """A probe of the kubelet passes during a flood, and is charged to the pod's bucket."""
     empty(machine, reserve_packets=2, node_reserve=True)
     before = machine.slots.meters(machine.index).bytes_tat
     assert [machine.offer(NOW_NS, ingress_ifindex=0) for _ in range(3)] == [True, True, False]
@@ -147,17 +147,19 @@ def test_the_nodes_own_packets_pass_within_the_reserve_and_are_charged(machine: 
 
 
 def test_forwarded_packets_have_no_part_in_the_reserve(machine: Machine) -> None:
-    """Only what the node itself sends."""
+    """Only packets that the node itself sends use the reserve."""
     empty(machine, reserve_packets=2, node_reserve=True)
     assert not machine.offer(NOW_NS, ingress_ifindex=3)
 
 
 @pytest.mark.parametrize("tag", [b"", b"\x81\x00\x00\x07"], ids=["untagged", "VLAN"])
 @pytest.mark.parametrize("node", ["10.0.0.1", "fd00::1"])
-def test_inside_a_pod_the_nodes_packets_are_known_by_their_source(
+def test_packets_of_the_node_are_recognized_by_source_inside_a_pod(
     ingress_machine: Machine, pins: Pins, node: str, tag: bytes
 ) -> None:
-    """There every packet has an ingress interface. Others have no part in the reserve."""
+    """Inside a pod, every packet has an ingress interface.
+    Packets from other addresses do not use the reserve.
+    """
     addresses = NodeAddresses(pins)
     addresses.write({ip_address(node)})
     empty(ingress_machine, reserve_packets=2, node_reserve=True)
@@ -173,7 +175,7 @@ def test_inside_a_pod_the_nodes_packets_are_known_by_their_source(
 
 
 def sent_by(source: str, tag: bytes) -> bytes:
-    """A frame of at most 64 bytes with that source address, and UDP."""
+    """Return a frame of at most 64 bytes with that source address, and UDP."""
     address = ip_address(source)
     if address.version == 4:
         return (
@@ -190,7 +192,7 @@ def sent_by(source: str, tag: bytes) -> bytes:
 
 
 def empty(machine: Machine, reserve_packets: int, **flags: bool) -> None:
-    """An empty bucket, and a reserve for so many packets of 64 bytes."""
+    """Empty the bucket, and configure a reserve for so many packets of 64 bytes."""
     reserve_q = gcra.bytes_time_q(64 * reserve_packets, RATE)
     limit = config(
         bits_per_s=RATE, burst_bytes=64, reserve_bits_per_s=RATE, reserve_burst_q=reserve_q, **flags
@@ -200,8 +202,8 @@ def empty(machine: Machine, reserve_packets: int, **flags: bool) -> None:
     assert machine.offer(NOW_NS)
 
 
-def test_observe_counts_what_exceeds_and_forwards_it(machine: Machine) -> None:
-    """And charges nothing for it: the counters show what Enforce would do."""
+def test_observe_counts_and_forwards_excess_packets(machine: Machine) -> None:
+    """Excess packets are not charged, so the counters match those of Enforce mode."""
     machine.configure(config(packets_per_s=1, burst_packets=5, observe=True))
     machine.fill(NOW_NS)
     assert all(machine.offer(NOW_NS) for _ in range(20))
@@ -210,15 +212,15 @@ def test_observe_counts_what_exceeds_and_forwards_it(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("slot", [0, 9, 60_000])
-def test_a_slot_that_is_not_there_lets_all_pass_and_is_counted(machine: Machine, slot: int) -> None:
-    """Fails open, loudly: free slots, and numbers beyond the table."""
+def test_packets_without_a_slot_pass_and_are_counted(machine: Machine, slot: int) -> None:
+    """Fail open and count the packets, for free slots and for numbers beyond the table."""
     before = machine.slots.stats(0).unmetered_packets
     assert all(machine.offer(NOW_NS, mark=slot) for _ in range(10))
     assert machine.slots.stats(0).unmetered_packets - before == 10
 
 
 def test_a_new_rate_leaves_the_bucket_as_it_is(machine: Machine) -> None:
-    """An emptied bucket is not filled by a change of its configuration."""
+    """A change of the configuration does not fill an empty bucket."""
     machine.configure(config(packets_per_s=1, burst_packets=5))
     machine.fill(NOW_NS)
     assert sum(machine.offer(NOW_NS) for _ in range(10)) == 5
@@ -228,7 +230,7 @@ def test_a_new_rate_leaves_the_bucket_as_it_is(machine: Machine) -> None:
 
 
 def test_a_dropped_packet_changes_no_word(machine: Machine) -> None:
-    """Nothing is charged for what is dropped, on neither meter."""
+    """A dropped packet is charged to neither meter."""
     machine.configure(config(bits_per_s=RATE, burst_bytes=6400, packets_per_s=1, burst_packets=5))
     machine.fill(NOW_NS)
     while machine.offer(NOW_NS):
@@ -239,8 +241,8 @@ def test_a_dropped_packet_changes_no_word(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("length", [15, 20, 34, 54, 55])
-def test_truncated_packets_harm_nobody(machine: Machine, length: int) -> None:
-    """Headers that end early are read as far as they go; the kernel itself refuses the shortest."""
+def test_the_program_runs_on_truncated_packets(machine: Machine, length: int) -> None:
+    """The program reads headers up to the end of the packet. The kernel rejects the shortest packets."""
     for ethertype in (b"\x08\x00", b"\x86\xdd", b"\x08\x06", b"\x81\x00", b"\x00\x3c"):
         machine.packet = UDP_PACKET
         empty(machine, reserve_packets=1)
@@ -249,8 +251,8 @@ def test_truncated_packets_harm_nobody(machine: Machine, length: int) -> None:
             machine.offer(NOW_NS)
 
 
-def test_a_super_packet_of_sctp_counts_as_its_chunks_at_the_ingress_hook(ingress_machine: Machine) -> None:
-    """Its gso_size is GSO_BY_FRAGS, which says nothing of segments."""
+def test_the_ingress_hook_counts_each_chunk_of_an_sctp_gso_packet(ingress_machine: Machine) -> None:
+    """Its gso_size is GSO_BY_FRAGS, which is not the size of a segment."""
     packet, _ = frame("IPv4 UDP", 3000)
     ready(ingress_machine, packet)
     assert ingress_machine.offer(NOW_NS, gso_segs=45, gso_size=0xFFFF, wire_len=0)

@@ -1,4 +1,4 @@
-"""Peers: a bucket for each remote prefix, under the pod's."""
+"""Peers: a bucket for each remote prefix, in addition to the bucket of the pod."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POD4, POD6 = ip_address("198.51.100.9"), ip_address("2001:db8:9::9")
 
 
 def frame(peer: Address, *, is_destination: bool = False, tags: str = "untagged") -> bytes:
-    """A full-size frame between a peer and the pod."""
+    """Return a full-size frame between a peer and the pod."""
     header = bytearray(ipv4(0) if peer.version == 4 else ipv6(0))
     first = 12 if peer.version == 4 else 8
     ends = [peer.packed, (POD4 if peer.version == 4 else POD6).packed]
@@ -55,7 +55,7 @@ def frame(peer: Address, *, is_destination: bool = False, tags: str = "untagged"
 def peers(
     bits_per_s: int = 0, burst_bytes: int = 0, packets_per_s: int = 0, burst_packets: int = 0, **more: int
 ) -> PeerConfig:
-    """The bucket of each peer from rates and bursts in plain units."""
+    """Return the bucket of each peer, from rates and bursts in plain units."""
     plain = config(bits_per_s, burst_bytes, packets_per_s, burst_packets)
     return PeerConfig(
         plain.bits_per_s, plain.bytes_burst_q, plain.packets_per_s, plain.packets_burst_q, **more
@@ -63,19 +63,19 @@ def peers(
 
 
 def ready(machine: Machine, per_peer: PeerConfig, **slot: int) -> None:
-    """A slot with peers, and everything full."""
+    """Configure a slot with peers, and fill all buckets."""
     machine.configure(config(per_peer=per_peer, **slot))
     machine.fill(NOW_NS)
 
 
 def admitted(machine: Machine, peer: Address, count: int, now_ns: int = NOW_NS, **more: str) -> int:
-    """How many of so many packets of a peer pass."""
+    """Return how many of the packets of a peer pass."""
     machine.packet = frame(peer, **more)
     return sum(machine.offer(now_ns) for _ in range(count))
 
 
 def tokens(machine: Machine) -> tuple[int, int]:
-    """What the slot's own buckets hold, as times."""
+    """Return the tokens in the buckets of the slot, as times."""
     meters, now_q = machine.slots.meters(machine.index), gcra.word_of(NOW_NS)
     used = machine.slots.read()[machine.index].config
     return (
@@ -86,14 +86,14 @@ def tokens(machine: Machine) -> tuple[int, int]:
 
 @dataclass
 class PeersModel:
-    """A limit with peers: a meter of each kind for each, none of which the slot's may be without."""
+    """A limit with peers. Each peer has the meters of its rates. The slot may have no meters."""
 
     slot: Model
     rates: dict[str, int]
     own: dict[Address, Model] = field(default_factory=dict)
 
     def offer(self, now_ns: int, peer: Address, size_bytes: int, segments: int) -> bool:
-        """Decides on one packet, and charges it to all or to none."""
+        """Decide on one packet, and charge it to all meters or to none."""
         own = self.own.setdefault(peer, model_of(**self.rates))
         used = [
             (meter, units)
@@ -111,7 +111,7 @@ class PeersModel:
 def model_of(
     bits_per_s: int = 0, burst_bytes: int = 0, packets_per_s: int = 0, burst_packets: int = 0
 ) -> Model:
-    """The model of a bucket."""
+    """Return the model of a bucket."""
     return Model(
         byte_meter(bits_per_s, burst_bytes) if bits_per_s else None,
         packet_meter(packets_per_s, burst_packets) if packets_per_s else None,
@@ -120,7 +120,7 @@ def model_of(
 
 @st.composite
 def rates(draw: st.DrawFn, *, may_be_none: bool) -> dict[str, int]:
-    """A bucket of bytes, of packets, of both, or none."""
+    """Generate a bucket of bytes, of packets, of both, or none."""
     bits, packets = draw(st.integers(8_000, 10**11)), draw(st.integers(1, 10**8))
     both = (
         {"bits_per_s": bits, "burst_bytes": fitting_the_rate(bits, draw(st.integers(64, 2**22)))},
@@ -146,14 +146,14 @@ OFFERS = st.lists(
 
 @EXAMPLES
 @given(rates(may_be_none=True), rates(may_be_none=False), STARTS_NS, OFFERS)
-def test_every_decision_is_the_models(
+def test_every_decision_matches_the_model(
     machine: Machine,
     slot: dict[str, int],
     own: dict[str, int],
     start_ns: int,
     offers: list[tuple[int, Address, tuple[int, int]]],
 ) -> None:
-    """Of any two buckets in a chain, and peers that come and go, at any uptime."""
+    """Check any two buckets in a chain, with peers that come and go, at any uptime."""
     ready(machine, peers(**own), **slot)
     machine.fill(start_ns)
     model = PeersModel(model_of(**slot), own)
@@ -174,7 +174,7 @@ def test_every_departure_is_the_later_of_both(
     offers: list[tuple[int, Address, tuple[int, int]]],
     max_delay_ns: int,
 ) -> None:
-    """As of one limit with all the meters of both."""
+    """The departure equals that of one limit with the meters of both buckets."""
     ready(machine, peers(**own), max_delay_q=max_delay_ns * gcra.QUANTA_PER_NS, **slot)
     machine.fill(start_ns)
     shared, models = model_of(**slot), {peer: model_of(**own) for peer in (A, B, ALICE, BOB)}
@@ -191,7 +191,7 @@ def test_every_departure_is_the_later_of_both(
 
 @pytest.mark.parametrize(("first", "second"), [(A, B), (ALICE, BOB), (A, ALICE)])
 def test_peers_are_independent(machine: Machine, first: Address, second: Address) -> None:
-    """What one has used up is there for the other."""
+    """The traffic of one peer takes no tokens of another peer."""
     ready(machine, peers(packets_per_s=1, burst_packets=5))
     assert admitted(machine, first, 20) == 5
     assert admitted(machine, second, 20) == 5
@@ -200,8 +200,8 @@ def test_peers_are_independent(machine: Machine, first: Address, second: Address
 
 @pytest.mark.parametrize("tags", TAGS)
 @pytest.mark.parametrize("peer", [A, ALICE], ids=["IPv4", "IPv6"])
-def test_the_same_peer_below_any_tag(machine: Machine, peer: Address, tags: str) -> None:
-    """A tag neither hides an address nor makes another one of it."""
+def test_a_tag_does_not_change_the_peer(machine: Machine, peer: Address, tags: str) -> None:
+    """A VLAN tag does not hide an address."""
     ready(machine, peers(packets_per_s=1, burst_packets=5))
     assert admitted(machine, peer, 3) == 3
     assert admitted(machine, peer, 20, tags=tags) == 2
@@ -223,7 +223,7 @@ def test_the_same_peer_below_any_tag(machine: Machine, peer: Address, tags: str)
 def test_a_prefix_is_one_peer(
     machine: Machine, prefixes: dict[str, int], same: tuple[str, str], other: str
 ) -> None:
-    """IPv4 by address and IPv6 by /64, unless other lengths are given."""
+    """The default prefix is one IPv4 address or an IPv6 /64. A limit may specify other lengths."""
     ready(machine, peers(packets_per_s=1, burst_packets=5, **prefixes))
     assert [admitted(machine, ip_address(each), 3) for each in same] == [3, 2]
     assert admitted(machine, ip_address(other), 3) == 3
@@ -234,7 +234,7 @@ def test_a_prefix_is_one_peer(
 def test_the_direction_is_the_slots_not_the_hooks(
     request: pytest.FixtureRequest, hook: str, *, is_destination: bool
 ) -> None:
-    """The other end varies; the pod's own address is no peer."""
+    """The remote address identifies the peer. The pod's address does not."""
     machine = request.getfixturevalue(hook)
     ready(machine, peers(packets_per_s=1, burst_packets=2, is_destination=is_destination))
     for peer in (A, ALICE):
@@ -245,8 +245,8 @@ def test_the_direction_is_the_slots_not_the_hooks(
 
 
 @pytest.mark.parametrize("peer", [A, ALICE], ids=["IPv4", "IPv6"])
-def test_fragments_are_their_senders(machine: Machine, peer: Address) -> None:
-    """The later ones too, which have addresses and no ports."""
+def test_fragments_count_for_the_peer_that_sends_them(machine: Machine, peer: Address) -> None:
+    """Later fragments have addresses but no ports, and count too."""
     ready(machine, peers(packets_per_s=1, burst_packets=5))
     assert admitted(machine, peer, 3) == 3
     later = bytearray(frame(peer))
@@ -266,8 +266,8 @@ NO_ADDRESS = {
 
 
 @pytest.mark.parametrize("kind", NO_ADDRESS)
-def test_what_has_no_address_shares_one_bucket(machine: Machine, kind: str) -> None:
-    """At the rate of a peer: it is neither free nor somebody's."""
+def test_packets_without_an_address_share_one_bucket(machine: Machine, kind: str) -> None:
+    """These packets share the rate of one peer. They are limited, and they use no tokens of other peers."""
     ready(machine, peers(packets_per_s=1, burst_packets=5))
     machine.packet = NO_ADDRESS[kind]
     assert sum(machine.offer(NOW_NS) for _ in range(20)) == 5
@@ -275,8 +275,8 @@ def test_what_has_no_address_shares_one_bucket(machine: Machine, kind: str) -> N
     assert admitted(machine, A, 20) == 5
 
 
-def test_a_flood_of_one_peer_takes_nothing_of_the_others(machine: Machine) -> None:
-    """What its own bucket refuses is not charged to the pod's."""
+def test_a_flood_of_one_peer_takes_no_tokens_of_others(machine: Machine) -> None:
+    """Packets that the peer's bucket rejects are not charged to the pod's bucket."""
     ready(machine, peers(packets_per_s=1, burst_packets=5), packets_per_s=100, burst_packets=100)
     assert admitted(machine, A, 1000) == 5
     assert [admitted(machine, ip_address(f"192.0.3.{n}"), 5) for n in range(19)] == [5] * 19
@@ -284,8 +284,8 @@ def test_a_flood_of_one_peer_takes_nothing_of_the_others(machine: Machine) -> No
     assert (stats.conform_packets, stats.peer_too_fast_packets) == (100, 995)
 
 
-def test_what_the_pods_bucket_refuses_is_not_charged_to_the_peer(machine: Machine) -> None:
-    """Nor makes it an entry: it begins when the pod has room."""
+def test_packets_that_the_pods_bucket_rejects_are_not_charged_to_the_peer(machine: Machine) -> None:
+    """Such packets create no entry for the peer. The entry starts when the pod's bucket admits a packet."""
     ready(machine, peers(packets_per_s=1, burst_packets=50), packets_per_s=10, burst_packets=10)
     assert admitted(machine, A, 20) == 10
     assert admitted(machine, B, 1000) == 0
@@ -294,8 +294,8 @@ def test_what_the_pods_bucket_refuses_is_not_charged_to_the_peer(machine: Machin
 
 
 @pytest.mark.parametrize("refusing", ["peer", "slot"])
-def test_a_refused_packet_is_charged_to_no_meter(machine: Machine, pins: Pins, refusing: str) -> None:
-    """Of four, whichever of the two buckets it is that refuses."""
+def test_a_rejected_packet_is_charged_to_no_meter(machine: Machine, pins: Pins, refusing: str) -> None:
+    """If either bucket rejects a packet, none of the four meters is charged."""
     wide = {"bits_per_s": 10**9, "burst_bytes": 10**6, "packets_per_s": 10**6, "burst_packets": 1000}
     narrow = wide | {"packets_per_s": 1, "burst_packets": 3}
     own, slot = (narrow, wide) if refusing == "peer" else (wide, narrow)
@@ -308,14 +308,14 @@ def test_a_refused_packet_is_charged_to_no_meter(machine: Machine, pins: Pins, r
 
 
 def entries(machine: Machine, pins: Pins) -> dict[str, tuple[int, int]]:
-    """The peers of the slot and their meters."""
+    """Return the peers of the slot and their meters."""
     with Peers(pins) as opened:
         found = opened.of(machine.index, machine.slots.peers_epoch(machine.index))
         return {str(peer): (peer.bytes_tat, peer.packets_tat) for peer in found}
 
 
-def test_entries_say_whose_they_are(machine: Machine, pins: Pins) -> None:
-    """With their prefix, and only those of the slot."""
+def test_entries_name_the_prefixes_of_peers(machine: Machine, pins: Pins) -> None:
+    """Return the prefixes of the peers of one slot only."""
     ready(machine, peers(packets_per_s=1, burst_packets=5, ipv4_prefix_length=24))
     for peer in (A, B, ALICE):
         admitted(machine, peer, 1)
@@ -327,7 +327,7 @@ def test_entries_say_whose_they_are(machine: Machine, pins: Pins) -> None:
 
 
 def test_the_next_owner_of_a_slot_has_new_peers(machine: Machine) -> None:
-    """A slot that was freed: what its last owner's peers have used up is theirs alone."""
+    """A freed slot passes no used tokens of peers to its next owner."""
     limit = config(per_peer=peers(packets_per_s=1, burst_packets=5))
     machine.configure(limit)
     assert admitted(machine, A, 20) == 5
@@ -337,7 +337,7 @@ def test_the_next_owner_of_a_slot_has_new_peers(machine: Machine) -> None:
 
 
 def test_a_new_rate_leaves_the_peers_as_they_are(machine: Machine) -> None:
-    """An emptied bucket is not filled by a change of its configuration."""
+    """A change of the configuration does not fill an empty bucket."""
     ready(machine, peers(packets_per_s=1, burst_packets=5))
     assert admitted(machine, A, 20) == 5
     machine.change(config(per_peer=peers(packets_per_s=2, burst_packets=50)), NOW_NS)
@@ -345,17 +345,18 @@ def test_a_new_rate_leaves_the_peers_as_they_are(machine: Machine) -> None:
     assert admitted(machine, A, 20, NOW_NS + S) == 2
 
 
-def test_two_slots_have_each_their_own_peers(machine: Machine, ingress_machine: Machine) -> None:
-    """Though the map is one."""
+def test_slots_do_not_share_peers(machine: Machine, ingress_machine: Machine) -> None:
+    """Both slots use the same map."""
     for each in (machine, ingress_machine):
         ready(each, peers(packets_per_s=1, burst_packets=5))
         assert admitted(each, A, 20) == 5
 
 
 def test_forged_addresses_get_no_more_than_the_pod_has(machine: Machine) -> None:
-    """Ten times more of them than the map has room for: each has a full bucket, together they have the pod's.
+    """All forged addresses together get the tokens of the pod's bucket. The map has room for a tenth of
+    them.
 
-    And one that is known is not forgotten for them: the map turns over at the rate of what passes.
+    A known peer keeps its entry, because the map replaces entries only at the rate of admitted packets.
     """
     ready(machine, peers(packets_per_s=1, burst_packets=5), packets_per_s=100, burst_packets=100)
     assert admitted(machine, A, 20) == 5
@@ -369,7 +370,7 @@ def test_forged_addresses_get_no_more_than_the_pod_has(machine: Machine) -> None
 
 @pytest.fixture(scope="module")
 def without_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pins, int]]:
-    """The program on a map that refuses entries, which a map that forgets seldom does."""
+    """Provide the program on a map that rejects entries. The shipped LRU map seldom does."""
     pins = Pins(Path(f"/sys/fs/bpf/bpf_rung_peers_{os.getpid()}"))
     pins.maps.mkdir(parents=True)
     full = loader.compiled(PROGRAMS / "full_peers.c", source_folder(), pins.maps, SIZES)
@@ -382,14 +383,14 @@ def without_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pin
 
 @pytest.fixture
 def refusing(without_room: tuple[Pins, int]) -> Iterator[Machine]:
-    """It, on a slot of its own."""
+    """Provide the program with the full map, on a slot of its own."""
     pins, program_fd = without_room
     with Slots(pins) as slots:
         yield Machine(program_fd, slots)
 
 
-def test_the_map_forgets_who_was_not_there_for_long(machine: Machine, pins: Pins) -> None:
-    """It never refuses who comes, and keeps who comes again and again."""
+def test_the_map_evicts_only_inactive_peers(machine: Machine, pins: Pins) -> None:
+    """The map admits each new peer, and keeps the entries of active peers."""
     ready(machine, peers(packets_per_s=1, burst_packets=5))
     assert admitted(machine, A, 4) == 4
     for number in range(4 * SIZES.peers):
@@ -402,8 +403,8 @@ def test_the_map_forgets_who_was_not_there_for_long(machine: Machine, pins: Pins
     assert machine.slots.stats(machine.index).shared_peer_packets == 0
 
 
-def test_a_map_that_refuses_entries_never_means_unlimited(refusing: Machine) -> None:
-    """Peers without an entry share the rate of one; those that have one keep theirs."""
+def test_peers_are_limited_if_the_map_rejects_entries(refusing: Machine) -> None:
+    """Peers without an entry share the rate of one peer. Peers with an entry keep their buckets."""
     ready(refusing, peers(packets_per_s=1, burst_packets=5))
     known = [ip_address(f"192.0.2.{n}") for n in range(4)]
     assert [admitted(refusing, peer, 20) for peer in known] == [5] * 4
@@ -414,7 +415,7 @@ def test_a_map_that_refuses_entries_never_means_unlimited(refusing: Machine) -> 
 
 
 def test_cpus_do_not_multiply_a_peers_burst(machine: Machine, pins: Pins) -> None:
-    """Several CPUs, two peers, at one instant: each bucket gives what it holds, to the packet."""
+    """If several CPUs serve two peers at one instant, each bucket admits exactly its tokens."""
     own, whole, threads, repeat = 3_000, 5_000, 4, 40_000
     for _ in range(10):
         ready(
@@ -449,18 +450,18 @@ def test_cpus_do_not_multiply_a_peers_burst(machine: Machine, pins: Pins) -> Non
 
 @pytest.fixture
 def live(compiled_by_bcc: Any, slots: Slots) -> Iterator[Machine]:
-    """The shipped entry point with the real clock, so that buckets are on the edge all the time.
+    """Provide the shipped entry point with the real clock, so that buckets are always nearly empty.
 
-    A test run sees slot 0, which is nobody's and must be so afterwards.
+    A test run uses slot 0. Free the slot afterwards, because no limit may own it.
     """
     yield Machine(compiled_by_bcc.load_func(b"at_egress_hook", 3).fd, slots, index=NO_SLOT)
     slots.free(NO_SLOT)
 
 
 SLOWER = 100_000
-"""Packets per second: fewer than any machine decides on."""
+"""Packets per second. Any machine processes more."""
 WHOLE = {"packets_per_s": SLOWER, "burst_packets": 60 * SLOWER}
-"""A minute's burst: a meter that is never idle, so that its word is what was charged since it was read."""
+"""The burst of a minute. The meter is never idle, so the change of its word equals the charges."""
 BY_WHOM = {
     "the slot, later": config(max_delay_q=5 * MS * gcra.QUANTA_PER_NS, **WHOLE),
     "the slot, with peers": config(
@@ -478,12 +479,14 @@ BY_WHOM = {
 
 
 @pytest.mark.parametrize("refusing", BY_WHOM)
-def test_what_is_charged_is_what_was_let_through(live: Machine, pins: Pins, refusing: str) -> None:
-    """To the quantum, where several CPUs stand on the edge of a bucket: a charge that lost is taken back."""
+def test_charges_match_the_admitted_packets(live: Machine, pins: Pins, refusing: str) -> None:
+    """Charges are exact to the quantum if several CPUs use a nearly empty bucket.
+    A CPU takes back a failed charge.
+    """
     limit = BY_WHOM[refusing]
     live.configure(limit)
     tokens_ns = 30 * S if refusing == "the peers" else 0
-    half_a_circle_ns = 2**55  # from where a full bucket's word is
+    half_a_circle_ns = 2**55  # from the word of a full bucket
     fill(live.slots, NO_SLOT, monotonic_ns() - tokens_ns + half_a_circle_ns)
     for peer in (A, B):
         run_program(live.program_fd, frame(peer), b"", 50)
@@ -500,7 +503,7 @@ def test_what_is_charged_is_what_was_let_through(live: Machine, pins: Pins, refu
 
 
 def words(machine: Machine, pins: Pins) -> tuple[int, int, int]:
-    """Packets let through, and the words of the slot and, together, of its peers."""
+    """Return the number of admitted packets, the word of the slot, and the sum of the words of its peers."""
     stats = machine.slots.stats(machine.index)
     return (
         stats.conform_packets + stats.delayed_packets,
@@ -509,8 +512,8 @@ def words(machine: Machine, pins: Pins) -> tuple[int, int, int]:
     )
 
 
-def test_bulk_of_one_peer_does_not_hold_up_another(machine: Machine) -> None:
-    """One waits for its own bucket; the other goes at once, from the pod's."""
+def test_bulk_of_one_peer_does_not_delay_another(machine: Machine) -> None:
+    """One peer waits for its own bucket. The pod's bucket admits the other peer at once."""
     limit = config(
         max_delay_q=25 * MS * gcra.QUANTA_PER_NS,
         bits_per_s=100 * MBIT,
@@ -529,7 +532,9 @@ def test_bulk_of_one_peer_does_not_hold_up_another(machine: Machine) -> None:
 
 @pytest.mark.parametrize("rate", ["peer", "slot"])
 def test_small_packets_pass_behind_either_bucket(machine: Machine, rate: str) -> None:
-    """At once, and charged; and dropped only where more is ahead than bulk can put there."""
+    """Small packets pass at once and are charged.
+    They are dropped only behind more backlog than bulk can cause.
+    """
     slow, fast = {"bits_per_s": MBIT, "burst_bytes": FULL}, {"bits_per_s": 10**9, "burst_bytes": 10**6}
     own, slot = (slow, fast) if rate == "peer" else (fast, slow)
     ready(machine, peers(**own), max_delay_q=25 * MS * gcra.QUANTA_PER_NS, **slot)
@@ -542,8 +547,8 @@ def test_small_packets_pass_behind_either_bucket(machine: Machine, rate: str) ->
     assert not all(machine.offer(NOW_NS, 64) for _ in range(10_000))
 
 
-def test_marked_is_what_exceeds_either_bucket(machine: Machine) -> None:
-    """And charged to none."""
+def test_packets_that_exceed_either_bucket_are_marked(machine: Machine) -> None:
+    """Marked packets are charged to no bucket."""
     ready(machine, peers(packets_per_s=1, burst_packets=2), packets_per_s=1, burst_packets=3, dscp=10)
     assert admitted(machine, A, 3) == 3
     assert machine.left[15] >> 2 == 10
@@ -554,8 +559,8 @@ def test_marked_is_what_exceeds_either_bucket(machine: Machine) -> None:
     assert machine.slots.stats(machine.index).marked_packets == 2
 
 
-def test_observing_counts_what_enforcing_would_refuse(machine: Machine) -> None:
-    """Packet by packet, and forwards it all."""
+def test_observe_counts_packets_that_enforce_would_reject(machine: Machine) -> None:
+    """Compare packet by packet. Observe mode forwards all packets."""
     counts = []
     for observe in (False, True):
         limit = config(
@@ -574,8 +579,8 @@ def test_observing_counts_what_enforcing_would_refuse(machine: Machine) -> None:
     assert min(counts[0]) > 0
 
 
-def test_the_nodes_own_packets_have_their_reserve_whoever_their_peer_is(machine: Machine) -> None:
-    """A probe of the kubelet from an address that has used its bucket up."""
+def test_packets_of_the_node_pass_in_the_reserve_for_any_peer(machine: Machine) -> None:
+    """A probe of the kubelet passes, although its source address has used up its bucket."""
     reserve_q = gcra.bytes_time_q(2 * FULL, MBIT)
     ready(
         machine,
@@ -589,7 +594,7 @@ def test_the_nodes_own_packets_have_their_reserve_whoever_their_peer_is(machine:
 
 
 def test_packets_in_the_reserve_are_charged_to_their_peer(machine: Machine) -> None:
-    """A peer whose probes pass in the reserve of an empty pod's bucket sends less after them."""
+    """If the probes of a peer pass in the reserve, the peer has fewer tokens afterwards."""
     reserve_q = gcra.bytes_time_q(10 * FULL, MBIT)
     ready(
         machine,
@@ -610,7 +615,7 @@ def test_packets_in_the_reserve_are_charged_to_their_peer(machine: Machine) -> N
 
 
 def test_configurations_with_peers_are_read_as_they_were_written(machine: Machine) -> None:
-    """Whatever their prefixes and rates."""
+    """Check several prefix lengths and rates."""
     for per_peer in (
         None,
         PeerConfig(10**6, 12345, 7, 8, 1, 128, is_destination=True),

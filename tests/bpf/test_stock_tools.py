@@ -1,4 +1,4 @@
-"""The same source through clang, loaded by the stock tc: the use of the proof of concept."""
+"""The same source compiled by clang and loaded by the stock tc, as the proof of concept was used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEVICE = "stock0"
 
 @pytest.fixture
 def device() -> Iterator[str]:
-    """A veth to attach to."""
+    """Provide a veth to attach to."""
     subprocess.run(["ip", "link", "add", DEVICE, "type", "veth", "peer", "stock1"], check=True)
     subprocess.run(["tc", "qdisc", "add", "dev", DEVICE, "clsact"], check=True)
     yield DEVICE
@@ -31,7 +31,7 @@ def device() -> Iterator[str]:
 
 @pytest.fixture
 def loaded_by_tc(device: str, tmp_path: Path) -> Iterator[Machine]:
-    """The clocked program, compiled by clang and attached by tc, which pins the maps by name."""
+    """Compile the clocked program by clang and attach it by tc, which pins the maps by name."""
     program = tmp_path / "clocked.o"
     clang(PROGRAMS / "clocked.c", program)
     command = f"tc filter add dev {device} egress bpf da obj {program} sec tc/clocked_egress classid 1:7"
@@ -47,7 +47,7 @@ def loaded_by_tc(device: str, tmp_path: Path) -> Iterator[Machine]:
 
 
 def _globals_as_pins(tmp_path: Path) -> Pins:
-    """Tc's folder of pins, in the place where ours would be."""
+    """Return the folder in which tc pins maps, in place of tokenbucket's folder."""
     pins = Pins(tmp_path)
     pins.folder.mkdir()
     pins.maps.symlink_to(BPFFS / "tc" / "globals")
@@ -55,7 +55,7 @@ def _globals_as_pins(tmp_path: Path) -> Pins:
 
 
 def test_stock_tc_loads_the_shipped_object(device: str, tmp_path: Path) -> None:
-    """Both entry points, each with its section."""
+    """Load each entry point by its section."""
     program = tmp_path / "tokenbucket.o"
     clang(source_folder() / "token_bucket.c", program)
     for hook in ("ingress", "egress"):
@@ -64,7 +64,7 @@ def test_stock_tc_loads_the_shipped_object(device: str, tmp_path: Path) -> None:
 
 
 def test_clangs_program_passes_the_reference_vectors(loaded_by_tc: Machine) -> None:
-    """The decisions of the model, as for bcc's program."""
+    """The decisions match the model, as for the program of bcc."""
     test_exactness.test_byte_meter_decides_as_the_model(loaded_by_tc)
     test_exactness.test_packet_meter_decides_as_the_model(loaded_by_tc)
     test_exactness.test_both_meters_charge_together_or_not_at_all(loaded_by_tc)

@@ -44,7 +44,7 @@ CHAINS = {
     "GUE": (IP4, Header("gue", 2), IP6, TCP),
 }
 SIZES = [(3000, 1400), (2801, 1400), (2800, 1400), (1001, 88), (1500, 8), (9, 8)]
-"""Bytes of payload, and of each segment. The last segments are full, of one byte, and between."""
+"""Bytes of payload, and bytes of each segment. The last segment is full, has one byte, or is in between."""
 
 
 def payload(size: int) -> bytes:
@@ -75,7 +75,7 @@ def test_the_wire_size_is_exact(
     *,
     segments_are_known: bool,
 ) -> None:
-    """At both hooks. The kernel's own length leaves out headers, here all; a raw socket sets no segments."""
+    """Check both hooks. The kernel's own length omits headers, and a raw socket sets no segments."""
     chain = Chain(CHAINS[name], payload(min(size, MOST_BYTES - 1200)))
     gso = {"gso_size": gso_size, "gso_segs": chain.segments(gso_size) if segments_are_known else 0}
     for each in (machine, ingress_machine):
@@ -158,7 +158,7 @@ def test_no_chain_of_headers_is_charged_less_than_the_wire(
     at_ingress: bool,  # noqa: FBT001
     segments_are_known: bool,  # noqa: FBT001
 ) -> None:
-    """And exactly the wire size, if the program knows all headers."""
+    """The charge equals the wire size if the program knows all headers."""
     each = ingress_machine if at_ingress else machine
     segments, wire_bytes = chain.segments(gso_size), chain.wire_bytes(gso_size)
     charged = charged_bytes(
