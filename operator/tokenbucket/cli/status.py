@@ -11,7 +11,7 @@ from typing import Any
 from tokenbucket import units
 from tokenbucket.cli.options import need_root, output_options, pins_options
 from tokenbucket.cli.output import Format, structured, table
-from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits import dry_run, gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.errors import ExitCode, IgnoreErrno
 from tokenbucket.node.document import action_of, as_document, tokens
@@ -105,7 +105,7 @@ def as_row(limit: LimitSnapshot) -> tuple[str, ...]:
         f"{stats.delayed_packets} ({units.format_bytes(stats.delayed_bytes)})",
         f"{stats.exceed_packets} ({units.format_bytes(stats.exceed_bytes)})",
         _guard(limit),
-        fate(config),
+        _effect(limit),
         owner.policy or "-",
     )
 
@@ -128,6 +128,12 @@ def _rate(config: SlotConfig) -> str:
 
 def _rate_of(config: SlotConfig | PeerConfig) -> str:
     return _both(config.bits_per_s, units.format_bit_rate, config.packets_per_s, units.format_packet_rate)
+
+
+def _effect(limit: LimitSnapshot) -> str:
+    """Return the treatment of excess packets, in Observe mode with the shares of bytes."""
+    config, would = limit.slot.config, dry_run.describe(limit.slot.config, limit.stats)
+    return f"{fate(config).removesuffix(')')}: {would})" if would else fate(config)
 
 
 def fate(config: SlotConfig) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from tokenbucket.bpf.peers import Peer
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import ExceedAction
-from tokenbucket.core.limits import gcra
+from tokenbucket.core.limits import dry_run, gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import EXPOSED, Stats
 from tokenbucket.node.snapshot import AttachPoint, GuardSnapshot, LimitSnapshot
@@ -85,6 +85,8 @@ def as_document(limit: LimitSnapshot) -> dict[str, Any]:
         document["perPeer"] = _peer_document(config.per_peer)
     if config.max_delay_q:
         document["waitNanoseconds"] = _wait_ns(limit)
+    if would := dry_run.shares(config, stats):
+        document["dryRunShares"] = would
     if limit.guard:
         document["guard"] = _guard_document(limit.guard)
     return document | counters_of(stats)

@@ -1,0 +1,28 @@
+"""The effect that a limit in Observe mode would have if it were enforced, from its counters."""
+
+from __future__ import annotations
+
+from tokenbucket.core.limits.slot import SlotConfig
+from tokenbucket.core.limits.stats import Stats
+
+_VERBS = {"delayed": "delay", "dropped": "drop", "marked": "mark"}
+
+
+def shares(config: SlotConfig, stats: Stats) -> dict[str, float]:
+    """Return the shares of the bytes that would be delayed, dropped or marked.
+
+    Empty for an enforced limit, and without traffic.
+    """
+    total = stats.conform_bytes + stats.too_fast_bytes
+    if not config.observe or not total:
+        return {}
+    rejected = "dropped" if config.dscp is None else "marked"
+    found = {rejected: stats.forwarded_bytes / total}
+    return {"delayed": stats.delayed_bytes / total} | found if config.max_delay_q else found
+
+
+def describe(config: SlotConfig, stats: Stats) -> str:
+    """Return the effect in words, such as "would drop 1.2 %"; empty without one."""
+    found = shares(config, stats)
+    parts = [f"{_VERBS[name]} {100 * share:.3g} %" for name, share in found.items()]
+    return f"would {', '.join(parts)}" if parts else ""
