@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +151,9 @@ def test_a_node_that_does_not_exist_is_an_error(nodes: FakeApi, run: Run) -> Non
     done = run("check", "z", "-n", "shop")
     assert done.code == PluginExit.NOT_FOUND
     assert "node z" in done.err
+
+
+def test_the_pod_has_the_capabilities_of_the_chart() -> None:
+    chart = Path(__file__).parents[3] / "charts" / "tokenbucket" / "templates" / "_agent.tpl"
+    (line,) = re.findall(r"^\[NET_ADMIN.*\]$", chart.read_text(), re.MULTILINE)
+    assert re.findall(r"[A-Z_]{3,}", re.sub(r"\{\{.*?\}\}", "", line)) == check_pods._CAPABILITIES
