@@ -127,7 +127,7 @@ def _cni_results(folder: Path) -> Finding:
         results.close()
     if count:
         return Finding("CNI results", State.OK, f"{folder} has those of {count} pods")
-    text = "set agent.cniResults if the runtime has another directory"
+    text = "set agent.cniResultsPath if the runtime has another directory"
     return Finding(
         "CNI results", State.NOTE, f"{folder} has none: limits start after the first packets", text
     )

@@ -76,12 +76,15 @@ def _print(results: Sequence[NodeCheck], options: argparse.Namespace) -> None:
         rows = [[node, each.part, each.state, each.detail, each.action or "-"] for node, each in found]
         screen.print(table(["NODE", "PART", "RESULT", "DETAIL", "NEXT STEP"], rows, _STYLES))
     else:
-        rows = [[result.node, result.ability, _summary(result)] for result in results]
+        rows = [row for result in results for row in _rows(result)]
         screen.print(table(["NODE", "BEST LIMIT", "CAUSE AND NEXT STEP"], rows, _STYLES))
 
 
-def _summary(result: NodeCheck) -> str:
-    return ". ".join(map(str, result.problems)) or "-"
+def _rows(result: NodeCheck) -> list[list[str]]:
+    """Return a row for each problem of a node."""
+    problems = [str(problem) for problem in result.problems] or ["-"]
+    names = [[result.node, result.ability.value], *([["", ""]] * (len(problems) - 1))]
+    return [[*name, problem] for name, problem in zip(names, problems, strict=True)]
 
 
 def _exit_of(results: Sequence[NodeCheck]) -> PluginExit:
