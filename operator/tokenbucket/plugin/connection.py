@@ -25,6 +25,8 @@ _TIMEOUTS_S = (5, 30)
 """Of the connection, and of the answer."""
 _PAGE = 500
 _CONNECTIONS = 32
+_NO_KIND = "404 page not found"
+"""The answer of the API server about objects of a kind that it does not know."""
 _NO_CLUSTER = ("Invalid kube-config file. No configuration found", "does not exist, or names no cluster")
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -41,7 +43,14 @@ class Connection:
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Document:
         """Return one object. Raises MissingError, DeniedError or PluginError."""
-        return self.request("GET", kind.path(namespace, quote(name, safe="")), _right("get", kind, namespace))
+        path = kind.path(namespace, quote(name, safe=""))
+        try:
+            return self.request("GET", path, _right("get", kind, namespace))
+        except MissingError as error:
+            if str(error) == _NO_KIND:
+                raise PluginError(_unknown_kind(kind), PluginExit.UNSUPPORTED) from None
+            where = f" in namespace {namespace}" if namespace else ""
+            raise MissingError(f"{kind} {name}: does not exist{where}; check the name and -n") from None
 
     def list(self, kind: Kind, namespace: str = "", **selectors: str) -> list[Document]:
         """Return the objects of a namespace, or of all namespaces. Raises DeniedError or PluginError.
@@ -133,6 +142,7 @@ def connect(options: argparse.Namespace) -> Connection:
         action = "set KUBECONFIG, or --kubeconfig and --context"
         raise PluginError(f"{path or 'kubeconfig'}: {text}; {action}", PluginExit.USAGE) from error
     settings.retries = False  # the first error counts
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user's choice, as for kubectl
     settings.connection_pool_maxsize = _CONNECTIONS
     return Connection(client.ApiClient(settings), options.namespace or namespace)
 

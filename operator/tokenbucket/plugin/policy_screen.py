@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.tree import Tree
 
+from tokenbucket.core.status.summary import in_number
 from tokenbucket.plugin.policy_tree import NodeBranch, PolicyBranch
 from tokenbucket.plugin.screen import styled
 
@@ -15,7 +16,7 @@ def tree_of(branch: PolicyBranch, *, wide: bool) -> Tree:
     head = styled(f"{branch.namespace}/{branch.name}", "bold")
     head += styled(f"  {branch.reason}", _STYLES.get(branch.ready, "")) + styled(f", {branch.summary} pods")
     found = Tree(head, guide_style="dim")
-    for direction, limit in branch.limits.items():
+    for direction, limit in sorted(branch.limits.items(), reverse=True):  # ingress first
         found.add(styled(f"{direction} {limit}"))
     if branch.ready != "True":
         found.add(styled(branch.message, _STYLES.get(branch.ready, "")))
@@ -32,7 +33,8 @@ def _add_node(policy: Tree, node: NodeBranch, *, wide: bool) -> None:
     if node.problem:
         found.add(styled(node.problem, "yellow"))
     for override in node.entry.overridden_by:
-        found.add(styled(f"{override.direction} of {override.pods} pods: policy {override.policy} applies"))
+        pods = in_number(override.pods, "pod")
+        found.add(styled(f"{override.direction} of {pods}: policy {override.policy} applies"))
     if wide:
         for direction, limit in node.entry.effective.items():
             found.add(styled(f"{direction} {limit}, action {node.entry.action.get(direction, '')}"))

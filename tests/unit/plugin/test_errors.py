@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import socket
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
 import yaml
+from urllib3.exceptions import InsecureRequestWarning
 
 from tests.unit.fake_api import FakeApi, Seen
 from tests.unit.plugin.conftest import Result, Run
 from tokenbucket.apiserver.resources import POLICIES
+from tokenbucket.plugin.connection import connect
 from tokenbucket.plugin.exit_codes import PluginExit
 
 EXPLAIN = ("explain", "pod", "web-1", "-n", "shop")
@@ -120,7 +124,24 @@ def test_an_answer_of_another_server_is_an_error(run: Run, cluster: FakeApi) -> 
 def test_a_missing_pod_is_not_found(run: Run, cluster: FakeApi) -> None:
     result = run("explain", "pod", "none", "-n", "shop")
     assert result.code == PluginExit.NOT_FOUND
-    assert "none" in result.err
+    assert has_message(result, "pods none: does not exist in namespace shop")
+
+
+def test_an_object_of_an_unknown_kind_names_the_chart(run: Run, cluster: FakeApi) -> None:
+    cluster.fail(of_policies, 404, "404 page not found")
+    result = run("status", "web", "-n", "shop")
+    assert result.code == PluginExit.UNSUPPORTED
+    assert has_message(result, "install the chart")
+
+
+def test_a_kubeconfig_that_checks_no_certificate_prints_no_warning(tmp_path: Path) -> None:
+    """The user chose this, as with kubectl."""
+    path = kubeconfig(tmp_path / "k", "https://127.0.0.1:1")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        connect(argparse.Namespace(kubeconfig=str(path), context=None, namespace=None))
+        warnings.warn("not verified", InsecureRequestWarning, stacklevel=1)
+    assert found == []
 
 
 @pytest.mark.parametrize("package", ["kubernetes", "rich"])

@@ -116,16 +116,16 @@ def _ranks(found: Evidence, winners: Mapping[Direction, Policy]) -> Iterable[Ran
     applying = sorted((each.policy for each in selecting if each.applies and each.policy), key=rank)
     for policy in applying:
         won = tuple(each.value for each in policy.limits if winners.get(each) is policy)
-        lost = {
-            winners[each].name: winners[each]
-            for each in policy.limits
-            if each in winners and each.value not in won
-        }
-        why = "; ".join(f"{name} ranks higher: {advantage(winner, policy)}" for name, winner in lost.items())
+        lost = [each for each in policy.limits if each in winners and each.value not in won]
+        why = "; ".join(_outranked(policy, each, winners[each]) for each in lost)
         yield Rank(policy.name, won, why)
     for view in selecting:
         if not view.applies:
             yield Rank(view.name, (), f"rejected: {view.rejected}" if view.rejected else "has the mode Off")
+
+
+def _outranked(policy: Policy, direction: Direction, winner: Policy) -> str:
+    return f"for {direction}, {winner.name} ranks higher: {advantage(winner, policy)}"
 
 
 def document(explanation: Explanation) -> dict[str, Any]:

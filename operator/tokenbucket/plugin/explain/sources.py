@@ -45,7 +45,8 @@ def _line(found: Evidence, direction: Direction, per_peer: PerPeer | None, addre
     reserve = direction is Direction.INGRESS and of_node
     but = "; the node's own excess packets, such as probes, may use the reserve of a tenth of the rate"
     if not per_peer:
-        return f"{way}: the bucket of the pod, which all sources share{but if reserve else ''}"
+        others = "sources" if direction is Direction.INGRESS else "destinations"
+        return f"{way}: the bucket of the pod, which all {others} share{but if reserve else ''}"
     length = per_peer.ipv4_prefix_length if address.version == 4 else per_peer.ipv6_prefix_length
     prefix = ip_network((address, length), strict=False)
     peer = f"of {address} alone" if prefix.num_addresses == 1 else f"that all addresses of {prefix} share"
