@@ -116,7 +116,7 @@ test-kernels: vm-setup ## run a short selection of test-vm (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --ignore=tests/vm/test_settings.py --timeout=1800 $(ARGS)
 
 e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
-	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_exactness.py --timeout=1800 $(ARGS)
+	$(RECORDED) Kubernetes newest $(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_exactness.py --timeout=1800 $(ARGS)
 
 e2e-installation: e2e-setup ## install the chart with Helm 3 and 4, kubectl and kustomize on a cluster (root, 15 min)
 	$(PYTHON) -m pytest tests/e2e/test_installation.py --timeout=1800 $(ARGS)

@@ -39,6 +39,7 @@ def main(name: str, version: str, *command: str) -> int:
     if not results.is_wanted():
         os.execvp(command[0], command)
     [component] = [each for each in results.components() if each.name == name]
+    version = component.versions[-1] if version == "newest" else version
     status, lines = run(command)
     release, summary = last(_RELEASE, lines, version), last(_SUMMARY, lines, f"exit status {status}")
     results.record((name, version), release, component.command_of(version), summary, passed=status == 0)

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from hack import support_matrix
 
 from tests.support import record, results
@@ -41,6 +42,11 @@ def test_every_tested_version_has_a_cell() -> None:
     assert versions("Kubernetes") == minors
     assert {kernel.series for kernel in KERNELS} <= set(versions("Kernel"))
     assert tuple(SETTINGS) == versions("Kernel setting")
+
+
+def test_the_chart_requires_the_oldest_kubernetes_of_the_cells() -> None:
+    chart = yaml.safe_load((ROOT / "charts/tokenbucket/Chart.yaml").read_text())
+    assert chart["kubeVersion"] == f">={versions('Kubernetes')[0]}.0-0"
 
 
 def test_every_python_of_the_classifiers_passed_the_tests() -> None:
