@@ -84,6 +84,8 @@ class FakeApi:
         """What is served; others are not found."""
         self.token = ""
         """What a request must bear, if anything."""
+        self.rejects = 0
+        """The status with which each request is rejected, if any."""
         self.gone_as_status = False
         """Whether 410 is the status of an answer; otherwise it is an event of the watch."""
         self.requests: list[Seen] = []
@@ -240,6 +242,8 @@ class FakeApi:
             if scripted:
                 self._answers.remove(scripted)
                 return web.json_response(scripted.content, status=scripted.status, headers=scripted.headers)
+            if self.rejects:
+                return _refused(self.rejects)
             if self.token and seen.headers.get("Authorization") != f"Bearer {self.token}":
                 return _refused(401)
             if seen.watches:
