@@ -8,9 +8,9 @@ from tokenbucket.core.limits.bucket import bucket_of
 
 
 def bound_of(limit: Limit) -> Bound | None:
-    """Return the bound; ``None`` for Mark, which lets all pass.
+    """Return the bound; ``None`` for Mark, which admits all packets.
 
-    Without fq, Drop replaces Delay and has a deeper default burst, so the burst is the deeper one.
+    Without fq, Drop replaces Delay and has a deeper default burst, so the bound uses the deeper burst.
     """
     if limit.exceed_action is ExceedAction.MARK:
         return None

@@ -1,6 +1,6 @@
-"""Keeps tests off the machine: namespaces of their own for the whole test process.
+"""Isolate the tests from the machine: the test process gets its own namespaces.
 
-Whatever a test leaves behind in them, also when it is killed, goes with the process.
+Everything that a killed test leaves in these namespaces ends with the process.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 
 @functools.cache
 def private_namespaces() -> None:
-    """Moves this process, once, to a network and a mount namespace of its own, with an empty bpffs, and
-    with no names in /run/netns and no locks in /run/tokenbucket.
+    """Move this process, once, to its own network and mount namespaces.
+
+    The namespaces have an empty bpffs, no names in /run/netns, and no locks in /run/tokenbucket.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET))

@@ -1,10 +1,10 @@
-"""Bounds on the traffic that arrives, from counters that do not belong to tokenbucket.
+"""Bounds on the received traffic, from counters that do not belong to tokenbucket.
 
-The IP layer of the receiving network namespace counts behind every hook: wherever tokenbucket attaches, a
-packet that it drops is not counted. A super-packet counts once, and its headers count once, so the counters
-never exceed the charges of the limit.
+The IP layer of the receiving network namespace counts behind each hook, so it does not count packets that
+tokenbucket drops. A GSO packet and its headers count once, so the counters never exceed the charges of the
+limit.
 
-Run as a program in a pod, this file prints samples until it is killed. It needs the standard library alone.
+As a program in a pod, this file prints samples until it is killed. It needs only the standard library.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Sample:
     before_s: float
     bytes: int
     packets: int = 0
-    """Without ICMP, which the node also sends within the reserve."""
+    """Packets without ICMP, which the node also sends within the reserve."""
     segments: int = 0
-    """Of TCP: a sign of super-packets."""
+    """TCP segments. They indicate GSO packets."""
 
     def __str__(self) -> str:
         return f"{self.after_s} {self.before_s} {self.bytes} {self.packets} {self.segments} ."
@@ -64,11 +64,11 @@ def take(counters: Iterable[IO[str]]) -> Sample:
     count = {name: int(value) for name, value in found.items()}
     frames = count["Ip:InReceives"] + count["Ip6InReceives"]
     size = count["IpExt:InOctets"] + count["Ip6InOctets"]
-    for cast in ("Mcast", "Bcast"):  # the node's neighbor discovery, which passes within the reserve
+    for cast in ("Mcast", "Bcast"):  # neighbor discovery of the node, which passes within the reserve
         frames -= count[f"IpExt:In{cast}Pkts"]
         size -= count[f"IpExt:In{cast}Octets"] + count[f"Ip6In{cast}Octets"]
     frames -= count["Ip6InMcastPkts"]
-    # The same multicast, at an interface on which IPv6 is disabled. Its bytes are not counted apart.
+    # The same multicast, on an interface without IPv6. The kernel does not count its bytes separately.
     frames -= count["Ip6InDiscards"]
     size -= count["Ip6InDiscards"] * _FRAME_BYTES
     size += frames * _ETHERNET_BYTES
@@ -84,7 +84,7 @@ def _pairs(text: str) -> Iterable[tuple[str, str]]:
 
 
 def total(samples: Sequence[Sample]) -> Sample:
-    """Return the sum of samples of several receivers, taken one after the other."""
+    """Return the sum of the samples of several receivers. The samples are taken in sequence."""
     return Sample(
         min(each.after_s for each in samples),
         max(each.before_s for each in samples),
@@ -94,7 +94,7 @@ def total(samples: Sequence[Sample]) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The most that a limit lets pass. A rate of 0 is no bound."""
+    """The largest traffic that a limit admits. A rate of 0 is no bound."""
 
     bytes_per_s: float = 0
     burst_bytes: int = 0
@@ -102,11 +102,11 @@ class Bound:
     burst_packets: int = 0
 
     def exceeded(self, samples: Sequence[Sample]) -> str:
-        """Return the excess in words; empty if no stretch of time has any.
+        """Describe the excess in words. Return an empty string if no time span has excess.
 
-        From the first sample on, the bound is rate x time + burst + one packet. Later stretches also get as
-        much time as the slowest sample took: a machine that stops the observer also stops packets on their
-        way.
+        From the first sample on, the bound is rate x time + burst + one packet. Later spans get the time of
+        the slowest sample in addition, because a machine that stops the observer also stops packets on their
+        path.
         """
         if len(samples) < 2:
             return ""
@@ -144,9 +144,9 @@ def _worst(samples: Sequence[Sample], count: Count, per_s: float, burst: float) 
 
 
 def most_between(samples: Sequence[Sample], per_s: float, count: Count = _bytes_of) -> float:
-    """Return the most that came between any two samples, less the rate x the longest time between them.
+    """Return the largest traffic between any two samples, less the rate x the longest time between them.
 
-    It shows a gap in a limit, and a burst that is given twice.
+    The result shows a gap in a limit, and a burst that is admitted twice.
     """
     most, least = -math.inf, math.inf
     for each in samples:
@@ -156,12 +156,12 @@ def most_between(samples: Sequence[Sample], per_s: float, count: Count = _bytes_
 
 
 def excess(samples: Sequence[Sample], bits_per_s: int, burst: int) -> int:
-    """Return by how many bytes any stretch of time exceeds the rate and one burst."""
+    """Return the bytes by which any time span exceeds the rate and one burst."""
     return round(most_between(samples, _CLOCK * bits_per_s / 8) - burst)
 
 
 def main(period_s: str, seconds: str, port: str = "") -> None:
-    """Print samples for so many seconds. An open UDP port keeps the pod from answering that there is none."""
+    """Print samples for so many seconds. An open UDP port prevents port-unreachable errors from the pod."""
     end_s = time.monotonic() + float(seconds)
     counters = open_counters()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:

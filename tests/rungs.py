@@ -1,4 +1,4 @@
-"""What each rung needs of the machine, found by trying, not by comparing versions."""
+"""Requirements of each rung. The checks probe for features, and do not compare versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _unit() -> str | None:
 
 
 def _chart() -> str | None:
-    return None  # a test names the make target of a tool that is missing
+    return None  # the test names the make target that installs a missing tool
 
 
 def _bpf() -> str | None:
@@ -97,7 +97,7 @@ RUNGS: dict[str, Callable[[], str | None]] = {
     "e2e": _e2e,
     "e2e_cilium": _e2e_cilium,
 }
-"""By folder of tests/, in the order of the ladder."""
+"""Requirements by folder of tests/, in the order of the ladder."""
 
 PARTS: dict[str, Callable[[], str | None]] = {
     "sch_fq": _fq,
@@ -108,14 +108,14 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "ifb": _ifb,
     "netkit": _netkit,
 }
-"""Parts of a kernel that some lack: a test marked ``needs("sch_fq")`` is skipped there."""
+"""Optional kernel features. pytest skips a test with the mark ``needs("sch_fq")`` if the kernel lacks it."""
 
 PROBES = RUNGS | PARTS
 
 
 @functools.cache
 def missing(name: str) -> str | None:
-    """What the machine lacks for a rung or a part; ``None`` when it has everything."""
+    """Return the requirement of a rung or part that the machine lacks. Return ``None`` if it has all."""
     return PROBES[name]()
 
 
@@ -169,7 +169,7 @@ def _link_on_top(kind: str) -> str | None:
 
 
 def _refused(script: str) -> str | None:
-    """Why a shell script fails in a network namespace of its own; ``None`` if it does not."""
+    """Return the error of a shell script in a new network namespace, or ``None`` if the script succeeds."""
     command = ["unshare", "--net", "sh", "-ec", script]
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
     return " ".join(tried.stderr.split()) or f"status {tried.returncode}" if tried.returncode else None

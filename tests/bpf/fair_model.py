@@ -1,6 +1,6 @@
 """Reference model of fair departures, in exact arithmetic, and the packets of many flows.
 
-Written from the definition in ``operator/bpf/fair.h``. Each flow has a tag of its own, and no value is
+The model implements the definition in ``operator/bpf/fair.h``. Each flow has its own tag, and no value is
 rounded.
 """
 

@@ -1,4 +1,4 @@
-"""GSO packets are charged for the headers of every segment, whatever the headers and the segment size."""
+"""GSO packets are charged for the headers of each segment, for any headers and any segment size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs of a few instructions, loaded and attached without any library."""
+"""Programs of a few instructions, loaded and attached without a library."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _TC_CLASSID_OFFSET = 72  # in struct __sk_buff
 
 
 def verdict_program(verdict: int, name: str = "", *, xdp: bool = False) -> int:
-    """A program that returns this verdict. Returns its file descriptor."""
+    """Load a program that returns this verdict. Return its file descriptor."""
     code = _instruction(_MOV64_IMM, 0, immediate=verdict) + _instruction(_EXIT)
     return _load(code, name, _XDP if xdp else _SCHED_CLS)
 
 
 def attach_tcx(ifindex: int, hook: str, program: int, *, first: bool = False) -> int:
-    """Attaches a program at the tail of a hook, or at its head, by a link.
+    """Attach a program by a link, at the tail or at the head of a hook.
 
-    Returns the link's descriptor; closing it detaches.
+    Return the descriptor of the link. Closing it detaches the program.
     """
     flags = _BEFORE if first else 0
     return _bpf(_LINK_CREATE, struct.pack("=IIIIIIQ", program, ifindex, _TCX[hook], flags, 0, 0, 0))
 
 
 def pin(descriptor: int, path: str) -> None:
-    """Names a program on a bpffs, for commands."""
+    """Pin a program on a bpffs, for commands."""
     text = ctypes.create_string_buffer(path.encode())
     _bpf(_OBJ_PIN, struct.pack("=QII", ctypes.addressof(text), descriptor, 0))
 
 
 def slot_program(slot: int) -> int:
-    """A program that drops what comes with this slot as its class, and gives no verdict on the rest."""
+    """Load a program that drops packets with this slot as their class, and returns no verdict on others."""
     return _load(
         _instruction(_LOAD_WORD, 2, source=1, offset=_TC_CLASSID_OFFSET)
         + _instruction(_MOV64_IMM, 0, immediate=UNSPEC)

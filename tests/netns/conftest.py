@@ -27,7 +27,7 @@ def _isolated() -> None:
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    """A node without pods; what is made on it is gone after the test."""
+    """Provide a node without pods. After the test, remove everything that the test added to the node."""
     lab = Lab()
     try:
         yield lab
@@ -37,7 +37,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def recorder(lab: Lab) -> Iterator[Recorder]:
-    """Samples of all pods of the lab, for as long as the test runs."""
+    """Sample the traffic of all pods of the lab while the test runs."""
     recorder = Recorder(lab.pods)
     yield recorder
     recorder.stop()
@@ -45,7 +45,7 @@ def recorder(lab: Lab) -> Iterator[Recorder]:
 
 @pytest.fixture
 def agent(recorder: Recorder, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Agent]:
-    """An agent that is not started yet. At the end, no limit that it enforced may have been exceeded."""
+    """Provide an agent that is not started yet. At the end, assert that no enforced limit was exceeded."""
     free_slots()
     agent = Agent(tmp_path, recorder.declare)
     yield agent
@@ -79,7 +79,7 @@ def view(connection: Connection, tcx: Tcx) -> View:
 
 @pytest.fixture
 def monitor(lab: Lab) -> Iterator[Monitor]:
-    """A monitor opened on an empty node."""
+    """Open a monitor on an empty node."""
     monitor = Monitor()
     yield monitor
     monitor.close()
@@ -87,7 +87,7 @@ def monitor(lab: Lab) -> Iterator[Monitor]:
 
 @pytest.fixture
 def pass_program() -> Iterator[int]:
-    """A program without a verdict, so that filters after it run."""
+    """Load a program that returns no verdict, so that later filters run."""
     descriptor = bpf_program.verdict_program(bpf_program.UNSPEC)
     yield descriptor
     os.close(descriptor)
@@ -95,7 +95,7 @@ def pass_program() -> Iterator[int]:
 
 @pytest.fixture
 def drop_program() -> Iterator[int]:
-    """A program that drops all."""
+    """Load a program that drops all packets."""
     descriptor = bpf_program.verdict_program(bpf_program.SHOT)
     yield descriptor
     os.close(descriptor)

@@ -20,7 +20,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A policy that the test has written, or removed (``None``), and the monotonic clock then."""
+    """A policy that the test writes or removes (``None``), and the time on the monotonic clock."""
 
     time_s: float
     name: str
@@ -29,7 +29,7 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time of the monotonic clock in which a limit must hold."""
+    """A time span of the monotonic clock in which the limit must be enforced."""
 
     pod: str
     direction: Direction
@@ -52,7 +52,7 @@ def spans(log: Iterable[Line], declared: Sequence[Declaration], wall_s: float) -
 
 
 def _reported(log: Iterable[Line], wall_s: float) -> Iterator[tuple[Line, float, float]]:
-    """Follow the log. Return each line that set a limit, and from when to when the limit was enforced."""
+    """Follow the log. Return each line that set a limit, and the span in which the limit was enforced."""
     reports = _Reports()
     since: dict[str, tuple[Line, float]] = {}
     for line in log:
@@ -68,10 +68,10 @@ def _reported(log: Iterable[Line], wall_s: float) -> Iterator[tuple[Line, float,
 
 @dataclass(slots=True)
 class _Reports:
-    """The limits after some lines of the log."""
+    """The limits after a part of the log."""
 
     limits: dict[int, Line] = field(default_factory=dict)
-    """By slot."""
+    """The limits by slot."""
     attached: set[int] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
 

@@ -1,4 +1,4 @@
-"""An agent inside the test process, pass by pass, with a CNI result cache as in a cluster."""
+"""An agent inside the test process. It reconciles on request, with a cache of CNI results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tokenbucket.node.view import View
 
 
 class InProcessAgent:
-    """Passes of the agent. Reads the kernel as the agent does: what events make stale."""
+    """Reconcile on request. The agent reads the parts of the kernel's state that events make stale."""
 
     def __init__(self, results: Path) -> None:
         self._results = results
@@ -62,7 +62,7 @@ class InProcessAgent:
         self._stack.close()
 
     def reconcile(self, policies: Iterable[Policy], pods: Iterable[Pod]) -> Outcome:
-        """One pass, with what has changed since the last one."""
+        """Reconcile once, with the changes since the last call."""
         for event in self._monitor.read():
             self.view.mark_stale(event)
         self.cni.drain()
@@ -71,7 +71,9 @@ class InProcessAgent:
         return self.reconciler.reconcile(DesiredInput(tuple(policies), known))
 
     def limited(self) -> dict[str, set[str]]:
-        """The pods whose limits are attached to each interface of the node, read from the kernel."""
+        """Return the pods whose limits are attached to each interface of the node. Read them from the
+        kernel.
+        """
         slots = self.slots.read()
         with connect() as connection:
             view = View(connection, Tcx(PINS))
@@ -84,7 +86,7 @@ class InProcessAgent:
 
 
 def write_result(folder: Path, pod: PodId, sandbox: str, network: LabPod, *, named: bool = True) -> Path:
-    """What the container runtime writes when the network of a pod exists."""
+    """Write the result that the container runtime writes after it sets up the network of a pod."""
     folder.mkdir(exist_ok=True)
     inside = [{"name": "eth0", "sandbox": f"/var/run/netns/{network.netns}"}] if named else []
     content: dict[str, Any] = {

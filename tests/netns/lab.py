@@ -1,4 +1,4 @@
-"""A node and its pods, made of network namespaces and veths. The node is the test process's own namespace."""
+"""A node and its pods, made of network namespaces and veths. The test process's own namespace is the node."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Made = TypeVar("Made")
 
 
 def ip(*arguments: str, netns: str | None = None) -> str:
-    """Runs ``ip``, in a pod's namespace or in the node's. Returns what it prints."""
+    """Run ``ip`` in the namespace of a pod or of the node. Return its output."""
     inside = ["-n", netns] if netns else []
     return run("ip", *inside, *arguments)
 
 
 def tc(*arguments: str) -> str:
-    """Runs ``tc`` on the node."""
+    """Run ``tc`` on the node."""
     return run("tc", *arguments)
 
 
 def batch(tool: str, lines: str | Iterable[str], netns: str | None = None) -> None:
-    """Runs commands of ``ip`` or ``tc`` in one process."""
+    """Run commands of ``ip`` or ``tc`` in one process."""
     text = lines if isinstance(lines, str) else "\n".join(lines)
     inside = ["-n", netns] if netns else []
     done = subprocess.run([tool, *inside, "-batch", "-"], input=text + "\n", capture_output=True, text=True)
@@ -41,9 +41,9 @@ def batch(tool: str, lines: str | Iterable[str], netns: str | None = None) -> No
 
 @contextlib.contextmanager
 def entered(netns: str) -> Iterator[None]:
-    """Moves this thread into a named network namespace, and back. What it opens and starts stays there.
+    """Move this thread into a named network namespace and back. Opened sockets and processes stay there.
 
-    Only the network changes, unlike with ``ip netns exec``, which hides the bpffs.
+    Only the network changes. In contrast, ``ip netns exec`` hides the bpffs.
     """
     with Path("/proc/thread-self/ns/net").open() as home, Path("/run/netns", netns).open() as there:
         _enter(there.fileno())
@@ -64,7 +64,7 @@ def run(*command: str) -> str:
 
 
 def ifindex(name: str) -> int:
-    """Index of an interface of the node."""
+    """Return the index of an interface of the node."""
     return json.loads(ip("-json", "link", "show", "dev", name))[0]["ifindex"]
 
 
@@ -88,12 +88,12 @@ class Pod:
 
     @property
     def veth(self) -> str:
-        """The host-side interface of eth0."""
+        """Return the name of the host-side interface of eth0."""
         return self.veths[0]
 
     @property
     def ifindex(self) -> int:
-        """Index of the host-side interface of eth0."""
+        """Return the index of the host-side interface of eth0."""
         return ifindex(self.veth)
 
     @property
@@ -102,26 +102,26 @@ class Pod:
 
     @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-        """The first address."""
+        """Return the first address."""
         return ipaddress.ip_interface(self.addresses[0]).ip
 
     def run(self, *command: str) -> str:
-        """Runs a command inside."""
+        """Run a command inside the pod."""
         return run("ip", "netns", "exec", self.netns, *command)
 
     def popen(self, *command: str, **options) -> subprocess.Popen:
-        """Starts a command inside."""
+        """Start a command inside the pod."""
         return subprocess.Popen(["ip", "netns", "exec", self.netns, *command], **options)
 
     def add_address(self, address: str, device: str = "eth0") -> None:
         ip("address", "add", address, "dev", device, *_nodad(address), netns=self.netns)
 
     def socket(self, family: int, kind: int = socket.SOCK_DGRAM) -> socket.socket:
-        """A socket that lives inside."""
+        """Open a socket inside the pod."""
         return self.inside(lambda: socket.socket(family, kind))
 
     def inside(self, make: Callable[[], Made]) -> Made:
-        """Calls a function in a thread that enters the pod's network namespace. Returns its result."""
+        """Call a function in a thread that enters the pod's network namespace. Return its result."""
 
         def enter() -> Made:
             with entered(self.netns):
@@ -131,7 +131,7 @@ class Pod:
             return thread.submit(enter).result()
 
     def answers(self) -> bool:
-        """Whether a packet from the node reaches the pod's first address, and one from there the node."""
+        """Return whether packets pass between the node and the pod's first address, in both directions."""
         family = socket.AF_INET if self.ip.version == 4 else socket.AF_INET6
         with self.socket(family) as inside, socket.socket(family, socket.SOCK_DGRAM) as outside:
             inside.bind((str(self.ip), 0))
@@ -146,7 +146,7 @@ class Pod:
 
 
 class Lab:
-    """Makes pods on the node; forgets them all at the end, with whatever else was added to the node."""
+    """Create pods on the node. At the end, remove the pods and everything else that was added to the node."""
 
     def __init__(self) -> None:
         self.pods: dict[str, Pod] = {}
@@ -162,9 +162,10 @@ class Lab:
         *,
         wire: bool = True,
     ) -> Pod:
-        """A pod with these addresses on eth0, its other end routed to (``ptp``) or on a bridge (``bridge``).
+        """Create a pod with these addresses on eth0. The host-side end is routed (``ptp``) or bridged
+        (``bridge``).
 
-        ``wire=False`` leaves it without an interface.
+        ``wire=False`` omits the interface.
         """
         pod = Pod(name, f"pod-{name}", list(addresses))
         ip("netns", "add", pod.netns)
@@ -178,7 +179,7 @@ class Lab:
         return pod
 
     def add_interface(self, pod: Pod, device: str) -> str:
-        """One more veth pair between a pod and the node, both ends up. Returns the host-side name."""
+        """Add a veth pair between a pod and the node, with both ends up. Return the host-side name."""
         veth = f"veth-{pod.name}{len(pod.veths)}"
         ip("link", "add", "name", veth, "type", "veth", "peer", "name", device, "netns", pod.netns)
         quiet = Path(f"/proc/sys/net/ipv6/conf/{device}/router_solicitations")
@@ -189,7 +190,7 @@ class Lab:
         return veth
 
     def add_upper(self, pod: Pod, device: str, address: str, kind: str) -> None:
-        """An interface on top of one of the node, such as macvlan: it has no other end on the node."""
+        """Add an interface on top of one of the node, such as macvlan. It has no other end on the node."""
         if UPLINK not in _names():
             self.link(UPLINK, "veth", "peer", "name", "wire")
             ip("link", "set", "wire", "up")
@@ -199,7 +200,7 @@ class Lab:
         pod.add_address(address, device)
 
     def add_netkit(self, pod: Pod, device: str, address: str) -> None:
-        """A pair like that of a veth, whose packets take another way through the kernel."""
+        """Add a netkit pair. Its packets take another path through the kernel than those of a veth pair."""
         primary, before = f"netkit-{pod.name}", _names()
         ip("link", "add", primary, "type", "netkit")
         [peer] = _names() - before - {primary}
@@ -227,20 +228,20 @@ class Lab:
         ip("route", "replace", "default", "via", str(_gateway(address)), "dev", "eth0", netns=pod.netns)
 
     def link(self, name: str, kind: str, *arguments: str) -> int:
-        """Another interface of the node, up. Returns its index."""
+        """Add another interface of the node, and set it up. Return its index."""
         ip("link", "add", "name", name, "type", kind, *arguments)
         ip("link", "set", name, "up")
         return ifindex(name)
 
     def delete(self, pod: Pod) -> None:
-        """Removes a pod, interfaces first, so that all of it is gone at the return."""
+        """Remove a pod completely. Removing its interfaces first makes the removal synchronous."""
         for veth in pod.veths:
             _discard(veth)
         ip("netns", "delete", pod.netns)
         del self.pods[pod.name]
 
     def close(self) -> None:
-        """Removes all pods and all interfaces but the loopback."""
+        """Remove all pods, and all interfaces except the loopback interface."""
         for pod in tuple(self.pods.values()):
             self.delete(pod)
         for name in _names() - {"lo"}:
@@ -249,7 +250,7 @@ class Lab:
 
 
 def _discard(name: str) -> None:
-    """Removes an interface that may have gone meanwhile, or may be one that the kernel keeps."""
+    """Remove an interface. Ignore an interface that no longer exists, or that the kernel does not remove."""
     subprocess.run(["ip", "link", "delete", name], capture_output=True)
 
 
@@ -258,7 +259,7 @@ def _names() -> set[str]:
 
 
 def _gateway(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The first address of the network."""
+    """Return the first address of the network."""
     return ipaddress.ip_interface(address).network[1]
 
 

@@ -1,4 +1,4 @@
-"""What the pods of a lab receive while a test runs, compared with the limits that the test declares."""
+"""Compare the traffic that pods receive while a test runs with the limits that the test declares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenbucket.errors import SpecError
 
 
 class Recorder:
-    """Reads the counters in a thread of its own, and keeps the policies that the test writes."""
+    """Read the counters in a thread, and store the policies that the test writes."""
 
     def __init__(self, pods: Mapping[str, Pod]) -> None:
         self._pods = pods
@@ -31,7 +31,7 @@ class Recorder:
         self._thread.start()
 
     def declare(self, file: str, documents: Iterable[Any]) -> None:
-        """Keep the valid policies of a file. An invalid one changes nothing, as in the agent."""
+        """Store the valid policies of a file. An invalid policy changes nothing, as in the agent."""
         time_s, before = time.monotonic(), self._files.get(file, set())
         policies = [
             each for each in documents if isinstance(each, dict) and each["kind"] == "TokenBucketPolicy"
@@ -64,9 +64,9 @@ class Recorder:
         assert not excess, excess
 
     def _samples(self, span: Span) -> list[Sample]:
-        """What the pod receives, or what the other pods receive from it."""
+        """Return the traffic that the pod receives, or that the other pods receive from it."""
         rounds = [each for each in self._rounds if each and _within(span, each.values())]
-        # Packets that passed the hook before the span began are there at the second sample.
+        # Packets that passed the hook before the span have arrived at the second sample.
         names = set.intersection(*map(set, rounds[1:])) if rounds[1:] else set()
         names = names & {span.pod} if span.direction is Direction.INGRESS else names - {span.pod}
         return [total([each[name] for name in names]) for each in rounds[1:]] if names else []
@@ -81,7 +81,7 @@ class Recorder:
             if pods.get(name) is not pod:
                 self._close(name)
         for name in pods.keys() - self._counters.keys():
-            with contextlib.suppress(FileNotFoundError):  # the test has deleted it meanwhile
+            with contextlib.suppress(FileNotFoundError):  # the test has deleted the pod
                 self._counters[name] = pods[name], pods[name].inside(open_counters)
         self._rounds.append({name: take(files) for name, (_, files) in self._counters.items()})
 

@@ -1,4 +1,4 @@
-"""UDP packets from one pod to another: numbered ones for as long as a test lasts, or the sizes of some."""
+"""Send UDP packets between pods: a numbered stream while a test runs, or packets of given sizes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ print(sent)
 
 @dataclass
 class Stream:
-    """What was sent, once it has ended."""
+    """Numbers and times of the packets. Complete after the block has ended."""
 
     sent: int = 0
     arrived: list[tuple[int, int]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Stream:
 
 @contextmanager
 def stream(source: Pod, target: Pod, size: int, pause_s: float) -> Iterator[Stream]:
-    """Packets of so many bytes of payload, with a pause after each, for the block."""
+    """Send numbered packets of so many payload bytes, with a pause after each, while the block runs."""
     stream = Stream()
     with _running(target, _RECEIVE, str(target.ip)) as receiver:
         assert receiver.stdout
@@ -63,7 +63,7 @@ def stream(source: Pod, target: Pod, size: int, pause_s: float) -> Iterator[Stre
         with _running(source, _SEND, str(target.ip), str(size), str(pause_s)) as sender:
             yield stream
             stream.sent = int(sender.communicate(timeout=PATIENCE_S)[0])
-        time.sleep(0.05)  # softirqs deliver what was sent
+        time.sleep(0.05)  # softirqs deliver the sent packets
         lines = receiver.communicate(timeout=PATIENCE_S)[0].splitlines()
     pairs = (map(int, line.split()) for line in lines)
     stream.arrived = [(number, now_ns - start_ns) for number, now_ns in pairs]
@@ -71,7 +71,7 @@ def stream(source: Pod, target: Pod, size: int, pause_s: float) -> Iterator[Stre
 
 @contextmanager
 def sizes_of(target: Pod, count: int) -> Iterator[list[int]]:
-    """Payload sizes of the next packets that a pod receives, in order, once the block has ended."""
+    """Return the payload sizes of the next packets that a pod receives, in order, after the block ends."""
     sizes: list[int] = []
     with _running(target, _RECEIVE_SIZES, str(target.ip), str(count)) as receiver:
         assert receiver.stdout and receiver.stdout.readline() == "ready\n"
@@ -81,7 +81,7 @@ def sizes_of(target: Pod, count: int) -> Iterator[list[int]]:
 
 @contextmanager
 def _running(pod: Pod, script: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A program inside a pod that goes on until its input ends."""
+    """Run a program inside a pod until its input ends."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = pod.popen("/usr/bin/python3", "-c", script, *words, **pipes)
     try:

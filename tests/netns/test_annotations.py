@@ -31,7 +31,7 @@ def reasons(agent: Agent) -> set[tuple[str, str]]:
 
 
 def test_the_sample_of_kubernetes_limits_a_pod_and_follows_its_annotations(lab: Lab, agent: Agent) -> None:
-    """From the first value over a change to the removal, while the pod and the agent run."""
+    """Set, change and remove the annotations while the pod and the agent run."""
     client, web = lab.pod("client", ["10.1.1.2/24"]), lab.pod("web", ["10.2.1.2/24"])
     acquaint(client, web)
     agent.write("pods.yaml", annotated(web, ingress="1M", egress="1M"))
@@ -63,7 +63,7 @@ def test_a_policy_takes_a_direction_over_and_gives_it_back(lab: Lab, agent: Agen
 
 
 def test_an_invalid_annotation_is_reported_and_disturbs_no_other_limit(lab: Lab, agent: Agent) -> None:
-    """Also if a valid annotation becomes invalid."""
+    """This includes a valid annotation that becomes invalid."""
     web = lab.pod("web", ["10.2.1.2/24"])
     agent.write("pods.yaml", annotated(web, ingress="1M", egress="1M"))
     agent.start(READS)
@@ -96,7 +96,7 @@ def ifb() -> Iterator[str]:
 
 
 def test_a_pod_that_its_cni_plugin_limits_too_is_reported(lab: Lab, agent: Agent, ifb: str) -> None:
-    """In both directions, as the bandwidth plugin of CNI sets up its queues; the limits run."""
+    """Set up the queues in both directions, as the bandwidth plugin of CNI does. The limits stay enforced."""
     web = lab.pod("web", ["10.2.1.2/24"])
     tc("qdisc", "add", "dev", web.veth, "handle", "1:", "root", *SHAPER)
     tc("qdisc", "add", "dev", ifb, "handle", "1:", "root", *SHAPER)

@@ -1,4 +1,4 @@
-"""Limits hold beside programs of others: by tcx before them, or inside the pod for redirected packets."""
+"""Limits beside other programs: by tcx before these programs, or inside the pod for redirected packets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAM = Path(__file__).parent / "programs" / "redirect_peer.c"
 
 @pytest.fixture
 def web(lab: Lab, agent: Agent) -> Pod:
-    """A pod with a limit in each direction, of one packet per second, beside one without."""
+    """Provide a pod with a limit of one packet per second in each direction, and a pod without limits."""
     web, client = lab.pod("web", ["10.1.1.2/24"]), lab.pod("client", ["10.1.2.2/24"])
     acquaint(web, client)
     limits = {direction: drop(1, BURST) for direction in ("ingress", "egress")}
@@ -38,21 +38,21 @@ def run(agent: Agent, *options: str) -> None:
 
 
 def holds(lab: Lab, direction: str) -> bool:
-    """Whether fewer packets than were sent arrive: the limit is a packet a second."""
+    """Return whether the limit of one packet per second drops packets."""
     web, client = lab.pods["web"], lab.pods["client"]
     source, target = (client, web) if direction == "ingress" else (web, client)
     return send(source, target, MANY) < MANY
 
 
 def attached(direction: str) -> list[str]:
-    """Where the limit of a direction is, from the status."""
+    """Return where the limit of a direction is attached, from the status."""
     return [
         hook["attachment"] for limit in status() if limit["direction"] == direction for hook in limit["hooks"]
     ]
 
 
 def attachments(agent: Agent, pod: Pod, hook: str) -> int:
-    """How often the agent attached a limit to a hook of the pod's host-side interface."""
+    """Return how often the agent attached a limit to a hook of the pod's host-side interface."""
     return sum((each["interface"], each["hook"]) == (pod.veth, hook) for each in agent.events("attached"))
 
 
@@ -62,7 +62,7 @@ def complaints(agent: Agent) -> list[str]:
 
 @contextmanager
 def deleter(pod: Pod, hook: str) -> Iterator[None]:
-    """Removes clsact, and so every filter, until the agent attaches in another way."""
+    """Remove clsact, and so each filter, until the agent attaches by another mechanism."""
     while not any("tcx" in place for place in attached("ingress")):
         if "clsact" in tc("qdisc", "show", "dev", pod.veth):
             tc("qdisc", "del", "dev", pod.veth, "clsact")
@@ -71,7 +71,7 @@ def deleter(pod: Pod, hook: str) -> Iterator[None]:
 
 @contextmanager
 def ingress_qdisc(pod: Pod, _: str) -> Iterator[None]:
-    """Puts an ingress qdisc in the place of clsact, which the agent puts back at the same time."""
+    """Replace clsact by an ingress qdisc, while the agent restores clsact."""
 
     def placed() -> bool:
         if "clsact" in tc("qdisc", "show", "dev", pod.veth):
@@ -100,7 +100,7 @@ def ingress_qdisc(pod: Pod, _: str) -> Iterator[None]:
 def test_a_limit_is_enforced_beside_programs_of_others(
     lab: Lab, agent: Agent, web: Pod, others: Callable, hook: str, direction: str
 ) -> None:
-    """Whatever they do to the host-side interface while the agent runs, and no reason is left."""
+    """Other programs change the host-side interface while the agent runs. At the end, no reason remains."""
     run(agent)
     with others(web, hook):
         wait(
@@ -114,7 +114,9 @@ def test_a_limit_is_enforced_beside_programs_of_others(
 def test_a_newer_filter_of_the_same_priority_is_overtaken(
     lab: Lab, agent: Agent, recorder: Recorder, web: Pod, direction: str
 ) -> None:
-    """Also on a kernel without tcx. Each time, and no second filter stays."""
+    """The agent attaches its filter again each time, also on a kernel without tcx.
+    It leaves no second filter.
+    """
     run(agent, "--attach", "clsact")
     recorder.stop()
     hook = "egress" if direction == "ingress" else "ingress"
@@ -128,10 +130,10 @@ def test_a_newer_filter_of_the_same_priority_is_overtaken(
 
 
 @pytest.mark.parametrize("others", [xdp, pytest.param(tcx, marks=pytest.mark.needs("tcx"))])
-def test_what_cannot_be_overtaken_on_the_node_is_limited_inside_the_pod(
+def test_a_limit_behind_other_programs_moves_inside_the_pod(
     lab: Lab, agent: Agent, recorder: Recorder, web: Pod, others: Callable
 ) -> None:
-    """XDP runs before every hook. A tcx program runs before a filter, and counters show it."""
+    """XDP runs before every hook. A tcx program runs before a filter, and the counters show it."""
     run(agent, "--attach", "clsact")
     recorder.stop()
     with others(web, "ingress"):
@@ -145,7 +147,7 @@ def test_what_cannot_be_overtaken_on_the_node_is_limited_inside_the_pod(
 def test_a_program_that_comes_before_the_link_is_overtaken(
     lab: Lab, agent: Agent, recorder: Recorder, web: Pod
 ) -> None:
-    """Again and again. Until the agent has seen it, nothing is limited."""
+    """The agent repeats the attachment. Until it has seen the program, nothing is limited."""
     run(agent, "--attach", "tcx")
     recorder.stop()
     for _ in range(2):
@@ -157,7 +159,9 @@ def test_a_program_that_comes_before_the_link_is_overtaken(
 
 @pytest.mark.needs("tcx")
 def test_links_outlive_the_agent_and_are_adopted(lab: Lab, agent: Agent, web: Pod) -> None:
-    """A killed agent leaves every limit; the next one changes nothing and detaches what is not declared."""
+    """A killed agent leaves each limit.
+    The next agent changes nothing, and detaches limits that are not declared.
+    """
     run(agent, "--attach", "tcx")
     before = {(each["slot"], place) for each in status() for place in map(str, each["hooks"])}
     agent.stop()
@@ -176,7 +180,7 @@ def test_links_outlive_the_agent_and_are_adopted(lab: Lab, agent: Agent, web: Po
 def test_a_limit_moves_to_another_mechanism(
     lab: Lab, agent: Agent, web: Pod, before: str, after: str
 ) -> None:
-    """And is attached once, with the tokens that it had."""
+    """The limit is attached once, and keeps its tokens."""
     run(agent, "--attach", before)
     assert holds(lab, "ingress")
     agent.stop()
@@ -199,7 +203,7 @@ def test_detach_all_leaves_no_link_and_no_stub(lab: Lab, agent: Agent, recorder:
 def test_redirected_packets_are_limited_inside_the_pod(
     lab: Lab, agent: Agent, web: Pod, tmp_path: Path, direction: str
 ) -> None:
-    """A program at another pod's interface hands packets to this one past the node's end of its veth."""
+    """A program at another pod's interface redirects packets to this pod, past the host-side veth."""
     clang(PROGRAM, tmp_path / "redirect_peer.o")
     client = lab.pods["client"]
     tc("qdisc", "add", "dev", client.veth, "clsact")
@@ -213,7 +217,7 @@ def test_redirected_packets_are_limited_inside_the_pod(
 
 @pytest.mark.needs("tcx")
 def test_the_first_limit_by_a_link_loses_no_packet(lab: Lab, agent: Agent) -> None:
-    """Tcx needs no qdisc, and the kernel stops an interface while it adds one."""
+    """Tcx needs no qdisc. The kernel stops an interface while it adds a qdisc."""
     web, client = lab.pod("web", ["10.1.1.2/24"]), lab.pod("client", ["10.1.2.2/24"])
     acquaint(web, client)
     agent.write("pods.yaml", document(web))
@@ -226,20 +230,22 @@ def test_the_first_limit_by_a_link_loses_no_packet(lab: Lab, agent: Agent) -> No
             wait(lambda before=before: len(agent.events("attached")) == before + 2, agent.log)
             agent.write("policies.yaml", "")
             wait(lambda before=before: len(agent.events("detached")) == before + 2, agent.log)
-            if "clsact" in tc("qdisc", "show", "dev", web.veth):  # the next limit is a first one again
+            if "clsact" in tc(
+                "qdisc", "show", "dev", web.veth
+            ):  # the next limit is the first one on this interface again
                 tc("qdisc", "del", "dev", web.veth, "clsact")
     assert len(sent.arrived) == sent.sent > 0
 
 
 @pytest.mark.needs("tcx")
 def test_an_upgrade_replaces_the_program_behind_all_links(lab: Lab, agent: Agent, web: Pod) -> None:
-    """Another build of the same layout: the program array is written, and no link changes."""
+    """Another build of the same layout writes the program array, and changes no link."""
     run(agent, "--attach", "tcx")
     assert holds(lab, "ingress")
     agent.stop()
     before = {link.name: link.stat().st_ino for link in PINS.links.iterdir()}
     build = next(PINS.programs.iterdir())
-    build.rename(build.with_name("0123456789abcdef"))  # as if another version had loaded it
+    build.rename(build.with_name("0123456789abcdef"))  # simulate a load by another version
     attachments = len(agent.events("attached"))
     agent.start("--attach", "tcx")
     wait(lambda: [folder.name for folder in PINS.programs.iterdir()] == [build.name], agent.log)

@@ -1,4 +1,4 @@
-"""Traffic that a CNI plugin hands to the pod past the hook of its host-side veth."""
+"""Traffic that a CNI plugin redirects to the pod, past the hook of its host-side veth."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from tests.netns.lab import Lab, Pod, tc
 pytestmark = pytest.mark.exceeds
 PROGRAM = Path(__file__).parent / "programs" / "redirect_peer.c"
 MANY = 500
-"""Packets at once: enough for a look at the counters to be sure."""
+"""Packets at once: enough for one read of the counters to be conclusive."""
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """The plugin's program, compiled."""
+    """Compile the plugin's program."""
     clang(PROGRAM, tmp_path / "redirect_peer.o")
     return tmp_path / "redirect_peer.o"
 
 
 def redirect(program: Path, client: Pod, target: Pod) -> None:
-    """From now on, what a client sends goes to the target's own interface, whatever its address."""
+    """Redirect all packets of a client to the target's own interface, for any destination address."""
     tc("qdisc", "add", "dev", client.veth, "clsact")
     words = f"bpf da obj {program} sec tc/ingress classid 0:{target.ifindex:x}"
     tc("filter", "add", "dev", client.veth, "ingress", *words.split())
 
 
 def reasons(agent: Agent, event: str = "limit not enforced as declared") -> list[tuple[str, str]]:
-    """Limit and reason of all that was said."""
+    """Return the limit and the reason of each logged event."""
     return [(each["limit"], each["reason"]) for each in agent.events(event)]
 
 
-def test_only_a_limit_that_traffic_goes_past_is_reported_as_bypassed(
-    lab: Lab, agent: Agent, program: Path
-) -> None:
-    """Until packets pass its hook again. One whose packets do is not, nor is one without any.
+def test_only_bypassed_limits_are_reported(lab: Lab, agent: Agent, program: Path) -> None:
+    """The report ends when packets pass the hook again. Limits with traffic at the hook, or without
+    traffic, are not reported.
 
-    The agent may not enter pods, where it would limit what is redirected.
+    The agent must not enter pods here, because it would limit redirected packets there.
     """
     plugins, client = lab.pod("plugins", ["10.1.1.2/24"]), lab.pod("client", ["10.1.2.2/24"])
     pods = [lab.pod(name, [f"10.2.{place}.2/24"]) for place, name in enumerate(("web", "db", "idle"), 1)]

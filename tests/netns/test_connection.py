@@ -1,4 +1,4 @@
-"""Connections to this namespace and to others, and what they make of the kernel's refusals."""
+"""Connections to this namespace and to others, and their reaction to errors of the kernel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pod(lab):
 
 
 def test_other_namespace_is_reached_by_path_and_by_descriptor(pod):
-    """Without a fork, and without leaving the own one."""
+    """The connection needs no fork, and the process stays in its namespace."""
     before = own_namespace().inode
     descriptor = os.open(pod.path, os.O_RDONLY)
     for place in (pod.path, descriptor):
@@ -40,7 +40,7 @@ def test_other_namespace_is_reached_by_path_and_by_descriptor(pod):
 
 
 def test_filter_is_attached_in_another_namespace(pod, pass_program):
-    """An interface of another namespace can be limited, too."""
+    """An interface of another namespace can be limited."""
     with connect(pod.path) as inside:
         eth0 = find_link(inside, "eth0")
         Filters(inside).attach(eth0.ifindex, Hook.EGRESS, pass_program, 3)
@@ -54,7 +54,7 @@ def open_files() -> int:
 
 
 def test_nothing_is_left_open(pod):
-    """An agent opens connections for as long as it lives."""
+    """An agent opens connections during its whole lifetime."""
     connect(pod.path).close()
     before = open_files(), threading.active_count()
     for _ in range(10):
@@ -63,21 +63,21 @@ def test_nothing_is_left_open(pod):
     assert (open_files(), threading.active_count()) == before
 
 
-def test_path_that_is_not_there(tmp_path):
-    """The error says which."""
+def test_a_missing_path_is_named_in_the_error(tmp_path):
+    """The error names the path."""
     with pytest.raises(KernelError, match=r"open .*/none: .*ENOENT"):
         connect(tmp_path / "none")
 
 
-def test_path_that_is_no_namespace(tmp_path):
-    """A name in /run/netns outlives its namespace after a crash."""
+def test_a_path_without_a_namespace_is_rejected(tmp_path):
+    """After a crash, a name in /run/netns may exist without its namespace."""
     (tmp_path / "plain").write_text("")
     with pytest.raises(KernelError, match=r"enter .*/plain: .*EINVAL"):
         connect(tmp_path / "plain")
 
 
 def test_links_and_addresses_by_name_index_and_number(pod, connection):
-    """The same link, however it is asked for."""
+    """Each way of lookup returns the same link."""
     link = find_link(connection, pod.veth)
     assert link == read_link(connection, pod.ifindex) == read_links(connection)[pod.ifindex]
     assert (link.name, link.kind, link.peer_ifindex) == (pod.veth, "veth", 2)
@@ -87,14 +87,14 @@ def test_links_and_addresses_by_name_index_and_number(pod, connection):
 
 
 @pytest.mark.parametrize("name", ["none", "", "a-name-that-is-too-long"])
-def test_link_that_is_not_there(connection, name):
-    """That is an answer, not an error."""
+def test_a_missing_link_is_not_an_error(connection, name):
+    """A missing link is a valid result, not an error."""
     assert find_link(connection, name) is None
     assert read_link(connection, 999_999) is None
 
 
-def test_namespace_that_is_not_there_has_no_addresses(connection):
-    """Least of all this namespace's."""
+def test_a_missing_namespace_has_no_addresses(connection):
+    """In particular, the result does not contain the addresses of this namespace."""
     ip("address", "add", "192.0.2.1/32", "dev", "lo")
     try:
         assert read_addresses(connection, 4_000) is None
@@ -102,8 +102,8 @@ def test_namespace_that_is_not_there_has_no_addresses(connection):
         ip("address", "flush", "dev", "lo", "scope", "global")
 
 
-def test_address_on_a_point_to_point_link_is_the_near_one(lab, connection):
-    """The kernel gives the far one a more prominent place."""
+def test_the_address_of_a_point_to_point_link_is_the_local_one(lab, connection):
+    """The kernel returns the remote address in the more prominent attribute."""
     pod = lab.pod("a")
     ip("address", "add", "10.7.0.2", "peer", "10.7.0.1", "dev", "eth0", netns=pod.netns)
     nsid = read_link(connection, pod.ifindex).nsid
@@ -111,7 +111,7 @@ def test_address_on_a_point_to_point_link_is_the_near_one(lab, connection):
 
 
 def test_reachable_namespaces_are_named_once(lab, pod):
-    """By a name, by a process, or by both."""
+    """A namespace is reachable by a name, by a process, or by both."""
     unnamed = lab.pod("b")
     with unnamed.popen("sleep", "infinity") as process:
         try:
@@ -124,7 +124,7 @@ def test_reachable_namespaces_are_named_once(lab, pod):
     assert namespace_at(pod.path).inode == pod.inode
 
 
-def test_process_in_a_namespace_without_a_name_leads_there(lab):
+def test_a_namespace_without_a_name_is_found_by_its_process(lab):
     """Container runtimes do not always leave a name in /run/netns."""
     pod = lab.pod("b")
     inode = pod.inode
@@ -132,15 +132,15 @@ def test_process_in_a_namespace_without_a_name_leads_there(lab):
         try:
             process.stdout.readline()
             ip("netns", "delete", pod.netns)
-            ip("netns", "add", pod.netns)  # another, so that the lab finds one to delete
+            ip("netns", "add", pod.netns)  # a second name, so that the lab finds a namespace to delete
             found = {namespace.inode: namespace.path for namespace in reachable_namespaces()}
             assert str(found[inode]).startswith("/proc/")
         finally:
             process.kill()
 
 
-def test_name_without_a_namespace_is_passed_over(lab, pod):
-    """What ip leaves when a machine crashes is a plain file."""
+def test_a_name_without_a_namespace_is_ignored(lab, pod):
+    """If a machine crashes, ip leaves a plain file."""
     stale = pod.path.with_name("stale")
     stale.write_text("")
     try:
@@ -149,8 +149,8 @@ def test_name_without_a_namespace_is_passed_over(lab, pod):
         stale.unlink()
 
 
-def test_interrupted_dump_is_known_from_any_of_its_messages():
-    """pyroute2 itself passes over the flag, and the list would lack what changed."""
+def test_any_message_can_mark_a_dump_as_interrupted():
+    """Pyroute2 ignores the flag, so its list could lack the changed entries."""
     middle = HEADER.pack(16, 16, 0x2 | 0x10, 7, 0)
     end = HEADER.pack(20, 3, 0x2, 7, 0) + bytes(4)
     marshal = Marshal()
@@ -162,14 +162,14 @@ def test_interrupted_dump_is_known_from_any_of_its_messages():
 
 
 def test_failed_dump_is_an_error_at_its_end():
-    """pyroute2 itself would take it for a list that happens to be empty."""
+    """Pyroute2 would return an empty list instead."""
     end = HEADER.pack(20, 3, 0x2, 7, 0) + struct.pack("=i", -errno.EPERM)
     (last,) = Marshal().parse(end)
     assert last["header"]["error"].code == errno.EPERM
 
 
-def test_interrupted_dump_is_made_again(connection, monkeypatch):
-    """Most changes are over by then; a kernel that never holds still is an error."""
+def test_an_interrupted_dump_is_retried(connection, monkeypatch):
+    """Most changes end before the retry. If each dump is interrupted, the call raises an error."""
     answers = iter([([], False), (["half"], False), (["link"], True)])
     monkeypatch.setattr(connection, "_dump_once", lambda *_: next(answers, ([], False)))
     assert connection.dump(18, b"", "interfaces") == ["link"]
@@ -178,7 +178,7 @@ def test_interrupted_dump_is_made_again(connection, monkeypatch):
 
 
 def test_attributes_are_read_back():
-    """With the padding that the kernel wants."""
+    """The attributes have the padding that the kernel requires."""
     data = attribute(1, b"a") + attribute(2, b"") + attribute(0x8003, b"four")
     assert len(data) % 4 == 0
     assert attributes(data) == {1: b"a", 2: b"", 3: b"four"}

@@ -1,4 +1,4 @@
-"""Delay on a node with pods: what exceeds arrives later instead of being lost."""
+"""Delay on a node with pods: excess packets arrive later instead of being dropped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
 
 @pytest.fixture
 def pods(lab: Lab) -> tuple[Pod, Pod]:
-    """A client, and a pod to limit."""
+    """Provide a client, and a pod to limit."""
     client, web = lab.pod("client", ["10.1.1.2/24"]), lab.pod("web", ["10.2.1.2/24"])
     acquaint(client, web)
     return client, web
@@ -41,15 +41,15 @@ def limited(agent: Agent, web: Pod, **limit: object) -> None:
 
 
 def root(pod: Pod) -> dict:
-    """The root qdisc of a pod's host-side interface."""
+    """Return the root qdisc of a pod's host-side interface."""
     return next(
         each for each in json.loads(tc("-json", "-s", "qdisc", "show", "dev", pod.veth)) if "root" in each
     )
 
 
 @pytest.mark.needs("sch_fq")
-def test_what_exceeds_arrives_later_and_none_is_lost(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Never before its time: half a second's worth takes half a second."""
+def test_excess_packets_arrive_later_and_none_is_lost(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """No packet arrives early: half a second's worth of packets takes half a second."""
     client, web = pods
     limited(agent, web)
     before, start = received(web), time.monotonic()
@@ -74,7 +74,7 @@ for size in [int(sys.argv[2])] * int(sys.argv[3]) + [50] * 5:
 
 @pytest.mark.needs("sch_fq")
 def test_small_packets_do_not_wait_behind_large_ones(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Sent after half a second of bulk, they arrive while it waits."""
+    """Small packets are sent after half a second of bulk, and arrive while the bulk is queued."""
     client, web = pods
     limited(agent, web)
     count = RATE // 2 // 8 // SIZE
@@ -112,10 +112,10 @@ def test_a_request_does_not_wait_behind_bulk_in_a_fair_queue(
 
 
 @pytest.mark.needs("sch_fq")
-def test_no_more_waits_than_the_longest_delay(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """What is ahead is bounded; beyond it packets are dropped."""
+def test_the_backlog_is_at_most_the_longest_delay(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """The backlog is bounded. Packets beyond the bound are dropped."""
     client, web = pods
-    rate = RATE // 10  # so that even a slow machine sends faster
+    rate = RATE // 10  # even a slow machine sends faster than this
     limited(agent, web, rate={"bits": rate}, maxDelay="100ms")
     before, start = received(web), time.monotonic()
     send(client, web, 400, SIZE)
@@ -127,8 +127,8 @@ def test_no_more_waits_than_the_longest_delay(agent: Agent, pods: tuple[Pod, Pod
 
 
 @pytest.mark.needs("sch_fq")
-def test_what_is_to_leave_after_more_than_ten_seconds_waits(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """At 8 kbit/s a packet takes more than a second; fq drops beyond ten unless it is told otherwise."""
+def test_packets_with_a_delay_above_ten_seconds_are_not_dropped(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """At 8 kbit/s, a packet takes more than a second. By default, fq drops packets beyond ten seconds."""
     client, web = pods
     limited(agent, web, rate={"bits": "8k"}, burst={"bytes": "1Ki"}, maxDelay=None)
     send(client, web, 12, SIZE)
@@ -138,10 +138,8 @@ def test_what_is_to_leave_after_more_than_ten_seconds_waits(agent: Agent, pods: 
 
 
 @pytest.mark.needs("sch_fq")
-def test_the_queue_goes_when_it_is_empty_and_nothing_of_it_is_lost(
-    agent: Agent, pods: tuple[Pod, Pod]
-) -> None:
-    """The policy is deleted while packets wait."""
+def test_a_queue_is_removed_when_it_is_empty(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """The policy is deleted while packets are queued."""
     client, web = pods
     limited(agent, web)
     before = received(web)
@@ -167,15 +165,17 @@ for _ in range(100):
 
 
 @pytest.mark.needs("sch_fq")
-def test_a_queue_that_is_to_go_holds_nothing_new(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Nobody bounds any more who asks for a departure in ten minutes; he keeps no queue, and nobody out."""
+def test_a_queue_without_a_limit_holds_no_new_packets(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """After the limit is removed, no program bounds departure times.
+    A departure in ten minutes must not keep the queue.
+    """
     client, web = pods
     limited(agent, web, rate={"bits": "8k"}, burst={"bytes": "1Ki"}, maxDelay=None)
     words = ("/usr/bin/python3", "-c", _SEND_LATE, str(web.ip))
     late = client.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert late.stdout and late.stdout.readline() == "ready\n"
     before = received(web)
-    send(client, web, 12, SIZE)  # which takes 14 s
+    send(client, web, 12, SIZE)  # at this rate, they take 14 s
     agent.write("policy.yaml", "")
     wait(lambda: agent.events("reconciled")[1:], agent.log)
     late.communicate("\n", timeout=PATIENCE_S)
@@ -185,8 +185,8 @@ def test_a_queue_that_is_to_go_holds_nothing_new(agent: Agent, pods: tuple[Pod, 
 
 
 @pytest.mark.needs("sch_fq")
-def test_a_queue_that_somebody_removes_is_back(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Within moments; the rate holds meanwhile, by dropping."""
+def test_a_removed_queue_is_restored(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """The agent restores the queue at once. In the meantime, the program enforces the rate by drops."""
     _, web = pods
     limited(agent, web)
     tc("qdisc", "del", "dev", web.veth, "root")
@@ -195,7 +195,7 @@ def test_a_queue_that_somebody_removes_is_back(agent: Agent, pods: tuple[Pod, Po
 
 @pytest.mark.needs("sch_fq")
 def test_a_change_between_delay_and_drop_keeps_the_bucket(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Live, there and back."""
+    """Change a running limit in both directions."""
     _, web = pods
     limited(agent, web)
     packets = limit_of("web")["conformPackets"]
@@ -208,8 +208,10 @@ def test_a_change_between_delay_and_drop_keeps_the_bucket(agent: Agent, pods: tu
     assert [event["new"] for event in agent.events("limit set")] == [True, False, False]
 
 
-def test_a_foreign_root_qdisc_stays_and_what_exceeds_is_dropped(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """The reason names it."""
+def test_a_foreign_root_qdisc_stays_and_excess_packets_are_dropped(
+    agent: Agent, pods: tuple[Pod, Pod]
+) -> None:
+    """The reason names the foreign qdisc."""
     client, web = pods
     tc("qdisc", "add", "dev", web.veth, "root", "handle", "5:", "pfifo")
     limited(agent, web)
@@ -223,8 +225,8 @@ def test_a_foreign_root_qdisc_stays_and_what_exceeds_is_dropped(agent: Agent, po
         wait(lambda: root(web)["kind"] == "fq", agent.log)
 
 
-def test_where_the_kernel_has_no_fq_what_exceeds_is_dropped(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """With the deeper burst that a policer needs, if none is declared, and said so."""
+def test_excess_packets_are_dropped_if_the_kernel_has_no_fq(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """The agent reports the reason. Without a declared burst, it uses the deeper burst of a policer."""
     if rungs.missing("sch_fq") is None:
         pytest.skip("the kernel has sch_fq")
     _, web = pods
@@ -236,10 +238,8 @@ def test_where_the_kernel_has_no_fq_what_exceeds_is_dropped(agent: Agent, pods: 
 
 
 @pytest.mark.needs("sch_fq")
-def test_inspect_counts_what_would_wait_and_what_would_be_dropped(
-    agent: Agent, pods: tuple[Pod, Pod]
-) -> None:
-    """Every packet is in one row of the table, also where nothing is done with it."""
+def test_inspect_counts_packets_that_observe_would_delay_or_drop(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """Each packet is in one row of the table, also if the limit only observes."""
     client, web = pods
     limit = {"rate": {"packets": 10}, "burst": {"packets": 1}, "maxDelay": "1s"}
     agent.limit(web, mode="Observe", ingress=limit)

@@ -1,4 +1,4 @@
-"""Departure times that sockets ask for with SO_TXTIME: they fill no queue, and nothing stays behind."""
+"""Departure times that sockets request by SO_TXTIME: they do not fill the queue, and the queue is removed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ sys.stdin.read()
 
 
 def held(pod: Pod, limited: str) -> int:
-    """Bytes in the queue of the limited direction."""
+    """Return the bytes in the queue of the limited direction."""
     where = ["nsenter", f"--net={pod.path}"] if limited == "egress" else []
     device = "eth0" if limited == "egress" else pod.veth
     shown = subprocess.check_output([*where, "tc", "-json", "-s", "qdisc", "show", "dev", device])

@@ -1,4 +1,4 @@
-"""The use of the proof of concept: one interface, no pod, no agent."""
+"""Limits of single interfaces, without pods and without an agent, as the proof of concept was used."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _freed() -> None:
 
 @pytest.fixture
 def _own_pins() -> Iterator[None]:
-    """Pins that no other test finds."""
+    """Use a folder for pins that no other test finds."""
     clean()
     yield
     clean()
@@ -48,14 +48,14 @@ def _own_pins() -> Iterator[None]:
 
 @pytest.fixture
 def pods(lab: Lab) -> tuple[Pod, Pod]:
-    """Two pods that know one another."""
+    """Provide two pods with resolved addresses of each other."""
     pods = lab.pod("a", ["10.1.1.2/24"]), lab.pod("b", ["10.2.1.2/24"])
     acquaint(*pods)
     return pods
 
 
 def test_an_interface_is_limited_and_freed(pods: tuple[Pod, Pod]) -> None:
-    """Attached by name, changed by attaching again, lifted by name."""
+    """Attach a limit by name, change it by another attach, and detach it by name."""
     a, b = pods
     attach = ("attach", "--dev", b.veth, "--direction", "egress", "--packet-rate", "1", "--packet-burst")
     tokenbucket(*attach, "5")
@@ -64,14 +64,14 @@ def test_an_interface_is_limited_and_freed(pods: tuple[Pod, Pod]) -> None:
     assert limit_of(b.veth, "egress")["conformPackets"] >= 5
     tokenbucket(*attach, "9")
     assert limit_of(b.veth, "egress")["burstPackets"] == 9
-    assert send(a, b, 50) <= tokens.regained, "a change gives no token back"
+    assert send(a, b, 50) <= tokens.regained, "a change returns no token"
     tokenbucket("detach", "--dev", b.veth)
     assert send(a, b, 50) == 50
     assert status() == []
 
 
 def test_an_interface_in_another_namespace_is_limited(pods: tuple[Pod, Pod]) -> None:
-    """Inside the pod, named as the pod sees it; shown and freed from outside."""
+    """Name the interface as the pod sees it. Show and detach the limit from outside."""
     a, b = pods
     tokenbucket(
         *("attach", "--dev", "eth0", "--netns", b.netns, "--direction", "ingress"),
@@ -86,10 +86,12 @@ def test_an_interface_in_another_namespace_is_limited(pods: tuple[Pod, Pod]) -> 
     assert send(a, b, 50) == 50
 
 
-def test_everything_is_removed_whatever_pods_do_with_their_links_and_addresses(
+def test_detach_all_does_not_depend_on_links_and_addresses_of_pods(
     pods: tuple[Pod, Pod], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a pod can change all the while is not looked at, so it cannot keep the others limited."""
+    """The command does not read state that a pod can change all the time.
+    A pod cannot keep other pods limited.
+    """
     a, b = pods
     attach = ("--direction", "ingress", "--packet-rate", "1", "--packet-burst", "5")
     tokenbucket("attach", "--dev", a.veth, *attach)
@@ -105,9 +107,10 @@ def test_everything_is_removed_whatever_pods_do_with_their_links_and_addresses(
     assert devices.detach_all(PINS) == 2
 
 
-def test_nothing_is_left_where_a_limit_was_removed_before(pods: tuple[Pod, Pod]) -> None:
-    """Lifting a limit leaves clsact, which costs a running pod packets to add; leaving takes it. One that
-    somebody else has a filter in stays.
+def test_detach_all_removes_an_unused_clsact(pods: tuple[Pod, Pod]) -> None:
+    """Detaching one limit keeps clsact, because adding clsact drops packets of a running pod.
+
+    Detaching all limits removes clsact, unless another program has a filter in it.
     """
     a, b = pods
     for pod in pods:
@@ -124,7 +127,7 @@ def test_nothing_is_left_where_a_limit_was_removed_before(pods: tuple[Pod, Pod])
 def test_a_limit_of_another_layout_version_stays_until_it_is_removed(
     pods: tuple[Pod, Pod], tmp_path: Path
 ) -> None:
-    """An agent that comes with an upgrade has no part in it; the commands that come with it have."""
+    """The agent of an upgrade ignores such a limit. The commands of the upgrade change it."""
     a, b = pods
     attach = ("attach", "--dev", b.veth, "--direction", "egress", "--packet-rate", "1", "--packet-burst")
     tokenbucket(*attach, "5")
@@ -144,7 +147,7 @@ def test_a_limit_of_another_layout_version_stays_until_it_is_removed(
     arrived += send(a, b, 50)
     assert arrived <= tokens.most
     tokenbucket(*attach, "9")
-    assert arrived + send(a, b, 50) <= tokens.most, "it takes the bucket along"
+    assert arrived + send(a, b, 50) <= tokens.most, "the limit keeps its bucket"
     tokenbucket("detach", "--dev", b.veth)
     assert send(a, b, 50) == 50
     tokenbucket(*attach, "5")
@@ -168,7 +171,7 @@ def test_a_limit_of_another_layout_version_stays_until_it_is_removed(
 def test_wrong_options_name_the_fix(
     pods: tuple[Pod, Pod], arguments: tuple[str, ...], status_code: int, message: str
 ) -> None:
-    """And nothing is attached."""
+    """The command attaches nothing."""
     done = tokenbucket("attach", "--dev", pods[0].veth, "--direction", "egress", *arguments, check=False)
     assert (done.returncode, message in done.stderr) == (status_code, True), done.stderr
     assert "tokenbucket" not in tc("filter", "show", "dev", pods[0].veth, "egress")
@@ -181,19 +184,19 @@ _PEERS = itertools.count()
 
 
 def plug(lab: Lab, name: str) -> None:
-    """An interface of the node, whose other end is on the node too."""
+    """Provide an interface of the node whose other end is on the node too."""
     lab.link(name, "veth", "peer", "name", f"peer{next(_PEERS)}")
 
 
 def slot_of(device: str) -> int:
-    """The slot that the filter of an interface names."""
+    """Return the slot that the filter of an interface names."""
     limits = (limit for limit in status() if any(hook["interface"] == device for hook in limit["hooks"]))
     return next(limit["slot"] for limit in limits)
 
 
 @pytest.mark.parametrize("mechanism", ["clsact", pytest.param("tcx", marks=pytest.mark.needs("tcx"))])
 def test_a_limit_follows_its_interface_to_a_new_name(lab: Lab, mechanism: str) -> None:
-    """It keeps its slot until it is detached by the new name, so that no other limit gets its tokens."""
+    """The limit keeps its slot until it is detached by the new name. No other limit gets its tokens."""
     plug(lab, "eth1")
     tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", mechanism)
     before = slot_of("eth1")
@@ -212,10 +215,8 @@ def test_a_limit_follows_its_interface_to_a_new_name(lab: Lab, mechanism: str) -
 
 @pytest.mark.parametrize("mechanism", ["clsact", pytest.param("tcx", marks=pytest.mark.needs("tcx"))])
 @pytest.mark.parametrize("what", ["recreated", "moved"])
-def test_an_interface_that_went_away_leaves_no_limit_to_its_successor(
-    lab: Lab, what: str, mechanism: str
-) -> None:
-    """Another interface with the name has no limit, and gets a full bucket of its own."""
+def test_a_new_interface_does_not_inherit_a_limit_by_its_name(lab: Lab, what: str, mechanism: str) -> None:
+    """A new interface with the same name has no limit. A new limit on it starts with a full bucket."""
     plug(lab, "eth1")
     tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", mechanism)
     if what == "moved":
@@ -229,7 +230,7 @@ def test_an_interface_that_went_away_leaves_no_limit_to_its_successor(
 
 
 def test_a_limit_without_its_filter_is_attached_again(lab: Lab) -> None:
-    """Others removed the filter. The slot and its tokens stay."""
+    """Another program removed the filter. The limit keeps its slot and its tokens."""
     plug(lab, "eth1")
     tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", "clsact")
     before = slot_of("eth1")
@@ -239,7 +240,7 @@ def test_a_limit_without_its_filter_is_attached_again(lab: Lab) -> None:
 
 
 def test_limits_of_ended_namespaces_are_freed(lab: Lab) -> None:
-    """Another namespace may have got the number, and an interface with the same index."""
+    """Another namespace may get the same number, and an interface with the same index."""
     pod = lab.pod("a", ["10.2.1.2/24"])
     tokenbucket("attach", "--dev", "eth0", "--netns", pod.netns, *LIMIT)
     lab.delete(pod)
@@ -250,7 +251,7 @@ def test_limits_of_ended_namespaces_are_freed(lab: Lab) -> None:
 
 
 def test_an_agent_frees_the_limits_of_ended_interfaces(lab: Lab, tmp_path: Path) -> None:
-    """And keeps those that exist."""
+    """The agent keeps the limits of existing interfaces."""
     pod = lab.pod("a", ["10.2.1.2/24"])
     plug(lab, "eth1")
     tokenbucket("attach", "--dev", "eth0", "--netns", pod.netns, *LIMIT)
@@ -269,14 +270,14 @@ def test_an_agent_frees_the_limits_of_ended_interfaces(lab: Lab, tmp_path: Path)
 
 
 def test_an_unknown_interface_is_an_error() -> None:
-    """With its name."""
+    """The error names the interface."""
     done = tokenbucket("attach", "--dev", "nope0", "--direction", "egress", "--rate", "1M", check=False)
     assert done.returncode == 1
     assert "nope0" in done.stderr
 
 
 def test_inspect_shows_the_machine(pods: tuple[Pod, Pod]) -> None:
-    """Context, registers, conditions and how often each transition was taken."""
+    """The output shows context, registers, conditions, and the count of each transition."""
     a, b = pods
     attach = ("attach", "--dev", b.veth, "--direction", "egress", "--packet-rate", "1", "--packet-burst", "5")
     tokenbucket(*attach, "--rate", "10M")
@@ -288,8 +289,8 @@ def test_inspect_shows_the_machine(pods: tuple[Pod, Pod]) -> None:
     assert int(refused.split()[-1]) >= 45
 
 
-def test_limits_behind_another_bpffs_are_not_denied(lab: Lab) -> None:
-    """Their pins cannot be seen, and their filters can."""
+def test_limits_behind_another_bpffs_are_reported(lab: Lab) -> None:
+    """The command cannot see the pins, but sees the filters."""
     plug(lab, "eth1")
     tokenbucket("attach", "--dev", "eth1", *LIMIT)
     for command in (["status"], ["inspect", "--dev", "eth1"], ["attach", "--dev", "eth1", *LIMIT]):
@@ -302,7 +303,7 @@ def test_limits_behind_another_bpffs_are_not_denied(lab: Lab) -> None:
 
 
 def test_a_slot_without_a_filter_is_shown_as_such(lab: Lab) -> None:
-    """By each command, with the limit that has the slot."""
+    """Each command shows the limit that owns the slot."""
     plug(lab, "eth1")
     tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", "clsact")
     tc("qdisc", "delete", "dev", "eth1", "clsact")

@@ -1,4 +1,4 @@
-"""Our filter on a hook, beside those of others."""
+"""The filter of tokenbucket on a hook, beside filters of other programs."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def foreign(pod, hook, priority, *what, handle=1):
 
 
 def shown(pod, hook):
-    """What tc shows of real filters: their handles in order."""
+    """Return the handles of the filters that tc shows, in order."""
     listed = json.loads(tc("-json", "filter", "show", "dev", pod.veth, hook))
     return [each["options"]["handle"] for each in listed if "handle" in each.get("options", {})]
 
 
 @BOTH
 def test_attached_filter_is_read_back(filters, pod, pass_program, hook):
-    """What is in the kernel is the only record of which slot an interface uses."""
+    """The kernel has the only record of the slot that an interface uses."""
     filters.attach(pod.ifindex, hook, pass_program, slot=7)
     (ours,) = filters.read(pod.ifindex).ours
     assert (ours.ifindex, ours.hook, ours.slot) == (pod.ifindex, hook, 7)
@@ -57,7 +57,7 @@ def test_attached_filter_is_read_back(filters, pod, pass_program, hook):
 
 @BOTH
 def test_attaching_twice_leaves_one_filter(filters, pod, pass_program, hook):
-    """A pass is repeated at any time."""
+    """The agent may repeat a reconcile run at any time."""
     for _ in range(3):
         filters.attach(pod.ifindex, hook, pass_program, slot=7)
     assert shown(pod, hook) == [hex(HANDLE)]
@@ -65,7 +65,7 @@ def test_attaching_twice_leaves_one_filter(filters, pod, pass_program, hook):
 
 @BOTH
 def test_replacing_changes_slot_and_program_in_place(filters, pod, pass_program, drop_program, hook):
-    """A new build takes over without a moment in which nothing is limited."""
+    """A new build replaces the program without a gap in the limit."""
     filters.attach(pod.ifindex, hook, pass_program, slot=7)
     (before,) = filters.read(pod.ifindex).ours
     filters.attach(pod.ifindex, hook, drop_program, slot=8)
@@ -77,7 +77,7 @@ def test_replacing_changes_slot_and_program_in_place(filters, pod, pass_program,
 
 @pytest.mark.parametrize("slot", [0, 1, 4095, MAX_SLOT])
 def test_program_sees_its_slot(filters, pod, slot):
-    """One program serves all hooks, since the filter tells it the slot."""
+    """One program serves all hooks, because the filter passes the slot."""
     program = bpf_program.slot_program(slot)
     filters.attach(pod.ifindex, Hook.EGRESS, program, slot ^ 2)
     passed = pod.answers()
@@ -87,15 +87,15 @@ def test_program_sees_its_slot(filters, pod, slot):
 
 
 @pytest.mark.parametrize("slot", [-1, MAX_SLOT + 1])
-def test_slot_that_does_not_fit_is_refused(filters, pod, pass_program, slot):
-    """The program would see another slot."""
+def test_a_slot_number_out_of_range_is_rejected(filters, pod, pass_program, slot):
+    """The program would read another slot."""
     with pytest.raises(ValueError, match="slot"):
         filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot)
 
 
 @BOTH
 def test_foreign_filters_survive_detach(filters, pod, pass_program, hook):
-    """Only what is ours is removed, whatever else is on the hook."""
+    """Detach removes only filters of tokenbucket."""
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     foreign(pod, hook, 1, *LET_PASS)
     foreign(pod, hook, 2, *LET_PASS)
@@ -107,8 +107,10 @@ def test_foreign_filters_survive_detach(filters, pod, pass_program, hook):
 
 
 @BOTH
-def test_filter_of_our_handle_and_another_name_is_foreign(filters, pod, pass_program, hook):
-    """A handle alone does not make a filter ours: it is neither replaced nor removed."""
+def test_a_filter_with_tokenbuckets_handle_and_another_name_is_foreign(filters, pod, pass_program, hook):
+    """The handle alone does not identify a filter of tokenbucket.
+    A foreign filter is neither replaced nor removed.
+    """
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     foreign(pod, hook, 1, *LET_PASS, handle=HANDLE)
     filters.detach(pod.ifindex, hook)
@@ -119,7 +121,7 @@ def test_filter_of_our_handle_and_another_name_is_foreign(filters, pod, pass_pro
 
 
 def test_detach_leaves_clsact(filters, connection, pod, pass_program):
-    """Nothing tells who added it, so it goes only when all of ours leaves and it is empty."""
+    """The kernel does not record the owner of clsact. Only ``detach --all`` removes an empty clsact."""
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
     filters.detach(pod.ifindex, Hook.EGRESS)
     assert "clsact" in tc("qdisc", "show", "dev", pod.veth)
@@ -128,8 +130,8 @@ def test_detach_leaves_clsact(filters, connection, pod, pass_program):
     assert "clsact" not in tc("qdisc", "show", "dev", pod.veth)
 
 
-def test_clsact_with_our_other_filter_stays(filters, pod, pass_program):
-    """Leaving one hook must not lift the limit on the other."""
+def test_clsact_stays_while_the_other_hook_has_a_filter(filters, pod, pass_program):
+    """Detaching from one hook must not remove the limit on the other hook."""
     for hook in Hook:
         filters.attach(pod.ifindex, hook, pass_program, slot=7)
     filters.detach(pod.ifindex, Hook.INGRESS)
@@ -138,8 +140,8 @@ def test_clsact_with_our_other_filter_stays(filters, pod, pass_program):
 
 
 @BOTH
-def test_detach_of_nothing_is_fine(filters, pod, hook):
-    """Without a filter, without clsact, and without an interface."""
+def test_detach_without_a_filter_succeeds(filters, pod, hook):
+    """Detach succeeds without a filter, without clsact, and without an interface."""
     filters.detach(pod.ifindex, hook)
     filters.remove_empty_clsact(pod.ifindex)
     tc("qdisc", "add", "dev", pod.veth, "clsact")
@@ -148,8 +150,8 @@ def test_detach_of_nothing_is_fine(filters, pod, hook):
     filters.remove_empty_clsact(999_999)
 
 
-def test_ours_runs_before_others(filters, pod, drop_program):
-    """What ours drops, nobody else sees."""
+def test_the_filter_runs_before_others(filters, pod, drop_program):
+    """Packets that tokenbucket drops reach no other filter."""
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     foreign(pod, Hook.EGRESS, 1, "bpf", "direct-action", "bytecode", "1,6 0 0 0")
     foreign(pod, Hook.EGRESS, 2, "bpf", "direct-action", "bytecode", "1,6 0 0 0")
@@ -158,8 +160,8 @@ def test_ours_runs_before_others(filters, pod, drop_program):
     assert not pod.answers()
 
 
-def test_others_run_after_ours(filters, pod, pass_program):
-    """A packet that conforms goes on to the filters behind."""
+def test_other_filters_see_conforming_packets(filters, pod, pass_program):
+    """A conforming packet continues to the next filters."""
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
     assert pod.answers()
     foreign(pod, Hook.EGRESS, 2, *DROP_ALL)
@@ -167,8 +169,8 @@ def test_others_run_after_ours(filters, pod, pass_program):
 
 
 @BOTH
-def test_other_kind_at_our_priority_is_named(filters, pod, pass_program, hook):
-    """A priority holds one kind of filter, so ours cannot be had; whose it is helps to resolve it."""
+def test_another_kind_at_the_priority_is_named(filters, pod, pass_program, hook):
+    """A priority accepts one kind of filter, so the attachment fails. The error names the kind."""
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     tc(
         "filter",
@@ -193,16 +195,16 @@ def test_other_kind_at_our_priority_is_named(filters, pod, pass_program, hook):
     assert {each.kind for each in filters.read(pod.ifindex).foreign} == {"u32"}
 
 
-def test_other_protocol_at_our_priority_is_named(filters, pod, pass_program):
-    """A priority holds one protocol, too."""
+def test_another_protocol_at_the_priority_is_named(filters, pod, pass_program):
+    """A priority accepts one protocol."""
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     tc("filter", "add", "dev", pod.veth, "egress", "prio", "1", "protocol", "ip", *LET_PASS)
     with pytest.raises(UnsupportedError, match="bpf filter"):
         filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
 
 
-def test_ingress_qdisc_serves_ingress_and_refuses_egress(filters, pod, pass_program):
-    """It takes the place of clsact, and would put a filter for egress on ingress without a word."""
+def test_ingress_qdisc_serves_ingress_and_rejects_egress(filters, pod, pass_program):
+    """An ingress qdisc replaces clsact. It would silently attach an egress filter to ingress."""
     tc("qdisc", "add", "dev", pod.veth, "ingress")
     filters.attach(pod.ifindex, Hook.INGRESS, pass_program, slot=7)
     with pytest.raises(UnsupportedError, match="ingress qdisc"):
@@ -214,15 +216,15 @@ def test_ingress_qdisc_serves_ingress_and_refuses_egress(filters, pod, pass_prog
 
 
 def test_detach_from_egress_spares_an_ingress_qdiscs_filter(filters, pod, pass_program):
-    """Asked for its egress, the ingress qdisc would give up the filter of its ingress."""
+    """If asked for egress, the ingress qdisc would remove the filter of its ingress."""
     tc("qdisc", "add", "dev", pod.veth, "ingress")
     filters.attach(pod.ifindex, Hook.INGRESS, pass_program, slot=7)
     filters.detach(pod.ifindex, Hook.EGRESS)
     assert [each.hook for each in filters.read(pod.ifindex).ours] == [Hook.INGRESS]
 
 
-def test_other_root_qdisc_is_left_alone(filters, pod, pass_program):
-    """Clsact stands beside whatever shapes the interface."""
+def test_another_root_qdisc_stays(filters, pod, pass_program):
+    """Clsact does not depend on the root qdisc of the interface."""
     tc("qdisc", "add", "dev", pod.veth, "root", "tbf", "rate", "1mbit", "burst", "10k", "latency", "10ms")
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
     filters.detach(pod.ifindex, Hook.EGRESS)
@@ -230,16 +232,16 @@ def test_other_root_qdisc_is_left_alone(filters, pod, pass_program):
     assert [each["kind"] for each in json.loads(tc("-json", "qdisc", "show", "dev", pod.veth))] == ["tbf"]
 
 
-def test_filter_in_another_chain_is_not_in_the_way(filters, pod, pass_program):
-    """It is reached only from another filter."""
+def test_a_filter_in_another_chain_is_no_conflict(filters, pod, pass_program):
+    """Only another filter can jump to that chain."""
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     tc("filter", "add", "dev", pod.veth, "egress", "chain", "5", "prio", "1", "protocol", "ip", *LET_PASS)
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
     assert filters.read(pod.ifindex).foreign == ()
 
 
-def test_interface_that_is_gone(filters, lab, pod, pass_program):
-    """It has no filters, and attaching says which errno."""
+def test_an_attachment_to_a_missing_interface_fails(filters, lab, pod, pass_program):
+    """The interface has no filters, and attaching raises the errno of the kernel."""
     index = pod.ifindex
     lab.delete(pod)
     assert filters.read(index) == LinkFilters()
@@ -247,8 +249,8 @@ def test_interface_that_is_gone(filters, lab, pod, pass_program):
         filters.attach(index, Hook.EGRESS, pass_program, slot=7)
 
 
-def test_descriptor_that_is_no_program(filters, pod):
-    """The kernel's refusal comes through with the operation and the object."""
+def test_a_descriptor_of_no_program_is_rejected(filters, pod):
+    """The error contains the kernel's errno, the operation and the object."""
     descriptor = os.open("/dev/null", os.O_RDONLY)
     try:
         with pytest.raises(KernelError, match=r"replace-filter bpf interface \d+ egress: .*EINVAL"):
@@ -258,7 +260,7 @@ def test_descriptor_that_is_no_program(filters, pod):
 
 
 def test_bridge_port_can_be_limited(filters, lab, pass_program):
-    """A port's hooks come before the bridge."""
+    """The hooks of a port run before the bridge."""
     pod = lab.pod("b", ["10.2.0.2/24"], style="bridge")
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, slot=7)
     assert pod.answers()

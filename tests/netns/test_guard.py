@@ -26,14 +26,14 @@ TCP_BYTES = 1_500_000
 
 @pytest.fixture
 def pods(lab: Lab) -> tuple[Pod, Pod]:
-    """A pod to limit, and one that it sends to."""
+    """Provide a pod to limit, and a pod that it sends to."""
     web, sink = lab.pod("web", ["10.2.1.2/24"]), lab.pod("sink", ["10.1.1.2/24"])
     acquaint(web, sink)
     return web, sink
 
 
 def limited(agent: Agent, web: Pod, *options: str, **limit: object) -> None:
-    """Waits for the limit and its guard."""
+    """Wait for the limit and its guard."""
     agent.start(*options)
     agent.limit(web, egress={**LIMIT, **limit})
     wait(lambda: len(agent.events("attached")) == 2, agent.log)
@@ -46,7 +46,7 @@ def guard() -> dict[str, Any]:
 
 
 def send_past_traffic_control(web: Pod, sink: Pod) -> None:
-    """UDP packets by a packet socket, as a pod with CAP_NET_RAW can."""
+    """Send UDP packets by a packet socket, as a pod with CAP_NET_RAW can."""
     udp = struct.pack("!HHHH", 1, 9, SIZE + 8, 0) + bytes(SIZE)
     header = struct.pack("!BBHHHBB", 0x45, 0, 28 + SIZE, 1, 0, 64, socket.IPPROTO_UDP)
     addresses = web.ip.packed + sink.ip.packed
@@ -61,13 +61,13 @@ def send_past_traffic_control(web: Pod, sink: Pod) -> None:
 
 
 def send_without_the_program(web: Pod, sink: Pod) -> None:
-    """As a pod with CAP_NET_ADMIN can."""
+    """Remove the program, as a pod with CAP_NET_ADMIN can."""
     web.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
     send(web, sink, COUNT, SIZE)
 
 
 def send_without_the_queue(web: Pod, sink: Pod) -> None:
-    """The same: packets with a departure time leave at once."""
+    """Remove the queue, as a pod with CAP_NET_ADMIN can. Packets with a departure time then leave at once."""
     web.run("tc", "qdisc", "del", "dev", "eth0", "root")
     send(web, sink, COUNT, SIZE)
 
@@ -84,7 +84,7 @@ def send_without_the_queue(web: Pod, sink: Pod) -> None:
 def test_a_pod_that_bypasses_delay_gets_the_rate_and_the_burst_of_the_guard(
     agent: Agent, pods: tuple[Pod, Pod], attack: Callable[[Pod, Pod], None], options: tuple[str, ...]
 ) -> None:
-    """Whatever it does, and although no agent runs that would repair its limit."""
+    """The bound does not depend on the agent, which would repair the limit."""
     web, sink = pods
     limited(agent, web, *options)
     agent.stop()
@@ -96,7 +96,7 @@ def test_a_pod_that_bypasses_delay_gets_the_rate_and_the_burst_of_the_guard(
 
 @pytest.mark.exceeds
 def test_packets_that_bypass_delay_are_counted_by_the_guard(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """The counter shows an administrator which pod does so: no packet of another pod is dropped there."""
+    """The counter shows which pod bypasses Delay. The guard drops no packet of other pods."""
     web, sink = pods
     limited(agent, web)
     before = received(sink)
@@ -106,7 +106,9 @@ def test_packets_that_bypass_delay_are_counted_by_the_guard(agent: Agent, pods: 
 
 
 def test_traffic_within_the_limit_loses_no_packet_to_the_guard(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """TCP, whose queue is always full, and floods of large packets and of small ones, which pass early."""
+    """Send TCP, whose queue is always full, and floods of large and of small packets. Small packets pass
+    early.
+    """
     web, sink = pods
     limited(agent, web, rate={"bits": "4M"})
     assert transfer(web, sink) == TCP_BYTES
@@ -119,7 +121,7 @@ def test_traffic_within_the_limit_loses_no_packet_to_the_guard(agent: Agent, pod
 
 
 def transfer(web: Pod, sink: Pod) -> int:
-    """Sends bytes by TCP, and returns how many arrive."""
+    """Send bytes by TCP. Return how many arrive."""
     arrived = 0
 
     def receive(server: socket.socket) -> None:
@@ -145,7 +147,7 @@ def transfer(web: Pod, sink: Pod) -> int:
 def test_a_guard_that_does_not_run_is_reported_and_the_limit_counts_as_enforced(
     agent: Agent, pods: tuple[Pod, Pod]
 ) -> None:
-    """Behind a program of others that ends the processing of packets, where tcx must not be used."""
+    """A program of others before the guard ends the processing of packets, and tcx is disabled."""
     web, _ = pods
     limited(agent, web, "--attach", "clsact")
     program = bpf_program.verdict_program(bpf_program.OK, "final_verdict")

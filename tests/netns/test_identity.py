@@ -1,4 +1,4 @@
-"""The pod that is limited, while CNI results and statuses are outdated."""
+"""Limits attach to the right pod while CNI results and statuses are outdated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _freed() -> None:
 
 
 def known(pod: PodId, network: LabPod | None) -> Pod:
-    """A pod whose status has the addresses of a network."""
+    """Return a pod whose status contains the addresses of a network."""
     addresses = frozenset({network.ip}) if network else frozenset()
     return Pod(pod, {"app": pod.name}, addresses)
 
@@ -33,7 +33,7 @@ def known(pod: PodId, network: LabPod | None) -> Pod:
 def test_results_of_lost_sandboxes_do_not_move_a_limit_to_another_pod(
     lab: Lab, tmp_path: Path, *, named: bool
 ) -> None:
-    """Their files are newer than the right ones, as on a node without a clock."""
+    """Their files are newer than the valid results, as on a node without a clock."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
     lost = [
         LabPod("x", "pod-x", other.addresses, ["veth-x"]),
@@ -48,7 +48,7 @@ def test_results_of_lost_sandboxes_do_not_move_a_limit_to_another_pod(
 
 
 def test_a_pod_is_limited_before_it_has_a_status(lab: Lab, tmp_path: Path) -> None:
-    """By its result, although the result of its lost sandbox is still there."""
+    """The CNI result identifies the pod, although the result of its lost sandbox still exists."""
     web = lab.pod("web", ["10.2.1.2/24"])
     lab.pod("other", ["10.3.1.2/24"])
     write_result(tmp_path, WEB, "old", LabPod("x", "pod-x", ["10.3.1.2/24"], ["veth-x"]))
@@ -59,7 +59,7 @@ def test_a_pod_is_limited_before_it_has_a_status(lab: Lab, tmp_path: Path) -> No
 
 
 def test_an_outdated_status_limits_no_other_pod(lab: Lab, tmp_path: Path) -> None:
-    """After a restart of the node, a pod has the address that another pod's status still contains."""
+    """After a restart of the node, a pod has an address that another pod's status still contains."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
     write_result(tmp_path, WEB, "web", web)
     write_result(tmp_path, OTHER, "other", other)
@@ -68,8 +68,8 @@ def test_an_outdated_status_limits_no_other_pod(lab: Lab, tmp_path: Path) -> Non
         assert agent.limited() == {web.veth: {"web"}}
 
 
-def test_a_limit_leaves_a_pod_that_is_proven_to_be_another(lab: Lab, tmp_path: Path) -> None:
-    """The result arrives after the pod got a limit by an outdated status."""
+def test_a_limit_is_removed_from_a_pod_with_another_identity(lab: Lab, tmp_path: Path) -> None:
+    """The result arrives after the pod got a limit from an outdated status."""
     other = lab.pod("other", ["10.3.1.2/24"])
     with InProcessAgent(tmp_path) as agent:
         agent.reconcile([POLICY], [known(WEB, other), known(OTHER, None)])
@@ -80,7 +80,7 @@ def test_a_limit_leaves_a_pod_that_is_proven_to_be_another(lab: Lab, tmp_path: P
 
 
 def test_an_address_that_another_pod_took_is_no_conflict(lab: Lab, tmp_path: Path) -> None:
-    """The other pod is proven to be in its own namespace."""
+    """The CNI result proves that the other pod is in another namespace."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
     write_result(tmp_path, OTHER, "other", other)
     ip("address", "add", "10.2.1.2/32", "dev", "lo", netns=other.netns)

@@ -29,7 +29,7 @@ _WINDOW_S, _MOST = 4.0, 60
 def test_a_rejected_attachment_causes_few_runs(
     lab: Lab, agent: Agent, commands: list[tuple[str, ...]]
 ) -> None:
-    """The agent's own attempts cause no further ones, which read the kernel dozens of times a second."""
+    """The agent's own attempts trigger no runs, which would read the kernel dozens of times a second."""
     web = lab.pod("web", ["10.2.1.2/24"])
     for command in commands:
         tc(*(word.format(web.veth) for word in command))
@@ -43,5 +43,5 @@ def test_a_rejected_attachment_causes_few_runs(
 
 
 def requests(agent: Agent) -> int:
-    """The netlink requests of an agent, from the log of pyroute2."""
+    """Return the netlink requests of an agent, from the log of pyroute2."""
     return sum(line["event"].startswith("get: ") for line in agent.lines())

@@ -1,4 +1,4 @@
-"""What a pod receives past the node's queue waits in the queue of an ifb device inside the pod."""
+"""Traffic that reaches a pod past the node's queue waits in an ifb device inside the pod."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tokenbucket.netlink.ifb import NAME, delete_ifb, ensure_ifb
 from tokenbucket.netlink.links import find_link
 from tokenbucket.netlink.namespaces import inside, namespace_at
 
-pytestmark = pytest.mark.exceeds  # until the counters show that packets bypass the node
+pytestmark = pytest.mark.exceeds  # the limit is exceeded until counters show the bypass
 MANY = 200
 RATE = 4_000_000
 SIZE = 1200
@@ -51,7 +51,7 @@ NEEDED = pytest.mark.needs("sch_fq", "tcx", "ifb")
 
 @pytest.fixture
 def pods(lab: Lab) -> tuple[Pod, Pod]:
-    """A client, and a pod to limit."""
+    """Provide a client, and a pod to limit."""
     client, web = lab.pod("client", ["10.1.1.2/24"]), lab.pod("web", ["10.2.1.2/24"])
     acquaint(client, web)
     return client, web
@@ -59,7 +59,7 @@ def pods(lab: Lab) -> tuple[Pod, Pod]:
 
 @pytest.fixture
 def own_pins() -> Iterator[Pins]:
-    """A folder for stubs that continue with another program."""
+    """Provide a folder for stubs that continue with another program."""
     pins = Pins(PINS.root.with_name("netns_ifb"))
     pins.maps.mkdir(parents=True)
     yield pins
@@ -69,14 +69,16 @@ def own_pins() -> Iterator[Pins]:
 
 @pytest.fixture
 def agent(agent: Agent, pods: tuple[Pod, Pod], tmp_path: Path) -> Agent:
-    """Not started. A program hands all that the client sends to the pod past the node's end of its veth."""
+    """Provide an agent that is not started.
+    A program redirects the client's packets to the pod, past the host-side veth.
+    """
     clang(Path(__file__).parent / "programs" / "redirect_peer.c", tmp_path / "redirect_peer.o")
     redirect(tmp_path / "redirect_peer.o", *pods)
     return agent
 
 
 def devices(pod: Pod) -> str:
-    """The ifb devices of a pod."""
+    """Return the ifb devices of a pod."""
     return ip("-oneline", "link", "show", "type", "ifb", netns=pod.netns)
 
 
@@ -87,7 +89,7 @@ def hooks(direction: str = "ingress") -> list[str]:
 
 
 def limited(agent: Agent, client: Pod, web: Pod, **limit: object) -> None:
-    """Starts an agent with a limit by Delay, and sends until it is inside the pod."""
+    """Start an agent with a Delay limit, and send until the limit is inside the pod."""
     agent.write("policy.yaml", policy("web", app="web", ingress={**LIMIT, **limit}))
     agent.write("pods.yaml", document(web))
     agent.start(full_pass_s=FULL_RUN_S)
@@ -100,7 +102,7 @@ def limited(agent: Agent, client: Pod, web: Pod, **limit: object) -> None:
 
 
 def complaints(agent: Agent) -> list[str]:
-    """Reasons, except that packets bypass the node: it moves the limit."""
+    """Return the reasons, except that packets bypass the node. That reason moves the limit."""
     found = (each["reason"] for each in agent.events("limit not enforced as declared"))
     return [reason for reason in found if reason != "Bypassed"]
 
@@ -109,7 +111,7 @@ def complaints(agent: Agent) -> list[str]:
 def test_packets_are_redirected_only_while_the_device_is_there(
     pods: tuple[Pod, Pod], own_pins: Pins, drop_program: int
 ) -> None:
-    """Without it they meet the program that decides at once, which drops all in this test."""
+    """Without the device, packets reach the next program at once. In this test, it drops all packets."""
     client, web = pods
     tcx = Tcx(own_pins)
     tcx.stubs.dispatch_to(dict.fromkeys(Hook, drop_program))
@@ -129,7 +131,7 @@ def test_packets_are_redirected_only_while_the_device_is_there(
 @pytest.mark.needs("ifb")
 @pytest.mark.parametrize("there", [("index", str(IFB), "name", "other"), ("name", NAME)])
 def test_a_device_of_the_pod_stays_as_it_is(lab: Lab, there: tuple[str, ...]) -> None:
-    """With the index or with the name of tokenbucket's."""
+    """The pod's device has the index or the name of tokenbucket's device."""
     web = lab.pod("web", ["10.2.1.2/24"])
     ip("link", "add", *there, "type", "ifb", netns=web.netns)
     before = devices(web)
@@ -142,7 +144,7 @@ def test_a_device_of_the_pod_stays_as_it_is(lab: Lab, there: tuple[str, ...]) ->
 
 @pytest.mark.needs("ifb")
 def test_a_device_is_adopted_and_set_up(lab: Lab) -> None:
-    """An agent that was killed may have left it in any state."""
+    """A killed agent may leave the device in any state."""
     web = lab.pod("web", ["10.2.1.2/24"])
     with inside(namespace_at(web.path)) as connection:
         ensure_ifb(connection, IFB)
@@ -168,10 +170,10 @@ print(times[-1] - times[0])
 
 @NEEDED
 def test_redirected_packets_arrive_later_and_none_is_lost(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Never before their time: half a second's worth takes half a second, however fast it was sent."""
+    """No packet arrives early: half a second's worth of packets takes half a second at any sending rate."""
     client, web = pods
     limited(agent, client, web)
-    time.sleep(1)  # what was queued on the way has left
+    time.sleep(1)  # let queues on the path drain
     delayed = limit_of("web")["delayedPackets"]
     command = ("/usr/bin/python3", "-c", _RECEIVE, str(web.ip), str(COUNT))
     server = web.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -187,7 +189,7 @@ def test_redirected_packets_arrive_later_and_none_is_lost(agent: Agent, pods: tu
 def test_an_agent_adopts_the_device_and_removes_it_with_the_limit(
     agent: Agent, pods: tuple[Pod, Pod]
 ) -> None:
-    """The next agent attaches nothing, and what waits when the policy goes arrives."""
+    """The next agent attaches nothing. The queued packets arrive after the policy is deleted."""
     client, web = pods
     limited(agent, client, web)
     there, attached = devices(web), len(agent.events("attached"))
@@ -212,10 +214,10 @@ def test_an_agent_adopts_the_device_and_removes_it_with_the_limit(
         pytest.param(("tc", "qdisc", "delete", "dev", NAME, "root"), id="queue"),
     ],
 )
-def test_what_the_pod_deletes_is_put_back(
+def test_a_deleted_device_or_queue_is_restored(
     agent: Agent, pods: tuple[Pod, Pod], disturb: tuple[str, ...]
 ) -> None:
-    """In between, the rate is no higher: excess is dropped, or delayed by nothing up to the longest delay."""
+    """In the meantime, the rate does not rise. Excess packets are dropped or get a shorter delay."""
     client, web = pods
     limited(agent, client, web)
     before, start, queues = received(web), time.monotonic(), len(agent.events("queue added"))
@@ -228,8 +230,10 @@ def test_what_the_pod_deletes_is_put_back(
 
 
 @NEEDED
-def test_a_program_of_the_pod_is_not_left_out(agent: Agent, pods: tuple[Pod, Pod], pass_program: int) -> None:
-    """Packets that come back from the device pass no other program: excess is dropped instead."""
+def test_redirection_ends_if_the_pod_has_its_own_program(
+    agent: Agent, pods: tuple[Pod, Pod], pass_program: int
+) -> None:
+    """Packets that return from the device skip later programs, so excess packets are dropped instead."""
     client, web = pods
     limited(agent, client, web)
     theirs = web.inside(lambda: attach_tcx(socket.if_nametoindex("eth0"), "ingress", pass_program))

@@ -1,4 +1,4 @@
-"""Why a pod is limited, or is not: the answers of ``tokenbucket inspect``."""
+"""The output of ``tokenbucket inspect``: why a pod is limited or not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenbucket.core.api.pod import PodId
 
 
 def test_the_policy_of_a_limit_is_named(lab: Lab, agent: Agent) -> None:
-    """With its generation, so that an edit can be followed."""
+    """The output contains the generation, so that a user can follow an edit."""
     web = lab.pod("web", ["10.2.1.2/24"])
     agent.limit(web, ingress=drop(1, 10))
     wait(lambda: "policy          default/web, generation" in tokenbucket("inspect", "web").stdout, agent.log)
@@ -21,7 +21,7 @@ def test_the_policy_of_a_limit_is_named(lab: Lab, agent: Agent) -> None:
 
 
 def test_a_pod_without_a_limit_is_on_this_node_or_not(lab: Lab, tmp_path: Path) -> None:
-    """The CNI results show it without the API server."""
+    """The CNI results contain this information without the API server."""
     free_slots()
     write_result(tmp_path, PodId("shop", "web", "uid"), "s1", lab.pod("web", ["10.2.1.2/24"]))
     options = ("--cni-results", str(tmp_path))

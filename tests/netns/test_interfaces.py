@@ -1,4 +1,4 @@
-"""All interfaces of a pod share its limit, also those that have no other end on the node."""
+"""All interfaces of a pod share its limit, including interfaces without another end on the node."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Interfaces = list[tuple[str, str, str]]
 
 
 def made(lab: Lab, name: str, number: int, interfaces: Interfaces) -> Pod:
-    """A pod with these interfaces, which have no address but those given: nothing else takes tokens."""
+    """Create a pod with these interfaces and addresses only, so that no other traffic takes tokens."""
     pod = lab.pod(name, wire=False)
     pod.run("sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
     for device, kind, pattern in interfaces:
@@ -37,14 +37,14 @@ def made(lab: Lab, name: str, number: int, interfaces: Interfaces) -> Pod:
         else:
             lab.add_upper(pod, device, address, kind)
         pod.addresses.append(address)
-    for device in (*pod.veths, "uplink", "wire"):  # the node's own packets must not count as the pod's
+    for device in (*pod.veths, "uplink", "wire"):  # the node's own packets must not count for the pod
         with suppress(FileNotFoundError):
             Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("1")
     return pod
 
 
 def paths(web: Pod, client: Pod) -> list[tuple[Pod, Pod]]:
-    """Both pods once for each pair of their interfaces, with the addresses of these alone."""
+    """Return both pods for each pair of their interfaces, with the addresses of these interfaces only."""
     return [
         (replace(web, addresses=[mine]), replace(client, addresses=[others]))
         for mine, others in zip(web.addresses, client.addresses, strict=True)
@@ -52,11 +52,11 @@ def paths(web: Pod, client: Pod) -> list[tuple[Pod, Pod]]:
 
 
 def pair(lab: Lab, agent: Agent, interfaces: Interfaces) -> list[tuple[Pod, Pod]]:
-    """A pod with limits of one packet a second and a burst, and one without limits."""
+    """Create a pod with limits of one packet per second and a burst, and a pod without limits."""
     web, client = (made(lab, name, number, interfaces) for number, name in ((3, "web"), (4, "client")))
     limits = {direction: drop(1, BURST) for direction in ("ingress", "egress")}
     for one, other in paths(web, client):
-        send(one, other, 1), send(other, one, 1)  # so that ARP takes no token
+        send(one, other, 1), send(other, one, 1)  # ARP must take no token
     agent.write("policies.yaml", policy("web", app="web", **limits))
     agent.write("pods.yaml", document(web))
     return paths(web, client)
@@ -68,12 +68,12 @@ def run(agent: Agent, count: int, *options: str) -> None:
 
 
 def hooks() -> list[str]:
-    """Where limits are, from the status."""
+    """Return where limits are attached, from the status."""
     return [f"{hook['attachment']} of {hook['interface']}" for limit in status() for hook in limit["hooks"]]
 
 
 def sent(direction: str, web: Pod, client: Pod) -> int:
-    """How many of many packets arrive."""
+    """Send many packets. Return how many arrive."""
     source, target = (client, web) if direction == "ingress" else (web, client)
     return send(source, target, MANY)
 
@@ -83,7 +83,7 @@ def complaints(agent: Agent) -> list[str]:
 
 
 def inside(pod: Pod) -> str:
-    """What is attached to the pod's own interfaces."""
+    """Return the programs and filters on the pod's own interfaces."""
     return pod.run("sh", "-c", "for i in $(ls /sys/class/net); do tc qdisc show dev $i clsact; done")
 
 
@@ -102,7 +102,7 @@ CASES = [
 def test_the_interfaces_of_a_pod_share_its_limit(
     lab: Lab, agent: Agent, interfaces: Interfaces, direction: str, attach: str
 ) -> None:
-    """What one of them has used is not there for another; an agent after it goes on with that."""
+    """Traffic on one interface takes the tokens of the others. The next agent keeps the tokens."""
     connections = pair(lab, agent, interfaces)
     run(agent, 2 * len(interfaces), "--attach", attach)
     first = sent(direction, *connections[0])
@@ -118,8 +118,8 @@ def test_the_interfaces_of_a_pod_share_its_limit(
 
 @MACVLAN
 @pytest.mark.parametrize("attach", ["auto", "clsact"])
-def test_detach_all_leaves_nothing_on_them(lab: Lab, agent: Agent, attach: str) -> None:
-    """Also inside the pod, by whichever mechanism."""
+def test_detach_all_leaves_nothing_on_the_interfaces(lab: Lab, agent: Agent, attach: str) -> None:
+    """The command removes both mechanisms, also inside the pod."""
     [(web, _), _] = pair(lab, agent, [ETH0, NET1])
     run(agent, 4, "--attach", attach)
     agent.stop()
@@ -131,7 +131,7 @@ def test_detach_all_leaves_nothing_on_them(lab: Lab, agent: Agent, attach: str) 
 @MACVLAN
 @pytest.mark.parametrize("address", ["10.8.0.3/24", None])
 def test_an_interface_that_comes_later_is_limited(lab: Lab, agent: Agent, address: str | None) -> None:
-    """Multus adds the second after the first, and some have no address."""
+    """Multus adds the second interface later. Some interfaces have no address."""
     [(web, _)] = pair(lab, agent, [ETH0])
     run(agent, 2)
     lab.link("uplink", "veth", "peer", "name", "wire")
@@ -147,7 +147,7 @@ def test_an_interface_that_comes_later_is_limited(lab: Lab, agent: Agent, addres
 
 @MACVLAN
 def test_an_interface_that_cannot_be_limited_is_reported(lab: Lab, agent: Agent) -> None:
-    """By name; the other one is limited."""
+    """The reason names the interface. The other interface is limited."""
     [(web, client), _] = pair(lab, agent, [ETH0, NET1])
     agent.prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
     run(agent, 2)
@@ -157,8 +157,8 @@ def test_an_interface_that_cannot_be_limited_is_reported(lab: Lab, agent: Agent)
 
 
 @MACVLAN
-def test_interfaces_that_lead_nowhere_else_are_left_alone(lab: Lab, agent: Agent) -> None:
-    """What leaves by them passes another interface of the pod, which is limited."""
+def test_interfaces_that_lead_only_to_the_pod_are_ignored(lab: Lab, agent: Agent) -> None:
+    """Packets from these interfaces leave by another interface of the pod, which is limited."""
     [(web, _)] = pair(lab, agent, [ETH0])
     ip("netns", "add", "nested")
     try:
@@ -181,7 +181,7 @@ def test_interfaces_that_lead_nowhere_else_are_left_alone(lab: Lab, agent: Agent
 
 @MACVLAN
 def test_a_pod_is_found_although_it_comes_after_its_document(lab: Lab, agent: Agent) -> None:
-    """No interface of the node leads there, so no event of it arrives before it is found."""
+    """No interface of the node leads to the pod, so the agent gets no event about it."""
     web = Pod("web", "pod-web", ["10.8.0.3/24"])
     agent.write("policies.yaml", policy("web", app="web", ingress=drop(1, BURST)))
     agent.write("pods.yaml", document(web))
@@ -194,8 +194,8 @@ def test_a_pod_is_found_although_it_comes_after_its_document(lab: Lab, agent: Ag
 
 
 @MACVLAN
-def test_an_address_in_a_namespace_without_a_name_is_no_pods(lab: Lab, agent: Agent) -> None:
-    """Any process may make one, and give it what address it likes."""
+def test_an_address_in_a_namespace_without_a_name_is_ignored(lab: Lab, agent: Agent) -> None:
+    """Any process may create such a namespace and set any address in it."""
     web = made(lab, "web", 3, [NET1])
     agent.write("policies.yaml", policy("web", app="web", ingress=drop(1, BURST)))
     agent.write("pods.yaml", document(web))

@@ -1,4 +1,4 @@
-"""One agent for the pins and for the interfaces of a node, and waits for a lock that end and are reported."""
+"""Only one agent runs for the pins and the interfaces of a node. Waits for a lock end and are reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def locked(name: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("mount", [_OTHER_RUN, _OTHER_BPFFS], ids=["another /run", "another bpffs"])
 def test_a_second_agent_does_not_start(lab: Lab, agent: Agent, tmp_path: Path, mount: str) -> None:
-    """It would lift the limits of the first."""
+    """It would remove the limits of the first agent."""
     web = lab.pod("web", ["10.2.1.2/24"])
     agent.limit(web, ingress=drop(1, 10))
     (tmp_path / "none").mkdir()
@@ -50,8 +50,8 @@ def test_a_second_agent_does_not_start(lab: Lab, agent: Agent, tmp_path: Path, m
     assert limit_of("web")["hooks"]
 
 
-def test_a_process_without_root_keeps_no_agent_from_starting(lab: Lab, agent: Agent) -> None:
-    """Any user of the node may take a name in its network."""
+def test_a_process_without_root_does_not_block_the_agent(lab: Lab, agent: Agent) -> None:
+    """Any user of the node may bind the name of the agent's socket."""
     take = "import os, socket, sys; os.setuid(65534); "
     take += f"s = socket.socket(socket.AF_UNIX); s.bind({locks._SOCKET!r})"
     script = f"{take}; s.listen(); print('taken', flush=True); sys.stdin.read()"
@@ -66,7 +66,7 @@ def test_a_process_without_root_keeps_no_agent_from_starting(lab: Lab, agent: Ag
 
 
 def test_an_agent_that_waits_for_a_lock_reports_it_and_can_be_stopped(lab: Lab, agent: Agent) -> None:
-    """The holder may hang. New pods are not limited meanwhile."""
+    """The holder of the lock may hang. New pods are not limited during the wait."""
     web = lab.pod("web", ["10.2.1.2/24"])
     agent.limit(web, ingress=drop(1, 10))
     with locked("slots"):
@@ -78,7 +78,7 @@ def test_an_agent_that_waits_for_a_lock_reports_it_and_can_be_stopped(lab: Lab, 
 
 
 def test_a_command_that_waits_for_a_lock_reports_it(lab: Lab, agent: Agent) -> None:
-    """And does its work afterwards."""
+    """After the wait, the command completes."""
     web = lab.pod("web", ["10.2.1.2/24"])
     tokenbucket("attach", "--dev", web.veth, "--direction", "ingress", "--rate", "1M")
     command = [sys.executable, "-m", "tokenbucket", "detach", "--dev", web.veth, "--pins", str(PINS.root)]
@@ -89,8 +89,8 @@ def test_a_command_that_waits_for_a_lock_reports_it(lab: Lab, agent: Agent) -> N
     assert waiting.returncode == 0
 
 
-def test_a_lock_of_removed_pins_is_no_lock_of_new_ones(lab: Lab) -> None:
-    """A process waits while another removes the pins and a third pins again."""
+def test_a_lock_of_removed_pins_does_not_lock_new_pins(lab: Lab) -> None:
+    """A process waits while a second process removes the pins and a third process creates new pins."""
     root = Path("/sys/fs/bpf/other_pins")
     one, two = Locks(root), Locks(root)
     with one.only_agent(), one.writing():
@@ -98,7 +98,7 @@ def test_a_lock_of_removed_pins_is_no_lock_of_new_ones(lab: Lab) -> None:
             (root / "locks" / name).rmdir()
         (root / "locks").rmdir()
         root.rmdir()
-        with pytest.raises(LockedError):  # by the name in the network
+        with pytest.raises(LockedError):  # the name of the socket in the network namespace is taken
             two.only_agent().__enter__()
         with two.writing():
             pass
@@ -108,15 +108,15 @@ def test_a_lock_of_removed_pins_is_no_lock_of_new_ones(lab: Lab) -> None:
     root.rmdir()
 
 
-def test_nothing_is_created_to_write_nothing() -> None:
-    """Detaching where nothing was pinned leaves no folder."""
+def test_locking_missing_pins_creates_nothing() -> None:
+    """A detach without pins creates no folder."""
     with pytest.raises(KernelError):
         Locks(Path("/sys/fs/bpf/no_pins")).writing().__enter__()
     assert not Path("/sys/fs/bpf/no_pins").exists()
 
 
 def test_a_wait_ends_when_the_process_must_end(lab: Lab) -> None:
-    """Whatever the holder does."""
+    """The wait ends although the holder keeps the lock."""
     tokenbucket("attach", "--dev", "lo", "--direction", "egress", "--rate", "1G")
     with locked("slots"), pytest.raises(InterruptedWaitError):
         Locks.of(PINS, lambda: True).writing().__enter__()

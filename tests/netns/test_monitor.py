@@ -1,4 +1,4 @@
-"""What the kernel tells the monitor, of the node and of what happens inside pods."""
+"""Events that the kernel sends to the monitor, about the node and about the namespaces of pods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pod(lab):
 
 
 def test_new_and_deleted_veth_are_events(lab, monitor):
-    """A new pod is limited as soon as its interface appears."""
+    """The agent limits a new pod as soon as its interface appears."""
     pod = lab.pod("a")
     index = pod.ifindex
     assert EventKind.NEW_LINK in kinds(monitor, index)
@@ -39,7 +39,7 @@ def test_new_and_deleted_veth_are_events(lab, monitor):
 
 @pytest.mark.parametrize("address", ["10.1.0.2/24", "fd01::2/64"])
 def test_address_inside_a_pod_is_an_event_with_its_namespace(lab, monitor, connection, address):
-    """The node is told, although the change is not in its own namespace."""
+    """The kernel notifies the node, although the change is in another namespace."""
     pod = lab.pod("a")
     nsid = read_link(connection, pod.ifindex).nsid
     monitor.read()
@@ -51,8 +51,8 @@ def test_address_inside_a_pod_is_an_event_with_its_namespace(lab, monitor, conne
     assert nsid in seen
 
 
-def test_without_the_right_to_hear_other_namespaces_it_does_not_open():
-    """NET_BROADCAST, which is why the agent has it: what happens inside pods is never missed in silence."""
+def test_the_monitor_does_not_open_without_net_broadcast():
+    """The agent needs NET_BROADCAST, so that it does not miss changes inside pods."""
     command = ["setpriv", "--bounding-set=-net_broadcast", "--inh-caps=-net_broadcast", "--", sys.executable]
     script = "from tokenbucket.netlink.monitor import Monitor; Monitor()"
     done = subprocess.run([*command, "-c", script], capture_output=True, text=True)
@@ -60,15 +60,15 @@ def test_without_the_right_to_hear_other_namespaces_it_does_not_open():
 
 
 def test_address_of_the_node_has_no_namespace(lab, monitor):
-    """So that it is told from a pod's."""
+    """This distinguishes an address of the node from an address of a pod."""
     ip("address", "add", "192.0.2.1/32", "dev", "lo")
     events = [event for event in monitor.read() if event.kind is EventKind.NEW_ADDRESS]
     assert [(event.nsid, event.ifindex) for event in events] == [(None, 1)]
 
 
 @pytest.mark.parametrize("hook", list(Hook))
-def test_removal_of_our_filter_is_an_event(monitor, pod, filters, pass_program, hook):
-    """Whoever removes it, it is put back."""
+def test_removal_of_a_tokenbucket_filter_is_an_event(monitor, pod, filters, pass_program, hook):
+    """The agent restores the filter after any removal."""
     filters.attach(pod.ifindex, hook, pass_program, 3)
     index = pod.ifindex
     monitor.read()
@@ -91,16 +91,16 @@ def test_removal_of_our_filter_is_an_event(monitor, pod, filters, pass_program, 
     assert event.removes_ours
 
 
-def test_removal_of_all_filters_is_an_event_about_ours(monitor, pod, filters, pass_program):
-    """It names the priority but no handle."""
+def test_removal_of_all_filters_concerns_tokenbucket(monitor, pod, filters, pass_program):
+    """The event contains the priority but no handle."""
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
     monitor.read()
     tc("filter", "del", "dev", pod.veth, "egress")
     assert [event.hook for event in monitor.read() if event.removes_ours] == [Hook.EGRESS]
 
 
-def test_removal_of_clsact_is_an_event_about_ours(monitor, pod, filters, pass_program):
-    """The filters in it go without an event of their own."""
+def test_removal_of_clsact_concerns_tokenbucket(monitor, pod, filters, pass_program):
+    """The kernel sends no events for the filters in a removed clsact."""
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
     monitor.read()
     tc("qdisc", "del", "dev", pod.veth, "clsact")
@@ -108,8 +108,10 @@ def test_removal_of_clsact_is_an_event_about_ours(monitor, pod, filters, pass_pr
     assert [(event.kind, event.ifindex) for event in events] == [(EventKind.DEL_QDISC, pod.ifindex)]
 
 
-def test_removal_of_other_filters_and_qdiscs_is_not_about_ours(monitor, pod, filters, pass_program):
-    """Only who touches ours is a contender."""
+def test_removal_of_other_filters_and_qdiscs_does_not_concern_tokenbucket(
+    monitor, pod, filters, pass_program
+):
+    """Only a process that removes tokenbucket's filters is reported as a contender."""
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
     add = ("filter", "add", "dev", pod.veth, "egress", "protocol", "all")
     tc(*add, "prio", "1", "handle", "1", "bpf", "direct-action", "bytecode", "1,6 0 0 0")
@@ -133,7 +135,7 @@ def test_leaving_a_bridge_is_not_the_end_of_an_interface(lab, monitor):
 
 
 def test_own_changes_can_be_left_out(lab, pod, filters, connection, pass_program):
-    """Their maker knows of them, and would else look at everything twice."""
+    """The agent knows its own changes. Their events would make it read everything twice."""
     monitor = Monitor(ignore={connection.portid})
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
     own = kinds(monitor, pod.ifindex)
@@ -144,25 +146,25 @@ def test_own_changes_can_be_left_out(lab, pod, filters, connection, pass_program
     assert EventKind.DEL_FILTER in others
 
 
-def test_end_of_a_namespaces_number_is_an_event(lab, monitor, pod, connection):
-    """The number may be another namespace's next."""
+def test_the_end_of_a_namespace_number_is_an_event(lab, monitor, pod, connection):
+    """The kernel may give the number to another namespace."""
     nsid = read_link(connection, pod.ifindex).nsid
     monitor.read()
     lab.delete(pod)
     ended = []
-    while nsid not in ended:  # the kernel takes a namespace apart when it has time
+    while nsid not in ended:  # the kernel removes a namespace asynchronously
         assert select.select([monitor], [], [], 30)[0]
         ended += [event.nsid for event in monitor.read() if event.kind is EventKind.DEL_NSID]
 
 
 def test_reading_without_events_returns_at_once(monitor):
-    """The agent reads whenever it is awake."""
-    while monitor.read():  # what earlier tests' namespaces still have to say
+    """The agent reads events each time it wakes up."""
+    while monitor.read():  # pending events of the namespaces of earlier tests
         pass
 
 
-def test_lost_events_are_said_to_be_lost(lab, monitor):
-    """The socket's buffer is finite; what it could not hold is unknown."""
+def test_lost_events_are_reported(lab, monitor):
+    """If the buffer of the socket overflows, the lost events are unknown."""
     monitor._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     for number in range(20):
         ip("address", "add", f"192.0.2.{number}/32", "dev", "lo")
@@ -171,8 +173,8 @@ def test_lost_events_are_said_to_be_lost(lab, monitor):
     assert EventKind.NEW_ADDRESS in {event.kind for event in monitor.read()}
 
 
-def test_datagram_that_is_cut_off_is_no_error():
-    """The kernel sends none; but a parser that reads bytes from outside takes any."""
+def test_a_truncated_datagram_is_not_an_error():
+    """The kernel sends no such datagram, but a parser must accept any bytes."""
     message = bytes([32, 0, 0, 0, 16, 0]) + bytes(26)
     assert list(parse(message, None)) == [Event(EventKind.NEW_LINK)]
     for length in range(len(message)):
@@ -180,7 +182,7 @@ def test_datagram_that_is_cut_off_is_no_error():
 
 
 def test_process_behind_a_change_is_named(monitor, pod, filters, pass_program):
-    """Who keeps removing our filter is the first thing that one wants to know."""
+    """An administrator needs the process that keeps removing the filter."""
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
     monitor.read()
     script = (
@@ -199,12 +201,12 @@ def test_process_behind_a_change_is_named(monitor, pod, filters, pass_program):
 
 @pytest.mark.parametrize("portid", [0, 0xFFFFF123, 0x3FFFFF])
 def test_process_that_cannot_be_identified_has_no_name(portid):
-    """The kernel itself, a number that the kernel made up, and a process that is no more."""
+    """The sender is the kernel, a number that the kernel assigned, or an ended process."""
     assert process_name(portid) is None
 
 
 def test_connections_of_one_process_have_their_own_portids():
-    """So events that each causes are told apart."""
+    """The number identifies the connection that caused an event."""
     with connect() as one, connect() as two:
         assert one.portid != two.portid
         assert 0 not in {one.portid, two.portid}

@@ -1,4 +1,4 @@
-"""The observer of the traffic tests, on limits that do not hold."""
+"""The observer of the traffic tests detects limits that are exceeded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.exceeds
 def test_a_limit_that_is_detached_behind_the_agents_back_is_noticed(
     lab: Lab, agent: Agent, recorder: Recorder, direction: str, limit: dict[str, Any], unit: str
 ) -> None:
-    """From counters alone: the agent has reported the limit as enforced."""
+    """The counters alone show the excess. The agent has reported the limit as enforced."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.1.1.2/24"])
     acquaint(web, other)
     agent.limit(web, **{direction: limit})
@@ -39,7 +39,7 @@ def test_a_limit_that_is_detached_behind_the_agents_back_is_noticed(
 
 
 def test_multicast_of_the_node_is_not_counted_if_the_pod_has_no_ipv6(lab: Lab) -> None:
-    """It passes within the reserve, and the pod discards it."""
+    """Multicast passes within the reserve, and the pod discards it."""
     web, other = lab.pod("web", ["10.2.1.2/24"], "bridge"), lab.pod("other", ["10.3.1.2/24"], "bridge")
     acquaint(web, other)
     ip("address", "add", "fd02::1/64", "dev", BRIDGE, "nodad")

@@ -1,4 +1,4 @@
-"""Peers on a node with pods: each remote address has a bucket of its own, under the pod's."""
+"""Peers on a node with pods: each remote address has its own bucket, in addition to the pod's bucket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAMILIES = {
 
 
 def pods_of(lab: Lab, family: str = "IPv4", style: str = "ptp") -> tuple[Pod, Pod, Pod]:
-    """Two clients, and a pod to limit."""
+    """Create two clients, and a pod to limit."""
     names = ("noisy", "quiet", "web")
     pods = [lab.pod(name, [address], style) for name, address in zip(names, FAMILIES[family], strict=True)]
     acquaint(*pods)
@@ -38,16 +38,16 @@ def pods_of(lab: Lab, family: str = "IPv4", style: str = "ptp") -> tuple[Pod, Po
 
 
 def limited(agent: Agent, web: Pod, direction: str = "ingress", **limit: Any) -> None:
-    """A running agent that limits a pod."""
+    """Start an agent that limits a pod."""
     agent.limit(web, **{direction: {"exceedAction": "Drop", **limit}})
 
 
 @pytest.mark.parametrize("style", ["ptp", "bridge"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_who_floods_leaves_the_others_their_share(
+def test_a_flood_of_one_peer_leaves_the_share_of_others(
     lab: Lab, agent: Agent, family: str, style: str
 ) -> None:
-    """And takes nothing of what the pod's own bucket has for them."""
+    """The flood takes no tokens that the pod's bucket has for the other peers."""
     noisy, quiet, web = pods_of(lab, family, style)
     limited(agent, web, rate={"packets": 1}, burst={"packets": 40}, perPeer=SHARE)
     tokens = Tokens(10)
@@ -59,8 +59,8 @@ def test_one_who_floods_leaves_the_others_their_share(
     assert limit["perPeer"]["burstPackets"] == 10
 
 
-def test_the_pods_own_bucket_bounds_them_all(lab: Lab, agent: Agent) -> None:
-    """However many peers there are."""
+def test_the_pods_bucket_bounds_all_peers(lab: Lab, agent: Agent) -> None:
+    """The bound does not depend on the number of peers."""
     noisy, quiet, web = pods_of(lab)
     limited(agent, web, rate={"packets": 1}, burst={"packets": 14}, perPeer=SHARE)
     own, whole = Tokens(10), Tokens(14)
@@ -69,8 +69,8 @@ def test_the_pods_own_bucket_bounds_them_all(lab: Lab, agent: Agent) -> None:
     assert 14 <= first + send(quiet, web, 50) <= whole.most
 
 
-def test_of_what_a_pod_sends_the_peer_is_where_it_goes(lab: Lab, agent: Agent) -> None:
-    """Not the pod itself, which would be one peer for all."""
+def test_the_peer_of_egress_traffic_is_the_destination(lab: Lab, agent: Agent) -> None:
+    """If the pod's own address were the peer, all egress traffic would share one peer."""
     noisy, quiet, web = pods_of(lab)
     limited(agent, web, "egress", perPeer=SHARE)
     tokens = Tokens(10)
@@ -81,7 +81,7 @@ def test_of_what_a_pod_sends_the_peer_is_where_it_goes(lab: Lab, agent: Agent) -
 
 
 def test_fragments_count_for_their_sender(lab: Lab, agent: Agent) -> None:
-    """A datagram of four: two of them pass a bucket of ten whole."""
+    """A datagram has four fragments, so two datagrams pass a bucket of ten packets."""
     noisy, quiet, web = pods_of(lab)
     limited(agent, web, perPeer=SHARE)
     tokens = Tokens(10)
@@ -89,8 +89,8 @@ def test_fragments_count_for_their_sender(lab: Lab, agent: Agent) -> None:
     assert 2 <= send(quiet, web, 20, 5000) <= tokens.most // 4
 
 
-def test_peers_are_told_apart_by_headers_outside_the_linear_part(lab: Lab, agent: Agent) -> None:
-    """A packet socket may leave all but the Ethernet header in fragments of the socket buffer."""
+def test_headers_outside_the_linear_part_identify_the_peer(lab: Lab, agent: Agent) -> None:
+    """A packet socket may leave all headers except the Ethernet header in fragments of the socket buffer."""
     noisy, quiet, web = pods_of(lab)
     for pod in (noisy, web):
         ip("link", "set", pod.veth, "mtu", "9000")
@@ -111,7 +111,7 @@ def test_peers_are_told_apart_by_headers_outside_the_linear_part(lab: Lab, agent
 
 
 def test_inspect_names_the_peers(lab: Lab, agent: Agent) -> None:
-    """Those that have used most of their bucket first."""
+    """Peers with the emptiest buckets come first."""
     noisy, quiet, web = pods_of(lab)
     limited(agent, web, perPeer=SHARE)
     send(noisy, web, 50)
@@ -122,8 +122,8 @@ def test_inspect_names_the_peers(lab: Lab, agent: Agent) -> None:
 
 
 @pytest.mark.needs("sch_fq")
-def test_who_waits_for_his_own_bucket_holds_up_nobody(lab: Lab, agent: Agent) -> None:
-    """The bulk of one arrives over nearly half a second; the other's packets arrive before it."""
+def test_a_peer_that_waits_for_its_bucket_delays_no_other(lab: Lab, agent: Agent) -> None:
+    """The bulk of one peer takes nearly half a second to arrive. The other peer's packets arrive earlier."""
     noisy, quiet, web = pods_of(lab)
     per_peer = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}}
     limited(

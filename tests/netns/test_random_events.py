@@ -1,7 +1,7 @@
-"""Random events on a node: after each, the limits are on the pods that are selected, and on no others.
+"""Random events on a node: after each event, the limits are on the selected pods, and on no others.
 
-At any time at most one of the three sources is wrong about a pod: its status is outdated, or its result is
-torn or lost. Results of lost sandboxes are always there, with any time.
+At any time, at most one of the three sources is wrong about a pod: its status is outdated, or its result is
+torn or lost. Results of lost sandboxes are always present, with any time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ADDRESSES = [f"10.9.0.{number}/24" for number in range(2, 2 + _MOST_PODS + 2)]
 
 @dataclass
 class Running:
-    """A pod, its network, and what the API server knows about it."""
+    """A pod, its network, and the state of the pod in the API server."""
 
     id: PodId
     selected: bool
@@ -44,7 +44,7 @@ class Running:
 
     @property
     def is_known(self) -> bool:
-        """Whether two sources agree about the pod: the kernel, and its result or its status."""
+        """Return whether two sources agree about the pod: the kernel, and its result or its status."""
         return self.result_is_whole or self.status == {self.network.ip} - self.lost
 
     @property
@@ -54,7 +54,7 @@ class Running:
 
 @dataclass
 class Node:
-    """A node on which things happen."""
+    """A node on which random events occur."""
 
     lab: Lab
     results: Path
@@ -66,7 +66,7 @@ class Node:
     """Contents of the results of sandboxes that no longer exist."""
 
     def happen(self) -> None:
-        """Let something happen, if it can."""
+        """Apply an event, if it is possible."""
         name = self.random.choice(_EVENTS)
         self.log.append(name)
         getattr(self, f"_{name}")()
@@ -91,7 +91,7 @@ class Node:
             del self.pods[pod.id.name]
 
     def _replace_sandbox(self) -> None:
-        """Start a pod again. Its status stays for now."""
+        """Restart a pod. Its status does not change yet."""
         if pod := self._any():
             self._lose_sandbox(pod)
             after = self._run(pod.id, selected=pod.selected)
@@ -106,19 +106,19 @@ class Node:
             pod.result.unlink(missing_ok=True)
 
     def _report(self) -> None:
-        """The kubelet writes the status."""
+        """Write the status, as the kubelet does."""
         if pod := self._any():
             pod.status = frozenset({pod.network.ip})
 
     def _restore_statuses(self) -> None:
-        """As after a restart of the node: a pod has the status of another."""
+        """Give a pod the status of another pod, as after a restart of the node."""
         whole = [pod for pod in self.pods.values() if pod.result_is_whole]
         if len(whole) >= 2:
             one, other = self.random.sample(whole, 2)
             one.status, other.status = other.status, one.status
 
     def _tear(self) -> None:
-        """A result is cut, emptied or removed."""
+        """Truncate, empty or remove a result."""
         pod = self._any()
         if pod and pod.status == {pod.network.ip}:
             content = pod.result.read_bytes() if pod.result.exists() else b""
@@ -128,7 +128,7 @@ class Node:
             pod.result_is_whole = False
 
     def _restore_result(self) -> None:
-        """A backup of a result comes back, with a new file time."""
+        """Restore a backup of a result, with a new file time."""
         if self._lost:
             path = self.results / f"pods-restored{next(self._numbers)}-eth0"
             path.write_bytes(self.random.choice(self._lost))
@@ -153,14 +153,14 @@ class Node:
             ip("link", "set", name, "up", netns=pod.network.netns)
 
     def _steal(self) -> None:
-        """A pod adds the address of another to its own."""
+        """Add the address of another pod to a pod."""
         one, other = self._any(), self._any()
         if one and other and one is not other and one.result_is_whole and other.result_is_whole:
-            with suppress(AssertionError):  # it has the address
+            with suppress(AssertionError):  # the pod already has the address
                 ip("address", "add", str(other.network.ip), "dev", "lo", netns=one.network.netns)
 
     def _add_namespace(self) -> None:
-        """A namespace that belongs to no pod, with an address of a pod."""
+        """Add a namespace that belongs to no pod, with an address of a pod."""
         if len(self.lab.pods) < 2 * _MOST_PODS:
             self.lab.pod(f"x{next(self._numbers)}", wire=False)
 
@@ -176,7 +176,7 @@ _EVENTS = [
 
 
 def verify_slots(node: Node, agent: InProcessAgent) -> None:
-    """A slot is freed when nothing names it. A new agent first searches the namespaces, in a second pass."""
+    """Assert that slots without a filter are freed. A new agent searches the namespaces in a second run."""
     for _ in range(3):
         if agent.reconcile([POLICY], [pod.in_api for pod in node.pods.values()]).complete:
             break
@@ -200,14 +200,16 @@ def verify_limits(node: Node, agent: InProcessAgent) -> None:
 def test_only_selected_pods_are_limited(
     lab: Lab, tmp_path: Path, seed: int, request: pytest.FixtureRequest
 ) -> None:
-    """After each event and one pass, and no slot is left. Use --random-events for a longer run."""
+    """Check after each event and one reconcile run, and assert that no slot is leaked.
+    Use --random-events for a longer run.
+    """
     free_slots()
     chance = random.Random(f"{request.config.getoption('--random-seed')}-{seed}")
     node = Node(lab, tmp_path / "results", chance)
     node.results.mkdir()
     left = request.config.getoption("--random-events")
     while left > 0:
-        with InProcessAgent(node.results) as agent:  # a new one knows the kernel only
+        with InProcessAgent(node.results) as agent:  # a new agent knows only the kernel's state
             for _ in range(min(left, chance.randrange(1, 40))):
                 node.happen()
                 agent.reconcile([POLICY], [pod.in_api for pod in node.pods.values()])

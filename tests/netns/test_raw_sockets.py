@@ -1,4 +1,4 @@
-"""Pods that may write frames themselves (CAP_NET_RAW), and shape them so as to get past their limit."""
+"""Pods that write frames themselves (CAP_NET_RAW), and shape the frames to evade their limit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NEEDS_CSUM, GSO_TCPV4 = 1, 1
 
 
 def mac(name: str, netns: str | None = None) -> bytes:
-    """Hardware address of an interface."""
+    """Return the hardware address of an interface."""
     [link] = json.loads(ip("-json", "link", "show", "dev", name, netns=netns))
     return bytes.fromhex(link["address"].replace(":", ""))
 
 
 def send_in_single_bytes(client: Pod, target: Pod) -> None:
-    """A TCP super-packet whose segments carry one byte each, as a virtual machine's network card asks for."""
+    """Send a TCP GSO packet with segments of one byte, as a virtual machine's network card may."""
     tcp = struct.pack("!HHIIBBHHH", 1, 9, 1, 0, 5 << 4, 0x10, 1000, 0, 0)
     addresses = client.ip.packed + target.ip.packed
     header = struct.pack("!BBHHHBB", 0x45, 0, 40 + PAYLOAD, 1, 0, 64, socket.IPPROTO_TCP)
@@ -39,10 +39,10 @@ def send_in_single_bytes(client: Pod, target: Pod) -> None:
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_a_super_packet_of_single_bytes_is_charged_for_each_of_its_segments(
+def test_a_gso_packet_of_single_bytes_is_charged_for_each_segment(
     lab: Lab, agent: Agent, direction: str
 ) -> None:
-    """By what is on the wire. Some kernels make it eight bytes for each."""
+    """The charge matches the packets on the wire. Some kernels use segments of eight bytes."""
     client, target = lab.pod("client", ["10.1.1.2/24"]), lab.pod("target", ["10.2.1.2/24"])
     acquaint(client, target)
     limited = target if direction == "ingress" else client
@@ -51,4 +51,4 @@ def test_a_super_packet_of_single_bytes_is_charged_for_each_of_its_segments(
     limit = limit_of(limited.name, direction)
     assert limit
     assert limit["conformBytes"] >= PAYLOAD + PAYLOAD // 8 * HEADERS
-    assert limit["tokensBytes"] < -limit["conformBytes"] / 2  # which the rate pays meanwhile
+    assert limit["tokensBytes"] < -limit["conformBytes"] / 2  # tokens that the rate adds during the test

@@ -1,4 +1,4 @@
-"""TCP through Delay, with a round trip that a network has."""
+"""TCP through Delay, with the round-trip time of a real network."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ RATE = 10_000_000
 LIMIT = {"rate": {"bits": "10M"}, "burst": {"bytes": "16Ki"}}
 ROUND_TRIP = "10ms"
 SKIPPED, COUNTED = RATE // 8, RATE // 8 * 4
-"""Bytes: a second's worth, in which the burst is used up, and four."""
+"""Bytes of the first second, which uses up the burst, and of four more seconds."""
 LEAST, MOST = 0.90 * RATE, 1.01 * RATE
-"""Of payload: headers are charged, and take 4 percent."""
+"""The share of the payload. Headers are charged too, and take 4 percent."""
 _RECEIVE = """
 import socket, sys, time
 server = socket.create_server((sys.argv[1], 9))
@@ -51,7 +51,7 @@ except ConnectionError:
 
 
 def test_a_flow_gets_its_rate_and_never_more(agent: Agent, lab: Lab) -> None:
-    """Counted where it arrives. Less is measured again, since a machine may be busy."""
+    """Count at the receiver. Measure again if the flow gets less, because the machine may be busy."""
     client, web = lab.pod("client", ["10.1.1.2/24"]), lab.pod("web", ["10.2.1.2/24"])
     acquaint(client, web)
     web.run("tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", ROUND_TRIP)

@@ -34,7 +34,7 @@ def tcx(pod: Pod, hook: str, verdict: int = bpf_program.OK, *, first: bool = Fal
 
 @contextmanager
 def newer_filter(pod: Pod, hook: str) -> Iterator[None]:
-    """A filter of the same priority, which the kernel puts before the older one."""
+    """Attach a filter of the same priority. The kernel puts it before the older filter."""
     path = "/sys/fs/bpf/final_verdict"
     program = bpf_program.verdict_program(bpf_program.OK, NAME)
     bpf_program.pin(program, path)
@@ -63,7 +63,7 @@ def xdp(pod: Pod, _: str) -> Iterator[None]:
 
 
 def not_running(agent: Agent) -> dict[str, str]:
-    """Limits with a reason, and the reasons' messages."""
+    """Return the limits with a reason, and the messages of the reasons."""
     found: dict[str, str] = {}
     events = [each for name in (REPORTED, OVER) for each in agent.events(name)]
     for event in sorted(events, key=lambda each: each["time"]):
@@ -76,7 +76,7 @@ def not_running(agent: Agent) -> dict[str, str]:
 
 @pytest.fixture
 def web(lab: Lab, agent: Agent) -> Pod:
-    """A pod with a limit in each direction, beside one without, and an agent that looks often."""
+    """Provide a pod with a limit in each direction, a pod without limits, and an agent that checks often."""
     web, client = lab.pod("web", ["10.1.1.2/24"]), lab.pod("client", ["10.1.2.2/24"])
     acquaint(web, client)
     agent.write("policies.yaml", policy("web", app="web", ingress=drop(1, 10), egress=drop(1, 10)))
@@ -91,7 +91,7 @@ def web(lab: Lab, agent: Agent) -> Pod:
 def test_a_limit_behind_another_program_is_reported_with_the_programs_name(
     agent: Agent, web: Pod, hook: str, direction: str
 ) -> None:
-    """Without any traffic, and only for the direction that the program precedes; until the program goes."""
+    """The report needs no traffic, names only the shadowed direction, and ends with the program."""
     with tcx(web, hook):
         message = wait(lambda: not_running(agent).get(f"default/web {direction}"), agent.log)
         assert message.startswith(f"Shadowed: {NAME} (tcx, program ")
@@ -101,8 +101,8 @@ def test_a_limit_behind_another_program_is_reported_with_the_programs_name(
 
 
 @pytest.mark.needs("tcx")
-def test_a_program_that_lets_packets_on_shadows_nothing(lab: Lab, agent: Agent, web: Pod) -> None:
-    """Programs that only observe are common: the counters prove that the limit runs."""
+def test_a_program_that_passes_packets_on_shadows_no_limit(lab: Lab, agent: Agent, web: Pod) -> None:
+    """Programs that only observe are common. The counters prove that the limit runs."""
     client = lab.pods["client"]
 
     def exchanged() -> bool:
@@ -112,14 +112,14 @@ def test_a_program_that_lets_packets_on_shadows_nothing(lab: Lab, agent: Agent, 
 
     with tcx(web, "ingress", bpf_program.UNSPEC), tcx(web, "egress", bpf_program.UNSPEC):
         settled = 0
-        while settled < LOOKS:  # the counters of the first looks prove nothing yet
+        while settled < LOOKS:  # the counters of the first checks prove nothing yet
             time.sleep(FULL_RUN_S)
             settled = settled + 1 if exchanged() else 0
 
 
 @pytest.mark.needs("tcx")
 def test_a_shadowed_limit_is_not_counted_as_enforced(lab: Lab, agent: Agent, web: Pod) -> None:
-    """Neither is one of a policy in Observe mode: its counters would show nothing."""
+    """This includes policies in Observe mode, whose counters would stay empty."""
     agent.write("policies.yaml", policy("web", app="web", mode="Observe", ingress=drop(1, 10)))
     with tcx(web, "egress"):
         message = wait(lambda: not_running(agent).get("default/web ingress"), agent.log)

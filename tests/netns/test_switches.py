@@ -1,4 +1,4 @@
-"""A change between Delay and Drop while packets come: queues come and go, and hooks move."""
+"""Changes between Delay and Drop under traffic: the agent adds and removes queues, and moves hooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADERS = 42
 BURST = 8192
 MAX_DELAY_S = 0.1
 KERNELS_SHARE = 5
-"""Packets: while a root qdisc is changed an interface has none, and the kernel drops what is sent, until its
+"""Packets: during a change of the root qdisc, an interface has none. The kernel drops sent packets until its
 other processors have seen that."""
 Ends = tuple[Pod, Pod]
 
@@ -26,7 +26,7 @@ def direction(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def ends(lab: Lab, direction: str) -> Ends:
-    """Who sends, and who receives; the one in that direction is limited."""
+    """Provide the sender and the receiver. The pod in that direction is limited."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.1.1.2/24"])
     acquaint(web, other)
     return (other, web) if direction == "ingress" else (web, other)
@@ -40,7 +40,7 @@ def limited(agent: Agent, web: Pod, direction: str, bits_per_s: int, action: str
 
 
 def switches(agent: Agent, web: Pod, direction: str, bits_per_s: int) -> None:
-    """There and back, several times, each awaited to its last action."""
+    """Change between Delay and Drop several times, and wait for the last action of each change."""
     for number in range(1, SWITCHES + 1):
         limited(agent, web, direction, bits_per_s, "Drop")
         wait(lambda number=number: len(agent.events("queue removed")) == number, agent.log)
@@ -48,10 +48,10 @@ def switches(agent: Agent, web: Pod, direction: str, bits_per_s: int) -> None:
         wait(lambda number=number: len(agent.events("limit set")) == 2 * number + 1, agent.log)
 
 
-def test_below_the_limit_only_the_change_of_a_queue_costs_packets(
+def test_below_the_limit_only_a_queue_change_drops_packets(
     lab: Lab, agent: Agent, ends: Ends, direction: str
 ) -> None:
-    """None is there twice, and the filters' moves lose none."""
+    """No packet arrives twice, and moving the filters drops none."""
     bits_per_s = 40_000_000
     limited(agent, lab.pods["web"], direction, bits_per_s)
     with stream(*ends, size=100, pause_s=0.005) as sent:
@@ -60,15 +60,13 @@ def test_below_the_limit_only_the_change_of_a_queue_costs_packets(
     counted = limit_of("web", direction)
     assert counted
     assert counted["exceedPackets"] == 0
-    assert counted["conformPackets"] >= len(numbers), "what a filter at each end sees counts twice"
+    assert counted["conformPackets"] >= len(numbers), "packets that pass a filter at both ends count twice"
     assert len(numbers) == len(set(numbers))
     assert sent.sent - len(numbers) <= 2 * SWITCHES * KERNELS_SHARE
 
 
-def test_above_the_limit_no_more_arrives_than_it_lets_pass(
-    lab: Lab, agent: Agent, ends: Ends, direction: str
-) -> None:
-    """At every moment: the rate x time, the burst, and what Delay has let wait."""
+def test_above_the_limit_no_excess_arrives(lab: Lab, agent: Agent, ends: Ends, direction: str) -> None:
+    """At any time, at most the rate x time, the burst, and the backlog of Delay has arrived."""
     bits_per_s = 2_000_000
     limited(agent, lab.pods["web"], direction, bits_per_s)
     size = 1200

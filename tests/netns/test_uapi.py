@@ -1,4 +1,4 @@
-"""The constants of the kernel's interface are those of its headers."""
+"""The constants of the kernel's interface match its headers."""
 
 from __future__ import annotations
 

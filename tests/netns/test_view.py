@@ -1,4 +1,4 @@
-"""From a pod's addresses to its host-side interfaces, and a picture that follows what changes."""
+"""The view maps addresses of pods to host-side interfaces, and follows changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def place(view: View, *addresses: str) -> LocationKind:
 
 
 def follow(view: View, monitor: Monitor) -> None:
-    """What the agent does when the monitor is readable."""
+    """Read events as the agent does when the monitor is readable."""
     for event in monitor.read():
         view.mark_stale(event)
     view.refresh()
@@ -58,7 +58,7 @@ def contents(view: View) -> tuple:
 @pytest.mark.parametrize("style", ["ptp", "bridge"])
 @pytest.mark.parametrize("addresses", [["10.1.0.2/24"], ["fd01::2/64"], ["10.1.0.2/24", "fd01::2/64"]])
 def test_pod_is_found_by_each_of_its_addresses(lab, view, style, addresses):
-    """Whatever the CNI made of the other end, and whichever family a policy's pod has."""
+    """The result depends neither on the interface type of the CNI plugin nor on the address family."""
     pod, other = lab.pod("a", addresses, style), lab.pod("b", ["10.2.0.2/24"], style)
     view.refresh()
     for address in addresses:
@@ -68,7 +68,7 @@ def test_pod_is_found_by_each_of_its_addresses(lab, view, style, addresses):
 
 
 def test_all_interfaces_of_a_pod_are_found(lab, view):
-    """A limit is the pod's total, so it is on each way in."""
+    """A limit is the pod's total, so it is attached to each interface."""
     pod = lab.pod("a", ["10.1.0.2/24"], interfaces=3)
     pod.add_address("10.9.0.2/24", "eth2")
     view.refresh()
@@ -77,8 +77,8 @@ def test_all_interfaces_of_a_pod_are_found(lab, view):
     assert found(view, "10.9.0.2") == pod.ifindexes
 
 
-def test_address_of_the_host_is_told_from_a_pods(lab, view):
-    """A pod with the host's network has no interface of its own to limit."""
+def test_an_address_of_the_host_is_not_an_address_of_a_pod(lab, view):
+    """A pod with the host's network has no interface to limit."""
     lab.pod("a", ["10.1.0.2/24"], "bridge")
     ip("address", "add", "192.0.2.1/32", "dev", "lo")
     view.refresh()
@@ -88,7 +88,7 @@ def test_address_of_the_host_is_told_from_a_pods(lab, view):
 
 
 def test_address_of_two_pods_is_ambiguous(lab, view):
-    """To guess would be to limit a stranger."""
+    """A guess could limit an unrelated pod."""
     lab.pod("a", ["10.1.0.2/24"], wire=False)
     for name in ("b", "c"):
         lab.add_interface(lab.pod(name, wire=False), "eth0")
@@ -98,7 +98,7 @@ def test_address_of_two_pods_is_ambiguous(lab, view):
 
 
 def test_addresses_of_two_pods_are_ambiguous(lab, view):
-    """A pod lives in one namespace: addresses in two are a mistake, or news that is half old."""
+    """A pod has one namespace. Addresses in two namespaces are an error, or outdated in part."""
     lab.pod("a", ["10.1.0.2/24"])
     lab.pod("b", ["10.2.0.2/24"])
     view.refresh()
@@ -106,7 +106,7 @@ def test_addresses_of_two_pods_are_ambiguous(lab, view):
 
 
 def test_unknown_address_beside_a_known_one_does_no_harm(lab, view):
-    """The second family of a dual-stack pod may come a moment later."""
+    """The second family of a dual-stack pod may appear later."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     assert found(view, "10.1.0.2", "fd01::2") == {pod.ifindex}
@@ -115,7 +115,7 @@ def test_unknown_address_beside_a_known_one_does_no_harm(lab, view):
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "169.254.1.1", "fe80::1"])
 def test_addresses_that_every_namespace_has_find_nothing(lab, view, address):
-    """They would make every pod ambiguous with every other."""
+    """Otherwise, each pod would be ambiguous with each other pod."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     pod.add_address("169.254.1.1/32")
     pod.add_address("fe80::1/64")
@@ -125,7 +125,9 @@ def test_addresses_that_every_namespace_has_find_nothing(lab, view, address):
 
 @pytest.mark.needs("macvlan")
 def test_pod_without_a_veth_is_found_by_the_name_of_its_namespace(lab, monitor, view):
-    """No interface of the node leads there. From then on its events arrive, as those of any other pod."""
+    """No interface of the node leads to the pod.
+    After the search, the events of the pod arrive as for any other pod.
+    """
     pod = lab.pod("a", wire=False)
     lab.add_upper(pod, "eth0", "10.1.0.2/24", "macvlan")
     view.refresh()
@@ -137,8 +139,8 @@ def test_pod_without_a_veth_is_found_by_the_name_of_its_namespace(lab, monitor, 
     assert view.interfaces_of(ip_address("10.1.0.3")) == location
 
 
-def test_names_are_read_once_for_an_address_that_is_nowhere(lab, view, monkeypatch):
-    """Documents of pods that run elsewhere must not cost a look in each run."""
+def test_names_are_read_once_for_an_unknown_address(lab, view, monkeypatch):
+    """Documents of pods on other nodes must not cause a search in each run."""
     lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     looks = []
@@ -155,15 +157,15 @@ def test_names_are_read_once_for_an_address_that_is_nowhere(lab, view, monkeypat
 
 
 def test_pods_with_veths_alone_are_not_read_at_the_start(lab, view, monkeypatch):
-    """With hundreds of pods, that would hold up the first limits."""
+    """With hundreds of pods, these reads would delay the first limits."""
     lab.pod("a", ["10.1.0.2/24", "fd01::2/64"], interfaces=2)
     monkeypatch.setattr(pod_links_module, "read_links_of", None)
     view.refresh()
     assert len(found(view, "10.1.0.2")) == 2
 
 
-def test_link_that_is_no_veth_is_reported_apart(lab, view):
-    """It leads to the pod, but it is not the other end of the pod's interface."""
+def test_a_link_that_is_not_a_veth_is_reported_separately(lab, view):
+    """The link leads to the pod, but is not the other end of the pod's interface."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     ip("link", "add", "link", "eth0", "name", "odd", "type", "macvlan", netns=pod.netns)
     ip("link", "set", "odd", "netns", str(os.getpid()), netns=pod.netns)
@@ -173,8 +175,8 @@ def test_link_that_is_no_veth_is_reported_apart(lab, view):
     assert [(link.name, link.kind) for link in whereabouts.others] == [("odd", "macvlan")]
 
 
-def test_both_ends_on_the_host_are_nobodys(lab, view):
-    """Such a pair is the host's own."""
+def test_a_pair_with_both_ends_on_the_host_belongs_to_no_pod(lab, view):
+    """Such a pair belongs to the host."""
     lab.link("left", "veth", "peer", "name", "right")
     ip("address", "add", "10.5.0.1/24", "dev", "left")
     view.refresh()
@@ -184,7 +186,7 @@ def test_both_ends_on_the_host_are_nobodys(lab, view):
 
 
 def test_filters_are_seen_where_they_are(lab, view, filters, pass_program):
-    """On the pod's interface, and on one that was limited by hand."""
+    """The filters are on the pod's interface, and on an interface that was limited by a command."""
     pod, device = lab.pod("a", ["10.1.0.2/24"]), lab.link("left", "veth", "peer", "name", "right")
     filters.attach(pod.ifindex, Hook.EGRESS, pass_program, 3)
     filters.attach(device, Hook.INGRESS, pass_program, 4)
@@ -194,7 +196,7 @@ def test_filters_are_seen_where_they_are(lab, view, filters, pass_program):
 
 
 def test_filter_on_an_ingress_qdisc_is_seen_once(lab, view, filters, pass_program):
-    """That qdisc shows it on both hooks."""
+    """An ingress qdisc reports the filter on both hooks."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     tc("qdisc", "add", "dev", pod.veth, "ingress")
     filters.attach(pod.ifindex, Hook.INGRESS, pass_program, 3)
@@ -203,7 +205,7 @@ def test_filter_on_an_ingress_qdisc_is_seen_once(lab, view, filters, pass_progra
 
 
 class TestFollowing:
-    """After the events of a change and a refresh, the view is what a new one would be."""
+    """After a change, its events and a refresh, the view equals a new view."""
 
     @pytest.fixture(autouse=True)
     def _started(self, lab: Lab, monitor: Monitor, view: View, connection) -> None:
@@ -212,7 +214,7 @@ class TestFollowing:
         self.lab, self.view, self.monitor, self.connection = lab, view, monitor, connection
 
     def check(self) -> None:
-        # Some events come a moment after the change: the kernel announces an IPv6 address when it has time.
+        # Some events arrive after the change: the kernel announces an IPv6 address asynchronously.
         while self.differs() and select.select([self.monitor], [], [], 10)[0]:
             pass
         assert not self.differs()
@@ -224,33 +226,33 @@ class TestFollowing:
         return contents(self.view) != contents(fresh)
 
     def test_new_pod(self):
-        """Its veth is found as soon as it has its address."""
+        """The veth is found as soon as the pod has its address."""
         pod = self.lab.pod("b", ["10.2.0.2/24", "fd02::2/64"])
         self.check()
         assert found(self.view, "10.2.0.2", "fd02::2") == {pod.ifindex}
 
-    def test_address_that_comes_later(self):
-        """CNIs set addresses after they made the veth, inside the pod."""
+    def test_later_address(self):
+        """CNI plugins set addresses inside the pod after they create the veth."""
         self.pod.add_address("fd01::2/64")
         self.check()
         assert found(self.view, "fd01::2") == {self.pod.ifindex}
 
-    def test_address_that_goes(self):
-        """It may be another pod's next."""
+    def test_removed_address(self):
+        """Another pod may get the address."""
         ip("address", "delete", "10.1.0.2/24", "dev", "eth0", netns=self.pod.netns)
         self.check()
         assert place(self.view, "10.1.0.2") is LocationKind.UNKNOWN
 
-    def test_pod_that_goes_and_another_with_its_address(self):
-        """The namespace's number and the interface's index may be the same as before."""
+    def test_new_pod_with_the_address_of_an_ended_pod(self):
+        """The new pod may have the same namespace number and the same interface index."""
         self.lab.delete(self.pod)
         self.check()
         pod = self.lab.pod("a", ["10.1.0.2/24"])
         self.check()
         assert found(self.view, "10.1.0.2") == {pod.ifindex}
 
-    def test_pod_that_goes_and_comes_between_two_looks(self):
-        """What is left of the events is as good as having seen each."""
+    def test_pod_that_is_replaced_between_two_refreshes(self):
+        """The remaining events lead to the same state as all events."""
         self.lab.delete(self.pod)
         pod = self.lab.pod("a", ["10.3.0.2/24"])
         self.check()
@@ -258,7 +260,7 @@ class TestFollowing:
         assert place(self.view, "10.1.0.2") is LocationKind.UNKNOWN
 
     def test_veth_made_on_the_host_and_moved(self):
-        """The end that stays is told nothing when the other moves."""
+        """The kernel sends no event for the end that stays on the host."""
         pod = self.lab.pod("b", wire=False)
         self.lab.link("stays", "veth", "peer", "name", "moves")
         self.check()
@@ -267,7 +269,7 @@ class TestFollowing:
         assert self.view.links[ifindex("stays")].nsid is not None
 
     def test_interface_moved_from_one_pod_to_another(self):
-        """From then on it is the other's."""
+        """After the move, the interface belongs to the other pod."""
         pod = self.lab.pod("b", wire=False)
         self.check()
         ip("link", "set", "eth0", "netns", pod.netns, netns=self.pod.netns)
@@ -276,14 +278,14 @@ class TestFollowing:
         assert found(self.view, "10.4.0.2") == {self.pod.ifindex}
 
     def test_renamed_interface(self):
-        """Names are for people, but people should read the right one."""
-        ip("link", "set", self.pod.veth, "down")  # kernels before 6.2 rename no interface that is up
+        """Messages for users contain the current name."""
+        ip("link", "set", self.pod.veth, "down")  # kernels before 6.2 do not rename an interface that is up
         ip("link", "set", self.pod.veth, "name", "other")
         self.pod.veths = ["other"]
         self.check()
 
-    def test_filters_that_come_and_go(self, filters, pass_program):
-        """By whoever's hand."""
+    def test_added_and_removed_filters(self, filters, pass_program):
+        """The view follows changes by any program."""
         filters.attach(self.pod.ifindex, Hook.EGRESS, pass_program, 3)
         self.check()
         assert [each.slot for each in self.view.filters[self.pod.ifindex].ours] == [3]
@@ -296,13 +298,13 @@ class TestFollowing:
         assert self.pod.ifindex not in self.view.filters
 
     def test_address_of_the_host(self):
-        """The host's own addresses change, too."""
+        """The addresses of the host change too."""
         ip("address", "add", "192.0.2.9/32", "dev", "lo")
         self.check()
         assert place(self.view, "192.0.2.9") is LocationKind.HOST
 
-    def test_change_of_ones_own_that_makes_no_event(self, filters, pass_program):
-        """It is in the view once it is said."""
+    def test_own_change_without_an_event(self, filters, pass_program):
+        """The agent reports its own change to the view, so the view contains it."""
         self.monitor.close()
         with self.view.writable(Interface(self.pod.ifindex)):
             filters.attach(self.pod.ifindex, Hook.EGRESS, pass_program, 3)
@@ -311,7 +313,7 @@ class TestFollowing:
 
 
 def test_overflow_reads_everything_again(lab, view):
-    """What was lost is unknown, so all of it is suspect."""
+    """The lost events are unknown, so all cached state is stale."""
     view.refresh()
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
@@ -322,7 +324,9 @@ def test_overflow_reads_everything_again(lab, view):
 
 
 def test_event_makes_only_its_own_part_stale(lab, view, connection, monkeypatch):
-    """With hundreds of pods, an event of one must not cost a look at all. An address is in its event."""
+    """With hundreds of pods, an event of one pod must not cause a full read.
+    An event of an address contains the address.
+    """
     pods = [lab.pod(name, [f"10.{number}.0.2/24"]) for number, name in enumerate("abcd", start=1)]
     view.refresh()
     subjects = []
@@ -351,8 +355,8 @@ def test_event_makes_only_its_own_part_stale(lab, view, connection, monkeypatch)
     assert len(subjects) == 3
 
 
-def test_namespace_that_dies_during_a_refresh_is_simply_gone(lab, view, monkeypatch):
-    """Pods end at any moment, also between two of our questions."""
+def test_a_namespace_that_ends_during_a_refresh_is_removed(lab, view, monkeypatch):
+    """A pod may end at any time, also between two requests."""
     pod, other = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
     read = module.read_addresses
 
@@ -383,7 +387,7 @@ while True:
 
 @contextmanager
 def flapping(pod: Pod) -> Iterator[None]:
-    """The pod has so many addresses that a dump spans several datagrams, and adds and removes one more."""
+    """Add and remove an address in a loop. The pod's address dump spans several datagrams."""
     batch = "".join(f"address add 10.9.{n // 250}.{n % 250 + 1}/32 dev eth0\n" for n in range(2000))
     pod.run("sh", "-c", f"echo '{batch}' | ip -batch -")
     with pod.popen(sys.executable, "-c", _FLAP, stdout=subprocess.PIPE) as process:
@@ -394,8 +398,10 @@ def flapping(pod: Pod) -> Iterator[None]:
             process.kill()
 
 
-def test_pod_that_never_stops_changing_its_addresses_hides_nobody(lab, connection):
-    """Nor itself: what a pod does in its own namespace is no reason to stop limiting, or lifting limits."""
+def test_a_pod_that_keeps_changing_its_addresses_hides_no_pod(lab, connection):
+    """All pods, including this one, stay visible.
+    A pod must not stop changes of limits by changes in its own namespace.
+    """
     pod, other = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
     with flapping(pod):
         for _ in range(10):
@@ -406,17 +412,17 @@ def test_pod_that_never_stops_changing_its_addresses_hides_nobody(lab, connectio
 
 
 def test_namespace_with_very_many_addresses_is_read_in_part(lab, view, monkeypatch):
-    """One that never comes to an end would hold up all others."""
+    """An endless dump of one namespace would block all others."""
     pod, other = lab.pod("a", ["10.1.0.2/24", "10.3.0.2/24", "10.4.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
-    monkeypatch.setattr(addresses_module, "MOST", 3)  # the loopback's is one
+    monkeypatch.setattr(addresses_module, "MOST", 3)  # one of them is the loopback address
     view.refresh()
     assert found(view, "10.1.0.2") == {pod.ifindex}
     assert place(view, "10.4.0.2") is LocationKind.UNKNOWN
     assert found(view, "10.2.0.2") == {other.ifindex}
 
 
-def test_namespace_whose_addresses_cannot_be_read_is_as_it_was(lab, view, monkeypatch, caplog):
-    """It is tried again each time, and holds up no other; one line says so."""
+def test_a_namespace_whose_addresses_cannot_be_read_keeps_its_state(lab, view, monkeypatch, caplog):
+    """The view retries at each refresh, does not block other namespaces, and logs one line."""
     pod, other = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b")
     view.refresh()
     [broken] = view.interfaces_of(pod.ip).nsids
@@ -442,8 +448,8 @@ def test_namespace_whose_addresses_cannot_be_read_is_as_it_was(lab, view, monkey
     assert found(view, "10.1.0.3") == {pod.ifindex}
 
 
-def test_interface_that_goes_before_it_is_read_is_simply_gone(lab, view):
-    """An event may be about something that no longer is."""
+def test_an_interface_that_ends_before_it_is_read_is_removed(lab, view):
+    """The interface of an event may no longer exist."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     index = pod.ifindex
@@ -456,14 +462,14 @@ def test_interface_that_goes_before_it_is_read_is_simply_gone(lab, view):
 
 
 def test_view_cannot_be_changed_from_outside(lab, view):
-    """The picture is the kernel's alone."""
+    """Only the kernel's state changes the view."""
     view.refresh()
     with pytest.raises(TypeError):
         view.links[1] = None
 
 
-def test_what_is_ours_in_a_pods_namespace_is_found_once_searched_for(lab, view, pass_program):
-    """An agent before may have left it. What holds nothing of ours is forgotten again."""
+def test_tokenbucket_filters_in_a_pods_namespace_are_found_by_a_search(lab, view, pass_program):
+    """An earlier agent may have left filters there. The view forgets namespaces without such filters."""
     with_ours, without = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
     inner = _index_inside(with_ours)
     with connect(with_ours.path) as connection:
@@ -479,7 +485,7 @@ def test_what_is_ours_in_a_pods_namespace_is_found_once_searched_for(lab, view, 
 
 
 def test_a_pods_namespace_is_read_again_when_something_changes_in_it(lab, monitor, view, pass_program):
-    """The kernel tells of traffic control in other namespaces, too."""
+    """The kernel also sends events about traffic control in other namespaces."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     monitor.read()
@@ -493,14 +499,14 @@ def test_a_pods_namespace_is_read_again_when_something_changes_in_it(lab, monito
     follow(view, monitor)
     assert len(view.filters_at(inner).ours) == 1
     lab.delete(pod)
-    # The kernel gives up a namespace's number a moment after the namespace.
+    # The kernel frees the number of a namespace shortly after the namespace ends.
     while view.pod_namespaces.known and select.select([monitor], [], [], 10)[0]:
         follow(view, monitor)
     assert dict(view.pod_namespaces.known) == {}
 
 
-def test_of_a_pods_own_interfaces_only_those_that_lead_to_the_node_are_read(lab, view, pass_program):
-    """A pod that may make interfaces must not hold up the pass with any number of them."""
+def test_only_interfaces_that_lead_to_the_node_are_read(lab, view, pass_program):
+    """A pod that creates interfaces must not delay the reconcile run."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     ip("link", "add", "many", "type", "veth", "peer", "name", "more", netns=pod.netns)
     inner = _index_inside(pod)
@@ -512,8 +518,8 @@ def test_of_a_pods_own_interfaces_only_those_that_lead_to_the_node_are_read(lab,
     assert entered.filters.keys() == {inner}
 
 
-def test_what_is_ours_is_known_for_as_long_as_it_is_there(lab, connection, view, pass_program):
-    """Also when the interface leads elsewhere meanwhile: its slot is not free."""
+def test_a_tokenbucket_filter_is_known_while_it_exists(lab, connection, view, pass_program):
+    """The filter stays known if the interface leads elsewhere, because its slot is not free."""
     pod, elsewhere = lab.pod("a", ["10.1.0.2/24"]), lab.pod("b", ["10.2.0.2/24"])
     inner = Interface(_index_inside(pod), pod.inode)
     with connect(pod.path) as inside:
@@ -536,7 +542,7 @@ def test_what_is_ours_is_known_for_as_long_as_it_is_there(lab, connection, view,
 
 
 def test_a_namespace_is_found_by_another_process_when_the_first_has_ended(lab, view, pass_program):
-    """As that of a container without a name in /run/netns: what is inside is still there."""
+    """This covers a container without a name in /run/netns. Its filters still exist."""
     first = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
     processes = [first]
     try:
@@ -566,8 +572,8 @@ def _index_inside(pod: Pod, name: str = "eth0") -> int:
     return json.loads(ip("-json", "link", "show", "dev", name, netns=pod.netns))[0]["ifindex"]
 
 
-def test_ones_own_namespace_is_no_pods(lab, view):
-    """The kernel numbers it once it is asked for a pod's interface. What is ours would be seen twice."""
+def test_the_nodes_namespace_is_not_a_pod(lab, view):
+    """A request for a pod's interface gives it a number. Its filters would be listed twice."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     link = view.links[pod.ifindex]
@@ -575,10 +581,10 @@ def test_ones_own_namespace_is_no_pods(lab, view):
     assert {each.inode for each in numbered_namespaces(view.connection).values()} == {pod.inode}
 
 
-def test_an_event_of_an_address_lists_no_others(
+def test_an_event_of_an_address_reads_no_other_addresses(
     lab: Lab, view: View, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The node may have thousands, as on kube-ipvs0."""
+    """The node may have thousands of addresses, as on kube-ipvs0."""
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     monitor.read()
@@ -599,7 +605,7 @@ def test_an_event_of_an_address_lists_no_others(
 def test_events_of_addresses_lead_to_the_state_of_the_kernel(
     lab: Lab, view: View, monitor: Monitor, connection: Connection, tcx: Tcx
 ) -> None:
-    """Whatever comes and goes, on several interfaces."""
+    """Add and remove addresses at random, on several interfaces."""
     chance = random.Random(0)
     pod = lab.pod("a", ["10.1.0.2/24"], interfaces=2)
     lab.link("br0", "bridge")
@@ -608,7 +614,7 @@ def test_events_of_addresses_lead_to_the_state_of_the_kernel(
     addresses = ["10.1.0.2/24", "10.1.0.9/24", "192.0.2.1/32", "fd01::9/64", "fe80::9/64", "127.0.0.9/8"]
     for _ in range(60):
         device, netns = chance.choice(places)
-        with contextlib.suppress(AssertionError):  # it is there already, or not
+        with contextlib.suppress(AssertionError):  # the address exists already, or does not exist
             ip(
                 "address",
                 chance.choice(["add", "delete"]),

@@ -1,4 +1,4 @@
-"""The most packets that a bucket lets pass, on a machine of any speed."""
+"""Bound the packets that a bucket admits, on a machine of any speed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Tokens:
-    """A bucket that is full now. The clock is the one that the program reads."""
+    """A bucket that is full now, on the clock that the program reads."""
 
     def __init__(self, burst: int, per_s: int = 1) -> None:
         self._burst = burst
@@ -15,10 +15,10 @@ class Tokens:
 
     @property
     def regained(self) -> int:
-        """The whole packets that the rate has paid for so far."""
+        """Return the whole packets that the rate has added so far."""
         return int((time.monotonic() - self._start_s) * self._per_s)
 
     @property
     def most(self) -> int:
-        """The most packets that can have passed so far."""
+        """Return the largest number of packets that can have passed so far."""
         return self._burst + self.regained

@@ -1,7 +1,7 @@
-"""Select the tests that run inside a machine, which is about thirty times slower.
+"""Select the tests that run inside a machine, which is about thirty times slower than the host.
 
-This plugin of pytest leaves out tests that do not depend on the kernel, or that need a fast machine. With
-``--short`` it selects one test for each part of the kernel that the project uses.
+This pytest plugin omits tests that do not depend on the kernel, and tests that need a fast machine. With
+``--short``, it selects one test for each kernel feature that the project uses.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 LEFT_OUT = (
-    # Of the compiler and of arithmetic.
+    # Tests of the compiler and of arithmetic.
     "tests/bpf/test_layout.py::",
     "tests/bpf/test_exactness.py::test_admitted_total_is_the_exact_one_within_a_thousandth",
-    # Each compiles again, for 10 s and more, and shows no more of a kernel than the tests beside it.
+    # Each test compiles again, for 10 s or more, and covers no more of a kernel than the other tests.
     "tests/bpf/test_load.py::test_a_rejected_program_is_reported_in_one_line[compiler]",
     "tests/bpf/test_load.py::test_a_pin_of_another_map_is_rejected",
     "tests/bpf/test_load.py::test_loading_twice_loads_once",
@@ -24,16 +24,16 @@ LEFT_OUT = (
     "tests/bpf/test_stock_tools.py::test_clangs_program_passes_the_reference_vectors",
     # The machine has one processor.
     "tests/bpf/test_acceptance.py::test_cpus_do_not_multiply_the_burst",
-    # Of the command line, and of ways to other namespaces.
+    # Tests of the command line, and of connections to other namespaces.
     "tests/netns/test_devices.py::",
     "tests/netns/test_connection.py::",
-    # Not tried: whether these kernels count packets that are redirected past the veth of a pod.
+    # Not tested: whether these kernels count packets that are redirected past the veth of a pod.
     "tests/netns/test_bypass.py::",
-    # Most follow the agent, which needs no kernel, or count tokens by the clock.
+    # Most of these tests check the agent, which does not depend on the kernel, or count tokens by the clock.
     "tests/netns/test_agent.py::",
     "tests/netns/test_interfaces.py::",
 )
-"""Beginnings of the ids of tests."""
+"""Prefixes of test ids."""
 
 KEPT = (
     "tests/netns/test_agent.py::test_a_pod_receives_its_burst_to_the_packet[10.2.1.2/24-ptp]",
@@ -71,16 +71,16 @@ SHORT = (
     "tests/bpf/test_stock_tools.py::test_stock_tc_loads_the_shipped_object",
     "tests/bpf/test_verifier.py::",
     "tests/bpf/test_wire_sizes.py::test_unknown_headers_count_in_full",
-    # Each of these compiles the program for an agent, which takes two minutes of a processor.
+    # Each of these tests compiles the program for an agent, which takes two minutes of CPU time.
     "tests/netns/test_attachment.py::test_a_limit_moves_to_another_mechanism[clsact-tcx]",
     "tests/netns/test_delay.py::test_small_packets_do_not_wait_behind_large_ones",
-    "tests/netns/test_delay_of_what_pods_send.py::test_the_sender_waits_and_nothing_is_lost",
+    "tests/netns/test_delay_inside_pods.py::test_the_sender_waits_and_nothing_is_lost",
     "tests/netns/test_filters.py::test_program_sees_its_slot",
-    "tests/netns/test_filters.py::test_ours_runs_before_others",
+    "tests/netns/test_filters.py::test_the_filter_runs_before_others",
     "tests/netns/test_monitor.py::test_removal_of_",
     "tests/netns/test_view.py::test_pod_is_found_by_each_of_its_addresses",
 )
-"""The tests with ``--short``: the verifier, the JIT, and each helper, qdisc and message of the kernel once.
+"""The tests with ``--short``: the verifier, the JIT, and each helper, qdisc and netlink message once.
 
 The arithmetic of the program is the same on each kernel.
 """

@@ -11,12 +11,12 @@ _FILE = Path(__file__).parent / "kernels.toml"
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The newest of a series, as ``6.12``, in a suite of Debian."""
+    """The newest kernel of a series, such as ``6.12``, in a suite of Debian."""
 
     series: str
     suite: str
     short: bool = False
-    """Whether the short selection runs on this kernel too."""
+    """Whether the short selection also runs on this kernel."""
 
     def __str__(self) -> str:
         return self.series

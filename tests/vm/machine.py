@@ -1,4 +1,4 @@
-"""One boot of a kernel: the machine runs programs of this repository, one after the other, and ends."""
+"""Boot a kernel in a virtual machine that runs programs of this repository in sequence, and then ends."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ _GUEST = Path(__file__).parent / "guest.sh"
 _TIMEOUT_S = 3600
 _MEMORY = "3G"
 _INSTRUCTION_CLOCK = "-icount shift=0,sleep=off"
-"""A nanosecond for each instruction, so that a busy machine outside makes nothing in it take longer."""
+"""One nanosecond per instruction, so that load on the host does not slow the machine's clock."""
 _FILES = "-virtfs local,path=/,mount_tag=files,security_model=none,readonly=on,multidevs=remap"
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "PYTHONPATH": str(_ROOT),
-    # What these kernels have must not be missed by a skip.
+    # A skip must not hide a feature that these kernels have.
     "REQUIRE": "bpf,netns,sch_fq,sch_netem",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a rung ended in a machine."""
+    """The result of a rung in a machine."""
 
     kernel: str
-    """The release, as ``6.12.107+deb13-amd64``, or the series if it did not come up."""
+    """The release, such as ``6.12.107+deb13-amd64``, or the series if the kernel did not boot."""
     rung: str
     passed: bool
     output: str
-    """What pytest wrote."""
+    """The output of pytest."""
     console: str
-    """The end of what the kernel said."""
+    """The end of the kernel log."""
 
     @property
     def summary(self) -> list[str]:
-        """The last line of pytest, then the single tests that were skipped, and why."""
+        """Return the last line of pytest, followed by the skipped tests and their reasons."""
         lines = self.output.rstrip().splitlines() or ["pytest did not run"]
         skipped = [line for line in lines if line.startswith(f"{self.rung}: ")]
         return [lines[-1].strip(" ="), *skipped]
 
     def explain(self) -> str:
-        """What to read when it did not pass."""
+        """Return the output to read after a failure."""
         return (
             f"{self.rung} rung, kernel {self.kernel}\n--- pytest\n{tail(self.output, 200)}\n"
             f"--- end of the console\n{self.console}"
@@ -59,9 +59,9 @@ class Ended:
 
 
 def run_rungs(kernel: Kernel, rungs: Mapping[str, Sequence[str]], folder: Path) -> dict[str, Ended]:
-    """Runs pytest, in a machine with that kernel, once for each rung, with its arguments.
+    """Run pytest in a machine with this kernel, once for each rung, with the arguments of the rung.
 
-    ``folder`` keeps what it and the machine wrote. Raises ClusterError when such a kernel is not to be had.
+    ``folder`` keeps the output of pytest and of the machine. Raise ClusterError if the kernel is missing.
     """
     tests = {rung: ("-m", "pytest", *arguments) for rung, arguments in rungs.items()}
     return run_programs(kernel, tests, folder, _TIMEOUT_S)
@@ -75,9 +75,10 @@ def run_programs(
     *,
     instruction_clock: bool = False,
 ) -> dict[str, Ended]:
-    """Runs Python once for each name, with its arguments, for so long in all; as :func:`run_rungs`.
+    """Run Python once for each name, with its arguments, within one time limit. See :func:`run_rungs`.
 
-    With ``instruction_clock`` its time goes by its instructions, a nanosecond each, and by its waiting.
+    With ``instruction_clock``, the machine's clock advances by one nanosecond per instruction, and while the
+    machine is idle.
     """
     for name, arguments in programs.items():
         (folder / f"{name}.args").write_text("".join(f"{word}\n" for word in arguments))
@@ -96,13 +97,13 @@ def run_programs(
     )
     _run(machine(command), folder / "console", timeout_s)
     if not (folder / "release").exists():
-        # It did not come up: once more, to see why.
+        # The machine did not boot. Boot again with output, to show the cause.
         _run(machine(["true"], verbose=True), folder / "console", timeout_s)
     return {name: _ended(kernel, name, folder) for name in programs}
 
 
 def _run(argv: Sequence[str], console: Path, timeout_s: float) -> None:
-    """Runs the machine to its end. Whatever ends this process ends it too."""
+    """Run the machine until it ends. The machine also ends with this process."""
     contained = ["setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child=KILL", *argv]
     with console.open("wb") as file:
         try:

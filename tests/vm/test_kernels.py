@@ -1,4 +1,4 @@
-"""The program and its attachment on the kernels of Debian, in virtual machines."""
+"""The program and its attachment work on the kernels of Debian, in virtual machines."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ pytestmark = [pytest.mark.timeout(3600), pytest.mark.parametrize("kernel", _CHOS
 
 
 def test_the_bpf_rung_passes_on(kernel: Kernel, rungs_in: Rungs) -> None:
-    """The verifier and the JIT of that kernel, under BPF_PROG_TEST_RUN."""
+    """Run the verifier and the JIT of this kernel, by BPF_PROG_TEST_RUN."""
     ended = rungs_in(kernel)["bpf"]
     if not ended.passed:
         pytest.fail(ended.explain(), pytrace=False)
 
 
 def test_the_netns_rung_passes_on(kernel: Kernel, rungs_in: Rungs) -> None:
-    """Its qdiscs, filters, netlink messages and packets."""
+    """Use the qdiscs, filters, netlink messages and packets of this kernel."""
     ended = rungs_in(kernel)["netns"]
     if not ended.passed:
         pytest.fail(ended.explain(), pytrace=False)

@@ -1,4 +1,4 @@
-"""What boots the machines lies in a cache that several checkouts share."""
+"""The scripts that boot the machines are in a cache that several checkouts share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delay of what a pod sends: on its own interface, inside its network namespace, so that the sender waits."""
+"""Delay of the egress traffic of pods, inside their network namespaces, so that the sender waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.netns.lab import Lab, Pod, tc
 
 pytestmark = pytest.mark.needs("sch_fq")
 CLSACT = ("--attach", "clsact")
-"""A mechanism that a pod can interfere with. A link of tcx it cannot remove."""
+"""A mechanism that a pod can interfere with. A pod cannot remove a tcx link."""
 RATE = 4_000_000
 SIZE = 1200
 LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
@@ -30,7 +30,7 @@ LIMIT = {"rate": {"bits": "4M"}, "burst": {"bytes": "8Ki"}, "maxDelay": "1s"}
 
 @pytest.fixture
 def pods(lab: Lab) -> tuple[Pod, Pod]:
-    """A pod to limit, and one that it sends to."""
+    """Provide a pod to limit, and a pod that it sends to."""
     web, sink = lab.pod("web", ["10.2.1.2/24"]), lab.pod("sink", ["10.1.1.2/24"])
     acquaint(web, sink)
     return web, sink
@@ -43,7 +43,7 @@ def limited(agent: Agent, web: Pod, **limit: object) -> None:
 
 
 def inside(pod: Pod) -> tuple[str, list[str]]:
-    """The kind of the root qdisc of the pod's own interface, and the names of the filters there."""
+    """Return the kind of the root qdisc of the pod's own interface, and the names of the filters there."""
     qdiscs = json.loads(pod.run("tc", "-json", "qdisc", "show", "dev", "eth0"))
     kinds = [each["kind"] for each in qdiscs if "root" in each]
     filters = []
@@ -54,22 +54,22 @@ def inside(pod: Pod) -> tuple[str, list[str]]:
 
 
 def on_the_node(pod: Pod) -> str:
-    """What is at the hook of the host-side interface that sees what the pod sends."""
+    """Return the filters at the host-side hook that sees the pod's egress traffic."""
     return tc("filter", "show", "dev", pod.veth, "ingress")
 
 
 def attachments() -> list[str]:
-    """Where the limit is, as ``tokenbucket status`` shows it."""
+    """Return where the limit is attached, as ``tokenbucket status`` shows it."""
     limit = limit_of("web", "egress")
     return [hook["attachment"] for hook in limit["hooks"]] if limit else []
 
 
 def test_the_sender_waits_and_nothing_is_lost(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """A second's worth takes a second, less the burst."""
+    """One second's worth of packets takes one second, less the burst."""
     web, sink = pods
     limited(agent, web)
     before, start = received(sink), time.monotonic()
-    count = RATE // 8 // SIZE  # more than the socket's buffer holds
+    count = RATE // 8 // SIZE  # more than the socket buffer holds
     send(web, sink, count, SIZE)
     wait(lambda: received(sink) - before == count)
     bits = count * (SIZE + 42) * 8 - 8192 * 8
@@ -82,8 +82,8 @@ def test_the_sender_waits_and_nothing_is_lost(agent: Agent, pods: tuple[Pod, Pod
     assert limit["guard"]["droppedPackets"] == 0
 
 
-def test_a_pod_that_removes_its_limit_has_it_back(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """The filter and the queue."""
+def test_a_limit_that_a_pod_removes_is_restored(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """The agent restores the filter and the queue."""
     web, _ = pods
     limited(agent, web)
     there = inside(web)
@@ -93,12 +93,14 @@ def test_a_pod_that_removes_its_limit_has_it_back(agent: Agent, pods: tuple[Pod,
 
 
 @pytest.mark.parametrize(("removed", "reason"), [("clsact", "ContendedInPod"), ("root", "NoFq")])
-def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
+def test_a_pod_that_keeps_removing_its_limit_is_limited_on_the_node(
     agent: Agent, pods: tuple[Pod, Pod], removed: str, reason: str
 ) -> None:
-    """Where it cannot: what exceeds is dropped there, and the reason says why."""
+    """The agent limits the pod on the node instead.
+    Excess packets are dropped there, and the agent reports the reason.
+    """
     web, sink = pods
-    agent.start(*CLSACT, full_pass_s=600.0)  # which would try again
+    agent.start(*CLSACT, full_pass_s=600.0)  # a new run would retry
     limited(agent, web)
     with web.popen(
         "sh", "-c", f"while sleep 0.1; do tc qdisc del dev eth0 {removed}; done 2>/dev/null"
@@ -123,14 +125,14 @@ def test_a_pod_that_goes_on_removing_its_limit_is_limited_on_the_nodes_side(
     ],
     ids=["ingress qdisc", "shared block", "foreign filter"],
 )
-def test_where_the_filter_cannot_be_inside_the_limit_is_on_the_nodes_side(
+def test_a_limit_is_on_the_node_if_the_filter_cannot_be_inside(
     agent: Agent, pods: tuple[Pod, Pod], taken: list[str]
 ) -> None:
-    """At once, also when it was there before, and Delay is declared then."""
+    """The change is immediate, also if a filter on the node exists when the policy changes to Delay."""
     web, sink = pods
     for words in taken:
         web.run("tc", *(word.replace("-", " ") for word in words.split(" ")))
-    agent.start(*CLSACT, full_pass_s=600.0)  # which would try again
+    agent.start(*CLSACT, full_pass_s=600.0)  # a new run would retry
     limited(agent, web, exceedAction="Drop", maxDelay=None)
     assert send(web, sink, 1000, SIZE) < 1000
     agent.write("policy.yaml", policy("web", app="web", egress=LIMIT))
@@ -143,7 +145,7 @@ def test_where_the_filter_cannot_be_inside_the_limit_is_on_the_nodes_side(
 
 
 def test_nothing_is_left_inside_when_the_limit_is_removed(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """And what waited has arrived."""
+    """The queued packets have arrived."""
     web, sink = pods
     limited(agent, web)
     before = received(sink)
@@ -158,7 +160,7 @@ def test_nothing_is_left_inside_when_the_limit_is_removed(agent: Agent, pods: tu
 def test_a_change_between_delay_and_drop_moves_the_hook_and_keeps_the_bucket(
     agent: Agent, pods: tuple[Pod, Pod]
 ) -> None:
-    """Live, there and back."""
+    """Change a running limit in both directions."""
     web, sink = pods
     limited(agent, web)
     send(web, sink, 3, SIZE)
@@ -171,8 +173,8 @@ def test_a_change_between_delay_and_drop_moves_the_hook_and_keeps_the_bucket(
     assert [event["new"] for event in agent.events("limit set")] == [True, False, False]
 
 
-def test_another_agent_takes_over_what_is_inside(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Replacing nothing."""
+def test_the_next_agent_adopts_the_filters_inside_the_pod(agent: Agent, pods: tuple[Pod, Pod]) -> None:
+    """The next agent adopts the filters and the queue without a change."""
     web, _ = pods
     limited(agent, web)
     wait(lambda: len(agent.events("attached")) == 2, agent.log)  # the limit and its guard
@@ -183,10 +185,12 @@ def test_another_agent_takes_over_what_is_inside(agent: Agent, pods: tuple[Pod, 
     assert len(agent.events("attached")) == 2
 
 
-def test_a_slot_that_a_filter_inside_a_pod_names_is_not_given_back(
+def test_a_slot_is_not_freed_while_a_filter_inside_a_pod_names_it(
     agent: Agent, pods: tuple[Pod, Pod]
 ) -> None:
-    """An agent that has just started knows no filter there; the next pod with the slot would pay for it."""
+    """A new agent does not know the filter yet.
+    If it freed the slot, the next owner would be charged for this pod.
+    """
     web, _ = pods
     limited(agent, web)
     agent.stop()
@@ -197,10 +201,10 @@ def test_a_slot_that_a_filter_inside_a_pod_names_is_not_given_back(
     assert agent.log().index('"detached"') < agent.log().index('"limit removed"')
 
 
-def test_a_foreign_root_qdisc_inside_stays_and_what_exceeds_is_dropped(
+def test_a_foreign_root_qdisc_inside_stays_and_excess_packets_are_dropped(
     agent: Agent, pods: tuple[Pod, Pod]
 ) -> None:
-    """On the node's end."""
+    """The agent drops excess packets on the node's end."""
     web, sink = pods
     web.run("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "5:", "pfifo")
     limited(agent, web)
@@ -210,8 +214,10 @@ def test_a_foreign_root_qdisc_inside_stays_and_what_exceeds_is_dropped(
     assert send(web, sink, 1000, SIZE) < 1000
 
 
-def test_without_the_right_to_enter_what_exceeds_is_dropped(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """And it is said why."""
+def test_excess_packets_are_dropped_without_the_right_to_enter_pods(
+    agent: Agent, pods: tuple[Pod, Pod]
+) -> None:
+    """The agent reports the reason."""
     web, sink = pods
     agent.prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
     limited(agent, web)
@@ -222,7 +228,7 @@ def test_without_the_right_to_enter_what_exceeds_is_dropped(agent: Agent, pods: 
 
 
 def test_detach_all_leaves_nothing_inside(agent: Agent, pods: tuple[Pod, Pod]) -> None:
-    """Also without an agent."""
+    """The command works without an agent."""
     web, _ = pods
     limited(agent, web)
     agent.stop()
