@@ -33,6 +33,7 @@ REPORTS = Kind("tokenbucket.dev", "v1alpha1", "tokenbucketnodes", namespaced=Fal
 PODS = Kind("", "v1", "pods")
 NAMESPACES = Kind("", "v1", "namespaces", namespaced=False)
 NODES = Kind("", "v1", "nodes", namespaced=False)
+SERVICES = Kind("", "v1", "services")
 CONFIG_MAPS = Kind("", "v1", "configmaps")
 WORKLOADS = {
     "Deployment": Kind("apps", "v1", "deployments"),

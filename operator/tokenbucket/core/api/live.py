@@ -73,4 +73,6 @@ def _error(field: str, value: object, message: str) -> SpecError:
 
 def error_document(subject: str, problem: str, action: str) -> dict[str, Any]:
     """Return the answer to a request that failed."""
-    return {"version": VERSION, "error": {"object": subject, "problem": problem, "action": action}}
+    message = f"{subject}: {problem}; {action}"
+    error = {"object": subject, "problem": problem, "action": action}
+    return {"version": VERSION, "message": message, "error": error}

@@ -1,0 +1,173 @@
+"""The screen of ``kubectl tokenbucket top``: as many columns as fit, and as many rows as fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tokenbucket.core.planning.effect import Effect
+from tokenbucket.plugin.screen import styled
+from tokenbucket.plugin.top_rows import ENFORCED, Row
+
+_BARS = "▁▂▃▄▅▆▇█"
+_NEAR, _FULL = 0.7, 0.95
+_STYLES = {Effect.FAILED.value: "red", Effect.PENDING.value: "yellow", Effect.DEGRADED.value: "yellow"}
+_SHORT = {"ingress": "in", "egress": "out"}
+_NARROW, _VERY_WIDE = 120, 170
+_FRAME_LINES = 4
+"""Lines that are no rows: the title, an empty line, the header, and one below."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that one screen shows."""
+
+    rows: Sequence[Row]
+    title: str
+    silent: Mapping[str, str]
+    with_namespace: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    cell: Callable[[Row], Text]
+    right: bool = False
+    shrinks: bool = False
+    """Whether the column becomes narrower if the screen is too narrow. Figures never do."""
+
+
+def screen(view: View, width: int, height: int | None = None) -> RenderableType:
+    """Return the screen. With a height, leave out the rows that do not fit."""
+    silent = [styled(f"{node}: {problem}", "red") for node, problem in _problems(view)]
+    wide = view.wide or width >= _NARROW
+    shown = view.rows
+    if height is not None:
+        shown = shown[: max(1, height - _FRAME_LINES - len(silent))]
+    parts: list[RenderableType] = [styled(view.title, "bold"), Text()]
+    if shown:
+        parts.append(_table(shown, view, width, wide=wide))
+    else:
+        parts.append(Text("no pod with a policy or a limit; see kubectl get tbp"))
+    if len(shown) < len(view.rows):
+        parts.append(Text(f"... and {len(view.rows) - len(shown)} more", "dim"))
+    return Group(*parts, *silent)
+
+
+def _problems(view: View) -> list[tuple[str, str]]:
+    """Return the nodes without an answer; the same problem of several nodes is one line."""
+    nodes: dict[str, list[str]] = {}
+    for node, problem in view.silent.items():
+        nodes.setdefault(problem, []).append(node)
+    return [(f"no answer from {_listed(names)}", problem) for problem, names in nodes.items()]
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def _table(rows: Sequence[Row], view: View, width: int, *, wide: bool) -> Table:
+    gap = 2 if wide else 1
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    columns = _columns(rows, view, width, wide=wide)
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    for column, size in zip(columns, _widths(columns, cells, width, gap), strict=True):
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        table.add_column(column.name, justify=justify, no_wrap=True, overflow="ellipsis", width=size)
+    for row, texts in zip(rows, cells, strict=True):
+        table.add_row(*texts, style=_STYLES.get(row.effect, ""))
+    return table
+
+
+def _widths(columns: Sequence[_Column], cells: Sequence[Sequence[Text]], width: int, gap: int) -> list[int]:
+    """Return the widths of the columns. If the screen is too narrow, the widest names are cut."""
+    found = [
+        max(len(column.name), *(texts[index].cell_len for texts in cells))
+        for index, column in enumerate(columns)
+    ]
+    excess = sum(found) + gap * len(found) - width
+    names = [index for index, column in enumerate(columns) if column.shrinks]
+    for _ in range(excess):
+        widest = max(names, key=lambda index: found[index])
+        found[widest] = max(1, found[widest] - 1)
+    return found
+
+
+def _columns(rows: Sequence[Row], view: View, width: int, *, wide: bool) -> list[_Column]:
+    with_limit = view.wide or width >= _VERY_WIDE
+    has_history = any(len(row.history) > 1 for row in rows)
+    has_marks = any(row.rates and row.rates.marked for row in rows)
+    observes = any(row.state == "Observe" for row in rows)
+    deviates = any(row.state not in {ENFORCED, "Observe"} for row in rows)
+    found = [
+        (_Column("NAMESPACE", lambda row: styled(row.namespace), shrinks=True), view.with_namespace),
+        (_Column("POD", lambda row: styled(row.pod), shrinks=True), True),
+        (_Column("NODE", lambda row: styled(row.node), shrinks=True), wide),
+        (
+            _Column(
+                "DIR", lambda row: styled(row.direction if wide else _SHORT.get(row.direction, row.direction))
+            ),
+            True,
+        ),
+        (_Column("RATE", lambda row: styled(_rate(row)), right=True), True),
+        (_Column("USED", _used, right=True), True),
+        (_Column("TREND", lambda row: _trend(row, 20 if wide else 6)), has_history),
+        (_Column("WAIT", lambda row: _figure(row, "wait_s", _duration), right=True), True),
+        (_Column("DELAY/S", lambda row: _figure(row, "delayed"), right=True), True),
+        (_Column("DROP/S", lambda row: _figure(row, "dropped", style="red"), right=True), True),
+        (_Column("MARK/S", lambda row: _figure(row, "marked"), right=True), wide or has_marks),
+        (_Column("WOULD/S", lambda row: _figure(row, "exceeding"), right=True), observes),
+        (_Column("POLICY", lambda row: styled(row.policy), shrinks=True), True),
+        (_Column("ATTACHMENT", lambda row: styled(row.attachment or "-"), shrinks=True), wide),
+        (_Column("LIMIT", lambda row: styled(row.limit or "-"), shrinks=True), with_limit),
+        (_Column("STATE", lambda row: styled(row.state), shrinks=True), wide or deviates or observes),
+    ]
+    return [column for column, is_shown in found if is_shown]
+
+
+def _rate(row: Row) -> str:
+    if not row.rates:
+        return "-"
+    return scaled(row.rates.bits) + "bit" if row.rates.bits else "0"
+
+
+def _used(row: Row) -> Text:
+    share = row.rates.share if row.rates else None
+    if share is None:
+        return Text("-")
+    return Text(f"{share:.0%}", "bold red" if share >= _FULL else "yellow" if share >= _NEAR else "")
+
+
+def _figure(row: Row, name: str, text: Callable[[float], str] | None = None, style: str = "") -> Text:
+    if not row.rates:
+        return Text("-")
+    value = getattr(row.rates, name)
+    return Text((text or scaled)(value), style) if value else Text("0", "dim")
+
+
+def _trend(row: Row, length: int) -> Text:
+    """Return a sparkline, in which a full bar is the whole limit."""
+    recent = row.history[-length:]
+    levels = (min(len(_BARS) - 1, max(0, int(share * len(_BARS)))) for share in recent)
+    return Text("".join(_BARS[level] for level in levels).rjust(length), "cyan")
+
+
+def scaled(value: float) -> str:
+    """Return a number with three digits and a suffix."""
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * factor:
+            return f"{value / factor:.3g}{suffix}"
+    return f"{value:.3g}" if value >= 1 else f"{value:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.1f}s"
+    return f"{1000 * seconds:.3g}ms" if seconds >= 0.001 else f"{1e6 * seconds:.0f}us"

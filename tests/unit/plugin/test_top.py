@@ -1,0 +1,248 @@
+"""``kubectl tokenbucket top`` against an API server and agents in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.plugin.conftest import Result, Run
+from tests.unit.plugin.live_cluster import LiveCluster, LivePod, steady
+from tokenbucket.core.api.policy import Direction, Mode
+from tokenbucket.plugin.exit_codes import PluginExit
+from tokenbucket.plugin.live import LiveClient
+from tokenbucket.plugin.top import Watcher
+
+Top = Callable[..., Result]
+PATIENCE_S = 100.0
+
+
+@pytest.fixture
+def pods() -> list[LivePod]:
+    """Three limited pods on two nodes, and one in another namespace."""
+    return [
+        LivePod("half", "a"),
+        LivePod("full", "a", limits={Direction.INGRESS: steady(1_250_000, dropped=40)}),
+        LivePod(
+            "slow",
+            "b",
+            limits={Direction.EGRESS: steady(250_000, delayed=10, wait_ns=20_000_000)},
+            policy="out",
+        ),
+        LivePod("hidden", "a", namespace="bank"),
+    ]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, pods: list[LivePod]) -> Iterator[LiveCluster]:
+    with LiveCluster(tmp_path, pods) as found:
+        yield found
+
+
+@pytest.fixture
+def top(run: Run, cluster: LiveCluster, monkeypatch: pytest.MonkeyPatch) -> Top:
+    """Run the command once."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def top(*arguments: str) -> Result:
+        return run("--kubeconfig", str(cluster.kubeconfig), "top", "--once", "--interval", "0.5", *arguments)
+
+    return top
+
+
+def lines(result: Result) -> dict[str, dict[str, Any]]:
+    """Return the documents by pod, or by node if it did not answer."""
+    documents = map(json.loads, result.out.splitlines())
+    return {each.get("pod", each["node"]): each for each in documents}
+
+
+def test_rates_come_from_the_counters_and_the_clock_of_the_node(top: Top) -> None:
+    result = top("-o", "json")
+    assert result.code == PluginExit.DONE
+    found = lines(result)
+    assert found.keys() == {"half", "full", "slow"}
+    assert found["half"]["perSecond"]["bits"] == 5_000_000
+    assert found["half"]["perSecond"]["share"] == 0.5
+    assert (found["full"]["perSecond"]["share"], found["full"]["perSecond"]["dropped"]) == (1, 40)
+    assert (found["slow"]["perSecond"]["delayed"], found["slow"]["perSecond"]["waitSeconds"]) == (10, 0.02)
+    assert (found["slow"]["direction"], found["slow"]["policy"]) == ("egress", "out")
+
+
+def test_a_request_names_the_pods_that_the_user_may_list_and_no_others(
+    top: Top, cluster: LiveCluster, pods: list[LivePod]
+) -> None:
+    """Send each node the uids of its own pods."""
+    top()
+    uids = {pod.name: pod.uid for pod in pods}
+    assert set(cluster.asked) == {
+        ("a", frozenset({uids["half"], uids["full"]})),
+        ("b", frozenset({uids["slow"]})),
+    }
+
+
+def test_a_node_without_an_answer_is_listed_beside_the_others(top: Top, cluster: LiveCluster) -> None:
+    cluster.fail("b")
+    result = top()
+    assert result.code == PluginExit.UNKNOWN
+    assert "half" in result.out
+    assert "no answer from b: its agent does not answer; check the pod of the agent" in result.out
+    assert "1 of 2 nodes" in result.out
+    assert lines(top("-o", "json"))["b"]["problem"]
+
+
+def test_no_answer_at_all_is_an_error(top: Top, cluster: LiveCluster) -> None:
+    for node in "ab":
+        cluster.fail(node)
+    result = top()
+    assert result.code == PluginExit.FAILED
+    assert "node a: its agent does not answer" in result.err
+    assert not result.out
+
+
+def test_a_user_without_the_right_learns_which_one_is_missing(top: Top) -> None:
+    result = top("--live-service", "other/tokenbucket-live")
+    assert result.code == PluginExit.FAILED
+    assert "create services/proxy tokenbucket-live:live in namespace other is missing" in result.err
+
+
+@pytest.mark.parametrize("service", ["name", "/name", "namespace/", "a/b/c"])
+def test_an_invalid_service_is_rejected(top: Top, service: str) -> None:
+    result = top("--live-service", service)
+    assert (result.code, "must be NAMESPACE/NAME" in result.err) == (PluginExit.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ["full", "half", "slow"]),
+        (("--sort", "name"), ["full", "half", "slow"]),
+        (("--sort", "wait"), ["slow", "full", "half"]),
+        (("--sort", "delayed"), ["slow", "full", "half"]),
+        (("--sort", "dropped"), ["full", "half", "slow"]),
+        (("--only-limited",), ["full", "slow"]),
+        (("--policy", "out"), ["slow"]),
+        (("-A",), ["full", "hidden", "half", "slow"]),
+        (("-A", "--sort", "name"), ["hidden", "full", "half", "slow"]),
+        (("-n", "bank"), ["hidden"]),
+    ],
+)
+def test_rows_are_selected_and_sorted(top: Top, arguments: tuple[str, ...], expected: list[str]) -> None:
+    assert list(lines(top("-o", "json", *arguments))) == expected
+
+
+def test_selectors_are_left_to_the_api_server(top: Top, cluster: LiveCluster) -> None:
+    top("-l", "app=web", "--node", "a")
+    assert {"labelSelector": ["app=web"], "fieldSelector": ["spec.nodeName=a"]}.items() <= cluster.queries[
+        -1
+    ].items()
+
+
+def test_what_is_not_enforced_never_looks_enforced(top: Top, cluster: LiveCluster) -> None:
+    """Show the reason beside the figures, and also without a slot."""
+    reason = {"direction": "ingress", "reason": "Shadowed", "effect": "failed", "message": ""}
+    cluster.pods[:] = [
+        LivePod("shadowed", "a", reasons=[reason]),
+        LivePod(
+            "missing", "a", limits={}, reasons=[{**reason, "reason": "NoInterface", "effect": "pending"}]
+        ),
+        LivePod("watched", "a", mode=Mode.OBSERVE),
+    ]
+    found = lines(top("-o", "json"))
+    assert {name: each["state"] for name, each in found.items()} == {
+        "shadowed": "Shadowed",
+        "missing": "NoInterface",
+        "watched": "Observe",
+    }
+    assert found["missing"]["perSecond"] is None
+    assert lines(top("-o", "json", "--only-limited")).keys() == {"shadowed", "missing"}
+    assert re.search(r"missing .*NoInterface", top().out)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_screen_fits_its_width(top: Top, cluster: LiveCluster, columns: int, monkeypatch: Any) -> None:
+    """Keep all figures in 80 columns, with long names and two namespaces, and print no color unless asked."""
+    long = LivePod(
+        "a-long-deployment-name-5d8f7c6b9-abcde",
+        "ip-10-0-0-1.internal",
+        "a-long-namespace",
+        "a-long-policy-name",
+    )
+    long.limits[Direction.EGRESS] = steady(1_250_000, dropped=999_999, delayed=1, wait_ns=10**9)
+    cluster.pods.append(long)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = top("-A")
+    assert max(map(len, result.out.splitlines())) <= columns
+    assert "\x1b" not in result.out
+    for figure in ("RATE", "USED", "WAIT", "DELAY/S", "DROP/S", "POLICY", "1M", "100%", "10Mbit"):
+        assert figure in result.out
+
+
+def test_control_characters_of_an_agent_do_not_reach_the_terminal(top: Top, cluster: LiveCluster) -> None:
+    cluster.pods[0].name = "web\x1b[2J"
+    assert "\x1b" not in top().out
+
+
+def test_a_late_node_delays_no_screen_and_gets_one_request(
+    cluster: LiveCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Show the other nodes meanwhile, and its answer when it is there."""
+    from tokenbucket.plugin.connection import connect
+    from tokenbucket.plugin.main import parser
+
+    cluster.held["b"] = threading.Event()
+    options = parser().parse_args(["--kubeconfig", str(cluster.kubeconfig), "top"])
+    connection = connect(options)
+    watcher = Watcher(connection, LiveClient(connection, ("tokenbucket-system", "tokenbucket-live")), options)
+    for _ in range(3):
+        rows = watcher.read(0.2)
+        while len(rows) < 2:  # the machine is slow, but not the node
+            rows = watcher.read(0.2)
+        assert {row.node for row in rows} == {"a"}
+        assert watcher.silent == {"b": "no answer yet"}
+    assert [node for node, _ in cluster.asked].count("b") == 1
+    cluster.held["b"].set()
+    while watcher.silent:
+        rows = watcher.read(PATIENCE_S)
+    assert {row.node for row in rows} == {"a", "b"}
+
+
+def test_ctrl_c_restores_the_terminal(cluster: LiveCluster, tmp_path: Path) -> None:
+    """Leave the alternate screen, show the cursor, and print no traceback, with the last screen."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "tokenbucket.plugin", "--kubeconfig", str(cluster.kubeconfig), "top"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    output = b""
+    while b"half" not in output:
+        output += _read(master)
+    process.send_signal(signal.SIGINT)
+    while chunk := _read(master):
+        output += chunk
+    assert process.wait(PATIENCE_S) == PluginExit.DONE
+    text = output.decode()
+    assert text.count("\x1b[?1049h") == text.count("\x1b[?1049l") == 1
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert "Traceback" not in text
+    assert "half" in text.rpartition("\x1b[?1049l")[2]
+
+
+def _read(descriptor: int) -> bytes:
+    """Return what a terminal shows next; nothing after its end."""
+    ready, _, _ = select.select([descriptor], [], [], PATIENCE_S)
+    assert ready
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # the other end is closed
+        return b""
