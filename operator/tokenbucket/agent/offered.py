@@ -22,6 +22,8 @@ from tokenbucket.errors import KernelError
 log = logging.getLogger(__name__)
 
 
+MOST_LIMITS = 512
+"""Maximum number of records, which bounds the processor time and the memory."""
 _TICKS = 10
 """Samples that are processed together, which takes less time."""
 
@@ -54,11 +56,12 @@ class OfferedTraffic:
         self._ticks: list[tuple[float, list[int]]] = []
         """Samples that are not in a record yet: their time, and the bytes by slot."""
         self._thread: threading.Thread | None = None
-        self._woken = threading.Event()
+        self._ended = threading.Event()
 
     def follow(self, slots: Mapping[int, Slot]) -> None:
-        """Record the slots in Observe mode of pods, and forget all others."""
-        followed = {index: slots[index].owner.key for index in sorted(slots) if _is_observed(slots[index])}
+        """Record the slots in Observe mode of pods, at most ``MOST_LIMITS``, and forget all others."""
+        observed = [index for index in sorted(slots) if _is_observed(slots[index])]
+        followed = {index: slots[index].owner.key for index in observed[:MOST_LIMITS]}
         with self._lock:
             if followed != self._followed:
                 self._flush()
@@ -66,9 +69,10 @@ class OfferedTraffic:
                 kept = self._streams.keys() & followed.values()
                 self._streams = {key: stream for key, stream in self._streams.items() if key in kept}
             if not followed:
-                self._woken.set()
-            elif not self._thread:
-                self._woken.clear()
+                self._ended.set()
+                return
+            self._ended.clear()
+            if not self._thread:
                 self._thread = threading.Thread(target=self._run, name="offered", daemon=True)
                 self._thread.start()
 
@@ -107,11 +111,12 @@ class OfferedTraffic:
                 due_s = time.monotonic()
                 while self.sample(counters):
                     due_s = max(due_s + SAMPLE_S, time.monotonic())
-                    self._woken.wait(due_s - time.monotonic())
+                    self._ended.wait(due_s - time.monotonic())
         except KernelError as error:
             log.warning("offered traffic not recorded", extra={"error": str(error)})
-        with self._lock:
-            self._thread = None
+        finally:
+            with self._lock:
+                self._thread = None
 
 
 def _is_observed(slot: Slot) -> bool:

@@ -11,13 +11,29 @@ from collections.abc import Sequence
 
 from tokenbucket import __version__
 from tokenbucket.errors import TokenBucketError
-from tokenbucket.plugin import check, completion, explain, migrate, status, top
+from tokenbucket.plugin import (
+    check,
+    completion,
+    explain,
+    migrate,
+    status,
+    suggest,
+    top,
+)
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.options import DEFAULTS, shared_options
 
 PROGRAM = "kubectl tokenbucket"
-_COMMANDS = (check, completion, explain, migrate, status, top)
+_COMMANDS = (
+    check,
+    completion,
+    explain,
+    migrate,
+    status,
+    suggest,
+    top,
+)
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in PluginExit)
 
 

@@ -55,6 +55,21 @@ def test_only_pods_in_observe_mode_are_sampled(traffic: OfferedTraffic) -> None:
     assert counters.wanted == [7]
 
 
+def test_the_number_of_records_is_bounded(traffic: OfferedTraffic) -> None:
+    counters = Counted()
+    traffic.follow(dict.fromkeys(range(1, 2 * offered.MOST_LIMITS), OBSERVED))
+    sample(traffic, counters, 1)
+    assert len(counters.wanted) == offered.MOST_LIMITS
+
+
+def test_a_limit_that_is_observed_again_at_once_is_sampled_at_the_same_pace(traffic: OfferedTraffic) -> None:
+    """The thread still runs, and must wait between samples."""
+    traffic.follow({7: OBSERVED})
+    traffic.follow({})
+    traffic.follow({7: OBSERVED})
+    assert not traffic._ended.is_set()
+
+
 def test_the_record_begins_with_the_second_sample(traffic: OfferedTraffic) -> None:
     """The counters hold what passed before."""
     traffic.follow({7: OBSERVED})

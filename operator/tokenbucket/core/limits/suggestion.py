@@ -13,7 +13,7 @@ from tokenbucket.errors import TokenBucketError
 ROOM_BYTES = 2 * SUPER_BYTES
 """Room of a suggested burst for one GSO packet with the headers of its segments."""
 MAX_DELAY_NS = 100_000_000
-"""Maximum delay of a suggestion with Delay. The bounds hold for up to 500 ms."""
+"""Maximum delay of a suggestion with Delay."""
 LEAST_ACTIVE_S = 60
 _KIB = 1024
 
@@ -59,7 +59,7 @@ def suggest(
     """Return a limit with the 99th percentile of the busiest pod's 1 s rates.
 
     The burst is the shortest with which at most ``most_rejected`` of the bytes are rejected, or the longest.
-    With Delay, it is the first. Raises TooLittleDataError.
+    Raises TooLittleDataError.
     """
     known = {pod: report for pod, report in offered.items() if report.active_s >= least_active_s}
     if not known:
@@ -70,9 +70,13 @@ def suggest(
 
 
 def _bursts(action: ExceedAction) -> range:
-    """Return the indexes of possible bursts. TCP needs a deep bucket if packets are dropped."""
+    """Return the indexes of possible bursts.
+
+    TCP needs a deep bucket if packets are dropped. With Delay, the bounds hold for a burst and 1.5 times the
+    maximum delay that are no longer than the longest backlog.
+    """
     if action is ExceedAction.DELAY:
-        return range(1)
+        return range(len(BURSTS_S) - 1)
     return range(action is ExceedAction.DROP, len(BURSTS_S))
 
 

@@ -104,17 +104,20 @@ def test_the_prediction_bounds_what_an_exact_bucket_rejects(
 
 
 @settings(max_examples=60)
-@given(_PHASES, _LOOKS, st.sampled_from([0.05, 0.1, 0.5]), st.sampled_from([0.5, 1.0]))
+@given(
+    _PHASES, _LOOKS, st.sampled_from([(0, 0.1), (0, 0.5), (1, 0.1), (1, 0.3)]), st.sampled_from([0.5, 1.0])
+)
 def test_the_prediction_bounds_what_an_exact_bucket_with_delay_delays_and_rejects(
-    phases: list[tuple[Packets, int, float]], look_every: int, max_delay_s: float, drawn: float
+    phases: list[tuple[Packets, int, float]], look_every: int, limit: tuple[int, float], drawn: float
 ) -> None:
     """Early drop rejects packets from half of the maximum delay on."""
     samples = repeated(phases)
     report = record(samples, look_every).report()
     for rate in some_rates(report):
-        burst_bytes = math.ceil(BURSTS_S[0] * rate) + ROOM_BYTES
+        burst, max_delay_s = limit
+        burst_bytes = math.ceil(BURSTS_S[burst] * rate) + ROOM_BYTES
         rejected, waiting = replay(samples, rate, burst_bytes, max_delay_s * drawn)
-        assert rejected <= report.rejected_bytes(rate, 0)
+        assert rejected <= report.rejected_bytes(rate, burst)
         assert rejected + waiting <= report.waiting_bytes(rate)
 
 
