@@ -18,6 +18,7 @@ from tokenbucket.plugin import (
     migrate,
     status,
     suggest,
+    sysdump,
     top,
 )
 from tokenbucket.plugin.errors import PluginError
@@ -32,6 +33,7 @@ _COMMANDS = (
     migrate,
     status,
     suggest,
+    sysdump,
     top,
 )
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in PluginExit)

@@ -44,3 +44,4 @@ WORKLOADS = {
     "CronJob": Kind("batch", "v1", "cronjobs"),
 }
 """Owners of pods, by the name of the kind in a document."""
+EVENTS = Kind("", "v1", "events")
