@@ -10,6 +10,7 @@ from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.explain.explanation import document, explain
 from tokenbucket.plugin.explain.sources import Address, address_of, of_source
+from tokenbucket.plugin.live import add_service_option
 from tokenbucket.plugin.options import Output
 from tokenbucket.plugin.resources import PODS
 
@@ -31,6 +32,7 @@ def add_parser(
         metavar="IP|POD",
         help="explain which bucket the traffic of this address, or of this pod ([NAMESPACE/]NAME), shares",
     )
+    add_service_option(command)
     command.set_defaults(run=run)
 
 
@@ -38,6 +40,7 @@ def run(options: argparse.Namespace) -> PluginExit:
     """Print the explanation, and return whether the pod is limited as declared."""
     from tokenbucket.plugin.connection import connect
     from tokenbucket.plugin.explain.collect import Collector
+    from tokenbucket.plugin.explain.live_evidence import with_live
     from tokenbucket.plugin.explain.screen import show
     from tokenbucket.plugin.screen import console, print_structured
 
@@ -46,6 +49,7 @@ def run(options: argparse.Namespace) -> PluginExit:
     connection = connect(options)
     source = _addresses(connection, options.source) if options.source else ()
     found = Collector(connection).of(connection.namespace, options.name, with_node=bool(source))
+    found = with_live(found, connection, options.live_service)
     explanation, lines = explain(found), of_source(found, source) if source else []
     if options.output.is_structured:
         print_structured(document(explanation) | ({"source": lines} if source else {}), options.output)

@@ -119,17 +119,19 @@ def _of_agent_pods(agents: Iterable[AgentPod], without: Code, detail: str) -> Ca
         if first.bound
         else Code.AGENT_NOT_SCHEDULED
     )
-    return cause(code, "; ".join(filter(None, (f"pod {first.name}", first.problem, detail))))
+    name = "" if first.name in detail else f"pod {first.name}"
+    return cause(code, "; ".join(filter(None, (name, first.problem, detail))))
 
 
 def turned_off(found: Evidence) -> Cause | None:
     """Return the cause of a node whose enforcement mode is not Enforce, or on which a cleanup ran."""
+    codes = {Mode.OFF.value: Code.ENFORCEMENT_OFF, Mode.OBSERVE.value: Code.ENFORCEMENT_OBSERVE}
     if not found.report:
-        return None
+        code = codes.get(str((found.live or {}).get("enforcement")))
+        return cause(code, _place(found)) if code else None
     report, declared = found.report.report, found.enforcement
     if report.clean:
         return cause(Code.CLEANED_UP, report.problem)
-    codes = {Mode.OFF.value: Code.ENFORCEMENT_OFF, Mode.OBSERVE.value: Code.ENFORCEMENT_OBSERVE}
     if declared and report.enforcement and declared.mode != report.enforcement:
         detail = f"the agent reports the mode {report.enforcement}, {_place(found)} sets {declared.mode}"
         return cause(Code.UPDATING, detail)
