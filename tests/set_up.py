@@ -1,6 +1,6 @@
-"""Builds everything that the tests of a rung use: ``python -m tests.set_up RUNG...``.
+"""Build everything that the tests of a rung use: ``python -m tests.set_up RUNG...``.
 
-Tests build and download nothing. What is there already is not built again.
+Tests build and download nothing. Existing results are not built again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def vm() -> None:
 
 
 def e2e() -> None:
-    """Build the cluster's programs and images, and what its nodes keep of the images.
+    """Build the cluster's programs and images, and the disks of its nodes.
 
     The suite's cluster has the images of tokenbucket. The clusters of tests/e2e/test_teardown.py have only
     the standard images, and one of them always begins to boot a virtual machine.
@@ -71,7 +71,7 @@ def e2e_cilium() -> None:
 
 
 def _suite_images(programs: Binaries) -> tuple[Image, ...]:
-    """Build the images that the nodes of a suite's cluster have, and what containerd keeps of them."""
+    """Build the images for the nodes of a suite's cluster, and their containerd store."""
     standard = standard_images(programs, report)
     report("images of tokenbucket")
     suite = (*standard, operator_image(), layout_image())

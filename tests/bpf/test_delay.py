@@ -166,7 +166,7 @@ def test_no_small_packet_is_lost_behind_bulk(machine: Machine, bits_per_s: int) 
 @pytest.mark.parametrize(
     "limit", [{"packets_per_s": 1000, "burst_packets": 64}, {"per_peer": PEERS}], ids=str
 )
-def test_no_small_packet_is_lost_behind_super_packets_of_small_segments(
+def test_no_small_packet_is_lost_behind_gso_packets_of_small_segments(
     machine: Machine, limit: dict[str, object], segments: int
 ) -> None:
     """The remote end chooses the segment size, so one packet can take most of a second of the packet rate."""

@@ -162,7 +162,7 @@ def test_the_costs_of_the_largest_packets_are_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("segments", [724, 65_535])
-def test_super_packets_at_one_packet_per_second_get_the_rate(machine: Machine, segments: int) -> None:
+def test_gso_packets_at_one_packet_per_second_get_the_rate(machine: Machine, segments: int) -> None:
     """A debt of hours stays a debt. In ten days, at most the rate, the burst and one GSO packet pass."""
     machine.configure(config(packets_per_s=1, burst_packets=1))
     start_ns, minute_ns = 10**15, 60 * 10**9

@@ -341,7 +341,7 @@ def test_a_new_owner_has_no_flows(many: Machine) -> None:
 
 
 @pytest.mark.parametrize("observe", [False, True])
-def test_observing_counts_as_enforcing_does(many: Machine, observe: bool) -> None:  # noqa: FBT001
+def test_observe_and_enforce_count_the_same(many: Machine, observe: bool) -> None:  # noqa: FBT001
     """Observe mode counts the packets of sharing flows that Enforce mode delays or drops."""
     counts = []
     for mode in (False, observe):
