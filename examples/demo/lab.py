@@ -17,6 +17,7 @@ class DemoPod:
     address: str
     style: str
     rate_bits_per_s: int
+    protocol: str = "UDP"
 
     @property
     def host(self) -> str:
@@ -26,6 +27,7 @@ class DemoPod:
 
 PODS = (
     DemoPod("web-0", "10.77.1.2/24", "bridge", 10_000_000),
+    DemoPod("web-1", "10.77.1.3/24", "bridge, TCP", 10_000_000, "TCP"),
     DemoPod("db-0", "10.77.2.2/24", "point-to-point", 20_000_000),
     DemoPod("api-0", "fd77::2/64", "bridge, IPv6", 20_000_000),
 )
