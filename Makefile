@@ -31,7 +31,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs fuzz workflows check-commits wording test-python test-bcc bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo bench tokenbucket.o generate verify lock clean
+.PHONY: docs fuzz workflows check-commits wording test-python test-bcc bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,10 +116,13 @@ test-kernels: vm-setup ## run a short selection of test-vm (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --ignore=tests/vm/test_settings.py --timeout=1800 $(ARGS)
 
 e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
-	$(RECORDED) Kubernetes newest $(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_exactness.py --timeout=1800 $(ARGS)
+	$(RECORDED) Kubernetes newest $(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_exactness.py --ignore=tests/e2e/test_documentation.py --timeout=1800 $(ARGS)
 
 e2e-installation: e2e-setup ## install the chart with Helm 3 and 4, kubectl and kustomize on a cluster (root, 15 min)
 	$(PYTHON) -m pytest tests/e2e/test_installation.py --timeout=1800 $(ARGS)
+
+e2e-docs: e2e-setup ## run the commands of the documentation on a cluster (root, 15 min)
+	$(PYTHON) -m pytest tests/e2e/test_documentation.py --timeout=1800 $(ARGS)
 
 e2e-kubernetes: cluster-setup ## run the tests that depend on Kubernetes on another version of it; VERSION=1.31 (root, 10 min; the first run takes 10 min longer)
 	$(OTHER_KUBERNETES) $(SET_UP) kubernetes
@@ -156,6 +159,9 @@ chart-setup vm-setup e2e-setup e2e-cilium-setup: cluster-setup
 demo: setup ## limit pods without a cluster, and show their throughput (root, under 90 s)
 	PYTHONPATH=. $(PYTHON) examples/demo
 
+picture: setup ## write the picture of the README from the measurements of the demo (root)
+	PYTHONPATH=. $(PYTHON) examples/demo --picture docs/assets/demo.svg
+
 bench: setup ## measure the cost and the accuracy of a decision; BASE=commit compares with a commit in one run (root)
 	PYTHONPATH=. $(PYTHON) bench/$(if $(BASE),paired.py $(BASE),run.py) $(ARGS)
 
@@ -178,6 +184,7 @@ bench-plots: setup ## write the plots and tables of docs/benchmarks/limiters.md;
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/plots.txt
 	$(PYTHON) bench/plot.py $(RESULTS) docs/benchmarks/plots
 	$(PYTHON) bench/peers_tables.py $(RESULTS)
+	$(PYTHON) bench/choice_plots.py
 
 tokenbucket.o: $(OBJECT) ## compile the program with clang to build/tokenbucket.o, for stock tc
 

@@ -21,7 +21,7 @@ LIMIT = {"rate": {"bits": "5M"}, "burst": {"bytes": "64Ki"}, "exceedAction": "Dr
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
     """On each node a pod that will be limited, a neighbor, and a client."""
-    with release.admin.fresh_namespace("shop") as here:
+    with release.admin.fresh_namespace("limits") as here:
         for node in nodes:
             here.apply(
                 server(f"web-{node}", node, {"app": "web"}),
