@@ -48,6 +48,7 @@ class Show:
     pods: dict[str, Pod]
     load: list[subprocess.Popen[bytes]] = field(default_factory=list)
     agent: subprocess.Popen[bytes] | None = None
+    agent_options: tuple[str, ...] = ()
     times_s: list[float] = field(default_factory=list)
     mbits: dict[str, list[float]] = field(default_factory=lambda: {pod.name: [] for pod in lab.PODS})
     failed: list[str] = field(default_factory=list)
@@ -64,15 +65,24 @@ class Show:
             self.load.append(self.pods[pod.name].popen("iperf3", "-s", "-1", **_SILENT))
         time.sleep(0.5)
         for pod in lab.PODS:
-            protocol = "-u -l 1200" if pod.protocol == "UDP" else "-l 16K"
-            command = f"iperf3 -c {pod.host} {protocol} -b {OFFERED} -t 0".split()
+            # With -b, a TCP sender would make up for the time of the limit.
+            load = f"-u -l 1200 -b {OFFERED}" if pod.protocol == "UDP" else f"--fq-rate {OFFERED}"
+            command = f"iperf3 -c {pod.host} {load} -t 0".split()
             self.load.append(self.pods["client"].popen(*command, **_SILENT))
         time.sleep(1)
 
     def start_agent(self) -> None:
         """The agent of the node, on a folder of manifests."""
         log = (self.folder.parent / "agent.log").open("ab")
-        command = [*TOKENBUCKET, "agent", "--manifests", str(self.folder), "--pins", PINS]
+        command = [
+            *TOKENBUCKET,
+            "agent",
+            "--manifests",
+            str(self.folder),
+            "--pins",
+            PINS,
+            *self.agent_options,
+        ]
         self.agent = subprocess.Popen(command, stdout=log, stderr=log)
         self._wait_until_limited()
 
