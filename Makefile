@@ -162,6 +162,11 @@ demo: setup ## limit pods without a cluster, and show their throughput (root, un
 picture: setup ## write the picture of the README from the measurements of the demo (root)
 	PYTHONPATH=. $(PYTHON) examples/demo --picture docs/assets/demo.svg
 
+.PHONY: dashboard
+dashboard: setup ## evaluate the dashboard and the alerts with data of a real agent (root; needs Prometheus); ARGS=--prometheus=FILE
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/plots.txt
+	PYTHONPATH=. $(PYTHON) bench/dashboard.py $(ARGS)
+
 bench: setup ## measure the cost and the accuracy of a decision; BASE=commit compares with a commit in one run (root)
 	PYTHONPATH=. $(PYTHON) bench/$(if $(BASE),paired.py $(BASE),run.py) $(ARGS)
 
