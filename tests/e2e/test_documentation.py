@@ -20,6 +20,7 @@ TASKS = ROOT / "docs/tasks"
 ELSEWHERE = {
     "install-with-other-tools.md",  # test_installation.py runs it
     "check-nodes.md",  # fails by its exit status on a node without fq
+    "choose-rate-and-burst.md",  # measures for hours, and suggests a limit from hours of traffic
     "Install the plugin",  # from a package index
     "Find the bucket of a client",  # of a policy with perPeer, and of a client, that each reader has
 }
