@@ -31,7 +31,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs fuzz workflows check-commits wording test-python test-bcc bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean
+.PHONY: docs fuzz workflows check-commits wording test-python test-bcc bench-idle bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean bench-live
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -172,6 +172,9 @@ bench: setup ## measure the cost and the accuracy of a decision; BASE=commit com
 
 bench-idle: setup ## measure the processor time of an idle agent with many addresses, CNI results and rejected attachments (root, 15 min)
 	PYTHONPATH=.:operator $(PYTHON) bench/idle.py $(ARGS)
+
+bench-live: setup ## measure the processor time of an agent whose live figures are read once a second (root, 7 min)
+	PYTHONPATH=.:operator:bench $(PYTHON) bench/live.py $(ARGS)
 
 bench-cluster: cluster-setup ## measure new pods, rate changes and memory on a Kubernetes cluster (root)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.cluster $(ARGS)

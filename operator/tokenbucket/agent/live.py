@@ -8,25 +8,28 @@ from __future__ import annotations
 import errno
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from tokenbucket import __version__
 from tokenbucket.agent.reconcile_stats import ReconcileStats
-from tokenbucket.bpf.peers import Peers
+from tokenbucket.bpf.peers import Peer, Peers
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots, monotonic_ns
 from tokenbucket.core.api.live import VERSION, LiveRequest
 from tokenbucket.core.api.pod import PodId
+from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
-from tokenbucket.core.limits.slot import SlotKey
+from tokenbucket.core.limits.slot import Role, Slot, SlotKey, Subject
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.core.planning.attachment import HookPoint
+from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.status.node_status import NodeState
 from tokenbucket.errors import IgnoreErrno
-from tokenbucket.node.document import as_document, counters_of, fullness
+from tokenbucket.node.document import counters_of, current, declared, fullness
 from tokenbucket.node.snapshot import AttachPoint, GuardSnapshot, LimitSnapshot
 
 _MINUTE_NS = 60 * 10**9
@@ -58,6 +61,67 @@ class LastMinute:
         return {"seconds": (now_ns - at_ns) / 10**9} | {name: max(0, n) for name, n in increase.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    slot: Slot
+    places: tuple[AttachPoint, ...]
+    document: Mapping[str, Any]
+
+
+class _StateIndex:
+    """The last state of the agent by pod, and the parts of documents that change only with the state."""
+
+    def __init__(self, state: NodeState | None) -> None:
+        self.state = state
+        self.outcome, self.inputs = (state or NodeState()).outcome, (state or NodeState()).inputs
+        self.pods = {pod.id.uid: pod for pod in self.inputs.pods if pod.id.uid}
+        self._winners = Winners(self.inputs.policies)
+        self._reasons: dict[Subject, list[Deviation]] = defaultdict(list)
+        for deviation in self.outcome.deviations:
+            self._reasons[deviation.key.subject].append(deviation)
+        self._heads: dict[str, dict[str, Any]] = {}
+        self._limits: dict[int, _Limit] = {}
+
+    def head(self, pod: PodId, limits: list[LimitSnapshot]) -> dict[str, Any]:
+        """Return the document of a pod without its limits."""
+        if pod.uid not in self._heads:
+            self._heads[pod.uid] = self._read_head(pod, limits)
+        return self._heads[pod.uid]
+
+    def _read_head(self, pod: PodId, limits: list[LimitSnapshot]) -> dict[str, Any]:
+        known = self.pods.get(pod.uid)
+        winners = self._winners.of(known) if known else {}
+        guards = (limit.guard.places for limit in limits if limit.guard)
+        places = chain(*(limit.places for limit in limits), *guards)
+        names = {place.interface for place in places}
+        foreign = sorted(each for each in self.outcome.foreign_programs if each.interface in names)
+        return {
+            "uid": pod.uid,
+            "namespace": pod.namespace,
+            "pod": pod.name,
+            "policies": {direction.value: policy.name for direction, policy in winners.items()},
+            "reasons": [_reason_document(each) for each in self._reasons.get(pod, ())],
+            "foreignPrograms": [str(each) for each in foreign],
+        }
+
+    def limit(self, number: int, slot: Slot) -> _Limit:
+        """Return the place and the document of a limit or guard, which do not change with packets."""
+        known = self._limits.get(number)
+        # The decoder returns the same objects for the same bytes.
+        if not known or known.slot.owner is not slot.owner or known.slot.config is not slot.config:
+            known = self._limits[number] = self._read_limit(slot)
+        return known
+
+    def _read_limit(self, slot: Slot) -> _Limit:
+        key = slot.owner.key
+        active = self.outcome.active.get(key)
+        places = tuple(sorted(map(_place, self.outcome.points.get(key, ()))))
+        document = declared(slot, places) | {"active": active is not None}
+        if active:
+            document |= {"effective": active.text, "action": active.action}
+        return _Limit(slot, places, document)
+
+
 @dataclass(slots=True)
 class LiveFigures:
     """Reads the live figures. Use it from one thread at a time."""
@@ -66,7 +130,7 @@ class LiveFigures:
     stats: ReconcileStats
     node: str
     minute: LastMinute = field(default_factory=LastMinute)
-    _winners: tuple[NodeState | None, Winners] = (None, Winners(()))
+    _index: _StateIndex = field(default_factory=lambda: _StateIndex(None))
 
     def record_minute(self) -> None:
         """Read the counters for the last minute. Raises KernelError and LoadError."""
@@ -79,11 +143,13 @@ class LiveFigures:
 
         Raises KernelError, and LoadError if other programs own the pins.
         """
-        state = self.stats.state or NodeState()
-        ids = {pod.id.uid: pod.id for pod in state.inputs.pods if pod.id.uid in request.uids}
+        if self._index.state is not self.stats.state:
+            self._index = _StateIndex(self.stats.state)
+        index = self._index
+        ids = {uid: index.pods[uid].id for uid in request.uids if uid in index.pods}
         limits: dict[PodId, list[LimitSnapshot]] = defaultdict(list)
         with IgnoreErrno(errno.ENOENT), Slots(self.pins) as slots:
-            for limit in self._read(slots, request, state):
+            for limit in self._read(slots, request):
                 subject = limit.slot.owner.key.subject
                 if isinstance(subject, PodId):
                     limits[subject].append(limit)
@@ -92,95 +158,60 @@ class LiveFigures:
             "version": VERSION,
             "node": self.node,
             "agent": __version__,
-            "enforcement": state.inputs.enforcement.value,
-            "reconciled": self.stats.state is not None,
-            "pods": [self._pod(pod, limits[pod], state, request) for pod in sorted(ids.values(), key=str)],
+            "enforcement": index.inputs.enforcement.value,
+            "reconciled": index.state is not None,
+            "pods": [
+                index.head(pod, limits[pod])
+                | {"limits": [self._limit(limit, request) for limit in limits[pod]]}
+                for pod in sorted(ids.values(), key=str)
+            ],
         }
 
-    def _read(self, slots: Slots, request: LiveRequest, state: NodeState) -> Iterator[LimitSnapshot]:
-        found = {
-            slot.owner.key: (index, slot)
-            for index, slot in slots.read().items()
-            if isinstance(slot.owner.key.subject, PodId) and slot.owner.key.subject.uid in request.uids
-        }
-        points = state.outcome.points
-        for key, (index, slot) in found.items():
-            if key.is_guard:
-                continue
+    def _read(self, slots: Slots, request: LiveRequest) -> Iterator[LimitSnapshot]:
+        found: dict[Role, dict[tuple[str, Direction], tuple[int, Slot]]] = {role: {} for role in Role}
+        for number, slot in slots.read().items():
+            key = slot.owner.key
+            if isinstance(key.subject, PodId) and key.subject.uid in request.uids:
+                found[key.role][key.subject.uid, key.direction] = number, slot
+        for name, (number, slot) in sorted(found[Role.LIMIT].items(), key=lambda item: item[0]):
             guard = None
-            if beside := found.get(key.guard):
-                places = _places(points.get(key.guard, frozenset()))
-                guard = GuardSnapshot(*beside, places, slots.stats(beside[0]))
+            if beside := found[Role.GUARD].get(name):
+                guard = GuardSnapshot(*beside, self._index.limit(*beside).places, slots.stats(beside[0]))
             wants_peers = bool(request.peers and slot.config.per_peer)
             yield LimitSnapshot(
-                index,
+                number,
                 slot,
-                _places(points.get(key, frozenset())),
-                slots.meters(index),
-                slots.stats(index),
+                self._index.limit(number, slot).places,
+                slots.meters(number),
+                slots.stats(number),
                 monotonic_ns(),
-                self._peers(slots, index) if wants_peers else (),
+                self._peers(slots, number) if wants_peers else (),
                 guard,
             )
 
-    def _peers(self, slots: Slots, index: int) -> tuple[Any, ...]:
+    def _peers(self, slots: Slots, number: int) -> tuple[Peer, ...]:
         with Peers(self.pins) as peers:
-            return tuple(peers.of(index, slots.peers_epoch(index)))
+            return tuple(peers.of(number, slots.peers_epoch(number)))
 
-    def _pod(
-        self, pod: PodId, limits: list[LimitSnapshot], state: NodeState, request: LiveRequest
-    ) -> dict[str, Any]:
-        names = {
-            place.interface
-            for limit in limits
-            for place in (*limit.places, *(limit.guard.places if limit.guard else ()))
-        }
-        foreign = (each for each in state.outcome.foreign_programs if each.interface in names)
-        return {
-            "uid": pod.uid,
-            "namespace": pod.namespace,
-            "pod": pod.name,
-            "policies": self._policies(pod, state),
-            "limits": [
-                self._limit(limit, state, request.peers)
-                for limit in sorted(limits, key=lambda limit: limit.slot.owner.key.direction)
-            ],
-            "reasons": [
-                {
-                    "direction": deviation.key.direction.value,
-                    "reason": deviation.reason.value,
-                    "effect": deviation.reason.effect.value,
-                    "message": deviation.message,
-                }
-                for deviation in state.outcome.deviations
-                if deviation.key.subject == pod
-            ],
-            "foreignPrograms": [str(each) for each in sorted(foreign)],
-        }
-
-    def _policies(self, pod_id: PodId, state: NodeState) -> dict[str, str]:
-        """Return the names of the policies that apply to a pod, by direction."""
-        if self._winners[0] is not state:
-            self._winners = state, Winners(state.inputs.policies)
-        found = next((pod for pod in state.inputs.pods if pod.id == pod_id), None)
-        winners = self._winners[1].of(found) if found else {}
-        return {direction.value: policy.name for direction, policy in winners.items()}
-
-    def _limit(self, limit: LimitSnapshot, state: NodeState, most_peers: int) -> dict[str, Any]:
-        key = limit.slot.owner.key
-        active = state.outcome.active.get(key)
-        document = as_document(limit) | {"monotonicNanoseconds": limit.now_ns, "active": active is not None}
-        for known in ("namespace", "pod", "slot"):
-            document.pop(known)
-        if active:
-            document |= {"effective": active.text, "action": active.action}
-        if minute := self.minute.since(key, limit.now_ns, limit.stats):
+    def _limit(self, limit: LimitSnapshot, request: LiveRequest) -> dict[str, Any]:
+        document = {**self._index.limit(limit.index, limit.slot).document, **current(limit)}
+        document["monotonicNanoseconds"] = limit.now_ns
+        if request.minute and (minute := self.minute.since(limit.slot.owner.key, limit.now_ns, limit.stats)):
             document["lastMinute"] = minute
-        if offered := self.stats.offered(key):
+        if offered := self.stats.offered(limit.slot.owner.key):
             document["offered"] = offered.as_document()
         if limit.peers:
-            document["peers"] = _busiest(limit, most_peers)
+            document["peers"] = _busiest(limit, request.peers)
         return document
+
+
+def _reason_document(deviation: Deviation) -> dict[str, str]:
+    return {
+        "direction": deviation.key.direction.value,
+        "reason": deviation.reason.value,
+        "effect": deviation.reason.effect.value,
+        "message": deviation.message,
+    }
 
 
 def _busiest(limit: LimitSnapshot, most: int) -> list[dict[str, Any]]:
@@ -191,10 +222,6 @@ def _busiest(limit: LimitSnapshot, most: int) -> list[dict[str, Any]]:
     tokens = {str(peer): fullness(peer, config, now_q) for peer in limit.peers}
     emptiest = sorted(tokens, key=lambda peer: (tokens[peer], peer))[:most]
     return [{"peer": peer, "tokensOfBurst": round(tokens[peer], 3)} for peer in emptiest]
-
-
-def _places(points: Collection[HookPoint]) -> tuple[AttachPoint, ...]:
-    return tuple(sorted(map(_place, points)))
 
 
 def _place(point: HookPoint) -> AttachPoint:

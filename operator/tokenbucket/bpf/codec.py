@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import operator
 import struct
 from dataclasses import fields
 
@@ -34,6 +35,8 @@ STATS_OFFSETS = {
     field.name: getattr(layout.Stats, field.name).offset // _WORD_BYTES for field in fields(Stats)
 }
 """Offsets of the counters in a ``struct tb_stats``, in words."""
+_STATS_FIELDS = operator.itemgetter(*STATS_OFFSETS.values())
+"""Selects the counters from the words of a ``struct tb_stats``."""
 _QUALIFIED = {"dscp", "max_delay_q"}
 """Fields of ``struct tb_config`` that have a meaning with a flag only."""
 
@@ -71,8 +74,9 @@ def inherited_meters(meters: layout.Meters, now_ns: int) -> layout.Meters:
 
 def decode_stats(value: bytes) -> Stats:
     """Return the sums over the CPUs of an array of ``struct tb_stats``."""
-    words = memoryview(value).cast("Q")
-    return Stats(**{name: sum(words[offset::STATS_WORDS]) for name, offset in STATS_OFFSETS.items()})
+    words = memoryview(value).cast("Q").tolist()
+    of_cpus = (words[start : start + STATS_WORDS] for start in range(0, len(words), STATS_WORDS))
+    return Stats(*_STATS_FIELDS([sum(column) for column in zip(*of_cpus, strict=True)]))
 
 
 @functools.lru_cache(maxsize=4096)

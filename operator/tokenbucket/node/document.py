@@ -5,6 +5,7 @@ Field names are part of the interface.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,9 +13,12 @@ from tokenbucket.bpf.peers import Peer
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import ExceedAction
 from tokenbucket.core.limits import dry_run, gcra
-from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
+from tokenbucket.core.limits.slot import PeerConfig, Slot, SlotConfig
 from tokenbucket.core.limits.stats import EXPOSED, Stats
 from tokenbucket.node.snapshot import AttachPoint, GuardSnapshot, LimitSnapshot
+
+_KEYS = tuple(counter.key for counter in EXPOSED if counter.key)
+_VALUES = operator.attrgetter(*(counter.counter for counter in EXPOSED if counter.key))
 
 
 def action_of(config: SlotConfig) -> str:
@@ -51,50 +55,57 @@ def _wait_ns(limit: LimitSnapshot) -> int:
 
 def as_document(limit: LimitSnapshot) -> dict[str, Any]:
     """Return the state of one limit."""
-    owner, config, stats = limit.slot.owner, limit.slot.config, limit.stats
-    tokens_bytes, tokens_packets = tokens(limit)
+    owner = limit.slot.owner
     subject = owner.key.subject
     name = (
         {"namespace": subject.namespace, "pod": subject.name}
         if isinstance(subject, PodId)
         else {"device": subject.name}
     )
+    return name | {"slot": limit.index} | declared(limit.slot, limit.places) | current(limit)
+
+
+def declared(slot: Slot, places: Iterable[AttachPoint]) -> dict[str, Any]:
+    """Return what changes only with the limit and its places."""
+    owner, config = slot.owner, slot.config
     document: dict[str, Any] = {
-        **name,
         "direction": owner.key.direction.value,
         "policy": owner.policy,
         "policyGeneration": owner.generation,
         "mode": "Observe" if config.observe else "Enforce",
         "exceedAction": action_of(config),
-        "slot": limit.index,
-        "hooks": _hooks(limit.places),
+        "hooks": _hooks(places),
     }
     if config.bits_per_s:
-        document |= {
-            "bitsPerSecond": config.bits_per_s,
-            "burstBytes": config.burst_bytes,
-            "tokensBytes": tokens_bytes,
-        }
+        document |= {"bitsPerSecond": config.bits_per_s, "burstBytes": config.burst_bytes}
     if config.packets_per_s:
-        document |= {
-            "packetsPerSecond": config.packets_per_s,
-            "burstPackets": config.burst_packets,
-            "tokensPackets": tokens_packets,
-        }
+        document |= {"packetsPerSecond": config.packets_per_s, "burstPackets": config.burst_packets}
     if config.per_peer:
         document["perPeer"] = _peer_document(config.per_peer)
+    return document
+
+
+def current(limit: LimitSnapshot) -> dict[str, Any]:
+    """Return what changes with each packet."""
+    config, document = limit.slot.config, counters_of(limit.stats)
+    tokens_bytes, tokens_packets = tokens(limit)
+    further: dict[str, Any] = {}
+    if config.bits_per_s:
+        further["tokensBytes"] = tokens_bytes
+    if config.packets_per_s:
+        further["tokensPackets"] = tokens_packets
     if config.max_delay_q:
-        document["waitNanoseconds"] = _wait_ns(limit)
-    if would := dry_run.shares(config, stats):
-        document["dryRunShares"] = would
+        further["waitNanoseconds"] = _wait_ns(limit)
+    if would := dry_run.shares(config, limit.stats):
+        further["dryRunShares"] = would
     if limit.guard:
-        document["guard"] = _guard_document(limit.guard)
-    return document | counters_of(stats)
+        further["guard"] = _guard_document(limit.guard)
+    return document | further
 
 
 def counters_of(stats: Stats) -> dict[str, int]:
     """Return the counters of a limit."""
-    return {counter.key: counter.value(stats) for counter in EXPOSED if counter.key}
+    return dict(zip(_KEYS, _VALUES(stats), strict=True))
 
 
 def fullness(peer: Peer, config: PeerConfig, now_q: int) -> float:

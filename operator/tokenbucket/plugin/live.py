@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,12 @@ class LiveClient:
         self._running: dict[str, Future[list[Document]]] = {}
 
     def fetch(
-        self, uids: Mapping[str, Collection[str]], timeout_s: float | None = None, peers: int = 0
+        self,
+        uids: Mapping[str, Collection[str]],
+        timeout_s: float | None = None,
+        peers: int = 0,
+        *,
+        minute: bool = True,
     ) -> Figures:
         """Return the figures of pods. ``uids`` are the pods' uids by node.
 
@@ -94,7 +99,7 @@ class LiveClient:
         """
         for node, wanted in uids.items():
             if node not in self._running:
-                self._running[node] = self._submit(node, LiveRequest(frozenset(wanted), peers))
+                self._running[node] = self._submit(node, LiveRequest(frozenset(wanted), peers, minute))
         wait([self._running[node] for node in uids], timeout_s)
         pods: dict[str, Document] = {}
         silent: dict[str, str] = {}
@@ -132,7 +137,7 @@ class LiveClient:
         right = f"create services/proxy {self._name}:{PORT_NAME} in namespace {self._namespace}"
         uids = sorted(request.uids)
         parts = [uids[start : start + MOST_PODS] for start in range(0, len(uids), MOST_PODS)]
-        requests = [LiveRequest(frozenset(part), request.peers) for part in parts]
+        requests = [replace(request, uids=frozenset(part)) for part in parts]
         return [self._connection.request("POST", path, right, body=each.to_document()) for each in requests]
 
 

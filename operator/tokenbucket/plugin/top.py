@@ -89,7 +89,7 @@ class Watcher:
     def read(self, timeout_s: float | None = None) -> list[Row]:
         """Return the selected rows. Raises PluginError."""
         self._list()
-        figures = self.client.fetch(self._uids, timeout_s)
+        figures = self.client.fetch(self._uids, timeout_s, minute=not self.history.is_known)
         self.silent = dict(figures.silent)
         rows = self.history.rows(figures.pods.values())
         return ordered(filter(self._is_wanted, rows), self.options.sort)

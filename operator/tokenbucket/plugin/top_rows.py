@@ -112,6 +112,11 @@ class History:
     _before: dict[tuple[str, str], Document] = field(default_factory=dict)
     _recent: dict[tuple[str, str], deque[float]] = field(default_factory=dict)
 
+    @property
+    def is_known(self) -> bool:
+        """Return whether there was a reading."""
+        return bool(self._before)
+
     def rows(self, pods: Iterable[Document]) -> list[Row]:
         """Return the rows of the documents of pods, and remember the counters."""
         return [row for pod in pods for row in self._rows_of(pod)]

@@ -41,10 +41,13 @@ class LiveRequest:
     uids: frozenset[str]
     peers: int = 0
     """Number of the busiest peers per limit."""
+    minute: bool = True
+    """Whether the answer contains the counters of the last minute."""
 
     def to_document(self) -> dict[str, Any]:
         """Return the JSON document of the request."""
-        return {"version": VERSION, "uids": sorted(self.uids)} | ({"peers": self.peers} if self.peers else {})
+        further = {"peers": self.peers} if self.peers else {}
+        return {"version": VERSION, "uids": sorted(self.uids), "lastMinute": self.minute} | further
 
 
 def parse_request(content: bytes) -> LiveRequest:
@@ -64,7 +67,9 @@ def parse_request(content: bytes) -> LiveRequest:
         raise _error("peers", peers, f"must be a number from 0 to {MOST_PEERS}")
     if peers and len(uids) > MOST_PODS_WITH_PEERS:
         raise _error("uids", len(uids), f"must have at most {MOST_PODS_WITH_PEERS} item with peers")
-    return LiveRequest(frozenset(uids), peers)
+    if not isinstance(minute := document.get("lastMinute", True), bool):
+        raise _error("lastMinute", minute, "must be true or false")
+    return LiveRequest(frozenset(uids), peers, minute)
 
 
 def _error(field: str, value: object, message: str) -> SpecError:

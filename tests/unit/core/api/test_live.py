@@ -22,9 +22,9 @@ from tokenbucket.errors import SpecError
 UID = "0f6a1de2-6f0c-4b7a-9d3e-2f1b7c9a5e11"
 
 
-@given(st.sets(st.uuids(), min_size=1, max_size=MOST_PODS))
-def test_a_request_survives_its_document(uids: set[uuid.UUID]) -> None:
-    request = LiveRequest(frozenset(map(str, uids)))
+@given(st.sets(st.uuids(), min_size=1, max_size=MOST_PODS), st.booleans())
+def test_a_request_survives_its_document(uids: set[uuid.UUID], minute: bool) -> None:  # noqa: FBT001
+    request = LiveRequest(frozenset(map(str, uids)), minute=minute)
     assert parse_request(json.dumps(request.to_document()).encode()) == request
 
 
@@ -46,6 +46,7 @@ def test_the_largest_request_is_within_the_size_of_requests() -> None:
         ({"uids": ["*"]}, "uids"),
         ({"uids": [f"{UID}\n"]}, "uids"),
         ({"uids": [str(uuid.uuid4()) for _ in range(MOST_PODS + 1)]}, "uids"),
+        ({"uids": [UID], "lastMinute": "no"}, "lastMinute"),
         ({"uids": [UID], "peers": -1}, "peers"),
         ({"uids": [UID], "peers": True}, "peers"),
         ({"uids": [UID], "peers": MOST_PEERS + 1}, "peers"),
