@@ -124,7 +124,7 @@ e2e-installation: e2e-setup ## install the chart with Helm 3 and 4, kubectl and 
 e2e-docs: e2e-setup ## run the commands of the documentation on a cluster (root, 15 min)
 	$(PYTHON) -m pytest tests/e2e/test_documentation.py --timeout=1800 $(ARGS)
 
-e2e-kubernetes: cluster-setup ## run the tests that depend on Kubernetes on another version of it; VERSION=1.31 (root, 10 min; the first run takes 10 min longer)
+e2e-kubernetes: cluster-setup ## run the tests that depend on Kubernetes on another version of it; VERSION=1.34 (root, 10 min; the first run takes 10 min longer)
 	$(OTHER_KUBERNETES) $(SET_UP) kubernetes
 	$(OTHER_KUBERNETES) $(RECORDED) Kubernetes $(VERSION) $(PYTHON) -m pytest tests/e2e -m kubernetes --timeout=1800 $(ARGS)
 

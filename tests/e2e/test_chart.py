@@ -92,7 +92,7 @@ def rendered(release: Release, namespace: str) -> list[Document]:
         f"--namespace={namespace}",
         "--dry-run=server",  # renders the hooks
         f"--kubeconfig={release.admin.kubeconfig}",
-        "--kube-version=1.31.0",
+        "--kube-version=1.34.0",
         "--values=-",
     ]
     return list(

@@ -11,7 +11,7 @@ from pathlib import Path
 from .errors import ClusterError
 
 KUBERNETES = "TOKENBUCKET_E2E_KUBERNETES"
-"""Environment variable: the Kubernetes of the cluster, as 1.31; its default is the newest."""
+"""Environment variable: the Kubernetes of the cluster, as 1.34; its default is the newest."""
 _FILE = Path(__file__).parent / "versions.toml"
 
 
