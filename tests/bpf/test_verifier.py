@@ -9,11 +9,11 @@ from tokenbucket.bpf import syscall
 
 _OFFSET = 216
 """Of ``verified_insns`` in ``struct bpf_prog_info``, since Linux 5.16."""
-_MOST = 60_000
+_MOST = 250_000
 
 
 def test_the_programs_leave_room_for_other_verifiers(machine: Machine, ingress_machine: Machine) -> None:
-    """Kernels differ by half in the steps that they follow. The limit is a million."""
+    """Kernels differ by a factor of four in the steps that they follow. The limit is a million."""
     steps = [verified_instructions(each.program_fd) for each in (machine, ingress_machine)]
     print("steps at the egress and the ingress hook:", *steps)
     assert 0 < min(steps) <= max(steps) < _MOST
