@@ -34,7 +34,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 _IMPORT_ALL = """
 import importlib, pkgutil, tokenbucket
 for module in pkgutil.walk_packages(tokenbucket.__path__, "tokenbucket."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith("__main__") and not module.name.startswith("tokenbucket.plugin"):
         importlib.import_module(module.name)
 """
 
@@ -116,7 +116,7 @@ def test_the_entry_point_runs_with_a_read_only_root(image: Unpacked, user: int) 
 
 
 def test_every_module_has_what_it_imports(image: Unpacked) -> None:
-    """Nothing that only the development environment has."""
+    """Contain all packages, except those of the plugin, which runs on machines of users."""
     done = sandbox(image, user=NOBODY).run(python(image), "-I", "-c", _IMPORT_ALL)
     assert done.returncode == 0, done.stderr
 

@@ -6,11 +6,13 @@ The agent reads the kernel only for a request, and once a minute for the counter
 from __future__ import annotations
 
 import errno
+import heapq
 import socket
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from tokenbucket import __version__
@@ -143,8 +145,9 @@ class LiveFigures:
 
         Raises KernelError, and LoadError if other programs own the pins.
         """
-        if self._index.state is not self.stats.state:
-            self._index = _StateIndex(self.stats.state)
+        state = self.stats.current
+        if self._index.state is not state:
+            self._index = _StateIndex(state)
         index = self._index
         ids = {uid: index.pods[uid].id for uid in request.uids if uid in index.pods}
         limits: dict[PodId, list[LimitSnapshot]] = defaultdict(list)
@@ -219,9 +222,9 @@ def _busiest(limit: LimitSnapshot, most: int) -> list[dict[str, Any]]:
     config, now_q = limit.slot.config.per_peer, gcra.word_of(limit.now_ns)
     if not config:
         return []
-    tokens = {str(peer): fullness(peer, config, now_q) for peer in limit.peers}
-    emptiest = sorted(tokens, key=lambda peer: (tokens[peer], peer))[:most]
-    return [{"peer": peer, "tokensOfBurst": round(tokens[peer], 3)} for peer in emptiest]
+    tokens = ((fullness(peer, config, now_q), peer) for peer in limit.peers)
+    emptiest = heapq.nsmallest(most, tokens, key=itemgetter(0))
+    return [{"peer": str(peer), "tokensOfBurst": round(share, 3)} for share, peer in emptiest]
 
 
 def _place(point: HookPoint) -> AttachPoint:

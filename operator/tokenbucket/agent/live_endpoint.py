@@ -63,24 +63,39 @@ class Endpoint:
         self._waiting += 1
         try:
             async with asyncio.timeout(_WAIT_S):
-                async with self._turn:
-                    await asyncio.sleep(self._rests_until - time.monotonic())
-                    answer, seconds = await self._run(read)
-                    self._rests_until = time.monotonic() + _REST * seconds
-                    return answer
+                return await asyncio.shield(await self._start(read))
         except TimeoutError:
             raise busy from None
         finally:
             self._waiting -= 1
 
-    async def _run(self, read: Callable[[], str]) -> tuple[str, float]:
-        """Return a result and the CPU time that it took."""
+    async def _start(self, read: Callable[[], str]) -> asyncio.Future[str]:
+        """Start a read after the one before and its rest. The turn lasts until the read ends.
 
-        def timed() -> tuple[str, float]:
-            start = time.thread_time()
-            return read(), time.thread_time() - start
+        A read cannot be canceled, also if its request has waited too long.
+        """
+        await self._turn.acquire()
+        try:
+            await asyncio.sleep(self._rests_until - time.monotonic())
+            reading = asyncio.get_running_loop().run_in_executor(self._worker, self._timed, read)
+        except BaseException:
+            self._turn.release()
+            raise
+        reading.add_done_callback(self._ended)
+        return reading
 
-        return await asyncio.get_running_loop().run_in_executor(self._worker, timed)
+    def _timed(self, read: Callable[[], str]) -> str:
+        """Return a result, and rest afterwards in proportion to the CPU time that it took."""
+        start = time.thread_time()
+        try:
+            return read()
+        finally:
+            self._rests_until = time.monotonic() + _REST * (time.thread_time() - start)
+
+    def _ended(self, reading: asyncio.Future[str]) -> None:
+        self._turn.release()
+        with contextlib.suppress(asyncio.CancelledError):
+            reading.exception()  # its request may no longer wait for it
 
     async def record_minutes(self) -> None:
         """Read the counters once a minute, until it is canceled."""

@@ -12,6 +12,9 @@ from tokenbucket.core.limits.offered_report import OfferedReport
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 
+_OUTDATED_S = 90.0
+"""A state without a further run for this time is outdated: the loop makes a run each minute."""
+
 
 class Result(enum.StrEnum):
     """How a reconcile run ended."""
@@ -39,6 +42,11 @@ class ReconcileStats:
     """Called in the thread of the loop when ``state`` was set."""
     offered: Callable[[SlotKey], OfferedReport | None] = lambda _: None
     """Returns the record of what a pod offered to a limit in Observe mode."""
+
+    @property
+    def current(self) -> NodeState | None:
+        """Return the state. ``None`` if it is outdated: the loop hangs, or each run fails."""
+        return self.state if time.monotonic() - self.published_at <= _OUTDATED_S else None
 
     def record_success(self, inputs: DesiredInput, outcome: Outcome, seconds: float) -> None:
         """Record a run that did not fail, complete or not."""

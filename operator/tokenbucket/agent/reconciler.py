@@ -21,7 +21,7 @@ from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.identity import Identified, identify
-from tokenbucket.core.planning.kept import kept_limits
+from tokenbucket.core.planning.kept import with_kept_limits
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Reason
@@ -66,8 +66,8 @@ class Reconciler:
                 ).locate
                 target = desired(inputs.policies, found.pods, locate, abilities, inputs.enforcement)
                 observed = self.observer.observe(slots)
-                target.wanted |= kept_limits(
-                    inputs.rejected, found.pods, target.wanted, observed, inputs.enforcement
+                target.wanted = with_kept_limits(
+                    target.wanted, inputs.rejected, found.pods, observed, inputs.enforcement
                 )
                 planned = plan(target.wanted, observed)
                 done = self._execute(target, planned, observed)

@@ -39,8 +39,6 @@ _RECOUNT_S = 60.0
 """Interval after a failure."""
 _SILENCE_S = LOAD_TIMEOUT_S + 80.0
 """A loop without a snapshot for this time hangs: it takes one per minute, after the program is loaded."""
-_OUTDATED_S = 90.0
-"""A state without a further run for this time is outdated: the loop makes a run each minute."""
 
 
 class Reporter:
@@ -136,14 +134,8 @@ class Reporter:
             await asyncio.sleep(interval_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
     async def _write_report(self, client: Client) -> bool:
-        state = self._stats.state
-        if not state or self._is_outdated():
-            return True
-        return await attempt("write report", self._report.write(client, state))
-
-    def _is_outdated(self) -> bool:
-        """Return whether the loop hangs or each run fails. A report would make the state look current."""
-        return time.monotonic() - self._stats.published_at > _OUTDATED_S
+        state = self._stats.current
+        return not state or await attempt("write report", self._report.write(client, state))
 
     async def _write_urgent(self, client: Client) -> bool:
         """Write the changes for which others wait. Return whether the API server accepted all of them.

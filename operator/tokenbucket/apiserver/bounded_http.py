@@ -11,7 +11,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -115,6 +115,32 @@ def _accept(runner: web.AppRunner) -> asyncio.Protocol:
     server = runner.server
     if server is None or len(server.connections) >= _MOST_CONNECTIONS:
         return _Rejected()
-    protocol = server()
-    asyncio.get_running_loop().call_later(_LONGEST_S, protocol.force_close)
-    return protocol
+    return _Bounded(server())
+
+
+class _Bounded(asyncio.Protocol):
+    """A connection that ends after a time, also if the client reads nothing."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        self._protocol = protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        abort = cast("asyncio.Transport", transport).abort
+        self._timer = asyncio.get_running_loop().call_later(_LONGEST_S, abort)
+        self._protocol.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._protocol.connection_lost(exc)

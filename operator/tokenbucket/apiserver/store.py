@@ -98,7 +98,8 @@ class Store(Generic[T]):
                 if last:
                     changed |= self._complete(keys, version)
                 else:
-                    self._pages[version] = keys
+                    # Aborted lists leave their first pages. At most two lists run at the same time.
+                    self._pages = dict(list(self._pages.items())[-1:]) | {version: keys}
             elif last:  # another list was complete in between, or the pages have different versions
                 changed |= self._set_synced()
         if changed:

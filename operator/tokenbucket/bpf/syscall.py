@@ -237,10 +237,11 @@ def items(fd: int, key_size: int, value_size: int, subject: str = "map") -> Iter
             _call(Command.MAP_LOOKUP_BATCH, attributes, subject)
             more = True
         (count,) = struct.unpack_from("=I", attributes, _BATCH_COUNT)
+        found, held = keys.raw, values.raw
         for index in range(count):
             yield (
-                keys.raw[index * key_size : (index + 1) * key_size],
-                values.raw[index * value_size : (index + 1) * value_size],
+                found[index * key_size : (index + 1) * key_size],
+                held[index * value_size : (index + 1) * value_size],
             )
         first, places = False, (places[1], places[0])
 

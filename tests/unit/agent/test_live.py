@@ -13,9 +13,10 @@ import pytest
 from tests.unit.apiserver.live_client import HOST, free_port, listening, post
 from tokenbucket.agent import live_endpoint
 from tokenbucket.agent.live import LastMinute, LiveFigures
-from tokenbucket.agent.live_endpoint import serving
+from tokenbucket.agent.live_endpoint import Endpoint, serving
 from tokenbucket.agent.options import LiveOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
+from tokenbucket.apiserver.bounded_http import AnswerError
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.core.api.live import AGENT_PATH, LiveRequest
 from tokenbucket.core.api.pod import Pod, PodId
@@ -154,3 +155,39 @@ def test_counters_that_started_again_have_no_last_minute() -> None:
     minute = LastMinute()
     minute.record(0, {KEY: counters(1000)})
     assert minute.since(KEY, 100 * SECOND, counters(3)) == {}
+
+
+def test_the_agent_rests_after_a_read_that_took_too_long_for_its_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Count the CPU time of the read, which goes on in its thread, and start no other read beside it."""
+    monkeypatch.setattr(live_endpoint, "_WAIT_S", 0.05)
+    started: list[float] = []
+
+    def read() -> str:
+        started.append(time.monotonic())
+        while time.monotonic() < started[-1] + 0.3:
+            pass
+        return "{}"
+
+    async def use() -> float:
+        endpoint = Endpoint(figures())
+        for _ in range(3):
+            with pytest.raises(AnswerError, match="too many requests"):
+                await endpoint._in_turn(read)
+        async with endpoint._turn:  # the read has ended
+            return endpoint._rests_until
+
+    rests_until = asyncio.run(asyncio.wait_for(use(), PATIENCE_S))
+    assert len(started) == 1
+    assert rests_until > started[0]
+
+
+def test_an_outdated_state_is_no_live_figure() -> None:
+    """Show no reason and no active limit of a loop that hangs, or whose runs all fail."""
+    asked = figures()
+    request = LiveRequest(frozenset(UIDS.values()))
+    assert asked.answer(request)["reconciled"]
+    asked.stats.published_at -= 91
+    answer = asked.answer(request)
+    assert (answer["reconciled"], answer["pods"]) == (False, [])

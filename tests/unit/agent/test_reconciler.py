@@ -17,6 +17,7 @@ from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.queues import Queues
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.verification import Verifier
+from tokenbucket.core.api.annotations import read_annotations
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import (
     Direction,
@@ -345,6 +346,47 @@ def test_the_kill_switch_lifts_a_limit_that_is_kept() -> None:
     reconciler_of(node).reconcile(inputs(web))
     reconciler_of(node).reconcile(rejected(web, enforcement=Mode.OFF))
     assert (len(node.slots), list(attached(node))) == (1, [])
+
+
+def test_a_kept_limit_counts_only_in_observe_mode() -> None:
+    """The enforcement mode of the node applies to all limits."""
+    node, web = Node(searched=True, inside_is=THERE), pod("web")
+    reconciler_of(node).reconcile(inputs(web, action=ExceedAction.DELAY))
+    reconciler_of(node).reconcile(rejected(web, enforcement=Mode.OBSERVE))
+    assert node.slots
+    assert all(slot.config.observe for slot in node.slots.values())
+    assert node.queues == set()
+
+
+def test_a_kept_limit_whose_queue_is_gone_drops_and_stops_no_other_limit() -> None:
+    """Another program may own the queue, so that each attempt to add one is rejected."""
+    node, web = Node(searched=True, inside_is=THERE), pod("web")
+    reconciler_of(node).reconcile(inputs(web, action=ExceedAction.DELAY))
+    node.queues.clear()
+    node.refuses[INSIDE] = KernelError("add fq", "eth0", errno.EEXIST)
+    outcome = reconciler_of(node).reconcile(rejected(web))
+    assert outcome.complete
+    limits = [slot for slot in node.slots.values() if not slot.owner.key.is_guard]
+    assert [slot.config.max_delay_q for slot in limits] == [0]
+
+
+def test_a_limit_of_a_policy_that_was_created_anew_is_not_kept() -> None:
+    """Its generation begins at 1 again."""
+    node, web = Node(searched=True), pod("web")
+    third = replace(policy(), generation=3)
+    reconciler_of(node).reconcile(DesiredInput((third,), (web,)))
+    reconciler_of(node).reconcile(rejected(web))
+    assert node.slots == {}
+
+
+def test_annotations_do_not_replace_a_limit_that_is_kept() -> None:
+    """They have the lowest rank."""
+    node, web = Node(searched=True), pod("web")
+    reconciler_of(node).reconcile(inputs(web))
+    annotated = read_annotations("shop", {"kubernetes.io/egress-bandwidth": "1P"})
+    assert annotated
+    reconciler_of(node).reconcile(rejected(replace(web, annotated=annotated)))
+    assert [slot.owner.policy for slot in node.slots.values()] == ["all"]
 
 
 def test_another_policy_replaces_a_limit_that_is_kept() -> None:

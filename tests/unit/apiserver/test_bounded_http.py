@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
@@ -94,6 +95,24 @@ def test_a_slow_client_loses_its_connection(monkeypatch: pytest.MonkeyPatch, sen
             writer.write(sent)
             await reader.read()  # ends only with the connection
             writer.close()
+
+    run(use())
+
+
+def test_a_client_that_reads_nothing_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Abort the connection: closing it waits until the client reads the answers."""
+    monkeypatch.setattr(bounded_http, "_LONGEST_S", 0.2)
+
+    async def use() -> None:
+        loop = asyncio.get_running_loop()
+        async with served(app()) as port:
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setblocking(False)
+                await loop.sock_connect(client, (HOST, port))
+                with pytest.raises(ConnectionError):
+                    while True:
+                        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
 
     run(use())
 
