@@ -71,7 +71,7 @@ def test_an_invalid_annotation_is_reported_and_disturbs_no_other_limit(lab: Lab,
     before = limit_of("web", "egress")
     agent.write("pods.yaml", annotated(web, ingress="1Mbit", egress="1M"))
     wait(lambda: ("ingress", Reason.INVALID_ANNOTATION) in reasons(agent), agent.log)
-    assert limit_of("web") is None
+    wait(lambda: limit_of("web") is None, agent.log)
     assert limit_of("web", "egress")["slot"] == before["slot"]
 
 
