@@ -9,6 +9,8 @@ from tokenbucket import __version__
 from tokenbucket.core.status.node_check import Ability, NodeCheck
 from tokenbucket.plugin.errors import MissingError, PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
+from tokenbucket.plugin.options import positive
+from tokenbucket.plugin.resources import CHECK_LABEL
 
 _STYLES = {
     Ability.DELAY.value: "green",
@@ -24,8 +26,10 @@ def add_parser(
     """Add the command to the parser."""
     text = "check before an installation which limits would run on the nodes"
     description = (
-        f"{text}. A pod with the rights of an agent runs on each node for some seconds, in the namespace of "
-        "-n. The namespace must admit host access (pod-security.kubernetes.io/enforce: privileged)."
+        f"{text}. A pod with the rights of an agent runs on each node, in the namespace of -n, for up to "
+        "--timeout. The namespace must admit host access (pod-security.kubernetes.io/enforce: privileged). "
+        "If the command is killed, delete its pods: "
+        f"kubectl delete pods -n NAMESPACE -l {CHECK_LABEL}"
     )
     command = commands.add_parser("check", help=text, description=description, parents=[shared])
     command.add_argument("nodes", nargs="*", metavar="NODE", help="nodes (default: all, or those of -l)")
@@ -36,7 +40,7 @@ def add_parser(
     )
     command.add_argument(
         "--timeout",
-        type=int,
+        type=positive,
         default=180,
         metavar="S",
         help="longest time of a check (default %(default)s s)",

@@ -12,10 +12,9 @@ from typing import Any
 
 from tokenbucket.core.status.node_check import Finding, NodeCheck, State
 from tokenbucket.plugin.connection import Connection
-from tokenbucket.plugin.errors import MissingError, PluginError
-from tokenbucket.plugin.resources import PODS
+from tokenbucket.plugin.errors import MissingError, PluginError, RefusedError
+from tokenbucket.plugin.resources import CHECK_LABEL, PODS
 
-LABEL = "tokenbucket.dev/check"
 _POLL_S = 1.0
 _ENDED = {"Succeeded", "Failed"}
 _CNI_RESULTS = "/var/lib/cni/results"
@@ -47,7 +46,10 @@ def pod_of(name: str, run: str, node: str, image: str, longest_s: int) -> dict[s
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "tokenbucket-check", LABEL: run}},
+        "metadata": {
+            "name": name,
+            "labels": {"app.kubernetes.io/name": "tokenbucket-check", CHECK_LABEL: run},
+        },
         "spec": {
             "nodeName": node,
             "hostNetwork": True,
@@ -87,8 +89,8 @@ class CheckPods:
     def results(self, nodes: Collection[str]) -> Iterator[NodeCheck]:
         """Yield a result for each node, as they arrive. Raises PluginError; no pod is left in any case."""
         with self._removed():
-            for node in nodes:
-                self._create(node)
+            for number, node in enumerate(dict.fromkeys(nodes)):
+                self._create(node, f"tokenbucket-check-{self.run}-{number}")
             waiting, give_up_s = dict(self._names), time.monotonic() + self.longest_s
             while waiting:
                 pods = {pod["metadata"]["name"]: pod for pod in self._list()}
@@ -100,43 +102,62 @@ class CheckPods:
                 if waiting:
                     time.sleep(_POLL_S)
 
-    def _create(self, node: str) -> None:
-        name = f"tokenbucket-check-{self.run}-{len(self._names)}"
+    def _create(self, node: str, name: str) -> None:
         document = pod_of(name, self.run, node, self.image, self.longest_s)
         self._names[node] = name
         right = f"create pods in namespace {self.namespace}"
-        self.connection.request("POST", PODS.path(self.namespace), right, body=document)
+        try:
+            self.connection.request("POST", PODS.path(self.namespace), right, body=document)
+        except RefusedError:  # after all other errors, the pod may exist
+            del self._names[node]
+            raise
 
     def _list(self) -> list[dict[str, Any]]:
-        return self.connection.list(PODS, self.namespace, labelSelector=f"{LABEL}={self.run}")
+        return self.connection.list(PODS, self.namespace, labelSelector=f"{CHECK_LABEL}={self.run}")
 
     def _result(self, node: str, pod: dict[str, Any], *, ended: bool) -> NodeCheck:
         if not ended:
             return _failed(node, f"no result after {self.longest_s} s: {_why_waiting(pod)}")
         path = PODS.path(self.namespace, self._names[node]) + "/log"
-        text = self.connection.text(path, f"get pods/log in namespace {self.namespace}")
+        cause = _why_ended(pod)
+        try:
+            text = self.connection.text(path, f"get pods/log in namespace {self.namespace}")
+        except PluginError as error:
+            return _failed(node, cause or str(error))
         try:
             return NodeCheck.of_document(json.JSONDecoder().raw_decode(text, text.index("{"))[0])
         except (ValueError, KeyError, TypeError):
-            return _failed(node, text.strip().rpartition("\n")[2] or "the pod ended without a result")
+            return _failed(
+                node, text.strip().rpartition("\n")[2] or cause or "the pod ended without a result"
+            )
 
     @contextmanager
     def _removed(self) -> Iterator[None]:
-        """Remove all pods at the end of the block, also those whose creation was not answered."""
+        """Remove all pods at the end of the block, also those whose creation was not answered.
+
+        An error of the block stays, with a note about pods that are left.
+        """
         try:
             yield
-        finally:
-            errors = [error for name in self._names.values() if (error := self._error_of_removal(name))]
-            if errors:
-                command = f"kubectl delete pods -n {self.namespace} -l {LABEL}={self.run}"
-                raise PluginError(f"pods: {len(errors)} are not removed: {errors[0]}; run {command}")
+        except BaseException as error:
+            if problem := self._problem_of_removal():
+                error.add_note(problem)
+            raise
+        if problem := self._problem_of_removal():
+            raise PluginError(problem)
+
+    def _problem_of_removal(self) -> str:
+        """Remove all pods. Return the problem if some are left."""
+        errors = [error for name in self._names.values() if (error := self._error_of_removal(name))]
+        command = f"kubectl delete pods -n {self.namespace} -l {CHECK_LABEL}={self.run}"
+        return f"pods: {len(errors)} not removed: {errors[0]}; run {command}" if errors else ""
 
     def _error_of_removal(self, name: str) -> PluginError | None:
         """Remove a pod. Return the error of a failure."""
         path, right = PODS.path(self.namespace, name), f"delete pods in namespace {self.namespace}"
         try:
             with suppress(MissingError):
-                self.connection.request("DELETE", path, right, {"gracePeriodSeconds": "0"})
+                self.connection.request("DELETE", path, right)
         except PluginError as error:
             return error
         return None
@@ -146,6 +167,12 @@ def _failed(node: str, detail: str) -> NodeCheck:
     return NodeCheck(
         node, (Finding("check", State.UNKNOWN, detail, "see the events of the pod's namespace"),)
     )
+
+
+def _why_ended(pod: dict[str, Any]) -> str:
+    """Return why a kubelet or the control plane ended a pod; empty if the pod ended by itself."""
+    status = pod.get("status") or {}
+    return str(status.get("message") or status.get("reason") or "")
 
 
 def _why_waiting(pod: dict[str, Any]) -> str:

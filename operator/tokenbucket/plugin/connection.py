@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import time
 from typing import Any
-from urllib.parse import quote
 
 import urllib3
 import yaml
 from kubernetes import client, config
 
-from tokenbucket.plugin.errors import DeniedError, MissingError, PluginError
+from tokenbucket.plugin.errors import DeniedError, MissingError, PluginError, RefusedError
 from tokenbucket.plugin.exit_codes import PluginExit
-from tokenbucket.plugin.resources import Kind
+from tokenbucket.plugin.resources import POLICIES, Kind
 
 Document = dict[str, Any]
 _TIMEOUTS_S = (5, 30)
 """Of the connection, and of the answer."""
 _PAGE = 500
+_REQUEST_TIMEOUT = 408
+"""A proxy sends this status also after the API server got the request."""
 _CONNECTIONS = 32
 _NO_KIND = "404 page not found"
 """The answer of the API server about objects of a kind that it does not know."""
@@ -43,7 +47,7 @@ class Connection:
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Document:
         """Return one object. Raises MissingError, DeniedError or PluginError."""
-        path = kind.path(namespace, quote(name, safe=""))
+        path = kind.path(namespace, name)
         try:
             return self.request("GET", path, _right("get", kind, namespace))
         except MissingError as error:
@@ -120,12 +124,13 @@ class Connection:
         match status:
             case 401:
                 text = "the credentials are not valid or have expired; log in again, or see --context"
-                return PluginError(f"{self._server}: {text}")
+                return RefusedError(f"{self._server}: {text}")
             case 403:
-                return DeniedError(right)
+                return DeniedError(right, message)
             case 404:
                 return MissingError(message)
-        return PluginError(f"{self._server}: {status}: {message}; try again")
+        kind = RefusedError if 400 <= status < 500 and status != _REQUEST_TIMEOUT else PluginError
+        return kind(f"{self._server}: {status}: {message}; try again")
 
 
 _CHECK = "check the cluster, --context and --kubeconfig"
@@ -138,9 +143,9 @@ def connect(options: argparse.Namespace) -> Connection:
         path = options.kubeconfig or os.environ.get("KUBECONFIG")  # the client reads it only once
         namespace = _configure(settings, path, options.context)
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
-        text = " ".join(str(error).rstrip(".").split()).replace(*_NO_CLUSTER)
         action = "set KUBECONFIG, or --kubeconfig and --context"
-        raise PluginError(f"{path or 'kubeconfig'}: {text}; {action}", PluginExit.USAGE) from error
+        text = f"{path or 'kubeconfig'}: {_problem(error)}; {action}"
+        raise PluginError(text, PluginExit.USAGE) from error
     settings.retries = False  # the first error counts
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user's choice, as for kubectl
     settings.connection_pool_maxsize = _CONNECTIONS
@@ -168,8 +173,38 @@ def _configure(settings: client.Configuration, path: str | None, name: str | Non
     context = next((each for each in contexts if each["name"] == name), None) if name else active
     if not context:
         raise config.ConfigException(f"has no context {name}")
-    config.load_kube_config(config_file=path, context=name, client_configuration=settings)
+    with _logged_errors_raised():
+        config.load_kube_config(config_file=path, context=name, client_configuration=settings)
+    if not settings.host.startswith(("http://", "https://")):
+        raise config.ConfigException("the server must start with https://")
     return context["context"].get("namespace") or "default"
+
+
+class _Raise(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise config.ConfigException(record.getMessage())
+
+
+@contextmanager
+def _logged_errors_raised() -> Iterator[None]:
+    """Raise the failure of a credential plugin: the client only logs it, and has then no credentials."""
+    root, handler = logging.getLogger(), _Raise(logging.ERROR)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+def _problem(error: Exception) -> str:
+    """Return the problem of a kubeconfig, without content of the file: it can have credentials."""
+    match error:
+        case config.ConfigException():
+            text = re.split(r"/?\{|/\[", str(error))[0]
+            return " ".join(text.rstrip(". ").split()).replace(*_NO_CLUSTER)
+        case OSError():
+            return f"{error.filename or 'file'}: {error.strerror}"
+    return "is not a valid kubeconfig"
 
 
 def _right(verb: str, kind: Kind, namespace: str) -> str:
@@ -179,7 +214,8 @@ def _right(verb: str, kind: Kind, namespace: str) -> str:
 
 
 def _unknown_kind(kind: Kind) -> str:
-    return f"API server: does not know {kind}; install the chart of tokenbucket"
+    action = "install the chart of tokenbucket" if kind.group == POLICIES.group else _CHECK
+    return f"API server: does not know {kind}; {action}"
 
 
 def _message(content: bytes) -> str:

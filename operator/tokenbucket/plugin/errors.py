@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from tokenbucket.errors import TokenBucketError
 from tokenbucket.plugin.exit_codes import PluginExit
+
+_LACKS_RIGHT = re.compile(r"\bcannot \S+ (resource|path)\b")
+"""The message of the API server about a missing right."""
 
 
 class PluginError(TokenBucketError):
@@ -14,15 +19,22 @@ class PluginError(TokenBucketError):
         self.code = code
 
 
-class DeniedError(PluginError):
+class RefusedError(PluginError):
+    """The API server refused a request, and has changed nothing."""
+
+
+class DeniedError(RefusedError):
     """The user lacks a right. ``right`` names it, such as "get nodes" or "list pods in namespace shop"."""
 
-    def __init__(self, right: str) -> None:
-        super().__init__(f"API server: the right to {right} is missing; ask an administrator for it")
+    def __init__(self, right: str, message: str = "") -> None:
+        problem = f"API server: the right to {right} is missing; ask an administrator for it"
+        if message and not _LACKS_RIGHT.search(message):  # a quota, an admission policy or a webhook
+            problem = f"API server: {right}: forbidden: {message}; remove this cause, or ask an administrator"
+        super().__init__(problem)
         self.right = right
 
 
-class MissingError(PluginError):
+class MissingError(RefusedError):
     """An object does not exist."""
 
     def __init__(self, message: str) -> None:

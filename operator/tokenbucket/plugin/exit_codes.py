@@ -25,7 +25,7 @@ class PluginExit(enum.IntEnum):
 
 _MEANINGS = {
     PluginExit.DONE: "done; explain, status: all limits are enforced as declared; check: all nodes delay",
-    PluginExit.FAILED: "the API server does not answer, or denies the request",
+    PluginExit.FAILED: "the command failed, for example because the API server does not answer",
     PluginExit.USAGE: "wrong usage, or no usable kubeconfig",
     PluginExit.UNSUPPORTED: "a Python package or the CRDs of tokenbucket are missing",
     PluginExit.NOT_FOUND: "the object does not exist",

@@ -6,8 +6,15 @@ A command imports the client and rich only when it runs: both may be missing, an
 from __future__ import annotations
 
 import argparse
+import contextlib
+import enum
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from tokenbucket import __version__
 from tokenbucket.errors import TokenBucketError
@@ -23,7 +30,8 @@ from tokenbucket.plugin import (
 )
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
-from tokenbucket.plugin.options import DEFAULTS, shared_options
+from tokenbucket.plugin.options import DEFAULTS, refuse_unused, shared_options, word_of
+from tokenbucket.plugin.plain_text import plain
 
 PROGRAM = "kubectl tokenbucket"
 _COMMANDS = (
@@ -39,9 +47,18 @@ _COMMANDS = (
 _EPILOG = "exit status: " + "; ".join(f"{code.value} {code.meaning}" for code in PluginExit)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the words that an argument may have. The parsers of commands have this class, too."""
+
+    def _registry_get(self, registry_name: str, value: Any, default: Any = None) -> Any:  # noqa: ANN401 - as its base
+        if registry_name == "type" and isinstance(value, type) and issubclass(value, enum.Enum):
+            return word_of(value)
+        return super()._registry_get(registry_name, value, default)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog=PROGRAM,
         description="Shows which limits pods have, and why a pod is not limited as declared.",
         epilog=_EPILOG,
@@ -49,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.set_defaults(**DEFAULTS)
     top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for module in _COMMANDS:  # a new parser for each: defaults of the top belong to its own options
         module.add_parser(commands, shared_options())
     return top
@@ -57,23 +74,68 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
-    options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        with _interrupted_by_signals():
+            return _run(arguments)
     except ModuleNotFoundError as error:
         text = f"Python package {error.name}: is missing; install it with pip install 'tokenbucket[cli]'"
         return _failed(text, PluginExit.UNSUPPORTED)
-    except PluginError as error:
-        return _failed(error, error.code)
     except TokenBucketError as error:
-        return _failed(error, PluginExit.FAILED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader closed the pipe, as `| head` does
-        return PluginExit.FAILED
-    except KeyboardInterrupt:
-        return PluginExit.FAILED
+        return _failed(error, error.code if isinstance(error, PluginError) else PluginExit.FAILED)
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
+        return _discard_output()
+    except OSError as error:
+        _discard_output()
+        text = (
+            f"{error.filename or 'standard output'}: {error.strerror or error}; check the file and its disk"
+        )
+        return _failed(text, PluginExit.FAILED)
+    except KeyboardInterrupt as error:
+        return _failed(error, PluginExit.FAILED) if hasattr(error, "__notes__") else PluginExit.FAILED
 
 
-def _failed(error: Exception | str, code: PluginExit) -> int:
-    print(f"{PROGRAM}: {error}", file=sys.stderr)
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = parser().parse_args(arguments)
+        refuse_unused(options)
+        code = int(options.run(options))
+    except SystemExit as ended:  # --help, --version and wrong usage
+        code = int(ended.code or 0)
+    if sys.stdout:  # None if the shell closed it
+        sys.stdout.flush()
+    return code
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP like Ctrl-C, so that commands remove their pods and restore the terminal."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    wanted = [number for number in numbers if before[number] == signal.SIG_DFL]  # not below nohup
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in wanted:  # the second signal must not end the removal
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in wanted:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            signal.signal(number, before[number])
+
+
+def _discard_output() -> int:
+    """Discard what is left in the buffer: Python would fail to write it again at its end."""
+    with contextlib.suppress(OSError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return PluginExit.FAILED
+
+
+def _failed(error: BaseException | str, code: PluginExit) -> int:
+    """Print an error with its notes, which name what the command leaves behind."""
+    parts = [str(error) or "interrupted", *getattr(error, "__notes__", ())]
+    print(f"{PROGRAM}: {plain(' '.join('; '.join(parts).split()))}", file=sys.stderr)
     return code

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 import enum
+from collections.abc import Callable
+from typing import Any
+
+from tokenbucket.plugin.errors import PluginError
+from tokenbucket.plugin.exit_codes import PluginExit
 
 
 class Output(enum.StrEnum):
@@ -29,6 +34,47 @@ DEFAULTS = {
     "output": Output.TABLE,
     "no_color": False,
 }
+_FLAGS = {"namespace": "-n", "all_namespaces": "-A", "selector": "-l", "output": "-o"}
+
+
+def refuse_unused(options: argparse.Namespace) -> None:
+    """Raise PluginError for a shared option without an effect, because its user expects one."""
+    unused = {
+        "check": ["all_namespaces", *(["selector"] if getattr(options, "nodes", None) else [])],
+        "explain": ["all_namespaces", "selector"],
+        "status": ["all_namespaces", "selector"] if getattr(options, "policy", None) else [],
+        "suggest": ["all_namespaces", "selector"],
+        "sysdump": list(_FLAGS),
+    }
+    given = [each for each in unused.get(options.command, ()) if getattr(options, each) != DEFAULTS[each]]
+    if given:
+        flags = " and ".join(_FLAGS[each] for each in given)
+        text = f"{options.command}: {flags}: no effect with these arguments; remove {flags}"
+        raise PluginError(text, PluginExit.USAGE)
+
+
+def word_of(kind: type[enum.Enum]) -> Callable[[str], Any]:
+    """Return the type of an argument with fixed words. Its error names them."""
+
+    def parse(text: str) -> enum.Enum:
+        try:
+            return kind(text)
+        except ValueError:
+            words = ", ".join(str(each.value) for each in kind)
+            raise argparse.ArgumentTypeError(f"{text!r}: must be one of {words}") from None
+
+    return parse
+
+
+def positive(text: str) -> int:
+    """Return a number of at least 1, for an argument."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be an integer of at least 1")
+    return number
 
 
 def shared_options() -> argparse.ArgumentParser:

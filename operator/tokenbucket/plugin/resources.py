@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
+
+from tokenbucket.plugin.errors import PluginError
+from tokenbucket.plugin.exit_codes import PluginExit
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +22,23 @@ class Kind:
         """Return the name that ``kubectl auth can-i`` expects."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
-    def path(self, namespace: str = "", name: str = "") -> str:
-        """Return the path of the objects of a namespace, of all namespaces, or of one object."""
+    def path(self, namespace: str = "", name: str | None = None) -> str:
+        """Return the path of the objects of a namespace, of all namespaces, or of one object.
+
+        Raises PluginError for a name that leads to another path.
+        """
         parts = ["apis", self.group] if self.group else ["api"]
         parts.append(self.version)
         if self.namespaced and namespace:
-            parts += ["namespaces", namespace]
+            parts += ["namespaces", _segment("namespaces", namespace)]
         parts.append(self.plural)
-        return "/" + "/".join([*parts, name] if name else parts)
+        return "/" + "/".join(parts if name is None else [*parts, _segment(self.plural, name)])
+
+
+def _segment(plural: str, name: str) -> str:
+    if name in {"", ".", ".."} or "/" in name or "%" in name:
+        raise PluginError(f"{plural} {name!r}: is not a name; correct it", PluginExit.USAGE)
+    return quote(name, safe=":")
 
 
 POLICIES = Kind("tokenbucket.dev", "v1alpha1", "tokenbucketpolicies")
@@ -45,3 +58,5 @@ WORKLOADS = {
 }
 """Owners of pods, by the name of the kind in a document."""
 EVENTS = Kind("", "v1", "events")
+CHECK_LABEL = "tokenbucket.dev/check"
+"""Of the pods of ``kubectl tokenbucket check``."""

@@ -16,24 +16,25 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenbucket.plugin.options import Output
+from tokenbucket.plugin.plain_text import plain
 
+__all__ = ["console", "plain", "print_line", "print_structured", "print_title", "styled", "table"]
 _UNLIMITED = 10_000
 """Columns of a pipe or a file: lines must not break where other programs read them."""
+_NARROWEST = 20
+"""Columns that fit an indented word. COLUMNS can be 0."""
 
 
 def console(options: argparse.Namespace) -> Console:
     """Return the console of the standard output. COLUMNS sets its width, NO_COLOR turns colors off."""
     is_fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
     no_color = options.no_color or bool(os.environ.get("NO_COLOR"))
-    return Console(
+    found = Console(
         highlight=False, markup=False, emoji=False, no_color=no_color,
         color_system=None if no_color else "auto", width=None if is_fixed else _UNLIMITED,
     )  # fmt: skip
-
-
-def plain(text: object) -> str:
-    """Return a text without control characters: names of programs and messages come from other machines."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
+    found.width = max(found.width, _NARROWEST)
+    return found
 
 
 def styled(text: object, style: str = "") -> Text:

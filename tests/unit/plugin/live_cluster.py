@@ -156,7 +156,7 @@ class LiveCluster:
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         self.queries.append(query)
         if path.endswith("/tokenbucketnodes"):
-            return 403, {"kind": "Status", "message": "forbidden"}
+            return 403, {"kind": "Status", "message": 'User "u" cannot list resource "tokenbucketnodes"'}
         parts = path.split("/")
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
         return 200, {"items": [
@@ -171,7 +171,7 @@ class LiveCluster:
 
     def post(self, path: str, content: bytes) -> tuple[int, dict[str, Any]]:
         if not path.startswith(PROXY):
-            return 403, {"kind": "Status", "message": "forbidden"}
+            return 403, {"kind": "Status", "message": 'User "u" cannot create resource "services/proxy"'}
         node = path.removeprefix(PROXY).partition("/")[0]
         uids = parse_request(content).uids
         self.asked.append((node, uids))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +43,13 @@ def of_log(node: str) -> Any:
     return lambda seen: seen.path.endswith(f"-{number}/log")
 
 
-def run_pods(api: FakeApi, logs: dict[str, Any], phase: str = "Succeeded") -> None:
+def run_pods(api: FakeApi, logs: dict[str, Any], status: Any = "Succeeded") -> None:
     """Run the pods as a kubelet does, with these logs."""
     created: Any = api.put
 
     def put(resource: Any, name: str, namespace: str = "", **content: Any) -> Any:
         if resource == PODS and name.startswith("tokenbucket-check"):
-            content["status"] = {"phase": phase}
+            content["status"] = {"phase": status} if isinstance(status, str) else status
         return created(resource, name, namespace, **content)
 
     api.put = put  # type: ignore[method-assign]
@@ -103,9 +107,9 @@ def test_a_pod_that_does_not_start_is_unknown_and_removed(nodes: FakeApi, run: R
             ]
         },
     )
-    done = run("check", "a", "-n", "shop", "--timeout", "0")
+    done = run("check", "a", "-n", "shop", "--timeout", "1")
     assert done.code == PluginExit.UNKNOWN
-    assert "no result after 0 s" in done.out
+    assert "no result after 1 s" in done.out
     assert checks(nodes) == []
 
 
@@ -114,8 +118,75 @@ def test_no_pod_is_left_if_a_later_one_is_rejected(nodes: FakeApi, run: Run) -> 
     done = run("check", "-n", "shop")
     assert done.code == PluginExit.FAILED
     assert "create pods in namespace shop" in done.err
-    assert [seen.method for seen in nodes.requests].count("DELETE") == 2
+    assert [seen.method for seen in nodes.requests].count("DELETE") == 1
     assert checks(nodes) == []
+
+
+@pytest.mark.parametrize("status", [403, 409, 422])
+def test_the_error_of_a_pod_that_is_rejected_is_not_masked(nodes: FakeApi, run: Run, status: int) -> None:
+    """A user without rights may not delete pods either."""
+    nodes.fail(lambda seen: seen.method == "POST", status, "violates PodSecurity")
+    nodes.fail(lambda seen: seen.method == "DELETE", 403, "no")
+    done = run("check", "a", "-n", "shop")
+    assert "violates PodSecurity" in done.err
+    assert "removed" not in done.err
+
+
+def test_pods_that_are_left_are_named_beside_the_error(nodes: FakeApi, run: Run) -> None:
+    nodes.fail(lambda seen: seen.method == "POST", 504, "too slow")
+    nodes.fail(lambda seen: seen.method == "DELETE", 500, "down")
+    done = run("check", "a", "-n", "shop")
+    assert done.err.index("too slow") < done.err.index(
+        "kubectl delete pods -n shop -l tokenbucket.dev/check="
+    )
+
+
+def test_a_node_that_is_named_twice_has_one_pod(nodes: FakeApi, run: Run) -> None:
+    run_pods(nodes, {"a": result("a", OK)})
+    done = run("check", "a", "a", "-n", "shop", "-o", "json")
+    assert [each["node"] for each in json.loads(done.out)["nodes"]] == ["a"]
+    assert [seen.method for seen in nodes.requests].count("POST") == 1
+    assert checks(nodes) == []
+
+
+def test_a_log_that_cannot_be_read_leaves_the_other_results(nodes: FakeApi, run: Run) -> None:
+    run_pods(nodes, {"b": result("b", OK)})
+    nodes.fail(of_log("a"), 400, "container is not available")
+    done = run("check", "-n", "shop", "-o", "json")
+    assert done.code == PluginExit.UNKNOWN
+    first, second = json.loads(done.out)["nodes"]
+    assert "container is not available" in json.dumps(first)
+    assert (first["result"], second["result"]) == ("unknown", "Delay")
+
+
+def test_a_pod_that_the_kubelet_rejects_has_its_cause(nodes: FakeApi, run: Run) -> None:
+    status = {"phase": "Failed", "reason": "OutOfcpu", "message": "not enough cpu"}
+    run_pods(nodes, {}, status)
+    nodes.fail(of_log("a"), 400, "container is not available")
+    done = run("check", "a", "-n", "shop")
+    assert done.code == PluginExit.UNKNOWN
+    assert "not enough cpu" in done.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_no_pod_is_left_after_a_signal(nodes: FakeApi, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "tokenbucket.plugin", "check", "-n", "shop"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while len(checks(nodes)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        created = len(checks(nodes))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert (created, checks(nodes), errors) == (2, [], "")
+    assert process.returncode == PluginExit.FAILED
+
+
+def test_a_pod_is_removed_as_its_kubelet_confirms_it(nodes: FakeApi, run: Run) -> None:
+    run_pods(nodes, {"a": result("a", OK)})
+    run("check", "a", "-n", "shop")
+    (query,) = (seen.query for seen in nodes.requests if seen.method == "DELETE")
+    assert "gracePeriodSeconds" not in query
 
 
 def test_no_pod_is_left_after_an_interrupt(nodes: FakeApi, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

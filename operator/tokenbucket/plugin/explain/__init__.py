@@ -44,8 +44,6 @@ def run(options: argparse.Namespace) -> PluginExit:
     from tokenbucket.plugin.explain.screen import show
     from tokenbucket.plugin.screen import console, print_structured
 
-    if options.all_namespaces or options.selector:
-        raise PluginError("explain: names one pod; remove -A and -l", PluginExit.USAGE)
     connection = connect(options)
     source = _addresses(connection, options.source) if options.source else ()
     found = Collector(connection).of(connection.namespace, options.name, with_node=bool(source))
