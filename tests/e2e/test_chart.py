@@ -149,7 +149,7 @@ def test_the_rules_are_typed_right(agents: list[Agent]) -> None:
         for each in here.items("validatingadmissionpolicies")
         if each["metadata"]["name"].startswith(OTHER)
     ]
-    assert len(ours) == 6
+    assert len(ours) == 7
     for each in ours:
         name = each["metadata"]["name"]
         until(

@@ -96,7 +96,7 @@ def test_the_higher_priority_wins_and_the_other_says_so(shop: Kubectl, nodes: li
     shop.apply(policy("strict", "web", priority=5, ingress={**LIMIT, "rate": {"bits": "1250k"}}))
     wait_ready(shop, "strict", len(nodes))
     until(lambda: condition(shop, "web", "Programmed").get("reason") == "Overridden")
-    assert "shop/strict" in condition(shop, "web", "Programmed")["message"]
+    assert "limits/strict" in condition(shop, "web", "Programmed")["message"]
     client, target = f"client-{nodes[-1]}", f"web-{nodes[0]}"
     assert limited(shop, client, target, RATE // 4)
     shop.run("delete", "tbp", "strict")
@@ -110,7 +110,7 @@ def test_a_policy_that_loses_one_direction_names_the_winner(shop: Kubectl, nodes
     shop.apply(policy("strict", "web", priority=5, egress=LIMIT))
     wait_ready(shop, "strict", len(nodes))
     pods = f"{len(nodes)} pod{'s' if len(nodes) > 1 else ''}"
-    winner = f"overridden by shop/strict (egress of {pods})"
+    winner = f"overridden by limits/strict (egress of {pods})"
     until(lambda: winner in condition(shop, "web", "Programmed").get("message", ""))
     wait_ready(shop, "web", len(nodes))
 
