@@ -32,6 +32,8 @@ def _add_node(policy: Tree, node: NodeBranch, *, wide: bool) -> None:
     found = policy.add(styled(f"node {node.name}  {node.counts}", style))
     if node.problem:
         found.add(styled(node.problem, "yellow"))
+    if node.entry.rejected:
+        found.add(styled(f"the agent rejects the policy: {node.entry.rejected}", "red"))
     for override in node.entry.overridden_by:
         pods = in_number(override.pods, "pod")
         found.add(styled(f"{override.direction} of {pods}: policy {override.policy} applies"))

@@ -12,8 +12,11 @@ from tokenbucket.core.status.explanation import degrades
 from tokenbucket.core.status.node_status import AGENT_READY
 from tokenbucket.core.status.summary import in_number
 from tokenbucket.plugin.exit_codes import PluginExit
+from tokenbucket.plugin.report_age import why_old
 
 Document = Mapping[str, Any]
+_NOT_LIMITING = {("Observe", "Observed"), ("Off", "Off"), ("Disabled", "Off")}
+"""Modes of policies, with the reasons that they cause."""
 _COUNTS = ("programmed", "degraded", "observed", "failed", "pending", "overridden", "off", "exempt")
 
 
@@ -31,6 +34,12 @@ class NodeBranch:
     """Number of pods that the report leaves out, over all policies."""
 
     @property
+    def deviates(self) -> bool:
+        """Return whether a current report shows pods that are not limited as declared."""
+        shown = self.entry.rejected or self.pods or self.entry.pods.failed or self.entry.pods.degraded
+        return bool(shown) and not self.problem
+
+    @property
     def counts(self) -> str:
         """Return a text such as "3 pods: 2 programmed, 1 failed"."""
         pods = self.entry.pods
@@ -45,6 +54,7 @@ class PolicyBranch:
 
     namespace: str
     name: str
+    mode: str
     ready: str
     """Status of the condition Ready: True, False or Unknown."""
     reason: str
@@ -58,27 +68,33 @@ class PolicyBranch:
 
     @property
     def exit_code(self) -> PluginExit:
-        """Return whether the policy is enforced as declared."""
+        """Return whether the policy is enforced as declared. A known deviation precedes the unknown."""
+        limits_nothing = (self.mode, self.reason) in _NOT_LIMITING
+        is_failed = self.ready == "False" and not limits_nothing
+        if is_failed or self.degraded or any(node.deviates for node in self.nodes):
+            return PluginExit.DEVIATES
         if self.ready == "Unknown" or any(node.problem for node in self.nodes):
             return PluginExit.UNKNOWN
-        return PluginExit.DEVIATES if self.ready != "True" or self.degraded else PluginExit.DONE
+        return PluginExit.NOT_LIMITED if limits_nothing else PluginExit.DONE
 
 
-def branches(policies: Iterable[Document], reports: Iterable[Document]) -> tuple[PolicyBranch, ...]:
+def branches(
+    policies: Iterable[Document], reports: Iterable[Document], now: float
+) -> tuple[PolicyBranch, ...]:
     """Return the branches of all policies, sorted by namespace and name."""
     nodes = [(str((each.get("metadata") or {}).get("name")), each, parse_report(each)) for each in reports]
-    found = [_branch(policy, nodes) for policy in policies]
+    found = [_branch(policy, nodes, now) for policy in policies]
     return tuple(sorted(found, key=lambda branch: (branch.namespace, branch.name)))
 
 
-def _branch(policy: Document, nodes: Iterable[tuple[str, Document, NodeReport]]) -> PolicyBranch:
+def _branch(policy: Document, nodes: Iterable[tuple[str, Document, NodeReport]], now: float) -> PolicyBranch:
     metadata, status = policy.get("metadata") or {}, policy.get("status") or {}
     namespace, name = str(metadata.get("namespace")), str(metadata.get("name"))
     conditions = {each.get("type"): each for each in status.get("conditions") or ()}
     ready, degraded = conditions.get("Ready") or {}, conditions.get("Degraded") or {}
     is_current = ready.get("observedGeneration", metadata.get("generation")) == metadata.get("generation")
     found = [
-        _node(node, document, report, entry, metadata)
+        _node(node, report, entry, _problem(document, report, entry, metadata, now))
         for node, document, report in nodes
         for entry in report.policies
         if (entry.namespace, entry.name) == (namespace, name)
@@ -86,28 +102,37 @@ def _branch(policy: Document, nodes: Iterable[tuple[str, Document, NodeReport]])
     return PolicyBranch(
         namespace,
         name,
+        str((policy.get("spec") or {}).get("mode") or "Enforce"),
         str(ready.get("status") or "Unknown") if is_current else "Unknown",
         str(ready.get("reason") or "Pending") if is_current else "Updating",
         str(ready.get("message") or "")
         if is_current
         else "the controller has not judged this generation yet",
-        str(degraded.get("message") or "") if degraded.get("status") == "True" else "",
+        str(degraded.get("message") or "") if is_current and degraded.get("status") == "True" else "",
         status.get("effective") or {},
         str((status.get("pods") or {}).get("summary") or "0/0"),
         tuple(sorted(found, key=lambda branch: branch.name)),
     )
 
 
-def _node(
-    name: str, document: Document, report: NodeReport, entry: PolicyReport, metadata: Document
-) -> NodeBranch:
+def _problem(
+    document: Document, report: NodeReport, entry: PolicyReport, metadata: Document, now: float
+) -> str:
+    """Return why the report of a node is not current. The controller that judges it may be gone, too."""
     conditions = (document.get("status") or {}).get("conditions") or ()
     ready: Document = next((each for each in conditions if each.get("type") == AGENT_READY), {})
-    problem = str(ready.get("message") or "no report") if ready.get("status") == "False" else ""
-    if not problem and (entry.uid, entry.generation) != (metadata.get("uid"), metadata.get("generation")):
-        problem = f"reports generation {entry.generation} of {metadata.get('generation')}"
-    if entry.rejected:
-        problem = f"the agent rejects the policy: {entry.rejected}"
+    if ready.get("status", "True") != "True":
+        return str(ready.get("message") or "no report")
+    if not ready and not report.sync.last:
+        return "no report"
+    if old := why_old(report.sync, now):
+        return old
+    if (entry.uid, entry.generation) != (metadata.get("uid"), metadata.get("generation")):
+        return f"reports generation {entry.generation} of {metadata.get('generation')}"
+    return ""
+
+
+def _node(name: str, report: NodeReport, entry: PolicyReport, problem: str) -> NodeBranch:
     pods = tuple(
         each
         for each in report.pods
@@ -139,6 +164,7 @@ def _node_document(node: NodeBranch) -> dict[str, Any]:
     return {
         "name": node.name,
         "problem": node.problem,
+        "rejected": node.entry.rejected,
         "matched": pods.matched,
         **{name: getattr(pods, name) for name in _COUNTS},
         "effective": dict(node.entry.effective),

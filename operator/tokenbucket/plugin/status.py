@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tokenbucket.plugin.errors import DeniedError
+from tokenbucket.plugin.errors import DeniedError, MissingError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.options import Output
 from tokenbucket.plugin.policy_tree import PolicyBranch, branches, documents
-from tokenbucket.plugin.resources import POLICIES, REPORTS
+from tokenbucket.plugin.resources import NAMESPACES, POLICIES, REPORTS
 
 if TYPE_CHECKING:
     from tokenbucket.plugin.connection import Connection, Document
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> PluginExit:
     connection = connect(options)
     policies = _policies(connection, options)
     reports, gap = _reports(connection)
-    found = branches(policies, reports)
+    found = branches(policies, reports, connection.now)
     if options.output.is_structured:
         missing = {"missingRights": [gap] if gap else []}
         print_structured({"version": 1, "policies": documents(found), **missing}, options.output)
@@ -56,7 +56,20 @@ def _policies(connection: Connection, options: argparse.Namespace) -> list[Docum
     if options.policy:
         return [connection.get(POLICIES, options.policy, connection.namespace)]
     namespace = "" if options.all_namespaces else connection.namespace
-    return connection.list(POLICIES, namespace, labelSelector=options.selector)
+    found = connection.list(POLICIES, namespace, labelSelector=options.selector)
+    if namespace and not found:
+        _check_exists(connection, namespace)
+    return found
+
+
+def _check_exists(connection: Connection, namespace: str) -> None:
+    """Raise MissingError if there is no such namespace: the list of its policies is only empty."""
+    try:
+        connection.get(NAMESPACES, namespace)
+    except MissingError:
+        raise MissingError(f"namespace {namespace}: does not exist; check -n and --context") from None
+    except DeniedError:
+        return
 
 
 def _reports(connection: Connection) -> tuple[list[Document], str]:
@@ -71,4 +84,6 @@ def _exit_code(found: Sequence[PolicyBranch], gap: str) -> PluginExit:
     codes = {branch.exit_code for branch in found}
     if PluginExit.DEVIATES in codes:
         return PluginExit.DEVIATES
-    return PluginExit.UNKNOWN if gap or PluginExit.UNKNOWN in codes else PluginExit.DONE
+    if gap or PluginExit.UNKNOWN in codes:
+        return PluginExit.UNKNOWN
+    return PluginExit.DONE if PluginExit.DONE in codes else PluginExit.NOT_LIMITED

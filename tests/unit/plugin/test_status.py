@@ -10,9 +10,11 @@ import pytest
 from tests.unit.fake_api import FakeApi
 from tests.unit.plugin.conftest import Run
 from tests.unit.plugin.world import World, condition, policy
+from tokenbucket.apiserver.resources import Resource
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.plugin.exit_codes import PluginExit
 
+NAMESPACES = Resource("", "v1", "namespaces")
 READY = condition("Ready", "True", "Programmed", "enforced on 1 of 1 pod on 1 node")
 
 
@@ -93,4 +95,68 @@ def test_all_namespaces_are_listed_on_request(run: Run, api: FakeApi) -> None:
 def test_a_missing_policy_is_not_found(run: Run, api: FakeApi) -> None:
     World().store(api)
     assert run("status", "none", "-n", "shop").code == PluginExit.NOT_FOUND
-    assert run("status", "-n", "empty").out == "no TokenBucketPolicy found\n"
+
+
+def test_a_namespace_without_policies_is_not_limited(run: Run, api: FakeApi) -> None:
+    World().store(api)
+    api.put(NAMESPACES, "empty")
+    result = run("status", "-n", "empty")
+    assert (result.code, result.out) == (PluginExit.NOT_LIMITED, "no TokenBucketPolicy found\n")
+    assert run("status", "-n", "mistyped").code == PluginExit.NOT_FOUND
+
+
+def test_a_namespace_that_may_not_be_read_is_taken_to_exist(run: Run, api: FakeApi) -> None:
+    World().store(api)
+    api.fail(lambda seen: seen.path.endswith("/namespaces/empty"), 403)
+    assert run("status", "-n", "empty").code == PluginExit.NOT_LIMITED
+
+
+@pytest.mark.parametrize(
+    ("mode", "ready", "code"),
+    [
+        ("Observe", condition("Ready", "True", "Observed"), PluginExit.NOT_LIMITED),
+        ("Off", condition("Ready", "False", "Off"), PluginExit.NOT_LIMITED),
+        ("Disabled", condition("Ready", "False", "Off"), PluginExit.NOT_LIMITED),
+        ("Enforce", condition("Ready", "False", "Off"), PluginExit.DEVIATES),
+        ("Observe", condition("Ready", "False", "Off"), PluginExit.DEVIATES),
+        ("Observe", condition("Ready", "False", "Failed"), PluginExit.DEVIATES),
+    ],
+)
+def test_only_the_mode_of_the_policy_makes_it_not_limiting(
+    mode: str, ready: dict[str, Any], code: PluginExit, run: Run, api: FakeApi
+) -> None:
+    world(ready, policies=[policy(mode=mode)]).store(api)
+    assert run("status", "-n", "shop").code == code
+
+
+@pytest.mark.parametrize("ready", [None, condition("AgentReady", "True", "Ready")])
+def test_an_old_report_is_never_done(ready: dict[str, Any] | None, run: Run, api: FakeApi) -> None:
+    """Without a controller, the conditions are missing, or stay as they were."""
+    world(READY, agent_ready=ready, synced_s_ago=3600).store(api)
+    result = run("status", "-n", "shop")
+    assert result.code == PluginExit.UNKNOWN
+    assert "last report 36" in result.out
+
+
+@pytest.mark.parametrize("ready", [condition("Ready", "False", "Failed"), READY])
+def test_a_known_deviation_precedes_the_unknown(ready: dict[str, Any], run: Run, api: FakeApi) -> None:
+    degraded = condition("Degraded", "True", "Degraded", "not as declared")
+    world(ready, degraded, synced_s_ago=3600).store(api)
+    assert run("status", "-n", "shop").code == PluginExit.DEVIATES
+
+
+def test_a_current_report_of_a_failed_pod_precedes_the_condition_of_the_policy(
+    run: Run, api: FakeApi
+) -> None:
+    world(READY, reason=Reason.SHADOWED).store(api)
+    assert run("status", "-n", "shop").code == PluginExit.DEVIATES
+
+
+def test_a_policy_that_an_agent_rejects_deviates(run: Run, api: FakeApi) -> None:
+    found = world(READY)
+    entry = {**found.status()["policies"][0], "rejected": "unknown field"}
+    found.report_fields["policies"] = [entry]
+    found.store(api)
+    result = run("status", "-n", "shop")
+    assert result.code == PluginExit.DEVIATES
+    assert "the agent rejects the policy: unknown field" in result.out

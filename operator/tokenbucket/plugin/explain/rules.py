@@ -11,9 +11,7 @@ from tokenbucket.plugin.explain.cause import Cause, cause, cause_of_reason
 from tokenbucket.plugin.explain.codes import Code
 from tokenbucket.plugin.explain.evidence import AgentPod, Evidence, unix_time
 from tokenbucket.plugin.explain.policies import nearest_miss
-
-_MISSED, _LEAST_S = 2.5, 100.0
-"""Number of periods, and time, after which a report is outdated if no controller judges it."""
+from tokenbucket.plugin.report_age import why_old
 
 
 def finished(found: Evidence) -> Cause | None:
@@ -92,11 +90,9 @@ def with_old_report(found: Evidence) -> Cause | None:
     if not found.report:
         return None
     condition, sync = found.report.condition, found.report.report.sync
-    age_s = found.now - unix_time(sync.last) if sync.last else 0.0
-    is_old = age_s > max(_MISSED * sync.period_s, _LEAST_S)
-    if condition.get("status", "True") == "True" and not is_old:
+    if condition.get("status", "True") == "True" and not why_old(sync, found.now):
         return None
-    old = f"last report {age_s:.0f} s ago" if sync.last else ""
+    old = f"last report {found.now - unix_time(sync.last):.0f} s ago" if sync.last else ""
     detail = "; ".join(
         filter(None, (condition.get("message", "") if condition.get("status") != "True" else "", old))
     )
