@@ -13,7 +13,18 @@ from typing import Any
 REDACTED = "redacted"
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|0*\d{1,2})"
 _HEX = r"[0-9A-Fa-f]"
-_SECRET_NAME = re.compile(r"(?i)passw|token|secret|credential|authorization|api_?-?key|private_?-?key")
+_WORD = r"(?:passw|passphrase|token(?!bucket)|secret|credential|authorization|(?:api|private|access)[_-]?key)"
+_FIELD_OF_SECRET = re.compile(rf"(?i){_WORD}")
+_OPTION_OF_SECRET = re.compile(rf"(?i)--?[\w-]*{_WORD}[\w-]*")
+_QUOTED = r"(?P<quote>\\*[\"'])(?:.*?(?<!\\)(?P=quote)|[^\n]*)"
+"""Up to the same quote with as many backslashes: JSON may be inside of JSON."""
+_NAMED = (
+    re.compile(rf"(?i)(?P<name>{_WORD}[\w.-]{{0,60}}(?:\\*[\"'])?\s*[:=]\s*){_QUOTED}"),
+    re.compile(rf"(?i)(?P<name>{_WORD}[\w.-]{{0,60}}(?:\\*[\"'])?\s*:\s*)[^\s\"'][^\n\"']*"),
+    re.compile(rf"(?i)(?P<name>(?:{_WORD}[\w.-]{{0,60}}|key)\s*=\s*)[^\s\"'&]+"),
+    re.compile(rf"(?i)(?P<name>--[\w-]{{0,60}}?{_WORD}[\w-]{{0,60}}\s+)(?:{_QUOTED}|[^\s\"']+)"),
+)
+"""Secrets after their names. The name stays."""
 _SECRETS = tuple(
     re.compile(pattern)
     for pattern in (
@@ -21,8 +32,9 @@ _SECRETS = tuple(
         r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*",
         r"(?i)(?<=bearer )\s*[^\s\"']+",
         r"(?i)(?<=basic )\s*[A-Za-z0-9+/=]{8,}",
-        r"(?<=://)[^/\s:@]*:[^/\s@]*(?=@)",
-        r"(?i)(?<=password=)[^\s&\"']+|(?<=token=)[^\s&\"']+|(?<=secret=)[^\s&\"']+|(?<=key=)[^\s&\"']+",
+        r"(?<=://)[^/\s\"']+(?=@)",
+        r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}",
+        r"(?<![A-Za-z0-9])(?:gh[a-z]_|github_pat_|glpat-|xox[a-z]-|sk-)[A-Za-z0-9_-]{10,}",
     )
 )
 _IDENTIFIERS = (
@@ -58,29 +70,52 @@ class Redaction:
         """Return a text without addresses, identifiers and secrets."""
         for secret in _SECRETS:
             text = secret.sub(REDACTED, text)
+        for named in _NAMED:
+            text = named.sub(rf"\g<name>{REDACTED}", text)
         for kind, pattern in _IDENTIFIERS:
             text = pattern.sub(self._replacing(kind), text)
         return text
 
-    def document(self, value: Any, name: str = "") -> Any:  # noqa: ANN401 - JSON
-        """Return a JSON value without addresses, identifiers, secrets and values of the environment."""
+    def document(self, value: Any, name: str = "", *, is_secret: bool = False) -> Any:  # noqa: ANN401 - JSON
+        """Return a JSON value without addresses, identifiers, secrets and values of the environment.
+
+        A field with the name of a secret has no text at any depth.
+        """
+        is_secret = is_secret or bool(_FIELD_OF_SECRET.search(name))
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.document(each, str(key)) for key, each in _kept(value, name)}
+            return {
+                self.text(str(key)): self.document(each, str(key), is_secret=is_secret)
+                for key, each in _kept(value, name)
+            }
         if isinstance(value, list):
-            return [self.document(each, name) for each in value]
-        if _SECRET_NAME.search(name) and isinstance(value, str):
-            return REDACTED
-        return self.text(value) if isinstance(value, str) else value
+            options = [isinstance(each, str) and bool(_OPTION_OF_SECRET.fullmatch(each)) for each in value]
+            return [
+                self.document(each, name, is_secret=is_secret or follows)
+                for each, follows in zip(value, [False, *options], strict=False)
+            ]
+        if not isinstance(value, str):
+            return value
+        return REDACTED if is_secret else self.text(value)
 
     def _replacing(self, kind: str) -> Callable[[re.Match[str]], str]:
-        return lambda match: self._pseudonym(kind, match[0])
+        return lambda match: self._pseudonym(kind, match)
 
-    def _pseudonym(self, kind: str, found: str) -> str:
-        if kind == "ipv6" and "::" not in found and found.count(":") < _LEAST_COLONS - ("." in found):
+    def _pseudonym(self, kind: str, match: re.Match[str]) -> str:
+        found = match[0]
+        if kind == "ipv6" and not _is_ipv6(match):
             return found
         key = (kind, _normal(kind, found))
         number = 1 + sum(1 for known, _ in self._pseudonyms if known == kind)
         return self._pseudonyms.setdefault(key, f"<{kind} {number}>")
+
+
+def _is_ipv6(match: re.Match[str]) -> bool:
+    """Return whether a text with colons can be an address. ``std::string`` and a time of day cannot."""
+    found, text = match[0], match.string
+    if "::" not in found:
+        return found.count(":") >= _LEAST_COLONS - ("." in found)
+    around = text[: match.start()][-1:], text[match.end() :][:1]
+    return any(each.isdigit() for each in found) or not any(each.isalpha() or each == "_" for each in around)
 
 
 def _kept(value: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
