@@ -11,6 +11,7 @@ from tokenbucket import __version__
 from tokenbucket.plugin.connection import Connection
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.live import LiveClient, find_service
+from tokenbucket.plugin.redaction import REDACTED
 from tokenbucket.plugin.resources import CONFIG_MAPS, EVENTS, NODES, PODS, POLICIES, REPORTS, Kind
 
 _RELEASE = "app.kubernetes.io/part-of=tokenbucket"
@@ -18,6 +19,8 @@ _LOG_BYTES = 4 * 1024 * 1024
 _LIVE_S = 10.0
 _NODE_STATUS = ("conditions", "nodeInfo", "capacity")
 _GROUP = "tokenbucket.dev"
+_SETTINGS = {"enforcement", "cleanup"}
+"""The keys of the ConfigMaps of the chart. Users can add others to them."""
 
 
 @dataclass(slots=True)
@@ -28,6 +31,8 @@ class Dump:
     log_lines: int
     live_service: str
     problems: list[str] = field(default_factory=list)
+    answers: int = 0
+    """Number of requests with an answer."""
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         """Yield names of files and contents: JSON values, or texts."""
@@ -39,7 +44,8 @@ class Dump:
         yield "pods.json", pods
         namespaces = sorted({pod["metadata"]["namespace"] for pod in pods})
         for namespace in namespaces:
-            yield f"configmaps-{namespace}.json", self._list(CONFIG_MAPS, namespace, labelSelector=_RELEASE)
+            found = self._list(CONFIG_MAPS, namespace, labelSelector=_RELEASE)
+            yield f"configmaps-{namespace}.json", [_config_map(each) for each in found]
         yield "events.json", [each for each in self._list(EVENTS) if _concerns(each, namespaces)]
         for pod in pods:
             yield from self._logs(pod)
@@ -47,17 +53,21 @@ class Dump:
 
     def _version(self) -> Any:  # noqa: ANN401 - JSON
         try:
-            return self.connection.request("GET", "/version", "get /version")
+            found = self.connection.request("GET", "/version", "get /version")
         except PluginError as error:
             self.problems.append(f"version: {error}")
             return None
+        self.answers += 1
+        return found
 
     def _list(self, kind: Kind, namespace: str = "", **selectors: str) -> list[dict[str, Any]]:
         try:
-            return self.connection.list(kind, namespace, **selectors)
+            found = self.connection.list(kind, namespace, **selectors)
         except PluginError as error:
             self.problems.append(f"{kind}: {error}")
             return []
+        self.answers += 1
+        return found
 
     def _logs(self, pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield the logs of all containers, and those of their last run if they started again."""
@@ -112,6 +122,13 @@ def _node(node: dict[str, Any]) -> dict[str, Any]:
         "status": kept,
         "taints": (node.get("spec") or {}).get("taints"),
     }
+
+
+def _config_map(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a ConfigMap with the values of the product only."""
+    data = document.get("data") or {}
+    kept = {key: value if key in _SETTINGS else REDACTED for key, value in data.items()}
+    return {"metadata": document["metadata"], "data": kept}
 
 
 def _concerns(event: dict[str, Any], namespaces: list[str]) -> bool:

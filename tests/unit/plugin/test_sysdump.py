@@ -36,7 +36,9 @@ def release(cluster: FakeApi) -> FakeApi:
         status={"addresses": [{"address": SECRETS[0]}]},
     )
     cluster.put(REPORTS, "n1", status={"message": f"next hop {SECRETS[1]} {SECRETS[2]}"})
-    cluster.put(CONFIG_MAPS, "tokenbucket", "tokenbucket-system", data={"enforcement": "Enforce"})
+    data = {"enforcement": "Enforce", "config.yaml": "hunter2"}
+    labels = {"app.kubernetes.io/part-of": "tokenbucket"}
+    cluster.put(CONFIG_MAPS, "tokenbucket", "tokenbucket-system", metadata={"labels": labels}, data=data)
     about = {"kind": "TokenBucketPolicy", "apiVersion": "tokenbucket.dev/v1alpha1", "namespace": "shop"}
     cluster.put(EVENTS, "e", "shop", involvedObject=about, message=f"pod {SECRETS[0]}")
     for _ in range(2):
@@ -73,6 +75,8 @@ def test_the_archive_has_all_parts(release: FakeApi, run: Run, tmp_path: Path) -
     assert [each["metadata"]["name"] for each in json.loads(files["policies.json"])] == ["web"]
     assert json.loads(files["live.json"])["pods"][0]["pod"] == "web-1"
     assert len(json.loads(files["events.json"])) == 1
+    (config,) = json.loads(files["configmaps-tokenbucket-system.json"])
+    assert config["data"]["enforcement"] == "Enforce"
 
 
 def test_the_archive_has_no_address_and_no_secret(release: FakeApi, run: Run, tmp_path: Path) -> None:
@@ -102,3 +106,54 @@ def test_a_cluster_without_the_operator_has_an_archive_too(
     done, files = dump(run, tmp_path)
     assert done.code == PluginExit.UNKNOWN
     assert json.loads(files["policies.json"]) == []
+
+
+def test_without_any_answer_the_file_stays(cluster: FakeApi, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "dump.tar.gz"
+    path.write_text("before")
+    cluster.rejects = 500
+    done = run("sysdump", "--file", str(path))
+    assert done.code == PluginExit.FAILED
+    assert "not written" in done.err
+    assert path.read_text() == "before"
+    assert list(tmp_path.glob("*dump*")) + list(tmp_path.glob(".*dump*")) == [path]
+
+
+def test_a_failure_leaves_no_partial_archive(
+    release: FakeApi, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokenbucket.plugin.sysdump._add", fail)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    run("sysdump", "--file", str(folder / "dump.tar.gz"))
+    assert not list(folder.iterdir())
+
+
+def test_only_the_owner_can_read_the_archive(release: FakeApi, run: Run, tmp_path: Path) -> None:
+    dump(run, tmp_path)
+    assert (tmp_path / "dump.tar.gz").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("file", ["/proc/x/y", "/", "/dev/null", "/proc/self/maps/x"])
+def test_a_file_that_cannot_be_written_is_an_error(release: FakeApi, run: Run, file: str) -> None:
+    done = run("sysdump", "--file", file)
+    assert done.code in {PluginExit.FAILED, PluginExit.USAGE}
+    assert f"{file}: " in done.err
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("lines", ["-1", "x", "1.5"])
+def test_the_number_of_lines_is_checked(run: Run, lines: str) -> None:
+    assert run("sysdump", f"--log-lines={lines}").code == PluginExit.USAGE
+
+
+def test_control_characters_of_a_server_do_not_reach_the_terminal(
+    release: FakeApi, run: Run, tmp_path: Path
+) -> None:
+    release.fail(lambda seen: seen.path == NODES.path(), 500, "\x1b[2J")
+    done, _ = dump(run, tmp_path)
+    assert "list nodes" in done.err or "nodes:" in done.err
+    assert "\x1b" not in done.err
