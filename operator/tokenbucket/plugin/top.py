@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _FIRST_S = 0.3
 """Time between the first two readings."""
+_ONCE_S = 10.0
+"""Time for which the first answers are awaited, and with --once all answers."""
 _LIST_S = 5.0
 """Interval of lists of pods."""
 _ANSWER_S = 0.9
@@ -83,6 +85,8 @@ class Watcher:
     options: argparse.Namespace
     history: History = field(default_factory=History)
     silent: dict[str, str] = field(default_factory=dict)
+    list_problem: str = ""
+    """Why the last list of pods failed. The one before it is then used."""
     _uids: dict[str, set[str]] = field(default_factory=dict)
     _listed_at: float = float("-inf")
 
@@ -100,13 +104,23 @@ class Watcher:
             return
         options = self.options
         node = f"spec.nodeName={options.node}" if options.node else ""
-        pods = self.connection.list(PODS, self.namespace, labelSelector=options.selector, fieldSelector=node)
+        is_first, self._listed_at = self._listed_at == float("-inf"), now
+        try:
+            pods = self.connection.list(
+                PODS, self.namespace, labelSelector=options.selector, fieldSelector=node
+            )
+        except PluginError as error:
+            if is_first:
+                raise
+            self.list_problem = str(error)
+            return
+        self.list_problem = ""
         found: dict[str, set[str]] = defaultdict(set)
         for pod in pods:
             spec, status = pod.get("spec") or {}, pod.get("status") or {}
             if spec.get("nodeName") and status.get("phase") not in _ENDED:
                 found[spec["nodeName"]].add(pod["metadata"]["uid"])
-        self._uids, self._listed_at = dict(found), now
+        self._uids = dict(found)
         self.history.forget_others(set().union(*found.values()))
 
     def _is_wanted(self, row: Row) -> bool:
@@ -127,15 +141,20 @@ class Watcher:
     def readings(self) -> Iterator[list[Row]]:
         """Yield the rows of each interval, for a live screen at first with the rates of the last minute."""
         interval_s = self.options.interval
-        rows = self.read()
+        rows = self.read(_ONCE_S)
         self.check()
         if not (self.options.once or self.options.output.is_structured):
             yield rows
         time.sleep(interval_s if self.options.once else min(_FIRST_S, interval_s))
         while True:
             due = time.monotonic() + interval_s
-            yield self.read(interval_s * _ANSWER_S)
+            yield self.read(_ONCE_S if self.options.once else interval_s * _ANSWER_S)
             time.sleep(max(0.0, due - time.monotonic()))
+
+    @property
+    def exit_code(self) -> PluginExit:
+        """Return whether the last screen is complete."""
+        return PluginExit.UNKNOWN if self.silent or self.list_problem else PluginExit.DONE
 
     def check(self) -> None:
         """Raise PluginError if no node has answered."""
@@ -151,6 +170,8 @@ class Watcher:
         where = f"namespace {self.namespace}" if self.namespace else "all namespaces"
         answered = self.nodes - len(self.silent)
         title = f"{where}: {len(rows)} limits, {scaled(bits)}bit/s, {answered} of {self.nodes} nodes answered"
+        if self.list_problem:
+            title += f"; pods as before: {self.list_problem}"
         return View(rows, title, self.silent, not self.namespace, self.options.output is Output.WIDE)
 
 
@@ -166,7 +187,7 @@ def _print(watcher: Watcher, options: argparse.Namespace) -> PluginExit:
             out = console(options)
             out.print(screen(watcher.view(rows), out.width))
         if options.once:
-            return PluginExit.UNKNOWN if watcher.silent else PluginExit.DONE
+            return watcher.exit_code
     return PluginExit.DONE
 
 
@@ -177,6 +198,7 @@ def _print_lines(watcher: Watcher, rows: list[Row], output: Output) -> None:
     now = round(time.time(), 3)
     documents = [{"time": now, **row.to_document()} for row in rows]
     documents += [{"time": now, "node": node, "problem": text} for node, text in watcher.silent.items()]
+    documents += [{"time": now, "problem": watcher.list_problem}] if watcher.list_problem else []
     for document in documents:
         text = (
             json.dumps(document)
@@ -209,4 +231,4 @@ def _show(watcher: Watcher, options: argparse.Namespace) -> PluginExit:
     except KeyboardInterrupt:
         if view:
             out.print(screen(view, out.width, out.height))
-        return PluginExit.UNKNOWN if watcher.silent else PluginExit.DONE
+        return watcher.exit_code

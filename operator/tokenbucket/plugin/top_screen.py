@@ -54,7 +54,7 @@ def screen(view: View, width: int, height: int | None = None) -> RenderableType:
     if shown:
         parts.append(_table(shown, view, width, wide=wide))
     else:
-        parts.append(Text("no pod with a policy or a limit; see kubectl get tbp"))
+        parts.append(Text("no limit to show with these options; see kubectl get tbp"))
     if len(shown) < len(view.rows):
         parts.append(Text(f"... and {len(view.rows) - len(shown)} more", "dim"))
     return Group(*parts, *silent)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,44 @@ def test_a_late_node_delays_no_screen_and_gets_one_request(
     while watcher.silent:
         rows = watcher.read(PATIENCE_S)
     assert {row.node for row in rows} == {"a", "b"}
+
+
+def test_a_failed_list_of_pods_keeps_the_screen(
+    cluster: LiveCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Show the pods of the last list, and the error."""
+    from tokenbucket.plugin.connection import connect
+    from tokenbucket.plugin.main import parser
+
+    monkeypatch.setattr("tokenbucket.plugin.top._LIST_S", 0.0)
+    options = parser().parse_args(["--kubeconfig", str(cluster.kubeconfig), "top"])
+    connection = connect(options)
+    watcher = Watcher(connection, LiveClient(connection, ("tokenbucket-system", "tokenbucket-live")), options)
+    before = {row.pod for row in watcher.read(PATIENCE_S)}
+    get = cluster.get
+    monkeypatch.setattr(cluster, "get", lambda _: (500, {"message": "etcd"}))
+    rows = watcher.read(PATIENCE_S)
+    assert {row.pod for row in rows} == before
+    assert "etcd" in watcher.view(rows).title
+    assert watcher.exit_code == PluginExit.UNKNOWN
+    monkeypatch.setattr(cluster, "get", get)
+    assert "etcd" not in watcher.view(watcher.read(PATIENCE_S)).title
+
+
+def test_once_awaits_answers_that_take_longer_than_the_interval(
+    top: Top, cluster: LiveCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answer the second request to a node only after the interval."""
+    post = cluster.post
+
+    def late(path: str, content: bytes) -> tuple[int, dict[str, Any]]:
+        if len(cluster.asked) >= 2:
+            time.sleep(1)
+        return post(path, content)
+
+    monkeypatch.setattr(cluster, "post", late)
+    result = top("-o", "json")
+    assert result.code == PluginExit.DONE, result.out
 
 
 def test_ctrl_c_restores_the_terminal(cluster: LiveCluster, tmp_path: Path) -> None:
