@@ -19,7 +19,8 @@ HEAD = """\
 `kubectl tokenbucket` shows the limits of pods with the rights of its user. It needs no access to nodes.
 [Find out why a pod is limited](../tasks/explain-a-pod.md) has the installation and examples.
 
-`-o json` and `-o yaml` print documents with the field `version`. `kubectl-tokenbucket` is the same command.
+`-o json` and `-o yaml` of `explain`, `status` and `suggest` print documents with the field `version`.
+`kubectl-tokenbucket` is the same command.
 """
 CAUSES = """
 ## Causes

@@ -8,7 +8,8 @@ from typing import Any
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
 
-_PART = re.compile(r"(?:[^,(]|\([^)]*\))+")
+_COMMA = re.compile(r",(?![^(]*\))")
+"""Not between the values of a set."""
 _KEY = r"(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]*)"
 _EQUAL = re.compile(rf"{_KEY}\s*(?P<operator>==?|!=)\s*(?P<value>[-A-Za-z0-9_.]*)")
 _SET = re.compile(rf"{_KEY}\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
@@ -20,10 +21,12 @@ def pod_selector(text: str) -> dict[str, Any]:
     """Return the document of a selector. Raises PluginError."""
     labels: dict[str, str] = {}
     expressions: list[dict[str, Any]] = []
-    for part in (each.strip() for each in _PART.findall(text)):
+    for part in map(str.strip, _COMMA.split(text)):
         if match := _EQUAL.fullmatch(part):
             if match["operator"] == "!=":
                 expressions.append(_expression(match, [match["value"]]))
+            elif match["key"] in labels:
+                raise PluginError(f"selector: {match['key']} has two values; keep one", PluginExit.USAGE)
             else:
                 labels[match["key"]] = match["value"]
         elif match := _SET.fullmatch(part):

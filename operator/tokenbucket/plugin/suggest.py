@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from tokenbucket.core.limits.suggestion import (
     TooLittleDataError,
     suggest,
 )
+from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.live import LiveClient, add_service_option, find_service
 
@@ -28,7 +30,8 @@ def add_parser(
 ) -> None:
     """Add the command to the parser."""
     text = "suggest a policy from the traffic that a policy in mode Observe has seen"
-    command = commands.add_parser("suggest", help=text, description=text, parents=[shared])
+    output = "Without -o, prints a manifest for kubectl apply; -o yaml adds the reasoning and is no manifest."
+    command = commands.add_parser("suggest", help=text, description=f"{text}. {output}", parents=[shared])
     command.add_argument("pods", metavar="SELECTOR", help="labels of the pods, such as app=web")
     command.add_argument("--name", default="suggested", help="name of the policy (default %(default)s)")
     command.add_argument(
@@ -40,8 +43,9 @@ def add_parser(
         "--direction", type=Direction, choices=list(Direction), help="one direction (default: both)"
     )
     command.add_argument(
-        "--most", type=float, default=_MOST_PERCENT, metavar="PERCENT",
-        help="choose a larger burst if more of the bytes would be dropped (default %(default)s)",
+        "--most", type=_percent, default=_MOST_PERCENT, metavar="PERCENT",
+        help="largest share of dropped bytes; a larger burst is chosen to stay below it"
+        " (default %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--min-seconds", type=int, default=LEAST_ACTIVE_S, metavar="S",
@@ -51,8 +55,15 @@ def add_parser(
     command.set_defaults(run=run)
 
 
+def _percent(text: str) -> float:
+    percent = float(text)
+    if not 0 <= percent <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to 100")
+    return percent
+
+
 def run(options: argparse.Namespace) -> PluginExit:
-    """Print the policy, with the reasoning as comments. Raises TooLittleDataError."""
+    """Print the policy, with the reasoning as comments. Raises PluginError."""
     from tokenbucket.plugin.connection import connect
     from tokenbucket.plugin.label_selector import pod_selector
     from tokenbucket.plugin.offered_traffic import offered_to
@@ -62,18 +73,30 @@ def run(options: argparse.Namespace) -> PluginExit:
     connection = connect(options)
     client = LiveClient(connection, find_service(options.live_service, connection))
     offered, problems = offered_to(connection, client, options.pods, _TIMEOUT_S)
-    suggestions = suggestions_of(offered, options)
+    suggestions, omitted = suggestions_of(offered, options)
+    if not suggestions:
+        raise _without_any(next(iter(omitted.values())), problems)
     policy = policy_of(connection.namespace, options.name, selector, suggestions)
-    _print(policy, suggestions, problems, options)
+    _print(policy, suggestions, omitted, problems, options)
     return PluginExit.UNKNOWN if problems else PluginExit.DONE
 
 
-def suggestions_of(offered: Offered, options: argparse.Namespace) -> dict[Direction, Suggestion]:
-    """Return the suggestions of the directions with enough data. Raises TooLittleDataError without any."""
+def _without_any(why: str, problems: Sequence[str]) -> PluginError:
+    """Print the nodes without an answer: more data may be there. Return the error."""
+    from tokenbucket.plugin.screen import plain
+
+    for problem in problems:
+        print(f"not considered: {plain(problem)}", file=sys.stderr)
+    return PluginError(why, PluginExit.UNKNOWN if problems else PluginExit.FAILED)
+
+
+def suggestions_of(
+    offered: Offered, options: argparse.Namespace
+) -> tuple[dict[Direction, Suggestion], dict[Direction, str]]:
+    """Return the suggestions of the directions with enough data, and why the others have none."""
     found: dict[Direction, Suggestion] = {}
-    wanted = [options.direction] if options.direction else list(Direction)
-    error: TooLittleDataError | None = None
-    for direction in wanted:
+    omitted: dict[Direction, str] = {}
+    for direction in [options.direction] if options.direction else list(Direction):
         try:
             found[direction] = suggest(
                 offered.get(direction, {}),
@@ -81,16 +104,15 @@ def suggestions_of(offered: Offered, options: argparse.Namespace) -> dict[Direct
                 most_rejected=options.most / 100,
                 least_active_s=options.min_seconds,
             )
-        except TooLittleDataError as failed:
-            error = error or failed
-    if error and not found:
-        raise error
-    return found
+        except TooLittleDataError as error:
+            omitted[direction] = str(error)
+    return found, omitted
 
 
 def _print(
     policy: dict[str, Any],
     suggestions: Mapping[Direction, Suggestion],
+    omitted: Mapping[Direction, str],
     problems: Sequence[str],
     options: argparse.Namespace,
 ) -> None:
@@ -101,8 +123,10 @@ def _print(
 
     if options.output.is_structured:
         document = {
+            "version": 1,
             "policy": policy,
             "reasoning": {each.value: as_document(found) for each, found in suggestions.items()},
+            "notSuggested": {each.value: why for each, why in omitted.items()},
             "problems": list(problems),
         }
         print_structured(document, options.output)
@@ -110,6 +134,8 @@ def _print(
     for direction, found in suggestions.items():
         for line in reasoning(direction, found):
             print(f"# {plain(line)}")
+    for direction, why in omitted.items():
+        print(f"# {direction.value}: not suggested: {plain(why)}")
     for problem in problems:
         print(f"# not considered: {plain(problem)}")
     print(yaml.safe_dump(policy, sort_keys=False).rstrip())

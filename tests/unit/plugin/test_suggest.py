@@ -129,6 +129,25 @@ def test_a_silent_node_is_named(cluster: FakeApi, run: Run) -> None:
     assert "# not considered: node n2" in done.out
 
 
+def test_without_any_answer_the_nodes_are_named(cluster: FakeApi, run: Run) -> None:
+    cluster.fail(lambda seen: "/nodes/n1/" in seen.path, 503, "no agent")
+    done = run(*SUGGEST)
+    assert (done.code, done.out) == (PluginExit.UNKNOWN, "")
+    assert "not considered: node n1" in done.err
+
+
+def test_a_direction_without_enough_data_is_named(cluster: FakeApi, run: Run) -> None:
+    answer(cluster, {"web-1": report(STEADY)})
+    assert "# egress: not suggested: " in run(*SUGGEST).out
+    answer(cluster, {"web-1": report(STEADY)})
+    assert json.loads(run(*SUGGEST, "-o", "json").out)["notSuggested"].keys() == {"egress"}
+
+
+@pytest.mark.parametrize("most", ["nan", "-1", "101", "x"])
+def test_a_share_is_from_0_to_100_percent(run: Run, most: str) -> None:
+    assert run(*SUGGEST, f"--most={most}").code == PluginExit.USAGE
+
+
 @pytest.mark.parametrize(
     ("text", "selected", "others"),
     [
@@ -148,7 +167,22 @@ def test_a_selector_selects_the_same_pods_in_the_policy(
     assert not policy.selector.matches(others)
 
 
-@pytest.mark.parametrize("text", ["app=web=db", "app in web", "=web", "a b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "app=web=db",
+        "app in web",
+        "=web",
+        "a b",
+        "",
+        " ",
+        "app=web,",
+        "app=web,app=api",
+        "(a=b",
+        "a=b)",
+        "a in (b,c",
+    ],
+)
 def test_a_bad_selector_is_wrong_usage(cluster: FakeApi, run: Run, text: str) -> None:
     done: Any = run("suggest", text, "-n", "shop")
     assert done.code == PluginExit.USAGE
