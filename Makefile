@@ -70,7 +70,7 @@ wording: setup ## check docs, CRDs and Helm values for banned words; ARGS=-v pri
 	$(PYTHON) hack/wording.py $(ARGS)
 
 test: chart-setup vm-setup e2e-setup tokenbucket.o ## run all tests, on other kernels a short selection; REQUIRE=unit,chart,bpf,netns,vm,e2e fails instead of skipping
-	+hack/side-by-side.sh e2e test-quick test-kernels
+	+hack/side-by-side.sh e2e test-kernels test-quick
 
 test-quick: chart-setup tokenbucket.o ## run the unit, chart, bpf and netns tests, without network access
 	$(RECORDED) Architecture $(ARCHITECTURE) hack/without-network.sh $(PYTHON) -m pytest $(ARGS)

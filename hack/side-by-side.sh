@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# Runs make targets at the same time: side-by-side.sh TARGET BACKGROUND-TARGET...
-# The background targets run one after the other at the lowest priority, until one fails. Their output follows at the
-# end. Fails if one of them fails.
+# Runs make targets at the same time: side-by-side.sh TARGET...
+# Each has a lower priority than the one before. The output of all but the first follows at the end. Fails if one fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-output=$(mktemp)
-nice -n 19 "${MAKE:-make}" --no-print-directory "${@:2}" >"$output" 2>&1 &
-background=$!
-trap 'kill "$background" 2>/dev/null; rm -f "$output"' EXIT
+folder=$(mktemp -d)
+jobs=()
+trap 'kill "${jobs[@]}" 2>/dev/null; rm -rf "$folder"' EXIT
+for ((number = 2; number <= $#; number++)); do
+	nice -n $((9 * (number - 1))) "${MAKE:-make}" --no-print-directory "${!number}" >"$folder/${!number}" 2>&1 &
+	jobs+=($!)
+done
 
 status=0
 "${MAKE:-make}" --no-print-directory "$1" || status=$?
-wait "$background" || status=$?
-echo "--- make ${*:2}"
-cat "$output"
+for ((number = 2; number <= $#; number++)); do
+	wait "${jobs[number - 2]}" || status=$?
+	echo "--- make ${!number}"
+	cat "$folder/${!number}"
+done
 exit "$status"
