@@ -169,6 +169,11 @@ def test_a_message_of_the_server_cannot_control_the_terminal(run: Run, cluster: 
         "contexts: [{name: one, context: {cluster: c, user: u}}]\nusers: {u: {token: SECRET}}",
         "current-context: one\ncontexts:\n- name: one\n  context: {cluster: c, user: {token: SECRET}}",
         "current-context: one\ncontexts: [{name: one, {user: [SECRET]}}]",
+        (
+            "{current-context: one, contexts: [{name: one, context: {cluster: c, user: u}}], "
+            "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], "
+            "users: [{name: u, token: SECRET}]}"
+        ),
         "current-context: one\ncontexts:\n- {name: u, token: SECRET}",
         "SECRET:x:0:0",
     ],
