@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,6 +285,109 @@ def test_a_user_of_a_namespace_limits_the_pods_there_and_no_others(neighbors: Ne
             theirs.run(*words, f"--as={USER}", stdin=document if "create" in words else None)
         assert "is forbidden" in caught.value.output.lower(), words
     mine.run("delete", "tbp", "web", f"--as={USER}")
+
+
+LIVE = f"{NAME}-live"
+
+
+def signed_in(
+    here: Kubectl, name: str, token_folder: Path, *bindings: Document
+) -> contextlib.AbstractContextManager[Kubectl]:
+    """Create a service account with these bindings, and return commands with its token."""
+    here.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
+    for each in bindings:
+        here.run("apply", "--filename=-", stdin=json.dumps(each))
+    token = here.run("create", "token", name).strip()
+    token_folder.mkdir()
+    return with_token(here, token, token_folder)
+
+
+def binding_of(here: Kubectl, name: str, kind: str, role: str) -> Document:
+    """Return a binding of an account of this namespace to a role."""
+    return {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": f"{name}-{role}"},
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": here.namespace}],
+    }
+
+
+def plugin(user: Kubectl, *words: str) -> tuple[int, str, str]:
+    """Run the plugin with the rights of a user. Return the exit status, the output and the errors."""
+    argv = [sys.executable, "-m", "tokenbucket.plugin", "--kubeconfig", str(user.kubeconfig), *words]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "operator")}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env=environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_live_figures_are_those_of_pods_that_the_user_may_read(
+    release: Release, neighbors: Neighbors, nodes: list[str], tmp_path: Path
+) -> None:
+    """Show one namespace to its viewer, and open no other way to agents: no other port, path or name."""
+    mine, theirs, here = neighbors.mine, neighbors.theirs, release.kubectl
+    for each in (mine, theirs):
+        each.apply(policy("web", "web", ingress=LIMIT))
+        wait_ready(each, "web", 1)
+    uid = mine.get("pod", "web")["metadata"]["uid"]
+    granted_live = binding_of(mine, "viewer", "Role", f"{LIVE}-viewer")
+    here.apply(granted_live)
+    try:
+        viewer = signed_in(
+            mine, "viewer", tmp_path / "viewer", binding_of(mine, "viewer", "ClusterRole", "view")
+        )
+        with viewer as user:
+            code, output, errors = plugin(user, "top", "-n", mine.namespace, "--once", "-o", "json")
+            assert (code, errors) == (0, "")
+            shown = [json.loads(line) for line in output.splitlines()]
+            assert {(each["namespace"], each["pod"]) for each in shown} == {(mine.namespace, "web")}
+            for words in (("-A",), ("-n", theirs.namespace)):
+                code, output, errors = plugin(user, "top", "--once", *words)
+                assert (code, output) == (1, "")
+                assert "list pods" in errors
+
+            def ask(path: str, verb: str = "create", **content: object) -> str:
+                body = ("--filename=-",) if verb == "create" else ()
+                return user.run(verb, f"--raw=/api/v1/{path}", *body, stdin=json.dumps(content))
+
+            proxy = f"namespaces/{NAMESPACE}/services/{LIVE}:live/proxy"
+            found = json.loads(ask(f"{proxy}/v1/nodes/{nodes[0]}/pods", uids=[uid, "0" * 36]))
+            assert [pod["uid"] for pod in found["pods"]] == [uid]
+            for path in ("metrics", "v1/pods", f"v1/nodes/{nodes[0]}/pods/../../../../metrics"):
+                with pytest.raises(ClusterError) as caught:
+                    ask(f"{proxy}/{path}", uids=[uid])
+                assert "orbidden" not in caught.value.output, "the relay itself answers"
+            pods, agent = f"namespaces/{NAMESPACE}/pods", release.agent(nodes[0])
+            for verb in ("create", "get"):
+                for path in (
+                    f"namespaces/{NAMESPACE}/services/{LIVE}/proxy/v1/nodes/{nodes[0]}/pods",
+                    f"namespaces/{NAMESPACE}/services/http:{LIVE}:live/proxy/v1/nodes/{nodes[0]}/pods",
+                    f"namespaces/{NAMESPACE}/services/{LIVE}:10478/proxy/v1/nodes/{nodes[0]}/pods",
+                    f"namespaces/{NAMESPACE}/services/{LIVE}:metrics/proxy/metrics",
+                    f"namespaces/{theirs.namespace}/services/{LIVE}:live/proxy/",
+                    f"{pods}/{agent}:10477/proxy/v1/pods",
+                    f"{pods}/{agent}:10475/proxy/metrics",
+                    f"{pods}/{agent}/portforward",
+                    f"nodes/{nodes[0]}:10477/proxy/v1/pods",
+                ):
+                    with pytest.raises(ClusterError) as caught:
+                        ask(path, verb, uids=[uid])
+                    assert "(Forbidden)" in caught.value.output, (verb, path)
+            with pytest.raises(ClusterError) as caught:
+                ask(f"{proxy}/v1/nodes/{nodes[0]}/pods", "get")
+            assert "(Forbidden)" in caught.value.output
+        stranger = signed_in(
+            mine, "stranger", tmp_path / "stranger", binding_of(mine, "stranger", "ClusterRole", "view")
+        )
+        with stranger as user:
+            code, output, errors = plugin(user, "top", "-n", mine.namespace, "--once")
+            assert (code, output) == (1, "")
+            assert (
+                f"the right to create services/proxy {LIVE}:live in namespace {NAMESPACE} is missing"
+                in errors
+            )
+    finally:
+        here.delete(granted_live)
 
 
 @pytest.mark.parametrize("namespace", ["kube-system", NAMESPACE])
