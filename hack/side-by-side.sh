@@ -8,7 +8,7 @@ folder=$(mktemp -d)
 jobs=()
 trap 'kill "${jobs[@]}" 2>/dev/null; rm -rf "$folder"' EXIT
 for ((number = 2; number <= $#; number++)); do
-	nice -n $((9 * (number - 1))) "${MAKE:-make}" --no-print-directory "${!number}" >"$folder/${!number}" 2>&1 &
+	nice -n $((5 * (number - 1))) "${MAKE:-make}" --no-print-directory "${!number}" >"$folder/${!number}" 2>&1 &
 	jobs+=($!)
 done
 
