@@ -218,7 +218,7 @@ def test_a_cleanup_that_another_tool_starts_changes_nothing(shop: TwoLimits, tmp
     with installed(shop, "kubectl", tmp_path) as installation:
         shop.apply()
         shop.wait()
-        documents = yaml.safe_load_all(installation.template("--dry-run=server"))
+        documents = yaml.safe_load_all(installation.template("--dry-run=server", "--is-upgrade"))
         hooks = [each for each in documents if each and each["metadata"]["name"] == f"{NAME}-cleanup"]
         kubectl = shop.release.kubectl
         kubectl.apply(*hooks)
