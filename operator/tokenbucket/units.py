@@ -1,4 +1,4 @@
-"""Parses and formats quantities and durations.
+"""Parses and formats quantities and durations, and parses times.
 
 Quantities have the syntax of Kubernetes (``100M``, ``512Ki``, ``1e6``), durations that of Go (``25ms``,
 ``1m30s``). Results are exact fractions. Every error is a ValueError whose message names the fix.
@@ -14,6 +14,7 @@ Fraction(1500000, 1)
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from fractions import Fraction
 
 MAX_TEXT = 40
@@ -130,3 +131,11 @@ def _short(value: Fraction) -> str:
     digits = max(0, 3 - (len(str(abs(int(value)))) - 1)) if value else 0
     text = f"{float(value):.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def unix_time(text: str) -> float:
+    """Return the Unix time in seconds of an RFC 3339 text, or 0 if the text is invalid."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0

@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from tokenbucket.controller.objects import unix_time
 from tokenbucket.core.status.summary import ReportedNode
+from tokenbucket.units import unix_time
 
-_MISSED = 2.5
-"""Number of periods after which an agent is silent."""
 _RESTART_S = 90.0
 """Grace period for an agent whose pod is not ready: limits outlive it, and rollouts restart all agents."""
 _DEAF_S = 100.0
@@ -55,7 +53,7 @@ class Heartbeats:
         elif seen[0] != last:
             seen = (last, now)
         self._seen[report.uid] = seen
-        return self._left_s(seen[1], _MISSED * report.report.sync.period_s, 0.0 if pod_ready else _RESTART_S)
+        return self._left_s(seen[1], report.report.sync.silent_after_s, 0.0 if pod_ready else _RESTART_S)
 
     def _left_s(self, seen_at: float, reports_s: float, restart_s: float) -> float:
         """Return the rest of the time for a report, or of the grace period of a restart."""

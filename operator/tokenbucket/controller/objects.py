@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from tokenbucket.apiserver.resources import is_ready, metadata_of, version_of
@@ -16,6 +15,7 @@ from tokenbucket.core.api.protection import protection_error
 from tokenbucket.core.limits.bucket import as_declared
 from tokenbucket.core.status.summary import PolicyHead, ReportedNode
 from tokenbucket.errors import SpecError
+from tokenbucket.units import unix_time
 
 MANAGER = "tokenbucket-controller"
 
@@ -93,14 +93,6 @@ def _last_written(metadata: Mapping[str, Any], wanted: Callable[[Mapping[str, An
     entries = filter(wanted, metadata.get("managedFields") or ())
     created = str(metadata.get("creationTimestamp") or "")
     return max([created, *(str(entry.get("time") or "") for entry in entries)])
-
-
-def unix_time(text: str) -> float:
-    """Return the Unix time in seconds of an RFC 3339 text, or 0 if the text is invalid."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0
 
 
 def _parse(document: Mapping[str, Any]) -> tuple[Policy | None, str]:

@@ -115,6 +115,11 @@ class Sync:
     """Newest resource version of policies that the last reconcile run used."""
     watches: tuple[WatchContact, ...] = ()
 
+    @property
+    def silent_after_s(self) -> float:
+        """Return the age of a report in seconds after which the agent is silent: 2.5 periods."""
+        return 2.5 * self.period_s
+
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from tokenbucket.core.api.enforcement import Enforcement
@@ -83,11 +82,3 @@ class Evidence:
         """Return the live state of the limit of one direction."""
         found: Sequence[Document] = (self.live or {}).get("limits") or ()
         return next((limit for limit in found if limit.get("direction") == direction), None)
-
-
-def unix_time(text: str) -> float:
-    """Return the Unix time of an RFC 3339 text, or 0 if it is invalid."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0

@@ -11,7 +11,8 @@ from tokenbucket.core.api.node_report import PolicyReport
 from tokenbucket.core.api.policy import Direction, Mode, Policy, features_of
 from tokenbucket.plugin.explain.cause import Cause, cause, cause_of_reason
 from tokenbucket.plugin.explain.codes import Code
-from tokenbucket.plugin.explain.evidence import Evidence, unix_time
+from tokenbucket.plugin.explain.evidence import Evidence
+from tokenbucket.units import unix_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.plugin.explain.cause import Cause, cause, cause_of_reason
 from tokenbucket.plugin.explain.codes import Code
-from tokenbucket.plugin.explain.evidence import AgentPod, Evidence, unix_time
+from tokenbucket.plugin.explain.evidence import AgentPod, Evidence
 from tokenbucket.plugin.explain.policies import nearest_miss
 from tokenbucket.plugin.report_age import why_old
+from tokenbucket.units import unix_time
 
 
 def finished(found: Evidence) -> Cause | None:

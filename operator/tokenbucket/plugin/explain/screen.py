@@ -9,10 +9,10 @@ from rich.text import Text
 
 from tokenbucket.plugin.explain.cause import Cause
 from tokenbucket.plugin.explain.codes import State
-from tokenbucket.plugin.explain.evidence import unix_time
 from tokenbucket.plugin.explain.explanation import Explanation, LimitView
 from tokenbucket.plugin.explain.figures import figures
 from tokenbucket.plugin.screen import plain, print_line, print_title
+from tokenbucket.units import unix_time
 
 STYLES = {
     State.ENFORCED: "green",
