@@ -112,7 +112,7 @@ def changed(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[s
 def _pace(fleet: Fleet, reports: Iterable[list[float]]) -> list[Figure]:
     spread_s = pace_of(fleet).spread_s
     most = [most_in(times, spread_s) for times in reports]
-    return [at_most(f"reports of an agent in a spread of {spread_s:.1f} s", most, 2, "")]
+    return [at_most(f"reports of an agent in a spread of {spread_s:.1f} s", most, 1, "")]
 
 
 def _budget(fleet: Fleet, window: Window) -> list[Figure]:

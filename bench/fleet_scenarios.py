@@ -89,7 +89,7 @@ def policy_changes(fleet: Fleet) -> list[Figure]:
         Figure("until the last one did", lasts, "ms"),
         Figure("  its 99th percentile", [percentile_99(lasts)], "ms"),
         Figure("until the policy's status shows it", statuses, "s"),
-        at_most("reports of one agent in a spread, most", reports, 2, ""),
+        at_most("reports of one agent in a spread, most", reports, 1, ""),
         at_most(
             "statuses written, a change", [each.writes("tokenbucketpolicies") for each in windows], 2, ""
         ),

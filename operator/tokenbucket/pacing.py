@@ -205,7 +205,7 @@ class ReportPace:
     override_s: float = 0.0
     """The spread. 0 derives it from the number of nodes."""
     nodes: int = 1
-    _due: float = -math.inf
+    _reported_at: float = -math.inf
 
     @property
     def spread_s(self) -> float:
@@ -218,13 +218,13 @@ class ReportPace:
         return min(max(self.nodes / 50, 20.0), 300.0)
 
     def pause_s(self, now: float) -> float:
-        """Return the time to wait before the next report: one per spread, after a pause also two."""
+        """Return the time to wait before the next report: at most one per spread."""
         spread = self.spread_s
-        return max(random.uniform(0.1, 1.0) * spread, self._due - spread - now)  # noqa: S311 - no secret
+        return max(random.uniform(0.1, 1.0) * spread, self._reported_at + spread - now)  # noqa: S311 - no secret
 
     def record(self, now: float) -> None:
         """Record a report."""
-        self._due = max(now, self._due) + self.spread_s
+        self._reported_at = now
 
 
 @dataclass(slots=True)
