@@ -44,7 +44,7 @@ LONGEST_INTERVAL_S = 60.0
 REPAIR_WINDOW_S = 60.0
 REPAIRS = 5
 """Maximum number of repairs of one interface in the window."""
-_OF_NO_OBJECT = frozenset({0, 401, 429, 502, 503})
+OF_NO_OBJECT = frozenset({0, 401, 429, 502, 503})
 """Status codes that do not depend on the object: server unavailable, overloaded, or not authenticated."""
 
 
@@ -173,7 +173,7 @@ class RetryTracker:
         try:
             result = await write()
         except ApiError as error:
-            if error.status in _OF_NO_OBJECT:
+            if error.status in OF_NO_OBJECT:
                 raise
             self._record(uid, error)
             return None

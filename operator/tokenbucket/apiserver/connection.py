@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import kopf
@@ -57,24 +57,42 @@ class _TokenFile:
         self._read_at = float("-inf")
 
 
+class Outage(NamedTuple):
+    """The last time in which the API server did not answer, or rejected a read."""
+
+    start: float = float("-inf")
+    end: float = float("-inf")
+    earlier_s: float = 0.0
+    """Duration of all outages before this one."""
+
+    @property
+    def total_s(self) -> float:
+        """Return the duration of all outages."""
+        return self.earlier_s + (self.end - self.start if self.end > self.start else 0.0)
+
+
 class Answers:
     """Responses of the API server by status, over all sessions of this process. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, int]] = Counter()
+        self._answered_at = float("-inf")
         self._away_at: float | None = None
-        self.outage = (float("-inf"), float("-inf"))
-        """Start and end of the last time in which the API server did not answer, or rejected a read."""
+        self.outage = Outage()
 
-    def add(self, method: str, status: int) -> None:
-        """Count one response. Status 0 means that no response arrived."""
+    def add(self, method: str, status: int, began_at: float | None = None) -> None:
+        """Count one response to a request that began at ``began_at``. Status 0 means that none arrived."""
+        now = time.monotonic()
         with self._lock:
             self._counts[method, status] += 1
             if not status or (method == "GET" and status in _UNREADABLE):
-                self._away_at = self._away_at or time.monotonic()
-            elif self._away_at:
-                self.outage, self._away_at = (self._away_at, time.monotonic()), None
+                if self._away_at is None:  # a request can wait for long before it fails
+                    self._away_at = max(now if began_at is None else began_at, self._answered_at)
+                return
+            self._answered_at = now
+            if self._away_at is not None:
+                self.outage, self._away_at = Outage(self._away_at, now, self.outage.total_s), None
 
     def counts(self) -> Mapping[tuple[str, int], int]:
         """Return the counts by method and status."""
@@ -111,10 +129,11 @@ async def _unhurried(request: aiohttp.ClientRequest, handler: ClientHandlerType)
 
 
 async def _counted(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+    began_at = time.monotonic()
     try:
         response = await handler(request)
     except (aiohttp.ClientError, OSError, TimeoutError):
-        answers.add(request.method, 0)
+        answers.add(request.method, 0, began_at)
         raise
     answers.add(request.method, response.status)
     return response

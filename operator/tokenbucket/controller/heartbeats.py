@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from tokenbucket.apiserver.connection import Outage
 from tokenbucket.core.status.summary import ReportedNode
 from tokenbucket.units import unix_time
 
@@ -16,20 +17,31 @@ _DEAF_S = 100.0
 event reconnects after 70 s."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The last change of a report."""
+
+    last: str
+    """The time in the report, by the clock of the node."""
+    at: float
+    outages_s: float
+    """Duration of all outages before it."""
+
+
 @dataclass(slots=True)
 class Heartbeats:
     """The times at which reports changed, by the clock of the controller: clocks of nodes can differ."""
 
-    outage: Callable[[], tuple[float, float]] = lambda: (float("-inf"), float("-inf"))
-    """Monotonic start and end of the last outage of the API server, in which agents could not report either.
+    outage: Callable[[], Outage] = Outage
+    """The last outage of the API server, in which agents could not report either, by the monotonic clock.
 
     Agents have the time for their next report again after it, except those that were silent before. A restart
     has no second grace period: the time before the outage counts.
     """
     clock: Callable[[], float] = time.monotonic
     unix_clock: Callable[[], float] = time.time
-    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Time of the last change by uid."""
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    """Last change by uid."""
 
     def silence(self, report: ReportedNode, *, pod_ready: bool) -> str:
         """Return why a report is outdated, or an empty text. Agents of older versions send no heartbeats."""
@@ -48,19 +60,21 @@ class Heartbeats:
         """Return the seconds until the report is outdated."""
         now, last = self.clock(), report.report.sync.last
         seen = self._seen.get(report.uid)
-        if seen is None:  # it may be old
-            seen = (last, now - max(0.0, self.unix_clock() - unix_time(last)))
-        elif seen[0] != last:
-            seen = (last, now)
+        if seen is None:  # it may be old, and the clocks of nodes can differ
+            written_s = unix_time(report.written) or unix_time(last)
+            seen = _Seen(last, now - max(0.0, self.unix_clock() - written_s), self.outage().total_s)
+        elif seen.last != last:
+            seen = _Seen(last, now, self.outage().total_s)
         self._seen[report.uid] = seen
-        return self._left_s(seen[1], report.report.sync.silent_after_s, 0.0 if pod_ready else _RESTART_S)
+        return self._left_s(seen, report.report.sync.silent_after_s, 0.0 if pod_ready else _RESTART_S)
 
-    def _left_s(self, seen_at: float, reports_s: float, restart_s: float) -> float:
+    def _left_s(self, seen: _Seen, reports_s: float, restart_s: float) -> float:
         """Return the rest of the time for a report, or of the grace period of a restart."""
-        now, (start, end) = self.clock(), self.outage()
-        before_s, after_s = start - seen_at, now - max(seen_at, end)
+        now, outage = self.clock(), self.outage()
+        before_s = outage.start - seen.at - max(0.0, outage.earlier_s - seen.outages_s)
+        after_s = now - max(seen.at, outage.end)
         if before_s >= max(reports_s, restart_s):  # it was silent before
-            return max(reports_s, restart_s) - (now - seen_at)
+            return max(reports_s, restart_s) - (now - seen.at)
         return max(reports_s - after_s, restart_s - max(0.0, before_s) - after_s)
 
     def retain(self, uids: Collection[str]) -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from tokenbucket.core.api.node_report import PolicyReport
+from tokenbucket.core.api.node_report import PodReport, PolicyReport
 from tokenbucket.core.status.summary import PolicyHead, ReportedNode
 
 Key = tuple[str, str, str]
 """Namespace, name and uid of a policy. The uid distinguishes it from a later policy with the same name."""
+
+
+class _Entry(NamedTuple):
+    """Everything that a report contains about a policy."""
+
+    policy: PolicyReport
+    pods: tuple[PodReport, ...]
 
 
 class ReportIndex:
@@ -24,19 +32,19 @@ class ReportIndex:
         """Replace the reports."""
         now = {report.name: report for report in reports}
         for name in self._reports.keys() - now.keys():
-            self._replace(name, (), self._reports[name].report.policies)
+            self._replace(name, {}, self._reports[name])
         for name, report in now.items():
-            before, entries = self._reports.get(name), report.report.policies
-            if before is not report and (not before or before.report.policies != entries):
-                self._replace(name, entries, before.report.policies if before else ())
+            before = self._reports.get(name)
+            if before is not report and _differ(before, report):
+                self._replace(name, _by_key(report), before)
         self._reports = now
 
-    def _replace(self, node: str, now: Iterable[PolicyReport], before: Iterable[PolicyReport]) -> None:
-        old, new = _by_key(before), _by_key(now)
-        for key, entry in new.items():
+    def _replace(self, node: str, now: Mapping[Key, _Entry], before: ReportedNode | None) -> None:
+        old = _by_key(before) if before else {}
+        for key, entry in now.items():
             if old.pop(key, None) != entry:
                 self._changes[key] += 1
-            self._entries[key][node] = entry
+            self._entries[key][node] = entry.policy
         for key in old:
             self._changes[key] += 1
             del self._entries[key][node]
@@ -64,8 +72,19 @@ class ReportIndex:
         return self._changes.get((head.namespace, head.name, head.uid), 0)
 
 
-def _by_key(entries: Iterable[PolicyReport]) -> dict[Key, PolicyReport]:
-    found: dict[Key, PolicyReport] = {}
-    for entry in entries:
-        found.setdefault((entry.namespace, entry.name, entry.uid), entry)
+def _differ(before: ReportedNode | None, now: ReportedNode) -> bool:
+    return not before or (before.report.policies, before.report.pods) != (
+        now.report.policies,
+        now.report.pods,
+    )
+
+
+def _by_key(report: ReportedNode) -> dict[Key, _Entry]:
+    pods: dict[tuple[str, str], list[PodReport]] = defaultdict(list)
+    for pod in report.report.pods:
+        pods[pod.namespace, pod.policy].append(pod)
+    found: dict[Key, _Entry] = {}
+    for entry in report.report.policies:
+        of_policy = tuple(pods.get((entry.namespace, entry.name), ()))
+        found.setdefault((entry.namespace, entry.name, entry.uid), _Entry(entry, of_policy))
     return found

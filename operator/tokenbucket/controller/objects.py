@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenbucket.apiserver.resources import is_ready, metadata_of, version_of
+from tokenbucket.apiserver.store import Store
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.parse_report import parse_report
 from tokenbucket.core.api.pod import intended_node
@@ -62,6 +63,16 @@ class NodeObject:
 
     name: str
     ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores of all watched objects."""
+
+    policies: Store[PolicyObject]
+    reports: Store[ReportedNode]
+    agents: Store[AgentPod]
+    nodes: Store[NodeObject]
 
 
 def read_policy(document: Mapping[str, Any], protected: Collection[str] = ()) -> PolicyObject:

@@ -15,12 +15,12 @@ from typing import Any
 from tokenbucket.apiserver.client import CONFLICT, NOT_FOUND, Client
 from tokenbucket.apiserver.events import Events
 from tokenbucket.apiserver.resources import NODES, POLICIES, REPORTS, is_ready
-from tokenbucket.apiserver.store import Store
 from tokenbucket.controller.events import create_events
 from tokenbucket.controller.fleet import Fleet
 from tokenbucket.controller.heartbeats import Heartbeats
 from tokenbucket.controller.index import ReportIndex
-from tokenbucket.controller.objects import MANAGER, AgentPod, NodeObject, PolicyObject
+from tokenbucket.controller.objects import MANAGER, PolicyObject, Stores
+from tokenbucket.controller.silence import SilenceDetector
 from tokenbucket.controller.silent_nodes import SilentNodes
 from tokenbucket.core.api.parse import API_VERSION, POLICY, REPORT
 from tokenbucket.core.status.conditions import ConditionReason
@@ -32,22 +32,10 @@ from tokenbucket.pacing import RetryTracker, WriteBudget, WriteThrottle
 
 log = logging.getLogger(__name__)
 
-_STARTING_S = 60.0
-"""Time that an agent pod has for its first report."""
 _PROGRESS_S = 10.0
 """Minimum interval of statuses that differ only in how many nodes have reported a change."""
 _WATCHES_OF_A_REPORT = 3
 """The agent and two controllers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The stores of all watched objects."""
-
-    policies: Store[PolicyObject]
-    reports: Store[ReportedNode]
-    agents: Store[AgentPod]
-    nodes: Store[NodeObject]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +66,20 @@ class StatusReconciler:
     """Write the statuses of policies. Call :meth:`reconcile` after each change."""
 
     def __init__(
-        self, stores: Stores, again: Callable[[float], None], heartbeats: Heartbeats | None = None
+        self,
+        stores: Stores,
+        again: Callable[[float], None],
+        heartbeats: Heartbeats | None = None,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Create a reconciler. ``again`` requests a reconcile run after a number of seconds."""
-        self._stores, self._again = stores, again
-        self._heartbeats = heartbeats or Heartbeats()
-        self._clock, self._unix_clock = self._heartbeats.clock, self._heartbeats.unix_clock
+        """Create a reconciler. ``again`` requests a reconcile run after a number of seconds.
+
+        ``leads`` returns whether this process may write. A stopped process can lose that during a run.
+        """
+        self._stores, self._again, self._leads = stores, again, leads
+        heartbeats = heartbeats or Heartbeats()
+        self._clock, self._unix_clock = heartbeats.clock, heartbeats.unix_clock
+        self._silence = SilenceDetector(stores, heartbeats, again)
         self._index, self._silent_nodes = ReportIndex(), SilentNodes()
         self._throttle, self._budget = WriteThrottle(), WriteBudget()
         self._retries, self._events = RetryTracker(again, self._clock), Events(MANAGER)
@@ -97,10 +93,11 @@ class StatusReconciler:
 
         Raises ApiError if the API server is unavailable. The next run writes the missing statuses.
         """
+        unread = await self._silence.reread(client, self._stores.reports.values())
         reports = await self._reports_of_nodes(client)
         self._index.update(reports)
-        silence = self._silence(reports)
-        silent = self._silent(silence)
+        silence = self._silence.reasons(reports, unread)
+        silent = self._silence.nodes(silence)
         await self._silent_nodes.update(client, silent, self._clock())
         policies = self._stores.policies.values()
         self._forget({policy.head.uid for policy in policies}, {report.uid for report in reports})
@@ -113,7 +110,7 @@ class StatusReconciler:
         """Forget objects that no longer exist."""
         self._throttle.retain(policies)
         self._events.retain(policies)
-        self._heartbeats.retain(reports)
+        self._silence.retain(reports)
         self._retries.retain(policies | reports)
         self._required = {uid: known for uid, known in self._required.items() if uid in policies}
         self._computed = {uid: known for uid, known in self._computed.items() if uid in policies}
@@ -125,39 +122,9 @@ class StatusReconciler:
             report
             for report in self._stores.reports.values()
             if report.name in nodes
+            or not self._leads()
             or not await self._retries.run(report.uid, partial(self._delete_orphan, client, report.name))
         ]
-
-    def _silence(self, reports: Iterable[ReportedNode]) -> dict[str, str]:
-        """Return for each report why it is outdated. Request a run for the time at which the next one is."""
-        ready = {agent.node for agent in self._stores.agents.values() if agent.ready}
-        found, waits = {}, []
-        for report in reports:
-            pod_ready = report.name in ready
-            found[report.name] = self._heartbeats.silence(report, pod_ready=pod_ready)
-            if report.report.sync.last:
-                waits.append(self._heartbeats.left_s(report, pod_ready=pod_ready))
-        waits = [wait_s for wait_s in waits if wait_s > 0]
-        if waits:
-            self._again(min(waits))
-        return found
-
-    def _silent(self, silence: Mapping[str, str]) -> list[str]:
-        """Return the ready nodes that must have a recent report and have none.
-
-        Ignore nodes that are not ready, because no pod starts there.
-        """
-        without = {agent.node for agent in self._stores.agents.values() if not self._is_starting(agent)}
-        suspects = {name for name, reason in silence.items() if reason} | (without - silence.keys())
-        return sorted(suspects & {node.name for node in self._stores.nodes.values() if node.ready})
-
-    def _is_starting(self, agent: AgentPod) -> bool:
-        """Return whether an agent pod is new. Request a run for the time at which it is not."""
-        left_s = _STARTING_S - (self._unix_clock() - agent.created_s)
-        if not 0 < left_s <= 2 * _STARTING_S:  # the clock of the writer is too far ahead
-            return False
-        self._again(left_s)
-        return True
 
     async def _changed_statuses(
         self,
@@ -206,6 +173,8 @@ class StatusReconciler:
         """Write the statuses that the limits of writes allow now, the worst news first."""
         waits = []
         for write in sorted(writes, key=lambda write: write.rank):
+            if not self._leads():
+                return
             now = self._clock()
             budget_s = self._budget.wait_s(now)
             if budget_s > 0:
@@ -241,7 +210,7 @@ class StatusReconciler:
             pods[agent.node][agent.name] = agent.ready
         for report in reports:
             condition = agent_condition(silence[report.name], pods[report.name], report.conditions, now)
-            if [condition] == list(report.conditions):
+            if [condition] == list(report.conditions) or not self._leads():
                 continue
             wait_s = self._budget.wait_s(self._clock())
             if wait_s > 0:

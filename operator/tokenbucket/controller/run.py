@@ -19,8 +19,8 @@ from tokenbucket.apiserver.resources import NODES, PODS, POLICIES, REPORTS, Sele
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.controller.heartbeats import Heartbeats
-from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
-from tokenbucket.controller.reconciler import StatusReconciler, Stores
+from tokenbucket.controller.objects import Stores, read_agent, read_node, read_policy, read_report
+from tokenbucket.controller.reconciler import StatusReconciler
 from tokenbucket.controller.relay import Relay
 from tokenbucket.pacing import Worker
 
@@ -70,7 +70,10 @@ class Controller:
             Watch(Selection(PODS, labels=options.agents), self.stores.agents, options.namespace, _PAGE),
         )
         self._reconciler = StatusReconciler(
-            self.stores, self._worker.trigger_after, Heartbeats(lambda: answers.outage)
+            self.stores,
+            self._worker.trigger_after,
+            Heartbeats(lambda: answers.outage),
+            lambda: self.leads,
         )
         self._election = Election(f"{options.namespace}/{options.pod}", self._worker.trigger)
         self._stop = asyncio.Event()

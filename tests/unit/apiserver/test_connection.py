@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from tests.unit.test_metrics import issue
-from tokenbucket.apiserver.connection import open_session
+from tokenbucket.apiserver.connection import Answers, Outage, open_session
 
 
 async def version(_: web.Request) -> web.Response:
@@ -67,3 +67,27 @@ def test_a_session_survives_a_rotation_of_the_ca(tmp_path: Path) -> None:
                         await session.get(f"https://localhost:{other}/version")
 
     asyncio.run(run())
+
+
+def test_an_outage_begins_with_the_first_request_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen API server lets requests wait until their timeout. One lost request alone is no outage."""
+    now = 0.0
+    monkeypatch.setattr("tokenbucket.apiserver.connection.time.monotonic", lambda: now)
+    answers = Answers()
+    answers.add("GET", 200)
+    now = 40.0
+    answers.add("GET", 0, began_at=10.0)
+    now = 70.0
+    answers.add("PUT", 0, began_at=40.0)
+    now = 75.0
+    answers.add("GET", 200)
+    assert answers.outage == Outage(10, 75)
+    now = 100.0
+    answers.add("GET", 200)
+    answers.add("GET", 0, began_at=80.0)
+    now = 101.0
+    answers.add("PATCH", 409)
+    assert answers.outage == Outage(100, 101, 65)
+    answers.add("PATCH", 503)
+    answers.add("GET", 200)
+    assert answers.outage.total_s == 66, "a rejected write alone is no outage"

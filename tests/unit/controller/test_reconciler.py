@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.unit.fake_api import FakeApi, Seen, list_of
 from tokenbucket.apiserver.client import Client
-from tokenbucket.apiserver.connection import answers
+from tokenbucket.apiserver.connection import Outage, answers
 from tokenbucket.apiserver.resources import EVENTS, NODES, PODS, POLICIES, REPORTS
 from tokenbucket.apiserver.store import Store
 from tokenbucket.controller.heartbeats import Heartbeats
-from tokenbucket.controller.objects import read_agent, read_node, read_policy, read_report
-from tokenbucket.controller.reconciler import StatusReconciler, Stores
+from tokenbucket.controller.objects import Stores, read_agent, read_node, read_policy, read_report
+from tokenbucket.controller.reconciler import StatusReconciler
 from tokenbucket.core.api.node_report import (
     NodeReport,
     PodCounts,
+    PodReport,
     PolicyReport,
+    ReasonCount,
     Sync,
     WatchContact,
     to_document,
@@ -59,9 +63,12 @@ def report(name: str, pods: int = 1, *, seen: int = 10**9, age_s: float = 0) -> 
     sync = Sync(written, 20, seen, (WatchContact("pods", written),))
     document = NodeReport(sync=sync, policies=entries)
     return {
-        "metadata": {"name": name, "uid": name, "creationTimestamp": rfc3339(START_S)},
+        "metadata": {"name": name, "uid": name, "creationTimestamp": written},
         "status": to_document(document),
     }
+
+
+REPORT = NodeReport(sync=Sync(rfc3339(START_S), 20, 10**9, (WatchContact("pods", rfc3339(START_S)),)))
 
 
 def writes_status(policy: str) -> Callable[[Seen], bool]:
@@ -231,21 +238,98 @@ def test_an_agent_that_restarts_has_a_grace_period(cluster: Cluster) -> None:
 def test_an_outage_of_the_api_server_makes_no_agent_silent(cluster: Cluster) -> None:
     """Begin to count when the controller reaches the API server again: agents could not report either."""
     cluster.policy()
-    outage = (cluster.now, cluster.now)
+    outage = Outage(cluster.now, cluster.now)
     cluster.reconciler = StatusReconciler(
         cluster.stores,
         cluster.waits.append,
         Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
     )
     assert cluster.ready() == "Programmed"
-    outage = (cluster.now, cluster.now + 75)
+    outage = Outage(cluster.now, cluster.now + 75)
     cluster.now += 75
     assert cluster.ready() == "Programmed"
     cluster.now += 51
     assert cluster.ready() == "AgentUnavailable"
-    outage = (cluster.now, cluster.now + 75)
+    outage = Outage(cluster.now, cluster.now + 75, 75)
     cluster.now += 75
     assert cluster.ready() == "AgentUnavailable", "it was silent before the outage"
+
+
+def test_two_outages_in_a_row_make_no_agent_silent(cluster: Cluster) -> None:
+    """Count only the time in which the API server answered: agents wait before they try again."""
+    outage = Outage()
+    cluster.policy()
+    cluster.reconciler = StatusReconciler(
+        cluster.stores,
+        cluster.waits.append,
+        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
+    )
+    assert cluster.ready() == "Programmed"
+    outage = Outage(cluster.now, cluster.now + 75)
+    cluster.now += 75 + 15
+    assert cluster.ready() == "Programmed"
+    outage = Outage(cluster.now, cluster.now + 1, outage.total_s)
+    cluster.now += 2
+    assert cluster.ready() == "Programmed"
+    for _ in range(4):  # an API server that fails now and then gives a dead agent no endless time
+        cluster.now += 15
+        outage = Outage(cluster.now - 1, cluster.now, outage.total_s)
+        cluster.round()
+    assert cluster.ready() == "AgentUnavailable"
+
+
+def test_a_late_report_is_read_again_before_its_node_is_unknown(cluster: Cluster) -> None:
+    """The watch of the controller can be dead, or the controller did not run for a while."""
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
+    cluster.api.put(REPORTS, "a", **report("a", age_s=-1))
+    cluster.now += 60
+    assert cluster.ready() == "Programmed"
+    cluster.now += 60
+    assert cluster.ready() == "AgentUnavailable"
+    reads = cluster.api.seen(list_of(REPORTS))
+    assert [each.query["fieldSelector"] for each in reads] == ["metadata.name=a"] * 2
+    for _ in range(3):  # one read confirms it
+        cluster.round()
+    assert cluster.api.seen(list_of(REPORTS)) == reads
+
+
+def test_late_reports_are_read_a_few_at_a_time(cluster: Cluster) -> None:
+    """Thousands of agents can be silent at once. All of them are soon."""
+    cluster.policy()
+    cluster.round()
+    for number in range(60):
+        cluster.stores.reports.put(report(f"b-{number}"))
+        cluster.stores.nodes.put(node(f"b-{number}"))
+    cluster.round()
+    cluster.now += 91
+    cluster.round()
+    assert len(cluster.api.seen(list_of(REPORTS))) == 50
+    assert 1.0 in cluster.waits
+    cluster.round()
+    assert len(cluster.api.seen(list_of(REPORTS))) == 61
+
+
+@pytest.mark.parametrize(("status", "reason"), [(403, "AgentUnavailable"), (503, "Programmed")])
+def test_reports_that_cannot_be_read_prove_nothing(cluster: Cluster, status: int, reason: str) -> None:
+    """Without the right to read them, the node is unknown. A server that is away changes no status."""
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
+    cluster.now += 60
+    cluster.api.fail(list_of(REPORTS), status)
+    with contextlib.suppress(ApiError):
+        cluster.round()
+    written = json.loads(cluster.api.seen(writes_status("web"))[-1].body)["status"]
+    assert written["conditions"][-1]["reason"] == reason
+
+
+def test_a_restarted_controller_does_not_depend_on_the_clocks_of_nodes(cluster: Cluster) -> None:
+    """Judge a first report by the time at which the API server has stored it."""
+    cluster.policy()
+    document = dict(report("a", age_s=3600))
+    document["metadata"] = {**document["metadata"], "creationTimestamp": rfc3339(START_S - 5)}
+    cluster.stores.reports.put(document)
+    assert cluster.ready() == "Programmed"
 
 
 @pytest.mark.parametrize(("before_s", "left_s"), [(80, 50), (10, 80)])
@@ -254,7 +338,7 @@ def test_an_outage_of_the_api_server_gives_a_restart_no_second_grace_period(
 ) -> None:
     """After it, the agent has the rest of its 90 s, and at least the time that every agent has."""
     cluster.policy()
-    outage = (float("-inf"), float("-inf"))
+    outage = Outage()
     cluster.reconciler = StatusReconciler(
         cluster.stores,
         cluster.waits.append,
@@ -264,7 +348,7 @@ def test_an_outage_of_the_api_server_gives_a_restart_no_second_grace_period(
     cluster.stores.agents.put(agent("a", ready=False))
     cluster.now += before_s
     assert cluster.ready() == "Programmed"
-    outage = (cluster.now, cluster.now + 600)
+    outage = Outage(cluster.now, cluster.now + 600)
     cluster.now += 600 + left_s - 1
     assert cluster.ready() == "Programmed"
     cluster.now += 2
@@ -296,6 +380,21 @@ def test_a_status_is_computed_only_for_changed_inputs(
         cluster.round()
     assert len(computed) == known + 1
     assert len(cluster.api.seen(writes_status("web"))) == 1
+
+
+def test_the_status_names_the_pods_of_the_last_report(cluster: Cluster) -> None:
+    """The number of failed pods can stay the same while the pods change."""
+    cluster.policy()
+    entry = PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(1, failed=1))
+    entry = replace(entry, reasons=(ReasonCount("NoInterface", 1, "web: has none"),))
+    for name in ("web-1", "web-2"):
+        failed = PodReport("shop", name, "web", "ingress", "NoInterface", "web: has none")
+        other = PodReport("shop", "db-1", "db", "ingress", "NoInterface", "db: has none")
+        document = to_document(replace(REPORT, policies=(entry,), pods=(failed, other)))
+        cluster.stores.reports.put({"metadata": {"name": "a", "uid": "a"}, "status": document})
+        cluster.now += 10
+        assert [problem["pod"] for problem in cluster.status()["problems"]] == [name]
+        cluster.round()  # with the status that was written
 
 
 def test_an_edit_counts_the_pods_that_stay_limited(cluster: Cluster) -> None:
@@ -437,6 +536,24 @@ def test_a_report_that_cannot_be_written_or_deleted_holds_up_no_other(api: FakeA
     api.fail(lambda seen: writes_agent_condition(seen) and seen.path.endswith("/b"), 422)
     cluster.round()
     assert {"a", "b", "c"} <= {seen.path.rpartition("/")[2] for seen in api.seen(writes_agent_condition)}
+
+
+def test_a_controller_that_leads_no_more_ends_its_writes(api: FakeApi, cluster: Cluster) -> None:
+    """The process can be stopped in the middle of a run, while another one becomes the leader."""
+    api.put(REPORTS, "gone")
+    cluster.stores.reports.put(report("gone"))
+    for name in ("web", "api", "db"):
+        cluster.policy(name)
+    leads = iter([True, True])
+    cluster.reconciler = StatusReconciler(
+        cluster.stores,
+        cluster.waits.append,
+        Heartbeats(clock=lambda: cluster.now, unix_clock=lambda: START_S),
+        lambda: next(leads, False),
+    )
+    cluster.round()
+    writes = [f"{seen.method} {seen.path}" for seen in api.seen(lambda seen: seen.method != "GET")]
+    assert len(writes) == 2, writes
 
 
 def requests_until_it_ends(cluster: Cluster) -> int:
