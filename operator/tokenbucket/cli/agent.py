@@ -74,7 +74,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--live-address",
         type=address,
         metavar="HOST:PORT",
-        help="serve live figures of pods, to those who know their uids, at this address (default: none)",
+        help="serve live figures of pods at this address, to clients that know their uids (default: none)",
     )
     _add_cluster_options(verb.add_argument_group("in a cluster"))
     verb.set_defaults(run=run)

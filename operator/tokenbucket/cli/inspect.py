@@ -34,7 +34,7 @@ PACKET_BYTES = 1514
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
-    text = "show the state machine of a limit"
+    text = "show the state of one limit in detail"
     verb = verbs.add_parser("inspect", help=text, description=text, parents=[pins_options()])
     which = verb.add_mutually_exclusive_group(required=True)
     which.add_argument("pod", nargs="?", metavar="POD", help="NAME or NAMESPACE/NAME")

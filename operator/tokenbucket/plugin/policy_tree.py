@@ -107,7 +107,7 @@ def _branch(policy: Document, nodes: Iterable[tuple[str, Document, NodeReport]],
         str(ready.get("reason") or "Pending") if is_current else "Updating",
         str(ready.get("message") or "")
         if is_current
-        else "the controller has not judged this generation yet",
+        else "the controller has not evaluated this generation yet",
         str(degraded.get("message") or "") if is_current and degraded.get("status") == "True" else "",
         status.get("effective") or {},
         str((status.get("pods") or {}).get("summary") or "0/0"),

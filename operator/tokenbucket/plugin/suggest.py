@@ -29,7 +29,7 @@ def add_parser(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser
 ) -> None:
     """Add the command to the parser."""
-    text = "suggest a policy from the traffic that a policy in mode Observe has seen"
+    text = "suggest a policy from the traffic that agents recorded in mode Observe"
     output = "Without -o, prints a manifest for kubectl apply; -o yaml adds the reasoning and is no manifest."
     command = commands.add_parser("suggest", help=text, description=f"{text}. {output}", parents=[shared])
     command.add_argument("pods", metavar="SELECTOR", help="labels of the pods, such as app=web")
@@ -37,7 +37,7 @@ def add_parser(
     command.add_argument(
         "--action", type=ExceedAction, choices=[ExceedAction.DROP, ExceedAction.DELAY],
         default=ExceedAction.DROP,
-        help="what happens to excess packets (default %(default)s)",
+        help="enforcement action for excess packets (default %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--direction", type=Direction, choices=list(Direction), help="one direction (default: both)"
@@ -49,7 +49,7 @@ def add_parser(
     )  # fmt: skip
     command.add_argument(
         "--min-seconds", type=int, default=LEAST_ACTIVE_S, metavar="S",
-        help="refuse with fewer observed seconds with traffic (default %(default)s)",
+        help="required number of observed seconds with traffic (default %(default)s)",
     )  # fmt: skip
     add_service_option(command)
     command.set_defaults(run=run)

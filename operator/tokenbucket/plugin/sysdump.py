@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> PluginExit:
             )
     for problem in dump.problems:
         print(f"not in the archive: {plain(problem)}", file=sys.stderr)
-    print(f"{options.file}: written; names of objects are not redacted, so look at it before you publish it")
+    print(f"{options.file}: written; names of objects are not redacted, so read it before you publish it")
     return PluginExit.UNKNOWN if dump.problems else PluginExit.DONE
 
 

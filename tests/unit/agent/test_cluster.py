@@ -1,4 +1,4 @@
-"""What an agent takes from the API server, the kill switch above all, and what it has to tell it."""
+"""The input of an agent from the API server, above all the enforcement mode."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SWITCH = {"name": "switch", "namespace": "tokenbucket"}
 
 @pytest.fixture
 def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
-    """All has been listed, and the switch says Enforce."""
+    """Return a source that has listed everything, with the mode Enforce."""
     options = AgentOptions(
         node="node",
         namespace="tokenbucket",
@@ -63,10 +63,10 @@ def snapshot(source: ClusterSource) -> DesiredInput:
     return inputs
 
 
-def test_the_log_says_who_has_moved_the_switch(
+def test_the_log_names_the_place_that_changed_the_mode(
     source: ClusterSource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once: who looks for the cause of a detachment must not take it for a fault."""
+    """Log it once, so that users do not take a detachment for a fault."""
     switch(source, "Off")
     assert [enforcement(source) for _ in range(2)] == [Mode.OFF] * 2
     label(source, **{NODE_LABEL: "Observe"})
@@ -78,8 +78,7 @@ def test_the_log_says_who_has_moved_the_switch(
     ]
 
 
-def test_a_switch_that_is_deleted_leaves_it_as_it_was_and_is_reported(source: ClusterSource) -> None:
-    """Nothing comes or goes with it unseen."""
+def test_a_deleted_enforcement_configmap_keeps_the_mode_and_is_reported(source: ClusterSource) -> None:
     switch(source, "Off")
     assert enforcement(source) is Mode.OFF
     source.config.remove({"metadata": SWITCH})
@@ -88,7 +87,7 @@ def test_a_switch_that_is_deleted_leaves_it_as_it_was_and_is_reported(source: Cl
 
 
 def test_the_override_is_reported_with_its_mode_and_age(source: ClusterSource) -> None:
-    """Until it is deleted, whatever becomes of the ConfigMap of the release."""
+    """Report it until it is deleted, for any state of the ConfigMap of the release."""
     override = {"name": "switch-override", "namespace": "tokenbucket"}
     dated = {**override, "creationTimestamp": "2026-01-02T03:04:05Z"}
     source.override.put({"metadata": dated, "data": {"enforcement": "off"}})
@@ -101,8 +100,8 @@ def test_the_override_is_reported_with_its_mode_and_age(source: ClusterSource) -
     assert (inputs.enforcement, inputs.enforcement_from, inputs.problem) == (Mode.OBSERVE, Place.RELEASE, "")
 
 
-def test_a_switch_that_goes_with_the_release_is_no_problem(source: ClusterSource) -> None:
-    """Agents may still run then."""
+def test_an_enforcement_configmap_deleted_with_the_release_is_no_problem(source: ClusterSource) -> None:
+    """Expect agents that still run."""
     switch(source, "Off", cleanup="true")
     assert enforcement(source) is Mode.OFF
     source.config.remove({"metadata": SWITCH})
@@ -111,8 +110,8 @@ def test_a_switch_that_goes_with_the_release_is_no_problem(source: ClusterSource
     assert inputs.problem == ""
 
 
-def test_a_clean_node_says_that_what_is_declared_is_off() -> None:
-    """And not that no pod is selected."""
+def test_a_clean_node_reports_its_pods_as_off() -> None:
+    """Distinguish this from policies that select no pod."""
     limit = Limit(Rate(10**6), exceed_action=ExceedAction.DROP)
     policy = Policy("shop", "web", Selector(frozenset()), {Direction.INGRESS: limit})
     web = Pod(PodId("shop", "web-0"), {}, frozenset())
@@ -124,21 +123,21 @@ def test_a_clean_node_says_that_what_is_declared_is_off() -> None:
 
 
 def put(source: ClusterSource, name: str, ip: str) -> None:
-    """A pod whose status says that address."""
+    """Store a pod whose status has this address."""
     metadata = {"namespace": "shop", "name": name, "uid": name}
     source.pods.put({"metadata": metadata, "spec": {}, "status": {"podIP": ip}})
 
 
 def cache(folder: Path, name: str, result: dict[str, Any]) -> None:
-    """What the container runtime writes when the pod's network is made."""
+    """Write the CNI result of a pod."""
     args = [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", name], ["K8S_POD_UID", name]]
     cached = {"kind": "cniCacheV1", "containerId": name, "ifName": "eth0", "cniArgs": args, "result": result}
     (folder / "results").mkdir(exist_ok=True)
     (folder / "results" / f"net-{name}-eth0").write_text(json.dumps(cached))
 
 
-def test_pods_have_their_results(source: ClusterSource, tmp_path: Path) -> None:
-    """Beside the addresses of their status: the agent weighs both against the kernel."""
+def test_pods_have_the_addresses_of_their_cni_results(source: ClusterSource, tmp_path: Path) -> None:
+    """Keep those of the status too, because the agent compares both with the kernel."""
     put(source, "web", "10.0.0.9")
     cache(tmp_path, "web", {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]})
     [pod] = source._pods()
@@ -146,10 +145,8 @@ def test_pods_have_their_results(source: ClusterSource, tmp_path: Path) -> None:
     assert pod.sandboxes == (Sandbox(frozenset({ip_address("10.0.0.5")})),)
 
 
-def test_a_static_pod_has_the_results_of_the_pod_that_its_mirror_stands_for(
-    source: ClusterSource, tmp_path: Path
-) -> None:
-    """The container runtime knows it by the uid of the kubelet, which the API server does not assign."""
+def test_a_static_pod_is_found_by_the_uid_of_the_kubelet(source: ClusterSource, tmp_path: Path) -> None:
+    """Use this uid, because the API server assigns another one to the mirror pod."""
     annotations = {"kubernetes.io/config.hash": "web", "kubernetes.io/config.mirror": "web"}
     metadata = {"namespace": "shop", "name": "web", "uid": "mirror", "annotations": annotations}
     source.pods.put({"metadata": metadata, "spec": {}, "status": {}})
@@ -210,7 +207,7 @@ def test_no_version_stays_enforced_of_another_policy_or_of_a_deleted_one(source:
 
 
 def test_protection_of_a_namespace_removes_the_last_valid_version(source: ClusterSource) -> None:
-    """Explain it: the administrator forbids limits there."""
+    """Explain that the administrator forbids limits there."""
     source.policies.put(policy(namespace="kube-system", labels={"tokenbucket.dev/allow-protected": "true"}))
     assert snapshot(source).policies
     source.policies.put(policy(namespace="kube-system"))
@@ -220,7 +217,7 @@ def test_protection_of_a_namespace_removes_the_last_valid_version(source: Cluste
 
 
 def test_a_rejected_policy_is_reported_only_where_its_namespace_has_pods(source: ClusterSource) -> None:
-    """Otherwise one invalid policy would cause a write on every node."""
+    """Keep one invalid policy from causing a write on every node."""
     source.policies.put(policy("Shape"))
     assert policy_reports(NodeState(snapshot(source))) == ()
     source.pods.put({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": {}, "status": {}})
@@ -237,7 +234,7 @@ def test_a_run_uses_policies_up_to_a_version_that_it_contains(source: ClusterSou
 
 
 def test_a_changed_annotation_changes_the_limit_and_wakes_the_loop(api: FakeApi, tmp_path: Path) -> None:
-    """With the option. Without it, annotations change nothing, and wake no loop."""
+    """Change nothing and wake no loop without the option."""
     for reads in (True, False):
         with closing(ClusterSource(annotation_options(tmp_path, reads=reads))) as source:
             found = []
@@ -257,7 +254,7 @@ def test_a_changed_annotation_changes_the_limit_and_wakes_the_loop(api: FakeApi,
 
 
 def test_annotations_in_a_protected_namespace_need_the_label(api: FakeApi, tmp_path: Path) -> None:
-    """As policies there do."""
+    """Require the label, as for policies."""
     with closing(ClusterSource(annotation_options(tmp_path, reads=True))) as source:
         annotations = {"kubernetes.io/ingress-bandwidth": "1M"}
         source.pods.put(annotated_pod("kube-system", annotations))

@@ -84,7 +84,7 @@ def test_a_pod_without_a_slot_has_the_reason_of_the_agent() -> None:
     assert (db["policies"], db["reasons"]) == ({}, [])
 
 
-def test_an_agent_that_has_not_reconciled_yet_is_no_agent_without_pods() -> None:
+def test_an_agent_that_has_not_reconciled_reports_it() -> None:
     stats = ReconcileStats()
     answer = LiveFigures(Pins(Path("/sys/fs/bpf/no-such-folder")), stats, "a").answer(
         LiveRequest(frozenset({UIDS["web"]}))
@@ -92,7 +92,7 @@ def test_an_agent_that_has_not_reconciled_yet_is_no_agent_without_pods() -> None
     assert answer["reconciled"] is False
 
 
-def test_a_kernel_that_cannot_be_read_is_an_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_kernel_is_an_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise KernelError("read", "tb_owners", 5)
 
@@ -112,7 +112,7 @@ def test_an_invalid_request_is_answered_with_its_field(request_: Any) -> None:
 
 
 def test_all_requests_together_have_a_bounded_share_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reject what would wait too long, and work for at most a tenth of the time."""
+    """Reject requests that would wait too long, and work for at most a tenth of the time."""
     monkeypatch.setattr(live_endpoint, "_MINUTE_S", PATIENCE_S)
     worked = 0.0
 
@@ -140,7 +140,7 @@ def counters(packets: int) -> Stats:
 KEY = SlotKey(IDS["web"], Direction.EGRESS)
 
 
-def test_the_last_minute_is_the_shortest_time_of_at_least_a_minute() -> None:
+def test_the_last_minute_is_the_shortest_recorded_time_of_at_least_a_minute() -> None:
     minute = LastMinute()
     assert minute.since(KEY, 0, counters(1)) == {}
     for second, packets in ((0, 10), (60, 70), (120, 130)):
@@ -151,7 +151,7 @@ def test_the_last_minute_is_the_shortest_time_of_at_least_a_minute() -> None:
     assert minute.since(SlotKey(IDS["db"], Direction.EGRESS), 180 * SECOND, counters(1)) == {}
 
 
-def test_counters_that_started_again_have_no_last_minute() -> None:
+def test_counters_that_were_reset_have_no_last_minute() -> None:
     minute = LastMinute()
     minute.record(0, {KEY: counters(1000)})
     assert minute.since(KEY, 100 * SECOND, counters(3)) == {}
@@ -183,7 +183,7 @@ def test_the_agent_rests_after_a_read_that_took_too_long_for_its_request(
     assert rests_until > started[0]
 
 
-def test_an_outdated_state_is_no_live_figure() -> None:
+def test_an_outdated_state_is_not_shown() -> None:
     """Show no reason and no active limit of a loop that hangs, or whose runs all fail."""
     asked = figures()
     request = LiveRequest(frozenset(UIDS.values()))

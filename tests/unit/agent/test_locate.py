@@ -47,7 +47,7 @@ def locate(
     delays: bool = False,
     annotated: frozenset[Direction] = frozenset(),
 ) -> PodInterfaces:
-    """Locates a pod that has these interfaces beside its veths."""
+    """Locate a pod that has these interfaces beside its veths."""
 
     def enter(_: int) -> PodNamespace | None:
         if isinstance(inside, KernelError):
@@ -68,7 +68,7 @@ def locate(
 
 
 def test_interfaces_without_an_end_on_the_node_are_limited_inside_the_pod() -> None:
-    """Beside the veth, which is limited on the node."""
+    """Limit the veth on the node."""
     found = locate(NET1, ADAPTER)
     assert found.ends == {End.HOST: {Interface(7)}}
     assert found.pod_only == {Interface(3, INODE), Interface(4, INODE)}
@@ -76,7 +76,7 @@ def test_interfaces_without_an_end_on_the_node_are_limited_inside_the_pod() -> N
 
 
 def test_a_pod_with_veths_alone_is_not_entered() -> None:
-    """With hundreds of pods, entering them takes most of the time of a restart."""
+    """Save most of the time of a restart with hundreds of pods."""
     found = locate(inside=REFUSED)
     assert (found.ends, found.reason) == ({End.HOST: {Interface(7)}}, None)
 
@@ -94,7 +94,7 @@ def test_a_pod_with_veths_alone_is_not_entered() -> None:
 def test_an_interface_that_cannot_be_limited_is_named(
     problem: dict[str, Any], message: str, veths: tuple[Link, ...]
 ) -> None:
-    """The status must not be Ready while a pod has a way past its limit."""
+    """Keep the policy from becoming Ready while a path bypasses the limit."""
     found = locate(NET1, veths=veths, **problem)
     assert found.reason is Reason.INTERFACE_NOT_LIMITED
     assert found.pod_only == frozenset()
@@ -103,21 +103,21 @@ def test_an_interface_that_cannot_be_limited_is_named(
 
 
 def test_interfaces_that_cannot_be_read_are_reported() -> None:
-    """There may be any among them."""
+    """Expect any interface among them."""
     found = locate(unread="list interfaces: ENOMEM")
     assert found.reason is Reason.INTERFACE_NOT_LIMITED
     assert found.ends == {End.HOST: {Interface(7)}}
 
 
 def test_of_very_many_interfaces_the_first_are_limited() -> None:
-    """A pod that may make interfaces must not keep the agent busy with them."""
+    """Bound the work for a pod that creates interfaces."""
     found = locate(*(Link(10 + number, f"net{number}", "macvlan", 0, 9) for number in range(MOST + 1)))
     assert len(found.pod_only) == MOST
     assert found.message.startswith(f"net{MOST} (macvlan): ")
 
 
 def test_packets_that_arrive_at_such_an_interface_can_wait() -> None:
-    """As those that leave it, at the pod's end of a veth."""
+    """Queue them as egress packets at the pod-side end of a veth."""
     found = locate(NET1, delays=True)
     assert found.no_queue == {}
     assert found.ends[End.POD] == {Interface(2, INODE)}
@@ -125,7 +125,7 @@ def test_packets_that_arrive_at_such_an_interface_can_wait() -> None:
 
 @pytest.mark.parametrize("hook", Hook)
 def test_packets_do_not_wait_past_a_program_of_the_pod(hook: Hook) -> None:
-    """What comes back from the ifb device passes no program at the ingress hook."""
+    """Keep the order: packets from the ifb device pass no program at the ingress hook."""
     theirs = ForeignFilter(NET1.ifindex, hook, "matchall", 10, 3, 1, "", None)
     inside = replace(INSIDE, filters={NET1.ifindex: LinkFilters((), (theirs,))})
     found = locate(NET1, delays=True, inside=inside)
@@ -140,7 +140,7 @@ def test_a_pod_without_any_interface_is_reported() -> None:
 def test_ciliums_bandwidth_manager_also_limits_annotated_pods(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Only in the directions that have an annotation, and only if its map is there."""
+    """Report it only for directions with an annotation, and only if its map exists."""
     throttle = tmp_path / "cilium_throttle"
     monkeypatch.setattr(other_limiters, "_CILIUM", throttle)
     assert locate(annotated=frozenset({IN})).also_limited == {}

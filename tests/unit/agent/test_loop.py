@@ -1,4 +1,4 @@
-"""How the agent waits while there is nothing to do, or nothing yet."""
+"""Waiting of the agent without work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokenbucket.pacing import NextRun
 
 
 class Clean:
-    """A source that never has news, and after so many questions something to do."""
+    """A source without changes, which has work after a number of questions."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -39,8 +39,8 @@ class Clean:
         self._waker.close()
 
 
-def test_an_agent_of_a_clean_node_goes_on_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a word from anybody: one that asks nothing is taken for dead, and restarted."""
+def test_an_agent_of_a_clean_node_continues_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the kubelet from restarting an agent that asks nothing."""
     monkeypatch.setattr(run, "_ASK_S", 0.01)
     with StopSignals() as signals:
         source, changes = Clean(3), []
@@ -55,10 +55,10 @@ DEVICE = Slot(Owner(SlotKey(DeviceId(1, "eth1"), Direction.EGRESS)), SlotConfig(
 @pytest.mark.parametrize(
     ("in_use", "builds"), [({}, ["build"]), ({1: DEVICE}, [])], ids=["", "but the one that limits a device"]
 )
-def test_a_pass_that_only_waits_leaves_no_other_build_behind(
+def test_a_run_that_waits_for_a_queue_removes_other_builds(
     in_use: dict[int, Slot], builds: list[str]
 ) -> None:
-    """A queue may hold packets for as long as flows last, and runs no program."""
+    """Remove them: a queue runs no program, and can hold packets for as long as flows last."""
     removed: list[str] = []
     outcome = Outcome(waits=True)
     source: Any = SimpleNamespace(snapshot=DesiredInput)

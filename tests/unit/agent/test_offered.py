@@ -1,4 +1,4 @@
-"""Which slots the agent records, and for how long."""
+"""The slots that the agent records, and the duration of a record."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_number_of_records_is_bounded(traffic: OfferedTraffic) -> None:
 
 
 def test_a_limit_that_is_observed_again_at_once_is_sampled_at_the_same_pace(traffic: OfferedTraffic) -> None:
-    """The thread still runs, and must wait between samples."""
+    """Wait between samples, although the thread still runs."""
     traffic.follow({7: OBSERVED})
     traffic.follow({})
     traffic.follow({7: OBSERVED})
@@ -71,7 +71,7 @@ def test_a_limit_that_is_observed_again_at_once_is_sampled_at_the_same_pace(traf
 
 
 def test_the_record_begins_with_the_second_sample(traffic: OfferedTraffic) -> None:
-    """The counters hold what passed before."""
+    """Exclude the bytes that the counters contained before."""
     traffic.follow({7: OBSERVED})
     sample(traffic, Counted(step=1000), 20)
     report = traffic.report(KEY)
@@ -102,7 +102,7 @@ def test_a_record_outlives_a_change_of_its_slot(traffic: OfferedTraffic) -> None
     assert report.total_bytes == 19 * 1000
 
 
-def test_cleared_counters_start_again(traffic: OfferedTraffic) -> None:
+def test_a_reset_counter_starts_a_new_difference(traffic: OfferedTraffic) -> None:
     traffic.follow({7: OBSERVED})
     sample(traffic, Counted(step=1000, reads=1000), 20)
     sample(traffic, Counted(step=1000), 20, first=20)

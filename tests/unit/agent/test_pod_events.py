@@ -57,7 +57,7 @@ def created(api: FakeApi) -> Any:
 
 
 def test_all_problems_of_a_pod_cause_one_event_about_it(created: Any) -> None:
-    """Once, also if the agent finds them again."""
+    """Create it once, also if the agent finds the problems again."""
     [event] = created(PodEvents(), *[state(INVALID, {}, {"kubernetes.io/ingress-bandwidth": "1M"})] * 3)
     assert event["involvedObject"] == {
         "apiVersion": "v1",
@@ -72,14 +72,14 @@ def test_all_problems_of_a_pod_cause_one_event_about_it(created: Any) -> None:
 
 
 def test_events_are_limited_for_each_pod_and_for_the_node(created: Any) -> None:
-    """A user who edits a pod, or a workload that creates pods without end, causes few."""
+    """Bound the events of a user who edits a pod, or of a workload that creates pods continuously."""
     edits = [state({"kubernetes.io/ingress-bandwidth": f"{number}Mbit"}) for number in range(10)]
     assert len(created(PodEvents(), *edits)) == 1
     assert len(created(PodEvents(), state(*[INVALID] * 110))) == 1 + 32
 
 
 def test_an_event_that_finds_no_api_server_is_created_later(api: FakeApi, created: Any) -> None:
-    """A rejected one is not: the report of the node has the same message."""
+    """Do not retry a rejected one, because the report of the node has the same message."""
     events = PodEvents()
 
     def posts(seen: Seen) -> bool:

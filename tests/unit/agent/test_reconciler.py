@@ -52,19 +52,19 @@ REFUSED = KernelError("attach", "veth2", errno.EIO)
 
 
 def policy(action: ExceedAction = ExceedAction.DROP) -> Policy:
-    """One that limits what every pod sends."""
+    """Return a policy that limits the egress of every pod."""
     limit = Limit(Rate(10**6), exceed_action=action)
     return Policy("shop", "all", Selector(frozenset()), {Direction.EGRESS: limit})
 
 
 def pod(name: str) -> Pod:
-    """A pod that is declared with the one address that there is."""
+    """Return a pod with the only address."""
     return Pod(PodId("shop", name), {}, frozenset({IPv4Address("10.0.0.1")}))
 
 
 @dataclass
 class Node:
-    """A kernel whose one address is in namespace ``THERE``; an agent before may have left things ``HERE``."""
+    """A kernel whose address is in namespace ``THERE``. An earlier agent can have left objects ``HERE``."""
 
     roots: dict[int, Root] = field(default_factory=dict)
     searched: bool = False
@@ -193,7 +193,7 @@ class Node:
             yield SimpleNamespace(attach=attach, detach=detach)
 
     def remove(self, _: int) -> None:
-        """Of stubs, there are none."""
+        """Remove nothing, because there are no stubs."""
 
     def add_fq(self, interface: Interface, *_: object) -> None:
         self.queues.add(interface)
@@ -206,7 +206,7 @@ class Node:
 
 
 def reconciler_of(node: Any, *limited: Pod) -> Reconciler:
-    """One of an agent that has just started, on a node where these pods have slots."""
+    """Return the reconciler of a restarted agent, on a node where these pods have slots."""
     owners = {index: Owner(SlotKey(each.id, Direction.EGRESS)) for index, each in enumerate(limited, 1)}
     node.slots |= {index: Slot(owner, SlotConfig()) for index, owner in owners.items()}
     queues = Queues(add_fq=node.add_fq, remove_fq=node.remove_fq)
@@ -220,45 +220,45 @@ def inputs(*pods: Pod, action: ExceedAction = ExceedAction.DROP) -> DesiredInput
 
 
 def removing_a_queue(ending: object) -> tuple[Outcome, Node]:
-    """A run of nothing but the removal of a queue, which ends like that."""
+    """Run only the removal of a queue, with this result."""
     node = Node({QUEUE.ifindex: Root(QUEUE.ifindex, FQ, HANDLE, held=3)}, remove_fq_ends=ending)
     return reconciler_of(node).reconcile(DesiredInput()), node
 
 
-def test_a_queue_that_holds_packets_is_no_failure() -> None:
-    """It may do so for as long as flows last: nothing is read anew for that, and no run is incomplete."""
+def test_a_queue_with_packets_does_not_fail_the_run() -> None:
+    """Read nothing again for it: flows can last for long."""
     outcome, node = removing_a_queue(ending=False)
     assert (outcome.actions, outcome.complete, outcome.waits, node.invalidated) == (0, True, True, False)
 
 
-def test_an_empty_queue_goes() -> None:
-    """And nothing is left to do."""
+def test_an_empty_queue_is_removed() -> None:
+    """Leave nothing to do."""
     outcome, _ = removing_a_queue(ending=True)
     assert (outcome.actions, outcome.complete, outcome.waits) == (1, True, False)
 
 
-def test_a_queue_that_cannot_be_removed_is_tried_again() -> None:
-    """With everything read anew: what is known of the node may be wrong."""
+def test_the_removal_of_a_queue_is_retried_after_a_failure() -> None:
+    """Read everything again, because the view of the node can be wrong."""
     outcome, node = removing_a_queue(ending=KernelError("remove fq", "veth7", errno.EPERM))
     assert (outcome.actions, outcome.complete, node.invalidated) == (0, False, True)
 
 
-def test_a_pod_that_is_refused_an_address_is_looked_at_again_soon() -> None:
-    """What makes room for it may be an action of the run that refused it, and those make no event."""
+def test_a_pod_with_a_rejected_address_is_checked_again_soon() -> None:
+    """Wait for no event, because an action of the same run can remove the cause."""
     outcome = reconciler_of(Node()).reconcile(inputs(pod("web"), pod("other")))
     assert (outcome.complete, outcome.waits) == (True, True)
 
 
-def test_a_limit_that_an_agent_before_left_inside_a_pod_keeps_it_at_home() -> None:
-    """It cannot be seen from the node's side, and the pod's address may have been given away meanwhile."""
+def test_a_limit_that_an_earlier_agent_left_inside_a_pod_keeps_its_namespace() -> None:
+    """Keep it, although the node cannot see it and the pod can have given its address away."""
     node, web = Node(filters={INSIDE: {Hook.EGRESS: LEFT_INSIDE}}), pod("web")
     outcome = reconciler_of(node, web).reconcile(inputs(web))
     assert [interface.ifindex for interface in node.filters if not interface.namespace] == [HERE]
     assert [finding.reason for finding in outcome.deviations] == [Reason.ADDRESS_CONFLICT]
 
 
-def test_a_number_that_a_filter_of_another_layout_names_means_none_of_these_slots() -> None:
-    """Where some filters have moved over and some could not yet."""
+def test_slots_of_another_layout_version_are_not_confused_with_these() -> None:
+    """Move some filters to the new version, and leave others."""
     left, web = Filter(2, Hook.EGRESS, 1, OF_ANOTHER_LAYOUT), pod("web")
     node = Node(filters={INSIDE: {Hook.EGRESS: left}})
     reconciler_of(node, web).reconcile(inputs(web))
@@ -266,14 +266,14 @@ def test_a_number_that_a_filter_of_another_layout_names_means_none_of_these_slot
 
 
 def test_slots_are_read_once_each_round() -> None:
-    """However much is looked for in namespaces."""
+    """Search many namespaces."""
     node, web = Node(filters={INSIDE: {Hook.EGRESS: LEFT_INSIDE}}), pod("web")
     reconciler_of(node, web).reconcile(inputs(web))
     assert node.reads == 1
 
 
-def test_a_limit_that_the_kernel_refuses_again_has_a_reason() -> None:
-    """Once is nothing: interfaces go while they are being looked at."""
+def test_a_limit_that_the_kernel_rejects_repeatedly_has_a_reason() -> None:
+    """Report no single rejection, because interfaces disappear while they are read."""
     node, web = Node(searched=True, refuses_slots=KernelError("write slot", "1", errno.EPERM)), pod("web")
     reconciler = reconciler_of(node)
     first, second = (reconciler.reconcile(inputs(web)) for _ in range(2))
@@ -286,13 +286,13 @@ def test_a_limit_that_the_kernel_refuses_again_has_a_reason() -> None:
 
 
 def limit_of(outcome: Outcome) -> tuple[str, list[Reason]]:
-    """What one limit does, and the reasons why it does nothing else."""
+    """Return the actions of one limit, and the reasons of its deviations."""
     [limit] = outcome.active.values()
     return limit.action, [each.reason for each in outcome.deviations]
 
 
-def test_what_is_to_be_delayed_waits_inside_the_pod() -> None:
-    """Where nothing refuses it, in one round, with a guard on the node."""
+def test_egress_packets_are_delayed_inside_the_pod() -> None:
+    """Attach everything in one round, with a guard on the node."""
     node = Node()
     outcome = reconciler_of(node).reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
     assert limit_of(outcome) == ("Delay", [])
@@ -307,14 +307,14 @@ def attached(node: Node) -> Iterator[tuple[Interface, Filter]]:
 
 
 def rejected(*pods: Pod, forbidden: bool = False, enforcement: Mode = Mode.ENFORCE) -> DesiredInput:
-    """The same policy, of which an agent that has just started has seen no valid version."""
+    """Return the same policy, of which a restarted agent has seen no valid version."""
     unknown = RejectedPolicy("shop", "all", "uid", 2, "spec.egress.rate: is newer", forbidden)
     return DesiredInput((), pods, rejected=(unknown,), enforcement=enforcement)
 
 
 @pytest.mark.parametrize("action", [ExceedAction.DROP, ExceedAction.DELAY])
 def test_a_restarted_agent_keeps_the_limit_of_a_policy_that_it_rejects(action: ExceedAction) -> None:
-    """With its slot, filters, queue and guard, as long as the policy and the pod exist."""
+    """Keep slot, filters, queue and guard as long as the policy and the pod exist."""
     node, web = Node(searched=True, inside_is=THERE), pod("web")
     reconciler_of(node).reconcile(inputs(web, action=action))
     before = dict(node.slots), set(attached(node)), set(node.queues)
@@ -333,23 +333,23 @@ def test_a_restarted_agent_keeps_the_limit_of_a_policy_that_it_rejects(action: E
     ids=["its namespace is protected", "its pod is gone", "another pod"],
 )
 def test_a_restarted_agent_keeps_no_other_limit(given: DesiredInput) -> None:
-    """Nothing may be left of it."""
+    """Leave nothing of it."""
     node = Node(searched=True)
     reconciler_of(node).reconcile(inputs(pod("web")))
     reconciler_of(node).reconcile(given)
     assert (node.slots, list(attached(node))) == ({}, [])
 
 
-def test_the_kill_switch_lifts_a_limit_that_is_kept() -> None:
-    """Its slot stays, as those of all limits do."""
+def test_mode_off_detaches_a_kept_limit() -> None:
+    """Keep its slot, as for all limits."""
     node, web = Node(searched=True), pod("web")
     reconciler_of(node).reconcile(inputs(web))
     reconciler_of(node).reconcile(rejected(web, enforcement=Mode.OFF))
     assert (len(node.slots), list(attached(node))) == (1, [])
 
 
-def test_a_kept_limit_counts_only_in_observe_mode() -> None:
-    """The enforcement mode of the node applies to all limits."""
+def test_a_kept_limit_only_counts_on_a_node_in_observe_mode() -> None:
+    """Apply the enforcement mode of the node to all limits."""
     node, web = Node(searched=True, inside_is=THERE), pod("web")
     reconciler_of(node).reconcile(inputs(web, action=ExceedAction.DELAY))
     reconciler_of(node).reconcile(rejected(web, enforcement=Mode.OBSERVE))
@@ -358,8 +358,8 @@ def test_a_kept_limit_counts_only_in_observe_mode() -> None:
     assert node.queues == set()
 
 
-def test_a_kept_limit_whose_queue_is_gone_drops_and_stops_no_other_limit() -> None:
-    """Another program may own the queue, so that each attempt to add one is rejected."""
+def test_a_kept_limit_without_a_queue_drops_and_does_not_affect_others() -> None:
+    """Reject each attempt to add a queue, as if another program owned it."""
     node, web = Node(searched=True, inside_is=THERE), pod("web")
     reconciler_of(node).reconcile(inputs(web, action=ExceedAction.DELAY))
     node.queues.clear()
@@ -370,8 +370,8 @@ def test_a_kept_limit_whose_queue_is_gone_drops_and_stops_no_other_limit() -> No
     assert [slot.config.max_delay_q for slot in limits] == [0]
 
 
-def test_a_limit_of_a_policy_that_was_created_anew_is_not_kept() -> None:
-    """Its generation begins at 1 again."""
+def test_a_limit_of_a_recreated_policy_is_not_kept() -> None:
+    """Start with generation 1 again."""
     node, web = Node(searched=True), pod("web")
     third = replace(policy(), generation=3)
     reconciler_of(node).reconcile(DesiredInput((third,), (web,)))
@@ -379,8 +379,8 @@ def test_a_limit_of_a_policy_that_was_created_anew_is_not_kept() -> None:
     assert node.slots == {}
 
 
-def test_annotations_do_not_replace_a_limit_that_is_kept() -> None:
-    """They have the lowest rank."""
+def test_annotations_do_not_replace_a_kept_limit() -> None:
+    """Give them the lowest rank."""
     node, web = Node(searched=True), pod("web")
     reconciler_of(node).reconcile(inputs(web))
     annotated = read_annotations("shop", {"kubernetes.io/egress-bandwidth": "1P"})
@@ -389,8 +389,8 @@ def test_annotations_do_not_replace_a_limit_that_is_kept() -> None:
     assert [slot.owner.policy for slot in node.slots.values()] == ["all"]
 
 
-def test_another_policy_replaces_a_limit_that_is_kept() -> None:
-    """Nothing else is known of the rejected policy, such as its priority."""
+def test_another_policy_replaces_a_kept_limit() -> None:
+    """Compare no priorities, because that of the rejected policy is unknown."""
     node, web = Node(searched=True), pod("web")
     reconciler_of(node).reconcile(inputs(web))
     other = replace(policy(), name="other")
@@ -399,7 +399,7 @@ def test_another_policy_replaces_a_limit_that_is_kept() -> None:
 
 
 def test_a_limit_without_a_free_slot_for_its_guard_is_enforced_and_degraded() -> None:
-    """The report names the missing guard. It counts once, as one of the limit."""
+    """Name the missing guard, and count the limit once."""
     node = Node()
     node.count = 2
     outcome = reconciler_of(node).reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
@@ -411,8 +411,8 @@ def test_a_limit_without_a_free_slot_for_its_guard_is_enforced_and_degraded() ->
 
 
 @pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])
-def test_a_limit_whose_guard_is_refused_is_enforced_and_degraded(error: Exception) -> None:
-    """A lasting error of the kernel, or a program of others that has the place."""
+def test_a_limit_whose_guard_is_rejected_is_enforced_and_degraded(error: Exception) -> None:
+    """Return a lasting error of the kernel, or occupy the place by another program."""
     node = Node(searched=True, refuses_filters={Interface(THERE): error}, inside_is=THERE)
     reconciler = reconciler_of(node)
     for _ in range(2):
@@ -422,7 +422,7 @@ def test_a_limit_whose_guard_is_refused_is_enforced_and_degraded(error: Exceptio
 
 
 def test_a_limit_that_cannot_move_into_a_pod_keeps_its_place_from_its_guard() -> None:
-    """Until the next round, which leaves the limit on the node."""
+    """Leave the limit on the node in the next round."""
     node, web = Node(searched=True), pod("web")
     reconciler = reconciler_of(node)
     reconciler.reconcile(inputs(web))
@@ -435,7 +435,7 @@ def test_a_limit_that_cannot_move_into_a_pod_keeps_its_place_from_its_guard() ->
 
 
 def test_a_lower_rate_of_a_guard_follows_when_no_packet_of_the_higher_rate_waits() -> None:
-    """Such packets leave the pod at the higher rate; the reconcile loop returns soon."""
+    """Return soon, because such packets leave the pod at the higher rate."""
     node, web = Node(searched=True, inside_is=THERE), pod("web")
     reconciler = reconciler_of(node)
     reconciler.reconcile(inputs(web, action=ExceedAction.DELAY))
@@ -449,8 +449,8 @@ def test_a_lower_rate_of_a_guard_follows_when_no_packet_of_the_higher_rate_waits
 
 
 @pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])
-def test_a_pod_that_refuses_a_queue_is_limited_on_the_nodes_side_in_the_same_run(error: Exception) -> None:
-    """And no slot ever delays what nothing holds."""
+def test_a_pod_that_rejects_a_queue_is_limited_on_the_node_in_the_same_run(error: Exception) -> None:
+    """Never delay packets without a queue that holds them."""
     node = Node(refuses={INSIDE: error})
     outcome = reconciler_of(node).reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
     assert limit_of(outcome) == ("Drop (degraded: no fq)", [Reason.NO_FQ])
@@ -459,8 +459,8 @@ def test_a_pod_that_refuses_a_queue_is_limited_on_the_nodes_side_in_the_same_run
 
 
 @pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])
-def test_a_pod_that_refuses_a_filter_is_limited_on_the_nodes_side_in_the_same_run(error: Exception) -> None:
-    """Its queue goes again. The refusal is remembered until the node is looked at as a whole."""
+def test_a_pod_that_rejects_a_filter_is_limited_on_the_node_in_the_same_run(error: Exception) -> None:
+    """Remove the queue, and remember the rejection until the next full run."""
     node = Node(searched=True, refuses_filters={INSIDE: error})
     reconciler = reconciler_of(node)
     outcome = reconciler.reconcile(inputs(pod("web"), action=ExceedAction.DELAY))
@@ -471,8 +471,8 @@ def test_a_pod_that_refuses_a_filter_is_limited_on_the_nodes_side_in_the_same_ru
 
 
 @pytest.mark.parametrize("error", [UnsupportedError("in the way"), REFUSED])
-def test_a_filter_that_cannot_be_inside_a_pod_takes_none_from_the_nodes_side(error: Exception) -> None:
-    """Delay is declared instead of Drop: the limit stays where it is, and is degraded."""
+def test_a_limit_stays_on_the_node_if_the_pod_rejects_its_filter(error: Exception) -> None:
+    """Declare Delay instead of Drop. The limit is degraded."""
     node, web = Node(searched=True), pod("web")
     reconciler = reconciler_of(node)
     reconciler.reconcile(inputs(web))
@@ -482,8 +482,8 @@ def test_a_filter_that_cannot_be_inside_a_pod_takes_none_from_the_nodes_side(err
     assert (set(node.filters), node.detached) == ({Interface(THERE)}, [])
 
 
-def test_a_node_that_refuses_something_else_in_every_round_is_tried_again() -> None:
-    """And what has not been done counts as not in force."""
+def test_a_node_that_rejects_something_in_every_round_is_retried() -> None:
+    """Count the actions that failed as not enforced."""
     node, web = Node(searched=True), pod("web")
     reconciler = reconciler_of(node)
 
@@ -499,8 +499,8 @@ def test_a_node_that_refuses_something_else_in_every_round_is_tried_again() -> N
     assert (node.reads, outcome.complete, outcome.active, node.slots) == (3, False, {}, {})
 
 
-def test_a_filter_that_a_pod_goes_on_removing_is_given_up_inside_it() -> None:
-    """The node's side is out of its reach."""
+def test_a_filter_that_a_pod_removes_repeatedly_moves_to_the_node() -> None:
+    """Use the host-side interface, which the pod cannot change."""
     node = Node(searched=True)
     reconciler = reconciler_of(node)
     for _ in range(7):
@@ -510,8 +510,8 @@ def test_a_filter_that_a_pod_goes_on_removing_is_given_up_inside_it() -> None:
     assert set(node.filters) == {Interface(THERE)}
 
 
-def test_a_queue_that_somebody_goes_on_removing_is_given_up() -> None:
-    """Each time it comes and goes packets are lost. What the agent removes may come back at any time."""
+def test_a_queue_that_is_removed_repeatedly_is_given_up() -> None:
+    """Avoid lost packets at each change. A queue that the agent removes can return at any time."""
     node: Any = Node()
     added: list[Interface] = []
     queues = Queues(add_fq=lambda place, *_: added.append(place), remove_fq=lambda *_: True)  # type: ignore[arg-type]
@@ -524,7 +524,7 @@ def test_a_queue_that_somebody_goes_on_removing_is_given_up() -> None:
 
 
 def test_packets_from_before_an_attachment_do_not_bypass_the_limit() -> None:
-    """The counters of the next check start after it, so that no limit is reported falsely."""
+    """Start the counters of the next check after it, so that no limit is reported falsely."""
     reconciler, web = reconciler_of(Node()), pod("web")
     key, watch = SlotKey(web.id, Direction.EGRESS), reconciler.verifier.bypass
     watch.compare({key: Counted(0, 0)})
@@ -535,8 +535,8 @@ def test_packets_from_before_an_attachment_do_not_bypass_the_limit() -> None:
     assert watch.bypassed == {key}
 
 
-def test_the_report_counts_where_limits_are() -> None:
-    """Those that are attached; a pod that has no interface has no attachment."""
+def test_the_report_counts_attachments() -> None:
+    """Count no attachment of a pod without an interface."""
     node, web = Node(searched=True), pod("web")
     outcome = reconciler_of(node).reconcile(inputs(web))
     assert outcome.attachments == {"clsact/ingress": 1}
@@ -546,8 +546,8 @@ def test_the_report_counts_where_limits_are() -> None:
 
 
 @pytest.mark.parametrize("redirects", [True, False])
-def test_the_kernel_shows_that_packets_bypass_the_node(*, redirects: bool) -> None:
-    """An agent before delays what the pod receives there; a program that only drops is no proof."""
+def test_a_restarted_agent_sees_in_the_kernel_that_packets_bypass_the_node(*, redirects: bool) -> None:
+    """Accept a limit that delays ingress in the pod as proof, and not a program that only drops."""
     there = Filter(INSIDE.ifindex, Hook.INGRESS, 1, OURS, Mechanism.TCX, redirects=redirects)
     node = Node(searched=True, filters={INSIDE: {Hook.INGRESS: there}})
     node.links[THERE] = Link(THERE, "veth", VETH, THERE, INSIDE.ifindex)

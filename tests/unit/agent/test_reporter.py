@@ -1,4 +1,4 @@
-"""What an agent tells the API server, and the kubelet."""
+"""The reports of an agent to the API server and the kubelet."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
-    """An agent's source."""
+    """Return the source of an agent."""
     api.kinds |= {REPORTS}
     api.put(REPORTS, "node")
     options = AgentOptions(
@@ -71,7 +71,7 @@ def source(api: FakeApi, tmp_path: Path) -> Iterator[ClusterSource]:
 
 @pytest.fixture
 def stats() -> ReconcileStats:
-    """After a run on a node with pods that wait for their readiness gate."""
+    """Return the result of a run on a node with pods that wait for their readiness gate."""
     return ReconcileStats(state=NodeState(DesiredInput(pods=WAITS)))
 
 
@@ -90,7 +90,7 @@ def until(holds: Callable[[], object]) -> None:
 
 
 def writes(kind: str) -> Callable[[Seen], bool]:
-    """Whether a request writes one of these."""
+    """Return whether a request writes one of these."""
     return lambda seen: seen.method == "PATCH" and f"/{kind}/" in seen.path
 
 
@@ -101,10 +101,10 @@ def is_ready(api: FakeApi, pod: str) -> bool:
     )
 
 
-def test_a_report_that_is_refused_keeps_no_pod_from_getting_ready(
+def test_a_rejected_report_does_not_keep_pods_from_becoming_ready(
     api: FakeApi, stats: ReconcileStats, reporter: Reporter
 ) -> None:
-    """Nor does one pod another."""
+    """Keep the pods independent of each other too."""
     for pod in WAITS:
         api.put(PODS, pod.id.name, "shop")
     for _ in range(100):
@@ -115,22 +115,22 @@ def test_a_report_that_is_refused_keeps_no_pod_from_getting_ready(
     assert api.seen(writes("tokenbucketnodes"))
 
 
-def test_a_refused_report_is_tried_again(api: FakeApi, stats: ReconcileStats, reporter: Reporter) -> None:
-    """Without anything new to tell."""
+def test_a_rejected_report_is_retried(api: FakeApi, stats: ReconcileStats, reporter: Reporter) -> None:
+    """Retry it without a change of the node."""
     api.fail(writes("tokenbucketnodes"), 500)
     reporter.start()
     until(lambda: (stats.on_change(), len(api.seen(writes("tokenbucketnodes"))) > 0)[1])
     until(lambda: reporter.reported_at_s)
 
 
-def test_an_agent_is_ready_when_its_report_is_taken(
+def test_an_agent_is_ready_when_the_api_server_accepts_its_report(
     api: FakeApi,
     source: ClusterSource,
     stats: ReconcileStats,
     reporter: Reporter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A version whose reports are refused must not replace one whose are not."""
+    """Keep a version whose reports are rejected from replacing a working one."""
     taken = threading.Event()
     for _ in range(100):
         api.fail(lambda seen: not taken.is_set() and writes("tokenbucketnodes")(seen), 403, "denied")
@@ -156,7 +156,7 @@ def reports(api: FakeApi) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def reported(api: FakeApi, source: ClusterSource, stats: ReconcileStats, reporter: Reporter) -> Reporter:
-    """A reporter whose watches work, and whose report has been accepted and delivered by its own watch."""
+    """Return a reporter whose watches work and whose report was accepted and delivered by its own watch."""
     api.kinds |= {NODES, CONFIG_MAPS}
     source.start()
     reporter.start()
@@ -182,7 +182,7 @@ def test_a_report_that_is_edited_is_written_again_at_once(api: FakeApi, reported
 
 
 def test_conditions_of_the_controller_are_no_edit(api: FakeApi, reported: Reporter) -> None:
-    """Otherwise each change of a condition would cause one more write on every node."""
+    """Avoid one more write on every node for each change of a condition."""
     status = reports(api)[-1]
     api.put(REPORTS, "node", status={**status, "conditions": [{"type": "AgentReady"}]})
     until(lambda: (stored := reported._report._store.get("", "node")) and stored.status)
@@ -270,7 +270,7 @@ def test_a_kind_that_is_gone_is_a_problem_of_the_node(
 def test_the_report_of_a_clean_node_is_not_written_again(
     api: FakeApi, stats: ReconcileStats, reporter: Reporter
 ) -> None:
-    """It is deleted before the agent is, and would stay for ever."""
+    """Keep the report deleted, although the agent still runs."""
     reporter.start()
     until(lambda: (stats.record_clean(DesiredInput(cleanup=True)), reports(api))[1])
     api.delete(REPORTS, "node")
@@ -285,7 +285,7 @@ def test_the_report_of_a_clean_node_is_not_written_again(
 def test_an_invalid_annotation_causes_an_event_if_the_agent_reads_annotations(
     api: FakeApi, source: ClusterSource, *, reads: bool
 ) -> None:
-    """Beside the report, which does not wait for it."""
+    """Do not delay the report."""
     api.kinds |= {EVENTS}
     source.options = replace(source.options, bandwidth_annotations=reads)
     pod = replace(WAITS[0], annotated=read_annotations("shop", {"kubernetes.io/ingress-bandwidth": "x"}))

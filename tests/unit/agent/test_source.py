@@ -1,4 +1,4 @@
-"""A folder of manifests that anybody may write to."""
+"""A folder of manifests with any content."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(folder: Folder, name: str, text: str) -> Path:
 
 
 def test_files_of_several_documents_and_lists_are_read(folder: Folder) -> None:
-    """YAML, JSON, and what kubectl get -o yaml writes."""
+    """Accept YAML, JSON, and the output of kubectl get -o yaml."""
     write(folder, "a.yaml", f"{POLICY}---\n{POD}---\n")
     write(folder, "b.json", '{"kind": "List", "items": [{"kind": "Pod", "metadata": {"name": "db-0"}}]}')
     write(folder, "notes.txt", "not for us")
@@ -62,8 +62,8 @@ def test_files_of_several_documents_and_lists_are_read(folder: Folder) -> None:
         ("\x01", "is not YAML"),
     ],
 )
-def test_a_wrong_file_is_named_and_the_others_apply(folder: Folder, text: str, message: str) -> None:
-    """One message a document, with the name of the file."""
+def test_an_invalid_file_is_named_and_the_others_apply(folder: Folder, text: str, message: str) -> None:
+    """Return one message per document, with the name of the file."""
     write(folder, "good.yaml", POLICY)
     path = write(folder, "wrong.yaml", text)
     found = folder.read()
@@ -73,20 +73,20 @@ def test_a_wrong_file_is_named_and_the_others_apply(folder: Folder, text: str, m
 
 
 def test_a_yaml_bomb_is_harmless(folder: Folder) -> None:
-    """Nine lines that stand for a billion values."""
+    """Parse nine lines that expand to a billion values."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     write(folder, "bomb.yaml", "\n".join(lines))
     assert "aliases are not supported" in folder.read().errors[0]
 
 
-def test_a_kind_that_is_no_text_is_an_error() -> None:
-    """And no crash of the agent, which reads the folder."""
+def test_a_kind_that_is_not_a_string_is_an_error() -> None:
+    """Keep the agent running."""
     assert parse_text(b"kind: [a]\n", "x").errors
 
 
 def test_of_two_objects_of_one_name_the_first_counts(folder: Folder) -> None:
-    """And the second is named as an error."""
+    """Report the second as an error."""
     write(folder, "a.yaml", POLICY)
     write(folder, "b.yaml", POLICY.replace("100M", "1M"))
     found = folder.read()
@@ -94,8 +94,8 @@ def test_of_two_objects_of_one_name_the_first_counts(folder: Folder) -> None:
     assert "b.yaml: TokenBucketPolicy shop/web is a duplicate" in found.errors[0]
 
 
-def test_a_file_that_turns_wrong_keeps_what_it_said(folder: Folder) -> None:
-    """Until it is right again, or gone."""
+def test_a_file_that_becomes_invalid_keeps_its_last_valid_documents(folder: Folder) -> None:
+    """Keep them until the file is valid again or deleted."""
     path = write(folder, "a.yaml", f"{POLICY}---\n{POD}")
     assert len(folder.read().policies) == 1
     write(folder, "a.yaml", "spec: [")
@@ -112,8 +112,8 @@ NAMESPACE = "kind: Namespace\nmetadata: {name: shop}\n"
 NUMBERED = "kind: Pod\nmetadata: {name: web-%d, namespace: shop}\nstatus: {podIP: 10.0.0.1}\n"
 
 
-def test_a_document_that_is_never_right_keeps_no_other(folder: Folder) -> None:
-    """What is deleted beside it is gone, and what is replaced has no ghost with its address."""
+def test_a_document_that_is_always_invalid_keeps_no_other(folder: Folder) -> None:
+    """Remove a deleted document beside it, and the address of a replaced pod."""
     policy = yaml.safe_dump(document())
     write(folder, "a.yaml", f"{NAMESPACE}---\n{policy}---\n{NUMBERED % 1}")
     before = folder.read()
@@ -126,8 +126,10 @@ def test_a_document_that_is_never_right_keeps_no_other(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"), [("rate", "rat"), ("name: web", "name: We_b"), ("kind: TokenB", "kind: T0kenB")]
 )
-def test_a_document_that_turns_wrong_keeps_what_it_said(folder: Folder, right: str, wrong: str) -> None:
-    """Whatever the slip is in."""
+def test_a_document_that_becomes_invalid_keeps_its_last_valid_version(
+    folder: Folder, right: str, wrong: str
+) -> None:
+    """Break any of its fields."""
     policy = yaml.safe_dump(document())
     write(folder, "a.yaml", f"{policy}---\n{NUMBERED % 1}")
     [previous] = folder.read().policies
@@ -138,7 +140,7 @@ def test_a_document_that_turns_wrong_keeps_what_it_said(folder: Folder, right: s
 
 
 def test_an_unreadable_file_is_an_error_and_no_crash(folder: Folder) -> None:
-    """A folder by the name of a file, a pipe without a writer, a device without an end, a link to nowhere."""
+    """Try a folder, a pipe without a writer, an endless device, and a dangling link."""
     (folder.path / "folder.yaml").mkdir()
     os.mkfifo(folder.path / "pipe.yaml")
     (folder.path / "zeros.yaml").symlink_to("/dev/zero")
@@ -150,7 +152,7 @@ def test_an_unreadable_file_is_an_error_and_no_crash(folder: Folder) -> None:
 
 
 def test_a_change_within_one_tick_of_the_clock_is_seen(folder: Folder) -> None:
-    """Another file of the same size and time, put in its place."""
+    """Replace a file by one of the same size and time."""
     path = write(folder, "a.yaml", POLICY)
     folder.read()
     times = path.stat()
@@ -161,13 +163,12 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(folder: Folder) -> None:
 
 
 @given(st.binary())
-def test_no_bytes_raise_anything(text: bytes) -> None:
-    """What is wrong is in the errors."""
+def test_any_bytes_yield_documents_or_errors(text: bytes) -> None:
     parse_text(text, "fuzz")
 
 
-def test_a_folder_that_was_made_anew_is_watched(tmp_path: Path) -> None:
-    """As a deployment does that removes it and copies another there."""
+def test_a_recreated_folder_is_watched(tmp_path: Path) -> None:
+    """Replace the folder as a deployment does."""
     path = tmp_path / "limits"
     path.mkdir()
     with closing(FolderSource(path)) as source:
@@ -188,7 +189,7 @@ def test_a_folder_is_read_without_inotify(
     method: str,
     number: int,
 ) -> None:
-    """Any process of root can use it up. The agent runs, logs it once, and reads at intervals."""
+    """Log the exhaustion of inotify once, and read the folder at intervals."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))

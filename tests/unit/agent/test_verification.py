@@ -1,4 +1,4 @@
-"""Verdicts on limits inside pods and on their guards, from programs and counters."""
+"""Detection of bypassed limits inside pods and of their guards, by programs and counters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POINTS = {
 
 
 def verifier(*attached: SlotKey, seen_by_limit: int, seen_by_guard: int) -> Verifier:
-    """After two readings, between which the pod sent 1000 packets."""
+    """Return a verifier after two readings, between which the pod sent 1000 packets."""
     slots: Any = SimpleNamespace()
     verifier = Verifier(slots, slots, _points={key: POINTS[key] for key in attached})
     seen = {LIMIT: seen_by_limit, LIMIT.guard: seen_by_guard}
@@ -35,13 +35,13 @@ def verifier(*attached: SlotKey, seen_by_limit: int, seen_by_guard: int) -> Veri
 
 
 def found(verifier: Verifier) -> list[tuple[SlotKey, Reason]]:
-    """The deviations, as the agent reports them."""
+    """Return the deviations, as the agent reports them."""
     deviations: list[Deviation] = verifier.deviations(POINTS.keys())
     return [(each.of_limit.key, each.of_limit.reason) for each in deviations]
 
 
 def test_a_limit_that_its_pod_bypasses_is_enforced_by_its_guard() -> None:
-    """By packet sockets, for example. The excess is dropped: a degradation."""
+    """Use packet sockets, for example. The guard drops the excess, which is a degradation."""
     bypassing = verifier(LIMIT, LIMIT.guard, seen_by_limit=0, seen_by_guard=1000)
     assert found(bypassing) == [(LIMIT, Reason.BYPASSED_IN_POD)]
     assert bypassing.not_running == frozenset()
@@ -49,7 +49,7 @@ def test_a_limit_that_its_pod_bypasses_is_enforced_by_its_guard() -> None:
 
 
 def test_a_guard_that_packets_bypass_leaves_its_limit_enforced() -> None:
-    """The pod cooperates, and nothing bounds it if it does not."""
+    """Report that nothing bounds the pod if it stops to cooperate."""
     unguarded = verifier(LIMIT, LIMIT.guard, seen_by_limit=1000, seen_by_guard=0)
     assert found(unguarded) == [(LIMIT, Reason.NO_GUARD)]
     assert LIMIT not in unguarded.not_running
@@ -58,12 +58,12 @@ def test_a_guard_that_packets_bypass_leaves_its_limit_enforced() -> None:
 
 @pytest.mark.parametrize("attached", [(LIMIT,), (LIMIT, LIMIT.guard)])
 def test_a_bypassed_limit_without_a_running_guard_is_not_enforced(attached: tuple[SlotKey, ...]) -> None:
-    """Whether there is no guard, or packets bypass it too."""
+    """Remove the guard, or let packets bypass it too."""
     bypassed = verifier(*attached, seen_by_limit=0, seen_by_guard=0)
     assert (LIMIT, Reason.BYPASSED) in found(bypassed)
     assert LIMIT in bypassed.not_running
 
 
 def test_a_limit_and_a_guard_that_run_have_no_reason() -> None:
-    """The pod sends as it should."""
+    """Send traffic that passes both."""
     assert found(verifier(LIMIT, LIMIT.guard, seen_by_limit=1000, seen_by_guard=1000)) == []

@@ -163,7 +163,7 @@ EXPOSED = (
     Exposed("peer_too_fast_packets", "Packets that exceeded the bucket of their peer.", "peerExceedPackets"),
     Exposed(
         "shared_peer_packets",
-        "Conforming packets of peers without an entry of their own, which share one bucket.",
+        "Conforming packets of peers without an entry. These peers share one bucket.",
         "sharedPeerPackets",
     ),
 )

@@ -98,7 +98,7 @@ class Code(enum.StrEnum):
     )  # fmt: skip
     COMMAND_TOO_OLD = (
         "CommandTooOld", State.UNKNOWN,
-        "A policy that selects the pod has parts that this command does not know.",
+        "A policy that selects the pod has parts that this command does not support.",
         "Install the version of this command that fits the chart.",
     )  # fmt: skip
     AGENT_REJECTS = (
@@ -114,12 +114,12 @@ class Code(enum.StrEnum):
     ENFORCEMENT_OFF = (
         "EnforcementOff", State.DEVIATES,
         "The enforcement mode of the node is Off (kill switch): the agent has detached all limits.",
-        "End it at the place that the detail names.",
+        "Change the mode at the place that the detail names.",
     )  # fmt: skip
     ENFORCEMENT_OBSERVE = (
         "EnforcementObserve", State.DEVIATES,
         "The enforcement mode of the node is Observe: all limits count and do not limit.",
-        "End it at the place that the detail names.",
+        "Change the mode at the place that the detail names.",
     )  # fmt: skip
     CLEANED_UP = (
         "CleanedUp", State.DEVIATES,
@@ -133,7 +133,7 @@ class Code(enum.StrEnum):
     )  # fmt: skip
     NODE_MISSING = (
         "NodeMissing", State.UNKNOWN,
-        "The node of the pod does not exist any more.",
+        "The node of the pod no longer exists.",
         "Wait until Kubernetes deletes the pod, or delete it.",
     )  # fmt: skip
     NODE_WITHOUT_AGENTS = (
@@ -168,7 +168,7 @@ class Code(enum.StrEnum):
     )  # fmt: skip
     UPDATING = (
         "Updating", State.PENDING,
-        "The agent has not used the current policy or enforcement mode yet. The earlier one can be enforced.",
+        "The agent has not applied the current policy or enforcement mode yet. An earlier one can apply.",
         "Wait. If this does not change within a minute, read the log of the agent.",
     )  # fmt: skip
     PENDING = (
@@ -179,10 +179,10 @@ class Code(enum.StrEnum):
     REPORT_INCOMPLETE = (
         "ReportIncomplete", State.UNKNOWN,
         "The report of the node leaves out policies or pods, because it has too many entries.",
-        "Read the live figures: they need a right of their own.",
+        "Read the live figures. They need a separate right.",
     )  # fmt: skip
     RIGHT_MISSING = (
         "RightMissing", State.UNKNOWN,
-        "The report of the node cannot be read, so that the state of the pod is not known.",
+        "The report of the node cannot be read, so the state of the pod is unknown.",
         "Ask an administrator for the right that the detail names.",
     )  # fmt: skip

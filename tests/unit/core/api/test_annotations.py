@@ -64,7 +64,7 @@ metadata:
 
 
 def read(**annotations: Any) -> Annotated:
-    """Return the limits of annotations, where "Calico" stands for the prefix of Calico's annotations."""
+    """Return the limits of annotations. "Calico" stands for the prefix of Calico's annotations."""
     names = {name.replace("_", "-"): value for name, value in annotations.items()}
     prefixed = {f"qos.projectcalico.org/{name}": value for name, value in names.items() if "-" not in name}
     prefixed |= {f"kubernetes.io/{name}": value for name, value in names.items() if "-" in name}
@@ -85,7 +85,7 @@ def read(**annotations: Any) -> Annotated:
 def test_a_documented_sample_yields_the_limits_that_the_document_promises(
     sample: str, limits: dict[Direction, Limit]
 ) -> None:
-    """Excess packets wait, as in the other limiters that shape."""
+    """Delay excess packets, as the other limiters that shape do."""
     pod = parse_pod(yaml.safe_load(sample), annotations=True)
     assert pod.annotated
     assert pod.annotated.policy.limits == limits
@@ -94,15 +94,15 @@ def test_a_documented_sample_yields_the_limits_that_the_document_promises(
     assert {action_of(limit) for limit in limits.values()} == {ExceedAction.DELAY}
 
 
-def test_a_limit_of_an_annotation_is_the_one_of_a_policy_with_this_rate() -> None:
-    """The same defaults apply."""
+def test_an_annotation_has_the_limit_of_a_policy_with_the_same_rate() -> None:
+    """Apply the same defaults."""
     limit = read(ingress_bandwidth="10M").policy.limits[IN]
     active = active_limit(limit, IN, None, read(ingress_bandwidth="10M").policy.mode)
     assert active.text == as_declared(Limit(Rate(10**7)), read(ingress_bandwidth="1M").policy.mode)
 
 
-def test_annotations_are_read_only_if_the_agent_reads_them() -> None:
-    """Without the option, a pod with annotations equals one without."""
+def test_annotations_have_no_effect_without_the_option() -> None:
+    """Treat a pod with annotations like a pod without."""
     sample = yaml.safe_load(SAMPLE_OF_CILIUM)
     plain = {**sample, "metadata": {"name": "netperf-server"}}
     assert parse_pod(sample) == parse_pod(plain) == parse_pod(plain, annotations=True)
@@ -126,7 +126,7 @@ def test_annotations_are_read_only_if_the_agent_reads_them() -> None:
     ],
 )
 def test_a_value_is_a_quantity_in_bits_per_second(value: object, bits: int) -> None:
-    """Kubernetes rounds fractions up. No interface has more than 1T, the highest rate of a bucket."""
+    """Round fractions up, as Kubernetes does. Cap rates at 1T, the highest rate of a bucket."""
     assert read(ingress_bandwidth=value).policy.limits == {IN: Limit(Rate(bits))}
 
 
@@ -145,8 +145,8 @@ def test_a_value_is_a_quantity_in_bits_per_second(value: object, bits: int) -> N
         (None, "quantity"),
     ],
 )
-def test_an_invalid_value_disturbs_no_other_annotation(value: object, message: str) -> None:
-    """The problem names the annotation; the other direction keeps its limit."""
+def test_an_invalid_value_does_not_affect_other_annotations(value: object, message: str) -> None:
+    """Name the annotation in the problem. The other direction keeps its limit."""
     found = read(ingress_bandwidth=value, egress_bandwidth="1M")
     assert found.policy.limits == {OUT: Limit(Rate(10**6))}
     assert found.problems.keys() == {IN}
@@ -154,14 +154,14 @@ def test_an_invalid_value_disturbs_no_other_annotation(value: object, message: s
     assert message in found.problems[IN]
 
 
-def test_ingress_is_what_a_pod_receives() -> None:
-    """In both families of names."""
+def test_ingress_limits_the_traffic_that_a_pod_receives() -> None:
+    """Apply to both families of names."""
     assert read(ingress_bandwidth="1M").policy.limits.keys() == {Direction.INGRESS}
     assert read(egressBandwidth="1M").policy.limits.keys() == {Direction.EGRESS}
 
 
 def test_calicos_annotations_have_precedence_and_the_defaults_that_calico_documents() -> None:
-    """Even if they are not valid: the annotation of Kubernetes is ignored if Calico's is present."""
+    """Ignore the annotation of Kubernetes if Calico's is present, even if Calico's is invalid."""
     both = read(ingress_bandwidth="1M", ingressBandwidth="2M", ingressPacketRate="1k")
     assert both.policy.limits == {IN: Limit(Rate(2 * 10**6, 1_000), Burst(2**29, 5))}
     invalid = read(ingress_bandwidth="1M", ingressBandwidth="2Mbit")
@@ -182,12 +182,12 @@ def test_calicos_annotations_have_precedence_and_the_defaults_that_calico_docume
     ],
 )
 def test_a_limit_stays_within_the_bounds_of_a_bucket(annotations: dict[str, str], limit: Limit) -> None:
-    """Lowered rates and bursts admit no more than the annotations do."""
+    """Lower rates and bursts only, so that the limit admits no more than the annotation."""
     assert read(**annotations).policy.limits == {IN: limit}
 
 
 def test_a_burst_needs_its_rate() -> None:
-    """It limits nothing alone, and disturbs no other rate."""
+    """Ignore a burst alone. Other rates stay valid."""
     found = read(ingressPacketRate="100", ingressBurst="1M", egressPacketBurst="10")
     assert found.policy.limits == {IN: Limit(Rate(None, 100), Burst(None, 5))}
     assert found.problems[IN].endswith(
@@ -199,8 +199,8 @@ def test_a_burst_needs_its_rate() -> None:
 @pytest.mark.parametrize(
     "name", ["ingressMaxConnections", "egressMaxConnections", "dscp", "ingressPeakrate", "egressMinburst"]
 )
-def test_annotations_without_an_equivalent_are_no_limits(name: str) -> None:
-    """Calico enforces them. They are no problem either."""
+def test_annotations_without_an_equivalent_are_ignored(name: str) -> None:
+    """Report no problem either, because Calico enforces them."""
     assert read_annotations("shop", {f"qos.projectcalico.org/{name}": "1k"}) is None
 
 
@@ -223,7 +223,7 @@ def test_annotations_without_an_equivalent_are_no_limits(name: str) -> None:
     )
 )
 def test_any_values_yield_a_limit_or_a_problem_for_each_annotated_direction(values: dict[str, Any]) -> None:
-    """And a limit is one that a bucket can have."""
+    """Return only limits that a bucket can have."""
     found = read_annotations("shop", values)
     assert (found is not None) == bool(values)
     for limit in found.policy.limits.values() if found else ():

@@ -16,8 +16,8 @@ from tokenbucket.core.api.policy import Mode
 
 
 @pytest.mark.parametrize("word", ["Off", "off", "OFF"])
-def test_the_switch_is_understood_in_any_case(word: str) -> None:
-    """Whoever needs it is in a hurry."""
+def test_modes_are_case_insensitive(word: str) -> None:
+    """Accept a mode that was typed in a hurry."""
     assert parse_enforcement_config({"enforcement": word}) == EnforcementConfig(EnforcementSetting(Mode.OFF))
 
 
@@ -28,21 +28,21 @@ OFF = Enforcement(EnforcementSetting(Mode.OFF))
 def test_a_configmap_that_sets_no_mode_changes_nothing_and_is_reported(
     config: EnforcementConfig | None,
 ) -> None:
-    """What was switched off in an emergency stays off when somebody deletes the ConfigMap."""
+    """Keep enforcement off if the ConfigMap of an emergency is deleted."""
     after = OFF.update(config, None)
     assert after.mode is Mode.OFF
     assert after.problem
 
 
-def test_a_cleanup_goes_on_without_its_configmap() -> None:
-    """Which goes with the release, while agents may still run."""
+def test_a_cleanup_continues_without_its_configmap() -> None:
+    """Continue, because the ConfigMap can be deleted with the release while agents still run."""
     cleaning = OFF.update(EnforcementConfig(EnforcementSetting(Mode.OFF), cleanup=True), None)
     after = cleaning.update(None, None)
     assert (after.cleanup, after.problem, after.mode) == (True, "", Mode.OFF)
 
 
-def test_the_label_of_the_node_comes_before_the_configmap() -> None:
-    """As long as it is there, and known."""
+def test_the_node_label_has_precedence_over_the_configmap() -> None:
+    """Require that the label exists and is valid."""
     observed = OFF.update(EnforcementConfig(EnforcementSetting(Mode.OFF)), EnforcementSetting(Mode.OBSERVE))
     assert (observed.mode, observed.decided_by) == (Mode.OBSERVE, Place.LABEL)
     config = EnforcementConfig(EnforcementSetting(Mode.OFF))
@@ -56,10 +56,10 @@ def config(mode: Mode, *, cleanup: bool = False) -> EnforcementConfig:
 
 
 @pytest.mark.parametrize("release", [config(Mode.ENFORCE), config(Mode.OBSERVE), None])
-def test_the_override_comes_before_the_configmap_and_after_the_label(
+def test_the_override_ranks_between_the_node_label_and_the_configmap(
     release: EnforcementConfig | None,
 ) -> None:
-    """Whatever a tool makes of the ConfigMap meanwhile. When the override goes, the release decides."""
+    """Use the current mode of the release after the override is deleted."""
     before = Enforcement().update(config(Mode.OBSERVE), None)
     overridden = before.update(release, None, config(Mode.OFF))
     assert (overridden.mode, overridden.decided_by) == (Mode.OFF, Place.OVERRIDE)
@@ -70,8 +70,8 @@ def test_the_override_comes_before_the_configmap_and_after_the_label(
     assert (without.mode, without.notice) == (release.setting.mode if release else Mode.OBSERVE, "")
 
 
-def test_an_override_that_is_not_understood_keeps_the_mode_and_is_reported() -> None:
-    """The mode of a valid override stays; without one, the mode of the release."""
+def test_an_invalid_override_keeps_the_mode_and_is_reported() -> None:
+    """Keep the mode of the last valid override, or else the mode of the release."""
     typo = parse_enforcement_config({"enforcement": "of"}, "override ConfigMap")
     for before in (Enforcement().update(config(Mode.OFF), None, config(Mode.OBSERVE)), OFF):
         after = before.update(config(Mode.OFF), None, typo)
@@ -79,8 +79,8 @@ def test_an_override_that_is_not_understood_keeps_the_mode_and_is_reported() -> 
         assert after.problem.startswith("override ConfigMap: enforcement: 'of' must be one of")
 
 
-def test_both_configmaps_can_ask_for_a_cleanup() -> None:
-    """A cleanup of the release does not end at an override, nor when the ConfigMap goes with the release."""
+def test_both_configmaps_can_request_a_cleanup() -> None:
+    """Continue the cleanup of a release if an override appears or the ConfigMap is deleted."""
     override = config(Mode.ENFORCE)
     assert OFF.update(config(Mode.ENFORCE), None, config(Mode.OFF, cleanup=True)).cleanup
     cleaning = OFF.update(config(Mode.OFF, cleanup=True), None, override)
@@ -89,16 +89,16 @@ def test_both_configmaps_can_ask_for_a_cleanup() -> None:
     assert not cleaning.update(config(Mode.ENFORCE), None, override).cleanup
 
 
-def test_cleanup_is_asked_for_in_so_many_words() -> None:
-    """Anything but true is false."""
+def test_only_the_value_true_requests_a_cleanup() -> None:
+    """Read every other value as false."""
     assert parse_enforcement_config({"enforcement": "Off", "cleanup": "true"}).cleanup
     assert not parse_enforcement_config({"enforcement": "Off", "cleanup": "yes"}).cleanup
 
 
 @pytest.mark.parametrize("text", ["", "none", "stop", 3])
 @pytest.mark.parametrize("mode", [Mode.OFF, Mode.ENFORCE, None])
-def test_a_word_that_is_not_understood_changes_nothing_and_is_said(text: object, mode: Mode | None) -> None:
-    """Whatever held before holds, read again too; the message names the words that are understood."""
+def test_an_invalid_mode_changes_nothing_and_is_reported(text: object, mode: Mode | None) -> None:
+    """Keep the previous mode, also when read again. Name the valid modes in the message."""
     before = EnforcementSetting(mode)
     word = parse_setting("ConfigMap: enforcement", text)
     for _ in range(2):
@@ -107,8 +107,8 @@ def test_a_word_that_is_not_understood_changes_nothing_and_is_said(text: object,
         assert "Enforce, Observe, Off" in before.problem
 
 
-def test_a_word_that_is_understood_holds_whatever_was_before() -> None:
-    """Nothing, too: a label that is taken off leaves the node to the release."""
+def test_a_valid_mode_takes_effect_after_any_earlier_mode() -> None:
+    """Use the mode of the release after the node label is removed."""
     before = EnforcementSetting(Mode.OFF, "what was wrong once")
     assert EnforcementSetting(Mode.OBSERVE).or_previous(before) == EnforcementSetting(Mode.OBSERVE)
     assert EnforcementSetting().or_previous(before) == EnforcementSetting()

@@ -1,4 +1,4 @@
-"""What an agent reports, written and read."""
+"""The report of an agent, written and parsed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean"
 
 
 def misfits(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
-    """Where a document is not what the API server takes: refused there, or dropped without a word."""
+    """Return the places that the API server would reject or drop."""
     if type(value) is not TYPES[schema["type"]]:
         return [f"{path} is not of type {schema['type']}"]
     if isinstance(value, dict):
@@ -137,31 +137,31 @@ def misfits(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
 
 
 def written(report: NodeReport) -> NodeReport:
-    """The report after its way through the API server."""
+    """Return the report as the API server returns it."""
     return parse_report(json.loads(json.dumps({"status": to_document(report)})))
 
 
 @given(REPORT)
-def test_a_report_is_read_as_it_was_written(report: NodeReport) -> None:
-    """Whatever it says."""
+def test_a_parsed_report_equals_the_written_one(report: NodeReport) -> None:
+    """Generate reports with any content."""
     assert written(report) == report
 
 
 def test_a_report_fits_the_schema() -> None:
-    """Contain every field that is written."""
+    """Include in the schema every field that an agent writes."""
     now = "2026-01-01T00:00:00Z"
     sync = sync_document(Sync(now, 20, 2**60, (WatchContact("pods", now),)))
     assert misfits(STATUS_SCHEMA["TokenBucketNode"], FULL | sync) == []
     assert misfits(STATUS_SCHEMA["TokenBucketNode"], to_document(NodeReport())) == []
 
 
-def test_the_default_of_each_field_is_read_where_the_document_is_empty() -> None:
-    """An agent that says nothing claims nothing."""
+def test_missing_fields_have_their_defaults() -> None:
+    """Assume nothing that an agent does not report."""
     assert parse_report({}) == parse_report({"status": {}}) == written(NodeReport()) == NodeReport()
 
 
-def test_what_is_empty_is_not_written() -> None:
-    """Numbers and flags are: columns show them."""
+def test_empty_fields_are_not_written() -> None:
+    """Write numbers and flags always, because columns show them."""
     counts = (
         "matched",
         "programmed",
@@ -186,8 +186,8 @@ def test_what_is_empty_is_not_written() -> None:
     }
 
 
-def test_a_long_message_is_cut_and_shows_it() -> None:
-    """Cut once, it stays as it is."""
+def test_a_long_message_is_cut_with_an_ellipsis() -> None:
+    """Keep a message that was cut before."""
     long = "x" * 300
     policy = PolicyReport("shop", "web", "1", 3, long, reasons=(ReasonCount("NoFq", 1, long),))
     report = NodeReport(
@@ -199,14 +199,14 @@ def test_a_long_message_is_cut_and_shows_it() -> None:
     assert written(once) == once
 
 
-def test_a_message_of_the_allowed_length_is_whole() -> None:
-    """256 characters, whatever their bytes."""
+def test_a_message_of_the_maximum_length_is_not_cut() -> None:
+    """Count 256 characters, not bytes."""
     policy = PolicyReport("shop", "web", "1", 3, "é" * 256)
     assert written(NodeReport(policies=(policy,))).policies == (policy,)
 
 
 def test_fields_of_a_newer_agent_are_ignored() -> None:
-    """At every level."""
+    """Ignore unknown fields at every level."""
 
     def newer(value: object) -> object:
         if isinstance(value, dict):
@@ -220,7 +220,7 @@ def test_fields_of_a_newer_agent_are_ignored() -> None:
 
 
 def test_every_field_that_an_older_agent_lacks_has_its_default() -> None:
-    """One at a time; the others are read."""
+    """Remove one field at a time, and read the others."""
     whole = parse_report({"status": FULL})
     defaults = NodeReport()
     names = {
@@ -236,13 +236,13 @@ def test_every_field_that_an_older_agent_lacks_has_its_default() -> None:
 
 @given(GARBAGE)
 def test_any_document_can_be_read(document: object) -> None:
-    """And what is read can be written."""
+    """Write the result again without an error."""
     assert written(parse_report(document)) == parse_report({"status": to_document(parse_report(document))})
 
 
 @given(st.data())
 def test_a_document_with_wrong_values_can_be_read(data: st.DataObject) -> None:
-    """Each value of a good one replaced in turn; what is read is of the declared types."""
+    """Replace each value of a valid document in turn. The result has the declared types."""
 
     def spoil(value: object) -> object:
         if data.draw(st.integers(0, 9)) == 0:
@@ -261,14 +261,14 @@ def test_a_document_with_wrong_values_can_be_read(data: st.DataObject) -> None:
         assert all(isinstance(text, str) for text in [policy.name, *policy.effective.values()])
 
 
-def test_a_truth_value_is_no_number_and_a_number_no_truth_value() -> None:
-    """Python would take one for the other."""
+def test_booleans_and_numbers_are_not_interchangeable() -> None:
+    """Check explicitly, because Python accepts one for the other."""
     report = parse_report({"status": {"limits": True, "fq": 1, "podsOmitted": -1, "kernel": 6}})
     assert report == NodeReport()
 
 
-def test_no_node_makes_a_sum_that_a_status_cannot_hold() -> None:
-    """The API server refuses such a number, and a report from before that is cut: 30,000 nodes fit."""
+def test_sums_over_all_nodes_fit_the_schema_of_a_status() -> None:
+    """Reject larger numbers in the API server and cut those of older reports. 30,000 nodes fit."""
     assert 30_000 * MOST_PODS < 2**31
     policies = STATUS_SCHEMA["TokenBucketNode"]["properties"]["policies"]["items"]
 
@@ -286,8 +286,8 @@ def test_no_node_makes_a_sum_that_a_status_cannot_hold() -> None:
     assert {read.pods.matched, read.overridden_by[0].pods, read.reasons[0].pods} == {MOST_PODS}
 
 
-def test_reports_of_two_nodes_share_what_is_equal() -> None:
-    """Thousands of nodes report about the same hundred policies."""
+def test_reports_of_two_nodes_share_equal_entries() -> None:
+    """Save memory, because thousands of nodes report about the same policies."""
     given = PolicyReport("shop", "web", "u", 1, "", PodCounts(3, 3), (), {"egress": "1M"}, {"egress": "Drop"})
     document = {"status": to_document(NodeReport(policies=(given,)))}
     (one,), (other,) = (parse_report(json.loads(json.dumps(document))).policies for _ in range(2))

@@ -21,12 +21,12 @@ TEXTS = st.text(st.characters(exclude_categories=()), max_size=300)
 
 
 def document(**more: Any) -> dict[str, Any]:
-    """A pod."""
+    """Return a Pod document."""
     return {"kind": "Pod", "metadata": {"name": "web-0", "labels": {"app": "web"}, "uid": "u"}, **more}
 
 
-def test_a_pod_is_read() -> None:
-    """As the API server writes it: podIP again among podIPs."""
+def test_a_pod_document_is_parsed() -> None:
+    """Accept the form of the API server, which repeats podIP in podIPs."""
     status = {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "phase": "Running"}
     pod = parse_pod(document(status=status, spec={"hostNetwork": True, "overhead": {"cpu": "250m"}}))
     assert pod.id == PodId("default", "web-0", "u")
@@ -38,20 +38,20 @@ def test_a_pod_is_read() -> None:
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_a_pod_that_has_ended_owns_no_address(phase: str) -> None:
-    """Its address may be another's by now."""
+    """Leave the address to another pod that may have it already."""
     assert not parse_pod(document(status={"podIP": "10.0.0.1", "phase": phase})).addresses
 
 
-def test_a_pod_without_an_address_yet_is_a_pod() -> None:
-    """It was only just bound to the node."""
+def test_a_pod_without_an_address_is_valid() -> None:
+    """Accept a pod that was only bound to the node."""
     assert not parse_pod(document(status={"podIP": ""})).addresses
 
 
 @pytest.mark.parametrize(
     "address", ["10.0.0", "10.0.0.1/24", 167772161, ["10.0.0.1"], "fd00::1%eth0x y", True]
 )
-def test_a_wrong_address_is_named(address: object) -> None:
-    """A number would be an address to Python."""
+def test_an_invalid_address_is_named(address: object) -> None:
+    """Reject numbers too, which Python accepts as addresses."""
     with pytest.raises(SpecError, match=r"status\.podIP: .*is not an IP address"):
         parse_pod(document(status={"podIP": address}))
 
@@ -61,8 +61,8 @@ def test_a_wrong_address_is_named(address: object) -> None:
 @example("a", "a", "é" * 40)
 @example("a", "a", "\ud800")
 @example("a" * 63, "a" * 253, "x" * 47)
-def test_what_is_accepted_has_room_in_the_kernel(namespace: str, name: str, uid: str) -> None:
-    """Else the agent would fall over one document, at each start. Room there is in bytes."""
+def test_accepted_names_fit_the_structs_of_the_kernel(namespace: str, name: str, uid: str) -> None:
+    """Check lengths in bytes. A name that does not fit would stop the agent at each start."""
     try:
         pod = parse_pod({"kind": "Pod", "metadata": {"namespace": namespace, "name": name, "uid": uid}})
     except SpecError:
@@ -72,8 +72,8 @@ def test_what_is_accepted_has_room_in_the_kernel(namespace: str, name: str, uid:
 
 
 @given(VALUES)
-def test_no_input_raises_anything_but_its_own_error(value: object) -> None:
-    """Whatever the document, and whatever is in the fields that are read."""
+def test_any_input_is_parsed_or_rejected(value: object) -> None:
+    """Generate any document, and any values in the fields that the parser reads."""
     for candidate in (
         value,
         document(status=value),

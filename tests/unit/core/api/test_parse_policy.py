@@ -1,4 +1,4 @@
-"""Policies: what is read, what is refused, and that nothing else can happen."""
+"""Parsing of policies: valid documents, rejected documents, and no third outcome."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tokenbucket.errors import SpecError
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """A valid policy; a change is ``spec__ingress__rate={...}``, and ``...`` removes the field."""
+    """Return a valid policy. ``spec__ingress__rate={...}`` changes a field, and ``...`` removes it."""
     found: dict[str, Any] = {
         "apiVersion": "tokenbucket.dev/v1alpha1",
         "kind": "TokenBucketPolicy",
@@ -45,15 +45,15 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def problems(**changes: Any) -> dict[str, str]:
-    """What is wrong with a changed policy, by field."""
+    """Return the problems of a changed policy, by field."""
     with pytest.raises(SpecError) as caught:
         parse_policy(document(**changes))
     assert str(caught.value).startswith("TokenBucketPolicy ")
     return {problem.field: str(problem) for problem in caught.value.problems}
 
 
-def test_everything_that_can_be_said_is_read() -> None:
-    """Each field in its place, in the units of its name."""
+def test_every_field_is_parsed() -> None:
+    """Store each field in the unit of its name."""
     policy = parse_policy(
         document(
             metadata={
@@ -124,8 +124,8 @@ def test_everything_that_can_be_said_is_read() -> None:
         (b"100M", "is not a quantity"),
     ],
 )
-def test_a_wrong_rate_names_the_fix(value: object, fix: str) -> None:
-    """The unit is bits per second, decimal: what people write by habit is refused with what they mean."""
+def test_the_error_of_an_invalid_rate_names_the_correct_one(value: object, fix: str) -> None:
+    """Reject common mistakes about units, and suggest the intended value."""
     assert fix in problems(spec__ingress__rate={"bits": value})["spec.ingress.rate.bits"]
 
 
@@ -160,8 +160,7 @@ def test_a_wrong_rate_names_the_fix(value: object, fix: str) -> None:
         ("Rate", {}, "did you mean rate?"),
     ],
 )
-def test_a_wrong_field_of_a_limit_is_named(path: str, value: object, message: str) -> None:
-    """With its path, its value and what is right."""
+def test_the_error_of_a_limit_names_path_value_and_fix(path: str, value: object, message: str) -> None:
     limit: dict[str, Any] = {"rate": {"bits": "100M"}}
     *parents, last = path.split(".")
     place = limit
@@ -226,20 +225,20 @@ def test_a_wrong_field_of_a_limit_is_named(path: str, value: object, message: st
         ),
     ],
 )
-def test_a_wrong_document_is_named_by_field(changes: dict[str, Any], field: str, message: str) -> None:
-    """Cross-field rules too."""
+def test_the_error_of_a_document_names_the_field(changes: dict[str, Any], field: str, message: str) -> None:
+    """Include rules across fields."""
     assert message in problems(**changes)[field]
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    """Nobody should have to try four times."""
+    """Spare users one attempt per problem."""
     found = problems(spec__priority=-1, spec__mode="x", spec__ingress__rate={"bits": "1"}, metadata__name="_")
     assert len(found) == 4
 
 
 @pytest.mark.parametrize("size", [8_000, 10**12])
 def test_bounds_are_inclusive(size: int) -> None:
-    """8 kbit/s and 1 Tbit/s are rates."""
+    """Accept 8 kbit/s and 1 Tbit/s."""
     assert (
         parse_policy(document(spec__ingress__rate={"bits": size})).limits[Direction.INGRESS].rate.bits_per_s
         == size
@@ -275,8 +274,8 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_no_input_raises_anything_but_its_own_error(value: object) -> None:
-    """Whatever the document is."""
+def test_any_input_is_parsed_or_rejected(value: object) -> None:
+    """Generate any document."""
     try:
         parse_policy(value)
     except SpecError as error:
@@ -284,8 +283,8 @@ def test_no_input_raises_anything_but_its_own_error(value: object) -> None:
 
 
 @given(st.data())
-def test_no_corruption_of_a_policy_raises_anything_but_its_own_error(data: st.DataObject) -> None:
-    """A valid document with one value replaced by anything."""
+def test_a_corrupted_policy_is_parsed_or_rejected(data: st.DataObject) -> None:
+    """Replace one value of a valid document by any other."""
     found = document(spec__egress={"rate": {"packets": 5}, "burst": {"packets": 9}})
     place: Any = found
     while True:
@@ -301,8 +300,8 @@ def test_no_corruption_of_a_policy_raises_anything_but_its_own_error(data: st.Da
 
 
 @pytest.mark.parametrize("word", ["Off", "Disabled"])
-def test_two_words_turn_a_policy_off(word: str) -> None:
-    """Accept one that YAML does not read as a boolean."""
+def test_off_and_disabled_turn_a_policy_off(word: str) -> None:
+    """Accept a value that YAML does not read as a boolean."""
     assert parse_policy(document(spec__mode=word)).mode is Mode.OFF
 
 

@@ -1,4 +1,4 @@
-"""The schema that the API server enforces says the same as the agent's own check."""
+"""Agreement of the schema of the API server with the parser of the agent."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ LISTS_FIELDS = {"properties", "additionalProperties"}
 
 
 class Field(NamedTuple):
-    """One place of a schema; in its path ``[]`` is every item of a list, ``{}`` every value of a map."""
+    """One place of a schema. In its path, ``[]`` is every item of a list, and ``{}`` every value of a map."""
 
     path: str
     schema: dict[str, Any]
 
 
 def walk(schema: dict[str, Any], path: str) -> Iterator[Field]:
-    """Everything in a schema, itself included."""
+    """Yield everything in a schema, including itself."""
     yield Field(path, schema)
     for name, each in schema.get("properties", {}).items():
         yield from walk(each, f"{path}.{name}")
@@ -50,7 +50,7 @@ def walk(schema: dict[str, Any], path: str) -> Iterator[Field]:
 
 
 def places() -> list[Field]:
-    """Every place of both schemas, except what Kubernetes itself bounds and describes."""
+    """Return every place of both schemas, except those that Kubernetes bounds and describes."""
     whole = [
         place
         for kind, version in BY_KIND.items()
@@ -60,47 +60,46 @@ def places() -> list[Field]:
 
 
 def spec(path: str) -> dict[str, Any]:
-    """The schema at a path in ``spec``."""
+    """Return the schema at a path in ``spec``."""
     found = {place.path: place.schema for place in places()}
     return found[f"{POLICY}.spec.{path}"]
 
 
 @pytest.mark.parametrize("case", INVALID, ids=str)
-def test_the_agent_refuses_what_the_schema_refuses(case: Case) -> None:
-    """And names the same field."""
+def test_the_agent_rejects_each_policy_that_the_schema_rejects(case: Case) -> None:
+    """Name the same field."""
     with pytest.raises(SpecError) as caught:
         parse_policy(case.document)
     assert any(problem.field.startswith(case.field) for problem in caught.value.problems), caught.value
 
 
 @pytest.mark.parametrize("document", VALID, ids=lambda document: document["metadata"]["name"])
-def test_the_agent_reads_what_the_schema_accepts(document: dict[str, Any]) -> None:
-    """Every one of the examples."""
+def test_the_agent_accepts_each_example_that_the_schema_accepts(document: dict[str, Any]) -> None:
     assert parse_policy(document).name == document["metadata"]["name"]
 
 
-def test_the_table_is_large_and_names_no_case_twice() -> None:
-    """A name is that of a test, and of an object."""
+def test_the_table_of_cases_has_unique_names() -> None:
+    """Use each name for a test and for an object."""
     names = [case.name for case in INVALID] + [document["metadata"]["name"] for document in VALID]
     assert len(names) == len(set(names))
     assert len(INVALID) >= 40
     assert len(VALID) >= 15
 
 
-def test_every_field_says_what_it_means() -> None:
-    """``kubectl explain`` teaches the API: no field without a description, and none that breaks off."""
+def test_every_field_has_a_complete_description() -> None:
+    """Show the API to users of ``kubectl explain``."""
     fields = [place for place in places() if not place.path.endswith(("[]", "{}"))]
     assert len(fields) > 80
     assert [place.path for place in fields if not place.schema.get("description", "").endswith(".")] == []
 
 
 def test_every_field_is_bounded() -> None:
-    """So that no object grows without bound, and the cost of every rule is known beforehand."""
+    """Bound the size of every object and the cost of every rule."""
     assert [place.path for place in places() if not bounds_of(place) <= set(place.schema)] == []
 
 
 def bounds_of(place: Field) -> set[str]:
-    """What must be there to bound a place. A count in a status has no upper bound."""
+    """Return the required bounds of a place. A count in a status has no upper bound."""
     schema = place.schema
     kind = "string" if schema.get("x-kubernetes-int-or-string") else schema["type"]
     if kind == "object":
@@ -111,13 +110,13 @@ def bounds_of(place: Field) -> set[str]:
 
 
 def test_every_object_lists_its_fields() -> None:
-    """One that is not listed would be dropped in silence."""
+    """Keep the API server from dropping fields silently."""
     objects = [place for place in places() if place.schema.get("type") == "object"]
     assert [place.path for place in objects if not place.schema.keys() & LISTS_FIELDS] == []
 
 
-def test_every_list_says_how_it_merges() -> None:
-    """With server-side apply two writers of one list would otherwise overwrite each other unawares."""
+def test_every_list_declares_its_merge_strategy() -> None:
+    """Keep two writers with server-side apply from overwriting each other."""
     lists = [place for place in places() if place.schema.get("type") == "array"]
     keys = {
         place.path: place.schema.get("x-kubernetes-list-map-keys")
@@ -131,7 +130,7 @@ def test_every_list_says_how_it_merges() -> None:
 
 
 def test_every_rule_has_a_message_on_one_line() -> None:
-    """The API server shows it as it is; where a message is computed, it is what is left when that fails."""
+    """Provide a message for the case that a computed message fails."""
     rules = [rule for place in places() for rule in place.schema.get("x-kubernetes-validations", ())]
     assert rules
     assert [rule for rule in rules if "\n" in rule["message"] + rule["rule"]] == []
@@ -145,14 +144,14 @@ def test_every_rule_has_a_message_on_one_line() -> None:
         ("podSelector.matchExpressions[].operator", Operator),
     ],
 )
-def test_words_are_those_of_the_code(path: str, enum: type[Mode | ExceedAction | Operator]) -> None:
-    """In the same order."""
+def test_enumerations_equal_those_of_the_code(path: str, enum: type[Mode | ExceedAction | Operator]) -> None:
+    """Compare the order too."""
     others = [DISABLED] if enum is Mode else []
     assert spec(path)["enum"] == [each.value for each in enum] + others
 
 
-def test_defaults_are_those_of_the_code() -> None:
-    """A manifests folder, which has no API server, gives the same limits. Computed ones are not stored."""
+def test_defaults_equal_those_of_the_code() -> None:
+    """Give the same limits without an API server. Computed defaults are not stored."""
     found = {place.path: place.schema["default"] for place in places() if "default" in place.schema}
     defaults = {path: value for path, value in found.items() if path.startswith(f"{POLICY}.spec.")}
     limit, peers = Limit(Rate()), PerPeer(Rate())
@@ -167,8 +166,7 @@ def test_defaults_are_those_of_the_code() -> None:
     assert defaults == {f"{POLICY}.spec.{path}": value for path, value in expected.items()}
 
 
-def test_a_policy_without_defaults_is_read_as_one_with_them() -> None:
-    """What the API server adds changes nothing."""
+def test_stored_defaults_do_not_change_a_policy() -> None:
     bare = {"rate": {"bits": "1M"}, "perPeer": {"rate": {"bits": "1M"}}}
     full = {
         **bare,
@@ -189,8 +187,8 @@ def test_a_policy_without_defaults_is_read_as_one_with_them() -> None:
         ("burst.packets", parse_limit.BURST_PACKETS),
     ],
 )
-def test_bounds_of_quantities_are_those_of_the_code(path: str, bounds: tuple[int, int]) -> None:
-    """In the rule, and in the words of its message."""
+def test_bounds_of_quantities_equal_those_of_the_code(path: str, bounds: tuple[int, int]) -> None:
+    """Compare the rule and its message."""
     schema = spec(f"ingress.{path}")
     assert schema["maxLength"] == MAX_TEXT
     rule = schema["x-kubernetes-validations"][-1]
@@ -200,8 +198,8 @@ def test_bounds_of_quantities_are_those_of_the_code(path: str, bounds: tuple[int
         assert text in rule["message"]
 
 
-def test_bounds_of_numbers_are_those_of_the_code() -> None:
-    """One beyond each is refused by the agent, and each itself is not."""
+def test_bounds_of_numbers_equal_those_of_the_code() -> None:
+    """Reject the number beyond each bound, and accept the bound."""
     peers = {"rate": {"bits": "1M"}}
     for path, make in (
         ("priority", lambda value: policy("web", priority=value)),
@@ -228,16 +226,15 @@ def test_bounds_of_numbers_are_those_of_the_code() -> None:
                 parse_policy(make(value))
 
 
-def test_both_directions_and_every_bucket_have_one_schema() -> None:
-    """What is written once cannot drift apart."""
+def test_both_directions_and_all_buckets_have_equal_schemas() -> None:
     assert spec("ingress")["properties"] == spec("egress")["properties"]
     assert spec("ingress")["x-kubernetes-validations"] == spec("egress")["x-kubernetes-validations"]
     assert spec("ingress.rate")["properties"] == spec("ingress.perPeer.rate")["properties"]
     assert spec("ingress.burst")["properties"] == spec("ingress.perPeer.burst")["properties"]
 
 
-def test_the_schema_has_the_fields_that_the_agent_knows() -> None:
-    """An unknown one is refused by the agent with those that are known."""
+def test_the_schema_and_the_agent_know_the_same_fields() -> None:
+    """List the known fields when the agent rejects an unknown one."""
     unknown = {"x": 1}
     selector = {"matchExpressions": [unknown], **unknown}
     limit = {"rate": unknown, "burst": unknown, "perPeer": unknown, **unknown}
@@ -255,14 +252,14 @@ def test_the_schema_has_the_fields_that_the_agent_knows() -> None:
         assert sorted(schema["properties"]) == names
 
 
-def test_the_status_of_a_policy_is_a_subresource_and_a_nodes_report_is_not() -> None:
-    """A policy has two writers, its owner and the controller; a report has one."""
+def test_only_policies_have_the_status_subresource() -> None:
+    """Separate owner and controller of a policy. A report has one writer."""
     assert BY_KIND[POLICY]["subresources"] == {"status": {}}
     assert "subresources" not in BY_KIND["TokenBucketNode"]
 
 
-def test_names_are_those_of_the_code() -> None:
-    """Group, version, kind, and the short names that the documentation uses."""
+def test_names_of_the_api_equal_those_of_the_code() -> None:
+    """Compare group, version, kind and the documented short names."""
     named = {crd["spec"]["names"]["kind"]: crd["spec"]["names"]["shortNames"] for crd in CRDS}
     assert named == {POLICY: ["tbp"], "TokenBucketNode": ["tbn"]}
     for crd in CRDS:

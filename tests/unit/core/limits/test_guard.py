@@ -36,7 +36,7 @@ class Rates:
         )
 
     def fields(self) -> dict[str, int]:
-        """Fields of a BucketConfig."""
+        """Return fields of a BucketConfig."""
         return {
             "bits_per_s": self.bits_per_s,
             "bytes_burst_q": gcra.bytes_time_q(self.burst_bytes, self.bits_per_s) if self.bits_per_s else 0,
@@ -70,7 +70,7 @@ class Delay(DelayModel):
     _peers: dict[int, Model] = field(default_factory=dict)
 
     def send(self, now_ns: int, size_bytes: int, segments: int, peer: int) -> int | None:
-        """How long a packet to this peer waits; ``None`` if it is dropped."""
+        """Return the delay of a packet to this peer, or ``None`` if it is dropped."""
         if not self.declared.peer:
             return self.offer(now_ns, size_bytes, segments)
         model = self._peers.setdefault(peer, Model(*self.declared.peer.meters()))
@@ -100,7 +100,7 @@ def guard_model(config: SlotConfig) -> Model:
 
 @dataclass(frozen=True)
 class Phase:
-    """Packets that a pod sends, one after each pause, to so many peers in turn."""
+    """Packets that a pod sends with a pause after each, to a number of peers in turn."""
 
     size: tuple[int, int]
     count: int
@@ -109,7 +109,7 @@ class Phase:
 
 
 def departures(declared: Declared, phases: list[Phase]) -> list[tuple[int, tuple[int, int]]]:
-    """When each packet leaves that Delay lets pass, and its size."""
+    """Return the departure time and the size of each packet that Delay admits."""
     delay = Delay(*declared.own.meters(), declared.max_delay_ns, declared)
     now_ns, left = START_NS, []
     for phase in phases:
@@ -122,7 +122,7 @@ def departures(declared: Declared, phases: list[Phase]) -> list[tuple[int, tuple
 
 
 def refused(declared: Declared, phases: list[Phase], stop_ns: int, less_bytes: int = 0) -> int:
-    """How many packets a guard drops if a CPU stops for ``LATE_NS``, so long after the first packet."""
+    """Return the number of packets that a guard drops if a CPU stops for ``LATE_NS``."""
     config = guard_of(declared.config())
     assert config
     guard = guard_model(config)
@@ -168,7 +168,7 @@ sends = st.builds(
 def test_no_packet_that_delay_lets_pass_is_lost(
     declared: Declared, phases: list[Phase], stop_ns: int
 ) -> None:
-    """Whatever is sent, and if a CPU stops for as long as the guard allows for."""
+    """Send any packets, and stop a CPU for as long as the guard permits."""
     assert refused(declared, phases, stop_ns) == 0
 
 
@@ -214,13 +214,13 @@ QUIET = Phase(SMALL, 1, 125 * MS)
 def test_a_smaller_guard_would_lose_packets(
     declared: Declared, phases: list[Phase], stop_ns: int, spare_bytes: int
 ) -> None:
-    """Lose packets if the burst is smaller by the bytes to spare."""
+    """Reduce the burst by the bytes to spare, and lose packets."""
     assert refused(declared, phases, stop_ns) == 0
     assert refused(declared, phases, stop_ns, spare_bytes) > 0
 
 
-def test_two_meters_need_more_room_than_one() -> None:
-    """Packets that wait for one meter leave faster than the other admits them."""
+def test_the_guard_of_two_meters_needs_a_deeper_burst() -> None:
+    """Include packets that wait for one meter and leave faster than the other admits them."""
     slow = Declared(Rates(6_056_000, 1514, 1000, 1), 100 * MS)
     left = departures(slow, [Phase(MIDDLE, 100, 0), Phase(FULL, 80, 2 * MS)])
     alone = Model(bytes=byte_meter(slow.own.bits_per_s, 2 * FULL[0]))
@@ -232,7 +232,7 @@ def test_two_meters_need_more_room_than_one() -> None:
 def test_packets_that_bypass_delay_get_the_rate_and_one_burst(
     declared: Declared, size: tuple[int, int]
 ) -> None:
-    """A flood for a second gets at most the rate, the guard's burst and one packet."""
+    """Flood for a second. At most the rate, the burst of the guard and one packet pass."""
     config = guard_of(declared.config())
     assert config
     guard = guard_model(config)
@@ -250,7 +250,7 @@ def test_packets_that_bypass_delay_get_the_rate_and_one_burst(
 
 
 def test_the_burst_is_the_sum_of_its_terms() -> None:
-    """10 Mbit/s with the defaults: 62.5 kB of burst, 150 ms of small packets, 80 KiB, and 100 ms of delay."""
+    """Add 62.5 kB, 150 ms of small packets, 80 KiB and 100 ms at 10 Mbit/s with the defaults."""
     config = guard_of(Declared(Rates(10**7, 62_500), 100 * MS).config())
     assert config
     assert config.burst_bytes == 62_500 + 187_500 + LARGEST_BYTES + 125_000
@@ -266,11 +266,11 @@ def test_the_burst_is_the_sum_of_its_terms() -> None:
     ids=["Drop", "Observe", "peers alone"],
 )
 def test_a_limit_that_delays_nothing_by_its_own_rate_has_no_guard(limit: SlotConfig) -> None:
-    """Drop runs on the node already, and the buckets of peers have no sum."""
+    """Need no guard for Drop, which runs on the node. The buckets of peers have no sum."""
     assert guard_of(limit) is None
 
 
 def test_the_largest_packet_covers_gso() -> None:
-    """The proof needs both: a packet, and a GSO packet of the program with a small packet behind it."""
+    """Include a GSO packet of the program with a small packet behind it."""
     assert max(GSO[0], SEGMENTED[0], 2**16 + 256) <= LARGEST_BYTES
     assert max(GSO[1], SEGMENTED[1], 64 + 1) <= LARGEST_SEGMENTS

@@ -30,7 +30,7 @@ _LOOKS = st.sampled_from([1, 3, 1000])
 
 
 def record(samples: list[tuple[Packets, float]], look_every: int = 1000) -> Offered:
-    """Records in steps. Each look charges the samples before, and follows other rates."""
+    """Record in steps. Each report charges the earlier samples, and follows other rates."""
     offered = Offered()
     for number, window in enumerate(batched(samples), 1):
         offered.add(
@@ -42,7 +42,7 @@ def record(samples: list[tuple[Packets, float]], look_every: int = 1000) -> Offe
 
 
 def batched(samples: list[Any], count: int = 7) -> Iterator[list[Any]]:
-    """As the agent adds samples; another number shows that the boundaries do not matter."""
+    """Add samples as the agent does, or in batches of another size."""
     for first in range(0, len(samples), count):
         yield samples[first : first + count]
 
@@ -63,7 +63,7 @@ def report_of(offered: Offered) -> OfferedReport:
 def replay(
     samples: list[tuple[Packets, float]], rate: int, burst_bytes: int, most_wait_s: float = 0.0
 ) -> tuple[int, int]:
-    """The bytes that an exact bucket, full before the first packet, rejects and delays."""
+    """Return the bytes that an exact bucket, full before the first packet, rejects and delays."""
     burst_q, most_wait_q = gcra.bytes_time_q(burst_bytes, 8 * rate), most_wait_s * gcra.QUANTA_PER_S
     tat, begin_s, rejected, waiting = gcra.never_used(0), 0.0, 0, 0
     for packets, elapsed_s in samples:
@@ -92,7 +92,7 @@ def repeated(phases: list[tuple[Packets, int, float]]) -> list[tuple[Packets, fl
 
 @settings(max_examples=60)
 @given(_PHASES, _LOOKS)
-def test_the_prediction_bounds_what_an_exact_bucket_rejects(
+def test_the_prediction_is_at_least_the_excess_of_an_exact_bucket(
     phases: list[tuple[Packets, int, float]], look_every: int
 ) -> None:
     samples = repeated(phases)
@@ -107,10 +107,10 @@ def test_the_prediction_bounds_what_an_exact_bucket_rejects(
 @given(
     _PHASES, _LOOKS, st.sampled_from([(0, 0.1), (0, 0.5), (1, 0.1), (1, 0.3)]), st.sampled_from([0.5, 1.0])
 )
-def test_the_prediction_bounds_what_an_exact_bucket_with_delay_delays_and_rejects(
+def test_the_prediction_is_at_least_the_excess_of_an_exact_bucket_with_delay(
     phases: list[tuple[Packets, int, float]], look_every: int, limit: tuple[int, float], drawn: float
 ) -> None:
-    """Early drop rejects packets from half of the maximum delay on."""
+    """Include early drops, which begin at half of the maximum delay."""
     samples = repeated(phases)
     report = record(samples, look_every).report()
     for rate in some_rates(report):
@@ -121,8 +121,8 @@ def test_the_prediction_bounds_what_an_exact_bucket_with_delay_delays_and_reject
         assert rejected + waiting <= report.waiting_bytes(rate)
 
 
-def test_the_prediction_for_a_long_overload_is_near_what_an_exact_bucket_rejects() -> None:
-    """A bound of everything would hold too."""
+def test_the_prediction_for_a_long_overload_is_close_to_an_exact_bucket() -> None:
+    """Exclude a prediction of all bytes, which would be an upper bound too."""
     usual, loud = [(0.5, 50_000)], [(place / 20, 50_000) for place in range(20)]
     samples = [(usual, SAMPLE_S)] * 28_000 + [(loud, SAMPLE_S)] * 200
     report = report_of(record(samples))
@@ -159,8 +159,8 @@ def test_seconds_without_traffic_change_no_percentile() -> None:
     assert after.observed_s == 10_100
 
 
-def test_a_burst_at_the_start_does_not_spoil_the_prediction() -> None:
-    """The rates of a suggestion were not followed during the burst: its bytes count as excess."""
+def test_a_burst_at_the_start_does_not_change_the_suggested_rate() -> None:
+    """Count the bytes of the burst as excess, because its rates were not followed then."""
     offered = Offered()
     for size in [1_000_000] + [100_000] * 1_000:
         offered.add([size] * 10, SECOND)
@@ -188,14 +188,14 @@ def test_nothing_is_reported_before_the_first_second_with_traffic() -> None:
 
 @settings(max_examples=30)
 @given(_PHASES)
-def test_a_document_holds_the_whole_report(phases: list[tuple[Packets, int, float]]) -> None:
+def test_a_document_contains_the_whole_report(phases: list[tuple[Packets, int, float]]) -> None:
     report = record(repeated(phases)).report()
     assert report is None or OfferedReport.of_document(report.as_document()) == report
 
 
 @pytest.mark.parametrize("samples", [100, 1_000])
-def test_a_report_is_bounded(samples: int) -> None:
-    """Also that of the most irregular traffic."""
+def test_the_size_of_a_report_is_bounded(samples: int) -> None:
+    """Record the most irregular traffic."""
     offered, random_ = Offered(), random.Random(7)
     for _ in range(samples):
         offered.add([int(10 ** random_.uniform(0, 10))] * 10, SECOND)

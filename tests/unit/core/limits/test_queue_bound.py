@@ -1,4 +1,4 @@
-"""How much a queue holds of one pod's packets: never more than 16 MiB, whatever is declared."""
+"""The queue of one pod and direction holds at most 16 MiB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ M, G = 10**6, 10**9
 
 @dataclass
 class Model:
-    """A meter at work. It begins full."""
+    """A meter with its state. It begins full."""
 
     meter: Meter
     tat_ns: float = field(default=float("-inf"))
@@ -26,17 +26,14 @@ class Model:
         return max(self.tat_ns - now_ns, -self.meter.time_ns(self.meter.burst_bytes))
 
     def charge(self, size: int, now_ns: float) -> float:
-        """Returns how long the packet has to wait."""
+        """Return the delay of the packet."""
         ahead_ns = self.ahead_ns(now_ns)
         self.tat_ns = now_ns + ahead_ns + self.meter.time_ns(size)
         return ahead_ns + self.meter.time_ns(min(size, self.meter.burst_bytes))
 
 
 def most_held(own: list[Meter], peers: list[Meter], delay_ns: int, stamp_ns: int = 0) -> int:
-    """Bytes that wait at most when all peers that a node tells apart send as many super-packets as are let
-    in, at a thousand moments of twice the longest time that a packet waits. Each asks for a departure
-    ``stamp_ns`` later.
-    """
+    """Return the most bytes that wait, if all peers send GSO packets with departures ``stamp_ns`` later."""
     pod = [Model(each) for each in own]
     senders = [[Model(each) for each in peers] for _ in range(65_536 if peers else 1)]
     longest_ns = delay_ns + max(each.time_ns(min(each.burst_bytes, SUPER_BYTES)) for each in (*own, *peers))
@@ -78,8 +75,8 @@ def bits(rate: int, burst: int) -> Meter:
         ([bits(10 * G, 2**22)], [bits(G, 6_250_000)]),
     ],
 )
-def test_no_more_waits_than_16_mib(own: list[Meter], peers: list[Meter]) -> None:
-    """But for a packet of each of the pod's meters that is about to leave, and one that was just let in."""
+def test_at_most_16_mib_are_queued(own: list[Meter], peers: list[Meter]) -> None:
+    """Except for one packet of each meter that is about to leave, and one that was just admitted."""
     delay_ns = longest_delay_ns(own, peers)
     assert delay_ns
     delay_ns = min(delay_ns, 2_000 * MS)
@@ -96,17 +93,17 @@ def test_no_more_waits_than_16_mib(own: list[Meter], peers: list[Meter]) -> None
         ([bits(100 * M, 625_000)], [bits(M, 32_768)], 100 * MS),
     ],
 )
-def test_no_more_waits_if_senders_ask_for_later_departures(
+def test_at_most_16_mib_are_queued_if_senders_set_departure_times(
     own: list[Meter], peers: list[Meter], delay_ns: int
 ) -> None:
-    """Hold at most 16 MiB if each packet asks for the latest departure time that counts."""
+    """Ask for the latest departure time that counts."""
     assert permits_pacing(own, peers, delay_ns)
     assert most_held(own, peers, delay_ns, delay_ns) <= HELD_BYTES
 
 
 @pytest.mark.parametrize("own", [[bits(G, 6_250_000)], [bits(10 * M, 2**30)], [Meter.of_packets(M, 64)]])
 def test_departure_times_of_others_do_not_count_if_they_could_fill_the_queue(own: list[Meter]) -> None:
-    """A rate too high, or a burst too deep, for the longest delay."""
+    """Ignore them if the rate is too high, or the burst too deep, for the maximum delay."""
     assert not permits_pacing(own, [], 100 * MS)
     assert most_held(own, [], 100 * MS, 100 * MS) > HELD_BYTES
 
@@ -120,13 +117,13 @@ def test_departure_times_of_others_do_not_count_if_they_could_fill_the_queue(own
         [bits(100 * M, 625_000), Meter.of_packets(10**9, 2770)],
     ],
 )
-def test_slow_peers_of_a_fast_pod_do_not_wait(own: list[Meter]) -> None:
-    """No rate of the pod's, one too fast, a burst too deep: each peer may have a super-packet wait 33 s."""
+def test_slow_peers_of_a_fast_pod_are_not_delayed(own: list[Meter]) -> None:
+    """Degrade limits without a bound: a GSO packet of each peer could wait for 33 s."""
     assert longest_delay_ns(own, [bits(8000, 32_768)]) is None
 
 
-def test_of_two_meters_the_slower_one_bounds_what_waits() -> None:
-    """A packet rate far above the other takes nothing of what the other allows."""
+def test_the_slower_of_two_meters_bounds_the_queue() -> None:
+    """Ignore a packet rate far above the bit rate."""
     alone = longest_delay_ns([bits(M, 32_768)], [])
     both = longest_delay_ns([bits(M, 32_768), Meter.of_packets(M, 50_000)], [])
     assert alone
@@ -139,7 +136,7 @@ def test_of_two_meters_the_slower_one_bounds_what_waits() -> None:
     ("bits_per_s", "longest_ns"), [(M, 290_688_000), (100 * M, 150 * MS), (G, 133_693_440)]
 )
 def test_the_backlog_of_a_fair_queue_is_bounded(bits_per_s: int, longest_ns: int) -> None:
-    """By 1.5 times the maximum delay, and by 16 MiB."""
+    """Bound it by 1.5 times the maximum delay, and by 16 MiB."""
     limit = Limit(Rate(bits_per_s), queue=Queue.FAIR)
     bucket = bucket_of(limit, Mode.ENFORCE, action=ExceedAction.DELAY)
     assert bucket.longest_backlog_ns == longest_ns

@@ -63,15 +63,15 @@ def counts(found: NodeState) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_a_policy_of_any_rank_has_precedence_in_its_directions(mode: Mode) -> None:
-    """The annotations keep the other direction."""
+def test_a_policy_has_precedence_over_annotations_in_its_directions(mode: Mode) -> None:
+    """Keep the annotation of the other direction. Ranks of policies do not matter."""
     lowest = Policy("shop", "z", Selector(), {IN: Limit(Rate(10**9))}, mode=mode)
     winners = Winners([lowest]).of(pod(ingress="1M", egress="1M"))
     assert (str(winners[IN]), str(winners[OUT])) == ("shop/z", f"shop/{NAME}")
 
 
-def test_a_policy_that_is_off_or_of_another_namespace_leaves_the_annotations() -> None:
-    """They limit pods without a policy."""
+def test_a_policy_that_does_not_apply_leaves_the_annotations() -> None:
+    """Try a policy in mode Off, and one of another namespace."""
     others = [
         Policy("shop", "off", Selector(), {IN: Limit(Rate(10**9))}, mode=Mode.OFF),
         Policy("bank", "all", Selector(), {IN: Limit(Rate(10**9))}),
@@ -79,8 +79,8 @@ def test_a_policy_that_is_off_or_of_another_namespace_leaves_the_annotations() -
     assert str(Winners(others).of(pod(ingress="1M"))[IN]) == f"shop/{NAME}"
 
 
-def test_an_annotated_pod_has_the_limit_and_the_guard_that_a_policy_gives() -> None:
-    """Only the name of the owner differs, so that the executor needs no case of its own."""
+def test_an_annotated_pod_has_the_limit_and_guard_of_an_equal_policy() -> None:
+    """Differ only in the name of the owner, so that the executor needs no special case."""
     declared = pod(ingress="1M", egress="1M")
     equal = Policy("shop", "equal", Selector(), dict.fromkeys(Direction, Limit(Rate(10**6))))
     located = PodInterfaces({End.HOST: frozenset({Interface(7)}), End.POD: frozenset({Interface(2, 9)})})
@@ -93,8 +93,8 @@ def test_an_annotated_pod_has_the_limit_and_the_guard_that_a_policy_gives() -> N
     assert {each.slot.owner.policy for each in annotated.wanted.values()} == {NAME}
 
 
-def test_an_invalid_annotation_is_a_reason_in_a_direction_without_a_policy() -> None:
-    """With a policy, the annotation has no effect."""
+def test_an_invalid_annotation_is_reported_only_without_a_policy() -> None:
+    """Ignore the annotation of a direction that a policy limits."""
     declared = pod(ingress="1Mbit", egress="1M")
     found = state(declared)
     [report] = pods_not_programmed(found)
@@ -104,14 +104,14 @@ def test_an_invalid_annotation_is_a_reason_in_a_direction_without_a_policy() -> 
     assert list(pods_not_programmed(state(declared, policies=(POLICY,)))) == []
 
 
-def test_an_invalid_annotation_keeps_no_pod_from_becoming_ready() -> None:
-    """A limiter must not become an outage."""
+def test_a_pod_with_an_invalid_annotation_becomes_ready() -> None:
+    """Never let a limiter become an outage."""
     declared = pod(ingress="1Mbit")
     assert missing_limits(state(declared), Winners(()), declared) == ""
 
 
 def test_annotated_pods_are_counted_by_state() -> None:
-    """Each pod once, also if only an invalid annotation is left."""
+    """Count each pod once, also if only an invalid annotation is left."""
     pods = (pod(0, ingress="1M"), pod(1, ingress="x"), pod(2, ingress="1M", egress="x"), pod(3))
     assert counts(state(*pods)) == {"matched": 3, "programmed": 1, "failed": 2}
     assert counts(state(*pods, policies=(POLICY,))) == {"matched": 3, "overridden": 2, "failed": 1}
@@ -124,8 +124,8 @@ def test_annotated_pods_are_counted_by_state() -> None:
     }
 
 
-def test_the_report_of_annotated_pods_fits_the_schema_and_is_read_back() -> None:
-    """It names no policy."""
+def test_the_report_of_annotated_pods_survives_a_round_trip_through_the_schema() -> None:
+    """Name no policy."""
     found = state(pod(0, ingress="1M"), pod(1, ingress="x"))
     report = annotation_report(found)
     document = to_document(NodeReport(annotations=report, pods=tuple(pods_not_programmed(found))))
@@ -139,8 +139,8 @@ def test_the_report_of_annotated_pods_fits_the_schema_and_is_read_back() -> None
     assert (read.pods, read.reasons) == (report.pods, report.reasons)
 
 
-def test_without_annotated_pods_a_report_has_no_field_of_annotations() -> None:
-    """Reports of agents that do not read annotations stay as they were."""
+def test_a_report_without_annotated_pods_has_no_such_field() -> None:
+    """Keep reports of agents that do not read annotations unchanged."""
     found = state(pod(), policies=(POLICY,))
     report = NodeReport(policies=policy_reports(found), annotations=annotation_report(found))
     assert "annotations" not in to_document(report)
@@ -148,7 +148,7 @@ def test_without_annotated_pods_a_report_has_no_field_of_annotations() -> None:
 
 @pytest.mark.parametrize("enforcement", [Mode.ENFORCE, Mode.OBSERVE])
 def test_a_pod_that_another_component_limits_too_is_degraded(enforcement: Mode) -> None:
-    """Its limit runs. In Observe mode nothing is enforced, and nothing is reported."""
+    """Keep the limit running. In Observe mode, nothing is enforced and nothing is reported."""
     located = PodInterfaces({End.HOST: frozenset({Interface(7)})}, also_limited={IN: "veth0: a tbf qdisc"})
     declared = pod(ingress="1M")
     target = desired([], [declared], lambda _: located, Capabilities(), enforcement)

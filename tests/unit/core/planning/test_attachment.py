@@ -1,4 +1,4 @@
-"""Where limits are attached, and how, for each data plane."""
+"""The attachment of limits on each data plane."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ IN_POD_INGRESS, IN_POD_EGRESS = (End.POD, Hook.INGRESS), (End.POD, Hook.EGRESS)
     ],
     ids=str,
 )
-def test_tcx_is_used_where_clsact_would_not_run_or_not_stay(
+def test_tcx_replaces_clsact_if_filters_do_not_run_or_stay(
     data_plane: DataPlane, at_veth: Mechanism, in_pod: Mechanism
 ) -> None:
-    """If the kernel has it and the mode permits it."""
+    """Require that the kernel has tcx and that the mode permits it."""
     assert (data_plane.mechanism(VETH), data_plane.mechanism(IN_POD)) == (at_veth, in_pod)
 
 
@@ -54,16 +54,16 @@ def test_tcx_is_used_where_clsact_would_not_run_or_not_stay(
     ],
     ids=str,
 )
-def test_a_limit_is_where_the_packets_pass(
+def test_a_limit_is_attached_where_packets_pass(
     data_plane: DataPlane, direction: Direction, drops: tuple[End, Hook], delays: tuple[End, Hook]
 ) -> None:
-    """Where packets may be redirected past the node's end of the interface, inside the pod."""
+    """Attach it inside the pod if programs can redirect packets past the host-side interface."""
     assert data_plane.end_and_hook(direction, delays=False, has_pod_side=True) == drops
     assert data_plane.end_and_hook(direction, delays=True, has_pod_side=True) == delays
 
 
 def test_a_pod_that_cannot_be_entered_is_limited_at_its_host_side_interface() -> None:
-    """That is better than nothing: the node's own packets pass there."""
+    """Limit at least the packets of the node, which pass there."""
     data_plane = DataPlane(redirects=True, bypassed=frozenset({IN, OUT}), intercepts=True)
     assert data_plane.end_and_hook(IN, delays=False, has_pod_side=False) == AT_HOST_EGRESS
     assert data_plane.end_and_hook(OUT, delays=False, has_pod_side=False) == AT_HOST_INGRESS

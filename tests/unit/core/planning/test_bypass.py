@@ -1,4 +1,4 @@
-"""Limits that traffic goes past, judged by counters."""
+"""Detection of bypassed limits by counters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY = SlotKey(PodId("shop", "web"), Direction.INGRESS)
 
 
 def judged(*looks: tuple[int, int]) -> list[bool]:
-    """After each look, of packets that crossed the interface and that the slot saw: bypassed or not."""
+    """Return after each check whether the limit is bypassed, by packets of interface and slot."""
     watch, found = BypassWatch(), []
     for crossed, seen in looks:
         watch.compare({KEY: Counted(crossed, seen)})
@@ -33,20 +33,22 @@ def judged(*looks: tuple[int, int]) -> list[bool]:
         pytest.param(100, 5000, False, id="packets that the limit dropped after it saw them"),
     ],
 )
-def test_a_limit_is_bypassed_if_most_packets_go_past_it(crossed: int, seen: int, *, bypassed: bool) -> None:
+def test_a_limit_is_bypassed_if_most_packets_do_not_pass_it(
+    crossed: int, seen: int, *, bypassed: bool
+) -> None:
     assert judged((7, 3), (7 + crossed, 3 + seen)) == [False, bypassed]
 
 
-def test_packets_that_the_limit_drops_prove_that_it_runs() -> None:
-    """The pod's interface counts none of them."""
+def test_dropped_packets_prove_that_a_limit_runs() -> None:
+    """Count them, although the interface of the pod does not."""
     assert judged((0, 0), (1000, 0), (1001, 500), (1002, 1000)) == [False, True, True, False]
 
 
-def test_few_packets_add_up_over_several_looks() -> None:
+def test_few_packets_add_up_over_several_checks() -> None:
     assert judged((0, 0), (60, 1), (120, 2)) == [False, False, True]
 
 
-def test_two_good_looks_clear_a_bypass_and_quiet_ones_do_not() -> None:
+def test_two_checks_with_traffic_clear_a_bypass_and_quiet_ones_do_not() -> None:
     looks = [(0, 0), (1000, 0), (1000, 0), (2000, 1000), (2001, 1001), (3000, 2000)]
     assert judged(*looks) == [False, True, True, True, True, False]
 
@@ -56,11 +58,11 @@ def test_a_few_packets_are_enough_to_clear_a_bypass() -> None:
 
 
 def test_counters_that_start_again_are_not_compared_with_earlier_ones() -> None:
-    """A new interface or a freed slot counts from zero."""
+    """Expect counters from zero of a new interface or a freed slot."""
     assert judged((5000, 5000), (5600, 10), (5700, 110)) == [False, False, False]
 
 
-def test_a_limit_that_is_gone_is_forgotten() -> None:
+def test_a_removed_limit_is_forgotten() -> None:
     watch = BypassWatch()
     for crossed in (0, 1000):
         watch.compare({KEY: Counted(crossed, 0)})
@@ -79,7 +81,7 @@ def test_only_counters_after_a_change_of_programs_prove_that_a_limit_runs() -> N
 
 
 def test_packets_between_two_readings_do_not_bypass_the_limit() -> None:
-    """A flood may cross the interface after its counters are read, and before those of the slot."""
+    """Let a flood pass after the interface's counters are read, and before the slot's."""
     watch = BypassWatch()
     watch.compare({KEY: Counted(0, seen=500, seen_before=0)})
     watch.compare({KEY: Counted(500, seen=500, seen_before=500)})

@@ -1,4 +1,4 @@
-"""Where limits are to be in force, and how, and what is to be said of those that are not."""
+"""The desired limits, their attachments, and the reasons of pods without a limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POD = Pod(PodId("shop", "web-0"), {}, frozenset({IPv4Address("10.0.0.2")}))
 
 
 def located(search: Search, **fields: object) -> PodInterfaces:
-    """A pod with one veth, whose namespace is entered only if a limit belongs there."""
+    """Locate a pod with one veth, whose namespace is entered only if a limit belongs there."""
     ends = {End.HOST: frozenset({HOST_SIDE})}
     if search.enter:
         ends[End.POD] = frozenset({POD_SIDE})
@@ -40,7 +40,7 @@ def wanted_by(
     pod: Pod = POD,
     **fields: object,
 ) -> Desired:
-    """What is desired of one policy for one pod."""
+    """Return the desired limits of one policy and one pod."""
     dscp = 8 if action is ExceedAction.MARK else None
     limit = Limit(Rate(10**7), exceed_action=action, dscp=dscp)
     policy = Policy("shop", "web", Selector(frozenset()), {direction: limit}, mode=mode)
@@ -48,7 +48,7 @@ def wanted_by(
 
 
 def only(result: Desired) -> Wanted:
-    """The limit, without its guard."""
+    """Return the limit without its guard."""
     [wanted] = (wanted for key, wanted in result.wanted.items() if not key.is_guard)
     return wanted
 
@@ -76,16 +76,16 @@ DELAY, DROP, MARK = ExceedAction
         (OUT, MARK, HookPoint(HOST_SIDE, Hook.INGRESS)),
     ],
 )
-def test_a_limit_is_where_its_packets_pass_and_can_wait(
+def test_a_limit_is_attached_where_its_packets_can_be_queued(
     direction: Direction, action: ExceedAction, point: HookPoint
 ) -> None:
-    """With our queue where they wait, and nowhere else."""
+    """Add a queue only at this interface."""
     wanted = only(wanted_by(direction, action))
     assert (wanted.points, wanted.delays) == ({point}, action is DELAY)
 
 
 def test_a_limit_inside_a_pod_has_a_guard_on_the_node() -> None:
-    """Where the pod cannot bypass it. It has the rate of the limit, a deeper burst, and no queue."""
+    """Give the guard the rate of the limit, a deeper burst, and no queue. The pod cannot bypass it."""
     found = wanted_by(OUT)
     [guard] = guards(found)
     assert (guard.points, guard.delays) == ({HookPoint(HOST_SIDE, Hook.INGRESS)}, False)
@@ -107,20 +107,20 @@ def test_a_limit_inside_a_pod_has_a_guard_on_the_node() -> None:
         wanted_by(OUT, no_queue={OUT: NO_QUEUE}),
     ],
 )
-def test_no_other_limit_has_a_guard(found: Desired) -> None:
-    """It runs on the node itself, or enforces nothing."""
+def test_other_limits_have_no_guard(found: Desired) -> None:
+    """Try limits that run on the node, and limits that only observe."""
     assert guards(found) == []
 
 
 def test_enforcement_off_keeps_the_slot_of_a_guard() -> None:
-    """And so its tokens."""
+    """Keep its tokens."""
     [off], [on] = guards(wanted_by(OUT, enforcement=Mode.OFF)), guards(wanted_by(OUT))
     assert off == Wanted(on.slot, frozenset())
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_delay_where_packets_cannot_wait_is_a_policer_on_the_nodes_side(direction: Direction) -> None:
-    """With the deeper burst that a policer needs, and said so."""
+def test_delay_without_a_queue_is_degraded_to_drop_on_the_node(direction: Direction) -> None:
+    """Use the deeper burst of Drop, and report the degradation."""
     drop = wanted_by(direction, DROP)
     degraded = wanted_by(direction, no_queue={direction: NO_QUEUE})
     assert only(degraded) == only(drop)
@@ -130,8 +130,8 @@ def test_delay_where_packets_cannot_wait_is_a_policer_on_the_nodes_side(directio
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_what_one_direction_lacks_is_nothing_to_the_other(direction: Direction) -> None:
-    """A foreign qdisc in the pod, say."""
+def test_a_deficiency_of_one_direction_does_not_degrade_the_other(direction: Direction) -> None:
+    """Try a foreign qdisc in the pod."""
     assert only(wanted_by(direction, no_queue={IN if direction is OUT else OUT: NO_QUEUE})).delays
 
 
@@ -142,10 +142,10 @@ OBSERVING = pytest.mark.parametrize(
 
 @pytest.mark.parametrize("direction", Direction)
 @OBSERVING
-def test_observing_needs_no_queue_and_counts_what_would_wait(
+def test_observe_counts_packets_that_would_be_delayed_without_a_queue(
     direction: Direction, mode: Mode, enforcement: Mode
 ) -> None:
-    """At the same place as in earnest."""
+    """Attach the limit where Enforce would."""
     wanted, enforced = (
         only(wanted_by(direction, mode=mode, enforcement=enforcement)),
         only(wanted_by(direction)),
@@ -158,8 +158,10 @@ def test_observing_needs_no_queue_and_counts_what_would_wait(
 
 @pytest.mark.parametrize("direction", Direction)
 @OBSERVING
-def test_what_only_observes_lacks_no_queue(direction: Direction, mode: Mode, enforcement: Mode) -> None:
-    """It neither delays nor drops: it is as declared, and counts what would be dropped there."""
+def test_an_observing_limit_without_a_queue_is_not_degraded(
+    direction: Direction, mode: Mode, enforcement: Mode
+) -> None:
+    """Count packets that the limit would drop there."""
     observing = wanted_by(direction, mode=mode, enforcement=enforcement, no_queue={direction: NO_QUEUE})
     assert observing.deviations == []
     [active] = observing.active.values()
@@ -168,8 +170,8 @@ def test_what_only_observes_lacks_no_queue(direction: Direction, mode: Mode, enf
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_peers_alone_are_not_delayed(direction: Direction) -> None:
-    """What they all may have wait has no bound. No pod is entered for it, and the policy says so."""
+def test_peers_without_a_rate_of_the_pod_are_not_delayed(direction: Direction) -> None:
+    """Bound the queue: enter no pod, and report the degradation."""
     asked: list[Search] = []
 
     def locate(search: Search) -> PodInterfaces:
@@ -187,8 +189,8 @@ def test_peers_alone_are_not_delayed(direction: Direction) -> None:
     assert active.action == "Drop (degraded: unbounded queue)"
 
 
-def test_nothing_is_put_into_a_pod_that_runs_in_a_virtual_machine() -> None:
-    """Its runtime puts a qdisc of its own on the pod's interface, and fails where it finds another."""
+def test_nothing_is_attached_inside_a_pod_with_an_overhead() -> None:
+    """Leave the interface to the runtime of a virtual machine, which fails if it finds a qdisc."""
     in_a_machine = replace(POD, has_overhead=True)
     found = wanted_by(OUT, pod=in_a_machine)
     assert only(found).points == {HookPoint(HOST_SIDE, Hook.INGRESS)}
@@ -198,8 +200,8 @@ def test_nothing_is_put_into_a_pod_that_runs_in_a_virtual_machine() -> None:
 
 
 @pytest.mark.parametrize("action", ExceedAction)
-def test_pods_are_entered_only_to_delay_what_they_send(action: ExceedAction) -> None:
-    """It costs a right and a millisecond."""
+def test_pods_are_entered_only_to_delay_egress(action: ExceedAction) -> None:
+    """Avoid the right and the millisecond that it costs."""
     asked: list[bool] = []
 
     def locate(search: Search) -> PodInterfaces:
@@ -212,20 +214,20 @@ def test_pods_are_entered_only_to_delay_what_they_send(action: ExceedAction) -> 
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_only_what_enters_a_pod_can_be_the_nodes_own(direction: Direction) -> None:
-    """In the pod's namespace all that it sends has no ingress interface, as what the node sends has none."""
+def test_only_ingress_packets_can_come_from_the_node(direction: Direction) -> None:
+    """Give no reserve to egress: inside the pod, it looks like traffic of the node."""
     assert only(wanted_by(direction)).slot.config.node_reserve == (direction is IN)
 
 
 def test_enforcement_off_keeps_the_slot_and_attaches_nothing() -> None:
-    """And so keeps the tokens."""
+    """Keep the tokens."""
     off, on = wanted_by(IN, enforcement=Mode.OFF), wanted_by(IN)
     assert only(off) == Wanted(only(on).slot, frozenset())
     assert off.deviations == []
 
 
-def test_a_pod_that_has_ended_wants_nothing() -> None:
-    """Its address may be another's."""
+def test_a_pod_that_has_ended_has_no_limit() -> None:
+    """Leave its address to another pod."""
     ended = Pod(POD.id, {}, POD.addresses, ended=True)
     assert wanted_by(IN, pod=ended) == Desired()
 
@@ -238,14 +240,14 @@ def test_a_pod_that_has_ended_wants_nothing() -> None:
     ],
 )
 def test_a_pod_that_cannot_be_limited_is_reported_and_takes_no_slot(pod: Pod, reason: Reason) -> None:
-    """The reason is in the policy's status."""
+    """Report the reason in the status of the policy."""
     found = wanted_by(IN, pod=pod)
     assert found.wanted == {}
     assert [each.reason for each in found.deviations] == [reason]
 
 
-def test_an_address_on_a_second_network_may_be_anothers_too() -> None:
-    """Networks that do not know of one another give addresses twice; each pod is found by its own."""
+def test_pods_that_share_an_address_on_a_second_network_are_found_by_their_own() -> None:
+    """Accept networks that assign the same addresses independently."""
     twice = IPv4Address("192.168.1.10")
     first, second = (
         Pod(PodId("shop", name), {}, frozenset({IPv4Address(f"10.0.0.{n}"), twice}))
@@ -267,7 +269,7 @@ def test_an_address_on_a_second_network_may_be_anothers_too() -> None:
 
 
 def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
-    """And keeps its place in every pass, whatever the order; the other is told."""
+    """Keep the choice in every run and for any order. Report the other pod."""
     pods = [
         Pod(PodId("shop", name), {}, frozenset({IPv4Address(f"10.0.0.{n}")})) for n, name in enumerate("ab")
     ]
@@ -285,7 +287,7 @@ def test_of_pods_behind_one_interface_only_the_first_is_limited_there() -> None:
 def test_of_limits_and_guards_at_one_place_only_those_of_the_first_pod_stay(
     first: ExceedAction, second: ExceedAction
 ) -> None:
-    """A guard of one pod must not drop packets of another."""
+    """Keep the guard of one pod from dropping packets of another."""
     pods = [
         Pod(PodId("shop", name), {"app": name}, frozenset({IPv4Address(f"10.0.0.{number}")}))
         for number, name in enumerate("ab")
@@ -303,8 +305,8 @@ def test_of_limits_and_guards_at_one_place_only_those_of_the_first_pod_stay(
 
 
 @pytest.mark.parametrize("reason", [Reason.NO_INTERFACE, Reason.ADDRESS_CONFLICT])
-def test_a_pod_found_only_by_its_limit_keeps_it_and_says_so(reason: Reason) -> None:
-    """Its address is gone, or is another's too."""
+def test_a_pod_found_only_by_its_limit_keeps_it_and_has_a_reason(reason: Reason) -> None:
+    """Expect an address that is gone, or that another pod has too."""
     found = wanted_by(IN, reason=reason, message="gone; the limit stays where it was")
     assert only(found).points == {HookPoint(HOST_SIDE, Hook.EGRESS)}
     assert [each.reason for each in found.deviations] == [reason]
@@ -319,7 +321,7 @@ def shared(
     capabilities: Capabilities = CAPABLE,
     pod_only: AbstractSet[Interface] = frozenset({NET1}),
 ) -> Desired:
-    """What is desired for a pod with a veth and an interface that has no end on the node."""
+    """Return the desired limits of a pod with a veth and an interface without an end on the node."""
     limit = Limit(Rate(10**7), exceed_action=action, dscp=8 if action is ExceedAction.MARK else None)
     policy = Policy("shop", "web", Selector(frozenset()), {direction: limit})
     return desired([policy], [POD], lambda search: located(search, pod_only=pod_only), capabilities)
@@ -338,7 +340,7 @@ def shared(
 def test_an_interface_without_an_end_on_the_node_is_limited_at_its_own_hook(
     direction: Direction, action: ExceedAction, at_veth: HookPoint
 ) -> None:
-    """With the slot of the other interfaces, and with a queue where these have one."""
+    """Use the slot of the other interfaces, and a queue if these have one."""
     wanted = only(shared(direction, action))
     assert wanted.points == {at_veth, HookPoint(NET1, Hook(direction.value))}
     assert wanted.delays is (action is DELAY)
@@ -354,10 +356,10 @@ def test_a_pod_with_such_an_interface_alone_is_limited_there() -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.NO_FILTER_IN_POD, Reason.CONTENDED_IN_POD])
-def test_such_an_interface_that_refuses_a_filter_is_reported_and_the_others_are_limited(
+def test_such_an_interface_that_rejects_a_filter_is_reported_and_the_others_are_limited(
     reason: Reason,
 ) -> None:
-    """A limit with an open way past it is not enforced, and packets still wait at the veth."""
+    """Report that a path bypasses the limit. Packets of the veth are still queued."""
     refused = CAPABLE.without({NET1: Degradation(reason, "net1: a foreign filter is in the way")})
     found = shared(OUT, DELAY, refused)
     assert only(found).points == {HookPoint(POD_SIDE, Hook.EGRESS)}
@@ -382,10 +384,10 @@ RECEIVED = {each: HookPoint(each, Hook.INGRESS, TCX) for each in (POD_SIDE, NET1
     ],
     ids=["bypassed", "bypassed, and no end on the node", "no end on the node"],
 )
-def test_what_no_queue_of_the_node_sees_waits_at_an_ifb_device(
+def test_packets_past_the_queues_of_the_node_wait_at_an_ifb_device(
     capabilities: Capabilities, pod_only: set[Interface], points: set[HookPoint]
 ) -> None:
-    """The programs that see it first redirect it; a queue of the node is used where there is one."""
+    """Redirect them by the first program that sees them. Prefer a queue of the node if one exists."""
     found = shared(IN, DELAY, capabilities, pod_only)
     wanted = only(found)
     assert wanted.points == points | {HookPoint(DEVICE, Hook.EGRESS, TCX)}
@@ -407,32 +409,32 @@ def test_what_no_queue_of_the_node_sees_waits_at_an_ifb_device(
     ],
     ids=["no tcx", "no fq", "no ifb", "the pod removes the device"],
 )
-def test_without_such_a_device_what_exceeds_is_dropped_in_the_pod(
+def test_excess_packets_are_dropped_in_the_pod_without_such_a_device(
     capabilities: Capabilities, reason: Reason
 ) -> None:
-    """The limit stays where the packets pass."""
+    """Keep the limit where the packets pass."""
     found = shared(IN, DELAY, capabilities, set())
     assert [(point.interface, point.hook) for point in only(found).points] == [(POD_SIDE, Hook.INGRESS)]
     assert not only(found).queues
     assert [each.reason for each in found.deviations] == [reason]
 
 
-def test_what_only_counts_needs_no_such_device() -> None:
+def test_an_observing_limit_needs_no_such_device() -> None:
     limit = Limit(Rate(10**7), exceed_action=DELAY)
     policy = Policy("shop", "web", Selector(frozenset()), {IN: limit}, mode=Mode.OBSERVE)
     assert only(desired([policy], [POD], located, PAST_THE_NODE)).points == {RECEIVED[POD_SIDE]}
 
 
-def test_such_an_interface_that_refuses_a_queue_degrades_the_limit_of_all() -> None:
-    """They have one bucket, which either queues or drops."""
+def test_such_an_interface_that_rejects_a_queue_degrades_the_limit_of_all() -> None:
+    """Queue or drop on all interfaces, because they share one bucket."""
     found = shared(OUT, DELAY, CAPABLE.without({NET1: NO_QUEUE}))
     assert only(found).points == {HookPoint(HOST_SIDE, Hook.INGRESS), HookPoint(NET1, Hook.EGRESS)}
     assert [each.reason for each in found.deviations] == [Reason.NO_FQ]
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_is_documented_and_short_where_it_degrades(reason: Reason) -> None:
-    """The status and the reference page read these texts."""
+def test_every_reason_is_documented_and_has_a_short_text_if_it_degrades(reason: Reason) -> None:
+    """Provide the texts of the status and of the reference page."""
     assert reason.cause.endswith(".")
     assert reason.fix.endswith(".")
     assert bool(reason.short) is (reason.effect is Effect.DEGRADED)

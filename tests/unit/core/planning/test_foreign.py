@@ -1,4 +1,4 @@
-"""The text that names programs of others."""
+"""The text that names programs of other components."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tokenbucket.core.planning.foreign import ForeignProgram, list_programs, mos
 
 
 def test_the_most_frequent_program_comes_first_and_once() -> None:
-    """A data plane has the same program at the interface of each pod."""
+    """Name a program once that a data plane attaches to the interface of each pod."""
     many = [ForeignProgram(f"lxc{n}", Hook.INGRESS, Mechanism.TCX, "from_pod", n) for n in range(5)]
     few = [ForeignProgram("a0", Hook.INGRESS, Mechanism.TCX, f"to_host{n}", 90 + n, 7) for n in range(4)]
     assert list_programs([*few, *many]) == (
@@ -16,14 +16,14 @@ def test_the_most_frequent_program_comes_first_and_once() -> None:
     )
 
 
-def test_programs_without_a_name_are_told_apart_by_their_mechanism() -> None:
-    """An interface can have both."""
+def test_programs_without_a_name_are_distinguished_by_mechanism() -> None:
+    """Expect both at one interface."""
     found = [ForeignProgram("a0", Hook.INGRESS, each) for each in (Mechanism.TCX, Mechanism.CLSACT)]
     assert list_programs(found).count("a program without a name") == 2
 
 
 def test_a_report_has_the_most_frequent_programs_and_leaves_out_others() -> None:
-    """It has room for 16."""
+    """List at most 16."""
     many = [ForeignProgram(f"lxc{n}", Hook.INGRESS, Mechanism.TCX, "from_pod", n) for n in range(5)]
     few = [ForeignProgram("a0", Hook.EGRESS, Mechanism.CLSACT, f"to_host{n}", 90 + n) for n in range(20)]
     first, *others = most_frequent([*few, *many])

@@ -54,45 +54,45 @@ NAMED = Kernel({1: {A}, 2: {B}}, {"a": 1, "b": 2})
 
 
 def test_outdated_results_do_not_swap_two_pods() -> None:
-    """Status and kernel agree on the right addresses, and so does one of two results of each pod."""
+    """Follow status and kernel, which agree, as one of two results of each pod does."""
     a = pod("a", A, results=[result(B), result(A)])
     b = pod("b", B, results=[result(A), result(B)])
     assert addresses_of(weigh(TWO, a, b)) == {"a": {A}, "b": {B}}
 
 
 def test_outdated_results_alone_do_not_swap_two_pods() -> None:
-    """The right results are lost or torn: each address has two claims, and none is decided."""
+    """Lose or tear the right results. Decide nothing, because each address has two claims."""
     found = weigh(TWO, pod("a", A, results=[result(B)]), pod("b", B, results=[result(A)]))
     assert all(held == {A, B} for held in addresses_of(found).values()), "both pods conflict"
 
 
 def test_an_outdated_result_does_not_take_the_address_of_a_pod_without_one() -> None:
-    """As on a runtime that caches some results only."""
+    """Imitate a runtime that caches only some results."""
     found = weigh(TWO, pod("a", A, results=[result(B)]), pod("b", B, results=[result(B)]))
     assert addresses_of(found) == {"a": {A}, "b": {B}}
 
 
 def test_a_result_before_the_status_counts() -> None:
-    """A new pod is limited before its first container starts."""
+    """Limit a new pod before its first container starts."""
     assert addresses_of(weigh(TWO, pod("a", results=[result(A)]))) == {"a": {A}}
 
 
 def test_a_named_namespace_proves_the_pod() -> None:
-    """Whatever the status of any pod is, as after a restart of the node."""
+    """Ignore the statuses of all pods, as after a restart of the node."""
     found = weigh(NAMED, pod("a", B, results=[result(A, namespace="a")]), pod("b", A))
     assert found.namespaces == {PodId("shop", "a", "a"): 1}
     assert addresses_of(found) == {"a": {A}, "b": set()}
 
 
 def test_a_result_whose_namespace_has_ended_is_no_evidence() -> None:
-    """Nor is a status that repeats it: another pod may have the address by now."""
+    """Ignore a status that repeats it too: another pod may have the address."""
     assert addresses_of(weigh(NAMED, pod("c", A, results=[result(A, namespace="gone")]))) == {"c": set()}
     renewed = pod("a", A, results=[result(B, namespace="gone"), result(A, namespace="a")])
     assert addresses_of(weigh(NAMED, renewed)) == {"a": {A}}
 
 
 def test_without_a_view_of_names_results_count_by_their_addresses() -> None:
-    """As in an agent without /run/netns, which sees no name and so misses none."""
+    """Imitate an agent without /run/netns, which sees no name and misses none."""
     assert addresses_of(weigh(TWO, pod("a", A, results=[result(A, namespace="a")]))) == {"a": {A}}
 
 
@@ -100,7 +100,7 @@ def test_without_a_view_of_names_results_count_by_their_addresses() -> None:
     ("status", "proven"), [([A], {1}), ([B], {2}), ([], {2}), ([C], {2})], ids=["old", "new", "none", "other"]
 )
 def test_of_two_sandboxes_status_and_kernel_decide(status: list[IPv4Address], proven: set[int]) -> None:
-    """A lost sandbox may leave its namespace. Here, its address is no longer there."""
+    """Leave the namespace of a lost sandbox without its address."""
     kernel = Kernel({1: set(), 2: {B}}, {"old": 1, "new": 2})
     if status == [A]:
         kernel.addresses[1].add(A)
@@ -109,7 +109,7 @@ def test_of_two_sandboxes_status_and_kernel_decide(status: list[IPv4Address], pr
 
 
 def test_a_pod_that_takes_an_address_stays_in_its_namespace() -> None:
-    """A pod with NET_ADMIN may configure any address."""
+    """Let a pod with NET_ADMIN configure any address."""
     kernel = Kernel({1: {A, B}, 2: {B}}, {"a": 1, "b": 2})
     a, b = pod("a", A, results=[result(A, namespace="a")]), pod("b", B, results=[result(B, namespace="b")])
     assert weigh(kernel, a, b).namespaces == {a.id: 1, b.id: 2}
@@ -118,14 +118,14 @@ def test_a_pod_that_takes_an_address_stays_in_its_namespace() -> None:
 
 
 def test_status_and_kernel_outweigh_a_namespace_without_its_address() -> None:
-    """The namespace of a lost sandbox stayed, and the result of the new one is torn."""
+    """Keep the namespace of a lost sandbox, and tear the result of the new one."""
     kernel = Kernel({1: set(), 2: {B}}, {"old": 1})
     found = weigh(kernel, pod("a", B, results=[result(A, namespace="old")]))
     assert (found.namespaces, B in addresses_of(found)["a"]) == ({}, True)
 
 
 def test_two_pods_are_not_proven_in_one_namespace() -> None:
-    """A name was used again before the old result was removed: the status decides, or nothing does."""
+    """Use a name again before the old result is removed. Only the status can decide."""
     results = [result(A, namespace="a")]
     old = pod("old", C, results=results)
     assert weigh(NAMED, old, pod("new", A, results=results)).namespaces == {PodId("shop", "new", "new"): 1}
@@ -134,7 +134,7 @@ def test_two_pods_are_not_proven_in_one_namespace() -> None:
 
 @given(st.data())
 def test_no_pod_is_proven_in_the_namespace_of_another(data: st.DataObject) -> None:
-    """With any statuses, and with outdated results of any kind."""
+    """Generate any statuses, and outdated results of any kind."""
     addresses = [IPv4Address(f"10.0.0.{number}") for number in range(1, 5)]
     kernel = Kernel({n: {a} for n, a in enumerate(addresses)}, {f"ns{n}": n for n in range(len(addresses))})
     outdated = st.builds(result, st.sampled_from(addresses), namespace=st.sampled_from(["", "gone"]))

@@ -1,4 +1,4 @@
-"""Where a pod's limit may be, when its address is found somewhere."""
+"""The permitted places of a limit after the address of its pod was found somewhere."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def homes(*limited: tuple[PodId, int]) -> Placements:
         ([(WEB, HERE), (WEB, THERE)], THERE, True),
     ],
 )
-def test_a_pod_is_admitted_at_home_or_where_nobody_is(
+def test_a_pod_is_admitted_in_its_namespace_or_in_one_without_a_pod(
     limited: list[tuple[PodId, int]], nsid: int, admitted: object
 ) -> None:
-    """Also where the other namespace's pod has no limit: who takes an address need have none."""
+    """Admit no pod in the namespace of an unlimited pod, which can take an address too."""
     assert homes(*limited).admit(WEB, nsid) is admitted
 
 
@@ -53,22 +53,22 @@ def test_a_pod_is_admitted_at_home_or_where_nobody_is(
         (["10.0.0.1", "fd00::1"], ["10.0.0.2", "fd00::2"], False),
     ],
 )
-def test_only_other_addresses_are_a_new_declaration(
+def test_only_a_disjoint_set_of_addresses_is_a_new_declaration(
     before: list[str], after: list[str], unchanged: object
 ) -> None:
-    """One source may know more of a pod's addresses than the next."""
+    """Accept that one source knows more addresses of a pod than the next."""
     declarations = Declarations()
     declarations.passed(declared(*before), set())
     assert (WEB in declarations.unchanged(declared(*after))) is unchanged
 
 
-def test_to_an_agent_that_has_just_started_nothing_is_new() -> None:
-    """It cannot tell a mistake that was mended from an address that was given away."""
+def test_a_restarted_agent_sees_no_new_declaration() -> None:
+    """Treat a corrected mistake like an address that was given away, because both look the same."""
     assert Declarations().unchanged(declared("10.0.0.1")) == {WEB}
 
 
-def test_a_new_declaration_is_old_after_one_pass() -> None:
-    """From then on the limit is at home where it was found."""
+def test_a_declaration_is_new_for_one_run() -> None:
+    """Keep the limit in the namespace where it was found."""
     declarations = Declarations()
     for address in ("10.0.0.1", "10.0.0.2"):
         declarations.passed(declared(address), set())
@@ -76,15 +76,15 @@ def test_a_new_declaration_is_old_after_one_pass() -> None:
 
 
 def test_a_new_declaration_is_new_until_its_limit_is_placed() -> None:
-    """Where filters could be neither attached nor removed, the next pass is to move it all the same."""
+    """Move the limit in the next run if filters could be neither attached nor removed."""
     declarations = Declarations()
     declarations.passed(declared("10.0.0.1"), set())
     declarations.passed(declared("10.0.0.2"), {WEB})
     assert declarations.unchanged(declared("10.0.0.2")) == set()
 
 
-def test_a_pod_that_has_ended_is_nowhere_at_home() -> None:
-    """Its interface may be another's at once."""
+def test_a_pod_that_has_ended_has_no_namespace() -> None:
+    """Leave its interface to another pod at once."""
     declarations = Declarations()
     declarations.passed(declared("10.0.0.1"), set())
     assert declarations.unchanged(declared("10.0.0.1", ended=True)) == set()

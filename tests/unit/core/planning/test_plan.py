@@ -1,4 +1,4 @@
-"""The plan makes the kernel what it should be, and then has nothing more to do."""
+"""The plan turns the observed state into the desired state, and is then empty."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SLOT_COUNT = 6
 
 @dataclass
 class Kernel:
-    """What a plan acts on. Refuses what would leave traffic unlimited or wrongly limited on the way."""
+    """The state that a plan changes. Rejects actions that leave traffic wrongly limited in between."""
 
     slots: dict[int, Slot] = field(default_factory=dict)
     filters: dict[HookPoint, Attached] = field(default_factory=dict)
@@ -38,13 +38,13 @@ class Kernel:
     remnants: set[Interface] = field(default_factory=set)
 
     def observed(self) -> Observed:
-        """What the agent would read back."""
+        """Return the observed state."""
         return Observed(
             dict(self.slots), dict(self.filters), SLOT_COUNT, set(self.queues), set(self.remnants)
         )
 
     def delaying(self) -> set[Interface]:
-        """Interfaces where packets get departure times."""
+        """Return the interfaces where packets get departure times."""
         return {
             point.interface
             for point, attached in self.filters.items()
@@ -54,7 +54,7 @@ class Kernel:
         }
 
     def apply(self, action: Action) -> None:
-        """Does one action."""
+        """Execute one action."""
         match action:
             case WriteSlot(index, slot, fresh):
                 assert fresh == (index not in self.slots), "only a free slot gets a full bucket"
@@ -114,13 +114,13 @@ kernels = st.builds(
 
 
 def at_ifb(point: HookPoint) -> HookPoint:
-    """The hook of the ifb device in the namespace of a hook."""
+    """Return the hook of the ifb device in the namespace of a hook."""
     return HookPoint(Interface(IFB, point.interface.namespace), Hook.EGRESS)
 
 
 @st.composite
 def desires(draw: st.DrawFn) -> dict[SlotKey, Wanted]:
-    """Limits that share no hook."""
+    """Generate limits that share no hook."""
     free = draw(st.permutations([HookPoint(each, hook) for each in INTERFACES for hook in Hook]))
     wanted, taken = {}, set[Interface]()
     for slot in draw(st.lists(pod_slots, max_size=4, unique_by=lambda slot: slot.owner.key)):
@@ -141,7 +141,7 @@ def desires(draw: st.DrawFn) -> dict[SlotKey, Wanted]:
 def test_packets_are_never_redirected_past_a_limit(
     before: dict[SlotKey, Wanted], after: dict[SlotKey, Wanted]
 ) -> None:
-    """The kernel of the test refuses what would; not if limits come, change or go."""
+    """Add, change and remove limits in a kernel that rejects such a redirection."""
     kernel = Kernel()
     for desired in (before, after, {}):
         for action in plan(desired, kernel.observed()).actions:
@@ -150,14 +150,14 @@ def test_packets_are_never_redirected_past_a_limit(
 
 
 def of_devices(kernel: Kernel) -> tuple[dict[int, Slot], dict[HookPoint, Attached]]:
-    """What belongs to devices: not for the plan to touch, but where a pod takes the same hook."""
+    """Generate slots of devices, which a plan changes only if a pod needs the same hook."""
     slots = {i: slot for i, slot in kernel.slots.items() if isinstance(slot.owner.key.subject, DeviceId)}
     return slots, {point: a for point, a in kernel.filters.items() if a.slot in slots}
 
 
 @given(kernels, desires())
-def test_planning_after_applying_yields_nothing(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
-    """Level-triggered: once is enough, from whatever state."""
+def test_a_plan_after_a_plan_is_empty(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
+    """Start from any state, and apply one plan."""
     for _ in range(2):  # a limit that found no free slot gets one that this plan gives back
         for action in plan(desired, kernel.observed()).actions:
             kernel.apply(action)
@@ -166,7 +166,7 @@ def test_planning_after_applying_yields_nothing(kernel: Kernel, desired: dict[Sl
 
 @given(kernels, desires())
 def test_a_plan_enforces_every_limit_with_a_slot(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
-    """Each wanted hook has our filter on the slot of its limit, and no pod's filter is anywhere else."""
+    """Attach a filter with the slot of the limit to each desired hook, and to no other hook."""
     planned = plan(desired, kernel.observed())
     for action in planned.actions:
         kernel.apply(action)
@@ -185,8 +185,8 @@ def test_a_plan_enforces_every_limit_with_a_slot(kernel: Kernel, desired: dict[S
 
 
 @given(kernels, desires())
-def test_limits_of_devices_are_left_alone(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
-    """What somebody attached by hand stays, unless a pod's limit needs that very hook."""
+def test_limits_of_devices_stay(kernel: Kernel, desired: dict[SlotKey, Wanted]) -> None:
+    """Change manual limits only if the limit of a pod needs the same hook."""
     slots_before, filters_before = of_devices(kernel)
     wanted = {point for limit in desired.values() for point in limit.points}
     for action in plan(desired, kernel.observed()).actions:
@@ -200,8 +200,8 @@ def test_limits_of_devices_are_left_alone(kernel: Kernel, desired: dict[SlotKey,
 
 
 @given(desires())
-def test_a_limit_keeps_its_slot_when_all_else_changes(desired: dict[SlotKey, Wanted]) -> None:
-    """Tokens and counters belong to the slot: a new configuration writes it in place."""
+def test_a_limit_keeps_its_slot_if_everything_else_changes(desired: dict[SlotKey, Wanted]) -> None:
+    """Keep tokens and counters, which belong to the slot."""
     kernel = Kernel()
     for action in plan(desired, kernel.observed()).actions:
         kernel.apply(action)
@@ -219,8 +219,8 @@ def test_a_limit_keeps_its_slot_when_all_else_changes(desired: dict[SlotKey, Wan
     assert {action.slot.owner.key: action.index for action in actions} == before
 
 
-def test_more_limits_than_slots_names_the_ones_left_out() -> None:
-    """They are reported, never silently unlimited."""
+def test_limits_without_a_slot_are_named() -> None:
+    """Report them instead of leaving them silently unlimited."""
     desired = {}
     for number in range(SLOT_COUNT + 1):
         key = SlotKey(PodId("shop", f"pod-{number}"), Direction.INGRESS)
@@ -230,20 +230,20 @@ def test_more_limits_than_slots_names_the_ones_left_out() -> None:
 
 
 def limits_and_guards(*names: str) -> dict[SlotKey, Wanted]:
-    """Limits of pods, each with its guard."""
+    """Generate limits of pods, each with its guard."""
     limits = [SlotKey(PodId("shop", name), Direction.EGRESS) for name in names]
     keys = [key for limit in limits for key in (limit, limit.guard)]
     return {key: Wanted(Slot(Owner(key), SlotConfig()), frozenset()) for key in keys}
 
 
-def test_guards_get_the_slots_that_limits_leave() -> None:
-    """A pod without a guard is limited; a guard alone would be a worse limit."""
+def test_guards_get_the_slots_that_limits_do_not_need() -> None:
+    """Prefer a pod without a guard to a guard without a limit."""
     planned = plan(limits_and_guards("a", "b", "c"), Kernel().observed())
     assert [str(key) for key in planned.without_slot] == ["shop/c egress guard"]
 
 
-def test_a_guard_gives_its_slot_to_a_limit_that_has_none() -> None:
-    """A new pod is limited with the next plan, on a node whose slots are all in use."""
+def test_a_guard_gives_its_slot_to_a_limit_without_one() -> None:
+    """Limit a new pod with the next plan on a node without free slots."""
     kernel = Kernel()
     for names in ("ab", "abc", "abc"):
         planned = plan(limits_and_guards(*names), kernel.observed())
@@ -255,7 +255,7 @@ def test_a_guard_gives_its_slot_to_a_limit_that_has_none() -> None:
 
 
 def test_a_guard_is_written_before_its_limit() -> None:
-    """At a higher rate it would drop packets that the limit admits."""
+    """Keep the guard from dropping packets that the limit admits at a higher rate."""
     planned = plan(limits_and_guards("a", "b"), Kernel().observed())
     written = [action.slot.owner.key.is_guard for action in planned.actions]
     assert written == [True, True, False, False]

@@ -27,8 +27,10 @@ LIMIT = Limit(Rate(10**6))
         (Operator.DOES_NOT_EXIST, set(), [{}, {"x": "y"}]),
     ],
 )
-def test_operators_select_as_kubernetes_does(operator: Operator, values: set[str], matching: list) -> None:
-    """NotIn takes pods that lack the label, too."""
+def test_operators_select_the_same_pods_as_in_kubernetes(
+    operator: Operator, values: set[str], matching: list
+) -> None:
+    """Include pods without the label for NotIn."""
     selector = Selector(frozenset({Requirement("app", operator, frozenset(values))}))
     candidates = [{}, {"x": "y"}, {"app": ""}, {"app": "web"}, {"app": "db"}, {"app": "db", "x": "y"}]
     expected = [labels for labels in candidates if labels in matching]
@@ -36,8 +38,7 @@ def test_operators_select_as_kubernetes_does(operator: Operator, values: set[str
     assert all(selector.matches(labels) == (labels in matching) for labels in matching)
 
 
-def test_an_empty_selector_selects_all_and_several_requirements_all_hold() -> None:
-    """Requirements are joined by and."""
+def test_an_empty_selector_selects_all_pods_and_requirements_are_joined_by_and() -> None:
     both = Selector(
         frozenset({Requirement("a", Operator.EXISTS), Requirement("b", Operator.IN, frozenset({"1"}))})
     )
@@ -63,27 +64,26 @@ RANKED = [
 
 @given(st.permutations(RANKED), st.integers(0, len(RANKED) - 1))
 def test_the_winner_does_not_depend_on_the_order(policies: list[Policy], dropped: int) -> None:
-    """Highest priority, then oldest, then name; and so on for the rest."""
+    """Prefer the highest priority, then the oldest, then the first name, also among the others."""
     remaining = [each for each in policies if each not in RANKED[:dropped]]
     assert Winners(remaining).of(POD) == {Direction.INGRESS: RANKED[dropped]}
 
 
 def test_each_direction_has_its_own_winner() -> None:
-    """A policy that wins one direction leaves the other to the next."""
+    """Leave the other direction to the next policy."""
     strong, weak = policy("strong", 9, ingress=LIMIT), policy("weak", 1, ingress=LIMIT, egress=LIMIT)
     assert Winners([weak, strong]).of(POD) == {Direction.INGRESS: strong, Direction.EGRESS: weak}
 
 
 @given(st.permutations(RANKED))
-def test_one_that_only_observes_wins_over_none_that_enforces(policies: list[Policy]) -> None:
-    """Whatever its priority: a trial must not lift a limit. Among themselves the usual order holds."""
+def test_an_observing_policy_never_overrides_an_enforcing_one(policies: list[Policy]) -> None:
+    """Ignore priorities between the modes. Use the normal order within each mode."""
     trial, other = (replace(each, name=f"{each.name}-trial", mode=Mode.OBSERVE) for each in RANKED[:2])
     assert Winners([trial, other, *policies]).of(POD) == {Direction.INGRESS: RANKED[0]}
     assert Winners([other, trial]).of(POD) == {Direction.INGRESS: trial}
 
 
-def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> None:
-    """A namespace is a border."""
+def test_policies_of_other_namespaces_or_in_mode_off_select_no_pod() -> None:
     off = Policy("shop", "off", Selector(), {Direction.INGRESS: LIMIT}, mode=Mode.OFF)
     foreign = Policy("other", "foreign", Selector(), {Direction.INGRESS: LIMIT})
     assert Winners([off, foreign]).of(POD) == {}
@@ -133,13 +133,13 @@ def test_policies_of_other_namespaces_and_switched_off_ones_limit_nobody() -> No
     ],
 )
 def test_defaults_are_computed_from_the_rate(limit: Limit, action: ExceedAction, words: str) -> None:
-    """50 ms of the rate, 500 ms to drop, with floors; and no more held than 16 MiB."""
+    """Use 50 ms of the rate, or 500 ms with Drop, with minimums. Queue at most 16 MiB."""
     assert describe(bucket_of(limit, Mode.ENFORCE, action=action)) == words
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_peers_are_the_other_end_of_either_direction(direction: Direction) -> None:
-    """The source of what a pod receives, the destination of what it sends; the rest is as declared."""
+def test_the_peer_is_the_remote_end_of_each_direction(direction: Direction) -> None:
+    """Use the source of ingress and the destination of egress packets."""
     per_peer = PerPeer(Rate(10**7, 1000), Burst(10**5), 24, 56)
     bucket = bucket_of(Limit(Rate(), per_peer=per_peer), Mode.ENFORCE, action=ExceedAction.DROP)
     config = config_of(bucket, direction, node_reserve=True)

@@ -1,4 +1,4 @@
-"""What an agent reports of each policy."""
+"""The report of an agent about each policy."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ PODS = tuple(
 
 
 def policy(name: str, *directions: Direction, app: str = "", **fields: object) -> Policy:
-    """One that selects the pods of an app, or all."""
+    """Return a policy that selects the pods of an app, or all pods."""
     selector = Selector(frozenset({Requirement("app", Operator.IN, frozenset({app}))} if app else ()))
     return Policy("shop", name, selector, dict.fromkeys(directions, LIMIT), **fields)
 
 
 def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInterfaces | None = None):
-    """The reports by name, where every pod has its veth."""
+    """Return the reports by name, on a node where every pod has its veth."""
     found = {
         pod.id: located or PodInterfaces({End.HOST: frozenset({Interface(7 + n)})})
         for n, pod in enumerate(PODS)
@@ -56,20 +56,20 @@ def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInt
 
 
 def counts(report: PolicyReport) -> dict[str, int]:
-    """Those that are not 0."""
+    """Return the counts that are not 0."""
     return {name: number for name, number in asdict(report.pods).items() if number}
 
 
-def test_every_pod_selected_is_accounted_for() -> None:
-    """And no other."""
+def test_every_selected_pod_is_counted() -> None:
+    """Count no other pod."""
     reports = tallied(policy("web", IN, OUT, app="web"), policy("nothing", IN, app="none"))
     assert reports.keys() == {"web"}
     assert counts(reports["web"]) == {"matched": 2, "programmed": 2}
     assert reports["web"].action == {"ingress": "Drop", "egress": "Drop"}
 
 
-def test_a_policy_overridden_names_every_winner_with_its_pods() -> None:
-    """In each direction; one that keeps a direction is programmed, and names the winner of the other."""
+def test_an_overridden_policy_names_every_winner_with_its_pods() -> None:
+    """Compare each direction. A policy that keeps one direction is programmed."""
     reports = tallied(
         policy("all", IN, OUT),
         policy("web", IN, app="web", priority=2),
@@ -85,7 +85,7 @@ def test_a_policy_overridden_names_every_winner_with_its_pods() -> None:
 
 
 def test_a_report_with_the_longest_names_fits_the_schema() -> None:
-    """Else the API server refuses all of it."""
+    """Avoid that the API server rejects the whole report."""
     namespace, name = "n" * 63, "x" * 253
     pod = Pod(PodId(namespace, name), {}, frozenset())
     policies = [Policy(namespace, name[:-1] + end, Selector(frozenset()), {IN: LIMIT}) for end in "ab"]
@@ -102,7 +102,7 @@ def test_a_report_with_the_longest_names_fits_the_schema() -> None:
     ("mode", "enforcement"), [(Mode.OBSERVE, Mode.ENFORCE), (Mode.ENFORCE, Mode.OBSERVE)]
 )
 def test_pods_that_are_only_observed_are_counted_as_such(mode: Mode, enforcement: Mode) -> None:
-    """Whoever says so; the action is none of those that a limit has."""
+    """Apply the mode of the policy or of the node, and show no action of a limit."""
     report = tallied(policy("web", IN, app="web", mode=mode), enforcement=enforcement)["web"]
     assert counts(report) == {"matched": 2, "programmed": 2, "observed": 2}
     assert report.action == {"ingress": "Observe"}
@@ -111,15 +111,15 @@ def test_pods_that_are_only_observed_are_counted_as_such(mode: Mode, enforcement
 @pytest.mark.parametrize(
     ("mode", "enforcement"), [(Mode.OFF, Mode.ENFORCE), (Mode.ENFORCE, Mode.OFF), (Mode.OBSERVE, Mode.OFF)]
 )
-def test_pods_kept_off_are_off(mode: Mode, enforcement: Mode) -> None:
-    """Nothing is said of what would be in force."""
+def test_pods_without_a_limit_because_of_mode_off_are_off(mode: Mode, enforcement: Mode) -> None:
+    """Report nothing about limits that would be enforced."""
     report = tallied(policy("web", IN, mode=mode), enforcement=enforcement)["web"]
     assert counts(report) == {"matched": 4, "off": 4}
     assert (report.effective, report.action) == ({}, {})
 
 
-def test_a_pod_without_its_interface_is_failed_and_says_why() -> None:
-    """Once for all of them."""
+def test_a_pod_without_an_interface_is_failed_with_a_reason() -> None:
+    """List the reason once for all pods."""
     report = tallied(policy("web", IN), located=PodInterfaces(reason=Reason.NO_INTERFACE, message="none"))[
         "web"
     ]
@@ -152,7 +152,7 @@ def test_an_agent_is_ready_if_its_report_is_recent(
 
 
 def test_pods_in_the_network_of_the_node_are_exempt() -> None:
-    """Count them apart from other pods, name no reason, and keep no readiness gate closed."""
+    """Count them apart from other pods, name no reason, and open their readiness gates."""
     host = replace(PODS[0], host_network=True)
     pods = (host, *PODS[1:])
     web = policy("web", IN, app="web")

@@ -1,4 +1,4 @@
-"""A policy's status, summed from the reports of nodes."""
+"""The status of a policy, computed from the reports of all nodes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WORDS = "100Mbit/s, burst 625kB, Delay 100ms"
 
 
 @dataclasses.dataclass(frozen=True)
-class Told(ReportedNode):
+class Reported(ReportedNode):
     """A report that is recent, or is not."""
 
     alive: bool = True
@@ -53,23 +53,23 @@ def reported(**fields: Any) -> PolicyReport:
 def node(
     name: str = "a", *, alive: bool = True, since: str = THEN, enforcement: str = "Enforce", **fields: Any
 ):
-    """A node that says so."""
+    """Return a node with this report."""
     report = NodeReport(agent=AgentInfo(__version__), enforcement=enforcement, policies=(reported(**fields),))
-    return Told(name, report, since, alive=alive)
+    return Reported(name, report, since, alive=alive)
 
 
-def good(name: str = "a", pods: int = 3, **fields: Any) -> Told:
-    """A node with the policy in force on all its pods."""
+def good(name: str = "a", pods: int = 3, **fields: Any) -> Reported:
+    """Return a node that enforces the policy on all its pods."""
     return node(name, matched=pods, programmed=pods, **fields)
 
 
 def over(policy: str, pods: int = 1, direction: str = "ingress") -> tuple[Override, ...]:
-    """Another policy is in force instead."""
+    """Return a node on which another policy applies instead."""
     return (Override(policy, direction, pods),)
 
 
 def status(
-    *nodes: Told,
+    *nodes: Reported,
     head: PolicyHead = HEAD,
     previous: Iterable[object] = (),
     now: str = NOW,
@@ -99,7 +99,7 @@ def message(document: dict[str, Any], kind: str = "Programmed") -> str:
 
 
 def test_a_policy_enforced_everywhere_is_ready() -> None:
-    """The whole document."""
+    """Compare the whole document."""
     effective = {"effective": {"ingress": WORDS}, "action": {"ingress": "Delay"}}
     document = status(good("a", 1, **effective), good("b", 2, **effective))
     common = {"status": "True", "observedGeneration": 4, "lastTransitionTime": NOW}
@@ -126,15 +126,15 @@ def test_a_policy_enforced_everywhere_is_ready() -> None:
     }
 
 
-def test_without_an_agent_nobody_knows_that_a_policy_selects_no_pod() -> None:
-    """As after uninstalling, or where no agent has started yet."""
+def test_a_policy_without_pods_is_unknown_without_an_agent() -> None:
+    """Expect this after an uninstallation, or before the first agent starts."""
     document = status(agents=0)
     assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
     assert message(document).startswith("no agent reports from any node")
 
 
 def test_a_policy_that_selects_no_pod_is_ready() -> None:
-    """It is as much in force as it can be; the message says where to look."""
+    """Name the namespace and the selector in the message."""
     document = status()
     assert verdict(document) == verdict(document, "Ready") == ("True", "NoMatchingPods")
     assert message(document) == "no pod in namespace shop matches spec.podSelector"
@@ -144,15 +144,15 @@ def test_a_policy_that_selects_no_pod_is_ready() -> None:
 
 
 def test_a_limit_that_is_enforced_nowhere_is_shown_as_declared() -> None:
-    """Whoever looks sees what it would do; what is in force on some pods comes before that."""
+    """Prefer the limit that is enforced on some pods."""
     head = replace(HEAD, declared={"ingress": WORDS, "egress": WORDS})
     assert status(head=head)["effective"] == {"ingress": WORDS, "egress": WORDS}
     document = status(good(effective={"egress": "1Mbit/s"}), head=head)
     assert document["effective"] == {"ingress": WORDS, "egress": "1Mbit/s"}
 
 
-def test_a_policy_that_the_controller_refuses_is_invalid_without_any_node() -> None:
-    """Ready says what is wrong."""
+def test_a_policy_that_the_controller_rejects_is_invalid_without_any_node() -> None:
+    """Show the cause in the condition Ready."""
     document = status(head=dataclasses.replace(HEAD, rejected="spec.ingress: is empty"))
     assert verdict(document, "Accepted") == verdict(document, "Ready") == ("False", "Invalid")
     assert message(document, "Accepted") == message(document, "Ready") == "spec.ingress: is empty"
@@ -160,8 +160,8 @@ def test_a_policy_that_the_controller_refuses_is_invalid_without_any_node() -> N
     assert message(document) == "the policy is invalid; see the condition Accepted"
 
 
-def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
-    """That a namespace is protected, say, is known to agents alone."""
+def test_a_policy_that_one_agent_rejects_is_invalid() -> None:
+    """Accept facts that only agents know, such as a protected namespace."""
     document = status(good("a"), node("b", rejected="spec.egress: unknown"))
     assert verdict(document, "Accepted") == ("False", "Invalid")
     assert message(document, "Accepted") == "rejected on 1 node (b): spec.egress: unknown"
@@ -169,8 +169,8 @@ def test_a_policy_that_one_agent_refuses_is_invalid() -> None:
     assert message(document) == "rejected on 1 node (b); see the condition Accepted; enforced on 3 of 3 pods"
 
 
-def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
-    """It may know less."""
+def test_a_rejection_by_an_agent_of_another_version_names_the_version() -> None:
+    """Expect that an older agent supports less."""
     older = node("b", rejected="spec.egress: unknown")
     older = replace(older, report=replace(older.report, agent=AgentInfo("0.0.9")))
     assert message(status(older), "Accepted").endswith(
@@ -178,15 +178,14 @@ def test_a_refusal_by_an_agent_of_another_version_says_so() -> None:
     )
 
 
-def test_a_refusal_of_an_earlier_generation_is_past() -> None:
-    """The node has yet to report this one."""
+def test_a_rejection_of_an_earlier_generation_is_ignored() -> None:
+    """Wait until the node reports the current generation."""
     document = status(node("b", rejected="spec.egress: unknown", generation=3))
     assert verdict(document, "Accepted") == ("True", "Accepted")
     assert verdict(document) == ("False", "Updating")
 
 
-def test_pods_all_kept_off_by_the_mode_are_off() -> None:
-    """The reason is the policy's own."""
+def test_a_policy_in_mode_off_has_the_reason_off() -> None:
     head = replace(HEAD, mode=Mode.OFF)
     document = status(node("a", matched=1, off=1), node("b", matched=1, off=1, enforcement="Off"), head=head)
     assert verdict(document) == ("False", "Off")
@@ -195,7 +194,7 @@ def test_pods_all_kept_off_by_the_mode_are_off() -> None:
 
 
 def test_a_policy_that_is_turned_off_is_ready_only_after_all_nodes_have_detached_it() -> None:
-    """Neither while a node has not reported the edit, nor while it is silent."""
+    """Wait for nodes that have not reported the edit, and for silent nodes."""
     head, off = replace(HEAD, mode=Mode.OFF), node("a", matched=1, off=1)
     assert verdict(status(off, head=head, unseen=["b"]), "Ready") == ("False", "Updating")
     assert verdict(status(off, good("b", generation=3), head=head), "Ready") == ("False", "Updating")
@@ -204,8 +203,8 @@ def test_a_policy_that_is_turned_off_is_ready_only_after_all_nodes_have_detached
     assert verdict(status(head=head), "Ready") == ("True", "Off")
 
 
-def test_pods_kept_off_by_the_switch_name_the_switch() -> None:
-    """On some nodes only, the policy is not in force as a whole."""
+def test_pods_without_a_limit_because_of_the_enforcement_mode_name_the_mode() -> None:
+    """Count the policy as not enforced if only some nodes are off."""
     document = status(good("a"), node("b", matched=2, off=2, enforcement="Off"))
     assert verdict(document) == ("False", "Off")
     assert message(document) == (
@@ -215,7 +214,7 @@ def test_pods_kept_off_by_the_switch_name_the_switch() -> None:
 
 
 def test_one_failed_pod_fails_the_policy_and_is_explained() -> None:
-    """Reasons that do not fail a pod are left to their own condition."""
+    """Leave reasons that do not fail a pod to their own condition."""
     reasons = (
         ReasonCount("NoFq", 3, "no fq here"),
         ReasonCount("NoFreeSlot", 1, "all slots are in use"),
@@ -231,8 +230,7 @@ def test_one_failed_pod_fails_the_policy_and_is_explained() -> None:
     assert document["pods"]["failed"] == 1
 
 
-def test_what_a_dead_agent_said_is_not_known() -> None:
-    """Its pods are matched, and no longer counted as programmed."""
+def test_pods_of_a_silent_agent_are_matched_and_not_programmed() -> None:
     document = status(
         good("a"), good("b", 5, alive=False, since=LATER), good("c", 7, alive=False, since=THEN)
     )
@@ -249,8 +247,8 @@ def test_what_a_dead_agent_said_is_not_known() -> None:
     assert document["nodes"] == {"matched": 3, "unavailable": 2}
 
 
-def test_limits_that_a_dead_agent_never_enforced_are_not_counted() -> None:
-    """It was last reported at that time, as something else."""
+def test_limits_that_a_silent_agent_never_enforced_are_not_counted() -> None:
+    """Expect another state in the last report."""
     assert f"1 pod on 1 node (last reported at {THEN}):" in message(
         status(node("a", matched=1, pending=1, alive=False))
     )
@@ -258,29 +256,29 @@ def test_limits_that_a_dead_agent_never_enforced_are_not_counted() -> None:
     assert message(status(good("a", 1, alive=False, since=""))) == "1 pod on 1 node: no agent reports from a"
 
 
-def test_a_dead_agent_without_a_pod_of_the_policy_changes_nothing() -> None:
-    """It may have refused the policy while it lived."""
+def test_a_silent_agent_without_a_pod_of_the_policy_changes_nothing() -> None:
+    """Ignore its earlier rejection of the policy."""
     document = status(good("a"), node("b", rejected="wrong", alive=False))
     assert verdict(document, "Ready") == ("True", "Programmed")
     assert document["nodes"] == {"matched": 1, "unavailable": 0}
 
 
-def test_a_dead_agent_leaves_the_policy_as_degraded_as_it_was() -> None:
-    """Else each restart of an agent would be news, twice."""
+def test_a_silent_agent_leaves_the_policy_degraded() -> None:
+    """Avoid two events for each restart of an agent."""
     document = status(good("a", degraded=3, reasons=(ReasonCount("NoFq", 3, ""),), alive=False))
     assert verdict(document, "Degraded") == ("True", "NoFq")
     assert document["pods"]["degraded"] == 0
 
 
-def test_words_of_a_dead_agent_are_still_shown() -> None:
-    """Limits outlive the agent."""
+def test_limits_of_a_silent_agent_are_still_shown() -> None:
+    """Show them, because limits outlive the agent."""
     document = status(good("a", effective={"egress": WORDS}, action={"egress": "Delay"}, alive=False))
     assert document["effective"] == {"egress": WORDS}
     assert document["action"] == "Delay"
 
 
 def test_a_policy_that_another_overrides_on_all_pods_names_it_and_the_fix() -> None:
-    """All of them where there are several, the one of the most pods first."""
+    """Name all policies with precedence, the one with the most pods first."""
     one = node("a", matched=1, overridden=1, overridden_by=over("shop/first"))
     document = status(one)
     assert verdict(document) == ("False", "Overridden")
@@ -297,22 +295,22 @@ def test_a_policy_that_another_overrides_on_all_pods_names_it_and_the_fix() -> N
     )
 
 
-def test_of_many_policies_that_override_three_are_named() -> None:
-    """And it says how many there are."""
+def test_three_of_many_overriding_policies_are_named() -> None:
+    """Count the others."""
     document = status(node("a", matched=5, overridden=5, overridden_by=sum(map(over, "abcde"), ())))
     named = "a (ingress of 1 pod), b (ingress of 1 pod), c (ingress of 1 pod) and 2 more"
     assert message(document).startswith(f"overridden by {named}; to change that, raise")
 
 
 def test_an_observing_policy_shows_why_one_of_a_lower_priority_is_enforced() -> None:
-    """Raising the priority alone would not help."""
+    """Explain that a higher priority alone does not help."""
     head = replace(HEAD, mode=Mode.OBSERVE)
     document = status(node("a", matched=1, overridden=1, overridden_by=over("shop/first")), head=head)
     assert "(a policy in Observe mode never overrides a policy in Enforce mode)" in message(document)
 
 
 def test_a_policy_that_another_overrides_on_some_pods_is_enforced() -> None:
-    """A default for all pods, and an exception for some, is what priorities are for."""
+    """Support a default for all pods with an exception for some."""
     others = over("shop/other", 2)
     document = status(node("a", matched=5, programmed=3, overridden=2, overridden_by=others))
     assert verdict(document) == ("True", "PartlyOverridden")
@@ -323,7 +321,7 @@ def test_a_policy_that_another_overrides_on_some_pods_is_enforced() -> None:
 
 
 def test_a_policy_that_another_overrides_in_one_direction_names_it() -> None:
-    """Its pods count as programmed: what is left of it is in force."""
+    """Count its pods as programmed, because the other direction is enforced."""
     head = replace(HEAD, declared={"ingress": WORDS, "egress": WORDS})
     others = over("shop/other", 2, "egress")
     document = status(node("a", matched=2, programmed=2, overridden_by=others), head=head)
@@ -334,8 +332,8 @@ def test_a_policy_that_another_overrides_in_one_direction_names_it() -> None:
     )
 
 
-def test_a_policy_that_only_observes_says_so() -> None:
-    """As it declares: it is ready, and nobody takes it for a limit."""
+def test_an_observing_policy_is_ready_with_the_reason_observed() -> None:
+    """Distinguish it from an enforced policy."""
     document = status(
         node("a", matched=2, programmed=2, observed=2, action={"ingress": "Observe"}),
         head=replace(HEAD, mode=Mode.OBSERVE),
@@ -345,8 +343,8 @@ def test_a_policy_that_only_observes_says_so() -> None:
     assert document["action"] == "Observe"
 
 
-def test_a_limit_that_the_switch_only_observes_is_not_ready() -> None:
-    """It declares more. The nodes are named, and what holds them."""
+def test_an_enforcing_policy_on_nodes_in_mode_observe_is_not_ready() -> None:
+    """Name the nodes and the place of the mode."""
     observing = node("b", enforcement="Observe", matched=2, programmed=2, observed=2)
     document = status(good("a"), observing)
     assert verdict(document) == verdict(document, "Ready") == ("False", "Observed")
@@ -356,8 +354,8 @@ def test_a_limit_that_the_switch_only_observes_is_not_ready() -> None:
     )
 
 
-def test_a_policy_younger_than_the_word_of_a_dead_agent_is_not_known_to_select_nothing() -> None:
-    """Nor to be in force wherever it should."""
+def test_a_policy_newer_than_the_report_of_a_silent_agent_is_unknown() -> None:
+    """Assume neither that it selects no pod, nor that it is enforced."""
     document = status(silent=["b"])
     assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
     assert message(document) == (
@@ -397,7 +395,7 @@ def test_a_policy_names_the_agents_that_do_not_support_it() -> None:
 
 
 def test_pods_without_an_address_are_pending() -> None:
-    """The message says why."""
+    """Name the cause in the message."""
     reasons = (ReasonCount("NoAddress", 2, "the pod has no address yet"),)
     document = status(node("a", matched=3, programmed=1, pending=2, reasons=reasons))
     assert verdict(document) == ("False", "Pending")
@@ -407,19 +405,19 @@ def test_pods_without_an_address_are_pending() -> None:
 
 
 def test_pods_that_a_report_does_not_account_for_are_pending() -> None:
-    """Never ready by omission."""
+    """Never become ready by omission."""
     document = status(node("a", matched=3, programmed=1))
     assert verdict(document) == ("False", "Pending")
     assert message(document) == "not yet enforced on 2 of 3 pods"
     assert verdict(status(good("a", pending=1))) == ("False", "Pending")
 
 
-def test_what_is_said_of_another_uid_is_ignored() -> None:
-    """It is of an earlier policy of that name, or of another namespace's."""
+def test_reports_about_another_uid_are_ignored() -> None:
+    """Ignore an earlier policy of the same name."""
     others = [
         good("a", uid="uid-0"),
         node("b", uid="uid-0", rejected="wrong"),
-        Told(
+        Reported(
             "c", NodeReport(policies=(reported(name="other"), reported(namespace="other"))), THEN, alive=True
         ),
     ]
@@ -427,8 +425,8 @@ def test_what_is_said_of_another_uid_is_ignored() -> None:
     assert status(*others, good("e")) == status(good("e"))
 
 
-def test_words_of_any_length_fit() -> None:
-    """What does not fit is cut, the number of nodes is not."""
+def test_messages_of_any_length_fit() -> None:
+    """Cut the text and keep the number of nodes."""
     long = {"ingress": "x" * 600}
     document = status(good("a", effective=long, action=long), good("b", 1, effective={"ingress": "y"}))
     assert document["effective"]["ingress"].endswith("xx (differs on 1 node)")
@@ -447,22 +445,22 @@ LADDER = {
 
 
 @pytest.mark.parametrize("first", range(len(LADDER)))
-def test_the_reason_is_that_of_the_first_in_order_of_precedence(first: int) -> None:
-    """Whatever there is besides."""
+def test_the_first_reason_in_order_of_precedence_is_shown(first: int) -> None:
+    """Combine it with all others."""
     names = list(LADDER)[first:]
     document = status(*(LADDER[name] for name in names))
     assert verdict(document)[1] == names[0].removeprefix("Also")
 
 
-def test_all_pods_off_come_before_anything_but_a_refusal() -> None:
-    """Even if another generation is due on a node without pods."""
+def test_mode_off_on_all_pods_precedes_every_reason_except_invalid() -> None:
+    """Include a node without pods that has not reported the generation."""
     off = node("a", matched=1, off=1)
     assert verdict(status(off, node("b", generation=3)))[1] == "Off"
     assert verdict(status(off, node("b", rejected="wrong")))[1] == "Failed"
 
 
-def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
-    """What is in force on its node is not known."""
+def test_a_silent_agent_precedes_overridden_pods() -> None:
+    """Expect an unknown state on its node."""
     overridden = node("a", matched=1, overridden=1, overridden_by=over("shop/other"))
     assert verdict(status(overridden, good("b", alive=False)))[1] == "AgentUnavailable"
 
@@ -471,7 +469,7 @@ def test_a_dead_agent_comes_before_pods_all_overridden() -> None:
     "reason", ["NoFq", "ForeignQdisc", "NoNamespace", "UnboundedQueue", "ContendedInPod", "NoFilterInPod"]
 )
 def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> None:
-    """It stays in force, and ready."""
+    """Stay enforced and ready."""
     reasons = (ReasonCount(reason, 3, "because"),)
     document = status(good("a", degraded=3, reasons=reasons))
     assert verdict(document, "Degraded") == ("True", reason)
@@ -483,8 +481,8 @@ def test_a_limit_that_is_not_as_declared_degrades_the_policy(reason: str) -> Non
 
 
 @pytest.mark.parametrize("reason", ["Bypassed", "NoInterface", "Contended"])
-def test_a_limit_that_may_be_enforced_in_part_degrades_the_policy_too(reason: str) -> None:
-    """Programmed tells of it as well."""
+def test_a_partly_enforced_limit_degrades_the_policy_too(reason: str) -> None:
+    """Report it in Programmed as well."""
     document = status(node("a", matched=3, failed=3, reasons=(ReasonCount(reason, 3, "because"),)))
     assert verdict(document, "Degraded") == ("True", reason)
     assert verdict(document, "Ready") == ("False", "Failed")
@@ -506,7 +504,7 @@ def test_a_pod_that_waits_for_its_address_does_not_degrade_the_policy() -> None:
 
 
 def test_the_most_frequent_reason_degrades_and_all_are_counted() -> None:
-    """Over all nodes, with the most common message of each."""
+    """Count over all nodes, with the most common message of each."""
     document = status(
         good("a", reasons=(ReasonCount("NoFq", 2, "no fq"), ReasonCount("Bypassed", 3, "XDP"))),
         good("b", reasons=(ReasonCount("NoFq", 2, "no fq"),)),
@@ -518,8 +516,8 @@ def test_the_most_frequent_reason_degrades_and_all_are_counted() -> None:
     )
 
 
-def test_a_reason_of_a_newer_agent_degrades_and_one_that_the_schema_refuses_does_not() -> None:
-    """A condition must have a reason that the API server takes."""
+def test_an_unknown_reason_degrades_unless_the_schema_rejects_it() -> None:
+    """Use only reasons that the API server accepts in a condition."""
     newer = status(good("a", reasons=(ReasonCount("QueueFull", 1, ""),)))
     assert verdict(newer, "Degraded") == ("True", "QueueFull")
     broken = status(good("a", reasons=(ReasonCount("not a word", 1, ""), ReasonCount("", 1, ""))))
@@ -527,7 +525,7 @@ def test_a_reason_of_a_newer_agent_degrades_and_one_that_the_schema_refuses_does
 
 
 def test_many_reasons_and_nodes_are_counted_instead_of_named() -> None:
-    """A message is for reading."""
+    """Keep messages readable."""
     reasons = tuple(ReasonCount(f"New{number}", 9 - number, "") for number in range(5))
     assert message(status(good("a", reasons=reasons)), "Degraded").endswith(
         "New2 on 7 pods on 1 node; 2 reasons more"
@@ -536,8 +534,8 @@ def test_many_reasons_and_nodes_are_counted_instead_of_named() -> None:
     assert message(status(*dead)).endswith("no agent reports from n0, n1, n2 and 2 more")
 
 
-def test_nodes_that_differ_are_counted_behind_the_most_common_words() -> None:
-    """Most common by pods, not by nodes; each direction for itself."""
+def test_nodes_that_differ_are_counted_after_the_most_common_action() -> None:
+    """Compare by pods, not by nodes, and in each direction separately."""
     common, other = {"ingress": WORDS, "egress": WORDS}, {"ingress": "100Mbit/s, Drop", "egress": WORDS}
     document = status(
         good("a", 5, effective=common, action={"ingress": "Delay", "egress": "Delay"}),
@@ -552,7 +550,7 @@ def test_nodes_that_differ_are_counted_behind_the_most_common_words() -> None:
 
 
 def test_a_time_of_transition_changes_only_with_the_status() -> None:
-    """Not with reason, message or generation."""
+    """Keep it if only reason, message or generation change."""
     before = status(good("a"), now=THEN)["conditions"]
     changed = status(
         node("a", matched=4, programmed=3, overridden=1, generation=5),
@@ -566,8 +564,8 @@ def test_a_time_of_transition_changes_only_with_the_status() -> None:
     assert times == {"Accepted": THEN, "Programmed": NOW, "Degraded": THEN, "Ready": NOW}
 
 
-def test_previous_conditions_that_make_no_sense_are_ignored() -> None:
-    """Somebody may have written them by hand."""
+def test_invalid_previous_conditions_are_ignored() -> None:
+    """Expect conditions that a user has written."""
     nonsense = [
         None,
         "Ready",
@@ -600,7 +598,7 @@ def test_tools_wait_while_a_policy_changes_and_fail_if_it_is_invalid() -> None:
         assert types == {"Accepted", "Programmed", "Degraded", "Ready"}
 
 
-def with_problems(name: str, *problems: PodReport) -> Told:
+def with_problems(name: str, *problems: PodReport) -> Reported:
     """Return a node with pods that are not limited as declared."""
     reasons = tuple(ReasonCount(problem.reason, 1, "") for problem in problems)
     found = node(name, matched=9, failed=1, programmed=8, reasons=reasons)
@@ -641,7 +639,7 @@ OVERRIDE = st.builds(
 )
 NODES = st.lists(
     st.builds(
-        Told,
+        Reported,
         name=st.sampled_from("abcdefgh"),
         report=st.builds(
             lambda policies: NodeReport(policies=tuple(policies)),
@@ -679,8 +677,8 @@ NODES = st.lists(
 
 
 @given(NODES, st.data())
-def test_computed_again_it_is_equal(nodes: list[Told], data: st.DataObject) -> None:
-    """In any order of the nodes, at any later time, after a way through the API server."""
+def test_the_same_reports_yield_the_same_status(nodes: list[Reported], data: st.DataObject) -> None:
+    """Change the order of the nodes and the time, and pass the status through the API server."""
     first = status(*nodes)
     again = status(
         *data.draw(st.permutations(nodes)), previous=json.loads(json.dumps(first))["conditions"], now=LATER
@@ -689,8 +687,7 @@ def test_computed_again_it_is_equal(nodes: list[Told], data: st.DataObject) -> N
 
 
 @given(NODES)
-def test_ready_is_accepted_and_programmed(nodes: list[Told]) -> None:
-    """Never more."""
+def test_ready_implies_accepted_and_programmed(nodes: list[Reported]) -> None:
     document = status(*nodes)
     holds = {each["type"]: each["status"] for each in document["conditions"]}
     overridden = verdict(document, "Programmed")[1] == "Overridden"
@@ -703,8 +700,8 @@ def test_ready_is_accepted_and_programmed(nodes: list[Told]) -> None:
 
 
 @given(NODES)
-def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[Told]) -> None:
-    """By what live agents say of this generation alone."""
+def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[Reported]) -> None:
+    """Use only reports of live agents about this generation."""
     document = status(*nodes)
     if verdict(document, "Ready")[0] != "True":
         return
@@ -718,6 +715,6 @@ def test_ready_means_that_every_pod_is_programmed_or_overridden(nodes: list[Told
 
 
 @given(NODES)
-def test_a_status_fits_the_schema(nodes: list[Told]) -> None:
-    """Else the API server refuses it, or keeps less than was computed, and each round writes it again."""
+def test_a_status_fits_the_schema(nodes: list[Reported]) -> None:
+    """Avoid that the API server rejects the status or drops fields, and that each run writes it again."""
     assert misfits(STATUS_SCHEMA["TokenBucketPolicy"], status(*nodes)) == []
