@@ -17,7 +17,7 @@ from tokenbucket.apiserver.resources import PODS, POLICIES
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    """An API server of pods and policies, the one that a client finds; attempts follow one another fast."""
+    """Serve pods and policies. Clients find the server, and retry fast."""
     with FakeApi(PODS, POLICIES) as api:
         config = {
             "current-context": "fake",

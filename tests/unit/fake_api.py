@@ -1,7 +1,4 @@
-"""An API server in this process, spoken to over the loopback interface: lists, watches, and faults on demand.
-
-It keeps objects with resource versions and a history, as etcd does, and knows nothing of what they mean.
-"""
+"""An API server in this process, on the loopback interface: lists, watches, and faults on demand."""
 
 from __future__ import annotations
 
@@ -47,18 +44,18 @@ class Seen:
 
 
 def list_of(resource: Resource) -> Callable[[Seen], bool]:
-    """Whether a request asks for a list of these, of all namespaces."""
+    """Return whether a request lists these objects in all namespaces."""
     return lambda seen: (seen.method, seen.path) == ("GET", resource.path()) and not seen.watches
 
 
 def watch_of(resource: Resource) -> Callable[[Seen], bool]:
-    """Whether a request asks for a watch of these, in all namespaces."""
+    """Return whether a request watches these objects in all namespaces."""
     return lambda seen: seen.path == resource.path() and seen.watches
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the next request of a kind is told, whatever it asks for."""
+    """The answer to the next request of a kind."""
 
     where: Callable[[Seen], bool]
     content: Document
@@ -68,7 +65,7 @@ class _Answer:
 
 @dataclass(eq=False)
 class _Stream:
-    """An open watch and what is to be sent on it."""
+    """An open watch, and the data to send on it."""
 
     resource: Resource
     namespace: str
@@ -77,7 +74,7 @@ class _Stream:
 
 
 class FakeApi:
-    """Use as a context manager. While a test holds ``lock``, nothing is answered."""
+    """Use as a context manager. While a test holds ``lock``, the server answers nothing."""
 
     def __init__(self, *kinds: Resource) -> None:
         self.kinds = {*kinds, _CUSTOM, _NAMESPACES}
@@ -117,16 +114,16 @@ class FakeApi:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listens, after a stop on the same port as before."""
+        """Listen, after a stop on the same port as before."""
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
 
     def stop(self) -> None:
-        """Goes away: watches are reset, new connections refused."""
+        """Reset watches, and reject new connections."""
         self.cut(RESET)
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
 
     def put(self, resource: Resource, name: str, namespace: str = "", **content: Any) -> Document:
-        """Creates or replaces an object. Returns it."""
+        """Create or replace an object. Return it."""
         with self.lock:
             key = (resource, namespace, name)
             metadata = {"name": name, "uid": f"{name}-uid", **content.pop("metadata", {})}
@@ -136,14 +133,14 @@ class FakeApi:
             return self._objects[key]
 
     def delete(self, resource: Resource, name: str, namespace: str = "") -> None:
-        """Removes an object."""
+        """Remove an object."""
         with self.lock:
             content = self._objects.pop((resource, namespace, name))
             metadata = dict(content.pop("metadata"))
             self._note("DELETED", resource, metadata, content)
 
     def compact(self) -> None:
-        """Forgets what has been: a watch from before now is answered 410 Gone."""
+        """Forget the history: watches from before get 410 Gone."""
         with self.lock:
             self._version += 1
             self._compacted = self._version
@@ -157,19 +154,19 @@ class FakeApi:
             self._compacted = 0
 
     def bookmark(self) -> None:
-        """Tells all watches how far they are."""
+        """Send bookmarks to all watches."""
         with self.lock:
             self.send(_event("BOOKMARK", {"metadata": {"resourceVersion": str(self._version)}}))
 
     def send(self, part: object, *kinds: Resource) -> None:
-        """Puts this on every open watch, or on those of some kinds, whatever it is."""
+        """Send this on every open watch, or on those of some kinds."""
         with self.lock:
             for stream in self._streams:
                 if not kinds or stream.resource in kinds:
                     self._loop.call_soon_threadsafe(stream.queue.put_nowait, part)
 
     def cut(self, how: object, *kinds: Resource) -> None:
-        """Ends every open watch, or those of some kinds: END or RESET."""
+        """End every open watch, or those of some kinds, by END or RESET."""
         with self.lock:
             self.send(how, *kinds)
             self._streams = [each for each in self._streams if kinds and each.resource not in kinds]
@@ -182,16 +179,16 @@ class FakeApi:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answers the next request of a kind with this."""
+        """Answer the next request of a kind with this."""
         self._answers.append(_Answer(where, content, status, headers or {}))
 
     def fail(self, where: Callable[[Seen], bool], status: int, message: str = "", **headers: str) -> None:
-        """Answers the next request of a kind with an error."""
+        """Answer the next request of a kind with an error."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answer(where, _failure(status, message), status=status, headers=named)
 
     def list(self, resource: Resource, selector: str = "", namespace: str = "") -> Document:
-        """What a list says now, of all namespaces or of one."""
+        """Return the current list, of all namespaces or of one."""
         with self.lock:
             items = [each for key, each in self._objects.items() if key[0] == resource]
             return {
@@ -201,11 +198,11 @@ class FakeApi:
             }
 
     def seen(self, where: Callable[[Seen], bool]) -> list[Seen]:
-        """The requests of a kind so far."""
+        """Return the requests of a kind so far."""
         return [each for each in tuple(self.requests) if where(each)]
 
     def watched(self, resource: Resource) -> bool:
-        """Whether a watch is open."""
+        """Return whether a watch is open."""
         with self.lock:
             return any(stream.resource == resource for stream in self._streams)
 
@@ -303,7 +300,7 @@ class FakeApi:
         return web.json_response(self._objects.get(key, {}))
 
     def _write(self, resource: Resource, namespace: str, document: Document, method: str) -> web.Response:
-        """Create an object that is not there, or replace one that has not changed."""
+        """Create an object, or replace one that has not changed."""
         metadata = document["metadata"]
         name = metadata.get("name") or f"{metadata['generateName']}{self._version}"
         known = self._objects.get((resource, namespace, name), {}).get("metadata", {})
@@ -313,7 +310,7 @@ class FakeApi:
         return web.json_response(self.put(resource, name, namespace, **content), status=201)
 
     def _contents(self) -> dict[str, Document]:
-        """By path, what a client asks for before anything else: which kinds there are."""
+        """Return, by path, the kinds that clients read first."""
         groups = {kind.group: {"version": kind.version} for kind in self.kinds if kind.group}
         contents: dict[str, Document] = {
             "/api": {"versions": ["v1"]},
@@ -365,7 +362,7 @@ def _kind(resource: Resource) -> Document:
 
 
 def _target(path: str) -> tuple[Resource, str, str]:
-    """Kind, namespace and name; a subresource goes with its object."""
+    """Return kind, namespace and name. A subresource belongs to its object."""
     match = _PATH.fullmatch(path)
     group, version, namespace, plural, name = match.groups(default="") if match else [""] * 5
     return Resource(group, version, plural), namespace, name
@@ -396,7 +393,7 @@ def _refused(status: int, message: str = "refused") -> web.Response:
 
 
 async def _others_ended() -> None:
-    """Connections that were reset or closed are still being cleared away."""
+    """Remove connections that were reset or closed."""
     await asyncio.sleep(0.01)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:

@@ -60,7 +60,7 @@ def write(
 
 
 def found(cache: CniResults, pod: PodId = WEB) -> list[frozenset]:
-    """Reads the cache. Returns the addresses of each sandbox of a pod."""
+    """Read the cache. Return the addresses of each sandbox of a pod."""
     cache.drain()
     cache.refresh()
     return [each.addresses for each in cache.of(pod)]
@@ -71,7 +71,7 @@ def addresses(*texts: str) -> frozenset:
 
 
 def test_a_sandbox_has_the_addresses_of_all_its_interfaces(cache: CniResults, tmp_path: Path) -> None:
-    """Those of both families, of each network that it is attached to."""
+    """Include both families, and each network that it is attached to."""
     write(tmp_path, "10.0.0.5/24", "fd00::5/64")
     write(tmp_path, "10.9.0.5/24", interface="net1")
     write(tmp_path, "127.0.0.1/8", "::1/128", interface="lo")
@@ -79,15 +79,15 @@ def test_a_sandbox_has_the_addresses_of_all_its_interfaces(cache: CniResults, tm
 
 
 @pytest.mark.parametrize("newest", ["old", "new"])
-def test_the_time_of_a_file_decides_nothing(cache: CniResults, tmp_path: Path, newest: str) -> None:
-    """Clocks step, and backups restore files: all sandboxes are evidence."""
+def test_file_times_have_no_effect(cache: CniResults, tmp_path: Path, newest: str) -> None:
+    """Use all sandboxes as evidence, because clocks step and backups restore files."""
     write(tmp_path, "10.0.0.6/24", sandbox="new", written=2 if newest == "new" else 1)
     write(tmp_path, "10.0.0.5/24", sandbox="old", written=2 if newest == "old" else 1)
     assert found(cache) == [addresses("10.0.0.6"), addresses("10.0.0.5")]
 
 
 def test_a_successor_of_the_same_name_is_another_pod(cache: CniResults, tmp_path: Path) -> None:
-    """It has another uid."""
+    """Compare uids."""
     write(tmp_path, "10.0.0.5/24")
     write(tmp_path, "10.0.0.6/24", sandbox="b", uid="uid-2")
     assert found(cache, PodId("shop", "web", "uid-2")) == [addresses("10.0.0.6")]
@@ -107,15 +107,15 @@ def test_a_successor_of_the_same_name_is_another_pod(cache: CniResults, tmp_path
 def test_the_name_of_a_namespace_is_evidence(
     cache: CniResults, tmp_path: Path, paths: list[str], name: str
 ) -> None:
-    """A path of a process is none: the next process may get its number."""
+    """Ignore paths of processes, whose numbers are reused."""
     for number, path in enumerate(paths):
         write(tmp_path, "10.0.0.5/24", interface=f"eth{number}", namespace=path)
     cache.refresh()
     assert [each.namespace for each in cache.of(WEB)] == [name]
 
 
-def test_what_changes_is_seen(cache: CniResults, tmp_path: Path) -> None:
-    """The descriptor becomes readable, and what has gone is gone."""
+def test_changes_of_the_folder_are_seen(cache: CniResults, tmp_path: Path) -> None:
+    """Make the descriptor readable, and remove deleted results."""
     cache.refresh()
     path = write(tmp_path, "10.0.0.5/24")
     assert found(cache) == [addresses("10.0.0.5")]
@@ -130,7 +130,7 @@ def test_what_changes_is_seen(cache: CniResults, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_replaced_is_read_and_watched(tmp_path: Path) -> None:
-    """As by a restored backup."""
+    """Replace it as a restored backup does."""
     folder = tmp_path / "results"
     folder.mkdir()
     with closing(CniResults(folder)) as cache:
@@ -148,7 +148,7 @@ def test_a_folder_that_is_replaced_is_read_and_watched(tmp_path: Path) -> None:
 def test_the_cost_of_an_event_does_not_grow_with_leaked_results(
     cache: CniResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One file changes, and one file is read."""
+    """Change one file, and read one file."""
     for number in range(50):
         write(tmp_path, "10.0.0.5/24", sandbox=f"leaked-{number}", uid=f"uid-{number}")
     cache.refresh()
@@ -186,16 +186,16 @@ def test_the_cost_of_an_event_does_not_grow_with_leaked_results(
         ),
     ],
 )
-def test_a_file_that_is_no_result_harms_no_other(cache: CniResults, tmp_path: Path, text: str) -> None:
-    """Half-written files are among them; they are read again when they change."""
+def test_an_invalid_file_does_not_affect_others(cache: CniResults, tmp_path: Path, text: str) -> None:
+    """Read half-written files again when they change."""
     broken = tmp_path / "broken"
     broken.write_text(text)
     write(tmp_path, "10.0.0.5/24")
     assert found(cache) == [addresses("10.0.0.5")]
 
 
-def test_what_is_no_file_does_not_block(cache: CniResults, tmp_path: Path) -> None:
-    """Opening a named pipe waits for a writer."""
+def test_a_named_pipe_does_not_block(cache: CniResults, tmp_path: Path) -> None:
+    """Do not wait for a writer."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     write(tmp_path, "10.0.0.5/24")
@@ -211,8 +211,8 @@ _FIELDS = ("kind", "containerId", "cniArgs", "result", "ips", "address", "interf
 
 
 @given(data=st.data())
-def test_no_content_of_a_result_ends_the_agent(data: st.DataObject) -> None:
-    """Any field may have any value, and a file may end anywhere."""
+def test_any_content_of_a_result_is_accepted(data: st.DataObject) -> None:
+    """Generate any field values, and cut files anywhere."""
     content: dict[str, Any] = {
         "kind": "cniCacheV1",
         "containerId": "a",
@@ -235,13 +235,13 @@ def test_no_content_of_a_result_ends_the_agent(data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_end_the_agent(content: bytes) -> None:
-    """A disk may return any."""
+def test_any_bytes_of_a_result_are_accepted(content: bytes) -> None:
+    """Expect any bytes from a disk."""
     parse(content)
 
 
-def test_a_folder_that_comes_later_is_read(tmp_path: Path) -> None:
-    """The runtime makes it with the first pod."""
+def test_a_folder_that_appears_later_is_read(tmp_path: Path) -> None:
+    """Let the runtime create it with the first pod."""
     with closing(CniResults(tmp_path / "results")) as cache:
         assert found(cache) == []
         (tmp_path / "results").mkdir()
@@ -259,14 +259,14 @@ def failing(number: int) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("function", "number"), [("__init__", errno.EMFILE), ("add_watch", errno.ENOSPC)], ids=["none", "full"]
 )
-def test_without_inotify_the_cache_is_read_all_the_same(
+def test_the_cache_is_read_without_inotify(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     function: str,
     number: int,
 ) -> None:
-    """Any process of root can use it up. One line says so, and events come when there is some again."""
+    """Log one line, and receive events when an instance is free again."""
     monkeypatch.setattr(module.INotify, function, failing(number))
     results = CniResults(tmp_path)
     try:
@@ -284,10 +284,10 @@ def test_without_inotify_the_cache_is_read_all_the_same(
         results.close()
 
 
-def test_a_folder_that_cannot_be_read_says_what_it_said_before(
+def test_an_unreadable_folder_keeps_its_last_results(
     cache: CniResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A disk that fails is no reason to stop limiting."""
+    """Keep limits when a disk fails."""
     write(tmp_path, "10.0.0.5/24")
     cache.refresh()
     monkeypatch.setattr(Path, "iterdir", failing(errno.EIO))

@@ -12,7 +12,7 @@ from tokenbucket.cli.output import LogFormat, set_up_logs
 
 @pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
-    """Restores the handlers and levels of the loggers that the set-up changes."""
+    """Restore the handlers and levels of the loggers."""
     root, own = logging.getLogger(), logging.getLogger("tokenbucket")
     before = root.handlers[:], root.level, own.level
     yield
@@ -22,7 +22,7 @@ def loggers() -> Iterator[None]:
 
 
 def test_only_the_projects_own_modules_log_at_debug_level(capsys: pytest.CaptureFixture[str]) -> None:
-    """Libraries log their warnings all the same."""
+    """Log the warnings of libraries."""
     set_up_logs(LogFormat.TEXT, "debug")
     for name in ("tokenbucket.agent.loop", "pyroute2.netlink"):
         logging.getLogger(name).debug("detail")

@@ -1,4 +1,4 @@
-"""What is exposed: names, labels and values, as Prometheus itself would read them."""
+"""Exposed metrics: names, labels and values, parsed as Prometheus does."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def slot(subject: Subject, config: SlotConfig | None = None) -> Slot:
 
 
 def values(text: str) -> Mapping[tuple[str, Labels], float]:
-    """Every sample of an exposition; none is there twice."""
+    """Return every sample of an exposition. Each must be unique."""
     found = [
         ((sample.name.removeprefix("tokenbucket_"), frozenset(sample.labels.items())), sample.value)
         for family in text_string_to_metric_families(text)
@@ -90,12 +90,12 @@ def agent_values(reading: AgentReading) -> Mapping[tuple[str, Labels], float]:
 
 
 def of_pod(reading: AgentReading, pod: str) -> dict[str, float]:
-    """What a pod has of its own."""
+    """Return the samples of one pod."""
     return {name: value for (name, labels), value in agent_values(reading).items() if ("pod", pod) in labels}
 
 
 def test_names_follow_the_conventions() -> None:
-    """One prefix, base units, and _total for what only grows; no name means two things."""
+    """Use one prefix, base units, _total for counters, and one meaning per name."""
     assert all(re.fullmatch(r"tokenbucket(_[a-z]+)+", name) for name in EVERY)
     units = re.compile(r"milli|micro|nano|kilo|mega|bits|_ms|_ns")
     assert not [name for name in EVERY if units.search(name)]
@@ -104,8 +104,8 @@ def test_names_follow_the_conventions() -> None:
         assert all(each.meaning.endswith(".") for each in measures)
 
 
-def test_a_pods_counters_are_those_of_its_slot() -> None:
-    """Whatever was let through is admitted, in bytes and packets; delay is in seconds."""
+def test_the_counters_of_a_pod_equal_those_of_its_slot() -> None:
+    """Count all forwarded traffic as admitted, and delays in seconds."""
     config = SlotConfig(bits_per_s=8000, max_delay_q=1, dscp=3)
     assert of_pod(replace(READING, limits=[(slot(PodId("shop", "web-0"), config), COUNTED)]), "web-0") == {
         "pod_admitted_packets_total": 1 + 2 + 4 + 5 + 6,
@@ -121,8 +121,8 @@ def test_a_pods_counters_are_those_of_its_slot() -> None:
     }
 
 
-def test_a_limit_has_only_the_series_that_can_move() -> None:
-    """One that drops neither delays nor marks; one in packets has no rate in bytes."""
+def test_a_limit_has_only_series_that_can_change() -> None:
+    """Expose no delays and marks for Drop, and no rate in bytes for a packet rate."""
     config = SlotConfig(packets_per_s=10, packets_burst_q=256 * 10**9)
     assert of_pod(replace(READING, limits=[(slot(PodId("shop", "web-0"), config), Stats())]), "web-0") == {
         "pod_admitted_packets_total": 0,
@@ -135,8 +135,8 @@ def test_a_limit_has_only_the_series_that_can_move() -> None:
 
 
 @given(st.text(min_size=1), st.text())
-def test_any_name_is_read_back_as_it_is(pod: str, policy: str) -> None:
-    """In a folder of manifests names are arbitrary text: quotes, line ends, anything."""
+def test_any_name_survives_the_exposition(pod: str, policy: str) -> None:
+    """Accept quotes and line ends, which names of manifests can contain."""
     limit = Slot(Owner(SlotKey(PodId("a\\b", pod), Direction.EGRESS), policy), SlotConfig())
     labels = {"namespace": "a\\b", "pod": pod, "policy": policy, "direction": "egress"}
     found = agent_values(replace(READING, limits=[(limit, COUNTED)]))
@@ -144,20 +144,20 @@ def test_any_name_is_read_back_as_it_is(pod: str, policy: str) -> None:
 
 
 def test_two_slots_of_one_name_are_one_series() -> None:
-    """For a moment, while a pod is recreated; Prometheus would refuse the second."""
+    """Add them while a pod is recreated, because Prometheus rejects duplicates."""
     slots = [(slot(PodId("shop", "web-0", uid)), COUNTED) for uid in ("1", "2")]
     assert of_pod(replace(READING, limits=slots), "web-0")["pod_dropped_packets_total"] == 7
 
 
-def test_what_is_limited_by_hand_is_no_pod() -> None:
-    """It has a slot, and no series."""
+def test_a_manual_limit_has_no_pod_series() -> None:
+    """Count only its slot."""
     found = agent_values(replace(READING, limits=[(slot(DeviceId(0, "eth1")), COUNTED)]))
     assert not [name for name, _ in found if name.startswith("pod_")]
     assert found["slots_in_use", frozenset()] == 1
 
 
-def test_a_guard_is_no_limit_of_its_own() -> None:
-    """It has one series, of what it dropped, and hides none of its limit's."""
+def test_a_guard_has_only_the_series_of_its_drops() -> None:
+    """Keep the series of its limit."""
     limit = SlotKey(PodId("shop", "web-0"), Direction.EGRESS)
     of_limit, of_guard = Stats(in_window_packets=3), Stats(in_window_packets=2, dropped_packets=1)
     slots = [
@@ -171,15 +171,15 @@ def test_a_guard_is_no_limit_of_its_own() -> None:
 
 
 def deviating(*deviations: Deviation) -> AgentReading:
-    """An agent with one limited pod and these deviations."""
+    """Return an agent with one limited pod and these deviations."""
     policy = Policy("shop", "web", Selector(), {Direction.INGRESS: Limit(Rate(8000))})
     inputs = DesiredInput((policy,), (Pod(PodId("shop", "web-0"), {}, frozenset()),))
     state = NodeState(inputs, Outcome(deviations=deviations))
     return replace(READING, stats=ReconcileStats(state=state))
 
 
-def test_every_reason_is_there_before_it_happens() -> None:
-    """An alert on a series that does not exist would never fire, nor be tested."""
+def test_every_reason_has_a_series_before_it_occurs() -> None:
+    """Let alerts and their tests find the series."""
     keys = [SlotKey(PodId("shop", f"web-{number}"), Direction.INGRESS) for number in range(3)]
     found = agent_values(deviating(*(Deviation(key, Reason.NO_FQ, "") for key in keys)))
     reasons = {
@@ -190,15 +190,15 @@ def test_every_reason_is_there_before_it_happens() -> None:
     assert reasons == dict.fromkeys(map(str, Reason), 0) | {"NoFq": 3}
 
 
-def test_what_is_not_as_declared_is_named_once() -> None:
-    """With its policy's name as the pod's counters have it, and without the message."""
+def test_each_deviation_has_one_series() -> None:
+    """Use the policy name of the pod's counters, and no message."""
     key = SlotKey(PodId("shop", "web-0"), Direction.INGRESS)
     reading = deviating(*(Deviation(key, Reason.NO_FQ, message) for message in ("one", "two")))
     assert of_pod(reading, "web-0") == {"pod_not_as_declared": 1}
 
 
-def test_times_that_have_not_come_have_no_sample() -> None:
-    """A 0 would be 1970, and fifty years of silence."""
+def test_events_that_have_not_occurred_have_no_timestamp() -> None:
+    """Avoid a 0, which is the year 1970."""
     names = {name for name, _ in agent_values(replace(READING, stats=ReconcileStats(completed_at_s=None)))}
     assert "agent_last_reconcile_timestamp_seconds" not in names
     assert "agent_report_timestamp_seconds" not in names
@@ -213,7 +213,7 @@ def leader() -> Controller:
 
 
 def test_only_the_leader_exports_the_metrics_of_policies_and_agents(api: FakeApi) -> None:
-    """Otherwise sums over all replicas would count each policy twice."""
+    """Avoid that sums over all replicas count each policy twice."""
     controller = leader()
     controller._election._renewed_at = float("-inf")
     controller.stores.policies.put({"metadata": {"namespace": "shop", "name": "web"}})
@@ -223,7 +223,7 @@ def test_only_the_leader_exports_the_metrics_of_policies_and_agents(api: FakeApi
 
 
 def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
-    """Policies by the reason of Ready, also those without a status yet, and agents by readiness."""
+    """Count policies by the reason of Ready, also without a status, and agents by readiness."""
     controller = leader()
     for name, reason, pods in (
         ("web", "Programmed", {"programmed": 2}),
@@ -250,7 +250,7 @@ def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
 
 
 def test_nodes_are_counted_that_have_lost_their_agent(api: FakeApi) -> None:
-    """Not those that never had one, nor those where no pod starts, nor those whose agent is not ready."""
+    """Exclude nodes that never had one, that start no pod, or whose agent is not ready."""
     controller = leader()
     stores = controller.stores
     for name, ready, reported in (
@@ -270,14 +270,14 @@ def test_nodes_are_counted_that_have_lost_their_agent(api: FakeApi) -> None:
 
 
 def test_requests_are_counted_by_method_and_status() -> None:
-    """Status 0 means that no response came."""
+    """Count requests without a response as status 0."""
     found = agent_values(replace(READING, api_requests={("GET", 0): 4, ("PATCH", 200): 5}))
     labels = [{"method": "GET", "code": "none"}, {"method": "PATCH", "code": "200"}]
     assert [found["api_requests_total", frozenset(each.items())] for each in labels] == [4, 5]
 
 
 def test_answers_of_the_api_are_counted(api: FakeApi) -> None:
-    """Of every session, refusals too, and where no answer comes."""
+    """Count every session, rejections, and missing answers."""
 
     def ask() -> None:
         async def run() -> None:
@@ -305,7 +305,7 @@ def free_port(host: str = HOST) -> int:
 
 
 def fetch(url: str, context: ssl.SSLContext | None = None, **headers: str) -> str:
-    """Return the text at a URL, once something listens there."""
+    """Return the text at a URL, once a server listens there."""
     request = urllib.request.Request(url, headers=headers)
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -321,7 +321,7 @@ def fetch(url: str, context: ssl.SSLContext | None = None, **headers: str) -> st
 
 
 def served(registry: CollectorRegistry, times: int = 1, **headers: str) -> list[str]:
-    """Texts of so many scrapes."""
+    """Return the texts of a number of scrapes."""
     port = free_port()
     with serving(Endpoint(HOST, port), registry):
         found = [fetch(f"http://{HOST}:{port}/metrics", **headers) for _ in range(times)]
@@ -330,15 +330,15 @@ def served(registry: CollectorRegistry, times: int = 1, **headers: str) -> list[
     return found
 
 
-def test_it_is_served_for_the_block_and_not_longer() -> None:
-    """Each time in a new process, with the memory of the process itself."""
+def test_metrics_are_served_for_the_duration_of_the_block() -> None:
+    """Use a new process each time, and expose its memory."""
     texts = served(registry_of(OF_THE_AGENT, lambda: READING), times=2)
     assert all(values(text)["agent_ready", frozenset()] == 1 for text in texts)
     assert values(texts[0])["process_resident_memory_bytes", frozenset()] > 0
 
 
-def test_open_metrics_is_spoken_to_those_who_ask() -> None:
-    """As Prometheus does."""
+def test_open_metrics_is_served_on_request() -> None:
+    """Negotiate the format as Prometheus does."""
     [text] = served(
         registry_of(OF_THE_AGENT, lambda: READING), Accept="application/openmetrics-text; version=1.0.0"
     )
@@ -346,8 +346,8 @@ def test_open_metrics_is_spoken_to_those_who_ask() -> None:
     assert "tokenbucket_limits_active" in {family.name for family in parse_open_metrics(text)}
 
 
-def test_what_cannot_be_read_is_an_error_and_not_a_zero() -> None:
-    """Prometheus then reports the target as down; the next scrape may work."""
+def test_an_unreadable_kernel_is_an_error_and_not_a_zero() -> None:
+    """Let Prometheus report the target as down. The next scrape can work."""
 
     def read() -> AgentReading:
         raise KernelError("bpf MAP_LOOKUP_ELEM", "tb_stats[7]", 12)
@@ -361,14 +361,14 @@ def test_what_cannot_be_read_is_an_error_and_not_a_zero() -> None:
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "[::1]"])
 def test_an_empty_host_means_all_addresses_of_both_families(client: str) -> None:
-    """A pod's network has one of them, or both."""
+    """Support pod networks of one family or both."""
     port = free_port("::")
     with serving(Endpoint("", port), registry_of(OF_THE_AGENT, lambda: READING)):
         assert "tokenbucket_agent_ready" in fetch(f"http://{client}:{port}/metrics")
 
 
-def test_an_address_of_ipv6_can_be_served() -> None:
-    """And that address alone."""
+def test_metrics_are_served_at_an_ipv6_address() -> None:
+    """Listen at this address only."""
     port = free_port("::1")
     with serving(Endpoint("::1", port), registry_of(OF_THE_AGENT, lambda: READING)):
         assert "tokenbucket_agent_ready" in fetch(f"http://[::1]:{port}/metrics")
@@ -376,8 +376,8 @@ def test_an_address_of_ipv6_can_be_served() -> None:
             pass
 
 
-def test_scrapes_read_one_after_the_other() -> None:
-    """Each takes memory for all pods, and several clients may ask at once."""
+def test_scrapes_are_served_one_at_a_time() -> None:
+    """Bound the memory if several clients ask at once."""
     running, most = 0, 0
     lock = threading.Lock()
 
@@ -398,10 +398,10 @@ def test_scrapes_read_one_after_the_other() -> None:
     assert most == 1
 
 
-def test_an_address_that_is_taken_is_tried_again(
+def test_a_metrics_address_in_use_is_retried(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Limits do not depend on it: the agent continues, and logs it."""
+    """Log the problem and continue, because limits do not depend on metrics."""
     monkeypatch.setattr(metrics, "_RETRY_S", 0.01)
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
@@ -420,7 +420,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def issue(folder: Path, name: str) -> ssl.SSLContext:
-    """Write a new certificate of localhost, and return what a client needs to trust it and no other."""
+    """Write a new certificate of localhost. Return the trust of a client that accepts only it."""
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
     subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost"]
@@ -428,10 +428,10 @@ def issue(folder: Path, name: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(folder / "cert.pem"))
 
 
-def test_metrics_are_encrypted_with_the_certificate_that_is_there_now(
+def test_metrics_are_encrypted_with_the_current_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An issuer replaces it before it expires, and does not restart agents."""
+    """Read a renewed certificate without a restart of the agent."""
     monkeypatch.setattr(metrics, "_RENEW_S", 0.01)
     first, port = issue(tmp_path, "first"), free_port()
     endpoint = Endpoint(HOST, port, (tmp_path / "cert.pem", tmp_path / "key.pem"))
@@ -458,18 +458,18 @@ UNMETERED = {"unmetered_packets", "unmetered_bytes"}
 
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(Counters)} - UNMETERED))
 def test_each_counter_of_the_program_is_shown_to_users(name: str) -> None:
-    """In the status, as a metric, or in a sum: a counter without a reader is useless."""
+    """Show it in the status, as a metric, or in a sum."""
     one = Stats(**{name: 1})
     assert any(exposed.value(one) for exposed in EXPOSED)
 
 
 @pytest.mark.parametrize("measure", EVERY.values(), ids=EVERY)
 def test_the_documentation_has_every_metric(measure: Measure) -> None:
-    """'make generate' writes the tables."""
+    """Compare the tables that 'make generate' writes."""
     assert metrics_table.row(measure) in metrics_table.PAGE.read_text().splitlines()
 
 
-def test_the_documentation_is_what_would_be_generated() -> None:
-    """Nothing is there that is not exposed."""
+def test_the_documentation_equals_the_generated_tables() -> None:
+    """Name no metric that is not exposed."""
     current = metrics_table.PAGE.read_text()
     assert metrics_table.page(current) == current

@@ -10,31 +10,31 @@ BOUND = Bound(packets_per_s=10, burst_packets=20)
 
 
 def samples(*counts: int, step_s: float = 0.1) -> list[Sample]:
-    """Samples in equal steps of time, with this number of packets each."""
+    """Return samples in equal steps of time, with this number of packets each."""
     return [Sample(number * step_s, number * step_s + 0.001, 0, count) for number, count in enumerate(counts)]
 
 
 def test_a_burst_and_the_rate_are_within_the_bound() -> None:
-    """And one packet, which may have been on its way."""
+    """Permit one packet more, which can have been on its way."""
     assert BOUND.exceeded(samples(0, 21, 22, 23, 24)) == ""
     assert BOUND.exceeded(samples(0, 24)) == "2 packets above 10/s x time + burst + one packet"
 
 
-def test_a_burst_that_is_given_twice_exceeds_the_bound_in_any_stretch_of_time() -> None:
-    """The packets of a silent time before it do not make up for it."""
+def test_two_bursts_exceed_the_bound_in_any_period() -> None:
+    """Do not credit the silent time before them."""
     silent = [20] * 100
     assert BOUND.exceeded(samples(0, *silent, 41)) == ""
     assert BOUND.exceeded(samples(0, *silent, 46))
 
 
 @pytest.mark.parametrize("unread", [[], samples(1)])
-def test_less_than_two_samples_exceed_nothing(unread: list[Sample]) -> None:
-    """There is no time between them."""
+def test_fewer_than_two_samples_never_exceed_the_bound(unread: list[Sample]) -> None:
+    """Expect no time between them."""
     assert BOUND.exceeded(unread) == ""
 
 
-def test_bytes_leave_room_for_a_super_packet_only_if_tcp_arrived() -> None:
-    """A datagram is never larger than a frame."""
+def test_the_bound_includes_a_gso_packet_only_for_tcp() -> None:
+    """Limit datagrams to the size of a frame."""
     bound = Bound(bytes_per_s=1000, burst_bytes=1000)
     flood = [Sample(0, 0, 0), Sample(1, 1, 10_000)]
     assert bound.exceeded(flood)

@@ -1,4 +1,4 @@
-"""How often work is done, with the clock in hand: reconcile runs, retries, writes of a status, repairs."""
+"""The frequency of reconcile runs, retries, status writes and repairs, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from tokenbucket.pacing import (
 
 
 def idle(at: float = 100.0) -> Schedule:
-    """A schedule whose last pass was at that time."""
+    """Return a schedule whose last run was at this time."""
     schedule = Schedule(min_s=1, max_s=60, retry_s=2, wait_retry_s=5)
     schedule.started(at)
     return schedule
 
 
-def test_the_first_pass_is_due_at_once() -> None:
-    """Nothing is limited before it."""
+def test_the_first_run_is_due_at_once() -> None:
+    """Limit pods as soon as possible."""
     assert Schedule().due(0.0)
 
 
-def test_a_trigger_makes_a_pass_due_after_the_minimum_interval() -> None:
-    """A storm of events is one pass."""
+def test_a_trigger_makes_a_run_due_after_the_minimum_interval() -> None:
+    """Combine many events into one run."""
     schedule = idle()
     for _ in range(100):
         schedule.trigger(100.5)
@@ -50,28 +50,28 @@ def test_a_trigger_makes_a_pass_due_after_the_minimum_interval() -> None:
 
 
 def test_a_trigger_after_a_quiet_time_is_due_at_once() -> None:
-    """A new veth does not wait."""
+    """Limit a new veth without a wait."""
     schedule = idle()
     schedule.trigger(130.0)
     assert schedule.due(130.0)
 
 
-def test_without_a_trigger_a_pass_is_due_after_the_maximum_interval() -> None:
-    """Events are hints; the full pass is the truth."""
+def test_a_run_is_due_after_the_maximum_interval_without_a_trigger() -> None:
+    """Correct the effect of lost events."""
     assert idle().wait(100.0) == 60.0
     assert idle().due(160.0)
 
 
 @pytest.mark.parametrize(("following", "pause_s"), [(NextRun.RETRY, 2.0), (NextRun.SOON, 5.0)])
-def test_a_pass_that_left_something_to_do_is_followed_soon(following: NextRun, pause_s: float) -> None:
-    """Sooner than the maximum interval, later than at once; what only time makes possible is no failure."""
+def test_an_incomplete_run_is_followed_soon(following: NextRun, pause_s: float) -> None:
+    """Wait less than the maximum interval. Waiting for time is no failure."""
     schedule = idle()
     schedule.started(200.0, following)
     assert schedule.wait(200.0) == pause_s
 
 
 def outcomes(*results: bool, triggers: int) -> int:
-    """The number of runs of a worker whose work has these results, after so many changes at once."""
+    """Return the number of runs of a worker with these results, after a number of changes at once."""
 
     async def run() -> int:
         worker, left, done = Worker(lambda: 0.0), list(results), asyncio.Event()
@@ -97,19 +97,19 @@ def outcomes(*results: bool, triggers: int) -> int:
     return asyncio.run(run())
 
 
-def test_many_changes_are_one_run() -> None:
-    """Even those from before the worker runs."""
+def test_many_changes_cause_one_run() -> None:
+    """Include changes from before the worker runs."""
     assert outcomes(True, triggers=100) == 1
 
 
 def test_a_failed_run_is_retried_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it succeeds."""
+    """Retry until it succeeds."""
     monkeypatch.setattr(pacing, "Backoffs", lambda: [0.0, 0.0])
     assert outcomes(False, False, True, triggers=1) == 3
 
 
 def test_any_thread_can_report_a_change() -> None:
-    """And after the worker has ended nothing happens."""
+    """Ignore changes after the worker has ended."""
     worker, made = Worker(lambda: 0.0), 0
 
     async def run() -> None:
@@ -133,7 +133,7 @@ def test_any_thread_can_report_a_change() -> None:
 
 
 class Writes:
-    """Attempts at one object's write, which is answered with ``status``; 200 is no refusal."""
+    """Attempts to write one object, which are answered with ``status``. 200 accepts the write."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -143,11 +143,11 @@ class Writes:
         self.made = 0
 
     def make(self) -> bool:
-        """Whether it was written."""
+        """Return whether it was written."""
         return bool(asyncio.run(self.retries.run("web-uid", self._write)))
 
     def pass_time(self) -> None:
-        """Until it is due again."""
+        """Advance the clock until it is due again."""
         self.now += self.waits_s[-1] + 0.001  # floats are not exact
 
     async def _write(self) -> bool:
@@ -157,8 +157,8 @@ class Writes:
         return True
 
 
-def test_what_is_refused_is_made_later_each_time() -> None:
-    """It may be refused for ever."""
+def test_a_rejected_write_is_retried_after_growing_waits() -> None:
+    """Expect that the rejection never ends."""
     writes = Writes()
     for _ in range(8):
         assert not writes.make()
@@ -170,7 +170,7 @@ def test_what_is_refused_is_made_later_each_time() -> None:
 
 
 def test_a_rejection_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """With what was refused and why; another answer is news."""
+    """Log the object and the cause, and log another answer again."""
     writes = Writes()
     for status in (422, 422, 403, 403):
         writes.status = status
@@ -180,8 +180,8 @@ def test_a_rejection_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert errors == [f"PATCH /web/status: {status}: denied by policy" for status in (422, 403)]
 
 
-def test_a_write_that_was_made_begins_anew() -> None:
-    """An old refusal delays no request."""
+def test_a_successful_write_resets_the_wait() -> None:
+    """Keep an old rejection from delaying a write."""
     writes = Writes()
     for _ in range(6):
         writes.make()
@@ -193,8 +193,8 @@ def test_a_write_that_was_made_begins_anew() -> None:
     assert writes.waits_s[-1] <= 1
 
 
-def test_an_object_that_is_no_more_is_forgotten() -> None:
-    """A controller runs for months."""
+def test_a_deleted_object_is_forgotten() -> None:
+    """Bound the memory of a controller that runs for months."""
     writes = Writes()
     writes.make()
     writes.retries.retain({"other-uid"})
@@ -203,8 +203,8 @@ def test_an_object_that_is_no_more_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("status", [0, 401, 429, 502, 503])
-def test_an_answer_that_is_not_about_the_object_is_not_held_against_it(status: int) -> None:
-    """The caller has to stop for now, and may then continue with any object."""
+def test_an_error_that_is_not_about_the_object_causes_no_wait(status: int) -> None:
+    """Stop for now, and continue with any object."""
     writes = Writes()
     writes.status = status
     with pytest.raises(ApiError):
@@ -214,20 +214,20 @@ def test_an_answer_that_is_not_about_the_object_is_not_held_against_it(status: i
 
 
 def written(policy: str = "web") -> WriteThrottle:
-    """A throttle after the status of a policy was written at 100 s."""
+    """Return a throttle after the status of a policy was written at 100 s."""
     throttle = WriteThrottle()
     throttle.record(policy, 100.0)
     return throttle
 
 
 def test_the_first_status_is_written_at_once() -> None:
-    """The user who applies a policy waits for it."""
+    """Serve the user who applies a policy."""
     assert WriteThrottle().wait_s("web", 5000, 100.0) == 0.0
 
 
 @pytest.mark.parametrize("nodes", [200, 1000, 5000])
-def test_a_status_that_changes_all_the_time_makes_a_bounded_number_of_events(nodes: int) -> None:
-    """Each write is an event on each node."""
+def test_a_status_that_changes_continuously_causes_a_bounded_number_of_events(nodes: int) -> None:
+    """Count one event on each node per write."""
     interval_s = written().wait_s("web", nodes, 100.0)
     assert nodes / interval_s <= max(EVENTS_PER_S, nodes / LONGEST_INTERVAL_S)
     assert interval_s <= LONGEST_INTERVAL_S
@@ -235,17 +235,17 @@ def test_a_status_that_changes_all_the_time_makes_a_bounded_number_of_events(nod
 
 
 def test_a_small_cluster_hardly_waits() -> None:
-    """There, the loop's own second is longer."""
+    """Wait for less than the second between runs."""
     assert written().wait_s("web", 20, 100.0) < 1.0
 
 
-def test_one_policy_does_not_hold_up_another() -> None:
-    """Each has an interval of its own."""
+def test_one_policy_does_not_delay_another() -> None:
+    """Use a separate interval for each policy."""
     assert written("web").wait_s("api", 5000, 100.0) == 0.0
 
 
 def test_the_interval_of_a_deleted_policy_is_forgotten() -> None:
-    """A controller runs for months."""
+    """Bound the memory of a controller that runs for months."""
     throttle = written("web")
     throttle.record("api", 100.0)
     throttle.retain({"api"})
@@ -253,8 +253,8 @@ def test_the_interval_of_a_deleted_policy_is_forgotten() -> None:
     assert throttle.wait_s("api", 5000, 100.0) > 0.0
 
 
-def test_five_repairs_a_minute_are_made_and_no_more() -> None:
-    """Two programs that want the same place would repair each other for ever."""
+def test_at_most_five_repairs_per_minute_are_permitted() -> None:
+    """End a conflict of two programs that want the same place."""
     repairs = Repairs()
     assert [repairs.allow("eth0", float(second)) for second in range(7)] == [True] * REPAIRS + [False] * 2
     assert repairs.allow("eth1", 7.0)
@@ -262,8 +262,8 @@ def test_five_repairs_a_minute_are_made_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("pause_s", [20.0, 61.0])
-def test_rare_repairs_are_always_made(pause_s: float) -> None:
-    """A CNI plugin that restarts now and then is not a contender."""
+def test_rare_repairs_are_always_permitted(pause_s: float) -> None:
+    """Tolerate a CNI plugin that restarts occasionally."""
     repairs = Repairs()
     assert all(repairs.allow("eth0", number * pause_s) for number in range(20))
 
@@ -303,8 +303,8 @@ def test_all_statuses_share_one_budget_of_events(writes: list[int]) -> None:
         events += nodes
 
 
-def test_runs_that_fail_in_the_same_way_are_retried_less_and_less_often() -> None:
-    """A rejected attachment must not use a processor. A success or a change starts again."""
+def test_runs_that_fail_in_the_same_way_are_retried_less_often() -> None:
+    """Bound the CPU time. A success or a change resets the wait."""
     schedule = Schedule(retry_s=1, longest_retry_s=16)
     waits = []
     for _ in range(7):

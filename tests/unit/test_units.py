@@ -1,4 +1,4 @@
-"""Quantities and durations, in and out."""
+"""Parsing and formatting of quantities and durations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenbucket import units
 
 
-def test_the_examples_in_the_documentation_are_true() -> None:
-    """Docstrings are read by people."""
+def test_the_examples_in_docstrings_are_correct() -> None:
+    """Run them as doctests."""
     assert doctest.testmod(units).failed == 0
 
 
@@ -37,22 +37,22 @@ def test_the_examples_in_the_documentation_are_true() -> None:
         ("1500m", Fraction(3, 2)),
     ],
 )
-def test_quantities_are_those_of_kubernetes(text: object, number: object) -> None:
-    """Exactly, without floating point."""
+def test_quantities_are_parsed_as_in_kubernetes(text: object, number: object) -> None:
+    """Compute exactly, without floating point."""
     assert units.quantity(text) == number
 
 
 @pytest.mark.parametrize(
     ("text", "ns"), [("25ms", 25_000_000), ("1m30s", 90 * 10**9), ("1.5us", 1500), ("0s", 0)]
 )
-def test_durations_are_those_of_go(text: str, ns: int) -> None:
-    """In nanoseconds."""
+def test_durations_are_parsed_as_in_go(text: str, ns: int) -> None:
+    """Return nanoseconds."""
     assert units.duration_ns(text) == ns
 
 
 @given(st.text() | st.integers() | st.floats() | st.none() | st.lists(st.integers()) | st.binary())
-def test_wrong_input_is_a_value_error_and_nothing_else(value: object) -> None:
-    """With a message."""
+def test_invalid_input_raises_only_value_error(value: object) -> None:
+    """Provide a message."""
     for read in (units.quantity, units.duration_ns):
         with contextlib.suppress(ValueError):
             read(value)
@@ -70,8 +70,8 @@ def test_wrong_input_is_a_value_error_and_nothing_else(value: object) -> None:
         (-1500, "-1.5kB"),
     ],
 )
-def test_sizes_are_written_in_whole_binary_units_or_decimal_ones(size: int, text: str) -> None:
-    """A burst reads as it was declared."""
+def test_sizes_are_formatted_in_whole_binary_or_decimal_units(size: int, text: str) -> None:
+    """Show a burst as declared."""
     assert units.format_bytes(size) == text
 
 
@@ -79,5 +79,5 @@ def test_sizes_are_written_in_whole_binary_units_or_decimal_ones(size: int, text
     ("rate", "text"), [(8000, "8kbit/s"), (10**12, "1Tbit/s"), (1_234_567, "1.235Mbit/s")]
 )
 def test_rates_have_four_significant_digits(rate: int, text: str) -> None:
-    """Enough to tell them apart."""
+    """Distinguish similar rates."""
     assert units.format_bit_rate(rate) == text

@@ -23,7 +23,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def served(app: web.Application) -> AsyncIterator[int]:
-    """Serve an application, and provide its port."""
+    """Serve an application, and yield its port."""
     port = free_port()
     server = asyncio.create_task(serve(app, HOST, port, "test"))
     try:

@@ -1,4 +1,4 @@
-"""The bounds of what the agent and the controller serve, against real connections."""
+"""The bounds of the servers of agent and controller, with real connections."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def app() -> web.Application:
 
 
 def test_errors_name_object_problem_and_action() -> None:
-    """Answer as JSON in all cases: also for an unknown path, another method and too much content."""
+    """Answer as JSON, also for an unknown path, another method and too much content."""
 
     async def use() -> None:
         async with served(app()) as port:
@@ -60,7 +60,7 @@ def test_errors_name_object_problem_and_action() -> None:
 
 
 def test_a_connection_above_the_maximum_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Close it instead of one that is there, and accept others after one has ended."""
+    """Keep existing connections, and accept others after one has ended."""
     monkeypatch.setattr(bounded_http, "_MOST_CONNECTIONS", 2)
 
     async def use() -> None:
@@ -86,7 +86,7 @@ def test_a_connection_above_the_maximum_is_closed_at_once(monkeypatch: pytest.Mo
     "sent", [b"", b"POST /echo HTTP/1.1\r\n", b"POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\n"]
 )
 def test_a_slow_client_loses_its_connection(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    """End the connection however much of a request has arrived."""
+    """Close the connection after any part of a request."""
     monkeypatch.setattr(bounded_http, "_LONGEST_S", 0.2)
 
     async def use() -> None:
@@ -100,7 +100,7 @@ def test_a_slow_client_loses_its_connection(monkeypatch: pytest.MonkeyPatch, sen
 
 
 def test_a_client_that_reads_nothing_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Abort the connection: closing it waits until the client reads the answers."""
+    """Abort the connection, because a normal close waits until the client reads the answers."""
     monkeypatch.setattr(bounded_http, "_LONGEST_S", 0.2)
 
     async def use() -> None:
@@ -118,7 +118,7 @@ def test_a_client_that_reads_nothing_loses_its_connection(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("api")
-def test_an_address_in_use_is_tried_again() -> None:
+def test_an_address_in_use_is_retried() -> None:
     async def use() -> None:
         port = free_port()
         first = asyncio.create_task(serve(app(), HOST, port, "first"))

@@ -1,4 +1,4 @@
-"""What single requests say, to a server that listens and to one that refuses."""
+"""Single requests, to a server that listens and to one that rejects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLICY = POLICIES.path("shop", "web")
 
 
 def ask(*questions: Callable[[Client], Awaitable[Any]], listed: Listed | None = None) -> list[Any]:
-    """Asks with one client, one after the other. Returns the answers."""
+    """Send requests with one client, one after another. Return the answers."""
 
     async def run() -> list[Any]:
         async with Client(listed) as client:
@@ -33,7 +33,7 @@ def ask(*questions: Callable[[Client], Awaitable[Any]], listed: Listed | None = 
 
 
 def sent(api: FakeApi, question: Callable[[Client], Awaitable[Any]]) -> Seen:
-    """The one request that a question sends."""
+    """Return the only request that this call sends."""
     before = len(api.requests)
     ask(question)
     (seen,) = api.requests[before:]
@@ -41,14 +41,14 @@ def sent(api: FakeApi, question: Callable[[Client], Awaitable[Any]]) -> Seen:
 
 
 def test_one_object_is_read(api: FakeApi) -> None:
-    """As the server has it, from the path of its kind, its namespace and its name."""
+    """Use the path of its kind, namespace and name."""
     put = api.put(POLICIES, "web", "shop", spec={"mode": "Off"})
     assert ask(lambda client: client.get(POLICIES, "web", "shop")) == [put]
     assert (api.requests[-1].method, api.requests[-1].path) == ("GET", POLICY)
 
 
 def test_a_list_comes_from_the_cache_and_is_passed_on_whole(api: FakeApi) -> None:
-    """With the selection's fields; whoever wants every list gets its version with it."""
+    """Send the fields of the selection. Receivers of lists get the version too."""
     mine = api.put(PODS, "mine", "shop", spec={"nodeName": "here"})
     api.put(PODS, "other", "shop", spec={"nodeName": "there"})
     lists: list[tuple[URL, dict[str, Any]]] = []
@@ -62,7 +62,7 @@ def test_a_list_comes_from_the_cache_and_is_passed_on_whole(api: FakeApi) -> Non
 
 
 def test_only_lists_are_passed_on(api: FakeApi) -> None:
-    """Neither one object, nor the kinds of the server, nor a list that was refused."""
+    """Pass on neither single objects, nor the kinds of the server, nor rejected lists."""
     api.put(POLICIES, "web", "shop")
     api.fail(list_of(POLICIES), 500)
     lists: list[object] = []
@@ -78,7 +78,7 @@ def test_only_lists_are_passed_on(api: FakeApi) -> None:
 
 
 def test_apply_is_server_side_apply(api: FakeApi) -> None:
-    """By a manager of that name, of what it says and no more, also against what others say."""
+    """Name the field manager, send only its fields, and force conflicts."""
     api.put(POLICIES, "web", "shop")
     document = {"metadata": {"name": "web", "namespace": "shop"}, "status": {"nodes": 3}}
     seen = sent(api, lambda client: client.apply(POLICIES, document, "tokenbucket-agent", "status"))
@@ -88,8 +88,8 @@ def test_apply_is_server_side_apply(api: FakeApi) -> None:
     assert json.loads(seen.body) == document
 
 
-def test_each_kind_of_patch_says_which_it_is(api: FakeApi) -> None:
-    """The server takes the content type's word for what a list in it means."""
+def test_each_kind_of_patch_has_its_content_type(api: FakeApi) -> None:
+    """Use the type by which the server decides how lists merge."""
     api.put(NODES, "here")
     api.kinds.add(NODES)
     patch = {"spec": {"taints": []}}
@@ -105,7 +105,7 @@ def test_each_kind_of_patch_says_which_it_is(api: FakeApi) -> None:
 
 
 def test_an_object_is_created_and_deleted(api: FakeApi) -> None:
-    """Created among the objects of its namespace, deleted by its name."""
+    """Create it in the collection of its namespace, and delete it by name."""
     document = {"metadata": {"name": "web"}}
     created = sent(api, lambda client: client.create(POLICIES, "shop", document))
     assert (created.method, created.path) == ("POST", POLICIES.path("shop"))
@@ -116,16 +116,16 @@ def test_an_object_is_created_and_deleted(api: FakeApi) -> None:
     assert api.list(POLICIES)["items"] == []
 
 
-def test_what_is_not_there_may_be_deleted(api: FakeApi) -> None:
-    """Any other refusal is an error."""
+def test_deleting_a_missing_object_succeeds(api: FakeApi) -> None:
+    """Raise an error for every other rejection."""
     ask(lambda client: client.delete(POLICIES, "web", "shop"))
     api.fail(lambda seen: seen.method == "DELETE", 403, "no")
     with pytest.raises(ApiError, match="403: no"):
         ask(lambda client: client.delete(POLICIES, "web", "shop"))
 
 
-def test_an_error_names_request_object_and_the_servers_words(api: FakeApi) -> None:
-    """And carries the status."""
+def test_an_error_contains_request_object_and_the_servers_message(api: FakeApi) -> None:
+    """Contain the status too."""
     api.fail(lambda _: True, 422, "spec.rate: must be positive")
     with pytest.raises(ApiError) as caught:
         ask(lambda client: client.patch(POLICIES.path("shop", "web"), {}))
@@ -133,8 +133,8 @@ def test_an_error_names_request_object_and_the_servers_words(api: FakeApi) -> No
     assert caught.value.status == 422
 
 
-def test_no_answer_is_an_error_of_its_own(api: FakeApi) -> None:
-    """Status 0, with the object and the cause."""
+def test_no_answer_is_an_error_with_status_0(api: FakeApi) -> None:
+    """Name the object and the cause."""
     api.stop()
     try:
         with pytest.raises(ApiError, match=f"GET {POLICY}: no answer: .+") as caught:
@@ -145,19 +145,19 @@ def test_no_answer_is_an_error_of_its_own(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize(("kind", "served"), [(POLICIES, True), (NODES, False)])
-def test_whether_a_kind_is_served_is_known(api: FakeApi, kind: Resource, *, served: bool) -> None:
-    """By what the server says that it has."""
+def test_a_served_kind_is_known(api: FakeApi, kind: Resource, *, served: bool) -> None:
+    """Read the kinds from the server."""
     assert ask(lambda client: client.serves(kind)) == [served]
 
 
 def test_a_group_that_is_not_served_has_no_kinds(api: FakeApi) -> None:
-    """As before the CRDs are installed."""
+    """Expect this before the CRDs are installed."""
     api.kinds.remove(POLICIES)
     assert ask(lambda client: client.serves(POLICIES)) == [False]
 
 
-def test_a_token_that_is_refused_is_read_again_and_the_request_made_again(api: FakeApi) -> None:
-    """By the same client, with the body that it had; a token that is good is not read for each request."""
+def test_a_request_with_a_rejected_token_is_repeated_with_a_new_one(api: FakeApi) -> None:
+    """Use the same client and body. Do not read a valid token for each request."""
     token: Path = connection._TOKEN
     token.write_text("old\n")
     api.token = "old"
@@ -180,8 +180,8 @@ def test_a_token_that_is_refused_is_read_again_and_the_request_made_again(api: F
     assert {seen.body for seen in api.requests} == {'{"spec": {"mode": "Off"}}'}
 
 
-def test_a_token_that_stays_refused_is_an_error(api: FakeApi) -> None:
-    """After one more attempt, and no more."""
+def test_a_token_that_stays_rejected_is_an_error(api: FakeApi) -> None:
+    """Try once more, and not again."""
     connection._TOKEN.write_text("old\n")
     api.token = "new"
     with pytest.raises(ApiError, match="401"):
@@ -190,7 +190,7 @@ def test_a_token_that_stays_refused_is_an_error(api: FakeApi) -> None:
 
 
 def test_without_credentials_there_is_no_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither in a pod nor with a kubeconfig: what is missing is named."""
+    """Name the missing credentials outside of a pod and without a kubeconfig."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UnsupportedError, match="KUBECONFIG"):
@@ -198,10 +198,10 @@ def test_without_credentials_there_is_no_client(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_heeded_and_differs_between_agents(
+def test_retry_after_is_a_minimum_and_differs_between_agents(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """Wait at least as long, and up to twice as long: all agents receive the same value."""
+    """Wait for at most twice the time, because all agents receive the same value."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -219,7 +219,7 @@ def test_retry_after_is_heeded_and_differs_between_agents(
 
 
 def test_objects_are_counted_without_reading_them(api: FakeApi) -> None:
-    """Ask for one object, from the storage: the cache ignores the limit."""
+    """Request one object from the storage, because the cache ignores the limit."""
     first = {"kind": "List", "metadata": {"remainingItemCount": 4999}, "items": [{}]}
     api.answer(lambda seen: seen.query == {"limit": "1", "resourceVersion": ""}, first)
     assert ask(lambda client: client.count(NODES)) == [5000]

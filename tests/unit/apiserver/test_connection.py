@@ -23,7 +23,7 @@ async def version(_: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def served(certificate: Path, port: int = 0) -> AsyncIterator[int]:
-    """A server with the certificate of a folder. Yields its port."""
+    """Serve with the certificate of a folder. Yield the port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
     application = web.Application()
@@ -46,7 +46,7 @@ def issued(folder: Path, name: str) -> Path:
 
 
 def test_a_session_survives_a_rotation_of_the_ca(tmp_path: Path) -> None:
-    """Watches keep their session for weeks. A certificate that the new file does not trust stays refused."""
+    """Keep the session of a watch for weeks. Reject certificates that the new file does not trust."""
     old, new, foreign = (issued(tmp_path, name) for name in ("old", "new", "foreign"))
     trust = tmp_path / "ca.crt"
     trust.write_bytes((old / "cert.pem").read_bytes())

@@ -16,7 +16,7 @@ from tokenbucket.errors import ApiError
 
 
 class Clocks:
-    """Processes with a clock each."""
+    """Processes with one clock each."""
 
     def __init__(self, *identities: str) -> None:
         self.now = dict.fromkeys(identities, 0.0)
@@ -40,7 +40,7 @@ def run(work: Callable[[Client], Awaitable[None]]) -> None:
 
 @pytest.fixture(autouse=True)
 def leases(api: FakeApi) -> None:
-    """The API server knows Leases."""
+    """Serve Leases."""
     api.kinds |= {LEASES}
 
 
@@ -49,7 +49,7 @@ def holder(api: FakeApi) -> str:
     return str(lease["spec"]["holderIdentity"])
 
 
-def test_one_of_two_releases_leads_and_the_other_takes_over(api: FakeApi) -> None:
+def test_one_of_two_releases_leads_and_the_other_follows_it(api: FakeApi) -> None:
     """Wait until the Lease has not changed for its duration, by the own clock."""
     both = Clocks("a/1", "b/1")
     first, second = both.processes.values()
@@ -80,8 +80,8 @@ def test_a_stopped_leader_frees_the_lease(api: FakeApi) -> None:
     assert holder(api) == "a/2"
 
 
-def test_a_process_that_is_slower_does_not_lead(api: FakeApi) -> None:
-    """Believe the conflict of the API server."""
+def test_a_slower_process_does_not_lead(api: FakeApi) -> None:
+    """Accept the conflict that the API server reports."""
     alone = Clocks("a/1")
     api.put(LEASES, NAME, NAMESPACE, spec={"holderIdentity": ""})
     api.fail(lambda seen: seen.method == "PUT", 409)
@@ -114,8 +114,8 @@ STEPS = st.lists(
 
 @given(STEPS)
 @settings(max_examples=40, deadline=None)
-def test_never_do_two_processes_lead(steps: list[tuple[str, int, bool]]) -> None:
-    """Whatever fails, and however long each process waits."""
+def test_two_processes_never_lead_at_once(steps: list[tuple[str, int, bool]]) -> None:
+    """Inject any failures and waits."""
     lease: dict[str, object] = {}
 
     class Server:

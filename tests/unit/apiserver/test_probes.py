@@ -1,4 +1,4 @@
-"""What a kubelet is told."""
+"""The answers to probes of the kubelet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOST = "127.0.0.1"
 
 
 async def answer(port: int, path: str) -> tuple[int, str]:
-    """Status and text of a path, once something listens."""
+    """Return status and text of a path, once a server listens."""
     while True:
         try:
             async with (
@@ -27,7 +27,7 @@ async def answer(port: int, path: str) -> tuple[int, str]:
 
 
 def answers(*paths: str, sick: str = "", unready: str = "") -> list[tuple[int, str]]:
-    """Status and text of each path."""
+    """Return status and text of each path."""
 
     async def run() -> list[tuple[int, str]]:
         with socket.create_server((HOST, 0)) as free:
@@ -41,8 +41,8 @@ def answers(*paths: str, sick: str = "", unready: str = "") -> list[tuple[int, s
     return asyncio.run(run())
 
 
-def test_all_is_well() -> None:
-    """Both say so; nothing else is answered."""
+def test_a_healthy_process_answers_both_probes() -> None:
+    """Answer no other path."""
     assert answers("/healthz", "/readyz") == [(200, "ok\n"), (200, "ok\n")]
     ((status, _),) = answers("/metrics")
     assert status == 404
@@ -55,14 +55,14 @@ def test_all_is_well() -> None:
         ({"unready": "no reconcile run yet"}, [(200, "ok\n"), (503, "no reconcile run yet\n")]),
     ],
 )
-def test_what_is_wrong_is_said_with_503(wrong: dict[str, str], expected: list[tuple[int, str]]) -> None:
-    """Each question is answered by itself: one that is not ready is not restarted for it."""
+def test_a_problem_is_answered_with_503(wrong: dict[str, str], expected: list[tuple[int, str]]) -> None:
+    """Answer each probe separately, so that the kubelet does not restart a process that is not ready."""
     assert answers("/healthz", "/readyz", **wrong) == expected
 
 
 @pytest.mark.usefixtures("api")
-def test_a_port_that_is_taken_is_tried_again() -> None:
-    """The process before may still have it. The one after it gets it as soon as nothing listens there."""
+def test_a_port_in_use_is_retried() -> None:
+    """Listen as soon as the earlier process has released the port."""
 
     async def run() -> None:
         with socket.create_server((HOST, 0)) as taken:

@@ -1,4 +1,4 @@
-"""What a client makes of an API server that refuses."""
+"""The errors of a client whose requests the API server rejects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenbucket.errors import ApiError
 
 
 def point(kubeconfig: Path, server: str) -> None:
-    """Writes a kubeconfig for that server."""
+    """Write a kubeconfig for this server."""
     document = {
         "current-context": "test",
         "clusters": [{"name": "test", "cluster": {"server": server}}],
@@ -27,7 +27,7 @@ def point(kubeconfig: Path, server: str) -> None:
 
 
 def refusal(answer: web.Response, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> ApiError:
-    """What a client makes of a server that answers every request with this."""
+    """Return the error of a client whose requests the server rejects with this answer."""
 
     async def ask() -> None:
         async def respond(_: web.Request) -> web.Response:
@@ -46,18 +46,18 @@ def refusal(answer: web.Response, kubeconfig: Path, monkeypatch: pytest.MonkeyPa
     return caught.value
 
 
-def test_a_server_that_is_too_busy_for_a_status_object_is_understood(
+def test_a_rejection_without_a_status_object_is_understood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it refused is not that it was not there."""
+    """Distinguish a rejection from a missing answer."""
     words = "Too many requests, please try again later.\n"
     error = refusal(web.Response(status=429, text=words), tmp_path / "config", monkeypatch)
     assert error.status == 429
     assert words.strip() in str(error)
 
 
-def test_a_refusal_has_the_servers_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They name what is not allowed."""
+def test_a_rejection_contains_the_servers_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show the right that is missing."""
     answer = web.json_response({"kind": "Status", "message": "pods is forbidden"}, status=403)
     error = refusal(answer, tmp_path / "config", monkeypatch)
     assert error.status == 403

@@ -1,4 +1,4 @@
-"""What is believed of the API server, whatever order its lists and events arrive in."""
+"""The content of a store, for any order of lists and events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def document(name: str, version: int, content: str = "") -> dict[str, Any]:
 
 
 class Listener:
-    """A store of what each object says, and how often it told of a change."""
+    """A store of values, and the number of changes that it reported."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -36,23 +36,23 @@ class Listener:
 
 
 def listed(*documents: dict[str, Any], version: int = 10) -> Listener:
-    """A store that has taken in one list."""
+    """Return a store after one list."""
     listener = Listener()
     listener.store.replace(list(documents), version)
     listener.times = 0
     return listener
 
 
-def test_a_list_is_all_there_is() -> None:
-    """What it lacks has gone, what it has is there, and one who listens is told once."""
+def test_a_list_replaces_the_content() -> None:
+    """Remove missing objects, add new ones, and notify once."""
     listener = listed(document("a", 5, "a"), document("b", 6, "b"))
     listener.store.replace([document("b", 6, "b"), document("c", 11, "c")], 12)
     assert listener.contents() == {"b", "c"}
     assert listener.times == 1
 
 
-def test_the_first_list_reports_also_that_it_is_empty() -> None:
-    """Until then nothing is known, and nothing must be concluded."""
+def test_the_first_list_notifies_even_if_it_is_empty() -> None:
+    """Know nothing before it."""
     listener = Listener()
     assert not listener.store.synced.is_set()
     listener.store.replace([], 10)
@@ -62,7 +62,7 @@ def test_the_first_list_reports_also_that_it_is_empty() -> None:
 
 
 def test_an_older_event_never_overwrites_a_newer_object() -> None:
-    """Nor removes it: it has been made anew since."""
+    """Keep an object that was created again after a deletion."""
     listener = listed(document("a", 5, "new"))
     listener.store.put(document("a", 4, "old"))
     listener.store.remove(document("a", 4, "old"))
@@ -70,8 +70,8 @@ def test_an_older_event_never_overwrites_a_newer_object() -> None:
     assert listener.times == 0
 
 
-def test_an_older_list_never_overwrites_what_an_event_has_said() -> None:
-    """What came after the list stays, changed or new."""
+def test_an_older_list_never_overwrites_newer_events() -> None:
+    """Keep objects that are newer than the list."""
     listener = listed(document("a", 5, "old"))
     listener.store.put(document("a", 15, "new"))
     listener.store.put(document("b", 16, "b"))
@@ -79,8 +79,8 @@ def test_an_older_list_never_overwrites_what_an_event_has_said() -> None:
     assert listener.contents() == {"new", "b"}
 
 
-def test_an_older_list_never_brings_back_what_an_event_has_removed() -> None:
-    """It may have been long on its way; the object stays gone until it is made anew."""
+def test_an_older_list_never_restores_a_removed_object() -> None:
+    """Wait until the object is created again."""
     listener = listed(document("a", 5, "a"), document("b", 6, "b"))
     listener.store.remove(document("a", 15, "a"))
     listener.store.replace([document("a", 5, "a"), document("b", 6, "b")], 12)
@@ -89,15 +89,15 @@ def test_an_older_list_never_brings_back_what_an_event_has_removed() -> None:
     assert listener.contents() == {"again", "b"}
 
 
-def test_an_older_event_never_brings_back_what_a_list_lacks() -> None:
-    """An event that was on its way while the list was read."""
+def test_an_older_event_never_restores_an_object_that_a_list_lacks() -> None:
+    """Deliver an event late that was sent before the list."""
     listener = listed(document("a", 5, "a"), version=10)
     listener.store.put(document("b", 9, "b"))
     assert listener.contents() == {"a"}
 
 
-def test_an_empty_list_is_believed_when_a_second_one_says_the_same() -> None:
-    """One alone may be a mistake of a cache that is being filled."""
+def test_an_empty_list_takes_effect_if_a_second_one_is_empty_too() -> None:
+    """Distrust one list, which can come from a cache that is not filled yet."""
     listener = listed(document("a", 5, "a"))
     listener.store.replace([], 11)
     assert listener.store.doubtful
@@ -109,8 +109,8 @@ def test_an_empty_list_is_believed_when_a_second_one_says_the_same() -> None:
     assert listener.times == 1
 
 
-def test_a_doubt_ends_with_a_list_that_has_something() -> None:
-    """The next empty one is doubtful again."""
+def test_a_list_with_objects_ends_the_doubt() -> None:
+    """Doubt the next empty list again."""
     listener = listed(document("a", 5, "a"))
     listener.store.replace([], 11)
     listener.store.replace([document("a", 5, "a")], 12)
@@ -121,7 +121,7 @@ def test_a_doubt_ends_with_a_list_that_has_something() -> None:
 
 
 def test_a_listener_is_called_for_changes_only() -> None:
-    """The same again, or a new version that says the same, is none; that an object goes is one."""
+    """Ignore equal values of new versions. Report removed objects."""
     listener = listed(document("a", 5, "a"))
     listener.store.put(document("a", 5, "a"))
     listener.store.put(document("a", 15, "a"))
@@ -133,7 +133,7 @@ def test_a_listener_is_called_for_changes_only() -> None:
 
 
 def test_objects_without_content_are_neither_kept_nor_reported() -> None:
-    """The parser says ``None``."""
+    """Accept ``None`` from the parser."""
     listener = listed(document("a", 5))
     listener.store.put(document("a", 15))
     assert listener.contents() == set()
@@ -143,7 +143,7 @@ def test_objects_without_content_are_neither_kept_nor_reported() -> None:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[str, dict[str, Any]]]:
-    """Changes of three objects, in order: each what happened, and the object after it."""
+    """Generate changes of three objects, in order, with the object after each."""
     events: list[tuple[str, dict[str, Any]]] = []
     there: set[str] = set()
     for version in range(1, draw(st.integers(1, 12)) + 1):
@@ -155,16 +155,16 @@ def histories(draw: st.DrawFn) -> list[tuple[str, dict[str, Any]]]:
 
 
 def state(history: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The objects after these changes."""
+    """Return the objects after these changes."""
     last = {event["metadata"]["name"]: (kind, event) for kind, event in history}
     return [event for kind, event in last.values() if kind != "DELETED"]
 
 
 @given(histories(), st.data())
-def test_late_lists_and_repeated_events_end_in_what_the_server_has(
+def test_late_lists_and_repeated_events_end_in_the_state_of_the_server(
     history: list[tuple[str, dict[str, Any]]], data: st.DataObject
 ) -> None:
-    """Events of a watch in order, some of them twice, and between them lists of any age."""
+    """Deliver events in order, some twice, with lists of any age between them."""
     listener = Listener()
     listener.store.replace([], 0)
     for now, (kind, event) in enumerate(history, 1):
@@ -177,7 +177,7 @@ def test_late_lists_and_repeated_events_end_in_what_the_server_has(
 
 
 def test_a_restored_storage_replaces_all_objects_and_older_lists_alone_do_not() -> None:
-    """Compare the version of the storage itself: a cache of another API server may only be late."""
+    """Compare the version of the storage, because another API server can only be late."""
     told = listed(document("a", 90, "new"), document("b", 91, "b"), version=100)
     backup = [document("a", 40, "old"), document("c", 41, "c")]
     for _ in range(3):
@@ -192,14 +192,14 @@ def test_a_restored_storage_replaces_all_objects_and_older_lists_alone_do_not() 
 
 
 def test_a_list_decides_about_objects_that_the_storage_has_forgotten() -> None:
-    """Believe a list that is newer than the object: the storage went back and has grown since."""
+    """Accept a list that is newer than the object, from a storage that was restored and has grown since."""
     told = listed(document("a", 90, "new"), version=90)
     told.store.replace([document("a", 40, "old")], 120)
     assert told.contents() == {"old"}
 
 
-def test_versions_of_events_and_lists_count_only_upwards() -> None:
-    """Know the newest version, and the newest one that changed a value."""
+def test_versions_only_increase() -> None:
+    """Record the newest version, and the newest one that changed a value."""
     told = listed(document("a", 5, "a"), version=10)
     assert (told.store.version, told.store.changed_at) == (10, 5)
     told.store.put(document("a", 12, "a"))
@@ -220,8 +220,8 @@ def test_a_merge_receives_the_previous_value() -> None:
     assert store.values() == ("None>a>b",)
 
 
-def test_a_list_in_pages_is_believed_when_its_last_page_is_there() -> None:
-    """Until then, objects that no page contained may be on the next one."""
+def test_a_list_in_pages_takes_effect_with_its_last_page() -> None:
+    """Keep objects that earlier pages lack."""
     listener = listed(document("a", 5, "a"), document("b", 6, "b"), document("gone", 7, "gone"))
     listener.store.replace([document("a", 11, "new")], 12, last=False)
     assert listener.contents() == {"new", "b", "gone"}
@@ -229,8 +229,7 @@ def test_a_list_in_pages_is_believed_when_its_last_page_is_there() -> None:
     assert listener.contents() == {"new", "b"}
 
 
-def test_pages_of_a_first_list_are_no_list() -> None:
-    """The store is synced after the last page."""
+def test_a_store_is_synced_after_the_last_page() -> None:
     store: Store[str] = Store(lambda document: str(document["content"]))
     store.replace([document("a", 5, "a")], 10, last=False)
     assert not store.synced.is_set()
@@ -240,7 +239,7 @@ def test_pages_of_a_first_list_are_no_list() -> None:
 
 
 def test_a_last_page_without_its_first_pages_removes_nothing() -> None:
-    """Another list was complete in between, or the process has begun in the middle."""
+    """Complete another list in between, or start the process in the middle of a list."""
     listener = listed(document("a", 5, "a"), document("b", 6, "b"))
     listener.store.replace([document("a", 5, "a")], 12, last=False)
     listener.store.replace([document("a", 5, "a"), document("b", 6, "b")], 13)
@@ -249,7 +248,7 @@ def test_a_last_page_without_its_first_pages_removes_nothing() -> None:
 
 
 def test_pages_with_different_versions_fill_the_store_and_remove_nothing() -> None:
-    """No API server should send them. What is missing then is left to the watch."""
+    """Leave missing objects to the watch. API servers should not send such pages."""
     store: Store[str] = Store(lambda document: str(document["content"]))
     for _ in range(2):
         store.replace([document("a", 5, "a")], 10, last=False)
@@ -259,7 +258,7 @@ def test_pages_with_different_versions_fill_the_store_and_remove_nothing() -> No
 
 
 def test_two_lists_of_one_version_whose_pages_are_mixed_remove_nothing() -> None:
-    """They contain the same objects."""
+    """Expect the same objects in both."""
     listener = listed(*(document(name, 5, name) for name in "abc"))
     pages = [[document(name, 5, name)] for name in "abc"]
     for number in (0, 1, 0, 2):

@@ -1,4 +1,4 @@
-"""Watching an API server that fails in every way it knows."""
+"""Watches of an API server that fails in every known way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE_S = 240.0
 
 
 class Watching:
-    """Watches of all policies and of the pods of node ``here``, and what the policies' store has told."""
+    """Watches of all policies and of the pods of node ``here``, and the changes of the store of policies."""
 
     def __init__(self) -> None:
         self.changes: list[set[str]] = []
@@ -68,7 +68,7 @@ def _read(document: Mapping[str, Any]) -> tuple[str, str]:
 
 @contextmanager
 def started() -> Iterator[Watching]:
-    """Watches that are started, and ended in the end."""
+    """Start watches, and end them at the end."""
     found = Watching()
     for each in found.watches:
         each.start()
@@ -82,7 +82,7 @@ def started() -> Iterator[Watching]:
 
 @contextmanager
 def watching(api: FakeApi) -> Iterator[Watching]:
-    """Watches that have listed everything and are told of changes."""
+    """Start watches that have listed everything and receive changes."""
     with started() as found:
         wait(lambda: found.synced() and api.watched(POLICIES) and api.watched(PODS))
         found.changes.clear()
@@ -90,7 +90,7 @@ def watching(api: FakeApi) -> Iterator[Watching]:
 
 
 def wait(condition: Callable[[], object]) -> None:
-    """Polls until something is true."""
+    """Poll until the condition holds."""
     end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end, f"waited {PATIENCE_S} s in vain"
@@ -99,7 +99,7 @@ def wait(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def stores(api: FakeApi) -> Iterator[Watching]:
-    """The stores of a watch, with policy ``web`` in them."""
+    """Return the stores of a watch, with policy ``web`` in them."""
     api.put(POLICIES, "web", "shop")
     with watching(api) as stores:
         yield stores
@@ -125,7 +125,7 @@ FAULTS: dict[str, Callable[[FakeApi], None]] = {
 
 
 def test_changes_reach_the_store(api: FakeApi, stores: Watching) -> None:
-    """Made, changed, removed; of pods only those of the node."""
+    """Create, change and remove objects. Receive only the pods of the node."""
     api.put(POLICIES, "db", "shop")
     wait(lambda: stores.names() == {"web", "db"})
     api.put(POLICIES, "db", "shop", spec={"content": "slower"})
@@ -138,7 +138,7 @@ def test_changes_reach_the_store(api: FakeApi, stores: Watching) -> None:
 
 
 def test_a_watch_of_one_namespace_asks_for_no_other(api: FakeApi) -> None:
-    """Which is a right that it need not have."""
+    """Need no right for other namespaces."""
     store = Store(_read)
     ours = Watch(Selection(POLICIES, labels="app=web"), store, "shop")
     api.put(POLICIES, "web", "shop")
@@ -157,10 +157,10 @@ def test_a_watch_of_one_namespace_asks_for_no_other(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("as_status", [False, True], ids=["event", "status"])
-def test_what_was_deleted_while_a_watch_was_gone_is_gone_after_410(
+def test_objects_deleted_during_a_gap_are_removed_after_410(
     api: FakeApi, stores: Watching, *, as_status: bool
 ) -> None:
-    """The list that follows tells what no event tells."""
+    """Learn from the list after the gap, because no event reports them."""
     api.put(POLICIES, "db", "shop")
     wait(lambda: stores.names() == {"web", "db"})
     stores.changes.clear()
@@ -175,8 +175,8 @@ def test_what_was_deleted_while_a_watch_was_gone_is_gone_after_410(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_stream_loses_nothing_and_is_caught_up(api: FakeApi, stores: Watching, fault: str) -> None:
-    """What changed meanwhile is told once, and nothing that did not change."""
+def test_a_broken_stream_loses_no_change(api: FakeApi, stores: Watching, fault: str) -> None:
+    """Report each change once, and nothing that did not change."""
     with api.lock:
         FAULTS[fault](api)
         api.put(POLICIES, "db", "shop")
@@ -186,8 +186,8 @@ def test_a_broken_stream_loses_nothing_and_is_caught_up(api: FakeApi, stores: Wa
     assert stores.changes == [{"web", "db"}]
 
 
-def test_streams_that_break_again_and_again_are_opened_again(api: FakeApi, stores: Watching) -> None:
-    """Faults that end kopf's operator as well as those that do not."""
+def test_streams_that_break_repeatedly_are_opened_again(api: FakeApi, stores: Watching) -> None:
+    """Inject faults that end kopf's operator, and others."""
     for number, fault in enumerate([*FAULTS.values()] * 2):
         wait(lambda: api.watched(POLICIES))
         with api.lock:
@@ -197,8 +197,8 @@ def test_streams_that_break_again_and_again_are_opened_again(api: FakeApi, store
     assert len(stores.names()) == 1 + 2 * len(FAULTS)
 
 
-def test_a_server_that_is_away_takes_nothing_with_it(api: FakeApi, stores: Watching) -> None:
-    """The store stays as it is, and learns of all changes, once, when the server is back."""
+def test_an_outage_of_the_server_keeps_the_store(api: FakeApi, stores: Watching) -> None:
+    """Receive all changes once when the server is back."""
     api.put(POLICIES, "db", "shop")
     wait(lambda: stores.names() == {"web", "db"})
     stores.changes.clear()
@@ -215,8 +215,8 @@ def test_a_server_that_is_away_takes_nothing_with_it(api: FakeApi, stores: Watch
     assert stores.changes == [{"web", "cache"}]
 
 
-def test_a_watch_may_begin_before_its_server(api: FakeApi) -> None:
-    """As on a node that starts with its cluster."""
+def test_a_watch_can_start_before_its_server(api: FakeApi) -> None:
+    """Expect this on a node that starts with its cluster."""
     api.put(POLICIES, "web", "shop")
     api.stop()
     with started() as stores:
@@ -226,8 +226,8 @@ def test_a_watch_may_begin_before_its_server(api: FakeApi) -> None:
         assert stores.names() == {"web"}
 
 
-def test_a_bookmark_moves_the_watch_on(api: FakeApi, stores: Watching) -> None:
-    """After a break it goes on from there: what was forgotten before is no reason for a new list."""
+def test_a_bookmark_advances_the_watch(api: FakeApi, stores: Watching) -> None:
+    """Continue from there after a break, without a new list."""
     for number in range(3):
         api.put(PODS, f"other-{number}", "shop", spec={"nodeName": "there"})
     api.compact()
@@ -243,7 +243,7 @@ def test_a_bookmark_moves_the_watch_on(api: FakeApi, stores: Watching) -> None:
 
 
 def test_an_empty_list_is_doubted_until_a_second_one(api: FakeApi, stores: Watching) -> None:
-    """A server that lists nothing after a restart lifts no limit."""
+    """Keep all limits if a server lists nothing after a restart."""
     with api.lock:
         api.cut(RESET)
         api.answer(list_of(POLICIES), api.list(POLICIES) | {"items": []})
@@ -256,8 +256,8 @@ def test_an_empty_list_is_doubted_until_a_second_one(api: FakeApi, stores: Watch
     assert stores.changes == []
 
 
-def test_an_empty_list_that_a_second_one_confirms_is_believed(api: FakeApi, stores: Watching) -> None:
-    """Everything has been deleted indeed."""
+def test_an_empty_list_that_a_second_one_confirms_takes_effect(api: FakeApi, stores: Watching) -> None:
+    """Remove all objects."""
     with api.lock:
         api.cut(RESET)
         api.delete(POLICIES, "web", "shop")
@@ -269,10 +269,8 @@ def test_an_empty_list_that_a_second_one_confirms_is_believed(api: FakeApi, stor
     assert stores.changes == [set()]
 
 
-def test_a_kind_that_vanishes_takes_nothing_with_it_and_is_watched_again(
-    api: FakeApi, stores: Watching
-) -> None:
-    """Its CRD was deleted: what was asked for stays until a list says otherwise."""
+def test_a_kind_that_disappears_keeps_the_store_and_is_watched_again(api: FakeApi, stores: Watching) -> None:
+    """Keep the objects of a deleted CRD until a list reports otherwise."""
     with api.lock:
         api.kinds.remove(POLICIES)
         api.cut(RESET, POLICIES)
@@ -289,12 +287,12 @@ def test_a_kind_that_vanishes_takes_nothing_with_it_and_is_watched_again(
 
 
 def policies_asked_for(seen: Seen) -> bool:
-    """Whether a request asks if there is such a kind as policies."""
+    """Return whether a request asks for the kind of policies."""
     return seen.path == POLICIES.path().rpartition("/")[0]
 
 
-def test_a_kind_that_is_not_there_yet_is_watched_when_it_comes(api: FakeApi) -> None:
-    """An agent may start before the CRDs."""
+def test_a_missing_kind_is_watched_when_it_appears(api: FakeApi) -> None:
+    """Let an agent start before the CRDs."""
     api.kinds.remove(POLICIES)
     api.put(POLICIES, "web", "shop")
     with started() as stores:
@@ -304,10 +302,10 @@ def test_a_kind_that_is_not_there_yet_is_watched_when_it_comes(api: FakeApi) -> 
         wait(lambda: stores.names() == {"web"})
 
 
-def test_an_operator_that_has_lasted_begins_again_without_a_growing_wait(
+def test_the_wait_is_reset_after_an_operator_has_run_long(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Errors months apart are not one long failure."""
+    """Do not add up errors that are months apart."""
     monkeypatch.setattr(watch, "LONGEST_BACKOFF_S", 0.0)
     monkeypatch.setattr(watch, "Backoffs", lambda: [0.02, 2 * PATIENCE_S])
     with watching(api):
@@ -317,8 +315,8 @@ def test_an_operator_that_has_lasted_begins_again_without_a_growing_wait(
             wait(lambda n=lists: len(api.seen(list_of(POLICIES))) > n and api.watched(POLICIES))
 
 
-def test_a_server_that_asks_for_patience_gets_it(api: FakeApi, stores: Watching) -> None:
-    """Status 429: the next attempt comes after Retry-After, though a back-off is shorter."""
+def test_retry_after_of_a_busy_server_is_respected(api: FakeApi, stores: Watching) -> None:
+    """Wait for Retry-After of status 429, although a back-off is shorter."""
     with api.lock:
         api.cut(RESET)
         api.fail(watch_of(POLICIES), 429, Retry_After="1")
@@ -329,7 +327,7 @@ def test_a_server_that_asks_for_patience_gets_it(api: FakeApi, stores: Watching)
 
 
 def test_a_bookmark_is_a_contact(api: FakeApi, stores: Watching) -> None:
-    """Count what kopf does not pass on: an idle watch is not a dead one."""
+    """Count events that kopf does not pass on, because an idle watch is alive."""
     policies, pods = stores.watches
     before = policies.contact_at, pods.contact_at
     api.bookmark()
@@ -337,7 +335,7 @@ def test_a_bookmark_is_a_contact(api: FakeApi, stores: Watching) -> None:
 
 
 def test_a_watch_without_an_answer_has_no_contact(api: FakeApi, stores: Watching) -> None:
-    """Keep the time of the last contact while requests fail, whatever the failure."""
+    """Keep the time of the last contact while requests fail in any way."""
     policies, _ = stores.watches
     answered = threading.Event()
     for _ in range(1000):
@@ -353,7 +351,7 @@ def test_a_watch_without_an_answer_has_no_contact(api: FakeApi, stores: Watching
 
 
 def test_a_restored_storage_is_noticed_and_its_objects_are_used(api: FakeApi, stores: Watching) -> None:
-    """Go back to older versions: otherwise a changed policy would stay unseen for ever."""
+    """Accept older versions, or a changed policy would stay invisible."""
     api.put(POLICIES, "web", "shop", spec={"content": "new"})
     wait(lambda: stores.content_of("web") == "new")
     stores.relist()
@@ -376,8 +374,8 @@ def test_a_restored_storage_is_noticed_and_its_objects_are_used(api: FakeApi, st
     asyncio.run(asyncio.wait_for(until_seen(), PATIENCE_S))
 
 
-def test_a_token_that_is_refused_is_read_again(api: FakeApi) -> None:
-    """The kubelet has written a new one meanwhile."""
+def test_a_rejected_token_is_read_again(api: FakeApi) -> None:
+    """Use the token that the kubelet has written in the meantime."""
     token: Path = connection._TOKEN
     token.write_text("old\n")
     api.token = "old"
@@ -391,8 +389,8 @@ def test_a_token_that_is_refused_is_read_again(api: FakeApi) -> None:
         wait(lambda: stores.names() == {"web", "db"})
 
 
-def test_only_what_reads_is_sent(api: FakeApi) -> None:
-    """No finalizer is set or taken off, no annotation is written, whatever an object looks like."""
+def test_only_read_requests_are_sent(api: FakeApi) -> None:
+    """Write no finalizer and no annotation, for any object."""
     for name in ("kopf.zalando.org/KopfFinalizerMarker", "tokenbucket.dev/finalizer"):
         metadata = {"finalizers": [name], "deletionTimestamp": "2026-01-01T00:00:00Z"}
         api.put(POLICIES, name.replace("/", "-").lower(), "shop", metadata=metadata)
@@ -404,10 +402,10 @@ def test_only_what_reads_is_sent(api: FakeApi) -> None:
     assert {seen.method for seen in api.requests} == {"GET"}
 
 
-def test_every_list_is_asked_of_the_cache_and_every_watch_goes_on_from_it(
+def test_every_list_is_read_from_the_cache_and_every_watch_continues_from_it(
     api: FakeApi, stores: Watching
 ) -> None:
-    """A list of one node's pods must not make a server decode the pods of all."""
+    """Spare the server from decoding the pods of all nodes for a list of one node."""
     stores.relist()
     for resource in (PODS, POLICIES):
         assert len(api.seen(list_of(resource))) == 2
@@ -416,7 +414,7 @@ def test_every_list_is_asked_of_the_cache_and_every_watch_goes_on_from_it(
 
 
 def test_pods_are_selected_by_the_server(api: FakeApi, stores: Watching) -> None:
-    """In every list and in every watch; policies are not."""
+    """Select them in every list and watch. Policies have no selection."""
     stores.relist()
     for seen in (*api.seen(list_of(PODS)), *api.seen(watch_of(PODS))):
         assert seen.query["fieldSelector"] == "spec.nodeName=here"
@@ -424,8 +422,8 @@ def test_pods_are_selected_by_the_server(api: FakeApi, stores: Watching) -> None
         assert "fieldSelector" not in seen.query
 
 
-def test_watches_of_one_kind_do_not_take_the_lists_of_each_other(api: FakeApi) -> None:
-    """Two objects of one namespace, by name; a list of one of them does not contain the other."""
+def test_watches_of_one_kind_keep_their_lists_apart(api: FakeApi) -> None:
+    """Watch two objects of one namespace by name."""
     api.kinds |= {CONFIG_MAPS}
     stores = {name: Store[tuple[str, str]](_read) for name in ("mode", "mode-override")}
     watches = [
@@ -450,8 +448,8 @@ def test_watches_of_one_kind_do_not_take_the_lists_of_each_other(api: FakeApi) -
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_a_deaf_watch_does_not_hide_behind_another_one_of_its_kind(order: tuple[int, int]) -> None:
-    """Whichever is first."""
+def test_a_watch_without_contact_is_visible_beside_another_of_its_kind(order: tuple[int, int]) -> None:
+    """Try both orders."""
     watches = [Watch(Selection(CONFIG_MAPS, f"metadata.name={name}"), Store(_read), "here") for name in "ab"]
     now, unix_now = time.monotonic(), time.time()
     watches[0].contact_at, watches[1].contact_at = now, now - 1000
@@ -461,7 +459,7 @@ def test_a_deaf_watch_does_not_hide_behind_another_one_of_its_kind(order: tuple[
 
 
 def test_a_watch_reads_a_long_list_in_pages(api: FakeApi) -> None:
-    """Its first list and each later one: documents of all objects at once would need too much memory."""
+    """Read the first and each later list in pages, because all documents at once need too much memory."""
     for number in range(5):
         api.put(POLICIES, f"web-{number}", "shop")
     store: Store[tuple[str, str]] = Store(_read)

@@ -1,4 +1,4 @@
-"""Values of the core, as the kernel's maps hold them."""
+"""Conversion between values of the core and the kernel's maps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LIMIT = SlotKey(PodId("shop", "web", "uid"), Direction.EGRESS)
 
 
 @pytest.mark.parametrize("key", [LIMIT, LIMIT.guard], ids=str)
-def test_a_slot_says_whether_it_holds_a_limit_or_a_guard(key: SlotKey) -> None:
-    """A restarted agent must not take one for the other."""
+def test_a_slot_records_whether_it_has_a_limit_or_a_guard(key: SlotKey) -> None:
+    """Keep a restarted agent from confusing them."""
     assert decode_owner(bytes(encode_owner(Owner(key)))).key == key
 
 
-def test_a_slot_of_an_agent_without_guards_holds_a_limit() -> None:
-    """Such an agent leaves the byte zero, in the same layout version."""
+def test_a_slot_of_an_agent_without_guards_has_a_limit() -> None:
+    """Read the zero byte that such an agent leaves in the same layout version."""
     raw = encode_owner(Owner(LIMIT.guard))
     raw.role = 0
     assert decode_owner(bytes(raw)).key == LIMIT
@@ -61,13 +61,13 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS)
-def test_a_configuration_survives_the_struct(config: SlotConfig) -> None:
-    """Each field, with and without its flag."""
+def test_a_configuration_survives_a_round_trip(config: SlotConfig) -> None:
+    """Convert each field, with and without its flag."""
     assert decode_config(bytes(encode_config(config))) == config
 
 
 def test_a_configuration_of_an_earlier_build_has_a_fifo_queue() -> None:
-    """Such a build leaves the word zero, in the same layout version."""
+    """Read the zero word that such a build leaves in the same layout version."""
     fair = SlotConfig(bits_per_s=10**6, bytes_burst_q=1, max_delay_q=2, longest_backlog_q=3)
     raw = encode_config(fair)
     assert decode_config(bytes(raw)) == fair
@@ -76,5 +76,5 @@ def test_a_configuration_of_an_earlier_build_has_a_fifo_queue() -> None:
 
 
 def test_the_program_knows_the_index_of_the_ifb_device() -> None:
-    """It finds the node's packets there by their source address."""
+    """Let it find packets of the node there by their source address."""
     assert layout.IFB == IFB

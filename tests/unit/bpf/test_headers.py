@@ -10,8 +10,8 @@ from tokenbucket.bpf import headers
 from tokenbucket.errors import UnsupportedError
 
 
-def test_an_empty_build_folder_is_no_set_of_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that was removed may leave it. Complete headers elsewhere count."""
+def test_an_empty_build_folder_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the folder that a removed package leaves, and use complete headers elsewhere."""
     build = tmp_path / "build"
     build.mkdir()
     monkeypatch.delenv(headers.VARIABLE, raising=False)

@@ -13,7 +13,7 @@ from tokenbucket.errors import LoadError
 
 @pytest.fixture(autouse=True)
 def _hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loader that does not end by itself."""
+    """Return a loader that does not end by itself."""
     program = tmp_path / "loader"
     program.write_text("#!/bin/sh\nexec sleep 3600\n")
     program.chmod(0o755)
@@ -21,7 +21,7 @@ def _hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_loader_that_hangs_ends_with_the_agent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A signal to the agent does not reach its child."""
+    """End it, because a signal to the agent does not reach its child."""
     with pytest.raises(LoadError, match="must end"):
         load._run_loader(tmp_path, Pins(tmp_path), Sizes(), lambda: True)
     assert not caplog.records
@@ -30,7 +30,7 @@ def test_a_loader_that_hangs_ends_with_the_agent(tmp_path: Path, caplog: pytest.
 def test_a_loader_that_hangs_is_reported_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No pod gets a limit meanwhile."""
+    """Report it, because no pod gets a limit until it ends."""
     monkeypatch.setattr(load, "_LONG_S", 0)
     monkeypatch.setattr(load, "LOAD_TIMEOUT_S", 1)
     with pytest.raises(LoadError, match="no result after 1 s"):

@@ -21,7 +21,7 @@ INSTALLED = {"meta.helm.sh/release-name": "limits", "meta.helm.sh/release-namesp
 
 @pytest.fixture
 def cluster(api: FakeApi) -> FakeApi:
-    """Return an API server with the ConfigMap of a release that nothing has marked."""
+    """Serve the ConfigMap of a release without a cleanup request."""
     api.kinds |= {CONFIG_MAPS, DAEMON_SETS, NODES, REPORTS}
     api.put(CONFIG_MAPS, "tokenbucket", NAMESPACE, data={"enforcement": "Enforce", "cleanup": "false"})
     return api
@@ -55,10 +55,8 @@ def written(api: FakeApi) -> list[tuple[str, str]]:
     ],
     ids=["none", "kubectl", "another release", "a release of another namespace"],
 )
-def test_a_release_that_helm_does_not_own_is_left_alone(
-    cluster: FakeApi, annotations: dict[str, str]
-) -> None:
-    """A tool other than Helm runs the hook when it installs the release: the enforcement mode stays."""
+def test_a_release_that_helm_does_not_own_stays(cluster: FakeApi, annotations: dict[str, str]) -> None:
+    """Keep the enforcement mode if another tool runs the hook at the installation."""
     put_agents(cluster, annotations)
     put_report(cluster, "a", f"{NAMESPACE}/tokenbucket")
     assert run() is None
@@ -66,14 +64,14 @@ def test_a_release_that_helm_does_not_own_is_left_alone(
 
 
 def test_a_hook_that_runs_before_the_agents_exist_changes_nothing(cluster: FakeApi) -> None:
-    """Tools apply objects in an order of their own. Agents of another namespace are not of the release."""
+    """Expect any order of objects, and agents of another release in another namespace."""
     put_agents(cluster, INSTALLED, namespace="other")
     assert run() is None
     assert not written(cluster)
 
 
 def test_the_nodes_of_the_release_are_cleaned(cluster: FakeApi) -> None:
-    """Reports of earlier versions do not name a release, and count too."""
+    """Include reports of earlier versions, which name no release."""
     put_agents(cluster, INSTALLED)
     put_report(cluster, "a", f"{NAMESPACE}/tokenbucket")
     put_report(cluster, "b", "")
@@ -87,7 +85,7 @@ def test_the_nodes_of_the_release_are_cleaned(cluster: FakeApi) -> None:
 
 
 def test_the_reports_of_another_release_stay(cluster: FakeApi) -> None:
-    """Nor does the cleanup wait for its nodes, which never become clean."""
+    """Do not wait for its nodes, which never become clean."""
     put_agents(cluster, INSTALLED)
     put_report(cluster, "a", f"{NAMESPACE}/tokenbucket")
     put_report(cluster, "b", "default/tokenbucket", clean=False)
@@ -99,7 +97,7 @@ def test_the_reports_of_another_release_stay(cluster: FakeApi) -> None:
 def test_the_command_names_the_release_that_owns_nothing(
     cluster: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It succeeds: the tool that started it waits for the Job, and must not fail."""
+    """Succeed, because the tool that started the Job waits for it."""
     put_agents(cluster, {})
     assert main(["cleanup", "--namespace", NAMESPACE, "--helm-release", "limits"]) == ExitCode.DONE
     assert "Helm release limits owns no agent, so nothing is cleaned" in capsys.readouterr().err

@@ -294,7 +294,7 @@ class Cluster(RuleBasedStateMachine):
         """Accept events."""
 
     async def get(self, *_: object) -> dict[str, Any]:
-        """Find nothing."""
+        """Return nothing."""
         raise ApiError("GET", "", 404, "not found")
 
 

@@ -1,4 +1,4 @@
-"""When the controller writes a status, and which nodes it takes into account."""
+"""The writes of the controller, and the nodes that it considers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def node(name: str) -> Mapping[str, Any]:
 
 
 def agent(name: str, *, ready: bool = True, age_s: float = 1000) -> Mapping[str, Any]:
-    """The pod of the agent of a node."""
+    """Return the agent pod of a node."""
     metadata = {"name": f"agent-{name}", "creationTimestamp": rfc3339(START_S - age_s)}
     return {"metadata": metadata, "spec": {"nodeName": name}, "status": READY if ready else {}}
 
@@ -72,17 +72,17 @@ REPORT = NodeReport(sync=Sync(rfc3339(START_S), 20, 10**9, (WatchContact("pods",
 
 
 def writes_status(policy: str) -> Callable[[Seen], bool]:
-    """Whether a request writes the status of that policy."""
+    """Return whether a request writes the status of the policy."""
     return lambda seen: seen.method == "PATCH" and seen.path.endswith(f"/{policy}/status")
 
 
 def writes_agent_condition(seen: Seen) -> bool:
-    """Whether a request says in a report how its agent is."""
+    """Return whether a request writes the condition of an agent to a report."""
     return seen.method == "PATCH" and seen.path.startswith(REPORTS.path())
 
 
 class Cluster:
-    """What a controller sees, and the API server that it writes to."""
+    """The state that a controller sees, and the API server that it writes to."""
 
     def __init__(self, api: FakeApi) -> None:
         self.api = api
@@ -150,7 +150,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(api: FakeApi) -> Cluster:
-    """One node whose agent lives and has spoken."""
+    """Return one node whose agent is alive and has reported."""
     found = Cluster(api)
     for store, document in (
         (found.stores.nodes, node("a")),
@@ -409,8 +409,8 @@ def test_an_edit_counts_the_pods_that_stay_limited(cluster: Cluster) -> None:
     assert status["rates"] == {"ingress": "2Mbit/s"}
 
 
-def test_a_policy_is_read_with_its_limits_in_words() -> None:
-    """One that is wrong has none, and says what is."""
+def test_a_policy_is_read_with_its_limits_as_text() -> None:
+    """Read an invalid policy with its problem and without limits."""
     document = {"metadata": {"name": "web", "namespace": "shop"}, "spec": {"podSelector": {}}}
     document |= {"apiVersion": API_VERSION, "kind": POLICY}
     document["spec"] |= {"egress": {"rate": {"bits": "10M"}, "exceedAction": "Drop"}}
@@ -488,16 +488,16 @@ def test_a_node_without_an_agent_affects_only_policies_that_select_its_pods(
     assert cluster.ready() == reason
 
 
-def test_an_event_is_made_once_while_the_watch_is_behind(api: FakeApi, cluster: Cluster) -> None:
-    """The status is written again in each round until the watch tells of it."""
+def test_an_event_is_created_once_while_the_watch_is_behind(api: FakeApi, cluster: Cluster) -> None:
+    """Write the status again in each run until the watch delivers it."""
     cluster.policy(rate="1")
     for _ in range(3):
         cluster.round()
     assert len(api.seen(lambda seen: seen.method == "POST")) == 1
 
 
-def test_a_node_that_is_to_have_no_agent_is_not_waited_for(cluster: Cluster) -> None:
-    """Nor is one that is down."""
+def test_a_node_without_an_agent_pod_is_not_waited_for(cluster: Cluster) -> None:
+    """Treat a node that is down alike."""
     cluster.stores.nodes.put(node("without"))
     cluster.stores.nodes.put({"metadata": {"name": "down"}})
     cluster.stores.agents.put(agent("down", ready=False))
@@ -505,8 +505,8 @@ def test_a_node_that_is_to_have_no_agent_is_not_waited_for(cluster: Cluster) -> 
     assert cluster.ready() == "Programmed"
 
 
-def test_a_refused_status_holds_up_nothing_behind_it(api: FakeApi, cluster: Cluster) -> None:
-    """An admission webhook may refuse one policy for ever. It is tried again."""
+def test_a_rejected_status_does_not_block_others(api: FakeApi, cluster: Cluster) -> None:
+    """Retry it, because an admission webhook can reject one policy for long."""
     cluster.policy("rejected")
     cluster.policy()
     api.fail(writes_status("rejected"), 422, "denied by an admission webhook")
@@ -515,8 +515,8 @@ def test_a_refused_status_holds_up_nothing_behind_it(api: FakeApi, cluster: Clus
     assert 0 < min(cluster.waits) <= 1
 
 
-def test_a_refused_event_holds_up_nothing_behind_it(api: FakeApi, cluster: Cluster) -> None:
-    """As in a namespace that is being deleted. The status says the same."""
+def test_a_rejected_event_does_not_block_others(api: FakeApi, cluster: Cluster) -> None:
+    """Expect this in a namespace that is being deleted. The status has the same message."""
     cluster.policy("invalid", rate="1")
     cluster.policy()
     api.fail(lambda seen: seen.method == "POST", 403, "the namespace is being terminated")
@@ -525,8 +525,10 @@ def test_a_refused_event_holds_up_nothing_behind_it(api: FakeApi, cluster: Clust
     assert len(api.seen(lambda seen: seen.method == "POST")) == 1
 
 
-def test_a_report_that_cannot_be_written_or_deleted_holds_up_no_other(api: FakeApi, cluster: Cluster) -> None:
-    """Dead agents would not be told of."""
+def test_a_report_that_cannot_be_written_or_deleted_does_not_block_others(
+    api: FakeApi, cluster: Cluster
+) -> None:
+    """Report dead agents of other nodes."""
     api.put(REPORTS, "gone")
     cluster.stores.reports.put(report("gone"))
     for name in ("b", "c"):
@@ -557,15 +559,17 @@ def test_a_controller_that_leads_no_more_ends_its_writes(api: FakeApi, cluster: 
 
 
 def requests_until_it_ends(cluster: Cluster) -> int:
-    """In a round that raises."""
+    """Return the requests of a run that raises."""
     before = sum(answers.counts().values())
     with pytest.raises(ApiError):
         cluster.round()
     return sum(answers.counts().values()) - before
 
 
-def test_an_api_server_that_is_away_is_not_asked_once_for_each_object(api: FakeApi, cluster: Cluster) -> None:
-    """Nor is one that is too busy."""
+def test_a_run_ends_at_the_first_request_that_the_api_server_does_not_answer(
+    api: FakeApi, cluster: Cluster
+) -> None:
+    """End it too if the API server is overloaded."""
     for name in ("web", "api", "db"):
         cluster.policy(name)
         api.fail(lambda seen: seen.method == "PATCH", 503)

@@ -1,4 +1,4 @@
-"""The controller's relay between real HTTP servers: the one agent of the node, and nothing else."""
+"""The controller's relay, between real HTTP servers."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def put_policy(api: FakeApi, name: str) -> None:
 def test_statuses_follow_the_cluster_from_start_to_sigterm(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It reads what is there, hears of what comes, lists again now and then, answers its probes, and ends."""
+    """Read existing objects, receive changes, list again, answer probes, and end."""
     monkeypatch.setattr(informers, "_RELIST_S", 0.05)
     monkeypatch.setattr(informers, "_DOUBT_S", 0.05)
     api.kinds |= {REPORTS, NODES, EVENTS, LEASES}

@@ -1,4 +1,4 @@
-"""Read messages of netlink with any content. A short or torn message must not end the agent."""
+"""Parsing of netlink messages with any content. A short or torn message must not end the agent."""
 
 from __future__ import annotations
 
@@ -31,26 +31,25 @@ def message(kind: int, body: bytes, claimed: int | None = None) -> bytes:
 
 
 @given(st.lists(st.builds(message, _KINDS, _BODY), max_size=4), st.none() | st.integers(0, 9))
-def test_no_body_of_an_event_raises(messages: list[bytes], nsid: int | None) -> None:
-    """What cannot be read stands for any change."""
+def test_any_body_of_an_event_is_parsed(messages: list[bytes], nsid: int | None) -> None:
+    """Treat an unreadable body as any change."""
     assert all(isinstance(event, Event) for event in parse(b"".join(messages), nsid))
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(0, 9))
-def test_no_bytes_raise(data: bytes, nsid: int | None) -> None:
-    """The socket may truncate a datagram."""
+def test_any_bytes_of_a_datagram_are_parsed(data: bytes, nsid: int | None) -> None:
+    """Expect a datagram that the socket has truncated."""
     list(parse(data, nsid))
     attributes(data)
 
 
 @given(st.builds(message, _KINDS, _BODY, st.integers(0, 2**32 - 1)))
-def test_a_wrong_length_raises_nothing(data: bytes) -> None:
-    """And ends the datagram."""
+def test_a_wrong_length_ends_the_datagram(data: bytes) -> None:
     list(parse(data, None))
 
 
 def test_an_event_that_cannot_be_read_is_not_lost() -> None:
-    """The agent then reads everything."""
+    """Read everything again."""
     assert list(parse(message(uapi.RTM_NEWLINK, b""), None)) == [Event(EventKind.OVERFLOW)]
 
 
@@ -97,7 +96,7 @@ _LINK = st.builds(
 
 
 @given(st.lists(_BODY | _QDISC | _FILTER | _LINK, min_size=1, max_size=4))
-def test_no_answer_of_the_kernel_raises(bodies: list[bytes]) -> None:
+def test_any_answer_of_the_kernel_is_parsed(bodies: list[bytes]) -> None:
     """Read torn messages as objects that do not exist."""
     connection = Answers(bodies)
     links.read_links(connection)

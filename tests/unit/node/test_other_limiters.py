@@ -48,12 +48,12 @@ def root(ifindex: int, kind: str = "tbf", handle: int = 0x10000) -> Root:
     ],
 )
 def test_only_queues_that_shape_the_packets_of_the_pod_limit_it(seen: Any, directions: set) -> None:
-    """An ifb device limits the pod whose packets a filter redirects to it."""
+    """Include an ifb device if a filter redirects packets of the pod to it."""
     assert find_shapers(seen, [VETH_LINK]).keys() == directions
 
 
 def test_the_message_names_the_queue_and_its_owner() -> None:
-    """The user must know which component to stop."""
+    """Show which component to stop."""
     found = find_shapers(view(root(7), root(9)), [VETH_LINK])
     assert found[IN].startswith("veth0: a tbf qdisc, handle 1:")
     assert "bwp0123456789ab with a tbf qdisc, handle 1: of the bandwidth plugin of CNI" in found[OUT]

@@ -1,4 +1,4 @@
-"""The search for what an agent before has left in pods' namespaces, where a look into one fails."""
+"""The search for attachments of an earlier agent in pod namespaces, if a read fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def failure(number: int = errno.EMFILE) -> KernelError:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PodNamespaces]:
-    """One namespace, of number 5, and what comes of each look into it; the last one from then on."""
+    """Imitate one namespace, number 5, with the result of each read. The last result repeats."""
 
     def make(*looks: PodNamespace | KernelError) -> PodNamespaces:
         left = list(looks)
@@ -54,18 +54,18 @@ def search(pods: PodNamespaces) -> bool:
     return pods.searched
 
 
-def test_a_look_that_failed_is_made_again(world: Callable[..., PodNamespaces]) -> None:
-    """Else a filter stays there for ever whose slot becomes another pod's."""
+def test_a_failed_read_is_repeated(world: Callable[..., PodNamespaces]) -> None:
+    """Find a filter whose slot another pod could get."""
     pods = world(failure(), WITH_OURS)
     assert not search(pods)
     assert search(pods)
     assert pods.known == {5: WITH_OURS}
 
 
-def test_a_namespace_that_is_never_seen_holds_up_no_slot_for_ever(
+def test_an_unreadable_namespace_does_not_block_slots_for_long(
     world: Callable[..., PodNamespaces],
 ) -> None:
-    """After three tries; it is looked into at each search all the same."""
+    """Free slots after three attempts, and read the namespace at each later search."""
     pods = world(failure(), failure(), failure(), WITH_OURS)
     assert [search(pods) for _ in range(3)] == [False, False, True]
     assert pods.known == {}
@@ -73,15 +73,15 @@ def test_a_namespace_that_is_never_seen_holds_up_no_slot_for_ever(
     assert pods.known == {5: WITH_OURS}
 
 
-def test_without_the_right_to_enter_there_is_nothing_to_find(world: Callable[..., PodNamespaces]) -> None:
-    """An agent before had it no more than this one."""
+def test_an_agent_without_the_right_to_enter_finds_nothing(world: Callable[..., PodNamespaces]) -> None:
+    """Expect no attachment of an earlier agent, which had no more rights."""
     assert search(world(failure(errno.EPERM)))
 
 
-def test_what_cannot_be_read_again_is_as_it_was(
+def test_a_namespace_that_cannot_be_read_again_keeps_its_last_state(
     world: Callable[..., PodNamespaces], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its filters still name their slots. It is read again each time, and one line says so."""
+    """Keep its filters, read it each time, and log one line."""
     later = PodNamespace(NAMESPACE, {}, {}, {})
     pods = world(WITH_OURS, failure(), failure(), later)
     pods.enter(5)
@@ -95,7 +95,7 @@ def test_what_cannot_be_read_again_is_as_it_was(
 
 
 def test_a_shortage_does_not_look_like_the_end_of_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To find none, for want of a file descriptor, would be to have searched all."""
+    """Keep the namespace unsearched if no file descriptor is free."""
 
     def fail(*_: object) -> int:
         raise failure()
