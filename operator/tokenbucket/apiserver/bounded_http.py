@@ -1,4 +1,4 @@
-"""Serve an HTTP application with bounds: on connections, on their duration, and on the size of requests.
+"""Serve an HTTP application with bounds on connections, their rate and duration, and the size of requests.
 
 Everything that can reach the address can connect. A client that keeps connections open takes at most all
 connections of this address, and no memory beyond that.
@@ -11,10 +11,11 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from aiohttp import web
 
+from tokenbucket.apiserver.paced_listener import Listener
 from tokenbucket.core.api.live import LiveRequest, error_document, parse_request
 from tokenbucket.errors import SpecError
 from tokenbucket.pacing import Backoffs
@@ -37,13 +38,6 @@ class AnswerError(Exception):
     def __init__(self, status: int, subject: str, problem: str, action: str) -> None:
         super().__init__(f"{subject}: {problem}; {action}")
         self.status, self.document = status, error_document(subject, problem, action)
-
-
-class _Rejected(asyncio.Protocol):
-    """A connection that is closed at once, because there are too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 def application(routes: list[web.RouteDef], most_bytes: int) -> web.Application:
@@ -101,21 +95,21 @@ async def _listen(runner: web.AppRunner, host: str, port: int, tls: tuple[Path, 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
     if context and tls:
         context.load_cert_chain(*tls)
-    loop = asyncio.get_running_loop()
-    options: dict[str, Any] = {"ssl_handshake_timeout": _LONGEST_S} if context else {}
-    async with await loop.create_server(lambda: _accept(runner), host or None, port, ssl=context, **options):
-        while True:
-            await asyncio.sleep(_RENEW_S)
+    listener = Listener(host, port, lambda: _protocol(runner), context, _LONGEST_S)
+    accepting = asyncio.ensure_future(listener.accept())
+    try:
+        while not (await asyncio.wait([accepting], timeout=_RENEW_S))[0]:
             if context and tls:  # its issuer replaces it before it expires
                 context.load_cert_chain(*tls)
+        accepting.result()
+    finally:
+        accepting.cancel()
 
 
-def _accept(runner: web.AppRunner) -> asyncio.Protocol:
-    """Return the protocol of a new connection, which ends after a time."""
+def _protocol(runner: web.AppRunner) -> asyncio.Protocol | None:
+    """Return the protocol of a new connection, which ends after a time. ``None`` if there are too many."""
     server = runner.server
-    if server is None or len(server.connections) >= _MOST_CONNECTIONS:
-        return _Rejected()
-    return _Bounded(server())
+    return _Bounded(server()) if server and len(server.connections) < _MOST_CONNECTIONS else None
 
 
 class _Bounded(asyncio.Protocol):

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from tests.unit.apiserver.live_client import HOST, free_port, listening, post, served
-from tokenbucket.apiserver import bounded_http
+from tokenbucket.apiserver import bounded_http, paced_listener
 from tokenbucket.apiserver.bounded_http import AnswerError, application, serve
 
 PATIENCE_S = 60.0
@@ -78,6 +78,35 @@ def test_a_connection_above_the_maximum_is_closed_at_once(monkeypatch: pytest.Mo
                     await asyncio.sleep(0.01)
                 else:
                     break
+
+    run(use())
+
+
+def test_connections_are_accepted_at_a_limited_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the next connection to the kernel during the pause after one."""
+    monkeypatch.setattr(paced_listener, "_PAUSE_S", 10 * PATIENCE_S)
+
+    async def use() -> None:
+        async with served(app()) as port:  # connects once, to see that the port is open
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.3)
+            writer.close()
+
+    run(use())
+
+
+def test_all_addresses_are_served_without_a_host() -> None:
+    async def use() -> None:
+        port = free_port()
+        task = asyncio.create_task(serve(app(), "", port, "test"))
+        await listening(port)
+        for address in ("127.0.0.1", "::1")[: 1 + socket.has_dualstack_ipv6()]:
+            _, writer = await asyncio.open_connection(address, port)
+            writer.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     run(use())
 
