@@ -147,9 +147,12 @@ class CheckPods:
             raise PluginError(problem)
 
     def _problem_of_removal(self) -> str:
-        """Remove all pods. Return the problem if some are left."""
-        errors = [error for name in self._names.values() if (error := self._error_of_removal(name))]
+        """Remove all pods. Return the problem if some are left, also if the user interrupts the removal."""
         command = f"kubectl delete pods -n {self.namespace} -l {CHECK_LABEL}={self.run}"
+        try:
+            errors = [error for name in self._names.values() if (error := self._error_of_removal(name))]
+        except KeyboardInterrupt:
+            return f"pods: their removal was interrupted; run {command}"
         return f"pods: {len(errors)} not removed: {errors[0]}; run {command}" if errors else ""
 
     def _error_of_removal(self, name: str) -> PluginError | None:

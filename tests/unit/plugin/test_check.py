@@ -199,6 +199,24 @@ def test_no_pod_is_left_after_an_interrupt(nodes: FakeApi, run: Run, monkeypatch
     assert checks(nodes) == []
 
 
+def test_an_interrupted_removal_names_the_command_for_the_rest(
+    nodes: FakeApi, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Press Ctrl-C twice: while the pods run, and while they are removed."""
+    request = check_pods.Connection.request
+
+    def interrupt(connection: check_pods.Connection, method: str, *arguments: Any, **more: Any) -> Any:
+        if method in {"GET", "DELETE"} and checks(nodes):
+            raise KeyboardInterrupt
+        return request(connection, method, *arguments, **more)
+
+    monkeypatch.setattr(check_pods.Connection, "request", interrupt)
+    done = run("check", "-n", "shop")
+    assert done.code == PluginExit.FAILED
+    assert len(checks(nodes)) == 2
+    assert re.search(r"interrupted; run kubectl delete pods -n shop -l tokenbucket.dev/check=\w+$", done.err)
+
+
 def test_a_pod_that_cannot_be_removed_is_named(nodes: FakeApi, run: Run) -> None:
     run_pods(nodes, {"a": result("a", OK)})
     nodes.fail(lambda seen: seen.method == "DELETE", 500, "down")
