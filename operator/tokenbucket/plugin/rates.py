@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from tokenbucket.core.api.policy import ExceedAction
 
 _SECOND_NS = 10**9
 _COUNTERS = (
     "admittedBytes",
     "admittedPackets",
+    "exceedBytes",
+    "delayedBytes",
     "delayedPackets",
     "delayedNanoseconds",
     "droppedPackets",
@@ -33,6 +37,8 @@ class Rates:
     """Mean delay of the delayed packets or, without any, the length of the queue."""
     share: float | None
     """The larger of both rates, as a share of the limit. ``None`` without a rate of the pod."""
+    dry_run: Mapping[str, float] = field(default_factory=dict)
+    """In mode Observe, with traffic: shares of the bytes that would be delayed, dropped or marked."""
 
 
 def rates_between(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Rates | None:
@@ -69,7 +75,15 @@ def _rates(counts: Mapping[str, float], seconds: float, limit: Mapping[str, Any]
         excess / seconds if observes else 0.0,
         0.0 if observes else wait_ns / _SECOND_NS,
         _share(bits, packets, limit),
+        _dry_run(counts, str(limit.get("exceedAction"))) if observes and bits else {},
     )
+
+
+def _dry_run(counts: Mapping[str, float], action: str) -> dict[str, float]:
+    excess = {"marked" if action == ExceedAction.MARK else "dropped": counts["exceedBytes"]}
+    if action == ExceedAction.DELAY:
+        excess = {"delayed": counts["delayedBytes"]} | excess
+    return {name: size / counts["admittedBytes"] for name, size in excess.items()}
 
 
 def _share(bits: float, packets: float, limit: Mapping[str, Any]) -> float | None:

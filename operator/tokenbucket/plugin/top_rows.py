@@ -51,7 +51,7 @@ class Row:
     def to_document(self) -> dict[str, Any]:
         """Return the row for programs."""
         rates = self.rates
-        document = {
+        document: dict[str, Any] = {
             "namespace": self.namespace,
             "pod": self.pod,
             "node": self.node,
@@ -62,7 +62,12 @@ class Row:
             "limit": self.limit,
             "attachment": self.attachment,
         }
-        return document | {"perSecond": _rounded(asdict(rates)) if rates else None}
+        if not rates:
+            return document | {"perSecond": None}
+        figures = asdict(rates)
+        if shares := figures.pop("dry_run"):
+            document["dryRunShares"] = _rounded(shares)
+        return document | {"perSecond": _rounded(figures)}
 
 
 def _rounded(figures: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tokenbucket.core.limits import dry_run
 from tokenbucket.core.planning.effect import Effect
 from tokenbucket.plugin.screen import styled
 from tokenbucket.plugin.top_rows import ENFORCED, Row
@@ -123,7 +124,7 @@ def _columns(rows: Sequence[Row], view: View, width: int, *, wide: bool) -> list
         (_Column("DELAY/S", lambda row: _figure(row, "delayed"), right=True), True),
         (_Column("DROP/S", lambda row: _figure(row, "dropped", style="red"), right=True), True),
         (_Column("MARK/S", lambda row: _figure(row, "marked"), right=True), wide or has_marks),
-        (_Column("WOULD/S", lambda row: _figure(row, "exceeding"), right=True), observes),
+        (_Column("WOULD", lambda row: styled(_would(row))), observes),
         (_Column("POLICY", lambda row: styled(row.policy), shrinks=True), True),
         (_Column("ATTACHMENT", lambda row: styled(row.attachment or "-"), shrinks=True), wide),
         (_Column("LIMIT", lambda row: styled(row.limit or "-"), shrinks=True), with_limit),
@@ -150,6 +151,10 @@ def _figure(row: Row, name: str, text: Callable[[float], str] | None = None, sty
         return Text("-")
     value = getattr(row.rates, name)
     return Text((text or scaled)(value), style) if value else Text("0", "dim")
+
+
+def _would(row: Row) -> str:
+    return (row.rates and dry_run.in_words(row.rates.dry_run)) or "-"
 
 
 def _trend(row: Row, length: int) -> Text:

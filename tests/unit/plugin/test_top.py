@@ -21,6 +21,7 @@ import pytest
 from tests.unit.plugin.conftest import Result, Run
 from tests.unit.plugin.live_cluster import LiveCluster, LivePod, steady
 from tokenbucket.core.api.policy import Direction, Mode
+from tokenbucket.core.limits.stats import Stats
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.live import LiveClient
 from tokenbucket.plugin.top import Watcher
@@ -168,6 +169,23 @@ def test_what_is_not_enforced_never_looks_enforced(top: Top, cluster: LiveCluste
     assert found["missing"]["perSecond"] is None
     assert lines(top("-o", "json", "--only-limited")).keys() == {"shadowed", "missing"}
     assert re.search(r"missing .*NoInterface", top().out)
+
+
+def test_a_dry_run_shows_the_share_that_it_would_drop(top: Top, cluster: LiveCluster) -> None:
+    """Compute the share from the traffic since the last reading, beside a limit that is enforced."""
+
+    def observed(seconds: int) -> Stats:
+        excess = 12_000 * (seconds - 1)
+        return Stats(conform_bytes=988_000 * seconds, too_fast_bytes=excess, forwarded_bytes=excess)
+
+    cluster.pods[:] = [
+        LivePod("watched", "a", mode=Mode.OBSERVE, limits={Direction.INGRESS: observed}),
+        LivePod("half", "a"),
+    ]
+    found = lines(top("-o", "json"))
+    assert found["watched"]["dryRunShares"] == {"dropped": 0.012}
+    assert "dryRunShares" not in found["half"]
+    assert re.search(r"WOULD.*\n.*watched .*drop 1\.2 %", top().out)
 
 
 @pytest.mark.parametrize("columns", [80, 200])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tokenbucket.core.limits.slot import SlotConfig
 from tokenbucket.core.limits.stats import Stats
 
@@ -23,6 +25,10 @@ def shares(config: SlotConfig, stats: Stats) -> dict[str, float]:
 
 def describe(config: SlotConfig, stats: Stats) -> str:
     """Return the effect in words, such as "would drop 1.2 %"; empty without one."""
-    found = shares(config, stats)
-    parts = [f"{_VERBS[name]} {100 * share:.3g} %" for name, share in found.items()]
-    return f"would {', '.join(parts)}" if parts else ""
+    found = in_words(shares(config, stats))
+    return f"would {found}" if found else ""
+
+
+def in_words(shares: Mapping[str, float]) -> str:
+    """Return shares in words, such as "drop 1.2 %"; empty without one."""
+    return ", ".join(f"{_VERBS[name]} {100 * share:.3g} %" for name, share in shares.items())
