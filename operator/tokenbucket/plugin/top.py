@@ -6,10 +6,12 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tokenbucket.plugin.background import started
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.live import LiveClient, add_service_option, find_service
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from tokenbucket.plugin.connection import Connection
     from tokenbucket.plugin.top_screen import View
 
+Document = dict[str, Any]
 _FIRST_S = 0.3
 """Time between the first two readings."""
 _ONCE_S = 10.0
@@ -69,8 +72,11 @@ def run(options: argparse.Namespace) -> PluginExit:
     from tokenbucket.plugin.connection import connect
 
     connection = connect(options)
-    client = LiveClient(connection, find_service(options.live_service, connection))
-    watcher = Watcher(connection, client, options)
+    service = started(lambda: find_service(options.live_service, connection))
+    watcher = Watcher(connection, service, options)
+    watcher.start_list()
+    from tokenbucket.plugin import top_screen  # noqa: F401 - takes as long as the requests
+
     if options.output.is_structured or options.once:
         return _print(watcher, options)
     return _show(watcher, options)
@@ -81,47 +87,52 @@ class Watcher:
     """Reads pods and figures again and again."""
 
     connection: Connection
-    client: LiveClient
+    service: Future[tuple[str, str]]
     options: argparse.Namespace
     history: History = field(default_factory=History)
     silent: dict[str, str] = field(default_factory=dict)
     list_problem: str = ""
     """Why the last list of pods failed. The one before it is then used."""
     _uids: dict[str, set[str]] = field(default_factory=dict)
+    """The uids of the pods by node."""
+    _is_listed: bool = False
+    _client: LiveClient | None = None
+    _listing: Future[list[Document]] | None = None
     _listed_at: float = float("-inf")
 
     def read(self, timeout_s: float | None = None) -> list[Row]:
         """Return the selected rows. Raises PluginError."""
-        self._list()
-        figures = self.client.fetch(self._uids, timeout_s, minute=not self.history.is_known)
+        self._use_list()
+        self._client = self._client or LiveClient(self.connection, self.service.result())
+        figures = self._client.fetch(self._uids, timeout_s, minute=not self.history.is_known)
         self.silent = dict(figures.silent)
         rows = self.history.rows(figures.pods.values())
         return ordered(filter(self._is_wanted, rows), self.options.sort)
 
-    def _list(self) -> None:
-        now = time.monotonic()
-        if now - self._listed_at < _LIST_S:
-            return
-        options = self.options
+    def start_list(self) -> None:
+        """Start to list the pods."""
+        options, self._listed_at = self.options, time.monotonic()
         node = f"spec.nodeName={options.node}" if options.node else ""
-        is_first, self._listed_at = self._listed_at == float("-inf"), now
+        selectors = {"labelSelector": options.selector, "fieldSelector": node}
+        self._listing = started(lambda: self.connection.list(PODS, self.namespace, **selectors))
+
+    def _use_list(self) -> None:
+        """Use a list that is complete. Wait only for the first one. Raises its error."""
+        if not self._listing and time.monotonic() - self._listed_at >= _LIST_S:
+            self.start_list()
+        if not self._listing or not (self._listing.done() or not self._is_listed):
+            return
+        listing, self._listing = self._listing, None
         try:
-            pods = self.connection.list(
-                PODS, self.namespace, labelSelector=options.selector, fieldSelector=node
-            )
+            pods = listing.result()
         except PluginError as error:
-            if is_first:
+            if not self._is_listed:
                 raise
             self.list_problem = str(error)
             return
-        self.list_problem = ""
-        found: dict[str, set[str]] = defaultdict(set)
-        for pod in pods:
-            spec, status = pod.get("spec") or {}, pod.get("status") or {}
-            if spec.get("nodeName") and status.get("phase") not in _ENDED:
-                found[spec["nodeName"]].add(pod["metadata"]["uid"])
-        self._uids = dict(found)
-        self.history.forget_others(set().union(*found.values()))
+        self.list_problem, self._is_listed = "", True
+        self._uids = _uids_by_node(pods)
+        self.history.forget_others(set().union(*self._uids.values()))
 
     def _is_wanted(self, row: Row) -> bool:
         if self.options.policy and row.policy != self.options.policy:
@@ -173,6 +184,16 @@ class Watcher:
         if self.list_problem:
             title += f"; pods as before: {self.list_problem}"
         return View(rows, title, self.silent, not self.namespace, self.options.output is Output.WIDE)
+
+
+def _uids_by_node(pods: Iterable[Document]) -> dict[str, set[str]]:
+    """Return the uids of the pods that run or start."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for pod in pods:
+        spec, status = pod.get("spec") or {}, pod.get("status") or {}
+        if spec.get("nodeName") and status.get("phase") not in _ENDED:
+            found[spec["nodeName"]].add(pod["metadata"]["uid"])
+    return dict(found)
 
 
 def _print(watcher: Watcher, options: argparse.Namespace) -> PluginExit:

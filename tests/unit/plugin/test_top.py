@@ -22,8 +22,8 @@ from tests.unit.plugin.conftest import Result, Run
 from tests.unit.plugin.live_cluster import LiveCluster, LivePod, steady
 from tokenbucket.core.api.policy import Direction, Mode
 from tokenbucket.core.limits.stats import Stats
+from tokenbucket.plugin.background import started
 from tokenbucket.plugin.exit_codes import PluginExit
-from tokenbucket.plugin.live import LiveClient
 from tokenbucket.plugin.top import Watcher
 
 Top = Callable[..., Result]
@@ -222,7 +222,7 @@ def test_a_late_node_delays_no_screen_and_gets_one_request(
     cluster.held["b"] = threading.Event()
     options = parser().parse_args(["--kubeconfig", str(cluster.kubeconfig), "top"])
     connection = connect(options)
-    watcher = Watcher(connection, LiveClient(connection, ("tokenbucket-system", "tokenbucket-live")), options)
+    watcher = Watcher(connection, started(lambda: ("tokenbucket-system", "tokenbucket-live")), options)
     for _ in range(3):
         rows = watcher.read(0.2)
         while len(rows) < 2:  # the machine is slow, but not the node
@@ -246,16 +246,17 @@ def test_a_failed_list_of_pods_keeps_the_screen(
     monkeypatch.setattr("tokenbucket.plugin.top._LIST_S", 0.0)
     options = parser().parse_args(["--kubeconfig", str(cluster.kubeconfig), "top"])
     connection = connect(options)
-    watcher = Watcher(connection, LiveClient(connection, ("tokenbucket-system", "tokenbucket-live")), options)
+    watcher = Watcher(connection, started(lambda: ("tokenbucket-system", "tokenbucket-live")), options)
     before = {row.pod for row in watcher.read(PATIENCE_S)}
     get = cluster.get
     monkeypatch.setattr(cluster, "get", lambda _: (500, {"message": "etcd"}))
-    rows = watcher.read(PATIENCE_S)
+    while "etcd" not in watcher.view(rows := watcher.read(PATIENCE_S)).title:
+        assert {row.pod for row in rows} == before
     assert {row.pod for row in rows} == before
-    assert "etcd" in watcher.view(rows).title
     assert watcher.exit_code == PluginExit.UNKNOWN
     monkeypatch.setattr(cluster, "get", get)
-    assert "etcd" not in watcher.view(watcher.read(PATIENCE_S)).title
+    while "etcd" in watcher.view(watcher.read(PATIENCE_S)).title:
+        pass
 
 
 def test_once_awaits_answers_that_take_longer_than_the_interval(

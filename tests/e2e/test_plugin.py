@@ -1,0 +1,148 @@
+"""The kubectl plugin as users run it, with a real API server, controller and agents: by ``make e2e-docs``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.kubectl import Kubectl
+from cluster.workloads import pod, server
+from tests.e2e.release import NAMESPACE, Release, image_values, policy, wait_ready
+from tests.e2e.traffic import address, udp
+from tokenbucket.plugin.exit_codes import PluginExit
+
+MBIT = 10**6
+LIMIT = {"rate": {"bits": "10M"}, "exceedAction": "Drop"}
+Result = subprocess.CompletedProcess[str]
+Plugin = Callable[..., Result]
+
+
+@pytest.fixture
+def plugin(release: Release, tmp_path: Path) -> Plugin:
+    """Run a command by kubectl, as in a terminal of 80 columns."""
+    program = Path(release.admin.program)
+    path = ":".join([str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {"PATH": path, "KUBECONFIG": str(release.admin.kubeconfig), "HOME": str(tmp_path), "COLUMNS": "80"}
+
+    def run(*words: str, stdin: str = "", plugin: str = "tokenbucket") -> Result:
+        command = [program.name, *([plugin] if plugin else []), *words]
+        return subprocess.run(
+            command, env=env, cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
+    """A limited pod, one with a dry run, one without a policy, and a client."""
+    with release.admin.fresh_namespace("shop") as here:
+        here.apply(
+            policy("web", "web", ingress=LIMIT),
+            policy("api", "api", ingress=LIMIT, mode="Observe"),
+            server("web", nodes[0]),
+            server("api", nodes[-1]),
+            pod("plain", nodes[-1]),
+            pod("client", nodes[0]),
+        )
+        here.wait("condition=Ready", "pod", "--all", timeout_s=180)
+        for name in ("web", "api"):
+            wait_ready(here, name, 1)
+        yield here
+
+
+def printed(result: Result, code: PluginExit = PluginExit.DONE) -> Any:
+    """Return the JSON output of a command that ends with this status."""
+    assert result.returncode == code, result
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "text"),
+    [
+        ("web", PluginExit.DONE, "enforced as declared (policy web)"),
+        ("api", PluginExit.NOT_LIMITED, "Observed"),
+        ("plain", PluginExit.NOT_LIMITED, "NoMatchingPolicy"),
+    ],
+)
+def test_explain_names_the_state_of_a_pod(
+    plugin: Plugin, shop: Kubectl, name: str, code: PluginExit, text: str
+) -> None:
+    result = plugin("explain", "pod", name, "-n", "shop")
+    assert result.returncode == code, result
+    assert text in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_status_shows_each_policy_with_its_nodes(plugin: Plugin, shop: Kubectl, nodes: list[str]) -> None:
+    result = plugin("status", "-n", "shop")
+    assert result.returncode == PluginExit.NOT_LIMITED, result  # api only observes
+    for text in ("shop/web", "shop/api", nodes[0], nodes[-1]):
+        assert text in result.stdout
+
+
+def test_top_and_suggest_show_the_traffic(plugin: Plugin, shop: Kubectl) -> None:
+    """Limit one pod to its rate, and suggest the offered rate for the one that is only observed."""
+    with ThreadPoolExecutor() as flows:
+        sent = [flows.submit(udp, shop, "client", name, 20 * MBIT, seconds=30) for name in ("web", "api")]
+        plugin("top", "-n", "shop", "--once", "--interval", "8")  # in which the flows start
+        result = plugin("top", "-n", "shop", "--once", "--interval", "4", "-o", "json")
+        rows = {row["pod"]: row for row in map(json.loads, result.stdout.splitlines())}
+        [each.result() for each in sent]
+    assert result.returncode == PluginExit.DONE, result
+    assert rows.keys() == {"web", "api"}
+    assert 8 * MBIT < rows["web"]["perSecond"]["bits"] < 11 * MBIT
+    assert rows["web"]["perSecond"]["dropped"] > 0
+    assert 0.3 < rows["api"]["dryRunShares"]["dropped"] < 0.7
+    suggested = plugin("suggest", "app=api", "-n", "shop", "--min-seconds", "5", "--direction", "ingress")
+    assert suggested.returncode == PluginExit.DONE, suggested
+    assert plugin("apply", "--dry-run=server", "-f", "-", stdin=suggested.stdout, plugin="").returncode == 0
+    document = printed(plugin("suggest", "app=api", "-n", "shop", "--min-seconds", "5", "-o", "json"))
+    assert 19 * MBIT < int(document["policy"]["spec"]["ingress"]["rate"]["bits"]) < 25 * MBIT
+
+
+def test_sysdump_has_all_parts_and_no_address(plugin: Plugin, shop: Kubectl, tmp_path: Path) -> None:
+    result = plugin("sysdump", "--file", "report.tar.gz")
+    assert result.returncode == PluginExit.DONE, result
+    with tarfile.open(tmp_path / "report.tar.gz") as archive:
+        parts = {name: archive.extractfile(name) for name in archive.getnames()}
+        content = {name.partition("/")[2]: file.read().decode() for name, file in parts.items() if file}
+    assert {
+        "policies.json",
+        "tokenbucketnodes.json",
+        "live.json",
+        "pods.json",
+        "nodes.json",
+    } <= content.keys()
+    assert any(
+        "tokenbucket agent" in text or "attached" in text for name, text in content.items() if "logs" in name
+    )
+    assert content["problems.txt"] == ""
+    for name in ("web", "api"):
+        assert address(shop, name) not in "".join(content.values())
+
+
+def test_check_tests_each_node_and_leaves_no_pod(
+    plugin: Plugin, release: Release, nodes: list[str], has_fq: dict[str, bool]
+) -> None:
+    image = image_values()
+    image_name = f"{image['image.repository']}:{image['image.tag']}"
+    code = PluginExit.DONE if all(has_fq.values()) else PluginExit.DEVIATES
+    result = plugin("check", *nodes, "-n", NAMESPACE, "--image", image_name, "-o", "json")
+    found = {each["node"]: each["result"] for each in printed(result, code)["nodes"]}
+    assert found == {node: "Delay" if has_fq[node] else "Drop" for node in nodes}
+    assert release.kubectl.items("pods", "--selector=tokenbucket.dev/check") == []
+
+
+def test_kubectl_completes_names_of_the_cluster(plugin: Plugin, shop: Kubectl) -> None:
+    result = plugin("tokenbucket", "explain", "pod", "-n", "shop", "w", plugin="__complete")
+    assert "web" in result.stdout.splitlines(), result
