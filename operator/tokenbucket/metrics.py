@@ -182,15 +182,17 @@ class _Server(ThreadingWSGIServer):
         every = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - an empty host means this
         host = endpoint.host or every
         self._endpoint = endpoint
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        if endpoint.tls:
-            self._tls.load_cert_chain(*endpoint.tls)
+        self._tls = _context(endpoint.tls) if endpoint.tls else None
         self.address_family = socket.getaddrinfo(host, endpoint.port, type=socket.SOCK_STREAM)[0][0]
         super().__init__((host, endpoint.port), _Handler)
         self.set_app(_explain_failures(make_wsgi_app(registry)))
-        if endpoint.tls:
-            # The handshake is left to the thread of the client, so that it cannot block the listener.
-            self.socket = self._tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection. Leave the handshake to the thread of the client: it must not block others."""
+        connection, address = super().get_request()
+        if self._tls:
+            connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def server_bind(self) -> None:
         """Bind without the DNS request of the base class."""
@@ -199,16 +201,26 @@ class _Server(ThreadingWSGIServer):
         self.setup_environ()
 
     def renew_certificate(self) -> None:
-        """Read the certificate again: its issuer replaces it before it expires."""
+        """Read the certificate again: its issuer replaces it before it expires.
+
+        A context in use must not change: handshakes of other threads read it without a lock.
+        """
         if self._endpoint.tls:
             try:
-                self._tls.load_cert_chain(*self._endpoint.tls)
+                self._tls = _context(self._endpoint.tls)
             except OSError as error:
                 _log_failure(self._endpoint, error)
 
     def handle_error(self, _: object, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
         """Log an error of one client, such as a closed connection, instead of its traceback."""
         log.debug("scrape failed", extra={"client": client_address[0], "error": str(sys.exception())})
+
+
+def _context(tls: tuple[Path, Path]) -> ssl.SSLContext:
+    """Return a context with the certificate. Raises OSError."""
+    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    found.load_cert_chain(*tls)
+    return found
 
 
 def _log_failure(endpoint: Endpoint, error: OSError) -> None:
