@@ -31,7 +31,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs fuzz workflows check-commits wording test-python test-bcc bench-idle bench-top bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-deaf e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean bench-live
+.PHONY: docs fuzz workflows check-commits wording test-python test-bcc bench-idle bench-top bench-annotations bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-deaf e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean bench-live
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,7 +116,7 @@ test-kernels: vm-setup ## run a short selection of test-vm (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --ignore=tests/vm/test_settings.py --timeout=1800 $(ARGS)
 
 e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
-	$(RECORDED) Kubernetes newest $(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_deaf_agents.py --ignore=tests/e2e/test_exactness.py --ignore=tests/e2e/test_documentation.py --ignore=tests/e2e/test_plugin.py --timeout=1800 $(ARGS)
+	$(RECORDED) Kubernetes newest $(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_deaf_agents.py --ignore=tests/e2e/test_exactness.py --ignore=tests/e2e/test_documentation.py --ignore=tests/e2e/test_plugin.py --ignore=tests/e2e/test_annotated_pods.py --timeout=1800 $(ARGS)
 
 e2e-deaf: e2e-setup ## cut agents off from the API server in four ways, on a cluster (root, 10 min)
 	$(PYTHON) -m pytest tests/e2e/test_deaf_agents.py --timeout=1800 $(ARGS)
@@ -125,7 +125,7 @@ e2e-installation: e2e-setup ## install the chart with Helm 3 and 4, kubectl and 
 	$(PYTHON) -m pytest tests/e2e/test_installation.py --timeout=1800 $(ARGS)
 
 e2e-docs: e2e-setup ## run the commands of the documentation and of the kubectl plugin on a cluster (root, 20 min)
-	$(PYTHON) -m pytest tests/e2e/test_documentation.py tests/e2e/test_plugin.py --timeout=1800 $(ARGS)
+	$(PYTHON) -m pytest tests/e2e/test_documentation.py tests/e2e/test_plugin.py tests/e2e/test_annotated_pods.py --timeout=1800 $(ARGS)
 
 e2e-kubernetes: cluster-setup ## run the tests that depend on Kubernetes on another version of it; VERSION=1.34 (root, 10 min; the first run takes 10 min longer)
 	$(OTHER_KUBERNETES) $(SET_UP) kubernetes
@@ -181,6 +181,9 @@ bench-live: setup ## measure the processor time of an agent whose live figures a
 
 bench-top: cluster-setup ## measure the screens of kubectl tokenbucket top on a cluster with 110 limited pods (root, 10 min)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.top $(ARGS)
+
+bench-annotations: cluster-setup ## measure changes of annotations on a Kubernetes cluster (root, 5 min)
+	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.annotations $(ARGS)
 
 bench-cluster: cluster-setup ## measure new pods, rate changes and memory on a Kubernetes cluster (root)
 	PYTHONPATH=.:tests/e2e:bench $(PYTHON) -m bench.cluster $(ARGS)

@@ -201,7 +201,8 @@ def changes(bench: Bench, nodes: Sequence[str]) -> tuple[list[float], list[float
     wait_ready(bench.here, "web", CHANGED_PODS)
     asked: dict[int, float] = {}
     begin = time.time()
-    with admin_connection(bench.cluster) as request:
+    path = f"/apis/tokenbucket.dev/v1alpha1/namespaces/{NAMESPACE}/tokenbucketpolicies/web"
+    with admin_connection(bench.cluster, path) as request:
         for number in range(CHANGES):
             time.sleep(random.uniform(*PAUSE_S))
             rate = 10_000_000 + 1000 * (number + 1)
@@ -220,12 +221,11 @@ def changes(bench: Bench, nodes: Sequence[str]) -> tuple[list[float], list[float
 
 
 @contextlib.contextmanager
-def admin_connection(cluster: Cluster) -> Iterator[Any]:
-    """A connection that stays open. Yields a function that patches the policy and tells when it asked to."""
+def admin_connection(cluster: Cluster, path: str) -> Iterator[Any]:
+    """A connection that stays open. Yields a function that patches an object and tells when it asked to."""
     config = json.loads(cluster.kubeconfig.read_text())
     server = urlsplit(config["clusters"][0]["cluster"]["server"])
     connection = http.client.HTTPSConnection(server.hostname or "", server.port, context=_context(config))
-    path = f"/apis/tokenbucket.dev/v1alpha1/namespaces/{NAMESPACE}/tokenbucketpolicies/web"
 
     def request(change: Mapping[str, Any]) -> float:
         body = json.dumps(change)

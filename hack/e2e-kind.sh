@@ -41,9 +41,9 @@ else
 fi
 kind load docker-image "$image" "$client" --name "$cluster"
 
-# These are about the other cluster, or need none; documentation and the plugin run once a night.
+# These are about the other cluster, or need none; some tests run once a night.
 elsewhere=()
-for name in cluster documentation image plugin store teardown vm_node; do
+for name in annotated_pods cluster documentation image plugin store teardown vm_node; do
 	elsewhere+=("--ignore=tests/e2e/test_$name.py")
 done
 

@@ -45,7 +45,7 @@ def plugin(release: Release, tmp_path: Path) -> Plugin:
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
     """A limited pod, one with a dry run, one without a policy, and a client."""
-    with release.admin.fresh_namespace("shop") as here:
+    with release.admin.fresh_namespace("plugin") as here:
         here.apply(
             policy("web", "web", ingress=LIMIT),
             policy("api", "api", ingress=LIMIT, mode="Observe"),
@@ -77,16 +77,16 @@ def printed(result: Result, code: PluginExit = PluginExit.DONE) -> Any:
 def test_explain_names_the_state_of_a_pod(
     plugin: Plugin, shop: Kubectl, name: str, code: PluginExit, text: str
 ) -> None:
-    result = plugin("explain", "pod", name, "-n", "shop")
+    result = plugin("explain", "pod", name, "-n", "plugin")
     assert result.returncode == code, result
     assert text in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_status_shows_each_policy_with_its_nodes(plugin: Plugin, shop: Kubectl, nodes: list[str]) -> None:
-    result = plugin("status", "-n", "shop")
+    result = plugin("status", "-n", "plugin")
     assert result.returncode == PluginExit.NOT_LIMITED, result  # api only observes
-    for text in ("shop/web", "shop/api", nodes[0], nodes[-1]):
+    for text in ("plugin/web", "plugin/api", nodes[0], nodes[-1]):
         assert text in result.stdout
 
 
@@ -94,8 +94,8 @@ def test_top_and_suggest_show_the_traffic(plugin: Plugin, shop: Kubectl) -> None
     """Limit one pod to its rate, and suggest the offered rate for the one that is only observed."""
     with ThreadPoolExecutor() as flows:
         sent = [flows.submit(udp, shop, "client", name, 20 * MBIT, seconds=30) for name in ("web", "api")]
-        plugin("top", "-n", "shop", "--once", "--interval", "8")  # in which the flows start
-        result = plugin("top", "-n", "shop", "--once", "--interval", "4", "-o", "json")
+        plugin("top", "-n", "plugin", "--once", "--interval", "8")  # in which the flows start
+        result = plugin("top", "-n", "plugin", "--once", "--interval", "4", "-o", "json")
         rows = {row["pod"]: row for row in map(json.loads, result.stdout.splitlines())}
         [each.result() for each in sent]
     assert result.returncode == PluginExit.DONE, result
@@ -103,10 +103,10 @@ def test_top_and_suggest_show_the_traffic(plugin: Plugin, shop: Kubectl) -> None
     assert 8 * MBIT < rows["web"]["perSecond"]["bits"] < 11 * MBIT
     assert rows["web"]["perSecond"]["dropped"] > 0
     assert 0.3 < rows["api"]["dryRunShares"]["dropped"] < 0.7
-    suggested = plugin("suggest", "app=api", "-n", "shop", "--min-seconds", "5", "--direction", "ingress")
+    suggested = plugin("suggest", "app=api", "-n", "plugin", "--min-seconds", "5", "--direction", "ingress")
     assert suggested.returncode == PluginExit.DONE, suggested
     assert plugin("apply", "--dry-run=server", "-f", "-", stdin=suggested.stdout, plugin="").returncode == 0
-    document = printed(plugin("suggest", "app=api", "-n", "shop", "--min-seconds", "5", "-o", "json"))
+    document = printed(plugin("suggest", "app=api", "-n", "plugin", "--min-seconds", "5", "-o", "json"))
     assert 19 * MBIT < int(document["policy"]["spec"]["ingress"]["rate"]["bits"]) < 25 * MBIT
 
 
@@ -144,5 +144,5 @@ def test_check_tests_each_node_and_leaves_no_pod(
 
 
 def test_kubectl_completes_names_of_the_cluster(plugin: Plugin, shop: Kubectl) -> None:
-    result = plugin("tokenbucket", "explain", "pod", "-n", "shop", "w", plugin="__complete")
+    result = plugin("tokenbucket", "explain", "pod", "-n", "plugin", "w", plugin="__complete")
     assert "web" in result.stdout.splitlines(), result

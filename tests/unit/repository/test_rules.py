@@ -54,6 +54,7 @@ def test_nothing_is_published_before_the_tests_have_passed() -> None:
     assert {name: job.get("needs") for name, job in jobs.items() if name != "tests"} == {
         "image": "tests",
         "chart": "image",
+        "plugin": "chart",
     }
 
 
