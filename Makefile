@@ -96,7 +96,7 @@ test-bcc: cluster-setup ## run the bpf tests with the bcc of Debian 12 or 13; VE
 test-netns: setup ## run the tests with network namespaces, veths and traffic (root)
 	$(PYTHON) -m pytest tests/netns $(ARGS)
 
-fuzz: setup ## run the tests with generated inputs with 3,000 inputs each (root, 10 min)
+fuzz: setup ## run the tests with generated inputs with 30 times as many inputs (root, 1 hour)
 	$(PYTHON) -m pytest tests/unit tests/bpf -m hypothesis --hypothesis-profile=many --timeout=1800 $(ARGS)
 
 test-chart: chart-setup ## run the tests of the Helm chart

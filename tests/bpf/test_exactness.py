@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.bpf.bucket_machine import Machine, config
 from tests.bpf.model import QUANTUM_NS, Model, byte_meter, packet_meter
 from tests.bpf.test_layout import probe
+from tests.generated import inputs
 from tokenbucket.core.limits import gcra
 
 RATES_BITS = st.one_of(
@@ -31,9 +32,7 @@ STARTS_NS = st.one_of(
     st.integers(2**56 - 10**6, 2**56 + 10**6),
 )
 """Times from the first instant after boot to 3 years of uptime, and times at which the quanta clock wraps."""
-EXAMPLES = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+EXAMPLES = inputs(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def arrivals(amounts: st.SearchStrategy[int]) -> st.SearchStrategy[list[tuple[int, int]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.bpf.bucket_machine import Machine, config
@@ -121,16 +121,34 @@ IP = st.one_of(
     st.builds(lambda words: (Header("ip4", words),), st.integers(0, 10)),
     EXTENSIONS.map(lambda extensions: (IP6, *extensions)),
 )
-LAYER_2 = st.one_of(
-    st.lists(st.sampled_from([Header("vlan"), Header("qinq")]), max_size=4).map(tuple),
-    st.lists(st.just(Header("mpls")), max_size=4).map(tuple),
-)
+TAGS = st.lists(st.sampled_from([Header("vlan"), Header("qinq")]), max_size=3).map(tuple)
+LABELS = st.lists(st.just(Header("mpls")), min_size=1, max_size=4).map(tuple)
+ETHERNET = TAGS.map(lambda tags: (ETH, *tags))
+
+
+def geneve(words: int) -> tuple[Header, ...]:
+    """Return a Geneve header with options."""
+    return (Header("geneve", words),)
+
+
+def gre(flags: int) -> tuple[Header, ...]:
+    """Return a GRE header with optional fields."""
+    return (Header("gre", flags),)
+
+
+def joined(*parts: st.SearchStrategy[tuple[Header, ...]]) -> st.SearchStrategy[tuple[Header, ...]]:
+    """Return the headers of all parts, one after another."""
+    return st.tuples(*parts).map(lambda each: tuple(header for part in each for header in part))
+
+
+NO_HEADER = st.just(())
 TUNNELS = st.one_of(
-    st.just(()),
-    st.builds(lambda flags: (Header("gre", flags),), st.integers(0, 3)),
-    st.builds(lambda flags: (Header("gre", flags), ETH), st.integers(0, 3)),
-    st.sampled_from([(Header("vxlan"), ETH), (Header("vxlan"), ETH, Header("vlan")), (Header("fou"),)]),
-    st.builds(lambda words: (Header("geneve", words), ETH), st.integers(0, 63)),
+    NO_HEADER,  # IP in IP
+    LABELS,
+    joined(st.builds(gre, st.integers(0, 3)), st.one_of(NO_HEADER, ETHERNET, LABELS)),
+    joined(st.just((Header("vxlan"),)), ETHERNET),
+    joined(st.builds(geneve, st.integers(0, 63)), st.one_of(NO_HEADER, ETHERNET)),
+    st.just((Header("fou"),)),
     st.builds(lambda words: (Header("gue", words),), st.integers(0, 31)),
 )
 TRANSPORTS = st.one_of(
@@ -141,10 +159,13 @@ TRANSPORTS = st.one_of(
 
 @st.composite
 def chains(draw: st.DrawFn) -> Chain:
-    """Return a frame of at most MOST_BYTES with one tunnel at most. The payload looks like no header."""
-    tunnel = draw(TUNNELS)
-    headers = (*draw(LAYER_2), *draw(IP), *tunnel, *(draw(IP) if tunnel else ()), draw(TRANSPORTS))
+    """Return a frame of at most MOST_BYTES with up to two tunnels. The payload looks like no header."""
+    headers = draw(joined(st.one_of(TAGS, LABELS, joined(TAGS, LABELS)), IP))
+    for _ in range(draw(st.integers(0, 2))):
+        headers += draw(joined(TUNNELS, IP))
+    headers += (draw(TRANSPORTS),)
     length = len(Chain(headers, b"").frame)
+    assume(length < MOST_BYTES)
     return Chain(headers, b"\xff" * draw(st.integers(2, max(2, MOST_BYTES - length))))
 
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.generated import inputs
 from tests.unit.fake_api import FakeApi
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.lease import LEASES, NAME, NAMESPACE, Election
@@ -113,7 +114,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=40, deadline=None)
+@inputs(40)
 def test_two_processes_never_lead_at_once(steps: list[tuple[str, int, bool]]) -> None:
     """Inject any failures and waits."""
     lease: dict[str, object] = {}

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.generated import inputs
 from tests.unit.controller.test_reconciler import READY, rfc3339
 from tokenbucket.apiserver.connection import Outage
 from tokenbucket.apiserver.resources import POLICIES, REPORTS, Resource, Selection
@@ -310,4 +310,4 @@ def test_a_failed_agent_is_noticed_and_a_repaired_one_too(state: str, *, edits: 
 
 
 TestCluster = Cluster.TestCase
-TestCluster.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+TestCluster.settings = inputs(20, stateful_step_count=15)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.bpf.model import QUANTUM_NS, DelayModel, Meter, Model, byte_meter, packet_meter
+from tests.generated import inputs
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.guard import LARGEST_BYTES, LARGEST_SEGMENTS, LATE_NS, guard_of
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
@@ -227,7 +228,7 @@ def test_the_guard_of_two_meters_needs_a_deeper_burst() -> None:
     assert not all(alone.offer(at_ns, *size) for at_ns, size in sorted(left))
 
 
-@settings(max_examples=20)
+@inputs(20)
 @given(limits, st.sampled_from([SMALL, FULL, GSO]))
 def test_packets_that_bypass_delay_get_the_rate_and_one_burst(
     declared: Declared, size: tuple[int, int]

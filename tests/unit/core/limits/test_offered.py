@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.generated import inputs
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.offered import SAMPLE_S, Offered
 from tokenbucket.core.limits.offered_report import BURSTS_S, OfferedReport
@@ -90,7 +91,7 @@ def repeated(phases: list[tuple[Packets, int, float]]) -> list[tuple[Packets, fl
     return [(packets, elapsed_s) for packets, times, elapsed_s in phases for _ in range(times)]
 
 
-@settings(max_examples=60)
+@inputs(60)
 @given(_PHASES, _LOOKS)
 def test_the_prediction_is_at_least_the_excess_of_an_exact_bucket(
     phases: list[tuple[Packets, int, float]], look_every: int
@@ -103,7 +104,7 @@ def test_the_prediction_is_at_least_the_excess_of_an_exact_bucket(
             assert rejected <= report.rejected_bytes(rate, index)
 
 
-@settings(max_examples=60)
+@inputs(60)
 @given(
     _PHASES, _LOOKS, st.sampled_from([(0, 0.1), (0, 0.5), (1, 0.1), (1, 0.3)]), st.sampled_from([0.5, 1.0])
 )
@@ -131,7 +132,7 @@ def test_the_prediction_for_a_long_overload_is_close_to_an_exact_bucket() -> Non
     assert exact <= report.rejected_bytes(report.p99, 1) < 1.02 * exact
 
 
-@settings(max_examples=30)
+@inputs(30)
 @given(st.lists(st.integers(1_024, 10**9), min_size=1, max_size=100))
 def test_percentiles_are_at_most_five_percent_above_the_exact_ones(rates: list[int]) -> None:
     offered = Offered()
@@ -186,7 +187,7 @@ def test_nothing_is_reported_before_the_first_second_with_traffic() -> None:
     assert offered.report() is None
 
 
-@settings(max_examples=30)
+@inputs(30)
 @given(_PHASES)
 def test_a_document_contains_the_whole_report(phases: list[tuple[Packets, int, float]]) -> None:
     report = record(repeated(phases)).report()
