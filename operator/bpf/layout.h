@@ -32,6 +32,7 @@ enum tb_flag {
 	TB_PER_PEER = 1 << 4,            /* a bucket for each peer, below the slot's */
 	TB_PEER_IS_DESTINATION = 1 << 5, /* the peer is the destination of a packet, not the source */
 	TB_PACING = 1 << 6, /* with TB_DELAY: departure times of other programs count, up to max_delay */
+	TB_OBSERVE_BY_MODE = 1 << 7, /* for agents: the policy did not ask for TB_OBSERVE */
 };
 
 /*

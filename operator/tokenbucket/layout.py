@@ -22,6 +22,7 @@ class Flag(enum.IntFlag):
     PER_PEER = 16
     PEER_IS_DESTINATION = 32
     PACING = 64
+    OBSERVE_BY_MODE = 128
 
 
 class OwnerKind(enum.IntEnum):

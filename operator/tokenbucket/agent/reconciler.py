@@ -21,7 +21,7 @@ from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.identity import Identified, identify
-from tokenbucket.core.planning.kept import with_kept_limits
+from tokenbucket.core.planning.kept import NodeSettings, kept_limits
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Reason
@@ -64,11 +64,10 @@ class Reconciler:
                 locate = Locator(
                     self.observer.view, placements, abilities.data_plane, found.namespaces
                 ).locate
-                target = desired(inputs.policies, found.pods, locate, abilities, inputs.enforcement)
+                kept = kept_limits(slots.values(), inputs.rejected, found.pods)
+                settings = NodeSettings(inputs.enforcement, kept)
+                target = desired(inputs.policies, found.pods, locate, abilities, settings)
                 observed = self.observer.observe(slots)
-                target.wanted = with_kept_limits(
-                    target.wanted, inputs.rejected, found.pods, observed, inputs.enforcement
-                )
                 planned = plan(target.wanted, observed)
                 done = self._execute(target, planned, observed)
                 no_clsact = done.no_clsact if abilities.data_plane.may_use_tcx else set()

@@ -92,6 +92,7 @@ def decode_config(value: bytes) -> SlotConfig:
         max_delay_q=raw.max_delay_q if raw.flags & layout.Flag.DELAY else 0,
         pacing=bool(raw.flags & layout.Flag.PACING),
         observe=bool(raw.flags & layout.Flag.OBSERVE),
+        observe_by_mode=bool(raw.flags & layout.Flag.OBSERVE_BY_MODE),
         node_reserve=bool(raw.flags & layout.Flag.NODE_RESERVE),
         per_peer=_decode_peer_config(raw) if raw.flags & layout.Flag.PER_PEER else None,
     )
@@ -168,6 +169,7 @@ def _mask(prefix_length: int, size_bytes: int) -> bytes:
 def _flags(config: SlotConfig) -> int:
     return (
         config.observe * layout.Flag.OBSERVE
+        | config.observe_by_mode * layout.Flag.OBSERVE_BY_MODE
         | config.node_reserve * layout.Flag.NODE_RESERVE
         | (config.dscp is not None) * layout.Flag.MARK
         | (config.max_delay_q > 0) * layout.Flag.DELAY

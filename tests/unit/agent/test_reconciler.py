@@ -358,12 +358,46 @@ def test_a_kept_limit_only_counts_on_a_node_in_observe_mode() -> None:
     assert node.queues == set()
 
 
-def test_a_kept_limit_without_a_queue_drops_and_does_not_affect_others() -> None:
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+@pytest.mark.parametrize("action", [ExceedAction.DROP, ExceedAction.DELAY])
+def test_a_kept_limit_returns_after_the_enforcement_mode(action: ExceedAction, mode: Mode) -> None:
+    """Restore its filters, queue and guard, also if the agent restarts in between."""
+    node, web = Node(searched=True, inside_is=THERE), pod("web")
+    reconciler_of(node).reconcile(inputs(web, action=action))
+    before = {slot.owner: slot.config for slot in node.slots.values()}
+    points = {(interface, there.hook) for interface, there in attached(node)}
+    assert before
+    for enforcement in (mode, mode, Mode.ENFORCE):
+        reconciler_of(node).reconcile(rejected(web, enforcement=enforcement))
+    assert {slot.owner: slot.config for slot in node.slots.values()} == before
+    assert {(interface, there.hook) for interface, there in attached(node)} == points
+    assert bool(node.queues) is (action is ExceedAction.DELAY)
+
+
+def test_a_kept_limit_that_its_policy_only_observes_is_never_enforced() -> None:
+    """Distinguish the mode of the policy from that of the node."""
+    node, web = Node(searched=True, inside_is=THERE), pod("web")
+    observing = replace(policy(), mode=Mode.OBSERVE)
+    for enforcement in (Mode.ENFORCE, Mode.OBSERVE):
+        reconciler_of(node).reconcile(DesiredInput((observing,), (web,), enforcement=enforcement))
+    for enforcement in (Mode.OBSERVE, Mode.ENFORCE):
+        reconciler_of(node).reconcile(rejected(web, enforcement=enforcement))
+        assert all(slot.config.observe for slot in node.slots.values())
+    assert node.slots
+
+
+def test_a_kept_limit_without_a_queue_drops_and_does_not_affect_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Reject each attempt to add a queue, as if another program owned it."""
     node, web = Node(searched=True, inside_is=THERE), pod("web")
     reconciler_of(node).reconcile(inputs(web, action=ExceedAction.DELAY))
     node.queues.clear()
-    node.refuses[INSIDE] = KernelError("add fq", "eth0", errno.EEXIST)
+
+    def add_fq(*_: object) -> None:
+        raise KernelError("add fq", "eth0", errno.EEXIST)
+
+    monkeypatch.setattr(node, "add_fq", add_fq)
     outcome = reconciler_of(node).reconcile(rejected(web))
     assert outcome.complete
     limits = [slot for slot in node.slots.values() if not slot.owner.key.is_guard]

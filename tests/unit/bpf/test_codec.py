@@ -55,6 +55,7 @@ CONFIGS = st.builds(
     longest_backlog_q=TIMES_Q,
     pacing=st.booleans(),
     observe=st.booleans(),
+    observe_by_mode=st.booleans(),
     node_reserve=st.booleans(),
     per_peer=st.none() | PEERS,
 )

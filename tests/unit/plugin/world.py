@@ -17,6 +17,7 @@ from tokenbucket.core.planning.attachment import End, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Deviation, PodInterfaces, desired
 from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.kept import NodeSettings
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import (
     DesiredInput,
@@ -125,7 +126,9 @@ class World:
         seen = self.policies if self.seen_policies is None else self.seen_policies
         policies = tuple(parse_policy({**each, "status": None}) for each in seen)
         pods = (parse_pod(self.pod, annotations=self.reads_annotations),)
-        target = desired(policies, pods, lambda _: EFFECTIVE_PODS, Capabilities(), self.enforcement)
+        target = desired(
+            policies, pods, lambda _: EFFECTIVE_PODS, Capabilities(), NodeSettings(self.enforcement)
+        )
         deviations, active = list(target.deviations), dict(target.active)
         for direction in self.directions if self.reason else ():
             key = SlotKey(pods[0].id, direction)

@@ -148,6 +148,8 @@ class SlotConfig(BucketConfig):
     longest_backlog_q: int = 0
     """Longest backlog of a packet in its flow's turn, in quanta; 0 with a FIFO queue."""
     observe: bool = False
+    observe_by_mode: bool = False
+    """Whether ``observe`` is set by the enforcement mode of the node, and not by the policy."""
     node_reserve: bool = False
     per_peer: PeerConfig | None = None
 

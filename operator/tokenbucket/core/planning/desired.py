@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
+from tokenbucket.core.api.annotations import NAME as OF_ANNOTATIONS
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy
 from tokenbucket.core.limits.guard import guard_of
@@ -18,6 +19,7 @@ from tokenbucket.core.limits.slot import Owner, Slot, SlotKey
 from tokenbucket.core.planning.active_limit import ActiveLimit, active_limit, delays
 from tokenbucket.core.planning.attachment import IFB, End, Hook, HookPoint, Interface, device_hook
 from tokenbucket.core.planning.capabilities import Capabilities
+from tokenbucket.core.planning.kept import NodeSettings, kept_config
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Degradation, Reason
@@ -108,23 +110,27 @@ def desired(
     pods: Iterable[Pod],
     locate: Locate,
     capabilities: Capabilities,
-    enforcement: Mode = Mode.ENFORCE,
+    settings: NodeSettings | None = None,
 ) -> Desired:
     """Return the limits of all pods: for each pod and direction, the limit of the winning policy.
 
-    With ``enforcement`` Observe, all limits only count. With Off, all limits keep their slots and tokens,
-    and no filter is attached.
+    With the mode Observe, all limits only count. With Off, all limits keep their slots and tokens, and no
+    filter is attached. A kept limit has precedence over annotations, and other policies over it.
     """
+    settings = settings or NodeSettings()
     running, winners = tuple(pod for pod in pods if not pod.ended), Winners(policies)
     claims = Counter(address for pod in running if not pod.host_network for address in pod.addresses)
-    builder = _Builder(locate, capabilities, enforcement, claims)
+    builder = _Builder(locate, capabilities, settings.mode, claims)
     for pod in running:
         limits = winners.of(pod)
-        if limits:
-            waits = {direction for direction, policy in limits.items() if delays(policy.limits[direction])}
-            builder.add_pod(pod, limits, waits)
+        left = {
+            each: slot
+            for each, slot in settings.kept.get(pod.id, {}).items()
+            if not _has_policy(limits, each)
+        }
+        builder.add_pod(pod, {each: policy for each, policy in limits.items() if each not in left}, left)
         builder.result.deviations += _invalid_annotations(pod, limits)
-    if enforcement is Mode.OFF:
+    if settings.mode is Mode.OFF:
         return _nowhere(builder.result)
     _give_each_point_to_one(builder.result)
     return builder.result
@@ -141,13 +147,23 @@ class _Builder:
     """The number of pods that have an address."""
     result: Desired = field(default_factory=Desired)
 
-    def add_pod(self, pod: Pod, limits: Mapping[Direction, Policy], waits: AbstractSet[Direction]) -> None:
-        """Add the limits of a pod. ``waits`` are the directions whose packets are delayed, if they can be."""
-        located = self._locate(pod, limits, waits)
+    def add_pod(self, pod: Pod, limits: Mapping[Direction, Policy], kept: Mapping[Direction, Slot]) -> None:
+        """Add the limits of a pod."""
+        if not (limits or kept):
+            return
+        waits = {direction for direction, policy in limits.items() if delays(policy.limits[direction])}
+        waits |= {direction for direction, slot in kept.items() if slot.config.max_delay_q}
+        located = self._locate(pod, [*limits, *kept], waits)
+        for direction, slot in kept.items():
+            can_delay = direction in waits and not self._why_no_queue(direction, located)
+            config = kept_config(slot.config, self.enforcement, can_delay=can_delay)
+            self._place(replace(slot, config=config), located)
         for direction, policy in limits.items():
             no_queue = self._why_no_queue(direction, located) if direction in waits else None
-            mode = Mode.OBSERVE if self.enforcement is Mode.OBSERVE else policy.mode
+            by_mode = self.enforcement is Mode.OBSERVE and policy.mode is not Mode.OBSERVE
+            mode = Mode.OBSERVE if by_mode else policy.mode
             active = active_limit(policy.limits[direction], direction, no_queue, mode)
+            active = replace(active, config=replace(active.config, observe_by_mode=by_mode))
             self._add(SlotKey(pod.id, direction), policy, active, located)
 
     def _locate(self, pod: Pod, limits: Iterable[Direction], waits: AbstractSet[Direction]) -> PodInterfaces:
@@ -198,12 +214,16 @@ class _Builder:
             deviations.append(Deviation(key, *degradation))
         if (other := located.also_limited.get(key.direction)) and not active.config.observe:
             deviations.append(Deviation(key, Reason.ALSO_LIMITED, other))
-        slot = Slot(Owner(key, policy.name, policy.generation), active.config)
-        waits = active.config.max_delay_q > 0
-        queues = waits and not active.config.observe
+        self.result.active[key] = active
+        self._place(Slot(Owner(key, policy.name, policy.generation), active.config), located)
+
+    def _place(self, slot: Slot, located: PodInterfaces) -> None:
+        """Add a limit with its hooks and its guard."""
+        key, config = slot.owner.key, slot.config
+        waits = config.max_delay_q > 0
+        queues = waits and not config.observe
         points = self._points_at(self._hooks(key.direction, located, waits=waits, queues=queues))
         self.result.wanted[key] = Wanted(slot, points, queues)
-        self.result.active[key] = active
         if key.direction is Direction.EGRESS:
             self._add_guard(slot, located)
 
@@ -250,8 +270,13 @@ def _give_each_point_to_one(result: Desired) -> None:
         for key in left[1:]:
             text = f"pod: has the same interface as {left[0].subject}; check the addresses of both pods"
             result.deviations.append(Deviation(key, Reason.ADDRESS_CONFLICT, text))
-            del result.wanted[key], result.active[key]
+            del result.wanted[key]
+            result.active.pop(key, None)  # a kept limit is not among them
             result.wanted.pop(key.guard, None)
+
+
+def _has_policy(limits: Mapping[Direction, Policy], direction: Direction) -> bool:
+    return direction in limits and limits[direction].name != OF_ANNOTATIONS
 
 
 def _nowhere(result: Desired) -> Desired:

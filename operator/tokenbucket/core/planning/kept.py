@@ -6,70 +6,49 @@ run attached is the last valid version, as far as the kernel contains it.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from tokenbucket.core.api.annotations import NAME as OF_ANNOTATIONS
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.api.policy import Mode, RejectedPolicy
-from tokenbucket.core.limits.slot import Slot, SlotKey
-from tokenbucket.core.planning.attachment import HookPoint
-from tokenbucket.core.planning.plan import Observed, Wanted
+from tokenbucket.core.api.policy import Direction, Mode, RejectedPolicy
+from tokenbucket.core.limits.slot import Slot, SlotConfig
 
 
-def with_kept_limits(
-    wanted: Mapping[SlotKey, Wanted],
-    rejected: Iterable[RejectedPolicy],
-    pods: Iterable[Pod],
-    observed: Observed,
-    enforcement: Mode,
-) -> dict[SlotKey, Wanted]:
-    """Return the wanted limits, and the observed limits of rejected policies where no policy has a limit."""
-    slots = _slots(wanted, rejected, {pod.id for pod in pods if not pod.ended}, observed)
-    limits = {slot.owner.key.limit for slot in slots.values()}
-    others = {key: each for key, each in wanted.items() if key.limit not in limits}
-    taken = {point for each in others.values() for point in each.points}
-    points: dict[int, set[HookPoint]] = defaultdict(set)
-    for point in observed.filters.keys() - taken if enforcement is not Mode.OFF else ():
-        points[observed.filters[point].slot].add(point)
-    kept = {
-        slot.owner.key: _kept(slot, points[index], observed, enforcement) for index, slot in slots.items()
-    }
-    return others | kept
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What applies to all policies on a node."""
+
+    mode: Mode = Mode.ENFORCE
+    """The enforcement mode."""
+    kept: Mapping[PodId, Mapping[Direction, Slot]] = field(default_factory=dict)
+    """The limits of rejected policies, by pod."""
 
 
-def _slots(
-    wanted: Mapping[SlotKey, Wanted],
-    rejected: Iterable[RejectedPolicy],
-    running: set[PodId],
-    observed: Observed,
-) -> dict[int, Slot]:
-    """Return the slots of rejected policies, by index. A recreated policy begins at generation 1."""
-    unknown = {
+def kept_limits(
+    slots: Iterable[Slot], rejected: Iterable[RejectedPolicy], pods: Iterable[Pod]
+) -> dict[PodId, dict[Direction, Slot]]:
+    """Return the limits of rejected policies. A recreated policy begins at generation 1."""
+    generations = {
         (each.namespace, each.name): each.generation
         for each in rejected
         if not (each.last_valid or each.forbidden)
     }
-    of_policies = {key.limit for key, each in wanted.items() if each.slot.owner.policy != OF_ANNOTATIONS}
-    return {
-        index: slot
-        for index, slot in observed.slots.items()
-        if isinstance(subject := slot.owner.key.subject, PodId)
-        and subject in running
-        and slot.owner.generation <= unknown.get((subject.namespace, slot.owner.policy), -1)
-        and slot.owner.key.limit not in of_policies
-    }
+    running = {pod.id for pod in pods if not pod.ended} if generations else set()
+    found: dict[PodId, dict[Direction, Slot]] = {}
+    for slot in slots:
+        owner, pod = slot.owner, slot.owner.key.subject
+        if owner.key.is_guard or not isinstance(pod, PodId) or pod not in running:
+            continue
+        if owner.generation <= generations.get((pod.namespace, owner.policy), -1):
+            found.setdefault(pod, {})[owner.key.direction] = slot
+    return found
 
 
-def _kept(slot: Slot, points: set[HookPoint], observed: Observed, enforcement: Mode) -> Wanted:
-    """Return a limit as the kernel contains it. It delays packets only if its queues exist already."""
-    config = replace(slot.config, observe=slot.config.observe or enforcement is Mode.OBSERVE)
-    delays = config.max_delay_q > 0 and not config.observe and not slot.owner.key.is_guard
-    kept = Wanted(replace(slot, config=config), frozenset(points), delays)
-    if delays and kept.queues <= observed.queues:
-        return kept
-    if delays:
-        config = replace(config, max_delay_q=0, longest_backlog_q=0, pacing=False)
-    in_place = frozenset(point for point in points if not point.interface.is_ifb)
-    return Wanted(replace(slot, config=config), in_place)
+def kept_config(config: SlotConfig, enforcement: Mode, *, can_delay: bool) -> SlotConfig:
+    """Return the configuration of a kept limit. The policy, not the enforcement mode, decides for later."""
+    by_mode = enforcement is Mode.OBSERVE and (config.observe_by_mode or not config.observe)
+    observe = by_mode or (config.observe and not config.observe_by_mode)
+    config = replace(config, observe=observe, observe_by_mode=by_mode)
+    if can_delay or observe:
+        return config
+    return replace(config, max_delay_q=0, longest_backlog_q=0, pacing=False)

@@ -18,6 +18,7 @@ from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.attachment import End, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import PodInterfaces, desired
+from tokenbucket.core.planning.kept import NodeSettings
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import (
@@ -51,7 +52,9 @@ def state(*pods: Pod, policies: tuple[Policy, ...] = (), enforcement: Mode = Mod
         each.id: PodInterfaces({End.HOST: frozenset({Interface(7 + number)})})
         for number, each in enumerate(pods)
     }
-    target = desired(policies, pods, lambda search: interfaces[search.pod], Capabilities(), enforcement)
+    target = desired(
+        policies, pods, lambda search: interfaces[search.pod], Capabilities(), NodeSettings(enforcement)
+    )
     inputs = DesiredInput(policies, pods, enforcement)
     return NodeState(inputs, Outcome(deviations=tuple(target.deviations), active=target.active))
 
@@ -151,7 +154,7 @@ def test_a_pod_that_another_component_limits_too_is_degraded(enforcement: Mode) 
     """Keep the limit running. In Observe mode, nothing is enforced and nothing is reported."""
     located = PodInterfaces({End.HOST: frozenset({Interface(7)})}, also_limited={IN: "veth0: a tbf qdisc"})
     declared = pod(ingress="1M")
-    target = desired([], [declared], lambda _: located, Capabilities(), enforcement)
+    target = desired([], [declared], lambda _: located, Capabilities(), NodeSettings(enforcement))
     found = [(each.key.direction, each.reason) for each in target.deviations]
     assert found == ([(IN, Reason.ALSO_LIMITED)] if enforcement is Mode.ENFORCE else [])
     assert SlotKey(declared.id, IN) in target.active

@@ -15,6 +15,7 @@ from tokenbucket.core.planning.attachment import IFB, DataPlane, End, Hook, Hook
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, Search, desired
 from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.kept import NodeSettings
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.reasons import Degradation, Reason
 
@@ -44,7 +45,9 @@ def wanted_by(
     dscp = 8 if action is ExceedAction.MARK else None
     limit = Limit(Rate(10**7), exceed_action=action, dscp=dscp)
     policy = Policy("shop", "web", Selector(frozenset()), {direction: limit}, mode=mode)
-    return desired([policy], [pod], lambda search: located(search, **fields), CAPABLE, enforcement)
+    return desired(
+        [policy], [pod], lambda search: located(search, **fields), CAPABLE, NodeSettings(enforcement)
+    )
 
 
 def only(result: Desired) -> Wanted:

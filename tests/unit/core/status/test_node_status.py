@@ -15,6 +15,7 @@ from tokenbucket.core.api.selector import Operator, Requirement, Selector
 from tokenbucket.core.planning.attachment import End, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import PodInterfaces, desired
+from tokenbucket.core.planning.kept import NodeSettings
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import (
@@ -49,7 +50,9 @@ def tallied(*policies: Policy, enforcement: Mode = Mode.ENFORCE, located: PodInt
         pod.id: located or PodInterfaces({End.HOST: frozenset({Interface(7 + n)})})
         for n, pod in enumerate(PODS)
     }
-    target = desired(policies, PODS, lambda search: found[search.pod], Capabilities(), enforcement)
+    target = desired(
+        policies, PODS, lambda search: found[search.pod], Capabilities(), NodeSettings(enforcement)
+    )
     inputs = DesiredInput(policies, PODS, enforcement)
     state = NodeState(inputs, Outcome(deviations=target.deviations, active=target.active))
     return {report.name: report for report in policy_reports(state)}
@@ -156,7 +159,7 @@ def test_pods_in_the_network_of_the_node_are_exempt() -> None:
     host = replace(PODS[0], host_network=True)
     pods = (host, *PODS[1:])
     web = policy("web", IN, app="web")
-    target = desired((web,), pods, lambda _: LOCATED, Capabilities(), Mode.ENFORCE)
+    target = desired((web,), pods, lambda _: LOCATED, Capabilities())
     state = NodeState(DesiredInput((web,), pods), Outcome(deviations=target.deviations, active=target.active))
     assert [deviation.reason for deviation in state.outcome.deviations] == [Reason.HOST_NETWORK]
     (report,) = policy_reports(state)
