@@ -31,7 +31,7 @@ from tests.e2e import release
 from tests.e2e.release import Release, policy
 from tokenbucket.agent.options import AgentOptions
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 900.0
 AGENT_LABELS = {
     "app.kubernetes.io/name": "tokenbucket",
     "app.kubernetes.io/instance": release.NAME,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from tokenbucket.core.status.summary import ReportedNode
+from tokenbucket.core.status.summary import PolicyHead, ReportedNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Fleet:
     """The version of policies that each agent has used, in ascending order, and its node."""
     features: tuple[tuple[frozenset[str], str], ...]
     """The parts of the API that each agent supports, and its node. Older agents report none."""
+    cut: tuple[tuple[tuple[str, str], str], ...]
+    """The last policy of each report that has no room for all policies, and its node."""
     common: frozenset[str] | None
     """The parts of the API that all agents support. ``None`` if no agent reports any."""
 
@@ -30,15 +32,18 @@ class Fleet:
         ]
         features = [(frozenset(node.report.agent.features), node.name) for node in reports]
         known = tuple((supported, name) for supported, name in features if supported)
+        cut = [(node.report.policies[-1], node.name) for node in reports if node.report.policies_omitted]
         return cls(
             tuple(sorted(versions)),
             known,
+            tuple(((last.namespace, last.name), name) for last, name in cut),
             frozenset.intersection(*(each for each, _ in known)) if known else None,
         )
 
-    def behind(self, required: int) -> list[str]:
-        """Return the nodes whose agents have not used this version."""
-        return [name for _, name in self.versions[: bisect_left(self.versions, (required, ""))]]
+    def behind(self, required: int, policy: PolicyHead) -> list[str]:
+        """Return the nodes whose agents have not used this version, or had no room to report the policy."""
+        behind = [name for _, name in self.versions[: bisect_left(self.versions, (required, ""))]]
+        return behind + [name for last, name in self.cut if last < (policy.namespace, policy.name)]
 
     def unsupported(self, features: frozenset[str]) -> tuple[str, ...]:
         """Return the nodes whose agents do not support one of these parts of the API."""

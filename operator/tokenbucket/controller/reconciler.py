@@ -26,7 +26,7 @@ from tokenbucket.core.api.parse import API_VERSION, POLICY, REPORT
 from tokenbucket.core.status.conditions import ConditionReason
 from tokenbucket.core.status.node_status import agent_condition
 from tokenbucket.core.status.policy_status import policy_status
-from tokenbucket.core.status.summary import Agents, Entry, PolicyHead, ReportedNode
+from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode
 from tokenbucket.errors import ApiError
 from tokenbucket.pacing import RetryTracker, WriteBudget, WriteThrottle
 
@@ -44,9 +44,7 @@ class _Inputs:
 
     policy: PolicyObject
     changes: int
-    """Of the entries about the policy."""
-    recent: frozenset[str]
-    """The nodes with a recent report."""
+    """Of the entries about the policy, and of the nodes with a recent report among them."""
     agents: Agents
 
 
@@ -95,14 +93,14 @@ class StatusReconciler:
         """
         unread = await self._silence.reread(client, self._stores.reports.values())
         reports = await self._reports_of_nodes(client)
-        self._index.update(reports)
         silence = self._silence.reasons(reports, unread)
+        self._index.update(reports, {name for name, reason in silence.items() if not reason})
         silent = self._silence.nodes(silence)
         await self._silent_nodes.update(client, silent, self._clock())
         policies = self._stores.policies.values()
         self._forget({policy.head.uid for policy in policies}, {report.uid for report in reports})
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._unix_clock()))
-        writes = await self._changed_statuses(policies, reports, silence, silent, now)
+        writes = await self._changed_statuses(policies, reports, silent, now)
         await self._write_statuses(client, writes, len(reports))
         await self._write_agent_conditions(client, reports, silence, now)
 
@@ -130,27 +128,26 @@ class StatusReconciler:
         self,
         policies: Iterable[PolicyObject],
         reports: Iterable[ReportedNode],
-        silence: Mapping[str, str],
         silent: Sequence[str],
         now: str,
     ) -> list[_Write]:
-        recent = frozenset(name for name, reason in silence.items() if not reason)
+        recent = self._index.recent
         fleet = Fleet.of([report for report in reports if report.name in recent])
         writes = []
         for policy in policies:
             head = policy.head
             agents = Agents(
-                len(recent),
+                bool(recent),
                 self._silent_nodes.concerned(head, silent),
-                self._index.unseen(head, fleet.behind(self._required_version(policy))),
+                self._index.unseen(head, fleet.behind(self._required_version(policy), head)),
                 fleet.unsupported(head.features),
             )
-            inputs = _Inputs(policy, self._index.changes(head), recent, agents)
+            inputs = _Inputs(policy, self._index.changes(head), agents)
             known = self._computed.get(head.uid)
             if not known or known[0] != inputs:
                 before = policy.status.get("conditions") or []
-                found = [Entry(node, entry, node.name in recent) for node, entry in self._index.of(head)]
-                known = self._computed[head.uid] = inputs, policy_status(head, found, before, now, agents)
+                status = policy_status(head, self._index.of(head), before, now, agents)
+                known = self._computed[head.uid] = inputs, status
                 await asyncio.sleep(0)  # thousands of entries take time, and the probes share the thread
             if known[1] != policy.status:
                 writes.append(_write(policy, known[1]))

@@ -70,7 +70,7 @@ def test_a_session_survives_a_rotation_of_the_ca(tmp_path: Path) -> None:
 
 
 def test_an_outage_begins_with_the_first_request_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frozen API server lets requests wait until their timeout. One lost request alone is no outage."""
+    """Count the time of a request that a frozen API server lets wait, and no time in which others succeed."""
     now = 0.0
     monkeypatch.setattr("tokenbucket.apiserver.connection.time.monotonic", lambda: now)
     answers = Answers()

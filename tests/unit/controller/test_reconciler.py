@@ -173,6 +173,21 @@ def test_a_policy_is_ready_only_if_every_agent_has_used_its_version(cluster: Clu
     assert cluster.ready() == "Programmed"
 
 
+def test_a_policy_that_a_report_has_no_room_for_is_not_ready(cluster: Cluster) -> None:
+    """Trust only the policies before the last one, because reports are sorted."""
+    cluster.policy()
+    document = dict(report("a", pods=0))
+    entries = [{"namespace": namespace, "name": "app", "uid": "uid"} for namespace in ("bank", "mall")]
+    document["status"] |= {"policies": entries, "policiesOmitted": 3}
+    cluster.stores.reports.put(document)
+    assert cluster.ready() == "Updating"
+    cluster.policy("older", "1M")
+    document["status"]["policies"] = [{**entries[0], "namespace": "shop", "name": "x"}]
+    cluster.stores.reports.put(document)
+    cluster.now += 20
+    assert cluster.ready() == "NoMatchingPods"
+
+
 def test_a_policy_without_pods_is_ready_only_if_every_agent_has_used_its_version(cluster: Cluster) -> None:
     """Treat the first report after a new CRD like a slow agent."""
     version = cluster.policy()
@@ -279,7 +294,7 @@ def test_two_outages_in_a_row_make_no_agent_silent(cluster: Cluster) -> None:
 
 
 def test_a_late_report_is_read_again_before_its_node_is_unknown(cluster: Cluster) -> None:
-    """The watch of the controller can be dead, or the controller did not run for a while."""
+    """Distrust the own watch, which can be dead, and time in which the process did not run."""
     cluster.policy()
     assert cluster.ready() == "Programmed"
     cluster.api.put(REPORTS, "a", **report("a", age_s=-1))
@@ -295,7 +310,7 @@ def test_a_late_report_is_read_again_before_its_node_is_unknown(cluster: Cluster
 
 
 def test_late_reports_are_read_a_few_at_a_time(cluster: Cluster) -> None:
-    """Thousands of agents can be silent at once. All of them are soon."""
+    """Bound the reads of a run, and read all of them soon."""
     cluster.policy()
     cluster.round()
     for number in range(60):
@@ -312,7 +327,7 @@ def test_late_reports_are_read_a_few_at_a_time(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(("status", "reason"), [(403, "AgentUnavailable"), (503, "Programmed")])
 def test_reports_that_cannot_be_read_prove_nothing(cluster: Cluster, status: int, reason: str) -> None:
-    """Without the right to read them, the node is unknown. A server that is away changes no status."""
+    """Make the node unknown without the right to read. Change no status while the server is away."""
     cluster.policy()
     assert cluster.ready() == "Programmed"
     cluster.now += 60
@@ -374,6 +389,14 @@ def test_a_status_is_computed_only_for_changed_inputs(
         cluster.stores.reports.put(report("a", age_s=age_s))
         cluster.round()
     assert len(computed) == known
+    cluster.stores.nodes.put(node("b"))
+    cluster.stores.reports.put(report("b", pods=0))  # becomes silent, and has no pod of the policy
+    cluster.round()
+    cluster.now += 91
+    cluster.stores.reports.put(report("a", age_s=-4))
+    cluster.round()
+    assert cluster.api.seen(list_of(PODS))
+    assert len(computed) == known
     cluster.reconciler._budget.spend(10**6, cluster.now)
     cluster.stores.reports.put(report("a", pods=2))
     for _ in range(3):
@@ -383,7 +406,7 @@ def test_a_status_is_computed_only_for_changed_inputs(
 
 
 def test_the_status_names_the_pods_of_the_last_report(cluster: Cluster) -> None:
-    """The number of failed pods can stay the same while the pods change."""
+    """Follow pods that change while their number stays the same."""
     cluster.policy()
     entry = PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(1, failed=1))
     entry = replace(entry, reasons=(ReasonCount("NoInterface", 1, "web: has none"),))
@@ -541,7 +564,7 @@ def test_a_report_that_cannot_be_written_or_deleted_does_not_block_others(
 
 
 def test_a_controller_that_leads_no_more_ends_its_writes(api: FakeApi, cluster: Cluster) -> None:
-    """The process can be stopped in the middle of a run, while another one becomes the leader."""
+    """Stop in the middle of a run: another process can become the leader in the meantime."""
     api.put(REPORTS, "gone")
     cluster.stores.reports.put(report("gone"))
     for name in ("web", "api", "db"):

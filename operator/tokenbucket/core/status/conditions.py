@@ -23,6 +23,7 @@ class ConditionReason(enum.StrEnum):
 
     ACCEPTED = "Accepted"
     INVALID = "Invalid"
+    REJECTED = "Rejected"
     PROGRAMMED = "Programmed"
     PARTLY_OVERRIDDEN = "PartlyOverridden"
     OBSERVED = "Observed"
@@ -98,12 +99,6 @@ def _ready(accepted: _Verdict, programmed: _Verdict) -> _Verdict:
 def _accepted(total: Summary) -> _Verdict:
     if total.head.rejected:
         return _Verdict("False", ConditionReason.INVALID, total.head.rejected)
-    if total.rejecting:
-        first = total.rejecting[0]
-        version = first.node.report.agent.version or "unknown"
-        differs = f"; the controller ({__version__}) accepts the policy, the agent has version {version}"
-        message = f"rejected on {_nodes(total.rejecting)}: {first.policy.rejected}"
-        return _Verdict("False", ConditionReason.INVALID, message + differs * (version != __version__))
     unsupported = total.agents.unsupported
     but = f"; {_named(unsupported)} cannot enforce it before an upgrade of the agent" * bool(unsupported)
     return _Verdict("True", ConditionReason.ACCEPTED, f"the policy is valid{but}")
@@ -116,10 +111,17 @@ def _programmed(total: Summary) -> _Verdict:
 def _rejected(total: Summary) -> _Verdict | None:
     if total.head.rejected:
         return _Verdict("False", ConditionReason.FAILED, "the policy is invalid; see the condition Accepted")
-    if total.rejecting:
-        message = f"rejected on {_nodes(total.rejecting)}; see the condition Accepted; enforced on "
-        return _Verdict("False", ConditionReason.FAILED, message + total.of_pods(total.pods.programmed))
-    return None
+    return _rejected_by_agents(total) if total.rejecting else None
+
+
+def _rejected_by_agents(total: Summary) -> _Verdict:
+    """Return the state of a policy that the controller accepts: the policy is valid, and needs no edit."""
+    first = total.rejecting[0]
+    version = first.node.report.agent.version or "unknown"
+    differs = f"; the controller has version {__version__}, the agent {version}" * (version != __version__)
+    enforced = f"; enforced on {total.of_pods(total.pods.programmed)}"
+    message = f"rejected on {_nodes(total.rejecting)}: {first.policy.rejected}{differs}{enforced}"
+    return _Verdict("False", ConditionReason.REJECTED, message)
 
 
 def _all_off(total: Summary) -> _Verdict | None:

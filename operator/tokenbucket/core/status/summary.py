@@ -48,7 +48,8 @@ class ReportedNode:
 class Agents:
     """State of the agents, independent of policies."""
 
-    alive: int
+    alive: bool
+    """Whether any agent reports."""
     silent: tuple[str, ...] = ()
     """Nodes with selected pods, or with unknown pods, and without a recent report."""
     unseen: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.policy_status import policy_status
-from tokenbucket.core.status.summary import Agents, Entry, PolicyHead, ReportedNode
+from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode
 
 HEAD = PolicyHead("shop", "web", "uid-1", 4)
 THEN, NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
@@ -78,11 +78,10 @@ def status(
     unseen: Iterable[str] = (),
     unsupported: Iterable[str] = (),
 ) -> dict[str, Any]:
-    index, alive = ReportIndex(), {node.name: node.alive for node in nodes}
-    index.update(nodes)
-    entries = [Entry(node, policy, alive[node.name]) for node, policy in index.of(head)]
-    state = Agents(agents, tuple(silent), tuple(unseen), tuple(unsupported))
-    return policy_status(head, entries, previous, now, state)
+    index = ReportIndex()
+    index.update(nodes, [node.name for node in nodes if node.alive])
+    state = Agents(bool(agents), tuple(silent), tuple(unseen), tuple(unsupported))
+    return policy_status(head, index.of(head), previous, now, state)
 
 
 def condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -160,22 +159,21 @@ def test_a_policy_that_the_controller_rejects_is_invalid_without_any_node() -> N
     assert message(document) == "the policy is invalid; see the condition Accepted"
 
 
-def test_a_policy_that_one_agent_rejects_is_invalid() -> None:
-    """Accept facts that only agents know, such as a protected namespace."""
+def test_an_agent_that_rejects_a_policy_does_not_make_it_invalid() -> None:
+    """Keep one node from stopping the deployments of the whole cluster. The policy needs no edit."""
     document = status(good("a"), node("b", rejected="spec.egress: unknown"))
-    assert verdict(document, "Accepted") == ("False", "Invalid")
-    assert message(document, "Accepted") == "rejected on 1 node (b): spec.egress: unknown"
-    assert verdict(document) == ("False", "Failed")
-    assert message(document) == "rejected on 1 node (b); see the condition Accepted; enforced on 3 of 3 pods"
+    assert verdict(document, "Accepted") == ("True", "Accepted")
+    assert verdict(document) == verdict(document, "Ready") == ("False", "Rejected")
+    assert message(document).startswith("rejected on 1 node (b): spec.egress: unknown")
+    assert message(document).endswith("; enforced on 3 of 3 pods")
+    assert "Stalled" not in {each["type"] for each in document["conditions"]}
 
 
-def test_a_rejection_by_an_agent_of_another_version_names_the_version() -> None:
+def test_a_rejection_by_an_agent_of_another_version_names_both() -> None:
     """Expect that an older agent supports less."""
     older = node("b", rejected="spec.egress: unknown")
     older = replace(older, report=replace(older.report, agent=AgentInfo("0.0.9")))
-    assert message(status(older), "Accepted").endswith(
-        f"; the controller ({__version__}) accepts the policy, the agent has version 0.0.9"
-    )
+    assert f"; the controller has version {__version__}, the agent 0.0.9;" in message(status(older))
 
 
 def test_a_rejection_of_an_earlier_generation_is_ignored() -> None:
@@ -434,8 +432,8 @@ def test_messages_of_any_length_fit() -> None:
 
 
 LADDER = {
-    "Failed": node("refuses", rejected="wrong"),
-    "AlsoFailed": node("fails", matched=1, failed=1),
+    "Rejected": node("rejects", rejected="wrong"),
+    "Failed": node("fails", matched=1, failed=1),
     "AgentUnavailable": good("dead", alive=False),
     "Off": node("off", matched=1, off=1),
     "Updating": good("behind", generation=3),
@@ -449,14 +447,14 @@ def test_the_first_reason_in_order_of_precedence_is_shown(first: int) -> None:
     """Combine it with all others."""
     names = list(LADDER)[first:]
     document = status(*(LADDER[name] for name in names))
-    assert verdict(document)[1] == names[0].removeprefix("Also")
+    assert verdict(document)[1] == names[0]
 
 
-def test_mode_off_on_all_pods_precedes_every_reason_except_invalid() -> None:
+def test_mode_off_on_all_pods_precedes_every_reason_except_a_rejection() -> None:
     """Include a node without pods that has not reported the generation."""
     off = node("a", matched=1, off=1)
     assert verdict(status(off, node("b", generation=3)))[1] == "Off"
-    assert verdict(status(off, node("b", rejected="wrong")))[1] == "Failed"
+    assert verdict(status(off, node("b", rejected="wrong")))[1] == "Rejected"
 
 
 def test_a_silent_agent_precedes_overridden_pods() -> None:
