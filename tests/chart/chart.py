@@ -44,12 +44,12 @@ EVERYTHING: Values = {
 
 
 class ChartError(Exception):
-    """Helm refuses; the message is helm's."""
+    """Helm rejects the values. The message is that of helm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """What helm would send to the API server, hooks too."""
+    """The objects that helm would send to the API server, with hooks."""
 
     documents: tuple[Document, ...]
 
@@ -64,7 +64,7 @@ class Manifests:
         return {f"{each['kind']}/{each['metadata']['name']}" for each in self.documents}
 
     def pods(self) -> dict[str, Document]:
-        """The spec of every pod, by the name of what makes it."""
+        """Return the spec of every pod, by the name of its owner."""
         return {each["metadata"]["name"]: pod for each in self.documents if (pod := pod_of(each))}
 
 
@@ -76,7 +76,7 @@ def pod_of(document: Document) -> Document | None:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Use helm without a cluster."""
+    """The chart, rendered by helm without a cluster."""
 
     helm: Path
 
@@ -102,7 +102,7 @@ class Chart:
         return Manifests(tuple(filter(None, yaml.safe_load_all(text))))
 
     def run(self, *words: str | Path, values: Values | None = None) -> str:
-        """Runs ``helm words...``, as for the Kubernetes that the tests use."""
+        """Run ``helm words...`` for the Kubernetes version of the tests."""
         given = [f"--kube-version={versions().kubernetes}", "--values=-"]
         done = subprocess.run(
             [self.helm, *words, *given],
@@ -136,7 +136,7 @@ def write_kustomization(folder: Path, values: Values) -> None:
 
 
 def merged(values: Iterable[Values]) -> Document:
-    """Values over values."""
+    """Merge values over values."""
     result: Document = {}
     for each in values:
         for key, value in each.items():

@@ -1,4 +1,4 @@
-"""An API server with one namespace and nothing else. Helm renders for it as for a cluster, with the hooks."""
+"""An API server with one namespace. Helm renders for it as for a cluster, with hooks."""
 
 from __future__ import annotations
 

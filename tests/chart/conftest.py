@@ -32,11 +32,11 @@ def untt() -> Path:
 
 @pytest.fixture(scope="session")
 def default(chart: Chart) -> Manifests:
-    """The chart with its own values."""
+    """Return the chart with its default values."""
     return chart.render()
 
 
 @pytest.fixture(scope="session")
 def full(chart: Chart) -> Manifests:
-    """The chart with everything switched on."""
+    """Return the chart with everything turned on."""
     return chart.render(EVERYTHING)

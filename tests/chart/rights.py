@@ -1,4 +1,4 @@
-"""What each service account of the chart needs, and may do."""
+"""The rights that each service account of the chart needs and has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WATCH = frozenset({"list", "watch"})
 
 
 class What(NamedTuple):
-    """Objects of a kind: all of them, or the one of a name."""
+    """Objects of a kind: all of them, or the object with a name."""
 
     group: str
     resource: str
@@ -65,7 +65,7 @@ IN_KUBE_SYSTEM: dict[str, Rights] = {
 
 
 def rights(role: Document) -> Rights:
-    """The rules of a role."""
+    """Return the rules of a role."""
     return {
         What(group, resource, name): frozenset(rule["verbs"])
         for rule in role["rules"]

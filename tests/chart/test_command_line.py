@@ -1,4 +1,4 @@
-"""The chart starts commands that exist, with options that they have."""
+"""The commands that the chart starts exist and have these options."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tokenbucket.cli import parser
 
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kubelet puts into the environment."""
+    """Set the environment as the kubelet does."""
     for name in ("NODE_NAME", "POD_NAME", "POD_NAMESPACE"):
         monkeypatch.setenv(name, f"the-{name}")
 
 
 def options(manifests: Manifests, name: str) -> argparse.Namespace:
-    """As the command itself reads them. Exits when it does not know one."""
+    """Parse the options as the command does. Exit if it does not know one."""
     [container] = manifests.pods()[name]["containers"]
     return parser().parse_args(container["args"])
 
@@ -29,7 +29,7 @@ def options(manifests: Manifests, name: str) -> argparse.Namespace:
     ["tokenbucket-agent", "tokenbucket-agent-canary", "tokenbucket-controller", "tokenbucket-cleanup"],
 )
 def test_every_option_is_known(full: Manifests, node: None, name: str) -> None:
-    """Whatever is switched on."""
+    """Turn everything on."""
     options(full, name)
 
 
@@ -61,8 +61,8 @@ def test_values_reach_the_agent(chart: Chart, node: None) -> None:
     assert found.protected_namespace == ["tokenbucket-system", "a", "b"]
 
 
-def test_the_probes_ask_where_the_command_answers(chart: Chart, node: None) -> None:
-    """Whatever port it is."""
+def test_the_probes_use_the_port_of_the_command(chart: Chart, node: None) -> None:
+    """Try any port."""
     rendered = chart.render({"agent": {"probePort": 7000}, "controller": {"probePort": 7001}})
     [agent] = rendered.pods()["tokenbucket-agent"]["containers"]
     [controller] = rendered.pods()["tokenbucket-controller"]["containers"]
@@ -73,8 +73,8 @@ def test_the_probes_ask_where_the_command_answers(chart: Chart, node: None) -> N
     assert options(rendered, "tokenbucket-controller").probe_address == ("", port["containerPort"])
 
 
-def test_metrics_are_answered_at_the_nodes_own_address_alone(chart: Chart, node: None) -> None:
-    """Which the kubelet puts into the command line; another one can be named, of either family."""
+def test_metrics_are_served_only_at_the_address_of_the_node(chart: Chart, node: None) -> None:
+    """Take the address from the kubelet, or from a value, in either family."""
 
     def address(**metrics: object) -> tuple[str, int] | None:
         rendered = chart.render({"agent": {"metrics": metrics}})
@@ -86,15 +86,15 @@ def test_metrics_are_answered_at_the_nodes_own_address_alone(chart: Chart, node:
     assert address(enabled=True, host="fd00::1") == ("fd00::1", 10475)
 
 
-def test_pods_metrics_can_be_left_out(chart: Chart, node: None) -> None:
-    """They are there unless somebody says so."""
+def test_metrics_of_pods_can_be_turned_off(chart: Chart, node: None) -> None:
+    """Export them by default."""
     for per_pod in (True, False):
         rendered = chart.render({"agent": {"metrics": {"enabled": True, "perPod": per_pod}}})
         assert options(rendered, "tokenbucket-agent").pod_metrics is per_pod
 
 
 def test_the_commands_get_their_namespace_and_release(full: Manifests) -> None:
-    """By the downward API."""
+    """Use the downward API."""
     fields = {
         "NODE_NAME": "spec.nodeName",
         "POD_NAME": "metadata.name",

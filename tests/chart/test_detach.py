@@ -22,16 +22,16 @@ def agent(default: Manifests) -> Document:
     return default.pods()["tokenbucket-agent"]
 
 
-def test_it_may_do_what_the_agent_may(detach: Document, agent: Document) -> None:
-    """What the agent has set up takes its rights to remove, and needs its image."""
+def test_the_pod_has_the_rights_and_the_image_of_the_agent(detach: Document, agent: Document) -> None:
+    """Remove everything that an agent has attached."""
     for field in ("hostNetwork", "tolerations", "securityContext"):
         assert detach[field] == agent[field], field
     for field in ("image", "securityContext"):
         assert detach["containers"][0][field] == agent["containers"][0][field], field
 
 
-def test_it_sees_of_the_node_what_the_agent_sees(detach: Document, agent: Document) -> None:
-    """Filters and pins, what is inside pods, and the lock that keeps others out meanwhile."""
+def test_the_pod_sees_the_same_parts_of_the_node_as_the_agent(detach: Document, agent: Document) -> None:
+    """Share filters, pins, namespaces of pods, and the lock against other agents."""
     assert detach["volumes"] == [each for each in agent["volumes"] if each["name"] not in NOT_NEEDED]
     mounts = agent["containers"][0]["volumeMounts"]
     assert detach["containers"][0]["volumeMounts"] == [
@@ -39,8 +39,8 @@ def test_it_sees_of_the_node_what_the_agent_sees(detach: Document, agent: Docume
     ]
 
 
-def test_it_runs_once_and_asks_no_api_server(detach: Document) -> None:
-    """Its work is done when it has ended, and it has nothing to ask for."""
+def test_the_pod_runs_once_and_uses_no_api_server(detach: Document) -> None:
+    """Grant no token."""
     assert detach["restartPolicy"] == "Never"
     assert detach["automountServiceAccountToken"] is False
     assert detach["containers"][0]["args"] == ["detach", "--all"]

@@ -1,4 +1,4 @@
-"""What helm runs before uninstalling, and for 'helm test'."""
+"""The hooks of helm before an uninstallation and for 'helm test'."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def weight(document: Document) -> int:
 
 
 @pytest.mark.parametrize("event", RUN)
-def test_what_a_hook_needs_is_there_before_it_and_goes_after_it(default: Manifests, event: str) -> None:
-    """Helm deletes a hook's objects only where they say so, and never when uninstalling."""
+def test_objects_of_a_hook_exist_before_it_and_are_deleted_after_it(default: Manifests, event: str) -> None:
+    """Request the deletion: helm deletes such objects only on request, and never when uninstalling."""
     kind, name = RUN[event]
     runs = default.one(kind, name)
     needed = [each for each in hooks(default, event) if each is not runs]
@@ -46,30 +46,30 @@ def test_what_a_hook_needs_is_there_before_it_and_goes_after_it(default: Manifes
 
 
 @pytest.mark.parametrize("event", RUN)
-def test_roles_are_there_before_their_bindings(default: Manifests, event: str) -> None:
-    """Helm orders by weight first."""
+def test_roles_exist_before_their_bindings(default: Manifests, event: str) -> None:
+    """Order them by weight, as helm does."""
     roles = [weight(each) for each in hooks(default, event) if each["kind"] in {"Role", "ClusterRole"}]
     bindings = [weight(each) for each in hooks(default, event) if each["kind"].endswith("Binding")]
     assert max(roles) < min(bindings)
 
 
 @pytest.mark.parametrize("event", RUN)
-def test_helm_prints_what_a_hook_says(default: Manifests, event: str) -> None:
-    """Which nodes were not reached, for one; its pod is gone when somebody looks."""
+def test_helm_prints_the_output_of_a_hook(default: Manifests, event: str) -> None:
+    """Show the unreachable nodes, because the pod is deleted soon."""
     policy = annotations(default.one(*RUN[event]))["helm.sh/hook-output-log-policy"]
     assert set(policy.split(",")) == {"hook-succeeded", "hook-failed"}
 
 
-def test_uninstalling_ends_before_helm_gives_up(default: Manifests) -> None:
-    """Also where the image cannot be pulled or no node takes the pod."""
+def test_an_uninstallation_ends_before_the_timeout_of_helm(default: Manifests) -> None:
+    """End it if no pod starts, for lack of an image or a node."""
     spec = default.one("Job", "tokenbucket-cleanup")["spec"]
     [container] = spec["template"]["spec"]["containers"]
     [timeout] = [each for each in container["args"] if each.startswith("--timeout=")]
     assert int(timeout.partition("=")[2]) < spec["activeDeadlineSeconds"] < HELM_TIMEOUT_S
 
 
-def test_the_cleanup_turns_the_switch_that_the_agents_watch(default: Manifests) -> None:
-    """By one name, that of the ConfigMap."""
+def test_the_cleanup_changes_the_configmap_that_the_agents_watch(default: Manifests) -> None:
+    """Compare the names."""
     [switch] = default.of("ConfigMap")
     argument = f"--enforcement-configmap={switch['metadata']['name']}"
     for name in ("tokenbucket-agent", "tokenbucket-cleanup"):
@@ -77,10 +77,7 @@ def test_the_cleanup_turns_the_switch_that_the_agents_watch(default: Manifests) 
 
 
 def test_only_helm_gets_hooks(chart: Chart) -> None:
-    """Other tools take hooks for ordinary objects: the cleanup would turn off what was just installed.
-
-    Nothing else differs between the two.
-    """
+    """Give none to tools that treat hooks as ordinary objects. Nothing else differs."""
     for values in ({}, EVERYTHING):
         applied = chart.template(values).documents
         assert not [each for each in applied if "helm.sh/hook" in annotations(each)]
@@ -89,14 +86,14 @@ def test_only_helm_gets_hooks(chart: Chart) -> None:
 
 
 def test_the_cleanup_acts_only_for_a_release_of_helm(chart: Chart) -> None:
-    """It finds the agents in its namespace, by the name of the release."""
+    """Find the agents in its namespace, by the name of the release."""
     job = chart.render(release="limits").one("Job", "limits-tokenbucket-cleanup")
     [container] = job["spec"]["template"]["spec"]["containers"]
     assert "--helm-release=limits" in container["args"]
 
 
 def test_no_chart_renders_the_override(full: Manifests) -> None:
-    """What a chart renders, an upgrade or a GitOps tool reverts."""
+    """Keep upgrades and GitOps tools from reverting it."""
     assert {each["metadata"]["name"] for each in full.of("ConfigMap")} == {
         "tokenbucket",
         "tokenbucket-dashboard",
@@ -104,6 +101,6 @@ def test_no_chart_renders_the_override(full: Manifests) -> None:
 
 
 def test_the_cleanup_can_be_left_out(chart: Chart) -> None:
-    """With all that it needs."""
+    """Leave out all its objects."""
     rendered = chart.render({"cleanup": {"enabled": False}})
     assert not hooks(rendered, "pre-delete")

@@ -1,4 +1,4 @@
-"""The tools that install the chart: all of them send the same objects to the API server."""
+"""The tools that install the chart send the same objects to the API server."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def objects(manifests: Manifests) -> list[str]:
 
 
 @BOTH
-def test_both_versions_of_helm_install_the_same(chart: Chart, chart4: Chart, values: Values) -> None:
-    """tests/e2e runs the hooks of both."""
+def test_both_versions_of_helm_install_the_same_objects(chart: Chart, chart4: Chart, values: Values) -> None:
+    """Leave running the hooks to tests/e2e."""
     assert objects(chart4.template(values)) == objects(chart.template(values))
 
 
 @BOTH
 @pytest.mark.parametrize("version", ["chart", "chart4"])
-def test_kustomize_applies_what_helm_installs_without_hooks(
+def test_kustomize_applies_the_objects_of_helm_without_hooks(
     request: pytest.FixtureRequest, kustomize: Path, version: str, values: Values, tmp_path: Path
 ) -> None:
-    """With either version of helm. It asks for hooks, as its default is."""
+    """Use either version of helm. kustomize requests hooks by default."""
     chart: Chart = request.getfixturevalue(version)
     assert objects(chart.kustomize(kustomize, tmp_path, values)) == objects(chart.template(values))

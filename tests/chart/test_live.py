@@ -47,8 +47,8 @@ def test_the_service_leads_to_the_relay_and_the_relay_to_the_agents(chart: Chart
     assert relay.agent_live_port == 7002
 
 
-def test_agents_declare_no_port_for_it(default: Manifests) -> None:
-    """Leave it out: the scheduler would reserve it on the node, and a conflict would keep the agent away."""
+def test_agents_declare_no_live_port(default: Manifests) -> None:
+    """Keep the scheduler from reserving it on the node, where a conflict would keep the agent away."""
     [agent] = default.pods()["tokenbucket-agent"]["containers"]
     assert "ports" not in agent
 
@@ -61,7 +61,7 @@ def test_viewers_are_bound_in_the_namespace_of_the_release(chart: Chart) -> None
     assert binding["metadata"]["namespace"] == "tokenbucket-system"
 
 
-def test_without_live_figures_nothing_listens(chart: Chart) -> None:
+def test_nothing_listens_if_live_figures_are_off(chart: Chart) -> None:
     rendered = chart.render({"live": {"enabled": False}})
     assert not [each for each in rendered.documents if "live" in each["metadata"]["name"]]
     for name in ("tokenbucket-agent", "tokenbucket-controller"):
@@ -69,7 +69,7 @@ def test_without_live_figures_nothing_listens(chart: Chart) -> None:
         assert not [word for word in container["args"] if "live" in word]
 
 
-def test_the_network_policy_lets_requests_in_and_on_to_the_agents(chart: Chart) -> None:
+def test_the_network_policy_permits_requests_from_users_to_agents(chart: Chart) -> None:
     network = {"controller": {"networkPolicy": {"enabled": True}}}
     [policy] = chart.render(network).of("NetworkPolicy")
     [rule] = policy["spec"]["ingress"]

@@ -1,4 +1,4 @@
-"""What the chart says about itself."""
+"""The metadata of the chart."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ ANNOTATIONS = {
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
-def test_helm_finds_nothing_to_complain_of(chart: Chart, values: dict[str, object]) -> None:
-    """Warnings are errors."""
+def test_helm_lint_passes(chart: Chart, values: dict[str, object]) -> None:
+    """Treat warnings as errors."""
     assert "[WARNING]" not in chart.run("lint", "--strict", FOLDER, values=values)
 
 
-def test_the_charts_own_tests_pass(untt: Path, tmp_path: Path) -> None:
-    """Those of helm-unittest, in charts/tokenbucket/tests."""
+def test_helm_unittest_passes(untt: Path, tmp_path: Path) -> None:
+    """Run the tests in charts/tokenbucket/tests."""
     copy = shutil.copytree(FOLDER, tmp_path / FOLDER.name)  # it writes beside them
     done = subprocess.run([untt, "--strict", copy], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.findall(r"Tests:\s+(\d+) passed", done.stdout)[0]) > 0
 
 
-def test_it_is_for_the_version_that_is_here() -> None:
-    """The image of another version may not know the options that the chart gives."""
+def test_the_chart_has_the_version_of_the_program() -> None:
+    """Avoid an image that does not know the options of the chart."""
     assert METADATA["appVersion"] == __version__
     [image] = ANNOTATIONS["images"]
     assert image["image"] == f"ghcr.io/tokenbucket/tokenbucket:{__version__}"
 
 
-def test_the_custom_resources_that_it_lists_are_those_that_it_has(default: Manifests) -> None:
-    """And each example is one of them."""
+def test_the_listed_custom_resources_are_those_of_the_chart(default: Manifests) -> None:
+    """Check the examples against them."""
     listed = {(each["name"], each["kind"], each["version"]) for each in ANNOTATIONS["crds"]}
     assert listed == {
         (each["metadata"]["name"], each["spec"]["names"]["kind"], each["spec"]["versions"][0]["name"])
@@ -52,8 +52,8 @@ def test_the_custom_resources_that_it_lists_are_those_that_it_has(default: Manif
     }
 
 
-def test_its_examples_are_policies() -> None:
-    """In Chart.yaml and in what helm prints after installing."""
+def test_the_examples_of_the_chart_are_valid_policies() -> None:
+    """Read those of Chart.yaml and of the notes after the installation."""
     notes = (FOLDER / "templates" / "NOTES.txt").read_text()
     [printed] = re.findall(r"<<'YAML'\n(.*?)\n +YAML\n", notes, re.DOTALL)
     for example in (*ANNOTATIONS["crdsExamples"], yaml.safe_load(printed)):
@@ -61,15 +61,14 @@ def test_its_examples_are_policies() -> None:
 
 
 def test_objects_are_named_after_the_release(chart: Chart) -> None:
-    """But those of the API itself, so that two releases do not take each other's."""
+    """Keep two releases apart, except for objects of the API itself."""
     rendered = chart.render(EVERYTHING, release="other")
     for each in rendered.documents:
         if each["kind"] != "CustomResourceDefinition":
             assert each["metadata"]["name"].startswith("other-tokenbucket")
 
 
-def test_every_object_says_what_it_belongs_to(full: Manifests) -> None:
-    """With the recommended labels."""
+def test_every_object_has_the_recommended_labels(full: Manifests) -> None:
     for each in full.documents:
         labels = each["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "tokenbucket"
@@ -90,7 +89,7 @@ CLUSTER_SCOPED = {
 
 
 def test_every_object_names_the_namespace_of_the_release(full: Manifests) -> None:
-    """Otherwise 'kubectl apply' without a namespace installs a half of the release in another one."""
+    """Keep 'kubectl apply' without a namespace from splitting the release."""
     for each in full.documents:
         expected = None if each["kind"] in CLUSTER_SCOPED else NAMESPACE
         if each["metadata"]["name"] == f"tokenbucket-controller-{NAMESPACE}":
@@ -98,8 +97,8 @@ def test_every_object_names_the_namespace_of_the_release(full: Manifests) -> Non
         assert each["metadata"].get("namespace") == expected, each["metadata"]["name"]
 
 
-def test_nothing_is_made_that_was_not_asked_for(default: Manifests) -> None:
-    """By kind."""
+def test_the_default_values_create_only_these_objects(default: Manifests) -> None:
+    """Compare kinds."""
     assert {each["kind"] for each in default.documents} == {
         "ClusterRole",
         "ClusterRoleBinding",
@@ -120,7 +119,7 @@ def test_nothing_is_made_that_was_not_asked_for(default: Manifests) -> None:
 
 
 def test_a_released_chart_uses_its_image_by_digest(chart: Chart, tmp_path: Path) -> None:
-    """A tag or a digest that the user sets has precedence."""
+    """Prefer a tag or a digest that the user sets."""
     released, own = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
     copy = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
     subprocess.run([ROOT / "hack" / "set-digest.sh", released, copy], check=True)
@@ -139,7 +138,7 @@ def test_a_released_chart_uses_its_image_by_digest(chart: Chart, tmp_path: Path)
 
 @pytest.mark.parametrize("digest", ["", "latest", "sha256:short"])
 def test_a_release_without_a_digest_fails(tmp_path: Path, digest: str) -> None:
-    """And leaves the chart as it was."""
+    """Leave the chart unchanged."""
     copy = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
     done = subprocess.run([ROOT / "hack" / "set-digest.sh", digest, copy], capture_output=True, text=True)
     assert done.returncode
@@ -147,7 +146,7 @@ def test_a_release_without_a_digest_fails(tmp_path: Path, digest: str) -> None:
     assert (copy / "Chart.yaml").read_text() == (FOLDER / "Chart.yaml").read_text()
 
 
-def test_its_icon_is_in_the_repository() -> None:
-    """Artifact Hub shows the one of the main branch."""
+def test_the_icon_is_in_the_repository() -> None:
+    """Provide the file that Artifact Hub shows from the main branch."""
     path = METADATA["icon"].partition("/main/")[2]
     assert (ROOT / path).read_text().startswith("<svg")

@@ -1,4 +1,4 @@
-"""Metrics, and what is made of them: who is asked where, alerts, a dashboard."""
+"""Metrics, and their use by PodMonitor, alerts and dashboard."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rules(manifests: Manifests) -> list[Document]:
 
 
 def expressions(manifests: Manifests) -> Iterator[str]:
-    """Of every alert, panel and variable."""
+    """Return the expression of every alert, panel and variable."""
     yield from (rule["expr"] for rule in rules(manifests))
     yield from panels(manifests)
     yield from (
@@ -57,8 +57,8 @@ def panels(manifests: Manifests) -> Iterator[str]:
         yield from (target["expr"] for target in panel["targets"])
 
 
-def test_every_expression_asks_for_what_there_is(full: Manifests) -> None:
-    """Names of metrics, and in braces only labels that they have: others would be silent for ever."""
+def test_every_expression_uses_existing_metrics_and_labels(full: Manifests) -> None:
+    """Find expressions that would never match."""
     found = [match for text in expressions(full) for match in METRIC.findall(text)]
     assert len(found) > 30
     for name, matchers in found:
@@ -67,8 +67,8 @@ def test_every_expression_asks_for_what_there_is(full: Manifests) -> None:
         assert labels <= SERVED[name] | OF_TARGETS, name
 
 
-def test_what_alerts_and_legends_name_is_there(full: Manifests) -> None:
-    """Labels in texts, of the metric that the text is about."""
+def test_labels_in_texts_exist(full: Manifests) -> None:
+    """Compare the labels with the metric of the text."""
     for rule in rules(full):
         labels = {label for name, _ in METRIC.findall(rule["expr"]) for label in SERVED[name]} | OF_TARGETS
         named = re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"]))
@@ -81,8 +81,8 @@ def test_what_alerts_and_legends_name_is_there(full: Manifests) -> None:
             assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels, panel["title"]
 
 
-def test_every_reason_has_its_alert(full: Manifests) -> None:
-    """Exactly one; a reason that needs no manual action has none."""
+def test_every_reason_has_one_alert(full: Manifests) -> None:
+    """Require none for reasons that need no manual action."""
     selectors = [
         re.findall(r'(\w+)(!=|!~|=~|=)"([^"]+)"', rule["expr"])
         for rule in rules(full)
@@ -102,8 +102,8 @@ def selects(matchers: list[tuple[str, str, str]], reason: Reason) -> bool:
     )
 
 
-def test_every_alert_says_what_to_do(full: Manifests) -> None:
-    """Its runbook is a section of docs/reference/alerts.md, and no section is without an alert."""
+def test_every_alert_has_a_runbook(full: Manifests) -> None:
+    """Use a section of docs/reference/alerts.md, which has no other sections."""
     page = (ROOT / "docs" / "reference" / "alerts.md").read_text()
     sections = set(re.findall(r"^## (TokenBucket\w+)$", page, re.MULTILINE))
     assert sections == {rule["alert"] for rule in rules(full)}
@@ -123,8 +123,7 @@ def run_promtool(checker: Path, *words: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_alerts_fire_when_they_should(checker: Path, full: Manifests, tmp_path: Path) -> None:
-    """And not otherwise."""
+def test_each_alert_fires_only_on_its_condition(checker: Path, full: Manifests, tmp_path: Path) -> None:
     [document] = full.of("PrometheusRule")
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(document["spec"]))
     run_promtool(checker, "check", "rules", tmp_path / "rules.yaml")
@@ -132,8 +131,10 @@ def test_the_alerts_fire_when_they_should(checker: Path, full: Manifests, tmp_pa
     run_promtool(checker, "test", "rules", tmp_path / "alerts_test.yaml")
 
 
-def test_prometheus_understands_the_dashboard(checker: Path, full: Manifests, tmp_path: Path) -> None:
-    """Each of its expressions, with Grafana's variables filled in."""
+def test_prometheus_parses_each_expression_of_the_dashboard(
+    checker: Path, full: Manifests, tmp_path: Path
+) -> None:
+    """Substitute the variables of Grafana."""
     texts = [text.replace("$__rate_interval", "5m").replace("$namespace", ".*") for text in panels(full)]
     assert not [text for text in texts if "$" in text]
     records = [{"record": f"panel_{number}", "expr": text} for number, text in enumerate(texts)]
@@ -142,7 +143,7 @@ def test_prometheus_understands_the_dashboard(checker: Path, full: Manifests, tm
 
 
 def test_the_dashboard_is_one_page_without_gaps(full: Manifests) -> None:
-    """No two panels in one place, none without a word of explanation."""
+    """Describe each panel, and place no two panels in one place."""
     taken: set[tuple[int, int]] = set()
     for panel in dashboard(full)["panels"]:
         place = panel["gridPos"]
@@ -157,8 +158,8 @@ def test_the_dashboard_is_one_page_without_gaps(full: Manifests) -> None:
     assert taken == {(x, y) for x in range(24) for y in range(1 + max(y for _, y in taken))}
 
 
-def test_who_is_asked_listens_there(full: Manifests) -> None:
-    """The PodMonitor's port is a port of the agents and of the controller, and of no other pod."""
+def test_the_podmonitor_uses_ports_of_agents_and_controller(full: Manifests) -> None:
+    """Match no other pod."""
     [monitor] = full.of("PodMonitor")
     [endpoint] = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"], "a limited pod's namespace and name are not its agent's"
@@ -178,7 +179,7 @@ def test_who_is_asked_listens_there(full: Manifests) -> None:
 
 
 def test_services_lead_a_service_monitor_to_the_same_metrics(chart: Chart) -> None:
-    """With the endpoint of the PodMonitor: path, TLS and labels."""
+    """Use path, TLS and labels of the PodMonitor."""
     settings = {
         "jobLabel": "app.kubernetes.io/component",
         "relabelings": [{"targetLabel": "cluster", "replacement": "a"}],
@@ -206,15 +207,15 @@ def test_services_lead_a_service_monitor_to_the_same_metrics(chart: Chart) -> No
         assert [f"{name}-metrics" for name in found] == [service["metadata"]["name"]]
 
 
-def test_nothing_is_asked_for_twice(chart: Chart) -> None:
-    """A PodMonitor and a ServiceMonitor double every metric."""
+def test_a_podmonitor_and_a_servicemonitor_exclude_each_other(chart: Chart) -> None:
+    """Avoid that both double every metric."""
     values = {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}
     with pytest.raises(ChartError, match=r"serviceMonitor\.enabled: podMonitor\.enabled reads the same"):
         chart.render(AGENT | values)
 
 
-def test_an_alert_of_agents_does_not_grow_with_the_fleet(full: Manifests) -> None:
-    """Each expression is an aggregate, and those about agents name nodes."""
+def test_an_alert_about_agents_is_one_alert_for_all_nodes(full: Manifests) -> None:
+    """Aggregate each expression, and name nodes in the annotation."""
     for rule in rules(full):
         expression = rule["expr"].strip()
         if any(name in expression for name in AGENT_METRICS) and not expression.startswith("absent"):
@@ -222,8 +223,8 @@ def test_an_alert_of_agents_does_not_grow_with_the_fleet(full: Manifests) -> Non
             assert "query" in rule["annotations"]["nodes"], rule["alert"]
 
 
-def test_metrics_are_served_and_asked_for_over_tls(chart: Chart) -> None:
-    """With the files of the Secret, which may come later: limits do not wait for it."""
+def test_metrics_are_served_and_scraped_over_tls(chart: Chart) -> None:
+    """Mount the Secret as optional, because limits do not depend on it."""
     trust = {"ca": {"secret": {"name": "metrics", "key": "ca.crt"}}}
     values = {"metricsTLS": {"secret": "metrics"}, "podMonitor": {"enabled": True, "tlsConfig": trust}}
     rendered = chart.render(AGENT | CONTROLLER | values)
@@ -243,8 +244,10 @@ def test_metrics_are_served_and_asked_for_over_tls(chart: Chart) -> None:
 
 
 @pytest.mark.parametrize(("role", "groups"), [(AGENT, {"agent", "api"}), (CONTROLLER, {"controller", "api"})])
-def test_what_is_not_served_is_not_missed(chart: Chart, role: dict[str, Any], groups: set[str]) -> None:
-    """An alert that it is absent would fire for ever."""
+def test_metrics_that_are_off_have_no_alert_on_their_absence(
+    chart: Chart, role: dict[str, Any], groups: set[str]
+) -> None:
+    """Avoid an alert that fires forever."""
     [document] = chart.render(role | {"prometheusRule": {"enabled": True}}).of("PrometheusRule")
     assert {group["name"] for group in document["spec"]["groups"]} == {
         f"tokenbucket-{each}" for each in groups
@@ -253,7 +256,7 @@ def test_what_is_not_served_is_not_missed(chart: Chart, role: dict[str, Any], gr
 
 @pytest.mark.parametrize("value", ["podMonitor", "prometheusRule", "serviceMonitor"])
 def test_monitoring_without_metrics_is_an_error(chart: Chart, value: str) -> None:
-    """With what to set."""
+    """Name the values to set."""
     with pytest.raises(
         ChartError, match=f"{value}.enabled: no metrics are enabled; set agent.metrics.enabled"
     ):
@@ -261,13 +264,13 @@ def test_monitoring_without_metrics_is_an_error(chart: Chart, value: str) -> Non
 
 
 def test_two_servers_on_one_port_are_an_error(chart: Chart) -> None:
-    """The controller would end at once, again and again."""
+    """Fail at rendering, because the controller would restart forever."""
     with pytest.raises(ChartError, match=r"controller\.metrics\.port: 7000 is also controller\.probePort"):
         chart.render({"controller": {"probePort": 7000, "metrics": {"enabled": True, "port": 7000}}})
 
 
-def test_nothing_is_served_unless_it_is_asked_for(default: Manifests) -> None:
-    """No port of a node is opened by an upgrade."""
+def test_no_metrics_are_served_by_default(default: Manifests) -> None:
+    """Open no port of a node by an upgrade."""
     for pod in default.pods().values():
         [container] = pod["containers"]
         assert not [word for word in container.get("args", ()) if "metrics" in word]

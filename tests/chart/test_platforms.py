@@ -1,4 +1,4 @@
-"""The chart on clusters that differ: mirrors, restrictions, API servers, operating systems."""
+"""The chart on different clusters: mirrors, restrictions, API servers, operating systems."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def everything(chart: Chart, values: dict[str, Any]) -> Manifests:
         ("tokenbucket/tokenbucket", "mirror.example:5000/tokenbucket/tokenbucket:x"),
     ],
 )
-def test_a_parent_chart_names_the_mirror_of_every_image(chart: Chart, repository: str, expected: str) -> None:
-    """In place of the registry, if the repository names one."""
+def test_a_parent_chart_sets_the_registry_of_every_image(
+    chart: Chart, repository: str, expected: str
+) -> None:
+    """Replace the registry of the repository, if it names one."""
     values = {
         "global": {"imageRegistry": "mirror.example:5000"},
         "image": {"repository": repository, "tag": "x"},
@@ -43,14 +45,14 @@ def test_a_parent_chart_names_the_mirror_of_every_image(chart: Chart, repository
 
 
 def test_a_parent_chart_adds_pull_secrets_to_every_pod(chart: Chart) -> None:
-    """As names or as objects, each of them once."""
+    """Accept names and objects, and add each Secret once."""
     values = {"global": {"imagePullSecrets": ["a", {"name": "b"}]}, "imagePullSecrets": [{"name": "b"}]}
     for pod in everything(chart, values).pods().values():
         assert sorted(each["name"] for each in pod["imagePullSecrets"]) == ["a", "b"]
 
 
 def test_every_pod_reaches_the_api_server_without_its_service(chart: Chart) -> None:
-    """On a node without kube-proxy, the address of the Service leads nowhere."""
+    """Support nodes without kube-proxy, where the address of the Service leads nowhere."""
     values = {"k8sServiceHost": "api.example", "k8sServicePort": 6443}
     for pod in chart.render(merged([EVERYTHING, values])).pods().values():
         [container] = pod["containers"]
@@ -59,8 +61,8 @@ def test_every_pod_reaches_the_api_server_without_its_service(chart: Chart) -> N
 
 
 @pytest.mark.parametrize(("role", "name"), [("agent", AGENT), ("controller", CONTROLLER)])
-def test_what_the_chart_lacks_can_be_added(chart: Chart, role: str, name: str) -> None:
-    """Arguments after those of the chart, variables, volumes and mounts beside them."""
+def test_arguments_variables_and_volumes_can_be_added(chart: Chart, role: str, name: str) -> None:
+    """Append arguments to those of the chart."""
     volume, mount = {"name": "extra", "emptyDir": {}}, {"name": "extra", "mountPath": "/extra"}
     variable = {"name": "EXTRA", "value": "1"}
     extra = {
@@ -85,7 +87,7 @@ def test_what_the_chart_lacks_can_be_added(chart: Chart, role: str, name: str) -
     ("role", "names"), [("agent", [AGENT, f"{AGENT}-canary"]), ("controller", [CONTROLLER, *HOOKS])]
 )
 def test_each_field_of_a_security_context_can_be_replaced(chart: Chart, role: str, names: list[str]) -> None:
-    """By a false value too; the others stay."""
+    """Accept a false value too, and keep the other fields."""
     own = {"runAsNonRoot": False, "seccompProfile": {"type": "Unconfined"}, "fsGroup": 0}
     before = chart.render(EVERYTHING).pods()
     after = chart.render(merged([EVERYTHING, {role: {"podSecurityContext": own}}])).pods()
@@ -93,8 +95,8 @@ def test_each_field_of_a_security_context_can_be_replaced(chart: Chart, role: st
         assert after[name]["securityContext"] == before[name]["securityContext"] | own
 
 
-def test_a_runtime_that_gates_bpf_by_its_seccomp_profile_has_a_value(chart: Chart) -> None:
-    """Like the profile of AppArmor: by name, or one of the node."""
+def test_the_seccomp_profile_of_the_agents_can_be_set(chart: Chart) -> None:
+    """Accept a name or a profile on the nodes, as for AppArmor."""
     for value, profile in {
         "Unconfined": {"type": "Unconfined"},
         "profiles/agent.json": {"type": "Localhost", "localhostProfile": "profiles/agent.json"},
@@ -104,7 +106,7 @@ def test_a_runtime_that_gates_bpf_by_its_seccomp_profile_has_a_value(chart: Char
 
 
 def test_hooks_run_where_the_controller_runs(chart: Chart) -> None:
-    """On a cluster with taints or without images on some nodes, they would not start otherwise."""
+    """Start them on clusters with taints, or without images on some nodes."""
     where = {
         "nodeSelector": {"pool": "system"},
         "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
@@ -117,8 +119,8 @@ def test_hooks_run_where_the_controller_runs(chart: Chart) -> None:
         assert found == where | {"nodeSelector": {"kubernetes.io/os": "linux", "pool": "system"}}
 
 
-def test_every_object_has_the_annotations_of_all(chart: Chart) -> None:
-    """Beside its own, which they cannot replace; a pod's are not changed, which would restart it."""
+def test_every_object_has_the_common_annotations(chart: Chart) -> None:
+    """Keep its own annotations, and those of pods, whose change would restart them."""
     annotations = {"team": "net", "helm.sh/hook": "none", "helm.sh/resource-policy": "none"}
     before = {
         str(each["metadata"]["name"]) + each["kind"]: each for each in chart.render(EVERYTHING).documents
@@ -131,20 +133,20 @@ def test_every_object_has_the_annotations_of_all(chart: Chart) -> None:
 
 
 def test_a_rollout_waits_for_agents_that_stay_ready(chart: Chart) -> None:
-    """For as long as the value."""
+    """Wait for the time in the value."""
     rendered = chart.render({"agent": {"minReadySeconds": 30}})
     assert rendered.one("DaemonSet", AGENT)["spec"]["minReadySeconds"] == 30
 
 
 def test_controllers_can_be_spread(chart: Chart) -> None:
-    """With the constraints of the user."""
+    """Use the constraints of the user."""
     spread = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]
     rendered = chart.render({"controller": {"topologySpreadConstraints": spread}})
     assert rendered.pods()[CONTROLLER]["topologySpreadConstraints"] == spread
 
 
 def test_only_a_missing_bpffs_needs_a_privileged_container(chart: Chart) -> None:
-    """It runs before the agent, ends, and sees nothing of the node but that folder."""
+    """Run it before the agent, with access to one folder of the node."""
     assert not any("initContainers" in pod for pod in chart.render(EVERYTHING).pods().values())
     pod = chart.render({"agent": {"mountBpffs": True}}).pods()[AGENT]
     [mounts] = pod["initContainers"]
@@ -160,7 +162,7 @@ def test_only_a_missing_bpffs_needs_a_privileged_container(chart: Chart) -> None
 
 
 def test_openshift_admits_what_the_agent_needs_and_no_more(chart: Chart) -> None:
-    """The constraints are those of the pod, and only its account has them."""
+    """Derive the constraints from the pod, and give them to its account only."""
     assert not chart.render(EVERYTHING).of("SecurityContextConstraints")
     for mounts in (False, True):
         rendered = chart.render({"securityContextConstraints": True, "agent": {"mountBpffs": mounts}})
@@ -176,7 +178,7 @@ def test_openshift_admits_what_the_agent_needs_and_no_more(chart: Chart) -> None
 
 
 def test_openshift_admits_the_fixed_user_of_the_other_pods(chart: Chart) -> None:
-    """By a role of OpenShift itself, in the namespace of the release."""
+    """Use a role of OpenShift in the namespace of the release."""
     rendered = chart.render({"securityContextConstraints": True})
     bound = {
         each["subjects"][0]["name"]
@@ -188,7 +190,7 @@ def test_openshift_admits_the_fixed_user_of_the_other_pods(chart: Chart) -> None
 
 
 def test_no_role_of_the_chart_grants_a_constraint(chart: Chart) -> None:
-    """Those who may use a role of the chart do not get the rights of the agent's pod."""
+    """Keep the rights of the agent's pod from users of a role of the chart."""
     rendered = chart.render({"securityContextConstraints": True})
     for role in (*rendered.of("ClusterRole"), *rendered.of("Role")):
         assert not [what for what in rights(role) if re.search("securitycontext", what.resource)]

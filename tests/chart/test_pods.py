@@ -1,4 +1,4 @@
-"""What the pods of the chart may do on their nodes, and on which nodes they run."""
+"""The rights of the chart's pods on their nodes, and the choice of nodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def container(pod: Document) -> Document:
 
 
 def test_the_agent_has_the_capabilities_that_it_needs_and_no_other(default: Manifests) -> None:
-    """It is not privileged."""
+    """Do not run it privileged."""
     security = container(default.pods()["tokenbucket-agent"])["securityContext"]
     assert not security["privileged"]
     assert security["capabilities"]["drop"] == ["ALL"]
@@ -30,7 +30,7 @@ def test_the_agent_has_the_capabilities_that_it_needs_and_no_other(default: Mani
 
 
 def test_every_container_is_confined(full: Manifests) -> None:
-    """Whatever is switched on."""
+    """Turn everything on."""
     assert len(full.pods()) == 5
     for pod in full.pods().values():
         security = container(pod)["securityContext"]
@@ -41,8 +41,8 @@ def test_every_container_is_confined(full: Manifests) -> None:
         assert not pod.get("hostIPC")
 
 
-def test_every_pod_but_the_agents_has_nothing_of_its_node(full: Manifests) -> None:
-    """Not root, no capability, no network or folder of the node."""
+def test_only_the_agent_has_access_to_its_node(full: Manifests) -> None:
+    """Give other pods no root, no capability, and no network or folder of the node."""
     others = {name: pod for name, pod in full.pods().items() if name not in AGENTS}
     assert set(others) == {"tokenbucket-controller", "tokenbucket-cleanup", "tokenbucket-check"}
     for pod in others.values():
@@ -54,7 +54,7 @@ def test_every_pod_but_the_agents_has_nothing_of_its_node(full: Manifests) -> No
 
 
 def test_the_agent_writes_one_folder_of_its_node(agent: Document) -> None:
-    """And reads two more."""
+    """Let it read two more."""
     pod = agent["spec"]["template"]["spec"]
     hosts = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
     mounts = {hosts[each["name"]]: each for each in container(pod)["volumeMounts"] if each["name"] in hosts}
@@ -67,8 +67,8 @@ def test_the_agent_writes_one_folder_of_its_node(agent: Document) -> None:
     assert mounts["/sys/fs/bpf"]["mountPropagation"] == "HostToContainer", "it may be mounted later"
 
 
-def test_the_agent_sees_the_nodes_network_and_a_pods_dns(agent: Document) -> None:
-    """And only the node itself can ask for its probes."""
+def test_the_agent_uses_the_network_of_the_node_and_cluster_dns(agent: Document) -> None:
+    """Serve its probes to the node only."""
     pod = agent["spec"]["template"]["spec"]
     assert pod["hostNetwork"]
     assert pod["dnsPolicy"] == "ClusterFirstWithHostNet"
@@ -76,16 +76,16 @@ def test_the_agent_sees_the_nodes_network_and_a_pods_dns(agent: Document) -> Non
         assert container(pod)[probe]["httpGet"]["host"] == "127.0.0.1"
 
 
-def test_an_agent_that_is_slow_to_start_is_not_called_dead(agent: Document) -> None:
-    """It has five minutes until it first answers that it is alive, whether it is ready or not."""
+def test_an_agent_that_starts_slowly_is_not_restarted(agent: Document) -> None:
+    """Permit five minutes until its first answer, whether it is ready or not."""
     main = container(agent["spec"]["template"]["spec"])
     startup = main["startupProbe"]
     assert startup["failureThreshold"] * startup["periodSeconds"] >= 300
     assert startup["httpGet"] == main["livenessProbe"]["httpGet"] != main["readinessProbe"]["httpGet"]
 
 
-def test_the_agent_runs_on_every_linux_node_before_others(agent: Document) -> None:
-    """Whatever taints the node has, also those that say it is not ready."""
+def test_the_agent_runs_on_every_linux_node_before_other_pods(agent: Document) -> None:
+    """Tolerate all taints, also that of nodes that are not ready."""
     pod = agent["spec"]["template"]["spec"]
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert pod["priorityClassName"] == "system-node-critical"
@@ -93,7 +93,7 @@ def test_the_agent_runs_on_every_linux_node_before_others(agent: Document) -> No
 
 
 def test_agents_are_replaced_a_tenth_at_a_time(agent: Document) -> None:
-    """A bad version stops at the first tenth, as its agents do not become ready."""
+    """Stop a bad version at the first tenth, whose agents do not become ready."""
     assert agent["spec"]["updateStrategy"] == {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxUnavailable": "10%"},
@@ -102,7 +102,7 @@ def test_agents_are_replaced_a_tenth_at_a_time(agent: Document) -> None:
 
 @pytest.mark.parametrize("labels", [{}, {"tokenbucket.dev/canary": "true"}, {"tokenbucket.dev/canary": "no"}])
 def test_each_node_has_exactly_one_agent_with_canaries_too(full: Manifests, labels: dict[str, str]) -> None:
-    """Two would fight; none would leave pods unlimited."""
+    """Avoid two agents that compete, and a node without one."""
     assert sum(runs_on(full.one("DaemonSet", name), labels) for name in AGENTS) == 1
 
 
@@ -119,13 +119,13 @@ def runs_on(agent: Document, labels: dict[str, str]) -> bool:
     "labels", [{"type": "virtual-kubelet"}, {"eks.amazonaws.com/compute-type": "fargate"}]
 )
 def test_a_node_that_runs_no_daemonset_gets_no_agent(full: Manifests, labels: dict[str, str]) -> None:
-    """Its agent would be pending for ever, and every policy would wait for its report."""
+    """Avoid an agent that stays pending, on whose report every policy would wait."""
     for more in ({}, {"tokenbucket.dev/canary": "true"}):
         assert not any(runs_on(full.one("DaemonSet", name), labels | more) for name in AGENTS)
 
 
 def test_each_alternative_of_an_affinity_keeps_the_requirements(chart: Chart) -> None:
-    """Terms are alternatives: in one term of its own, a requirement would let the others pass."""
+    """Add them to each term, because terms are alternatives."""
     key = "requiredDuringSchedulingIgnoredDuringExecution"
     terms = [
         {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["a"]}]},
@@ -145,8 +145,7 @@ def test_each_alternative_of_an_affinity_keeps_the_requirements(chart: Chart) ->
             assert after.get("matchFields") == before.get("matchFields")
 
 
-def test_canaries_run_the_other_image(chart: Chart) -> None:
-    """And nobody else does."""
+def test_only_canaries_run_the_other_image(chart: Chart) -> None:
     canary = {"enabled": True, "image": {"tag": "next"}}
     rendered = chart.render({"image": {"repository": "x", "tag": "now"}, "agent": {"canary": canary}})
     images = {name: container(pod)["image"] for name, pod in rendered.pods().items()}
@@ -155,7 +154,7 @@ def test_canaries_run_the_other_image(chart: Chart) -> None:
 
 
 def test_the_two_sets_of_agents_do_not_select_each_others_pods(full: Manifests) -> None:
-    """The API server lets two DaemonSets fight over a pod."""
+    """Keep two DaemonSets from competing for a pod."""
     for name in AGENTS:
         selector = full.one("DaemonSet", name)["spec"]["selector"]["matchLabels"]
         selected = [
@@ -168,7 +167,7 @@ def test_the_two_sets_of_agents_do_not_select_each_others_pods(full: Manifests) 
 
 
 def test_the_controller_finds_all_agents(full: Manifests) -> None:
-    """The selector that it is given matches the labels of both sets of agents, and no other pod's."""
+    """Match the labels of both sets of agents, and of no other pod."""
     [argument] = [
         each
         for each in container(full.pods()["tokenbucket-controller"])["args"]
@@ -184,7 +183,7 @@ def test_the_controller_finds_all_agents(full: Manifests) -> None:
     assert found == set(AGENTS)
 
 
-def test_a_second_controller_is_ready_to_take_over(chart: Chart, default: Manifests) -> None:
+def test_a_second_controller_is_ready_to_lead(chart: Chart, default: Manifests) -> None:
     """Prefer another node, and drain one at a time. A budget of one replica would block drains."""
     spec = default.one("Deployment", "tokenbucket-controller")["spec"]
     assert spec["replicas"] == 2
@@ -197,8 +196,7 @@ def test_a_second_controller_is_ready_to_take_over(chart: Chart, default: Manife
     assert chart.render({"controller": {"replicas": 1}}).of("PodDisruptionBudget") == []
 
 
-def test_further_labels_cannot_take_a_pod_from_its_owner(chart: Chart) -> None:
-    """A label that selects stays what it is."""
+def test_additional_labels_cannot_replace_the_labels_of_a_selector(chart: Chart) -> None:
     labels = {"app.kubernetes.io/component": "mine", "team": "net"}
     rendered = chart.render({"agent": {"podLabels": labels}, "commonLabels": {"cost": "7"}})
     spec = rendered.one("DaemonSet", "tokenbucket-agent")["spec"]
@@ -207,8 +205,8 @@ def test_further_labels_cannot_take_a_pod_from_its_owner(chart: Chart) -> None:
     assert {"team": "net", "cost": "7"}.items() <= found.items()
 
 
-def test_a_new_chart_with_the_same_image_restarts_nothing(full: Manifests) -> None:
-    """The pods say nothing about the chart."""
+def test_a_new_chart_with_the_same_image_restarts_no_pod(full: Manifests) -> None:
+    """Keep the version of the chart out of the pods."""
     for each in full.documents:
         for label in each.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {}):
             assert label not in {"helm.sh/chart", "app.kubernetes.io/version"}
@@ -222,13 +220,13 @@ def test_a_new_chart_with_the_same_image_restarts_nothing(full: Manifests) -> No
         ({"tag": "x", "digest": f"sha256:{'0' * 64}"}, f"ghcr.io/tokenbucket/tokenbucket@sha256:{'0' * 64}"),
     ],
 )
-def test_all_pods_run_the_image_that_is_named(chart: Chart, image: dict[str, str], expected: str) -> None:
-    """A digest decides over a tag, and a tag over the chart's version."""
+def test_all_pods_run_the_declared_image(chart: Chart, image: dict[str, str], expected: str) -> None:
+    """Prefer a digest to a tag, and a tag to the version of the chart."""
     rendered = chart.render({"image": image})
     assert {container(pod)["image"] for pod in rendered.pods().values()} == {expected}
 
 
 def test_all_pods_can_pull_from_a_private_registry(chart: Chart) -> None:
-    """Those of hooks too."""
+    """Include the pods of hooks."""
     rendered = chart.render({**EVERYTHING, "imagePullSecrets": [{"name": "registry"}]})
     assert all(pod["imagePullSecrets"] == [{"name": "registry"}] for pod in rendered.pods().values())

@@ -1,4 +1,4 @@
-"""What the chart's service accounts may do in the API: this and no more."""
+"""The rights of the chart's service accounts in the API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.chart.rights import (
 
 
 def granted(manifests: Manifests, binding: str, account: str, namespace: str | None = None) -> Rights:
-    """What an account may do by bindings of a kind, each to a role of the same chart."""
+    """Return the rights of an account by bindings of a kind, each to a role of the chart."""
     found: Rights = {}
     for each in manifests.of(binding):
         if each["metadata"].get("namespace") != namespace:
@@ -35,15 +35,15 @@ def granted(manifests: Manifests, binding: str, account: str, namespace: str | N
 
 @pytest.mark.parametrize("account", EVERYWHERE)
 def test_an_account_has_exactly_the_rights_that_it_needs(default: Manifests, account: str) -> None:
-    """In the whole cluster, and in the release's namespace."""
+    """Compare the rights in the cluster and in the namespace of the release."""
     assert granted(default, "ClusterRoleBinding", account) == EVERYWHERE[account]
     own = granted(default, "RoleBinding", account, "tokenbucket-system")
     assert own == IN_THE_RELEASES_NAMESPACE[account]
     assert granted(default, "RoleBinding", account, "kube-system") == IN_KUBE_SYSTEM.get(account, {})
 
 
-def test_no_other_account_has_any(full: Manifests) -> None:
-    """Every subject of a binding is one of the four, in the release's namespace."""
+def test_no_other_account_has_rights(full: Manifests) -> None:
+    """Bind only the four accounts in the namespace of the release."""
     for kind in ("ClusterRoleBinding", "RoleBinding"):
         for binding in full.of(kind):
             [subject] = binding["subjects"]
@@ -59,45 +59,45 @@ def test_no_other_account_has_any(full: Manifests) -> None:
         ({"bandwidthAnnotations": True}, {EVENTS: frozenset({"create"})}),
     ],
 )
-def test_a_feature_adds_its_one_right(chart: Chart, value: dict[str, bool], further: Rights) -> None:
-    """And only where it is on."""
+def test_a_feature_adds_one_right(chart: Chart, value: dict[str, bool], further: Rights) -> None:
+    """Grant it only if the feature is on."""
     rendered = chart.render({"agent": value})
     expected = EVERYWHERE["tokenbucket-agent"] | further
     assert granted(rendered, "ClusterRoleBinding", "tokenbucket-agent") == expected
 
 
-def test_the_two_config_maps_of_the_mode_are_the_only_ones_that_anybody_sees_or_changes(
+def test_only_the_two_enforcement_configmaps_are_accessible(
     full: Manifests,
 ) -> None:
-    """Others of the namespace may be somebody else's."""
+    """Keep other ConfigMaps of the namespace private."""
     roles = (*full.of("ClusterRole"), *full.of("Role"))
     seen = {what for role in roles for what in rights(role) if what.resource == "configmaps"}
     assert seen == {SWITCH, OVERRIDE}
     assert full.one("ConfigMap", SWITCH.name)["data"]["enforcement"]
 
 
-def test_nobody_may_do_everything_with_anything_or_read_secrets(full: Manifests) -> None:
-    """Whatever is switched on."""
+def test_no_account_has_wildcard_rights_or_reads_secrets(full: Manifests) -> None:
+    """Turn everything on."""
     for role in (*full.of("ClusterRole"), *full.of("Role")):
         for what, verbs in rights(role).items():
             assert "*" not in {*what, *verbs}
             assert what.resource not in {"secrets", "serviceaccounts/token", "pods/exec"}
 
 
-def test_only_what_speaks_to_the_api_server_gets_a_token(full: Manifests) -> None:
-    """Each pod of ours does, and says so itself: a pod that somebody else starts as the account does not."""
+def test_only_pods_that_use_the_api_server_get_a_token(full: Manifests) -> None:
+    """Request it in the pod, so that other pods of the account get none."""
     assert all(not account["automountServiceAccountToken"] for account in full.of("ServiceAccount"))
     assert all(pod["automountServiceAccountToken"] for pod in full.pods().values())
 
 
 def test_every_pod_has_an_account_of_its_own(default: Manifests) -> None:
-    """Never the namespace's default one."""
+    """Never use the default account of the namespace."""
     accounts = {name: pod["serviceAccountName"] for name, pod in default.pods().items()}
     assert accounts == {name: name for name in EVERYWHERE}
 
 
-def test_whoever_may_view_a_namespace_may_view_its_policies(default: Manifests) -> None:
-    """And nothing lets them write."""
+def test_viewers_of_a_namespace_can_read_its_policies(default: Manifests) -> None:
+    """Grant no right to write."""
     role = default.one("ClusterRole", "tokenbucket-view")
     assert role["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
     assert set(rights(role).values()) == {frozenset({"get", "list", "watch"})}
@@ -108,10 +108,10 @@ def test_whoever_may_view_a_namespace_may_view_its_policies(default: Manifests) 
     ("value", "roles"),
     [("aggregateToEdit", {"edit", "admin"}), ("aggregateToAdmin", {"admin"})],
 )
-def test_editors_of_a_namespace_write_policies_only_where_that_is_asked_for(
+def test_editors_of_a_namespace_write_policies_only_if_a_value_permits_it(
     chart: Chart, value: str, roles: set[str]
 ) -> None:
-    """A value each for edit and admin; never the status, which is the controller's."""
+    """Use one value each for edit and admin. Only the controller writes the status."""
     role = chart.render({"rbac": {value: True}}).one("ClusterRole", "tokenbucket-edit")
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
     labels = {key.removeprefix(prefix) for key in role["metadata"]["labels"] if key.startswith(prefix)}
@@ -119,8 +119,8 @@ def test_editors_of_a_namespace_write_policies_only_where_that_is_asked_for(
     assert set(rights(role)) == {POLICIES}
 
 
-def test_roles_can_be_left_to_somebody_else(chart: Chart) -> None:
-    """With accounts that exist."""
+def test_roles_can_be_created_outside_of_the_chart(chart: Chart) -> None:
+    """Use existing accounts."""
     values = {
         "rbac": {"create": False},
         "agent": {"serviceAccount": {"create": False, "name": "mine"}},

@@ -1,4 +1,4 @@
-"""Values: each is known, checked and explained."""
+"""Values are known, validated and described."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA = json.loads((FOLDER / "values.schema.json").read_text())
 
 
 def objects(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object of the schema, by its path."""
+    """Return every object of the schema by its path."""
     schema = resolved(schema)
     if schema.get("type") == "object":
         yield path, schema
@@ -38,8 +38,8 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def test_the_schema_closes_every_object() -> None:
-    """But those whose keys are the user's, which hold texts, and those that Kubernetes itself checks."""
+def test_the_schema_rejects_unknown_keys_in_every_object() -> None:
+    """Except objects with keys of the user, and those that Kubernetes validates."""
     open_to_all = {path for path, each in objects(SCHEMA) if each.get("additionalProperties") is not False}
     texts = {path for path, each in objects(SCHEMA) if each.get("additionalProperties") == {"type": "string"}}
     roles = (".agent", ".controller")
@@ -57,9 +57,7 @@ def test_the_schema_closes_every_object() -> None:
     assert open_to_all - texts == {".global", ".podMonitor.tlsConfig", *affinity, *further, *items}
 
 
-def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
-    """A value without a schema would be refused, a schema without a value is one that nobody finds."""
-
+def test_the_schema_has_exactly_the_values_of_the_chart() -> None:
     def compare(values: dict[str, Any], schema: dict[str, Any], path: str) -> None:
         assert set(schema["properties"]) == set(values), path
         for name, value in values.items():
@@ -117,17 +115,14 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
     ],
     ids=json.dumps,
 )
-def test_a_wrong_value_is_refused(chart: Chart, values: dict[str, Any]) -> None:
-    """Before anything reaches the cluster, with the place of it."""
+def test_an_invalid_value_is_rejected_with_its_path(chart: Chart, values: dict[str, Any]) -> None:
+    """Reject it before anything reaches the cluster."""
     with pytest.raises(ChartError, match="values don't meet the specifications of the schema"):
         chart.render(values)
 
 
 def test_values_of_the_previous_release_still_render(chart: Chart, tmp_path: Path) -> None:
-    """'helm upgrade --reuse-values' keeps the values of the old chart, in which new ones are missing.
-
-    They have then the meaning of the default, unless the old chart had another default.
-    """
+    """Support 'helm upgrade --reuse-values'. Missing values have the meaning of their default."""
     old = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
     shutil.copy(HERE / "previous_values.yaml", old / "values.yaml")
     changed = {"agent": {"nodeRequirements": [], "reportSpreadSeconds": 2}, "live": {"enabled": False}}
@@ -140,22 +135,22 @@ def test_values_of_the_previous_release_still_render(chart: Chart, tmp_path: Pat
 
 
 def test_a_bare_off_is_off(chart: Chart) -> None:
-    """YAML reads it as false."""
+    """Accept false, as YAML reads it."""
     assert chart.render({"enforcement": False}).of("ConfigMap")[0]["data"]["enforcement"] == "Off"
 
 
 def test_a_parent_chart_may_have_global_values(chart: Chart) -> None:
-    """Helm hands them to every part."""
+    """Accept them, because helm passes them to every part."""
     chart.render({"global": {"imageRegistry": "x"}})
 
 
 def test_the_readme_lists_every_value() -> None:
-    """As values.yaml does: 'make generate' writes it."""
+    """Compare the table that 'make generate' writes."""
     current = (FOLDER / "README.md").read_text()
     assert chart_readme.readme(current, VALUES) == current
 
 
-def test_a_value_without_an_explanation_is_an_error() -> None:
-    """It names the line."""
+def test_a_value_without_a_description_is_an_error() -> None:
+    """Name the line."""
     with pytest.raises(SystemExit, match=r"values.yaml:4: a\.c: no comment"):
         chart_readme.rows("a:\n  # -- Explained.\n  b: 1\n  c: 2\n")

@@ -1,4 +1,4 @@
-"""What an agent has logged: a JSON document a line, with times of the node's clock in whole milliseconds."""
+"""The log of an agent: one JSON document per line, with times of the node's clock in milliseconds."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Line:
 
 
 def agent_log(release: Release, node: str) -> list[Line]:
-    """All that the agent of a node has logged since its container started."""
+    """Return the log lines of the agent of a node since its container started."""
     text = release.kubectl.run("logs", release.agent(node))
     return [_line(each) for each in text.splitlines() if each.startswith("{")]
 
 
 def attached_at(log: Sequence[Line]) -> dict[str, float]:
-    """When the filters of each limit were attached first, by the limit's name."""
+    """Return the time of the first filters of each limit, by the name of the limit."""
     limits: dict[int, str] = {}
     found: dict[str, float] = {}
     for line in log:

@@ -1,4 +1,4 @@
-"""The agent as a process of its node: signals, memory, time on the processor."""
+"""The agent as a process of its node: signals, memory, CPU time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TICKS_PER_S = 100
 
 
 def agent_pids(shell: NodeShell, node: str) -> list[str]:
-    """Process numbers of the agent on a node, as the node sees them: its own, then its children's."""
+    """Return the process ids of the agent and its children, as the node sees them."""
     found = shell.run(node, "sh", "-c", _FIND).split()
     assert found, f"no agent on {node}"
     return sorted(found, key=int)
@@ -27,14 +27,14 @@ def signal_agent(shell: NodeShell, node: str, name: str) -> None:
 
 
 def resident_bytes(shell: NodeShell, node: str) -> int:
-    """Memory that the agent's processes have now."""
+    """Return the resident memory of the agent's processes."""
     status = [f"/proc/{pid}/status" for pid in agent_pids(shell, node)]
     lines = shell.run(node, "grep", "-h", "^VmRSS:", *status).splitlines()
     return sum(1024 * int(line.split()[1]) for line in lines)
 
 
 def processor_s(shell: NodeShell, node: str) -> float:
-    """Seconds that the agent's processes have been on a processor, in user and kernel, since their start."""
+    """Return the CPU time of the agent's processes in seconds, since their start."""
     lines = shell.run(node, "cat", *(f"/proc/{pid}/stat" for pid in agent_pids(shell, node))).splitlines()
     # What comes behind the name, which may contain spaces.
     fields = [line.rpartition(")")[2].split() for line in lines]

@@ -1,4 +1,4 @@
-"""The agents' processes, as seen on their nodes."""
+"""The processes of the agents, as seen on their nodes."""
 
 from __future__ import annotations
 

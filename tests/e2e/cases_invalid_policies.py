@@ -1,7 +1,4 @@
-"""Policies that are refused, with what the API server must say of them, and policies that are accepted.
-
-The agent's own check goes through the same table: see tests/unit/core/api/test_schema_agrees.py.
-"""
+"""Policies that the API server rejects with certain messages, and policies that it accepts."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ NAMESPACE = "schema"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A policy that is wrong."""
+    """An invalid policy."""
 
     name: str
     field: str
@@ -28,7 +25,7 @@ class Case:
 
 
 def policy(name: str, **spec: Any) -> Document:
-    """A policy that lets all pods receive 100 Mbit/s, except as ``spec`` says; ``...`` removes a field."""
+    """Return a policy with 100 Mbit/s of ingress, changed by ``spec``. ``...`` removes a field."""
     given = {"podSelector": {}, "ingress": {"rate": {"bits": "100M"}}, **spec}
     return {
         "apiVersion": "tokenbucket.dev/v1alpha1",
@@ -43,7 +40,7 @@ def _wrong(name: str, field: str, *words: str, **spec: Any) -> Case:
 
 
 def _limit(name: str, field: str, *words: str, **limit: Any) -> Case:
-    """A policy whose ingress limit is ``limit``."""
+    """Return a policy with the ingress limit ``limit``."""
     return _wrong(name, f"ingress.{field}".rstrip("."), *words, ingress=limit)
 
 

@@ -1,4 +1,4 @@
-"""Traffic that goes on whatever happens to the cluster, with a record of when how much of it arrived."""
+"""Continuous traffic, and a record of the bytes that arrived over time."""
 
 from __future__ import annotations
 
@@ -65,34 +65,34 @@ class ContinuousTraffic:
             self._kubectl.exec(pod, "sh", "-c", f"kill $(cat {_PID})")
 
     def samples(self) -> list[Sample]:
-        """What has arrived until now. The last one is at most a fraction of a second old."""
+        """Return the samples until now. The last one is at most a fraction of a second old."""
         found = samples_of(self._kubectl.exec(self._server, "cat", _RECORD))
         return [each for each in found if each.before_s > self._since]
 
     def renew(self) -> None:
-        """Lets the record begin now, and waits until it shows something again."""
+        """Start a new record, and wait until it has samples."""
         self.forget()
         self._cover(2.0)
 
     def forget(self) -> None:
-        """Lets the record begin now."""
+        """Start a new record."""
         self._since = self.samples()[-1].before_s
 
     def _cover(self, seconds: float) -> list[Sample]:
-        """Waits until the record goes on for so many seconds from now. Returns it."""
+        """Wait until the record covers this number of seconds from now. Return it."""
         start_s = max((each.after_s for each in self.samples()), default=0.0)
         time.sleep(seconds)  # before that, asking is in vain
         return until(lambda: _from(self.samples(), start_s + seconds))
 
     def bits_per_s(self, seconds: float = 2.0) -> float:
-        """How much arrives in so many seconds from now on."""
+        """Return the rate over this number of seconds from now."""
         samples = self._cover(seconds)
         last = samples[-1]
         first = next(each for each in samples if each.before_s >= last.before_s - seconds)
         return 8 * (last.bytes - first.bytes) / (last.before_s - first.before_s)
 
     def arrived(self) -> float:
-        """In bits per second, from the first moment until now."""
+        """Return the rate in bits per second, from the first sample until now."""
         first, last = (samples := self.samples())[0], samples[-1]
         return 8 * (last.bytes - first.bytes) / (last.before_s - first.before_s)
 
@@ -104,11 +104,11 @@ class ContinuousTraffic:
 
 
 def _from(samples: list[Sample], time_s: float) -> list[Sample]:
-    """The samples, if they reach that time; otherwise none."""
+    """Return the samples, if they reach this time; otherwise none."""
     return samples if samples and samples[-1].after_s >= time_s else []
 
 
 def _start(kubectl: Kubectl, pod: str, *words: str) -> None:
-    """Runs a command in a pod, in the background, so that it does not end with the connection to it."""
+    """Start a command in a pod, in the background, so that it outlives the connection."""
     script = f'setsid "$@" </dev/null >{_RECORD} 2>&1 & echo $! >{_PID}'
     kubectl.exec(pod, "sh", "-c", script, "sh", *words)

@@ -1,4 +1,4 @@
-"""A cluster to look at: ``make cluster`` and ``make cluster-demo``."""
+"""A cluster for users: ``make cluster`` and ``make cluster-demo``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLICIES = {"web": 2, "backend": 1}
 
 
 def main() -> int:
-    """Runs one of the two commands. Returns the exit status."""
+    """Run one of the two commands. Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["up", "demo"])
     parser.add_argument("--vm", action="store_true", help="with a node in a virtual machine")
@@ -48,12 +48,12 @@ def main() -> int:
 
 
 def say(text: str) -> None:
-    """Tells how far it is."""
+    """Print the progress."""
     print(text, flush=True)
 
 
 def demo(admin: Kubectl) -> None:
-    """Shows what pods receive before, while and after the example's policies hold."""
+    """Show the throughput of pods before, during and after the policies of the example."""
     names = [node["metadata"]["name"] for node in admin.items("nodes")]
     with admin.fresh_namespace(NAMESPACE) as here:
         here.apply(
@@ -83,7 +83,7 @@ def in_demo(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(here: Kubectl, when: str) -> None:
-    """What each server pod receives when it is offered more than any limit of the example."""
+    """Print the throughput of each server pod, at a load above all limits of the example."""
     say(f"\nMbit/s received, {when} ({OFFERED_BITS_PER_S / 1e6:.0f} offered)")
     for name in ("web-0", "web-1", "db-0", "other-0"):
         rate = udp(here, "client", name, OFFERED_BITS_PER_S).bits_per_s / 1e6

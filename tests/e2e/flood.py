@@ -1,4 +1,4 @@
-"""Traffic to pods that are still to come."""
+"""Traffic to pods that do not exist yet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ while (now := time.monotonic()) - begin < 600:
 def flood_of_those_to_come(
     here: Kubectl, places: Sequence[str], pods: int, bits_per_s: int
 ) -> Iterator[None]:
-    """UDP to the addresses that the next pods of the nodes will have, before there is anybody."""
+    """Send UDP to the addresses that the next pods of the nodes will get."""
     here.apply(*(pod(f"flood-{node}", node) for node in places))
     here.wait("condition=Ready", "pod", "--all", timeout_s=120)
     for node in places:
@@ -43,7 +43,7 @@ def flood_of_those_to_come(
 
 
 def flood(here: Kubectl, client: str, targets: Sequence[ipaddress.IPv4Address], bits_per_s: int) -> None:
-    """UDP from a pod to each of these addresses, until the pod ends, or for ten minutes."""
+    """Send UDP from a pod to these addresses for ten minutes, or until the pod ends."""
     here.exec(
         client,
         *("sh", "-c", 'setsid python3 -c "$@" </dev/null >/dev/null 2>&1 &'),

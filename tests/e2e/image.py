@@ -1,4 +1,4 @@
-"""The operator's image, as this checkout makes it."""
+"""The image of the operator, built from this checkout."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class Unpacked:
 
 @functools.cache
 def operator_image() -> Image:
-    """Builds the image, once in a run of the tests. Raises ClusterError with the end of what was printed."""
+    """Build the image once per test run. Raises ClusterError with the end of the output."""
     arguments = [f"{name.upper()}={value}" for name, value in LABELS.items()]
     return build_image(TAG, REPOSITORY, arguments=arguments)
 
 
 @functools.cache
 def layout_image() -> Image:
-    """The same program, with another version of the layout of what it pins."""
+    """Build the same program with another version of the layout of its pins."""
     context = Path(__file__).parent / "other_layout"
     return build_image(LAYOUT_TAG, context, arguments=[f"IMAGE={TAG}"], base=operator_image())
 
 
 @contextlib.contextmanager
 def unpacked(image: Image) -> Iterator[Unpacked]:
-    """Yields the image's files, to look at and to run, not to change."""
+    """Yield the files of the image, which tests read and run but do not change."""
     described = json.loads(buildah("inspect", "--type", "image", image.tag, part=_PART))
     container = buildah("from", "--pull=never", image.tag, part=_PART).strip()
     try:

@@ -1,4 +1,4 @@
-"""What a cluster could leave on the machine, or change of it."""
+"""Objects of the machine that a cluster could leave or change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a cluster could change on the machine."""
+    """The state of the machine that a cluster could change."""
 
     traces: tuple[str, ...]
     settings: tuple[str, ...]
@@ -46,7 +46,7 @@ class Machine:
 
 
 def machine() -> Machine:
-    """As it is now."""
+    """Return the current state."""
     return Machine(
         traces=tuple(path for path in _TRACES if Path(path).exists()),
         settings=tuple(_setting(name) for name in _SETTINGS),
@@ -55,14 +55,14 @@ def machine() -> Machine:
 
 
 def members(place: Layout) -> set[Process]:
-    """Every process of the cluster at this moment: its root box, and all that descend from it."""
+    """Return every process of the cluster: its root box and all descendants."""
     found = record.load(place.record)
     assert found is not None
     return set(tree(found.guardian))
 
 
 def nothing_is_left(place: Layout, processes: set[Process], networks: set[str]) -> None:
-    """Asserts it of processes, network namespaces, mounts, cgroups and files."""
+    """Assert that no process, network namespace, mount, cgroup or file is left."""
     assert [process for process in processes if process.alive()] == []
     assert networks & {network_of(pid) for pid in all_pids()} == set()
     assert str(place.root) not in Path("/proc/self/mountinfo").read_text()
@@ -72,7 +72,7 @@ def nothing_is_left(place: Layout, processes: set[Process], networks: set[str]) 
 
 
 def network_of(pid: int) -> str:
-    """Identity of a process's network namespace; empty when it has ended."""
+    """Return the network namespace of a process; empty if the process has ended."""
     try:
         return str(Path(f"/proc/{pid}/ns/net").readlink())
     except OSError:
@@ -80,7 +80,7 @@ def network_of(pid: int) -> str:
 
 
 def networks_of(processes: set[Process]) -> set[str]:
-    """Network namespaces of the cluster: all its processes' but this machine's."""
+    """Return the network namespaces of the cluster, without that of the machine."""
     return {network_of(process.pid) for process in processes} - {network_of(os.getpid()), ""}
 
 

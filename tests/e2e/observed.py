@@ -1,4 +1,4 @@
-"""The observer in a pod that receives traffic, and the bounds of the policies that are enforced meanwhile."""
+"""The observer in a pod that receives traffic, and the bounds of the enforced policies."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ PROGRAM = ("python3", "-c", Path(observer.__file__).read_text(), str(PERIOD_S))
 
 @contextlib.contextmanager
 def observed(kubectl: Kubectl, client: str, server: str, seconds: float) -> Iterator[None]:
-    """Asserts for so many seconds that a pod receives no more from another than their limits allow.
-
-    Limits are those of policies that are ready, with one spec, before and after the block.
+    """Assert that a pod receives no more than its limits admit, for a number of seconds. Policies that are
+    ready with one spec before and after the block count.
     """
     before = _bounds(kubectl, client, server)
     with ThreadPoolExecutor(1) as thread:
@@ -42,7 +41,7 @@ def observed(kubectl: Kubectl, client: str, server: str, seconds: float) -> Iter
 
 
 def _bounds(kubectl: Kubectl, client: str, server: str) -> dict[str, Bound]:
-    """By policy and direction, of the policies that limit what the client sends and the server receives."""
+    """Return the bounds by policy and direction, of policies on the client's egress or server's ingress."""
     found = kubectl.items("tokenbucketpolicies,pods")
     labels = {each["metadata"]["name"]: each["metadata"]["labels"] for each in found if each["kind"] == "Pod"}
     policies = [parse_policy(each) for each in found if each["kind"] != "Pod" and _is_enforced(each)]
@@ -58,7 +57,7 @@ def _bounds(kubectl: Kubectl, client: str, server: str) -> dict[str, Bound]:
 
 
 def _is_enforced(policy: Mapping[str, Any]) -> bool:
-    """Whether the status of this generation has the conditions Ready and Programmed."""
+    """Return whether the status of this generation has the conditions Ready and Programmed."""
     true = {
         each["type"]
         for each in policy.get("status", {}).get("conditions", [])

@@ -1,4 +1,4 @@
-"""The chart on a cluster, by helm, as a user has it."""
+"""The chart on a cluster, installed by helm."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The release. All methods raise ClusterError, with helm's or kubectl's own words."""
+    """The release. All methods raise ClusterError, with the message of helm or kubectl."""
 
     admin: Kubectl
 
     @property
     def kubectl(self) -> Kubectl:
-        """Commands in the release's namespace."""
+        """Return commands in the namespace of the release."""
         return Kubectl(self.admin.kubeconfig, self.admin.program, NAMESPACE)
 
     def install(self, image: str = "", **values: object) -> None:
-        """``helm upgrade --install``, and waits until all is ready. In names of values, ``__`` is a dot."""
+        """Run ``helm upgrade --install`` and wait. In names of values, ``__`` stands for a dot."""
         given = {
             **_image(image),
             # All agents at once: a rollout that is careful would take the tests minutes.
@@ -52,7 +52,7 @@ class Release:
 
     @contextlib.contextmanager
     def installed_with(self, image: str = "", **values: object) -> Iterator[Self]:
-        """Changes the release for a block. At its end, or if the change fails, it has its defaults again."""
+        """Change the release for a block. Then restore its defaults, also if the change fails."""
         try:
             self.install(image, **values)
             yield self
@@ -60,27 +60,27 @@ class Release:
             self.install()
 
     def wait(self) -> None:
-        """Waits until every agent and the controller are ready."""
+        """Wait until every agent and the controller are ready."""
         self.kubectl.rolled_out("daemonset/tokenbucket-agent", timeout_s=TIMEOUT_S)
         self.kubectl.rolled_out("deployment/tokenbucket-controller", timeout_s=TIMEOUT_S)
 
     def rollback(self) -> None:
-        """``helm rollback`` to the revision before."""
+        """Run ``helm rollback`` to the previous revision."""
         self._helm("rollback", NAME)
         self.wait()
 
     def uninstall(self) -> str:
-        """``helm uninstall``. Returns what it prints."""
+        """Run ``helm uninstall``. Return its output."""
         return self._helm("uninstall", NAME, "--ignore-not-found", "--wait", f"--timeout={TIMEOUT_S}s")
 
     def enforce(self, how: str) -> None:
-        """Turns the kill switch: Enforce, Observe or Off."""
+        """Set the enforcement mode: Enforce, Observe or Off."""
         self.kubectl.run(
             "patch", "configmap", NAME, "--type=merge", f'--patch={{"data":{{"enforcement":"{how}"}}}}'
         )
 
     def agent(self, node: str) -> str:
-        """Name of the agent's pod on a node."""
+        """Return the name of the agent's pod on a node."""
         pods = self.kubectl.items("pods", f"--selector={AGENTS}", f"--field-selector=spec.nodeName={node}")
         there = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         if not there:
@@ -100,7 +100,7 @@ class Release:
 
 
 def image_values() -> dict[str, str]:
-    """The value ``image`` of the chart, for the image of this checkout."""
+    """Return the value ``image`` of the chart, for the image of this checkout."""
     return {name.removeprefix("image."): value for name, value in _image("").items()}
 
 
@@ -119,7 +119,7 @@ def _image(tag: str) -> dict[str, str]:
 
 
 def policy(name: str, app: str | None = None, **spec: object) -> dict[str, Any]:
-    """A TokenBucketPolicy for the pods with that label, or for all."""
+    """Return a TokenBucketPolicy for the pods with this label, or for all."""
     selector = {"matchLabels": {"app": app}} if app else {}
     return {
         "apiVersion": "tokenbucket.dev/v1alpha1",
@@ -130,7 +130,7 @@ def policy(name: str, app: str | None = None, **spec: object) -> dict[str, Any]:
 
 
 def condition(kubectl: Kubectl, name: str, kind: str) -> dict[str, Any]:
-    """A condition of a policy's status; an empty one while there is none of this generation."""
+    """Return a condition of a policy's status; empty if this generation has none."""
     return _condition(kubectl.get("tbp", name), kind)
 
 
@@ -143,9 +143,8 @@ def _condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def wait_ready(kubectl: Kubectl, name: str, pods: int) -> None:
-    """Until a policy of this generation is in force on so many pods, and the agents of their nodes are ready:
-    after the API server was away, Kubernetes itself calls nodes and their pods not ready for as long as the
-    kubelets hesitate to ask it again (measured: up to 87 s after it had been away for 75 s).
+    """Wait until a policy is enforced on a number of pods, and the agents of their nodes are ready.
+    Kubernetes reports nodes as not ready for up to 87 s after an outage of the API server.
     """
 
     def active() -> bool:
@@ -157,7 +156,7 @@ def wait_ready(kubectl: Kubectl, name: str, pods: int) -> None:
 
 
 def until(holds: Callable[[], Found], explain: Callable[[], str] = str, timeout_s: float = 60.0) -> Found:
-    """Waits until something holds, and returns it. Raises AssertionError with the explanation."""
+    """Wait until the condition holds, and return it. Raises AssertionError with the explanation."""
     deadline = time.monotonic() + timeout_s
     while not (found := holds()):
         assert time.monotonic() < deadline, explain()

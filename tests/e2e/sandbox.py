@@ -1,4 +1,4 @@
-"""Runs a program in a file system as a container runtime does in a pod, without a cluster: runc alone."""
+"""Run a program in a file system with runc, as a container runtime does, without a cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILE_SYSTEMS = {
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What a pod would say. The root file system is read-only, no privilege can be gained."""
+    """The settings of a pod. The root file system is read-only, and no privilege can be gained."""
 
     root: Path
     environment: Sequence[str] = ()
@@ -35,7 +35,7 @@ class Sandbox:
     """Folders of this machine, by where they are in the sandbox; read-only."""
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Runs a program to its end, and leaves nothing."""
+        """Run a program to its end, and leave nothing."""
         with tempfile.TemporaryDirectory(prefix="tokenbucket-sandbox-") as bundle:
             name = Path(bundle).name
             Path(bundle, "config.json").write_text(json.dumps(self._specification(name, command)))

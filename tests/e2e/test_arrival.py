@@ -1,4 +1,4 @@
-"""New pods are limited from their first moment."""
+"""New pods are limited from their start."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ done
 
 @pytest.fixture(scope="module")
 def places(kubectl: Kubectl, nodes: list[str]) -> list[str]:
-    """Nodes whose processor is no emulated one."""
+    """Return the nodes whose CPU is not emulated."""
     kinds = {each["metadata"]["name"]: each["metadata"]["labels"] for each in kubectl.items("nodes")}
     return [node for node in nodes if kinds[node].get("tokenbucket.test/kind") != "vm"]
 
 
 @pytest.fixture
 def shop(release: Release) -> Iterator[Kubectl]:
-    """A namespace whose pods with the label ``app=web`` are limited."""
+    """Create a namespace with a limit on pods with the label ``app=web``."""
     with release.admin.fresh_namespace("arrival") as here:
         here.apply(policy("web", "web", ingress=LIMIT))
         yield here
@@ -54,14 +54,14 @@ def shop(release: Release) -> Iterator[Kubectl]:
 
 @pytest.fixture(scope="module")
 def careful(release: Release) -> Iterator[Release]:
-    """The release with everything on that makes pods wait for their limit."""
+    """Turn on every feature that makes pods wait for their limit."""
     with release.installed_with(agent__readinessGates="true", agent__removeTaint="true") as changed:
         yield changed
 
 
 @contextlib.contextmanager
 def stopped_agent(shell: NodeShell, node: str) -> Iterator[None]:
-    """The agent of a node does nothing, for the block; too short for the kubelet to restart it."""
+    """Stop the agent of a node for the block, too briefly for the kubelet to restart it."""
     signal_agent(shell, node, "STOP")
     try:
         yield
@@ -71,7 +71,7 @@ def stopped_agent(shell: NodeShell, node: str) -> Iterator[None]:
 
 
 def recorded(here: Kubectl) -> dict[str, list[Sample]]:
-    """By pod, what it had received when; from the first thing that its container did."""
+    """Return the samples of each pod from the first act of its container."""
     text = here.run("logs", "--selector=app=web", "--prefix", "--tail=-1", "--max-log-requests=100")
     found: dict[str, list[Sample]] = {}
     for line in text.splitlines():
@@ -81,7 +81,7 @@ def recorded(here: Kubectl) -> dict[str, list[Sample]]:
 
 
 def attached(release: Release, places: list[str]) -> Mapping[str, float]:
-    """By pod of the namespace, when its filter was attached."""
+    """Return the time at which the filter of each pod of the namespace was attached."""
     found: dict[str, float] = {}
     for node in places:
         for limit, time_s in attached_at(agent_log(release, node)).items():
@@ -94,7 +94,7 @@ def attached(release: Release, places: list[str]) -> Mapping[str, float]:
 def test_the_limit_is_enforced_before_the_first_container_runs(
     release: Release, shop: Kubectl, places: list[str]
 ) -> None:
-    """Of every pod of a batch, under a flood that begins before the pod is there."""
+    """Flood every pod of a batch before it exists."""
     names = [f"web-{number}" for number in range(PODS)]
     before = attached(release, places)
     assert not before.keys() & names
@@ -120,19 +120,19 @@ def test_the_limit_is_enforced_before_the_first_container_runs(
 
 
 def gated(name: str, node: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    """A pod that is ready when its limit is in force, and not before."""
+    """Return a pod with the readiness gate."""
     return pod(name, node, labels, readinessGates=[{"conditionType": GATE}])
 
 
 def conditions(here: Kubectl, name: str) -> dict[str, str]:
-    """Status by type."""
+    """Return the status of each condition by its type."""
     return {each["type"]: each["status"] for each in here.get("pod", name)["status"].get("conditions", [])}
 
 
 def test_a_pod_with_the_gate_is_ready_only_when_its_limit_is_enforced(
     careful: Release, shop: Kubectl, shell: NodeShell, places: list[str]
 ) -> None:
-    """While the agent does nothing it waits, though all its containers are ready."""
+    """Keep the pod waiting while the agent is stopped, although all containers are ready."""
     node = places[0]
     with stopped_agent(shell, node):
         shop.apply(gated("gated", node, {"app": "web"}))
@@ -147,16 +147,16 @@ def test_a_pod_with_the_gate_is_ready_only_when_its_limit_is_enforced(
 def test_a_pod_with_the_gate_that_no_policy_selects_is_ready(
     careful: Release, shop: Kubectl, places: list[str]
 ) -> None:
-    """There is nothing to wait for."""
+    """Wait for no limit."""
     shop.apply(*(gated(f"free-{node}", node, {"app": "free"}) for node in places))
     shop.wait("condition=Ready", "pod", "--all")
     assert all(conditions(shop, f"free-{node}")[GATE] == "True" for node in places)
 
 
-def test_a_pod_that_names_no_gate_is_never_written(
+def test_the_agent_never_writes_a_pod_without_the_gate(
     careful: Release, shop: Kubectl, places: list[str]
 ) -> None:
-    """By the agent, though it limits it: who has written what, the API server remembers."""
+    """Limit the pod, and read its writers from the API server."""
     node, labels = places[0], {"app": "web"}
     shop.apply(pod("plain", node, labels), gated("waiting", node, labels))
     shop.wait("condition=Ready", "pod", "--all")
@@ -166,15 +166,15 @@ def test_a_pod_that_names_no_gate_is_never_written(
 
 
 def writers_of(here: Kubectl, name: str) -> set[str]:
-    """Names of the programs that have written a pod."""
+    """Return the names of the programs that have written a pod."""
     document = here.get("pod", name, "--show-managed-fields")
     return {each["manager"] for each in document["metadata"]["managedFields"]}
 
 
-def test_a_node_with_the_taint_takes_pods_when_its_agent_is_there(
+def test_a_node_with_the_taint_accepts_pods_when_its_agent_is_ready(
     careful: Release, shop: Kubectl, shell: NodeShell, places: list[str]
 ) -> None:
-    """And limits them from their first moment. Another taint stays."""
+    """Limit them from their start. Keep other taints."""
     node = places[-1]
     taints = (f"{TAINT}:NoSchedule", f"{FOREIGN_TAINT}:PreferNoSchedule")
     try:

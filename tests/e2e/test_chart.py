@@ -1,4 +1,4 @@
-"""The chart's promises, on a real API server: what it takes, whom it lets do what, and what it warns of."""
+"""The chart on a real API server: accepted objects, rights, and warnings."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ except urllib.error.HTTPError as error:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A pod with an agent's account, on a node."""
+    """A pod with the account of an agent, on a node."""
 
     kubectl: Kubectl
     name: str
@@ -67,12 +67,12 @@ class Agent:
     def refused(
         self, path: str, body: Mapping[str, Any], kind: str = "merge-patch+json", token: str = ""
     ) -> str:
-        """Why the API server refuses a patch; nothing when it does not."""
+        """Return why the API server rejects a patch; empty if it accepts it."""
         arguments = (path, kind, json.dumps(body), token)
         return self.kubectl.exec(self.name, "python3", "-c", _PATCH, *arguments).strip()
 
     def report_refused(self, node: str, token: str = "") -> str:
-        """The same, of the TokenBucketNode of a node, written as an agent does."""
+        """Return why the API server rejects the report of a node, written as an agent does."""
         head = {
             "apiVersion": "tokenbucket.dev/v1alpha1",
             "kind": "TokenBucketNode",
@@ -82,7 +82,7 @@ class Agent:
 
 
 def rendered(release: Release, namespace: str) -> list[Document]:
-    """All that the chart can make."""
+    """Return every object that the chart can render."""
     helm = release.admin.program.replace("kubectl", "helm")
     argv = [
         helm,
@@ -102,7 +102,7 @@ def rendered(release: Release, namespace: str) -> list[Document]:
 
 @pytest.fixture(scope="module")
 def agents(release: Release, nodes: list[str]) -> Iterator[list[Agent]]:
-    """One on each node, under the rules of a release that may remove the taint and open gates."""
+    """Create one on each node, under a release that may remove the taint and set readiness gates."""
     with release.admin.fresh_namespace(OTHER) as here:
         rules = [each for each in rendered(release, OTHER) if each["kind"] in RULES]
         here.apply(*rules)
@@ -122,10 +122,8 @@ def agent(agents: list[Agent]) -> Agent:
     return agents[0]
 
 
-def test_the_api_server_takes_everything(release: Release) -> None:
-    """With all that can be switched on, but what is not the API server's own: a pod needs its account to be
-    there, so those that make pods do, and what is for the Prometheus operator or OpenShift needs its CRDs.
-    """
+def test_the_api_server_accepts_all_objects(release: Release) -> None:
+    """Turn everything on, except objects that need other CRDs or an existing account."""
     not_here = {"Pod", "PodMonitor", "ServiceMonitor", "PrometheusRule", "SecurityContextConstraints"}
     documents = [each for each in rendered(release, NAMESPACE) if each["kind"] not in not_here]
     for each in documents:
@@ -141,8 +139,8 @@ def test_the_api_server_takes_everything(release: Release) -> None:
     )
 
 
-def test_the_rules_are_typed_right(agents: list[Agent]) -> None:
-    """The API server checks their expressions against the kinds that they are about."""
+def test_the_expressions_of_admission_policies_pass_the_type_check(agents: list[Agent]) -> None:
+    """Check them against the kinds that they match."""
     here = agents[0].kubectl
     ours = [
         each
@@ -160,15 +158,15 @@ def test_the_rules_are_typed_right(agents: list[Agent]) -> None:
 
 
 @pytest.mark.parametrize("account", ["tokenbucket-agent", "tokenbucket-controller"])
-def test_an_account_may_do_what_the_chart_says_and_nothing_else(release: Release, account: str) -> None:
-    """All that the API server would let it do: in any namespace, and in the release's own."""
+def test_an_account_has_the_declared_rights_and_no_other(release: Release, account: str) -> None:
+    """Ask the API server in any namespace, and in that of the release."""
     assert rights_in(release.admin, "default", account) == EVERYWHERE[account]
     both = EVERYWHERE[account] | IN_THE_RELEASES_NAMESPACE[account]
     assert rights_in(release.admin, NAMESPACE, account) == both
 
 
 def rights_in(kubectl: Kubectl, namespace: str, account: str) -> Rights:
-    """But the questions about itself, which everybody may ask."""
+    """Return the rights, without those that every account has."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
@@ -187,14 +185,14 @@ def rights_in(kubectl: Kubectl, namespace: str, account: str) -> Rights:
 
 
 def test_helm_test_passes(release: Release) -> None:
-    """It names the nodes, and leaves nothing."""
+    """Print the nodes, and leave no object."""
     output = release._helm("test", NAME, "--timeout=200s")
     assert "Phase:          Succeeded" in output
     assert release.kubectl.run("get", "pod,serviceaccount", f"{NAME}-check", "--ignore-not-found") == ""
 
 
-def test_an_agent_writes_its_own_nodes_report_and_no_others(agents: list[Agent]) -> None:
-    """Its token says which node it is on."""
+def test_an_agent_writes_only_the_report_of_its_node(agents: list[Agent]) -> None:
+    """Identify the node by the token."""
     for agent in agents:
         for node in (each.node for each in agents):
             refused = agent.report_refused(node)
@@ -202,14 +200,14 @@ def test_an_agent_writes_its_own_nodes_report_and_no_others(agents: list[Agent])
             assert not refused or agent.node in refused
 
 
-def test_a_token_of_no_pod_writes_no_report(agent: Agent) -> None:
-    """Such as one that somebody has made by hand."""
+def test_a_token_without_a_pod_writes_no_report(agent: Agent) -> None:
+    """Create such a token manually."""
     token = agent.kubectl.run("create", "token", ACCOUNT).strip()
     assert "the token names no node" in agent.report_refused(agent.node, token)
 
 
-def test_an_agent_may_remove_the_one_taint_of_its_own_node(agents: list[Agent]) -> None:
-    """And change nothing else there."""
+def test_an_agent_may_only_remove_its_taint_from_its_node(agents: list[Agent]) -> None:
+    """Change nothing else of the node."""
     agent, *others = agents
     path = f"/api/v1/nodes/{agent.node}"
     before = agent.kubectl.get("node", agent.node)["spec"].get("taints", [])
@@ -231,8 +229,8 @@ def test_an_agent_may_remove_the_one_taint_of_its_own_node(agents: list[Agent]) 
         agent.kubectl.run("taint", "node", agent.node, *(f"{each}-" for each in taint))
 
 
-def test_an_agent_may_set_the_one_condition_of_its_own_nodes_pods(agents: list[Agent]) -> None:
-    """And change nothing else of them."""
+def test_an_agent_may_only_set_the_readiness_condition_of_pods_on_its_node(agents: list[Agent]) -> None:
+    """Change nothing else of the pods."""
     agent, *others = agents
     kind = "strategic-merge-patch+json"
     path = f"/api/v1/namespaces/{OTHER}/pods/{agent.name}/status"
@@ -272,10 +270,10 @@ def test_an_agent_may_set_the_one_condition_of_its_own_nodes_pods(agents: list[A
     ],
     ids=json.dumps,
 )
-def test_a_likely_mistake_is_warned_of_and_accepted(
+def test_a_likely_mistake_causes_a_warning(
     agents: list[Agent], spec: dict[str, Any], warning: str | None
 ) -> None:
-    """With the field and what to do; and what is right is not."""
+    """Name the field and the fix, and accept the policy. Correct policies cause no warning."""
     here = agents[0].kubectl
     app = None if warning and "podSelector" in warning else "web"
     words = ("--dry-run=server", "--filename=-")

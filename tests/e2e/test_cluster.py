@@ -1,4 +1,4 @@
-"""The cluster that the other tests stand on."""
+"""The cluster of the other tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cluster.workloads import pod, server, service
 
 @pytest.fixture(scope="module")
 def pods(cluster: Cluster, kubectl: Kubectl) -> Iterator[Kubectl]:
-    """A server and a client on each node."""
+    """Create a server and a client on each node."""
     with kubectl.fresh_namespace("cluster-test") as here:
         documents = [
             make(f"{kind}-{node.name}", node.name, {"app": kind})
@@ -29,23 +29,23 @@ def pods(cluster: Cluster, kubectl: Kubectl) -> Iterator[Kubectl]:
 
 @pytest.fixture(scope="module")
 def shell(kubectl: Kubectl) -> Iterator[NodeShell]:
-    """Commands on every node."""
+    """Return commands on every node."""
     with node_shells(kubectl) as shells:
         yield shells
 
 
 def addresses(kubectl: Kubectl, name: str) -> list[str]:
-    """The pod's IPv4 and IPv6 address."""
+    """Return the IPv4 and IPv6 address of the pod."""
     return [entry["ip"] for entry in kubectl.get("pod", name)["status"]["podIPs"]]
 
 
 def test_every_node_is_ready(cluster: Cluster) -> None:
-    """No component has ended and every node says that it is ready."""
+    """Find no ended component and no node that is not ready."""
     assert failures(cluster) == []
 
 
 def test_pods_reach_each_other_across_nodes(cluster: Cluster, pods: Kubectl) -> None:
-    """From each node to each, over IPv4 and IPv6."""
+    """Connect each node with each, over IPv4 and IPv6."""
     for source in cluster.nodes:
         for target in cluster.nodes:
             both = addresses(pods, f"server-{target.name}")
@@ -54,14 +54,14 @@ def test_pods_reach_each_other_across_nodes(cluster: Cluster, pods: Kubectl) -> 
                 pods.exec(f"client-{source.name}", "ping", "-c1", "-W5", address)
 
 
-def test_a_command_in_a_pod_returns_what_it_prints(cluster: Cluster, pods: Kubectl) -> None:
-    """On every node."""
+def test_a_command_in_a_pod_returns_its_output(cluster: Cluster, pods: Kubectl) -> None:
+    """Run it on every node."""
     for node in cluster.nodes:
         assert pods.exec(f"client-{node.name}", "hostname") == f"client-{node.name}\n"
 
 
 def test_a_service_leads_to_pods_on_every_node(cluster: Cluster, pods: Kubectl) -> None:
-    """By its IPv4 and its IPv6 address, from each node."""
+    """Use its IPv4 and its IPv6 address from each node."""
     everywhere = {f"server-{node.name}" for node in cluster.nodes}
     for address in pods.get("service", "servers")["spec"]["clusterIPs"]:
         host = f"[{address}]" if ":" in address else address
@@ -71,7 +71,7 @@ def test_a_service_leads_to_pods_on_every_node(cluster: Cluster, pods: Kubectl) 
 
 
 def test_a_pod_reaches_the_api_server(cluster: Cluster, pods: Kubectl) -> None:
-    """With its service account, as an operator does."""
+    """Use its service account, as an operator does."""
     ask = (
         "import json, os, ssl, urllib.request; folder = '/var/run/secrets/kubernetes.io/serviceaccount/';"
         "context = ssl.create_default_context(cafile=folder + 'ca.crt');"
@@ -84,12 +84,12 @@ def test_a_pod_reaches_the_api_server(cluster: Cluster, pods: Kubectl) -> None:
         assert answer["gitVersion"].startswith("v1.")
 
 
-def test_the_network_plugin_leaves_its_result_on_the_pods_node(
+def test_the_cni_result_of_a_pod_is_on_its_node_only(
     cluster: Cluster,
     pods: Kubectl,
     shell: NodeShell,
 ) -> None:
-    """Each node has a cache of its own, with its own pods only."""
+    """Give each node its own cache."""
     for node in cluster.nodes:
         found = shell.run(node.name, "grep", "-rhoE", "(server|client)-node-[a-z]+", "/var/lib/cni/results")
         assert set(found.split()) == {f"server-{node.name}", f"client-{node.name}"}
@@ -98,7 +98,7 @@ def test_the_network_plugin_leaves_its_result_on_the_pods_node(
 def test_a_node_shows_the_interfaces_and_programs_of_its_own_network(
     cluster: Cluster, shell: NodeShell
 ) -> None:
-    """/sys is the node's own, and a program pinned on one node is not there on another."""
+    """Separate /sys and pinned programs of the nodes."""
     names = {node.name for node in cluster.nodes}
     for name in names:
         shell.run(name, "mkdir", f"/sys/fs/bpf/{name}")
@@ -123,14 +123,14 @@ printf '%s\\n' "qdisc add dev probe0 clsact" \
 def test_a_program_for_traffic_control_can_be_attached_on_every_node(
     cluster: Cluster, shell: NodeShell
 ) -> None:
-    """At clsact of a veth of the test's own; ``fq`` if the node's kernel has it."""
+    """Use clsact of a veth of the test, and ``fq`` if the kernel of the node has it."""
     for node in cluster.nodes:
         more = "tc qdisc add dev probe0 root fq" if node.kind == "vm" else ""
         shell.run(node.name, "sh", "-ec", _ATTACH + more)
 
 
-def test_pods_go_on_while_the_api_server_is_away(cluster: Cluster, pods: Kubectl) -> None:
-    """And it comes back with what it knew."""
+def test_pods_continue_during_an_outage_of_the_api_server(cluster: Cluster, pods: Kubectl) -> None:
+    """Start the API server again with all its objects."""
     before = {pod["metadata"]["uid"] for pod in pods.items("pods")}
     cluster.root.stop("kube-apiserver")
     try:

@@ -1,4 +1,4 @@
-"""An agent that does not hear the API server, or is not heard, never makes a policy look enforced."""
+"""An agent without contact to the API server never makes a policy look enforced."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ Record = Callable[[str, object], None]
 
 
 class Faults:
-    """What can be wrong between the agent of a node and the API server."""
+    """Faults between the agent of a node and the API server."""
 
     def __init__(self, cluster: Cluster, release: Release, shell: NodeShell) -> None:
         self._cluster, self._release, self._shell = cluster, release, shell
 
     @contextmanager
     def dropped_packets(self, node: str) -> Iterator[None]:
-        """A firewall, or a broken network: no answer, and no error."""
+        """Drop packets as a firewall or a broken network does: no answer, and no error."""
         with self._rules(node, f"chain a {{ type filter hook output priority -310; {_SERVICE} drop; }}"):
             yield
 
     @contextmanager
     def throttled(self, node: str) -> Iterator[None]:
-        """Each request is answered with 429, by a server in the place of the API server."""
+        """Answer each request with 429, by a server in place of the API server."""
         root, pki = self._cluster.root, self._cluster.pki
         program = Path(__file__).with_name("busy_api.py")
         files = pki.certificate("apiserver"), pki.key("apiserver")
@@ -66,7 +66,7 @@ class Faults:
 
     @contextmanager
     def invalid_token(self, node: str) -> Iterator[None]:
-        """The kubelet writes a valid token again after a while, so the invalid one is written again too."""
+        """Write an invalid token repeatedly, because the kubelet replaces it by a valid one."""
         uid = self._release.kubectl.get("pod", self._release.agent(node))["metadata"]["uid"]
         files = f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/*/..data/token"
         token = self._shell.run(node, "sh", "-c", f"cat {files}").strip()
@@ -80,7 +80,7 @@ class Faults:
 
     @contextmanager
     def no_role(self, _: str) -> Iterator[None]:
-        """Of all agents: they have one role."""
+        """Remove the role of all agents, which share one."""
         kubectl = self._release.kubectl
         binding = kubectl.get(*_BINDING.split("/"))
         del binding["metadata"]["resourceVersion"], binding["metadata"]["uid"]
@@ -102,7 +102,7 @@ class Faults:
 
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
-    """Both limits enforced, each on a node of its own."""
+    """Enforce both limits, each on its own node."""
     with two_limited_pods(release, nodes, "deaf") as made:
         made.apply()
         made.wait()
@@ -122,7 +122,9 @@ def faults(cluster: Cluster, release: Release, shell: NodeShell) -> Faults:
 def test_a_deaf_agent_makes_the_policies_of_its_node_unknown(
     shop: TwoLimits, faults: Faults, given: tuple[Fault, Fault], record_property: Record
 ) -> None:
-    """One fault on each node. A pod that starts meanwhile makes no policy ready before it is limited."""
+    """Inject one fault per node. A pod that starts in the meantime makes no policy ready before it is
+    limited.
+    """
     late = [pod(f"{name}-late", node, {"app": name}) for name, node in zip(NAMES, shop.nodes, strict=True)]
     with ExitStack() as stack:
         for fault, node in zip(given, shop.nodes, strict=True):
@@ -147,7 +149,7 @@ def test_a_deaf_agent_makes_the_policies_of_its_node_unknown(
 
 
 def _unknown(shop: TwoLimits, name: str) -> bool:
-    """Whether the status of a policy is unknown, because of its node."""
+    """Return whether the status of a policy is unknown because of its node."""
     found, node = condition(shop.kubectl, name, "Ready"), dict(zip(NAMES, shop.nodes, strict=True))[name]
     reason = found.get("status"), found.get("reason")
     return reason == ("Unknown", "AgentUnavailable") and node in found["message"]

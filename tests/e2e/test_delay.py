@@ -1,4 +1,4 @@
-"""Delay between real pods, on nodes whose kernel can hold packets, and what is said of those that cannot."""
+"""Delay between real pods on nodes with ``fq``, and the status on nodes without it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST, MOST = 0.93 * RATE, 1.01 * RATE
 
 @pytest.fixture(scope="module")
 def shop(release: Release, with_fq: list[str], nodes: list[str]) -> Iterator[Kubectl]:
-    """On a node with ``fq`` a pod to limit, and its peer on another."""
+    """Create a pod with a limit on a node with ``fq``, and its peer on another node."""
     held = with_fq[0]
     other = next((node for node in reversed(nodes) if node != held), held)
     with release.admin.fresh_namespace("delay") as here:
@@ -30,7 +30,7 @@ def shop(release: Release, with_fq: list[str], nodes: list[str]) -> Iterator[Kub
 
 @pytest.fixture
 def degraded(shop: Kubectl, without_fq: list[str]) -> Iterator[str]:
-    """A second pod to limit, on a node without ``fq``."""
+    """Create a second pod with a limit, on a node without ``fq``."""
     document = server("degraded", without_fq[0], {"app": "web"})
     shop.apply(document)
     shop.wait("condition=Ready", "pod/degraded", timeout_s=180)
@@ -45,7 +45,9 @@ def _no_policies(shop: Kubectl) -> Iterator[None]:
 
 
 def gets_its_rate(here: Kubectl, client: str, target: str) -> bool:
-    """Whether TCP gets the rate. Never more; less is measured again, since a machine may be busy."""
+    """Return whether TCP reaches the rate. Assert that it never exceeds it. Repeat a lower measurement,
+    because the machine can be busy.
+    """
     for _ in range(3):
         found = tcp(here, client, target).bits_per_s
         assert found < MOST, f"{client} to {target}"
@@ -54,30 +56,30 @@ def gets_its_rate(here: Kubectl, client: str, target: str) -> bool:
     return False
 
 
-def test_tcp_to_a_pod_gets_its_rate_and_no_more(shop: Kubectl) -> None:
-    """By the default action."""
+def test_tcp_to_a_pod_reaches_its_rate_and_no_more(shop: Kubectl) -> None:
+    """Use the default action."""
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", 1)
     assert gets_its_rate(shop, "peer", "held")
 
 
-def test_tcp_from_a_pod_gets_its_rate_and_no_more(shop: Kubectl) -> None:
-    """Held back inside the pod's own network namespace."""
+def test_tcp_from_a_pod_reaches_its_rate_and_no_more(shop: Kubectl) -> None:
+    """Delay the traffic inside the network namespace of the pod."""
     shop.apply(policy("web", "web", egress=LIMIT))
     wait_ready(shop, "web", 1)
     assert gets_its_rate(shop, "held", "peer")
 
 
-def test_tcp_never_gets_more_where_delay_cannot_be_had(shop: Kubectl, degraded: str) -> None:
-    """A policer is all there is."""
+def test_tcp_never_exceeds_its_rate_on_a_node_without_fq(shop: Kubectl, degraded: str) -> None:
+    """Use Drop, to which Delay is degraded."""
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", 2)
     assert tcp(shop, "peer", degraded).bits_per_s < MOST
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_status_says_that_delay_is_enforced(shop: Kubectl, direction: str) -> None:
-    """In the column, and in a condition."""
+def test_the_status_shows_that_delay_is_enforced(shop: Kubectl, direction: str) -> None:
+    """Show it in the column and in a condition."""
     shop.apply(policy("web", "web", **{direction: LIMIT}))
     wait_ready(shop, "web", 1)
     assert shop.get("tbp", "web")["status"]["action"] == "Delay"
@@ -85,8 +87,8 @@ def test_status_says_that_delay_is_enforced(shop: Kubectl, direction: str) -> No
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_status_says_where_delay_cannot_be_had(shop: Kubectl, degraded: str, direction: str) -> None:
-    """With the reason, for as long as there is such a pod."""
+def test_the_status_names_nodes_without_delay(shop: Kubectl, degraded: str, direction: str) -> None:
+    """Show the reason as long as such a pod exists."""
     shop.apply(policy("web", "web", **{direction: LIMIT}))
     wait_ready(shop, "web", 2)
     assert shop.get("tbp", "web")["status"]["action"] == "Delay, Drop (degraded: no fq)"
@@ -99,8 +101,8 @@ def test_status_says_where_delay_cannot_be_had(shop: Kubectl, degraded: str, dir
     assert shop.get("tbp", "web")["status"]["action"] == "Delay"
 
 
-def test_nothing_stays_in_a_pod_whose_limit_is_removed(shop: Kubectl) -> None:
-    """Neither filter nor queue."""
+def test_a_removed_limit_leaves_nothing_in_its_pod(shop: Kubectl) -> None:
+    """Remove filter and queue."""
     shop.apply(policy("web", "web", egress=LIMIT))
     wait_ready(shop, "web", 1)
     assert "qdisc fq 7462:" in shop.exec("held", "tc", "qdisc", "show", "dev", "eth0")

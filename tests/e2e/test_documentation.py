@@ -46,7 +46,7 @@ CASES = {
 
 @pytest.fixture
 def desk(release: Release, nodes: list[str], tmp_path: Path) -> Iterator[Desk]:
-    """A desk. At the end, the release has its defaults, and nothing overrides it."""
+    """Provide a desk. At the end, restore the defaults of the release and remove the override."""
     made = Desk(tmp_path, release, nodes[0])
     made.prepare()
     yield made
@@ -56,7 +56,7 @@ def desk(release: Release, nodes: list[str], tmp_path: Path) -> Iterator[Desk]:
 
 @pytest.fixture
 def shop(release: Release, nodes: list[str]) -> Iterator[None]:
-    """The pods that the pages name, and the example's policies."""
+    """Create the pods that the pages name, and the policies of the example."""
     default = Kubectl(release.admin.kubeconfig, release.admin.program)
     with release.admin.fresh_namespace("shop") as here, _applied(default, pod("web", nodes[0])):
         here.apply(*(pod(f"web-{index}", nodes[0], {"app": "web"}) for index in range(2)))
@@ -77,7 +77,7 @@ def _applied(kubectl: Kubectl, document: dict[str, object]) -> Iterator[None]:
 
 
 def test_a_reader_gets_started(release: Release, desk: Desk) -> None:
-    """All commands of the page in their order, on a cluster without tokenbucket."""
+    """Run all commands of the page in order, on a cluster without tokenbucket."""
     release.uninstall()
     release.admin.run("delete", "namespace", NAMESPACE, "shop", "--ignore-not-found", timeout_s=240)
     desk.run(blocks(GETTING_STARTED.read_text()))
@@ -85,7 +85,7 @@ def test_a_reader_gets_started(release: Release, desk: Desk) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_task_works_as_described(name: str, release: Release, shop: None, desk: Desk) -> None:
-    """Each section alone, because several sections of a page are choices."""
+    """Run each section alone, because several sections of a page are choices."""
     page, title, found = CASES[name]
     if (page, title) in WITHOUT_AGENTS:
         release.uninstall()

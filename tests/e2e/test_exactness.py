@@ -29,7 +29,7 @@ def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
 
 @pytest.mark.parametrize(("direction", "app"), [("ingress", "web"), ("egress", "client")])
 def test_a_limit_is_exact(direction: str, app: str, shop: Kubectl) -> None:
-    """Within 0.5 %, from one node to another."""
+    """Measure within 0.5 % from one node to another."""
     shop.apply(policy("exact", app, **{direction: LIMIT}))
     try:
         wait_ready(shop, "exact", 1)

@@ -1,4 +1,4 @@
-"""What the agent takes of its node. A coarse guard: ``bench/cluster.py`` has the figures."""
+"""The memory of the agent. A coarse bound: ``bench/cluster.py`` measures it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def _running(release: Release) -> None:
 
 
 def test_the_agent_is_small(shell: NodeShell, nodes: list[str]) -> None:
-    """All its processes together, the compiler's gone."""
+    """Add all its processes, after the compiler has ended."""
     for node in nodes:
         assert resident_bytes(shell, node) < 1.25 * GOAL_BYTES, node
 
 
 def test_the_agent_has_no_client_library_of_kubernetes(release: Release, nodes: list[str]) -> None:
-    """Which would take more memory than all the rest."""
+    """Avoid a library that needs more memory than the rest."""
     look = "import importlib.util as u; print(u.find_spec('kubernetes'))"
     for node in nodes:
         agent = release.agent(node)

@@ -1,4 +1,4 @@
-"""The image, without a cluster: what is in it, and that it does its work under the constraints of a pod."""
+"""The image without a cluster: its content, and its programs under the constraints of a pod."""
 
 from __future__ import annotations
 
@@ -41,45 +41,45 @@ for module in pkgutil.walk_packages(tokenbucket.__path__, "tokenbucket."):
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Unpacked]:
-    """The image's files."""
+    """Provide the files of the image."""
     with unpacked(operator_image()) as found:
         yield found
 
 
 def sandbox(image: Unpacked, **constraints: object) -> Sandbox:
-    """The image with its own environment."""
+    """Provide the image with its own environment."""
     return Sandbox(image.root, **{"environment": image.config["Env"], **constraints})
 
 
 def python(image: Unpacked) -> str:
-    """The interpreter of the entry point."""
+    """Return the interpreter of the entry point."""
     return image.config["Entrypoint"][0]
 
 
 def normal(name: str) -> str:
-    """A Python package's name as indexes compare it."""
+    """Return the normalized name of a Python package."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def site_packages(image: Unpacked) -> str:
-    """The folder of the image's Python packages."""
+    """Return the folder of the Python packages of the image."""
     (folder,) = image.root.glob("opt/tokenbucket/lib/python3.*/site-packages")
     return str(folder)
 
 
 def installed(image: Unpacked) -> dict[str, str]:
-    """Versions of the image's Python packages."""
+    """Return the versions of the Python packages of the image."""
     return {normal(found.name): found.version for found in distributions(path=[site_packages(image)])}
 
 
 def sbom(image: Unpacked) -> set[str]:
-    """Names of the packages in the image's list of packages."""
+    """Return the names of the packages in the package list of the image."""
     (file,) = (image.root / "usr/share/sbom").iterdir()
     return {package["name"] for package in json.loads(file.read_text())["packages"]}
 
 
 def test_the_python_packages_are_the_pinned_ones(image: Unpacked) -> None:
-    """No other, so neither pip nor the official client, which would triple the agent's memory."""
+    """Contain neither pip nor the official client, which would triple the memory of the agent."""
     lines = (REPOSITORY / "requirements/image.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     found = installed(image)
@@ -88,20 +88,20 @@ def test_the_python_packages_are_the_pinned_ones(image: Unpacked) -> None:
 
 
 def test_the_pinned_packages_are_the_tested_ones() -> None:
-    """Every version in the image is the one that the other tests ran with."""
+    """Use the versions of the other tests."""
     tested = (REPOSITORY / "requirements/dev.txt").read_text().splitlines()
     shipped = (REPOSITORY / "requirements/image.txt").read_text().splitlines()
     assert [line for line in shipped if not line.startswith("#") and line not in tested] == []
 
 
-def test_there_is_nothing_to_build_or_install_with(image: Unpacked) -> None:
-    """No compiler, no linker, no pip, wherever it may be."""
+def test_the_image_has_no_build_tools(image: Unpacked) -> None:
+    """Search all folders for compiler, linker and pip."""
     programs = [path for path in image.root.rglob("*") if re.fullmatch(_BUILD_TOOLS, path.name)]
     assert [path for path in programs if "share/doc" not in str(path)] == []
 
 
-def test_there_is_no_documentation_and_no_cache(image: Unpacked) -> None:
-    """Of what Debian brings along only the licenses stay."""
+def test_the_image_has_no_documentation_and_no_cache(image: Unpacked) -> None:
+    """Keep only the licenses of Debian packages."""
     names = ("share/man", "share/info", "share/locale", "../var/cache", "../var/lib/apt/lists", "../var/log")
     rest = [path for name in names for path in (image.root / "usr" / name).glob("*")]
     documents = [path for path in (image.root / "usr/share/doc").rglob("*") if path.is_file()]
@@ -110,19 +110,19 @@ def test_there_is_no_documentation_and_no_cache(image: Unpacked) -> None:
 
 @pytest.mark.parametrize("user", [0, NOBODY])
 def test_the_entry_point_runs_with_a_read_only_root(image: Unpacked, user: int) -> None:
-    """As root without a capability, and as the controller's user."""
+    """Run as root without a capability, and as the user of the controller."""
     done = sandbox(image, user=user).run(*image.config["Entrypoint"], "--version")
     assert done.stdout == f"tokenbucket {installed(image)['tokenbucket']}\n", done.stderr
 
 
-def test_every_module_has_what_it_imports(image: Unpacked) -> None:
-    """Contain all packages, except those of the plugin, which runs on machines of users."""
+def test_every_module_can_be_imported(image: Unpacked) -> None:
+    """Exclude the plugin, which runs on the machines of users."""
     done = sandbox(image, user=NOBODY).run(python(image), "-I", "-c", _IMPORT_ALL)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_loader_loads_with_the_memory_and_the_capabilities_of_the_agent(image: Unpacked) -> None:
-    """It compiles against the image's own headers, and neither writes to the root nor needs more."""
+    """Compile against the headers of the image, without writes to the root file system."""
     done = sandbox(image, capabilities=AGENT).run(python(image), "-I", "-c", _LOAD)
     assert done.returncode == 0, done.stderr
     print(f"the loader's peak: {int(done.stdout) // 1024} MiB")
@@ -131,7 +131,7 @@ def test_the_loader_loads_with_the_memory_and_the_capabilities_of_the_agent(imag
 
 @pytest.mark.parametrize("without", AGENT)
 def test_each_capability_of_the_agent_is_necessary(image: Unpacked, without: str) -> None:
-    """The kernel refuses the program or its maps when one is missing."""
+    """Reject the program or its maps if one is missing."""
     fewer = [name for name in AGENT if name != without]
     done = sandbox(image, capabilities=fewer).run(python(image), "-I", "-c", _LOAD)
     assert done.returncode != 0
@@ -139,10 +139,8 @@ def test_each_capability_of_the_agent_is_necessary(image: Unpacked, without: str
 
 
 @pytest.mark.parametrize("command", ["entry point", "tokenbucket"])
-def test_the_environment_does_not_decide_what_is_imported(
-    image: Unpacked, tmp_path: Path, command: str
-) -> None:
-    """Neither PYTHONPATH nor the current folder: root in the agent's pod runs what is in the image."""
+def test_the_environment_does_not_change_imports(image: Unpacked, tmp_path: Path, command: str) -> None:
+    """Ignore PYTHONPATH and the current folder, because the agent runs as root."""
     for module in ("argparse", "sitecustomize", "tokenbucket"):
         (tmp_path / f"{module}.py").write_text("raise SystemExit('not the image')")
     surroundings = [*image.config["Env"], "PYTHONPATH=/mnt", "PYTHONSTARTUP=/mnt/argparse.py"]
@@ -153,15 +151,15 @@ def test_the_environment_does_not_decide_what_is_imported(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_labels_say_what_was_built(image: Unpacked) -> None:
-    """By the names of the OCI specification."""
+def test_the_labels_describe_the_build(image: Unpacked) -> None:
+    """Use the names of the OCI specification."""
     labels = image.config["Labels"]
     assert {name: labels[f"org.opencontainers.image.{name}"] for name in LABELS} == LABELS
     assert labels["org.opencontainers.image.source"].startswith("https://")
 
 
 def test_the_list_of_packages_is_complete(image: Unpacked) -> None:
-    """Every package of Debian and of Python in the image is in its SBOM, as are the headers' packages."""
+    """Include every Debian and Python package, and the packages of the headers."""
     status = (image.root / "var/lib/dpkg/status").read_text()
     expected = {*re.findall(r"^Package: (.*)$", status, re.MULTILINE), *installed(image)}
     listed = sbom(image)

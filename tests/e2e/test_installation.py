@@ -1,4 +1,4 @@
-"""Each tool that installs the chart: it enforces limits, leaves no difference, and reverts no override."""
+"""Each tool that installs the chart enforces limits, leaves no difference, and reverts no override."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_CRDS = "--selector=app.kubernetes.io/component!=crds"
 
 @pytest.fixture
 def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
-    """Pods without a policy. The release is installed again at the end."""
+    """Create pods without a policy. Install the release again at the end."""
     with two_limited_pods(release, nodes, "installation") as made:
         release.uninstall()
         try:
@@ -149,7 +149,7 @@ METHODS: dict[str, tuple[type[ByHelm | ByKubectl], Callable[[], Path]]] = {
 
 @contextlib.contextmanager
 def installed(shop: TwoLimits, method: str, folder: Path) -> Iterator[ByHelm | ByKubectl]:
-    """An installation, which is removed after the block."""
+    """Install, and remove the installation after the block."""
     kind, helm = METHODS[method]
     installation = kind(shop.release, helm(), folder)
     installation.install()
@@ -164,7 +164,7 @@ def installed(shop: TwoLimits, method: str, folder: Path) -> Iterator[ByHelm | B
 def test_an_installation_is_complete_and_reverts_no_override(
     shop: TwoLimits, shell: NodeShell, method: str, tmp_path: Path
 ) -> None:
-    """Nothing that runs in it changes what is declared. Its removal leaves policies, and no limit."""
+    """Change no declared object by running it. Its removal leaves policies, and no limit."""
     with installed(shop, method, tmp_path) as installation:
         shop.apply()
         shop.wait()
@@ -185,7 +185,7 @@ def test_an_installation_is_complete_and_reverts_no_override(
 def test_an_upgrade_keeps_the_values_of_the_user_and_the_limits(
     shop: TwoLimits, method: str, tmp_path: Path
 ) -> None:
-    """From a chart with the defaults of the previous release, and back again, under traffic."""
+    """Upgrade from a chart with the defaults of the previous release, and back, under traffic."""
     with installed(shop, method, tmp_path) as installation:
         assert isinstance(installation, ByHelm)
         old = shutil.copytree(CHART, tmp_path / CHART.name)
@@ -204,7 +204,7 @@ def test_an_upgrade_keeps_the_values_of_the_user_and_the_limits(
 
 @contextlib.contextmanager
 def overridden(shop: TwoLimits) -> Iterator[None]:
-    """All limits are off for the block, by the override ConfigMap."""
+    """Turn all limits off for the block, by the override ConfigMap."""
     shop.release.kubectl.run("create", "configmap", OVERRIDE, "--from-literal=enforcement=Off")
     try:
         until(lambda: shop.programmed("False", "Off"))
@@ -214,7 +214,7 @@ def overridden(shop: TwoLimits) -> Iterator[None]:
 
 
 def test_a_cleanup_that_another_tool_starts_changes_nothing(shop: TwoLimits, tmp_path: Path) -> None:
-    """The hook asks whether Helm owns the release: here, kubectl has applied it, and the hook too."""
+    """Apply the release and the hook by kubectl, so that Helm does not own it."""
     with installed(shop, "kubectl", tmp_path) as installation:
         shop.apply()
         shop.wait()

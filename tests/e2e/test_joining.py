@@ -1,4 +1,4 @@
-"""Pods of a node that joins, or starts again, under traffic from their first moment."""
+"""Pods on a node that joins or restarts, under traffic from their start."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ done
 
 @pytest.fixture(scope="module")
 def machine(cluster: Cluster) -> Cluster:
-    """A cluster that has the node."""
+    """Provide a cluster with the node."""
     if VM_NODE not in cluster.nodes:
         pytest.skip("the cluster has no node in a virtual machine")
     return cluster
@@ -48,7 +48,7 @@ def machine(cluster: Cluster) -> Cluster:
 
 @pytest.fixture(scope="module")
 def careful(machine: Cluster, release: Release) -> Iterator[Release]:
-    """The release, with agents that take the taint off."""
+    """Provide the release with agents that remove the taint."""
     assert VM_NODE in machine.nodes
     with release.installed_with(agent__removeTaint="true") as changed:
         yield changed
@@ -56,7 +56,7 @@ def careful(machine: Cluster, release: Release) -> Iterator[Release]:
 
 @pytest.fixture
 def here(careful: Release) -> Iterator[Kubectl]:
-    """Where pods are limited; with a client on a node that stays."""
+    """Create a namespace with a limit, and a client on a node that stays."""
     with careful.admin.fresh_namespace("joining") as here:
         here.apply(policy("web", "web", ingress=LIMIT), pod("client", NAMESPACE_NODES[0].name))
         here.wait("condition=Ready", "pod/client", timeout_s=120)
@@ -64,13 +64,13 @@ def here(careful: Release) -> Iterator[Kubectl]:
 
 
 def place(here: Kubectl, names: tuple[str, ...], **spec: object) -> None:
-    """Pods for the node, that record what they receive."""
+    """Create pods for the node that record their traffic."""
     record = ["sh", "-c", _RECORD]
     here.apply(*(pod(name, VM_NODE.name, {"app": "web"}, record, **spec) for name in names))
 
 
 def flood_what_comes(here: Kubectl) -> None:
-    """To the first addresses that the node gives."""
+    """Flood the first addresses that the node assigns."""
     hosts = ipaddress.IPv4Network(VM_NODE.pods_ipv4).hosts()
     gateway = next(hosts)
     pods = len(HELD) + len(BOLD) + _SPARE_ADDRESSES
@@ -82,7 +82,7 @@ def start(machine: Cluster, *taints: str) -> None:
 
 
 def attached(release: Release, names: tuple[str, ...]) -> dict[str, float]:
-    """When the filter of each of these pods was attached; empty until all of them are."""
+    """Return when the filter of each pod was attached; empty until all of them are."""
     try:
         times = attached_at(agent_log(release, VM_NODE.name))
     except ClusterError:  # the agent does not run yet
@@ -92,7 +92,7 @@ def attached(release: Release, names: tuple[str, ...]) -> dict[str, float]:
 
 
 def record(here: Kubectl, name: str, until_s: float) -> list[Sample]:
-    """What a pod had received when, from the first thing that its container did until that time or later."""
+    """Return the samples of a pod, from the first act of its container until at least this time."""
 
     def found() -> list[Sample]:
         lines = (line.split() for line in here.run("logs", name).splitlines())
@@ -103,7 +103,7 @@ def record(here: Kubectl, name: str, until_s: float) -> list[Sample]:
 
 
 def limited_from_then_on(here: Kubectl, name: str, attached_s: float) -> None:
-    """Asserts that no more came once the filter was attached. Prints what came before."""
+    """Assert the limit from the attachment of the filter on. Print the traffic before it."""
     samples = record(here, name, attached_s + 5)
     late_s = attached_s - samples[0].after_s
     before = [each for each in samples if each.before_s < attached_s]
@@ -114,11 +114,11 @@ def limited_from_then_on(here: Kubectl, name: str, attached_s: float) -> None:
     assert after[-1].bytes - after[0].bytes > 2 * RATE / 8, f"{name}: too little came to show anything"
 
 
-def test_a_node_that_joins_with_the_taint_limits_its_pods_from_their_first_moment(
+def test_a_node_that_joins_with_the_taint_limits_its_pods_from_their_start(
     machine: Cluster, careful: Release, here: Kubectl
 ) -> None:
-    """But for pods that tolerate the taint, as those of a node without it: they are limited as soon as the
-    agent runs. All wait for the node, under a flood, before it is there.
+    """Flood the pods before the node exists. Pods that tolerate the taint are limited as soon as the agent
+    runs.
     """
     stop_vm(machine)
     here.run("delete", "node", VM_NODE.name)
@@ -137,10 +137,10 @@ def test_a_node_that_joins_with_the_taint_limits_its_pods_from_their_first_momen
         limited_from_then_on(here, name, times[name])
 
 
-def test_a_node_that_starts_again_limits_its_pods_as_soon_as_its_agent_runs(
+def test_a_restarted_node_limits_its_pods_as_soon_as_its_agent_runs(
     machine: Cluster, careful: Release, here: Kubectl
 ) -> None:
-    """They are bound to it: no taint holds them back. How late that is, is printed."""
+    """Print the delay. No taint delays pods that are bound to the node."""
     place(here, HELD)
     here.wait("condition=Ready", "pod", "--selector=app=web", timeout_s=120)
     stop_vm(machine)

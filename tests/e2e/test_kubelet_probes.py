@@ -58,7 +58,7 @@ FLOODS: dict[str, Callable[[int], list[str]]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """Where the pod is, and how it is limited and probed."""
+    """The place, the limit and the probes of a pod."""
 
     nodes: str = "nodes"
     """The fixture with the nodes for it."""
@@ -80,7 +80,7 @@ CASES = {
 
 
 def probed(name: str, node: str, patience_s: int) -> dict[str, Any]:
-    """A pod with a container for each kind of probe, each for readiness and for liveness."""
+    """Return a pod with a container for each kind of probe, for readiness and liveness."""
     document = pod(name, node)
     [plain] = document["spec"]["containers"]
     timing = {"periodSeconds": patience_s, "timeoutSeconds": patience_s}
@@ -99,16 +99,14 @@ def probed(name: str, node: str, patience_s: int) -> dict[str, Any]:
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Case:
-    """The one of the test, or one as good as any."""
+    """Return the case of the test, or any other one."""
     chosen: Case = getattr(request, "param", Case())
     return chosen
 
 
 @pytest.fixture
 def shop(case: Case, request: pytest.FixtureRequest, release: Release, nodes: list[str]) -> Iterator[Kubectl]:
-    """A client on one node, and the pod with the probes on the first other of the case's nodes; the last
-    may be emulated.
-    """
+    """Create a client on one node, and the pod with the probes on another node of the case."""
     places: list[str] = request.getfixturevalue(case.nodes)
     place = next(node for node in places if node != nodes[0])
     with release.admin.fresh_namespace("probes") as here:
@@ -118,7 +116,7 @@ def shop(case: Case, request: pytest.FixtureRequest, release: Release, nodes: li
 
 
 def health(here: Kubectl) -> tuple[Any, ...]:
-    """Since when the pod is ready, and how often each container was started again."""
+    """Return the time since which the pod is ready, and the restarts of each container."""
     status = here.get("pod", "web")["status"]
     ready = next(each for each in status["conditions"] if each["type"] == "Ready")
     restarts = {each["name"]: each["restartCount"] for each in status["containerStatuses"]}
@@ -126,7 +124,7 @@ def health(here: Kubectl) -> tuple[Any, ...]:
 
 
 def outcomes(here: Kubectl, result: str) -> Counter[tuple[str, str]]:
-    """How many probes of each container and kind came out so, as the kubelet counts them."""
+    """Return the number of probes of each container and kind with this result, from the kubelet."""
     web = here.get("pod", "web")
     text = here.run("get", "--raw", f"/api/v1/nodes/{web['spec']['nodeName']}/proxy/metrics/probes")
     [probes] = [each for each in text_string_to_metric_families(text) if each.name == "prober_probe"]
@@ -141,14 +139,14 @@ def outcomes(here: Kubectl, result: str) -> Counter[tuple[str, str]]:
 
 
 def complaints(here: Kubectl) -> str:
-    """What the kubelet says of the probes."""
+    """Return the events of the kubelet about probes."""
     return here.run("get", "events", "--field-selector=reason=Unhealthy", "--output=wide")
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES, indirect=True)
 @pytest.mark.parametrize("flood", FLOODS)
-def test_no_probe_fails_on_a_pod_that_is_flooded(shop: Kubectl, case: Case, flood: str) -> None:
-    """Not one, of any kind: the pod is ready all the time, and nothing is started again."""
+def test_no_probe_of_a_flooded_pod_fails(shop: Kubectl, case: Case, flood: str) -> None:
+    """Keep the pod ready and its containers running."""
     shop.apply(policy("web", "web", ingress={"rate": {"bits": str(case.rate)}, "exceedAction": case.action}))
     wait_ready(shop, "web", 1)
     assert shop.get("tbp", "web")["status"]["action"] == case.active
@@ -162,8 +160,8 @@ def test_no_probe_fails_on_a_pod_that_is_flooded(shop: Kubectl, case: Case, floo
     assert len(outcomes(shop, "successful") - good) == 2 * len(_SERVE)
 
 
-def test_a_probe_that_fails_is_seen(shop: Kubectl) -> None:
-    """Or the test above could not fail."""
+def test_a_failing_probe_is_counted(shop: Kubectl) -> None:
+    """Show that the test above can fail."""
     before, bad = health(shop), outcomes(shop, "failed")
     shop.run("exec", "web", "--container=exec", "--", "touch", "/tmp/ill")
     until(lambda: health(shop) != before)

@@ -1,4 +1,4 @@
-"""Policies on real pods: what arrives is what the policy says, and the status tells it."""
+"""Policies on real pods: measured rates and status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMIT = {"rate": {"bits": "5M"}, "burst": {"bytes": "64Ki"}, "exceedAction": "Dr
 
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
-    """On each node a pod that will be limited, a neighbor, and a client."""
+    """Create a pod with a limit, a neighbor and a client on each node."""
     with release.admin.fresh_namespace("limits") as here:
         for node in nodes:
             here.apply(
@@ -39,8 +39,8 @@ def _no_policies(shop: Kubectl) -> Iterator[None]:
 
 
 def limited(here: Kubectl, client: str, target: str, rate: int, version: int = 4) -> bool:
-    """Whether the rate arrives, within 5 %. Never more; less is measured again, since a busy machine may not
-    offer enough.
+    """Return whether the rate arrives within 5 %. Assert that it never exceeds it. Repeat a lower
+    measurement, because the machine can be busy.
     """
     for _ in range(3):
         found = arrives(here, client, target, version=version, offered=3 * max(RATE, rate))
@@ -55,7 +55,7 @@ def arrives(here: Kubectl, client: str, target: str, *, version: int = 4, offere
 
 
 def test_selected_pods_are_limited_and_their_neighbors_are_not(shop: Kubectl, nodes: list[str]) -> None:
-    """Within 5 %, on every node, from the same node and from another, over IPv4 and IPv6."""
+    """Measure within 5 % on every node, from both nodes, over IPv4 and IPv6."""
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", len(nodes))
     for place, node in enumerate(nodes):
@@ -67,16 +67,16 @@ def test_selected_pods_are_limited_and_their_neighbors_are_not(shop: Kubectl, no
 
 
 @pytest.mark.kubernetes
-def test_what_pods_send_is_limited(shop: Kubectl, nodes: list[str]) -> None:
-    """Egress, to a pod of another node."""
+def test_egress_is_limited(shop: Kubectl, nodes: list[str]) -> None:
+    """Send to a pod of another node."""
     shop.apply(policy("clients", "client", egress=LIMIT))
     wait_ready(shop, "clients", len(nodes))
     for place, node in enumerate(nodes):
         assert limited(shop, f"client-{node}", f"free-{nodes[place - 1]}", RATE)
 
 
-def test_an_edit_is_enforced_at_once_and_a_deletion_removes_it(shop: Kubectl, nodes: list[str]) -> None:
-    """And the columns of ``kubectl get tbp`` tell each."""
+def test_an_edited_limit_is_enforced_and_a_deleted_one_is_removed(shop: Kubectl, nodes: list[str]) -> None:
+    """Show both in the columns of ``kubectl get tbp``."""
     client, target = f"client-{nodes[0]}", f"web-{nodes[-1]}"
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", len(nodes))
@@ -89,8 +89,8 @@ def test_an_edit_is_enforced_at_once_and_a_deletion_removes_it(shop: Kubectl, no
     until(lambda: arrives(shop, client, target) > 2 * RATE)
 
 
-def test_the_higher_priority_wins_and_the_other_says_so(shop: Kubectl, nodes: list[str]) -> None:
-    """Until it is deleted."""
+def test_the_higher_priority_wins_and_the_other_policy_names_it(shop: Kubectl, nodes: list[str]) -> None:
+    """Delete it afterwards."""
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", len(nodes))
     shop.apply(policy("strict", "web", priority=5, ingress={**LIMIT, "rate": {"bits": "1250k"}}))
@@ -104,8 +104,10 @@ def test_the_higher_priority_wins_and_the_other_says_so(shop: Kubectl, nodes: li
     assert limited(shop, client, target, RATE)
 
 
-def test_a_policy_that_loses_one_direction_names_the_winner(shop: Kubectl, nodes: list[str]) -> None:
-    """What is left of it is in force."""
+def test_a_policy_that_is_overridden_in_one_direction_names_the_winner(
+    shop: Kubectl, nodes: list[str]
+) -> None:
+    """Enforce the other direction."""
     shop.apply(policy("web", "web", ingress=LIMIT, egress=LIMIT))
     shop.apply(policy("strict", "web", priority=5, egress=LIMIT))
     wait_ready(shop, "strict", len(nodes))
@@ -115,8 +117,8 @@ def test_a_policy_that_loses_one_direction_names_the_winner(shop: Kubectl, nodes
     wait_ready(shop, "web", len(nodes))
 
 
-def test_a_trial_removes_no_limit(shop: Kubectl, nodes: list[str]) -> None:
-    """A policy that only observes gives way to one that enforces, and says so; alone it limits nothing."""
+def test_an_observing_policy_removes_no_limit(shop: Kubectl, nodes: list[str]) -> None:
+    """Report that an enforcing policy has precedence. Alone, the policy limits nothing."""
     client, target = f"client-{nodes[-1]}", f"web-{nodes[0]}"
     shop.apply(policy("web", "web", ingress=LIMIT))
     wait_ready(shop, "web", len(nodes))
@@ -132,8 +134,8 @@ def test_a_trial_removes_no_limit(shop: Kubectl, nodes: list[str]) -> None:
 
 
 @pytest.mark.kubernetes
-def test_labels_of_a_running_pod_decide(shop: Kubectl, nodes: list[str]) -> None:
-    """A pod that gets the label is limited, and one that loses it is not."""
+def test_a_changed_label_adds_or_removes_a_limit(shop: Kubectl, nodes: list[str]) -> None:
+    """Change the label of a running pod."""
     shop.apply(policy("chosen", "chosen", ingress=LIMIT))
     until(lambda: condition(shop, "chosen", "Ready").get("reason") == "NoMatchingPods")
     target, client = f"free-{nodes[0]}", f"client-{nodes[-1]}"
@@ -147,7 +149,7 @@ def test_labels_of_a_running_pod_decide(shop: Kubectl, nodes: list[str]) -> None
 
 
 def test_the_example_of_the_repository_is_enforced(release: Release, nodes: list[str]) -> None:
-    """``kubectl apply -f examples/policy.yaml``, in another namespace."""
+    """Run ``kubectl apply -f examples/policy.yaml`` in another namespace."""
     example = Path(__file__).parents[2] / "examples/policy.yaml"
     documents = list(yaml.safe_load_all(example.read_text()))
     names = {document["metadata"]["namespace"] for document in documents}
@@ -169,7 +171,7 @@ def test_the_example_of_the_repository_is_enforced(release: Release, nodes: list
 
 
 def test_a_deleted_namespace_leaves_no_limit(release: Release, nodes: list[str]) -> None:
-    """Nor a row in the agent's report."""
+    """Leave no entry in the report of the agent either."""
     with release.admin.fresh_namespace("short") as here:
         here.apply(policy("all", None, ingress=LIMIT), server("web", nodes[0]))
         here.wait("condition=Ready", "pod", "--all", timeout_s=120)

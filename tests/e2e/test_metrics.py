@@ -1,4 +1,4 @@
-"""Metrics of a cluster, asked for over the network as Prometheus asks."""
+"""Metrics of a cluster, scraped over the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.release import CONTROLLER, Release, policy, until, wait_ready
 
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
-    """A limited pod on each node, and one that cannot be limited."""
+    """Create a limited pod on each node, and one that cannot be limited."""
     with (
         release.installed_with(agent__metrics__enabled="true", controller__metrics__enabled="true"),
         release.admin.fresh_namespace("metrics") as here,
@@ -29,7 +29,7 @@ def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
 
 
 def scraped(kubectl: Kubectl, name: str) -> list[Sample]:
-    """All samples of a pod, at the port that it calls so, through the API server."""
+    """Return all samples of a pod, from its named port, through the API server."""
     found = kubectl.get("pod", name)
     [container] = found["spec"]["containers"]
     [port] = [each["containerPort"] for each in container["ports"] if each["name"] == "metrics"]
@@ -39,15 +39,15 @@ def scraped(kubectl: Kubectl, name: str) -> list[Sample]:
 
 
 def value(samples: list[Sample], name: str, **labels: str) -> float:
-    """Of all that have these labels."""
+    """Return the value of the sample with these labels."""
     wanted = labels.items()
     return sum(
         each.value for each in samples if each.name == f"tokenbucket_{name}" and wanted <= each.labels.items()
     )
 
 
-def test_an_agent_answers_for_its_own_node(shop: Kubectl, release: Release, nodes: list[str]) -> None:
-    """Its pod's limit, itself, and how the API server answers it."""
+def test_an_agent_exposes_the_metrics_of_its_node(shop: Kubectl, release: Release, nodes: list[str]) -> None:
+    """Expose limits, the agent itself, and answers of the API server."""
     for node in nodes:
         samples = scraped(release.kubectl, release.agent(node))
         assert value(samples, "agent_ready") == 1
@@ -62,8 +62,10 @@ def test_an_agent_answers_for_its_own_node(shop: Kubectl, release: Release, node
         assert value(samples, "pod_rate_bytes_per_second") == 10**7
 
 
-def test_the_controller_answers_for_the_cluster(shop: Kubectl, release: Release, nodes: list[str]) -> None:
-    """The replica that leads has the series of policies and agents, and no other replica has any."""
+def test_the_leading_controller_exposes_the_metrics_of_the_cluster(
+    shop: Kubectl, release: Release, nodes: list[str]
+) -> None:
+    """Expose no series of policies and agents in other replicas."""
 
     def has_series() -> bool:
         pods = release.kubectl.items("pods", f"--selector={CONTROLLER}")

@@ -1,4 +1,4 @@
-"""A bucket for each peer, between real pods: who floods gets his own share, and takes nobody else's."""
+"""A bucket for each peer, between real pods: a client that floods takes nothing from the others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ for _ in range(count):
 
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
-    """Clients on two nodes, and a limited pod that counts what it receives by sender."""
+    """Create clients on two nodes, and a limited pod that counts its packets by sender."""
     with release.admin.fresh_namespace("peers") as here:
         here.apply(
             pod("noisy", nodes[0]),
@@ -58,14 +58,14 @@ def shop(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
 
 
 def received(here: Kubectl, client: str, version: int) -> int:
-    """Packets of a client that have arrived."""
+    """Return the number of packets of a client that arrived."""
     found: dict[str, int] = json.loads(here.exec("web", "cat", "/tmp/found"))
     return found.get(address(here, client, version), 0)
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_one_who_floods_leaves_the_others_their_share(shop: Kubectl, version: int) -> None:
-    """Each client has a burst of its own, wherever it is, and the status says what each gets."""
+def test_a_client_that_floods_takes_nothing_from_the_others(shop: Kubectl, version: int) -> None:
+    """Give each client its own burst, and show the limit of each in the status."""
     assert "per peer 1pkt/s, burst 20 packets" in shop.get("tbp", "peers")["status"]["effective"]["ingress"]
     for client, count in (("noisy", FLOOD), ("quiet", FEW)):
         words = (address(shop, "web", version), str(_PORT), str(count))

@@ -1,4 +1,4 @@
-"""Who may do what: each service account of the chart, a stolen token of an agent, a namespace's own user."""
+"""The rights of each service account, of a stolen agent token, and of the user of a namespace."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WRITES = ("create", "update", "patch", "delete", "deletecollection")
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What somebody may ask the API server for; ``resource`` with its subresource."""
+    """A request to the API server; ``resource`` with its subresource."""
 
     verb: str
     resource: str
@@ -47,7 +47,7 @@ class Deed:
         return f"{self.verb} {self.group}/{self.resource} {self.name}{where}"
 
     def review(self) -> Document:
-        """The question whether it is allowed."""
+        """Return the SelfSubjectAccessReview."""
         resource, _, subresource = self.resource.partition("/")
         attributes = {
             "verb": self.verb,
@@ -65,7 +65,7 @@ class Deed:
 
 
 def deeds(resource: str, verbs: tuple[str, ...], group: str = "") -> list[Deed]:
-    """In the release's namespace: what is allowed in the whole cluster is allowed there, too."""
+    """Return requests in the namespace of the release. Cluster-wide rights apply there too."""
     return [Deed(verb, resource, group, NAMESPACE) for verb in verbs]
 
 
@@ -144,7 +144,7 @@ REFUSED = {
 
 
 def needed(account: str) -> list[Deed]:
-    """All that an account cannot do without."""
+    """Return the requests that an account needs."""
     places = {"": EVERYWHERE, NAMESPACE: IN_THE_RELEASES_NAMESPACE, "kube-system": IN_KUBE_SYSTEM}
     return [
         Deed(verb, what.resource, what.group, namespace, what.name)
@@ -156,7 +156,7 @@ def needed(account: str) -> list[Deed]:
 
 @pytest.fixture(scope="module")
 def accounts(release: Release) -> Iterator[Kubectl]:
-    """With the one too that is there only while the chart is uninstalled."""
+    """Provide all accounts, with the one that exists only during an uninstallation."""
     hooks = yaml.safe_load_all(release._helm("get", "hooks", NAME))
     roles = [
         each
@@ -170,7 +170,7 @@ def accounts(release: Release) -> Iterator[Kubectl]:
 
 
 def granted(kubectl: Kubectl, account: str, asked: list[Deed]) -> list[str]:
-    """What of it the API server allows, asked as by ``kubectl auth can-i``."""
+    """Return the requests that the API server permits, as ``kubectl auth can-i`` does."""
     reviews = {"apiVersion": "v1", "kind": "List", "items": [deed.review() for deed in asked]}
     user = f"system:serviceaccount:{NAMESPACE}:{NAME}-{account}"
     words = ("create", "--validate=false", "--output=json", "--filename=-", f"--as={user}")
@@ -179,7 +179,7 @@ def granted(kubectl: Kubectl, account: str, asked: list[Deed]) -> list[str]:
 
 
 def documents_in(text: str) -> Iterator[Document]:
-    """Of JSON documents one after another, as ``kubectl create`` prints them."""
+    """Parse concatenated JSON documents, as ``kubectl create`` prints them."""
     while text := text.lstrip():
         document, end = json.JSONDecoder().raw_decode(text)
         yield document
@@ -187,21 +187,21 @@ def documents_in(text: str) -> Iterator[Document]:
 
 
 @pytest.mark.parametrize("account", ACCOUNTS)
-def test_an_account_may_do_what_it_needs(accounts: Kubectl, account: str) -> None:
-    """And is not refused in the middle of its work."""
+def test_an_account_has_the_rights_that_it_needs(accounts: Kubectl, account: str) -> None:
+    """Reject no request of its work."""
     asked = needed(account)
     assert granted(accounts, account, asked) == [str(deed) for deed in asked]
 
 
 @pytest.mark.parametrize("account", ACCOUNTS)
-def test_an_account_may_do_nothing_that_it_does_not_need(accounts: Kubectl, account: str) -> None:
-    """No secrets, no writes, no way to more rights; nothing outside the release's namespace but to read."""
+def test_an_account_has_no_right_that_it_does_not_need(accounts: Kubectl, account: str) -> None:
+    """Grant no secrets, no further writes, no escalation, and only reads outside of its namespace."""
     assert granted(accounts, account, REFUSED[account]) == []
 
 
 @contextlib.contextmanager
 def with_token(kubectl: Kubectl, token: str, folder: Path) -> Iterator[Kubectl]:
-    """Commands of whoever has a token."""
+    """Return commands with this token."""
     config = json.loads(kubectl.run("config", "view", "--raw", "--minify", "--output=json"))
     config["users"] = [{"name": each["name"], "user": {"token": token}} for each in config["users"]]
     file = folder / "kubeconfig"
@@ -210,10 +210,10 @@ def with_token(kubectl: Kubectl, token: str, folder: Path) -> Iterator[Kubectl]:
     file.unlink()
 
 
-def test_a_token_of_a_nodes_agent_writes_that_nodes_report_and_no_other(
+def test_a_stolen_agent_token_writes_only_the_report_of_its_node(
     release: Release, nodes: list[str], tmp_path: Path
 ) -> None:
-    """As somebody would have it who broke into the agent. Not that of a node that is not there, either."""
+    """Reject the report of a node that does not exist too."""
     node, *others = nodes
     pod_name = release.agent(node)
     words = ("--bound-object-kind=Pod", f"--bound-object-name={pod_name}")
@@ -230,7 +230,7 @@ def test_a_token_of_a_nodes_agent_writes_that_nodes_report_and_no_other(
 
 
 def write_report(kubectl: Kubectl, node: str) -> None:
-    """A dry run: nothing changes."""
+    """Write a report as a dry run."""
     report = {
         "apiVersion": "tokenbucket.dev/v1alpha1",
         "kind": "TokenBucketNode",
@@ -243,7 +243,7 @@ def write_report(kubectl: Kubectl, node: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
-    """Two namespaces with a pod each. Of the first a user may write the policies."""
+    """Two namespaces with a pod each. A user may write the policies of the first one."""
 
     mine: Kubectl
     theirs: Kubectl
@@ -272,8 +272,8 @@ def neighbors(release: Release, nodes: list[str]) -> Iterator[Neighbors]:
         yield Neighbors(mine, theirs)
 
 
-def test_a_user_of_a_namespace_limits_the_pods_there_and_no_others(neighbors: Neighbors) -> None:
-    """Of two pods with the same name and labels on the same node. What is refused names the namespace."""
+def test_a_user_of_a_namespace_limits_only_its_pods(neighbors: Neighbors) -> None:
+    """Use two pods with the same name and labels on one node. Rejections name the namespace."""
     mine, theirs = neighbors.mine, neighbors.theirs
     document = json.dumps(policy("web", "web", ingress=LIMIT, priority=1000))
     mine.run("apply", f"--as={USER}", "--filename=-", stdin=document)
@@ -321,10 +321,10 @@ def plugin(user: Kubectl, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_live_figures_are_those_of_pods_that_the_user_may_read(
+def test_users_see_live_figures_only_of_pods_that_they_may_read(
     release: Release, neighbors: Neighbors, nodes: list[str], tmp_path: Path
 ) -> None:
-    """Show one namespace to its viewer, and open no other way to agents: no other port, path or name."""
+    """Show one namespace to its viewer, and open no other port, path or name of agents."""
     mine, theirs, here = neighbors.mine, neighbors.theirs, release.kubectl
     for each in (mine, theirs):
         each.apply(policy("web", "web", ingress=LIMIT))
@@ -392,7 +392,7 @@ def test_live_figures_are_those_of_pods_that_the_user_may_read(
 
 @pytest.mark.parametrize("namespace", ["kube-system", NAMESPACE])
 def test_a_policy_in_a_protected_namespace_needs_the_label(release: Release, namespace: str) -> None:
-    """Without it the status names the fix, and with it the policy is accepted."""
+    """Name the fix in the status, and accept the policy with the label."""
     here = Kubectl(release.admin.kubeconfig, release.admin.program, namespace)
     document = policy("rights", "rights-test", ingress=LIMIT)
     here.apply(document)

@@ -1,4 +1,4 @@
-"""The schema on a real API server: what it refuses and with which words, what it adds, and what it shows."""
+"""The schema on a real API server: rejections, defaults, and columns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NODE_COLUMNS = ["NAME", "READY", "ENFORCEMENT", "LIMITS", "FQ", "KERNEL", "VERSI
 
 @pytest.fixture(scope="module")
 def shop(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """A namespace on a cluster that knows our kinds; kinds that were not there before are gone afterwards."""
+    """Create a namespace. Remove the kinds afterwards that did not exist before."""
     before = kubectl.run("get", "crd", "--output=name", "--ignore-not-found", *KINDS)
     kubectl.run("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
     try:
@@ -46,7 +46,7 @@ def shop(kubectl: Kubectl) -> Iterator[Kubectl]:
 
 @contextlib.contextmanager
 def _without_controller(kubectl: Kubectl) -> Iterator[None]:
-    """Stop the controller of a release, if there is one: it would write the status of the policies too."""
+    """Stop the controller of a release, if one exists, because it writes the status of the policies."""
     found = kubectl.items("deployments", "--all-namespaces", f"--selector={CONTROLLER}")
     for each in found:
         _scale(kubectl, each["metadata"], 0)
@@ -69,27 +69,27 @@ def _scale(kubectl: Kubectl, deployment: dict[str, Any], replicas: int) -> None:
 
 @pytest.fixture
 def applied(shop: Kubectl) -> Iterator[Kubectl]:
-    """The namespace, emptied of policies after the test."""
+    """Provide the namespace, and delete its policies after the test."""
     yield shop
     shop.run("delete", "tbp", "--all")
 
 
 def refusal(shop: Kubectl, document: Document) -> str:
-    """What the API server says of a policy that it refuses."""
+    """Return the message with which the API server rejects a policy."""
     with pytest.raises(ClusterError) as caught:
         dry_run(shop, document)
     return caught.value.output
 
 
 def dry_run(shop: Kubectl, document: Document) -> Any:
-    """The policy as the API server would store it. Not by apply, which leaves out what is null."""
+    """Return the policy as the API server would store it. Use no apply, which removes null."""
     words = ("--dry-run=server", "--output=json", "--filename=-")
     return json.loads(shop.run("create", *words, stdin=json.dumps(document)))
 
 
 @pytest.mark.parametrize("case", INVALID, ids=str)
-def test_a_wrong_policy_is_refused_with_field_and_fix(shop: Kubectl, case: Case) -> None:
-    """In one answer, without a webhook."""
+def test_an_invalid_policy_is_rejected_with_field_and_fix(shop: Kubectl, case: Case) -> None:
+    """Answer at once, without a webhook."""
     message = refusal(shop, case.document)
     assert [word for word in (case.field, *case.words) if word not in message] == [], message
     assert "evaluating rule" not in message
@@ -97,7 +97,7 @@ def test_a_wrong_policy_is_refused_with_field_and_fix(shop: Kubectl, case: Case)
 
 @pytest.mark.parametrize("document", VALID, ids=lambda document: document["metadata"]["name"])
 def test_a_valid_policy_is_accepted(shop: Kubectl, document: Document) -> None:
-    """With nothing of it dropped or changed."""
+    """Drop and change nothing."""
     stored = dry_run(shop, document)["spec"]
     for name, value in document["spec"].items():
         if value is not None:
@@ -105,14 +105,14 @@ def test_a_valid_policy_is_accepted(shop: Kubectl, document: Document) -> None:
 
 
 def contains(stored: Any, given: Any) -> bool:
-    """Whether everything that was given is there; the API server only adds."""
+    """Return whether everything that was given exists. The API server only adds."""
     if isinstance(given, dict):
         return all(key in stored and contains(stored[key], value) for key, value in given.items())
     return bool(stored == given)
 
 
-def test_every_problem_is_reported_at_once(shop: Kubectl) -> None:
-    """Nobody should have to try four times."""
+def test_all_problems_are_reported_at_once(shop: Kubectl) -> None:
+    """Spare users one attempt per problem."""
     limit = {"rate": {"bits": "1Mi"}, "maxDelay": "1ms", "burst": {"packets": 0}, "dscp": 3}
     message = refusal(shop, policy("many", ingress=limit, priority=1001))
     for field in ("rate.bits", "maxDelay", "burst.packets", "dscp"):
@@ -121,7 +121,7 @@ def test_every_problem_is_reported_at_once(shop: Kubectl) -> None:
 
 
 def test_static_defaults_are_stored_and_computed_ones_are_not(shop: Kubectl) -> None:
-    """A policy keeps its meaning from version to version; what depends on the rate is in the status."""
+    """Keep the meaning of a policy between versions. The status shows values that depend on the rate."""
     peers = {"rate": {"bits": "1M"}}
     assert dry_run(shop, policy("defaults", ingress={"perPeer": peers}))["spec"] == {
         "podSelector": {},
@@ -134,15 +134,15 @@ def test_static_defaults_are_stored_and_computed_ones_are_not(shop: Kubectl) -> 
     }
 
 
-def test_a_change_that_makes_a_policy_wrong_is_refused(applied: Kubectl) -> None:
-    """Not only a new one."""
+def test_a_change_that_makes_a_policy_invalid_is_rejected(applied: Kubectl) -> None:
+    """Validate updates like new policies."""
     applied.apply(policy("web"))
     message = refusal(applied, policy("web", ingress={"rate": {"bits": "100Mi"}}))
     assert "did you mean 100M?" in message
 
 
-def test_server_side_apply_is_refused_as_well(shop: Kubectl) -> None:
-    """As GitOps tools do it."""
+def test_an_invalid_server_side_apply_is_rejected(shop: Kubectl) -> None:
+    """Apply as GitOps tools do."""
     document = json.dumps(policy("web", ingress={"rate": {"bits": "100Mbps"}}))
     with pytest.raises(ClusterError) as caught:
         shop.run("apply", "--server-side", "--dry-run=server", "--filename=-", stdin=document)
@@ -150,7 +150,7 @@ def test_server_side_apply_is_refused_as_well(shop: Kubectl) -> None:
 
 
 def fields_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Paths as ``kubectl explain`` wants them, each with its schema."""
+    """Yield the paths for ``kubectl explain``, each with its schema."""
     yield path, schema
     inner = schema.get("items", schema)
     for name, each in inner.get("properties", {}).items():
@@ -159,7 +159,7 @@ def fields_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str
 
 @pytest.mark.parametrize("number", [0, 1], ids=["policy", "node"])
 def test_explain_describes_every_field(shop: Kubectl, number: int) -> None:
-    """``kubectl explain`` teaches the API, without any other document."""
+    """Explain the API without another document."""
     crd = list(yaml.safe_load_all(CRDS.read_text()))[number]["spec"]
     schema = crd["versions"][0]["schema"]["openAPIV3Schema"]
     for part in schema["properties"].keys() & {"spec", "status"}:
@@ -173,7 +173,7 @@ def test_explain_describes_every_field(shop: Kubectl, number: int) -> None:
 
 
 def assert_described(shown: str, path: str, schema: dict[str, Any]) -> None:
-    """The field itself and all in it have their descriptions, broken into lines as kubectl likes."""
+    """Assert that the field and its children have descriptions, wrapped as kubectl prints them."""
     assert "<no description>" not in shown
     text = " ".join(shown.split())
     inner = schema.get("items", schema)["properties"]
@@ -182,12 +182,12 @@ def assert_described(shown: str, path: str, schema: dict[str, Any]) -> None:
 
 
 def columns(shown: str) -> list[list[str]]:
-    """Lines of ``kubectl get``, in cells."""
+    """Return the lines of ``kubectl get``, split into cells."""
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in shown.splitlines()]
 
 
 def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
-    """One condition of generation 1."""
+    """Return one condition of generation 1."""
     return {
         "type": kind,
         "status": status,
@@ -215,15 +215,15 @@ STATUS = {
 
 
 def write_status(shop: Kubectl, name: str, status: dict[str, Any], manager: str) -> None:
-    """By server-side apply over the status subresource, as the controller does it."""
+    """Apply the status subresource on the server, as the controller does."""
     document = {**policy(name), "status": status}
     del document["spec"]
     words = ("--server-side", "--subresource=status", f"--field-manager={manager}", "--filename=-")
     shop.run("apply", *words, stdin=json.dumps(document))
 
 
-def test_a_status_is_kept_over_its_subresource_and_shown_in_the_columns(applied: Kubectl) -> None:
-    """All that the controller says is stored, and what matters is seen at a glance."""
+def test_a_status_is_stored_by_its_subresource_and_shown_in_the_columns(applied: Kubectl) -> None:
+    """Store every field of the controller."""
     applied.apply(policy("web"))
     write_status(applied, "web", STATUS, "tokenbucket-controller")
     assert applied.get("tbp", "web")["status"] == STATUS
@@ -235,8 +235,8 @@ def test_a_status_is_kept_over_its_subresource_and_shown_in_the_columns(applied:
         assert text in wide
 
 
-def test_a_status_in_a_policy_that_is_applied_is_dropped(applied: Kubectl) -> None:
-    """Only the controller, which alone may write the subresource, says what is in force."""
+def test_a_status_in_an_applied_policy_is_dropped(applied: Kubectl) -> None:
+    """Let only the controller write the status, by the subresource."""
     applied.apply({**policy("web"), "status": STATUS})
     status = applied.get("tbp", "web")["status"]
     assert status.keys() == {"conditions"}
@@ -244,7 +244,7 @@ def test_a_status_in_a_policy_that_is_applied_is_dropped(applied: Kubectl) -> No
 
 
 def test_conditions_merge_by_type(applied: Kubectl) -> None:
-    """One writer's condition leaves another's alone."""
+    """Keep the conditions of another writer."""
     applied.apply(policy("web"))
     write_status(applied, "web", {"conditions": [condition("Ready", "True", "Programmed")]}, "one")
     write_status(applied, "web", {"conditions": [condition("Seen", "True", "Seen")]}, "other")
@@ -252,8 +252,8 @@ def test_conditions_merge_by_type(applied: Kubectl) -> None:
     assert {each["type"] for each in found} == {"Ready", "Seen"}
 
 
-def test_a_policy_can_be_waited_for(applied: Kubectl) -> None:
-    """``kubectl wait`` and GitOps tools go by the condition Ready."""
+def test_kubectl_wait_works_with_policies(applied: Kubectl) -> None:
+    """Use the condition Ready, as GitOps tools do."""
     applied.apply(policy("web"))
     write_status(applied, "web", {"conditions": [condition("Ready", "True", "Programmed")]}, "one")
     applied.wait("condition=Ready", "tbp/web", timeout_s=5)
@@ -311,10 +311,9 @@ NODE_STATUS = {
 }
 
 
-def test_a_nodes_report_is_one_request_and_shown_in_the_columns(shop: Kubectl) -> None:
-    """No subresource: what the agent applies is stored whole.
-
-    A controller that runs removes it, as there is no such node: then it is applied again.
+def test_a_node_report_is_one_request_and_shown_in_the_columns(shop: Kubectl) -> None:
+    """Store the applied object whole, without a subresource. Repeat it, because a running controller removes
+    reports of unknown nodes.
     """
     report = {
         "apiVersion": "tokenbucket.dev/v1alpha1",
@@ -340,7 +339,7 @@ def test_a_nodes_report_is_one_request_and_shown_in_the_columns(shop: Kubectl) -
 
 
 def test_the_examples_of_the_repository_are_accepted(applied: Kubectl) -> None:
-    """What people copy must work."""
+    """Accept the files that users copy."""
     documents = list(yaml.safe_load_all((CRDS.parents[1] / "examples" / "policy.yaml").read_text()))
     for document in documents:
         document["metadata"]["namespace"] = NAMESPACE

@@ -1,4 +1,4 @@
-"""The cache of built things."""
+"""The cache of built files."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(target: Path) -> None:
-    """A build."""
+    """Imitate a build."""
     (target / "whole").write_text("")
 
 
-def test_what_is_there_is_not_built_again() -> None:
-    """The second builder is not called."""
+def test_a_cached_build_is_not_repeated() -> None:
+    """Do not call the second builder."""
     first = build_once("thing", "0123456789abcdef", fill)
     assert build_once("thing", "0123456789abcdef", lambda _: pytest.fail("built again")) == first
 
 
-def test_a_missing_thing_is_not_built_by_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the make target that builds it."""
+def test_tests_do_not_build_missing_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the make target that builds the file."""
     monkeypatch.setenv(ONLY_BUILT, "1")
     with pytest.raises(ClusterError, match="helm: not built; run 'make chart-setup'"):
         build_once("helm", "0123456789abcdef", fill)
@@ -52,7 +52,7 @@ def test_a_missing_thing_is_not_built_by_tests(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_failed_build_leaves_nothing() -> None:
-    """It can be tried again."""
+    """Permit another attempt."""
 
     def fail(target: Path) -> None:
         fill(target)
@@ -64,7 +64,7 @@ def test_a_failed_build_leaves_nothing() -> None:
 
 
 def test_a_killed_build_never_looks_complete() -> None:
-    """What it left goes with the next build."""
+    """Remove its files with the next build."""
     died = subprocess.run([sys.executable, "-c", _BUILD_AND_DIE], cwd=Path(__file__).parent, check=False)
     assert died.returncode == -signal.SIGKILL
     folder = build_once("thing", "0123456789abcdef", fill)
@@ -73,7 +73,7 @@ def test_a_killed_build_never_looks_complete() -> None:
 
 
 def test_the_folders_used_last_are_kept() -> None:
-    """Of that kind; others are left alone."""
+    """Keep those of other kinds too."""
     keys = [f"{number:016x}" for number in range(4)]
     for age, key in enumerate(reversed(keys)):
         os.utime(build_once("thing", key, fill), (age, age))

@@ -1,4 +1,4 @@
-"""Limits stay in force, without a gap and without tokens given twice, whatever happens around them."""
+"""Limits stay enforced without a gap and without tokens given twice, during all disturbances."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _GRACE_S = 90
 
 @pytest.fixture(scope="module")
 def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
-    """Both limits in force."""
+    """Enforce both limits."""
     with two_limited_pods(release, nodes, "survival") as made:
         made.apply()
         made.wait()
@@ -47,7 +47,7 @@ def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
 
 @pytest.fixture(scope="module")
 def held(release: Release, with_fq: list[str], nodes: list[str]) -> Iterator[TwoLimits]:
-    """The same with Delay."""
+    """Enforce both limits with Delay."""
     with two_held_pods(release, with_fq, nodes, "survival-delay") as made:
         made.apply()
         made.wait()
@@ -56,13 +56,13 @@ def held(release: Release, with_fq: list[str], nodes: list[str]) -> Iterator[Two
 
 @pytest.fixture(params=["shop", "held"], ids=["Drop", "Delay"])
 def either(request: pytest.FixtureRequest) -> TwoLimits:
-    """What exceeds is dropped, or held back."""
+    """Enforce both limits with Drop or Delay."""
     limits: TwoLimits = request.getfixturevalue(request.param)
     return limits
 
 
-def test_agents_killed(either: TwoLimits, shell: NodeShell) -> None:
-    """They come back within the grace period of the status, and the limits hold meanwhile."""
+def test_limits_survive_killed_agents(either: TwoLimits, shell: NodeShell) -> None:
+    """Let the agents return within the grace period of the status."""
     with either.unbroken():
         for _ in range(2):
             assert _kill_agents(either, shell) >= len(set(either.nodes))
@@ -70,7 +70,7 @@ def test_agents_killed(either: TwoLimits, shell: NodeShell) -> None:
 
 
 def _kill_agents(shop: TwoLimits, shell: NodeShell) -> int:
-    """Returns how many processes that were."""
+    """Kill the agents. Return the number of processes."""
     killed = 0
     for node in set(shop.nodes):
         pids = shell.run(node, "sh", "-c", AGENT_PIDS).split()
@@ -80,8 +80,8 @@ def _kill_agents(shop: TwoLimits, shell: NodeShell) -> int:
     return killed
 
 
-def test_agents_whose_image_is_missing(shop: TwoLimits) -> None:
-    """Limits need no agent, but nobody knows of them then."""
+def test_limits_survive_agents_whose_image_is_missing(shop: TwoLimits) -> None:
+    """Report the policies as unknown."""
     with shop.unbroken():
         here = shop.release.kubectl
         here.run("set", "image", "daemonset/tokenbucket-agent", "*=localhost/tokenbucket:none")
@@ -95,7 +95,7 @@ def test_agents_whose_image_is_missing(shop: TwoLimits) -> None:
 
 
 def _agents_ready(shop: TwoLimits) -> list[str]:
-    """As ``kubectl get tbn`` shows it of each node."""
+    """Return the readiness of each agent, as ``kubectl get tbn`` shows it."""
     return [
         line.split()[1] for line in shop.kubectl.run("get", "tbn", *shop.nodes, "--no-headers").splitlines()
     ]
@@ -103,8 +103,10 @@ def _agents_ready(shop: TwoLimits) -> list[str]:
 
 @pytest.mark.kubernetes
 @pytest.mark.usefixtures("cluster")  # only its nodes have that image
-def test_an_upgrade_to_another_pin_layout_and_back(either: TwoLimits, shell: NodeShell) -> None:
-    """By ``helm upgrade`` and ``helm rollback``: tokens are kept, and the pins of the other layout go."""
+def test_limits_survive_an_upgrade_of_the_pin_layout_and_a_rollback(
+    either: TwoLimits, shell: NodeShell
+) -> None:
+    """Run ``helm upgrade`` and ``helm rollback``. Keep tokens, and remove the pins of the other layout."""
     # What passes while a filter is replaced is charged after it, and an emulated node takes 50 ms for that.
     tolerance = TOLERANCE if either.action == "Drop" else BURST // 2
     with either.unbroken(tolerance), either.release.installed_with(LAYOUT_TAG):
@@ -119,8 +121,7 @@ def _has_pins(shop: TwoLimits, shell: NodeShell, layout: str) -> None:
         until(lambda node=node: layouts(shell, node) == [layout])  # type: ignore[misc]
 
 
-def test_the_kill_switch(either: TwoLimits) -> None:
-    """Off lifts the limits, and Enforce puts them back."""
+def test_mode_off_detaches_limits_and_enforce_restores_them(either: TwoLimits) -> None:
     with either.under_traffic() as flows:
         either.release.enforce("Off")
         try:
@@ -136,8 +137,8 @@ def test_the_kill_switch(either: TwoLimits) -> None:
             limited(flow)
 
 
-def test_a_switch_that_only_observes(shop: TwoLimits) -> None:
-    """Everything passes, and nobody takes that for a limit: not ready, and the column Action says so."""
+def test_mode_observe_forwards_all_packets_and_is_not_ready(shop: TwoLimits) -> None:
+    """Show the mode in the column Action."""
     with shop.under_traffic() as flows:
         shop.release.enforce("Observe")
         try:
@@ -150,8 +151,8 @@ def test_a_switch_that_only_observes(shop: TwoLimits) -> None:
         shop.wait()
 
 
-def test_a_switch_that_is_deleted_changes_nothing(shop: TwoLimits) -> None:
-    """Off stays Off, ``kubectl get tbn`` says what is wrong, and ``helm upgrade`` brings it back."""
+def test_a_deleted_enforcement_configmap_keeps_the_mode(shop: TwoLimits) -> None:
+    """Show the problem in ``kubectl get tbn``, and restore the ConfigMap by ``helm upgrade``."""
     shop.release.enforce("Off")
     try:
         until(lambda: shop.programmed("False", "Off"))
@@ -172,24 +173,26 @@ def test_a_switch_that_is_deleted_changes_nothing(shop: TwoLimits) -> None:
         ({"enforcement": None}, "must be one of"),
     ],
 )
-def test_a_slip_in_the_switch_is_refused(shop: TwoLimits, data: dict[str, str | None], message: str) -> None:
-    """Whoever needs it is in a hurry, and would believe that it is off."""
+def test_a_mistake_in_the_enforcement_configmap_is_rejected(
+    shop: TwoLimits, data: dict[str, str | None], message: str
+) -> None:
+    """Keep users in a hurry from believing that enforcement is off."""
     patch = json.dumps({"data": data})
     with pytest.raises(ClusterError, match=message):
         shop.release.kubectl.run("patch", "configmap", "tokenbucket", "--type=merge", f"--patch={patch}")
 
 
 @pytest.mark.parametrize("word", ["Of", ""])
-def test_a_word_that_the_switch_does_not_know_is_refused(shop: TwoLimits, word: str) -> None:
-    """In both places, with the words that it knows."""
+def test_an_invalid_mode_is_rejected(shop: TwoLimits, word: str) -> None:
+    """Reject it in the ConfigMap and in the label, and name the valid modes."""
     with pytest.raises(ClusterError, match=r"data.enforcement: .* must be one of Enforce, Observe, Off"):
         shop.release.enforce(word)
     with pytest.raises(ClusterError, match=r"tokenbucket.dev/enforcement: .* must be one of Enforce, Obs"):
         shop.kubectl.run("label", "node", shop.nodes[0], f"tokenbucket.dev/enforcement={word}")
 
 
-def test_a_word_that_comes_past_the_check_changes_nothing(shop: TwoLimits) -> None:
-    """Off stays Off, and ``kubectl get tbn`` says what is wrong."""
+def test_a_stored_invalid_mode_changes_nothing(shop: TwoLimits) -> None:
+    """Keep Off, and show the problem in ``kubectl get tbn``."""
     binding = "validatingadmissionpolicybinding/tokenbucket-enforcement-of-release"
     document = shop.kubectl.get(*binding.split("/"))
     shop.release.enforce("Off")
@@ -209,7 +212,7 @@ def test_a_word_that_comes_past_the_check_changes_nothing(shop: TwoLimits) -> No
 
 
 def _accepts(shop: TwoLimits, word: str) -> bool:
-    """Whether the API server does: it learns of a binding's end a moment later."""
+    """Return whether the API server accepts it. It notices a removed binding a moment later."""
     try:
         shop.release.enforce(word)
     except ClusterError:
@@ -217,8 +220,8 @@ def _accepts(shop: TwoLimits, word: str) -> bool:
     return True
 
 
-def test_a_node_with_a_wrong_word_can_still_be_changed(shop: TwoLimits) -> None:
-    """Drained, or tainted by the node controller: only the word itself is refused."""
+def test_a_node_with_an_invalid_mode_can_still_be_changed(shop: TwoLimits) -> None:
+    """Drain it or taint it. Reject only the mode."""
     node, label = shop.nodes[0], "tokenbucket.dev/enforcement"
     binding = "validatingadmissionpolicybinding/tokenbucket-enforcement-of-node"
     document = shop.kubectl.get(*binding.split("/"))
@@ -247,8 +250,8 @@ def test_a_node_with_a_wrong_word_can_still_be_changed(shop: TwoLimits) -> None:
     shop.wait()
 
 
-def test_the_kill_switch_of_one_node(shop: TwoLimits) -> None:
-    """By the node's label; the other node goes on."""
+def test_the_label_of_a_node_turns_off_its_limits_only(shop: TwoLimits) -> None:
+    """Keep the limits of the other node."""
     node, label = shop.nodes[0], "tokenbucket.dev/enforcement"
     with shop.under_traffic() as (received, sent):
         shop.kubectl.run("label", "node", node, f"{label}=Off")
@@ -263,10 +266,8 @@ def test_the_kill_switch_of_one_node(shop: TwoLimits) -> None:
         limited(sent)
 
 
-def test_an_api_server_that_is_away(shop: TwoLimits, cluster: Cluster) -> None:
-    """Limits hold for as long, and an edit afterwards is in force before Kubernetes calls the nodes ready
-    again. Only status waits for that.
-    """
+def test_limits_survive_an_outage_of_the_api_server(shop: TwoLimits, cluster: Cluster) -> None:
+    """Enforce an edit before Kubernetes reports the nodes as ready again."""
     with shop.under_traffic() as (received, sent):
         cluster.root.stop("kube-apiserver")
         try:
@@ -284,10 +285,8 @@ def test_an_api_server_that_is_away(shop: TwoLimits, cluster: Cluster) -> None:
         limited(sent)
 
 
-def test_a_deletion_that_no_watch_reports(shop: TwoLimits, cluster: Cluster) -> None:
-    """The API server is away, a policy is deleted, and etcd is compacted: then the API server has nothing but
-    410 for whoever asks what happened since. The limit is lifted, and the others stay.
-    """
+def test_a_deletion_that_no_watch_reports_removes_the_limit(shop: TwoLimits, cluster: Cluster) -> None:
+    """Delete a policy during an outage, and compact etcd, so that every watch gets 410."""
     shop.kubectl.apply(policy("gone", "sink", ingress=LIMIT))
     wait_ready(shop.kubectl, "gone", 1)
     seen = shop.kubectl.get("tbp", "gone")["metadata"]["resourceVersion"]
@@ -308,7 +307,7 @@ def test_a_deletion_that_no_watch_reports(shop: TwoLimits, cluster: Cluster) -> 
 
 
 def _etcd(cluster: Cluster, what: str, **request: object) -> dict[str, object]:
-    """A request to etcd, by its gateway for HTTP."""
+    """Send a request to etcd, by its HTTP gateway."""
     program = (
         "import sys, urllib.request as http;"
         "request = http.Request(sys.argv[1], sys.argv[2].encode());"

@@ -1,4 +1,4 @@
-"""What is left of a cluster after its end: nothing, however it came to its end."""
+"""A cluster leaves nothing on the machine, however it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.e2e.leftovers import machine, members, networks_of, nothing_is_left
 
 
 def name_of(pid: int) -> str:
-    """The name of a process's program."""
+    """Return the name of the program of a process."""
     try:
         return Path(f"/proc/{pid}/comm").read_text()
     except OSError:
@@ -35,16 +35,14 @@ def name_of(pid: int) -> str:
 
 @pytest.fixture
 def place(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
-    """A place for another cluster beside the suite's, gone after the test. The suite's has filled the
-    cache.
-    """
+    """Provide a place for another cluster. The cluster of the suite has filled the cache."""
     monkeypatch.setenv("TOKENBUCKET_E2E_NAME", "teardown")
     yield layout()
     down(layout())
 
 
 def start_up() -> subprocess.Popen[str]:
-    """``up`` in a process of its own."""
+    """Run ``up`` in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "cluster", "up"],
         cwd=Path(__file__).parent,
@@ -55,7 +53,7 @@ def start_up() -> subprocess.Popen[str]:
 
 
 def kill_when(process: subprocess.Popen[str], arrived: Callable[[], bool]) -> None:
-    """Kills ``up`` with no chance to clean up, at the moment that ``arrived`` tells."""
+    """Kill ``up`` without a chance to clean up, when ``arrived`` is true."""
     deadline = time.monotonic() + 120
     while not arrived():
         assert process.poll() is None, process.communicate()[0]
@@ -66,7 +64,7 @@ def kill_when(process: subprocess.Popen[str], arrived: Callable[[], bool]) -> No
 
 
 def test_down_leaves_nothing_of_a_cluster_with_pods(place: Layout) -> None:
-    """Not of the pods either."""
+    """Remove the pods too."""
     before = machine()
     process = start_up()
     output, _ = process.communicate(timeout=300)
@@ -88,7 +86,7 @@ def test_down_leaves_nothing_of_a_cluster_with_pods(place: Layout) -> None:
 
 @pytest.mark.parametrize("moment", ["record.json", "nodes/node-bridge", "nodes/node-ptp/kubelet.json"])
 def test_down_leaves_nothing_of_a_half_made_cluster(place: Layout, moment: str) -> None:
-    """``up`` was killed as soon as it had made the named file."""
+    """Kill ``up`` as soon as it has created the named file."""
     before = machine()
     kill_when(start_up(), (place.root / moment).exists)
     processes = members(place)
@@ -99,7 +97,7 @@ def test_down_leaves_nothing_of_a_half_made_cluster(place: Layout, moment: str) 
 
 
 def test_down_leaves_nothing_of_a_cluster_whose_root_was_killed(place: Layout) -> None:
-    """The kernel has ended the rest by itself; cgroups and files remain for ``down``."""
+    """Let the kernel end all processes. ``down`` removes cgroups and files."""
     kill_when(start_up(), (place.root / "nodes/node-ptp/kubelet.json").exists)
     processes = members(place)
     found = record.load(place.record)
@@ -111,7 +109,7 @@ def test_down_leaves_nothing_of_a_cluster_whose_root_was_killed(place: Layout) -
 
 
 def test_down_leaves_nothing_of_a_virtual_machine(place: Layout) -> None:
-    """``up`` was killed while it booted."""
+    """Kill ``up`` while the machine boots."""
     emulated = "qemu-system"
     process = subprocess.Popen(
         [sys.executable, "-m", "cluster", "up", "--vm"],
@@ -132,8 +130,8 @@ def test_down_leaves_nothing_of_a_virtual_machine(place: Layout) -> None:
     nothing_is_left(place, processes, networks_of(processes))
 
 
-def test_a_root_box_that_was_not_recorded_goes_with_its_maker(cluster: Cluster) -> None:
-    """Killed between making it and letting it begin."""
+def test_an_unrecorded_root_box_ends_with_its_creator(cluster: Cluster) -> None:
+    """Kill the creator before it starts the box."""
     code = (
         "import os, signal, sys; from pathlib import Path; from cluster.box import start_guardian;"
         f"guardian = start_guardian(Path({str(cluster.programs.pause_program)!r}), dict(os.environ));"
@@ -146,15 +144,15 @@ def test_a_root_box_that_was_not_recorded_goes_with_its_maker(cluster: Cluster) 
     assert guardian is None or wait_gone(guardian, 5)
 
 
-def test_down_does_nothing_when_there_is_nothing(place: Layout) -> None:
-    """Twice, too."""
+def test_down_succeeds_without_a_cluster(place: Layout) -> None:
+    """Run it twice."""
     down(place)
     down(place)
     assert teardown.leftovers(place) == []
 
 
-def test_a_recorded_pid_that_another_process_has_now_is_left_alone(place: Layout) -> None:
-    """The start time tells them apart."""
+def test_down_does_not_kill_another_process_with_a_recorded_pid(place: Layout) -> None:
+    """Compare the start times."""
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         process = identify(bystander.pid)
@@ -170,7 +168,7 @@ def test_a_recorded_pid_that_another_process_has_now_is_left_alone(place: Layout
 
 @pytest.fixture
 def box(cluster: Cluster, tmp_path: Path) -> Iterator[Box]:
-    """An empty root box."""
+    """Provide an empty root box."""
     programs = cluster.programs
     guardian = start_guardian(programs.pause_program, {"PATH": programs.search_path})
     yield open_root(guardian, "kitchen", tmp_path, {"PATH": programs.search_path})
@@ -178,7 +176,7 @@ def box(cluster: Cluster, tmp_path: Path) -> Iterator[Box]:
 
 
 def test_a_component_that_ends_is_explained_by_its_log(box: Box) -> None:
-    """At once, not after the time given."""
+    """Report it at once, not after the timeout."""
     box.start("oven", ["sh", "-c", "echo no gas; exit 7"])
     with pytest.raises(
         ClusterError, match=re.compile("oven: ended with status 7 before warm.*no gas", re.DOTALL)
@@ -187,15 +185,15 @@ def test_a_component_that_ends_is_explained_by_its_log(box: Box) -> None:
 
 
 def test_a_component_that_takes_too_long_is_explained_by_its_log(box: Box) -> None:
-    """It still runs."""
+    """Keep it running."""
     box.start("oven", ["sh", "-c", "echo lukewarm; sleep 60"])
     with pytest.raises(ClusterError, match=re.compile("oven: warm: not after 0 s.*lukewarm", re.DOTALL)):
         wait_for(lambda: False, what="warm", among=box.components, component="oven", timeout_s=0.3)
 
 
 @pytest.mark.parametrize("name", ["", ".", "../other", "a/b"])
-def test_a_name_that_is_another_path_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """What is there would be removed when the cluster ends."""
+def test_a_name_that_is_another_path_is_rejected(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Protect the files at this path, which the end of a cluster would remove."""
     monkeypatch.setenv("TOKENBUCKET_E2E_NAME", name)
     with pytest.raises(ClusterError, match="TOKENBUCKET_E2E_NAME"):
         layout()

@@ -1,4 +1,4 @@
-"""Uninstalling leaves nothing of ours on the nodes, and what belongs to the users."""
+"""An uninstallation removes everything from the nodes, and keeps the objects of the users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_READY = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown
 
 @pytest.fixture
 def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
-    """Pods without a policy. Whatever happens, the chart is installed at the end."""
+    """Create pods without a policy. Install the chart again at the end."""
     with two_limited_pods(release, nodes, "uninstall") as made:
         yield made
     release.install()
@@ -30,7 +30,7 @@ def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
 
 @pytest.fixture
 def held(release: Release, with_fq: list[str], nodes: list[str]) -> Iterator[TwoLimits]:
-    """The same for Delay."""
+    """Create the same for Delay."""
     with two_held_pods(release, with_fq, nodes, "uninstall-delay") as made:
         yield made
     release.install()
@@ -42,7 +42,7 @@ def held(release: Release, with_fq: list[str], nodes: list[str]) -> Iterator[Two
     [("shop", {"clsact"}, set()), ("held", {"clsact", "fq"}, {"clsact", "fq"})],
     ids=["Drop", "Delay"],
 )
-def test_nothing_stays_but_the_policies(
+def test_an_uninstallation_leaves_only_the_policies(
     request: pytest.FixtureRequest,
     shell: NodeShell,
     nodes: list[str],
@@ -50,8 +50,8 @@ def test_nothing_stays_but_the_policies(
     on_nodes: set[str],
     in_pods: set[str],
 ) -> None:
-    """Neither on the nodes nor in the pods: no queueing discipline and so no filter, no pin and no report;
-    traffic is unlimited. With the chart installed again, the policies are in force again.
+    """Find no qdisc, filter, pin or report on nodes and in pods. Enforce the policies after another
+    installation.
     """
     shop: TwoLimits = request.getfixturevalue(limits)
     before = _queues(shop, shell, nodes)
@@ -80,7 +80,7 @@ def test_nothing_stays_but_the_policies(
 
 
 def _queues(shop: TwoLimits, shell: NodeShell, nodes: list[str]) -> dict[str, set[tuple[str, str]]]:
-    """Link and kind of each queueing discipline that somebody has added, by node and by limited pod."""
+    """Return interface and kind of each added qdisc, by node and by limited pod."""
     show = ("tc", "-json", "qdisc", "show")
     output = {node: shell.run(node, *show) for node in nodes}
     output |= {name: shop.kubectl.exec(name, *show) for name in NAMES}
@@ -90,8 +90,10 @@ def _queues(shop: TwoLimits, shell: NodeShell, nodes: list[str]) -> dict[str, se
     }
 
 
-def test_the_kill_switch_need_not_be_there(shop: TwoLimits, shell: NodeShell) -> None:
-    """Somebody may have deleted its ConfigMap: the nodes are cleaned all the same."""
+def test_an_uninstallation_cleans_up_without_the_enforcement_configmap(
+    shop: TwoLimits, shell: NodeShell
+) -> None:
+    """Delete the ConfigMap before."""
     shop.apply()
     shop.wait()
     shop.release.kubectl.run("delete", "configmap", "tokenbucket")
@@ -101,8 +103,8 @@ def test_the_kill_switch_need_not_be_there(shop: TwoLimits, shell: NodeShell) ->
     assert not shop.kubectl.items("tokenbucketnodes")
 
 
-def test_a_node_that_cannot_be_reached_is_named(shop: TwoLimits, cluster: Cluster) -> None:
-    """Uninstalling ends all the same. What stays on that node is in force, and the next installation's."""
+def test_an_uninstallation_names_an_unreachable_node(shop: TwoLimits, cluster: Cluster) -> None:
+    """End, and leave the limits of that node to the next installation."""
     shop.apply()
     shop.wait()
     lost = next(each for each in cluster.nodes if each.name == shop.nodes[1])
@@ -117,7 +119,7 @@ def test_a_node_that_cannot_be_reached_is_named(shop: TwoLimits, cluster: Cluste
 
 @contextlib.contextmanager
 def _without_agent(kubectl: Kubectl, cluster: Cluster, node: Node) -> Iterator[None]:
-    """A node whose kubelet and agent are dead, and which the API server has found to be not ready."""
+    """Kill kubelet and agent of a node, and wait until the API server reports it as not ready."""
     box = cluster.box(node.name)
     box.stop("kubelet")
     try:

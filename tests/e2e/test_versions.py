@@ -1,4 +1,4 @@
-"""Agents and a controller of different versions beside one another, as a canary or half an upgrade is."""
+"""Agents and a controller of different versions side by side, as in a canary or a partial upgrade."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CANARY = "tokenbucket.dev/canary"
 
 @pytest.fixture
 def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
-    """Both limits in force. Whatever happens, all is of one version at the end."""
+    """Enforce both limits. Restore one version at the end."""
     if len(nodes) < 2:
         pytest.skip("the cluster has one node: nothing to be beside one another")
     with two_limited_pods(release, nodes, "versions") as made:
@@ -29,7 +29,7 @@ def shop(release: Release, nodes: list[str]) -> Iterator[TwoLimits]:
 
 
 def agree(shop: TwoLimits, priority: int) -> None:
-    """Asserts that agents and controller do, of an edit that leaves the limits as they are."""
+    """Assert that agents and controller agree on an edit that keeps the limits."""
     shop.apply(priority=priority)
     shop.wait()
     for name in NAMES:
@@ -44,10 +44,10 @@ def wait_pins(shop: TwoLimits, shell: NodeShell, *versions: str) -> None:
     until(lambda: [layouts(shell, node) for node in shop.nodes] == wanted)
 
 
-def test_a_canary_beside_agents_and_a_controller_of_another_version(
+def test_a_canary_works_beside_agents_and_a_controller_of_another_version(
     shop: TwoLimits, shell: NodeShell
 ) -> None:
-    """By the node's label."""
+    """Select it by the label of the node."""
     node = shop.nodes[0]
     shop.kubectl.run("label", "node", node, f"{_CANARY}=true")
     try:
@@ -64,8 +64,8 @@ def test_a_canary_beside_agents_and_a_controller_of_another_version(
         shop.kubectl.run("label", "node", node, f"{_CANARY}-")
 
 
-def test_a_controller_of_another_version_than_the_agents(shop: TwoLimits, shell: NodeShell) -> None:
-    """The reverse."""
+def test_a_controller_works_with_agents_of_another_version(shop: TwoLimits, shell: NodeShell) -> None:
+    """Exchange the versions."""
     with shop.unbroken():
         deployment = "deployment/tokenbucket-controller"
         shop.release.kubectl.run("set", "image", deployment, f"*={LAYOUT_TAG}")

@@ -14,14 +14,16 @@ from tests.e2e.image import layout_image, operator_image
 
 @pytest.fixture
 def machine(cluster: Cluster) -> Cluster:
-    """A cluster that has the node."""
+    """Provide a cluster with the node."""
     if VM_NODE not in cluster.nodes:
         pytest.skip("the cluster has no node in a virtual machine")
     return cluster
 
 
-def test_its_pods_run_again_after_it_has_lost_power(machine: Cluster, kubectl: Kubectl) -> None:
-    """The same pods, restarted in place, reachable again."""
+def test_pods_of_the_virtual_machine_run_again_after_a_loss_of_power(
+    machine: Cluster, kubectl: Kubectl
+) -> None:
+    """Restart the same pods in place, and reach them again."""
     with kubectl.fresh_namespace("power-test") as here:
         here.apply(server("survivor", VM_NODE.name))
         here.wait("condition=Ready", "pod/survivor", timeout_s=120)

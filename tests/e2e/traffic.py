@@ -1,4 +1,4 @@
-"""Traffic between pods, measured where it arrives, under the observer. Every flow ends by itself."""
+"""Traffic between pods, measured at the receiver, with the observer. Every flow ends by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADERS_BYTES = {4: 14 + 20 + 8, 6: 14 + 40 + 8}
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What arrived."""
+    """The traffic that arrived."""
 
     bits_per_s: float
     """On the wire for UDP, as the limit counts; payload for TCP."""
@@ -25,7 +25,7 @@ class Flow:
 
 
 def address(kubectl: Kubectl, pod: str, version: int = 4) -> str:
-    """An address of a pod."""
+    """Return an address of a pod."""
     found = [entry["ip"] for entry in kubectl.get("pod", pod)["status"]["podIPs"]]
     return str(next(each for each in found if (":" in each) == (version == 6)))
 

@@ -1,6 +1,4 @@
-"""One pod limited in what it receives and one in what it sends, and traffic through both limits. What exceeds
-is dropped, or held back.
-"""
+"""One pod with an ingress limit, one with an egress limit, and traffic through both."""
 
 from __future__ import annotations
 
@@ -41,19 +39,19 @@ class TwoLimits:
     action: str
 
     def apply(self, **spec: object) -> None:
-        """The policies, with ``spec`` added to what each says."""
+        """Apply the policies, with ``spec`` added to each."""
         limits = _POLICIES[self.action]
         self.kubectl.apply(*(policy(name, name, **limits[name], **spec) for name in NAMES))
 
     def wait(self) -> None:
-        """Until both limits are in force as declared, and the nodes and the policies say so."""
+        """Wait until both limits are enforced as declared, and nodes and policies report it."""
         for name, node in zip(NAMES, self.nodes, strict=True):
             wait_ready(self.kubectl, name, 1)
             assert self.kubectl.get("tbp", name)["status"]["action"] == self.action
             until(lambda node=node, name=name: name in self.active(node))  # type: ignore[misc]
 
     def active(self, node: str) -> set[str]:
-        """Names of the policies that are, as the node tells it."""
+        """Return the names of the policies that the node reports as active."""
         status = self.kubectl.get("tbn", node)["status"]
         return {
             each["name"]
@@ -62,13 +60,13 @@ class TwoLimits:
         }
 
     def programmed(self, status: str, reason: str) -> bool:
-        """Whether both policies have the condition Programmed with that status and reason."""
+        """Return whether both policies have the condition Programmed with this status and reason."""
         found = [condition(self.kubectl, name, "Programmed") for name in NAMES]
         return all((each.get("status"), each.get("reason")) == (status, reason) for each in found)
 
     @contextlib.contextmanager
     def under_traffic(self) -> Iterator[tuple[ContinuousTraffic, ContinuousTraffic]]:
-        """Three times the rate for the block: what ``web`` receives, and what ``worker`` sends."""
+        """Send three times the rate for the block, to ``web`` and from ``worker``."""
         with (
             ContinuousTraffic(self.kubectl, "caller", "web", 3 * RATE) as received,
             ContinuousTraffic(self.kubectl, "worker", "sink", 3 * RATE) as sent,
@@ -77,8 +75,8 @@ class TwoLimits:
 
     @contextlib.contextmanager
     def unbroken(self, tolerance: int = TOLERANCE) -> Iterator[None]:
-        """The same; and in all that time no more comes through than the limits let. At the end they are in
-        force, and said to be.
+        """Send the same, and assert both limits for the whole time. They are enforced and reported at the
+        end.
         """
         with self.under_traffic() as flows:
             yield
@@ -88,20 +86,20 @@ class TwoLimits:
 
 
 def limited(flow: ContinuousTraffic, rate: int = RATE, tolerance: int = TOLERANCE) -> None:
-    """Asserts that no more came than the limit lets through, and enough to show it."""
+    """Assert that no more arrived than the limit admits, and enough to show it."""
     excess, arrived = flow.excess(rate, BURST), flow.arrived()
     assert excess < tolerance, f"{excess} bytes too many"
     assert arrived > rate / 2, f"only {arrived:.0f} bit/s, too little to show anything"
 
 
 def unlimited(flow: ContinuousTraffic) -> bool:
-    """Whether more comes now than the limit would let through."""
+    """Return whether more arrives now than the limit would admit."""
     return flow.bits_per_s() > 2 * RATE
 
 
 @contextlib.contextmanager
 def two_limited_pods(release: Release, nodes: list[str], namespace: str) -> Iterator[TwoLimits]:
-    """The pods, each on a node of its own, in a namespace of their own, without the policies."""
+    """Create the pods on different nodes, in their own namespace, without the policies."""
     places = nodes[0], nodes[1 % len(nodes)]
     with _pods(release, namespace, places, peers=places[::-1]) as here:
         yield TwoLimits(here, release, places, "Drop")
@@ -111,7 +109,7 @@ def two_limited_pods(release: Release, nodes: list[str], namespace: str) -> Iter
 def two_held_pods(
     release: Release, with_fq: list[str], nodes: list[str], namespace: str
 ) -> Iterator[TwoLimits]:
-    """The same with Delay, so both on a node that has ``fq``."""
+    """Create the same with Delay, on a node with ``fq``."""
     held = with_fq[0]
     other = next((node for node in nodes if node != held), held)
     with _pods(release, namespace, (held, held), peers=(other, other)) as here:

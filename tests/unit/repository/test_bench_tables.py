@@ -6,8 +6,8 @@ import pytest
 from bench.figures import below, figures_of, must_be, print_table
 
 
-def test_a_printed_table_is_read_back(capsys: pytest.CaptureFixture[str]) -> None:
-    """Read names with numbers in them, units, and a name that two tables share."""
+def test_a_printed_table_survives_parsing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Read names with numbers, units, and a name that two tables share."""
     for rates in ([31.25, 30.0, 32.0], [62.5, 60.0, 64.0]):
         rows = (
             below("new rate, rename to the last of 500 slots", rates, 100, "ms"),

@@ -34,5 +34,5 @@ def test_the_table_of_policies_fits_in_100_columns() -> None:
     assert sum(widths) + SPACES * (len(names) - 1) <= 100
 
 
-def test_the_wide_table_shows_what_decides_which_policy_wins() -> None:
+def test_the_wide_table_shows_the_fields_that_decide_precedence() -> None:
     assert {"Selector", "Priority", "Mode"} <= {column["name"] for column in columns(wide=True)}

@@ -37,7 +37,7 @@ def broken(page: Path, link: str) -> bool:
 
 @pytest.mark.parametrize("name", PAGES, ids=str)
 def test_each_link_leads_to_a_page_and_a_heading(name: Path) -> None:
-    """Pages move, and a link into nothing shows only when a reader follows it."""
+    """Find dead links before a reader does."""
     page = ROOT / name
     links = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     own = [link for link in links if link.startswith(SITE) or "://" not in link]
@@ -45,15 +45,26 @@ def test_each_link_leads_to_a_page_and_a_heading(name: Path) -> None:
 
 
 def test_each_file_that_architecture_names_exists() -> None:
-    """Newcomers find the place of a decision there."""
+    """Show newcomers the place of each decision."""
     named = re.findall(r"`([\w/]+\.(?:py|h|c))`", ARCHITECTURE.read_text())
     places = (ROOT, ROOT / "operator" / "tokenbucket", ROOT / "operator" / "bpf")
     assert named
     assert [name for name in named if not any((place / name).is_file() for place in places)] == []
 
 
+def test_each_test_that_the_documentation_names_exists() -> None:
+    """Keep the names in tables and proofs current."""
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    known = {file.stem for file in files}.union(
+        *(re.findall(r"def (test_\w+)", file.read_text()) for file in files)
+    )
+    named = {name for page in PAGES for name in re.findall(r"\btest_\w+", prose(ROOT / page))}
+    assert named
+    assert named - known == set()
+
+
 def test_each_decision_record_is_in_the_list_under_its_title() -> None:
-    """The list is where newcomers look, and titles change."""
+    """Keep the list current if titles change."""
     folder = ROOT / "docs" / "contributing" / "adr"
     titles = {
         file.name: file.read_text().splitlines()[0].partition(". ")[2] for file in folder.glob("00*.md")

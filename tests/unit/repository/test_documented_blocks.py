@@ -1,4 +1,4 @@
-"""Each example of the documentation, checked by the parsers and schemas that it is meant for."""
+"""Validation of each example of the documentation by its parser or schema."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def problems(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PAGES, ids=str)
 def test_each_example_is_valid(name: Path) -> None:
-    """Readers copy examples, and an API or an option may change without the page."""
+    """Find pages that an API or an option has left behind."""
     assert problems((ROOT / name).read_text()) == []
 
 
@@ -78,13 +78,13 @@ def test_each_example_is_valid(name: Path) -> None:
     ],
 )
 def test_a_fault_in_an_example_is_found(language: str, text: str, problem: str) -> None:
-    """Of each kind of example and each check."""
+    """Try each kind of example and each check."""
     found = problems(f"```{language}\n{text}\n```\n")
     assert any(problem in each for each in found), found
 
 
 def test_a_fault_in_prose_is_found() -> None:
-    """Only commands with arguments count: a name alone can be part of a sentence."""
+    """Check only commands with arguments, because a name alone can be part of a sentence."""
     assert problems("Run `kubectl get tpb web`, or `kubectl frobnicate`.") == [
         "line 1: kubectl get tpb web: the checks do not know the resource tpb"
     ]

@@ -1,4 +1,4 @@
-"""An agent of ``make bench-fleet``: the real one, in a process of its own, on a kernel in memory."""
+"""An agent of ``make bench-fleet``: the real agent in its own process, on a kernel in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
-    """A cluster with one node and one pod."""
+    """Serve a cluster with one node and one pod."""
     with FakeApi(POLICIES, PODS, NODES, CONFIG_MAPS, REPORTS) as api:
         api.put(NODES, "a")
         api.put(REPORTS, "a")
@@ -58,7 +58,7 @@ def limit_to(api: FakeApi, generation: int) -> int:
 
 @pytest.fixture
 def ask(api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ask]:
-    """Questions to an agent that runs."""
+    """Return questions to a running agent."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(BENCH)])
     fleet_agents = importlib.import_module("fleet_agents")
     options = AgentOptions("a", "system", "agent-a", "tokenbucket", probe_port=0, cni_results=tmp_path / "no")
@@ -73,7 +73,7 @@ def ask(api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
 
 
 def test_an_agent_of_the_fleet_writes_slots_and_reports(api: FakeApi, ask: Ask) -> None:
-    """With the code of the present agent, of which the benchmark replaces the kernel only."""
+    """Use the code of the current agent, and replace only the kernel."""
     wait(lambda: ask("written", "all", 1))
     wait(lambda: ask("reported"))
     wait(lambda: api.seen(_reports_a_limit))
@@ -82,7 +82,7 @@ def test_an_agent_of_the_fleet_writes_slots_and_reports(api: FakeApi, ask: Ask) 
 
 @contextmanager
 def rejected(api: FakeApi, status: int) -> Iterator[Callable[[], None]]:
-    """Each request is rejected: with 401 by an expired token, 403 without a role, 429 for minutes."""
+    """Reject each request: 401 for an expired token, 403 without a role, 429 for minutes."""
 
     def wait_for_attempts() -> None:
         seen = len(api.requests)
@@ -97,13 +97,13 @@ def rejected(api: FakeApi, status: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def unanswered(api: FakeApi) -> Iterator[Callable[[], None]]:
-    """A connection that drops packets."""
+    """Drop the packets of a connection."""
     with api.lock:
         yield lambda: time.sleep(0.5)
 
 
 def test_a_deaf_agent_reports_nothing_and_catches_up(api: FakeApi, ask: Ask) -> None:
-    """Its last report grows old, so that the controller notices. Then it uses all that it has missed."""
+    """Let its last report become old, so that the controller notices, and process everything afterwards."""
     wait(lambda: ask("reported"))
     faults = [partial(rejected, api, status) for status in (401, 403, 429)] + [partial(unanswered, api)]
     for generation, fault in enumerate(faults, 2):

@@ -1,4 +1,4 @@
-"""The kernel in memory that the agents of ``make bench-fleet`` run on."""
+"""The kernel in memory of the agents of ``make bench-fleet``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenbucket.core.status.node_status import DesiredInput
 
 
 def inputs(pods: int, generation: int = 1) -> DesiredInput:
-    """So many pods, limited in both directions by one policy."""
+    """Return a number of pods that one policy limits in both directions."""
     limit = Limit(Rate(bits_per_s=generation * 10**6), exceed_action=ExceedAction.DROP)
     limits = {Direction.INGRESS: limit, Direction.EGRESS: limit}
     return DesiredInput(
@@ -28,7 +28,7 @@ def inputs(pods: int, generation: int = 1) -> DesiredInput:
 
 
 def test_the_reconciler_settles_on_the_kernel_in_memory() -> None:
-    """It attaches, changes and removes limits, and a periodic check finds nothing to do."""
+    """Attach, change and remove limits. A periodic check finds nothing to do."""
     steps = [(inputs(3), 12), (inputs(3), 0), (inputs(3, generation=2), 6), (inputs(1, generation=2), 8)]
     slots = Slots()
     made = loop(None, slots, ReconcileStats())

@@ -1,4 +1,4 @@
-"""Check the lists of tests that run on other kernels against the tests that exist."""
+"""The lists of tests that run on other kernels, compared with the existing tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("name", [*LEFT_OUT, *KEPT, *SHORT])
 def test_each_listed_test_exists(name: str) -> None:
-    """The run on other kernels ends at once otherwise, and only the slow rungs would show it."""
+    """Fail here instead of on the slow rungs."""
     path, _, test = name.partition("::")
     assert (ROOT / path).exists()
     assert not test or f"def {test.partition('[')[0]}" in (ROOT / path).read_text()

@@ -22,7 +22,7 @@ REQUIREMENTS = ROOT / "requirements"
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the archive and the manifest."""
+    """Return the folder with the archive and the manifest."""
     folder = tmp_path_factory.mktemp("krew")
     subprocess.run([sys.executable, ROOT / "hack/krew/build.py", folder], check=True)
     return folder
@@ -58,7 +58,7 @@ def test_the_manifest_has_the_fields_that_krew_requires(manifest: dict[str, Any]
             assert set(rule["values"]) <= {"linux", "darwin", "windows"}
 
 
-def test_the_archive_is_the_one_that_the_manifest_names(built: Path, manifest: dict[str, Any]) -> None:
+def test_the_manifest_names_the_archive(built: Path, manifest: dict[str, Any]) -> None:
     archive = built / "kubectl-tokenbucket.tar.gz"
     platform = manifest["spec"]["platforms"][0]
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == platform["sha256"]
@@ -77,7 +77,7 @@ def test_the_same_commit_gives_the_same_archive(built: Path, tmp_path: Path) -> 
 
 
 def test_the_installed_plugin_runs_from_a_link_in_its_own_environment(built: Path, tmp_path: Path) -> None:
-    """Krew links the file. The environment is there already, because a first run needs PyPI."""
+    """Link the file as krew does. Provide the environment, because a first run needs PyPI."""
     installed, link = tmp_path / "store", tmp_path / "bin" / "kubectl-tokenbucket"
     unpack(built, installed)
     link.parent.mkdir()
@@ -91,7 +91,7 @@ def test_the_installed_plugin_runs_from_a_link_in_its_own_environment(built: Pat
     assert result.stdout == f"kubectl tokenbucket {__version__}\n"
 
 
-def test_without_a_python_that_fits_the_launcher_names_the_fix(built: Path, tmp_path: Path) -> None:
+def test_the_launcher_names_the_fix_without_a_suitable_python(built: Path, tmp_path: Path) -> None:
     unpack(built, tmp_path / "store")
     tools = tmp_path / "tools"
     tools.mkdir()

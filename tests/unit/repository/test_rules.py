@@ -19,28 +19,28 @@ ROOT = Path(__file__).parents[3]
 SPDX = "SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause"
 
 
-def test_operator_is_pythons_own_module() -> None:
-    """operator/ would shadow it if it were a package, and Python's own modules would break."""
+def test_operator_is_the_module_of_python() -> None:
+    """Keep operator/ from becoming a package, which would break modules of Python."""
     command = [sys.executable, "-S", "-c", "import operator; print(operator.__file__)"]
     shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert Path(shown.strip()).parent == Path(sysconfig.get_path("stdlib"))
 
 
-def test_operator_holds_a_package_and_c_source_and_nothing_else() -> None:
-    """A module or a test beside them would be imported under the name of Python's operator."""
+def test_operator_contains_only_a_package_and_c_source() -> None:
+    """Avoid modules or tests that Python would import by the name of its module."""
     found = {path.name for path in (ROOT / "operator").iterdir()} - {"__pycache__"}
     assert found == {"bpf", "tokenbucket"}
     assert [str(path) for path in (ROOT / "operator").rglob("test_*.py")] == []
 
 
 @pytest.mark.parametrize("name", ["utils", "helpers", "helper", "manager", "common", "misc"])
-def test_no_module_is_named_after_nothing(name: str) -> None:
-    """Such a name says that nobody knew what the module is for."""
+def test_no_module_has_a_name_without_a_subject(name: str) -> None:
+    """Reject names such as utils."""
     assert list((ROOT / "operator").rglob(f"{name}.py")) == []
 
 
-def test_the_version_is_the_one_that_the_changelog_describes_last() -> None:
-    """One to come where there are changes since: what they describe is not what was released."""
+def test_the_version_is_the_latest_of_the_changelog() -> None:
+    """Use the next version if there are unreleased changes."""
     sections = re.split(r"^## \[([^]]+)\].*", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     unreleased, changes, latest = sections[1:4]
     assert unreleased == "Unreleased"
@@ -48,7 +48,7 @@ def test_the_version_is_the_one_that_the_changelog_describes_last() -> None:
 
 
 def test_nothing_is_published_before_the_tests_have_passed() -> None:
-    """On the tag itself: what passed on a branch may be something else."""
+    """Run them on the tag, which can differ from a branch."""
     jobs = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text())["jobs"]
     assert jobs["tests"]["uses"] == "./.github/workflows/ci.yaml"
     assert {name: job.get("needs") for name, job in jobs.items() if name != "tests"} == {
@@ -77,22 +77,22 @@ def namespaces_of(module: Path) -> Iterator[str]:
 
 
 def test_e2e_modules_share_no_namespace() -> None:
-    """A namespace that is still being deleted would fail the module that runs next."""
+    """Avoid failures by a namespace that is still being deleted."""
     modules = sorted((ROOT / "tests/e2e").glob("test_*.py"))
     owners = {(namespace, module.name) for module in modules for namespace in namespaces_of(module)}
     assert {"chart-test", "survival-delay"} <= {namespace for namespace, _ in owners}
     assert len(owners) == len({namespace for namespace, _ in owners}), sorted(owners)
 
 
-def test_each_c_file_says_its_license_first() -> None:
-    """The kernel's part has another license than the rest, so each of its files must say so."""
+def test_each_c_file_starts_with_its_license() -> None:
+    """State it, because the program of the kernel has another license than the rest."""
     files = sorted((ROOT / "operator" / "bpf").glob("*.[ch]"))
     assert files
     assert [path.name for path in files if SPDX not in path.read_text().splitlines()[0]] == []
 
 
-def test_licenses_are_there_in_full() -> None:
-    """Each license that a file names is in the repository."""
+def test_each_named_license_is_in_the_repository() -> None:
+    """Include the full text."""
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     kernel_side = (ROOT / "operator" / "bpf" / "LICENSE").read_text()
     assert "GNU GENERAL PUBLIC LICENSE" in kernel_side

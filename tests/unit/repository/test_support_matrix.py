@@ -1,4 +1,4 @@
-"""The support matrix: its cells, its records, and the claims of other files beside it."""
+"""The support matrix: its cells, its records, and the claims of other files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_record_has_a_cell() -> None:
     assert results.read().keys() <= cells
 
 
-def test_a_cell_without_a_run_is_not_tested_and_a_failure_is_no_success() -> None:
+def test_a_cell_without_a_passed_run_is_not_shown_as_passed() -> None:
     page = support_matrix.page({("Python", "3.12"): PASSED, ("Python", "3.13"): FAILED})
     lines = {found[1]: line for line in page.splitlines() if (found := re.match(r"\| (3\.\d+) ", line))}
     assert "not tested" in lines["3.11"]
@@ -76,7 +76,7 @@ def test_a_cell_without_a_run_is_not_tested_and_a_failure_is_no_success() -> Non
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_a_run_is_recorded_as_it_ended(status: int, recorded: Path) -> None:
+def test_a_run_is_recorded_with_its_result(status: int, recorded: Path) -> None:
     output = "release: 3.12.1\n== 5 passed, 1 skipped in 2.50s =="
     program = f"import sys; print({output!r}); sys.exit({status})"
     assert record.main("Python", "3.12", sys.executable, "-c", program) == status
@@ -89,6 +89,6 @@ def test_a_selection_of_tests_is_not_recorded(recorded: Path, monkeypatch: pytes
     assert not results.is_wanted()
 
 
-def test_a_run_of_no_cell_is_an_error(recorded: Path) -> None:
+def test_a_run_without_a_cell_is_an_error(recorded: Path) -> None:
     with pytest.raises(KeyError, match=r"no cell Python 2\.7"):
         results.write(("Python", "2.7"), PASSED)

@@ -22,8 +22,8 @@ def problems(text: str, reader=wording.markdown) -> list[str]:
     return found
 
 
-def test_plain_words_pass() -> None:
-    """Headings, code, questions and indirect questions are no prose to measure."""
+def test_plain_text_passes() -> None:
+    """Ignore headings, code, questions and indirect questions."""
     assert problems(PLAIN) == []
 
 
@@ -46,7 +46,7 @@ def test_each_banned_pattern_fails_with_its_line(name: str, sentence: str) -> No
 
 
 def test_limits_are_rates() -> None:
-    """One occurrence in two thousand words is not above one in a thousand."""
+    """Accept one occurrence in two thousand words if the limit is one in a thousand."""
     assert problems("The filter drops what exceeds. " + "plain " * 2000) == []
 
 
