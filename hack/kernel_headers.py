@@ -18,7 +18,7 @@ from tokenbucket.bpf.pins import source_folder
 
 
 def included(headers: Path) -> set[str]:
-    """The files below ``headers`` that the program includes, by their relative paths."""
+    """Return the files below ``headers`` that the program includes, by their relative paths."""
     source = source_folder()
     bcc = loader.import_bcc()
     os.environ["BCC_KERNEL_SOURCE"] = str(headers)

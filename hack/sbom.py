@@ -47,7 +47,7 @@ class Package:
 
 
 def debian_packages(control: str) -> Iterator[Package]:
-    """The packages of a text of control paragraphs, as ``/var/lib/dpkg/status``."""
+    """Yield the packages of a text of control paragraphs, as ``/var/lib/dpkg/status``."""
     for paragraph in re.split(r"\n\s*\n", control.strip()):
         fields = Parser().parsestr(paragraph, headersonly=True)
         if fields.get("Status", "install ok installed").endswith(" installed"):
@@ -63,20 +63,20 @@ def debian_packages(control: str) -> Iterator[Package]:
 
 
 def python_packages(folder: Path) -> Iterator[Package]:
-    """The packages installed in a ``site-packages``."""
+    """Yield the packages installed in a ``site-packages``."""
     for found in distributions(path=[str(folder)]):
         name = re.sub(r"[-_.]+", "-", found.name).lower()
         yield Package("pypi", name, found.version, license_id=_license(found))
 
 
 def _license(package: Distribution) -> str:
-    """The SPDX expression that the package declares; older metadata has free text instead."""
+    """Return the SPDX expression that the package declares; older metadata has free text instead."""
     expressions = package.metadata.get_all("License-Expression") or [_UNKNOWN]
     return str(expressions[0])
 
 
 def document(packages: Iterable[Package], version: str, revision: str, created: datetime) -> Document:
-    """The SPDX document of an image with these packages: the same input gives the same document."""
+    """Return the SPDX document of an image with these packages: the same input gives the same document."""
     listed = sorted(set(packages))
     content = hashlib.sha256("\n".join([version, revision, *(package.url for package in listed)]).encode())
     image = _described(_IMAGE, "tokenbucket image", purpose="CONTAINER")
@@ -130,7 +130,7 @@ def _relationship(one: str, kind: str, other: str) -> dict[str, str]:
 
 
 def _created() -> datetime:
-    """The time that ``$SOURCE_DATE_EPOCH`` names, otherwise now."""
+    """Return the time that ``$SOURCE_DATE_EPOCH`` names, otherwise now."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     return datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
 

@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rung(path: Path) -> str:
-    """The folder below tests/ that a test is in."""
+    """Return the folder below tests/ that a test is in."""
     rung = path.relative_to(TESTS).parts[0]
     if rung not in rungs.RUNGS:
         raise pytest.UsageError(f"{path}: tests go in a rung: {', '.join(rungs.RUNGS)}")

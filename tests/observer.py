@@ -77,7 +77,7 @@ def take(counters: Iterable[IO[str]]) -> Sample:
 
 
 def _pairs(text: str) -> Iterable[tuple[str, str]]:
-    """Names and values of a file that has a line of names before each line of values."""
+    """Yield names and values of a file that has a line of names before each line of values."""
     lines = [line.split() for line in text.splitlines()]
     for (prefix, *names), (_, *values) in zip(lines[::2], lines[1::2], strict=True):
         yield from zip((prefix + name for name in names), values, strict=True)

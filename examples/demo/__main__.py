@@ -61,7 +61,7 @@ class Show:
         self._counters = {name: pod.inside(open_counters) for name, pod in self.pods.items()}
 
     def start_load(self) -> None:
-        """UDP or TCP from the client to each pod, far above every limit."""
+        """Send UDP or TCP from the client to each pod, far above every limit."""
         for pod in lab.PODS:
             self.load.append(self.pods[pod.name].popen("iperf3", "-s", "-1", **_SILENT))
         time.sleep(0.5)
@@ -73,7 +73,7 @@ class Show:
         time.sleep(1)
 
     def start_agent(self) -> None:
-        """The agent of the node, on a folder of manifests."""
+        """Start the agent of the node, on a folder of manifests."""
         log = (self.folder.parent / "agent.log").open("ab")
         command = [
             *TOKENBUCKET,
@@ -103,7 +103,7 @@ class Show:
         self.agent = None
 
     def measure(self, title: str, seconds: float) -> dict[str, float]:
-        """Samples throughput. Returns the mean of each pod in bit/s, after a moment to settle."""
+        """Return samples throughput. Returns the mean of each pod in bit/s, after a moment to settle."""
         print(f"\n{title}")
         samples: dict[str, list[float]] = {pod.name: [] for pod in lab.PODS}
         start = time.monotonic()
@@ -124,7 +124,7 @@ class Show:
         return {name: sum(values) / len(values) for name, values in samples.items()}
 
     def table(self, means: dict[str, float], *, limited: bool = True) -> None:
-        """Prints throughput per pod, and whether it is what was declared."""
+        """Print throughput per pod, and whether it is what was declared."""
         for pod in lab.PODS:
             mean, rate = means[pod.name], self.rates[pod.name]
             line = f"  {pod.name:6} {pod.style:16} {mean / 1e6:7.2f} Mbit/s"
@@ -140,7 +140,7 @@ class Show:
         return [*TOKENBUCKET, verb, "--pins", PINS]
 
     def status(self) -> None:
-        """What the kernel says, with or without an agent."""
+        """Print the limits of the kernel, with or without an agent."""
         print("\n$ tokenbucket status")
         print(
             subprocess.run(self._verb("status"), check=True, capture_output=True, text=True).stdout.rstrip()
@@ -156,7 +156,7 @@ class Show:
         plotext.show()
 
     def run(self) -> None:
-        """All scenes."""
+        """Play all scenes."""
         self.start_load()
         self.change("no limit", None)
         self.table(self.measure("No limit yet", 5), limited=False)
@@ -195,7 +195,7 @@ class Show:
         return picture.svg(title, self.times_s, lines, self.events)
 
     def close(self) -> None:
-        """Ends everything that was started."""
+        """End everything that was started."""
         processes = [*self.load, *([self.agent] if self.agent else [])]
         for process in processes:
             process.kill()
@@ -204,7 +204,7 @@ class Show:
 
 @contextlib.contextmanager
 def stage() -> Iterator[Show]:
-    """The folder of manifests, gone at the end, however it comes. The namespaces go with the process."""
+    """Provide the folder of manifests, and remove it at the end. The namespaces end with the process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="tokenbucket-demo-") as folder:
         manifests = Path(folder, "manifests")
@@ -219,7 +219,7 @@ def stage() -> Iterator[Show]:
 
 
 def main() -> int:
-    """Runs the demonstration. Returns the exit status."""
+    """Run the demonstration. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Limits pods without a cluster.")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also write a picture, as SVG")
     given = parser.parse_args()

@@ -44,7 +44,7 @@ def build() -> dict[str, Pod]:
 
 
 def manifests() -> str:
-    """The pods, as documents for the agent."""
+    """Return the pods, as documents for the agent."""
     documents = [
         f"apiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod.name}\n  namespace: shop\n"
         f"  labels: {{app: {pod.name.split('-')[0]}}}\nstatus: {{podIP: '{pod.host}'}}\n"

@@ -28,7 +28,7 @@ Packets = list[tuple[float, int]]
 
 
 def bursts(random_: random.Random) -> Iterator[tuple[float, int]]:
-    """A second of a high rate every 13 seconds, and little between."""
+    """Yield a second of a high rate every 13 seconds, and little between."""
     for second in range(SECONDS):
         count = 60 if second % 13 == 0 else 4
         for _ in range(count):
@@ -44,7 +44,7 @@ def requests(random_: random.Random) -> Iterator[tuple[float, int]]:
 
 
 def ends_of_samples(_: random.Random) -> Iterator[tuple[float, int]]:
-    """All packets at the end of one sample and the begin of the next."""
+    """Yield all packets at the end of one sample and the begin of the next."""
     for second in range(SECONDS):
         for place in (0.2995, 0.3005):
             yield from ((second + place, 60_000) for _ in range(1 + second % 7))
@@ -71,7 +71,7 @@ def observe(machine: Machine, pins: Pins, packets: Packets) -> Suggestion:
 
 
 def p99(packets: Packets) -> int:
-    """The exact 99th percentile of the rates over 1 s, without seconds that have no packet."""
+    """Return the exact 99th percentile of the rates over 1 s, without seconds that have no packet."""
     sums = Counter[int]()
     for now_s, size in packets:
         sums[int(now_s)] += size

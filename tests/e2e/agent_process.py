@@ -22,7 +22,7 @@ def agent_pids(shell: NodeShell, node: str) -> list[str]:
 
 
 def signal_agent(shell: NodeShell, node: str, name: str) -> None:
-    """Sends a signal to the agent's processes."""
+    """Send a signal to the agent's processes."""
     shell.run(node, "kill", f"-{name}", *agent_pids(shell, node))
 
 

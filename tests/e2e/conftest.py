@@ -24,17 +24,17 @@ def pytest_report_header() -> str | None:
 
 
 def _external() -> Path | None:
-    """A cluster that the user names, in place of the harness's own."""
+    """Return a cluster that the user names, in place of the harness's own."""
     named = os.environ.get("TOKENBUCKET_E2E_KUBECONFIG")
     return Path(named) if named else None
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The harness's own cluster: one that is up is used and left up, otherwise one is made, and ended after
-    the tests. With a node in a virtual machine, unless ``$TOKENBUCKET_E2E_VM`` is 0.
+    """Provide the cluster of the suite: a running one, which stays, or a new one, which ends after the tests.
 
-    For tests that stop parts of it; those are skipped on a cluster that the user names.
+    It has a node in a virtual machine, unless ``$TOKENBUCKET_E2E_VM`` is 0. Tests that stop parts of it are
+    skipped on a cluster that the user names.
     """
     if _external():
         pytest.skip("stops parts of the cluster: only on the harness's own")
@@ -49,7 +49,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def kubectl(request: pytest.FixtureRequest) -> Kubectl:
-    """Commands as the administrator, of whichever cluster there is."""
+    """Provide commands as the administrator, of whichever cluster there is."""
     external = _external()
     if external:
         return Kubectl(external)
@@ -59,7 +59,7 @@ def kubectl(request: pytest.FixtureRequest) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def release(kubectl: Kubectl) -> Iterator[Release]:
-    """The chart, installed as a user would install it, and uninstalled after the tests."""
+    """Provide the chart, installed as by a user, and uninstall it after the tests."""
     installed = Release(kubectl)
     installed.uninstall()  # what a killed run has left
     installed.install()
@@ -69,7 +69,7 @@ def release(kubectl: Kubectl) -> Iterator[Release]:
 
 @pytest.fixture(scope="session")
 def nodes(kubectl: Kubectl) -> list[str]:
-    """Names of the nodes that take pods."""
+    """Provide names of the nodes that take pods."""
     return [
         node["metadata"]["name"]
         for node in kubectl.items("nodes")
@@ -79,7 +79,7 @@ def nodes(kubectl: Kubectl) -> list[str]:
 
 @pytest.fixture(scope="session")
 def has_fq(release: Release, nodes: list[str]) -> dict[str, bool]:
-    """Whether the kernel of each node has ``fq``, as its agent reports."""
+    """Provide whether the kernel of each node has ``fq``, as its agent reports."""
 
     def reported() -> dict[str, bool]:
         found = {each["metadata"]["name"]: each["status"].get("fq") for each in release.admin.items("tbn")}
@@ -90,20 +90,20 @@ def has_fq(release: Release, nodes: list[str]) -> dict[str, bool]:
 
 @pytest.fixture(scope="session")
 def with_fq(has_fq: dict[str, bool], nodes: list[str]) -> list[str]:
-    """The nodes where Delay can be had."""
+    """Provide the nodes with ``fq``."""
     found = [node for node in nodes if has_fq[node]]
     return found or pytest.skip("no node of the cluster has a kernel with sch_fq")
 
 
 @pytest.fixture(scope="session")
 def without_fq(has_fq: dict[str, bool], nodes: list[str]) -> list[str]:
-    """The nodes where it cannot."""
+    """Provide the nodes without ``fq``."""
     found = [node for node in nodes if not has_fq[node]]
     return found or pytest.skip("every node of the cluster has a kernel with sch_fq")
 
 
 @pytest.fixture(scope="session")
 def shell(kubectl: Kubectl) -> Iterator[NodeShell]:
-    """Commands on every node."""
+    """Provide commands on every node."""
     with node_shells(kubectl) as shells:
         yield shells

@@ -105,7 +105,7 @@ def image_values() -> dict[str, str]:
 
 
 def _image(tag: str) -> dict[str, str]:
-    """The chart's values for an image that the nodes were given. With no tag, for the one that
+    """Return the chart's values for an image that the nodes were given. With no tag, for the one that
     ``$TOKENBUCKET_E2E_IMAGE`` names, pulled each time since somebody may have pushed it anew; otherwise for
     this checkout's.
     """

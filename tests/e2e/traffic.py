@@ -33,7 +33,7 @@ def address(kubectl: Kubectl, pod: str, version: int = 4) -> str:
 def udp(
     kubectl: Kubectl, client: str, server: str, bits_per_s: int, seconds: int = 4, version: int = 4
 ) -> Flow:
-    """Offers so many bits per second on the wire from one pod to another (which runs iperf3's server).
+    """Offer so many bits per second on the wire from one pod to another (which runs iperf3's server).
 
     The first second does not count: the burst is used up in it.
     """

@@ -22,7 +22,7 @@ MODES = (HOST_ROUTING, HOST_ROUTING_TC, TUNNEL)
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The cluster. One that is up is used and left up, otherwise one is made, and ended after the tests."""
+    """Provide a cluster: a running one, which stays up, or a new one, which ends after the tests."""
     place = layout().beside("cilium")
     was_up = find(place) is not None
     images = [operator_image(), layout_image()]
@@ -41,7 +41,7 @@ def data_plane(cluster: Cluster) -> DataPlane:
 
 @pytest.fixture(scope="session")
 def release(data_plane: DataPlane) -> Iterator[Release]:
-    """The chart, installed as a user would install it, and uninstalled after the tests."""
+    """Provide the chart, installed as a user would install it, and uninstalled after the tests."""
     installed = Release(data_plane.cluster.kubectl)
     installed.uninstall()  # what a killed run has left
     installed.install()
@@ -51,14 +51,14 @@ def release(data_plane: DataPlane) -> Iterator[Release]:
 
 @pytest.fixture(scope="session", params=MODES, ids=lambda mode: mode.name)
 def mode(request: pytest.FixtureRequest) -> Mode:
-    """A mode of Cilium. Tests of one mode run one after another."""
+    """Provide a mode of Cilium. Tests of one mode run one after another."""
     mode: Mode = request.param
     return mode
 
 
 @pytest.fixture(scope="session")
 def pods(data_plane: DataPlane, release: Release, mode: Mode) -> Iterator[Laboratory]:
-    """Pods that were made in the mode."""
+    """Provide pods that were made in the mode."""
     data_plane.run(mode)
     with laboratory(release, f"made-in-{mode.name}") as made:
         yield made
@@ -66,6 +66,6 @@ def pods(data_plane: DataPlane, release: Release, mode: Mode) -> Iterator[Labora
 
 @pytest.fixture
 def lab(data_plane: DataPlane, mode: Mode, pods: Laboratory) -> Laboratory:
-    """The same, while Cilium runs in the mode. A test may have changed it."""
+    """Provide the same, while Cilium runs in the mode. A test may have changed it."""
     data_plane.run(mode)
     return pods

@@ -1,4 +1,4 @@
-"""What happens to limits while they are enforced: everything that detaches and attaches programs."""
+"""Disturbances of enforced limits, which detach and attach programs."""
 
 from __future__ import annotations
 

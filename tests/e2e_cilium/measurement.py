@@ -1,4 +1,4 @@
-"""A flow through a limit, and whether the limit was held: neither more nor less than it promises."""
+"""A flow through a limit, and a comparison of the received traffic with the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An observer in the network of a receiver, which knows nothing of tokenbucket: it counts UDP datagrams.
+"""An observer in the network of a receiver, without code of tokenbucket. It counts UDP datagrams.
 
 The counters of the IP stack are behind every hook of the receiver's interface. Those of the interface itself
 are not: they count packets that a program at the ingress hook of the interface drops.

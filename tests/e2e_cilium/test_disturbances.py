@@ -15,7 +15,7 @@ from tests.e2e_cilium.verdict import wrong_statuses
 def test_limits_hold_during_a_disturbance_and_the_status_stays_true(
     data_plane: DataPlane, lab: Laboratory, name: str
 ) -> None:
-    """Regenerations of endpoints, and restarts. At no time more passes than the limit allows."""
+    """Regenerate endpoints and restart agents. The limit is never exceeded."""
     flows = flows_during(lambda: DISTURBANCES[name](data_plane, lab), lab)
     assert [excess for limit, flow in flows if (excess := flow.exceeds(limit.most(FAR)))] == []
     assert wrong_statuses(lab, DROP) == {}

@@ -11,8 +11,8 @@ from tests.e2e_cilium.measurement import measure
 
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("limit", LIMITS, ids=str)
-def test_a_limit_holds_and_keeps_nothing_back(lab: Laboratory, limit: Limit, peer: str) -> None:
-    """From or to a pod of the same node, a pod of another, and the node itself. Observe counts everything."""
+def test_a_limit_holds_and_drops_no_more_than_the_excess(lab: Laboratory, limit: Limit, peer: str) -> None:
+    """Send from and to pods of both nodes and the node itself. Observe counts everything."""
     found = measure(lab, limit, peer)
     assert not found.excess()
     assert not found.shortage()
@@ -21,7 +21,7 @@ def test_a_limit_holds_and_keeps_nothing_back(lab: Laboratory, limit: Limit, pee
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("limit", [each for each in LIMITS if each.kind == "drop"], ids=str)
 def test_a_limit_holds_for_ipv6(lab: Laboratory, limit: Limit, peer: str) -> None:
-    """The same with the other version of IP."""
+    """Send over the other version of IP."""
     found = measure(lab, limit, peer, version=6)
     assert not found.excess()
     assert not found.shortage()

@@ -16,7 +16,7 @@ RECEIVING = [limit for limit in LIMITS if limit.direction == "ingress"]
 
 @pytest.fixture(params=RECEIVING, ids=str)
 def limit(request: pytest.FixtureRequest, data_plane: DataPlane, lab: Laboratory) -> Iterator[Limit]:
-    """A limit on a pod that may receive from the other node's pod alone."""
+    """Provide a limit on a pod that may receive from the other node's pod alone."""
     found: Limit = request.param
     document = accept_only(str(found), FAR)
     namespace = lab.kubectl.namespace
@@ -29,7 +29,7 @@ def limit(request: pytest.FixtureRequest, data_plane: DataPlane, lab: Laboratory
     data_plane.wait_enforced(NODE, namespace, str(found), enforced=False)
 
 
-def test_a_network_policy_still_denies(lab: Laboratory, limit: Limit) -> None:
-    """No packet of the sender that it excludes arrives; packets of the other do."""
+def test_a_network_policy_is_enforced_beside_a_limit(lab: Laboratory, limit: Limit) -> None:
+    """Receive packets of the permitted sender only."""
     assert lab.send(limit, NEAR).arrived_packets == 0
     assert lab.send(limit, FAR).arrived_packets > 0

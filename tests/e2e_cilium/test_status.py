@@ -13,21 +13,21 @@ from tests.e2e_cilium.laboratory import Laboratory, laboratory
 from tests.e2e_cilium.verdict import wrong_statuses
 
 
-def test_the_status_is_true(lab: Laboratory) -> None:
-    """Of every limit, on pods that were made in the mode."""
+def test_the_status_of_each_limit_is_true(lab: Laboratory) -> None:
+    """Create the pods in the mode."""
     assert wrong_statuses(lab) == {}
 
 
 @pytest.fixture(scope="module")
 def old_pods(data_plane: DataPlane, release: Release) -> Iterator[Laboratory]:
-    """Pods that live through changes of the mode."""
+    """Provide pods that live through changes of the mode."""
     data_plane.run(HOST_ROUTING)
     with laboratory(release, "old-pods") as made:
         yield made
 
 
 def test_the_status_is_true_after_a_change_of_the_mode(data_plane: DataPlane, old_pods: Laboratory) -> None:
-    """Cilium then puts its programs on the interfaces of running pods, before or after tokenbucket's."""
+    """Let Cilium attach its programs to running pods, before or after those of tokenbucket."""
     for mode in (HOST_ROUTING_TC, TUNNEL, HOST_ROUTING):
         data_plane.run(mode)
         assert wrong_statuses(old_pods) == {}, mode.name

@@ -1,4 +1,4 @@
-"""What is left of a cluster with Cilium after its end: nothing."""
+"""A cluster with Cilium leaves nothing on the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.leftovers import machine, members, networks_of, nothing_is_left
 
 
 def test_down_leaves_nothing_of_cilium() -> None:
-    """Nor of its pods, and no setting of the machine is changed."""
+    """Remove its pods too, and restore every setting of the machine."""
     before = machine()
     place = layout().beside("cilium-end")
     try:

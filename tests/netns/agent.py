@@ -1,4 +1,4 @@
-"""The agent as its user runs it: a process with a folder, and the command line beside it."""
+"""The agent as a process with a folder of manifests, and the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE_S = 500.0
 
 
 def tokenbucket(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs one command to its end."""
+    """Run one command to its end."""
     command = [sys.executable, "-m", "tokenbucket", *arguments, "--pins", str(PINS.root)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
@@ -34,13 +34,13 @@ def tokenbucket(*arguments: str, check: bool = True) -> subprocess.CompletedProc
 
 
 def status() -> list[dict[str, Any]]:
-    """The limits in force, from ``tokenbucket status -o json``."""
+    """Return the limits in force, from ``tokenbucket status -o json``."""
     limits: list[dict[str, Any]] = json.loads(tokenbucket("status", "-o", "json").stdout)["limits"]
     return limits
 
 
 def limit_of(name: str, direction: str = "ingress") -> dict[str, Any] | None:
-    """The limit of a pod or device, if it has one."""
+    """Return the limit of a pod or device, if it has one."""
     return next(
         (
             each
@@ -52,7 +52,7 @@ def limit_of(name: str, direction: str = "ingress") -> dict[str, Any] | None:
 
 
 def policy(name: str, *, app: str | None = None, **spec: Any) -> dict[str, Any]:
-    """A policy document for the pods with that label, or for all."""
+    """Return a policy document for the pods with that label, or for all."""
     selector = {"matchLabels": {"app": app}} if app else {}
     return {
         "apiVersion": "tokenbucket.dev/v1alpha1",
@@ -65,14 +65,14 @@ def policy(name: str, *, app: str | None = None, **spec: Any) -> dict[str, Any]:
 def drop(
     packets: int | None = None, burst: int | None = None, bits: str | None = None, depth: str | None = None
 ) -> dict[str, Any]:
-    """A limit that drops, in packets or in bits per second."""
+    """Return a limit that drops, in packets or in bits per second."""
     rate = {"packets": packets} if packets else {"bits": bits}
     depths = {"packets": burst, "bytes": depth}
     return {"rate": rate, "burst": {k: v for k, v in depths.items() if v}, "exceedAction": "Drop"}
 
 
 def document(pod: Pod, **labels: str) -> dict[str, Any]:
-    """The Pod document of a pod of the lab."""
+    """Return the Pod document of a pod of the lab."""
     ips = [{"ip": address.split("/")[0]} for address in pod.addresses]
     return {
         "apiVersion": "v1",
@@ -106,7 +106,7 @@ class Agent:
         """Takes the name and the documents of each file that is written."""
 
     def write(self, name: str, *documents: object) -> None:
-        """Writes one file of the folder, as an editor does: a new one in the place of the old."""
+        """Write one file of the folder, as an editor does: a new one in the place of the old."""
         text = documents[0] if isinstance(documents[0], str) else yaml.safe_dump_all(documents)
         if self._declare:
             self._declare(name, documents)
@@ -115,7 +115,7 @@ class Agent:
         hidden.rename(self.folder / name)
 
     def start(self, *options: str, full_pass_s: float = 0.0) -> None:
-        """Starts it, and waits for its first pass. ``full_pass_s`` makes it read everything so often."""
+        """Start it, and wait for its first pass. ``full_pass_s`` makes it read everything so often."""
         before = len(self.events("started"))
         if "--slots" in options:
             clean()  # maps of another size
@@ -130,7 +130,7 @@ class Agent:
         assert self.process.poll() is None, self.log()
 
     def limit(self, pod: Pod, **limits: object) -> None:
-        """Limits a pod by the policy ``web``, and waits for its filter. Starts the agent unless it runs."""
+        """Limit a pod by the policy ``web``, and wait for its filter. Starts the agent unless it runs."""
         self.write("policy.yaml", policy("web", app="web", **limits))
         self.write("pods.yaml", document(pod, app="web"))
         if not self.process:
@@ -138,7 +138,7 @@ class Agent:
         wait(lambda: self.events("attached"), self.log)
 
     def stop(self, number: int = signal.SIGKILL) -> int:
-        """Ends it. Returns its exit status."""
+        """End it. Returns its exit status."""
         assert self.process
         self.process.send_signal(number)
         status = self.process.wait(PATIENCE_S)
@@ -146,21 +146,21 @@ class Agent:
         return status
 
     def log(self) -> str:
-        """All it has said."""
+        """Return all it has said."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of its log. The last one may not be whole yet."""
+        """Return the lines of its log. The last one may not be whole yet."""
         whole = (line for line in self.log().splitlines(keepends=True) if line.endswith("\n"))
         return [json.loads(line) for line in whole if line.startswith("{")]
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of its log with that event."""
+        """Return the lines of its log with that event."""
         return [line for line in self.lines() if line["event"] == name]
 
 
 def wait(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "", pause_s: float = 0.02) -> Any:
-    """Polls until something is true. Returns it. A slow condition leaves the processor to the agent."""
+    """Poll until something is true. Returns it. A slow condition leaves the processor to the agent."""
     end = time.monotonic() + PATIENCE_S
     while (began := time.monotonic()) < end:
         found = condition()
@@ -171,7 +171,7 @@ def wait(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "", 
 
 
 def send(client: Pod, target: Pod, count: int, size: int = 100) -> int:
-    """Sends UDP packets at once from one pod to another. Returns how many arrived."""
+    """Send UDP packets at once from one pod to another. Returns how many arrived."""
     before = received(target)
     script = (
         "import socket,sys; a=sys.argv; "
@@ -184,7 +184,7 @@ def send(client: Pod, target: Pod, count: int, size: int = 100) -> int:
 
 
 def _address(client: Pod, target: Pod) -> str:
-    """An address of the target, of a family that the client has."""
+    """Return an address of the target, of a family that the client has."""
     versions = {ip_interface(address).version for address in client.addresses}
     return next(str(each.ip) for each in map(ip_interface, target.addresses) if each.version in versions)
 
@@ -205,7 +205,7 @@ for _ in range(int(sys.argv[2])):
 
 
 def code_points(client: Pod, target: Pod, count: int) -> list[int]:
-    """Sends UDP packets at once, and returns the code points with which they arrive."""
+    """Send UDP packets at once, and return the code points with which they arrive."""
     script = ("/usr/bin/python3", "-c", _RECEIVE, _address(client, target), str(count))
     server = target.popen(*script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout and server.stdout.readline() == "ready\n"
@@ -231,7 +231,9 @@ def acquaint(*pods: Pod) -> None:
 
 
 def received(pod: Pod) -> int:
-    """UDP datagrams that have reached a pod; nobody listens, so they count as having no port."""
+    """Return the UDP datagrams that reached a pod. Without a listener, the kernel counts them as having no
+    port.
+    """
     total = 0
     for line in pod.run("cat", "/proc/net/snmp6").splitlines():
         name, value = line.split()
@@ -256,7 +258,7 @@ def free_slots() -> None:
 
 
 def clean() -> None:
-    """Removes what a test left in the kernel."""
+    """Remove what a test left in the kernel."""
     tokenbucket("detach", "--all", check=False)
     if PINS.root.exists():
         os.system(f"rm -r {PINS.root}")

@@ -27,7 +27,7 @@ U32 = ("protocol", "all", "u32", "match", "u32", "0", "0", "flowid", "1:1")
 
 @pytest.fixture
 def client(lab: Lab) -> Pod:
-    """A pod without a limit, to send from: what the node itself sends has a reserve."""
+    """Provide a pod without a limit, to send from: what the node itself sends has a reserve."""
     return lab.pod("client", ["10.1.1.2/24", "fd01::2/64"])
 
 
@@ -41,7 +41,7 @@ def limited(agent: Agent, pod: Pod, client: Pod | None = None, burst: int = 10) 
 def empties_a_bucket(
     client: Pod, target: Pod, burst: int, limit_of_pod: str = "", direction: str = "ingress"
 ) -> bool:
-    """Floods a full bucket: the burst passes and no more, counting what the kernel itself sends (MLD, ND)."""
+    """Flood a full bucket: the burst passes and no more, counting what the kernel itself sends (MLD, ND)."""
     tokens = Tokens(burst)
     arrived = send(client, target, 50)
     most = tokens.most
@@ -54,7 +54,7 @@ def empties_a_bucket(
 def test_a_pod_receives_its_burst_to_the_packet(
     lab: Lab, agent: Agent, client: Pod, style: str, address: str
 ) -> None:
-    """From policy.yaml to packets limited, whatever the CNI's style and the family."""
+    """Apply a policy, and send packets to pods of each CNI style and address family."""
     web, other = lab.pod("web", [address], style), lab.pod("other", ["10.3.1.2/24"], style)
     limited(agent, web, client)
     assert empties_a_bucket(client, web, 10)
@@ -62,7 +62,7 @@ def test_a_pod_receives_its_burst_to_the_packet(
 
 
 def test_egress_is_limited_at_the_other_hook(lab: Lab, agent: Agent, client: Pod) -> None:
-    """What the pod sends enters the node at its host-side veth."""
+    """Use the ingress hook of the host-side veth."""
     web = lab.pod("web", ["10.2.1.2/24"])
     acquaint(client, web)
     agent.limit(web, egress=drop(1, 7))
@@ -71,8 +71,8 @@ def test_egress_is_limited_at_the_other_hook(lab: Lab, agent: Agent, client: Pod
 
 @pytest.mark.parametrize("address", ["10.2.1.2/24", "fd02::2/64"])
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_what_exceeds_is_marked(lab: Lab, agent: Agent, client: Pod, address: str, direction: str) -> None:
-    """Two colors: the burst arrives as it was sent, the rest with the code point; nothing is lost."""
+def test_excess_packets_are_marked(lab: Lab, agent: Agent, client: Pod, address: str, direction: str) -> None:
+    """Deliver the burst unchanged and the rest with the code point. No packet is lost."""
     web = lab.pod("web", [address])
     acquaint(client, web)
     limit = {"rate": {"packets": 1}, "burst": {"packets": 10}, "exceedAction": "Mark", "dscp": 10}
@@ -86,7 +86,7 @@ def test_what_exceeds_is_marked(lab: Lab, agent: Agent, client: Pod, address: st
 
 
 def test_all_interfaces_of_a_pod_share_one_bucket(lab: Lab, agent: Agent) -> None:
-    """The limit is the pod's total."""
+    """Limit the total of the pod."""
     web = lab.pod("web", ["10.2.1.2/24"], interfaces=2)
     limited(agent, web)
     hooks = wait(lambda: len(limit_of("web")["hooks"]) == 2 and limit_of("web")["hooks"])
@@ -94,7 +94,7 @@ def test_all_interfaces_of_a_pod_share_one_bucket(lab: Lab, agent: Agent) -> Non
 
 
 def test_a_veth_that_appears_later_is_limited(lab: Lab, agent: Agent, client: Pod) -> None:
-    """The address that the pod gets inside its own namespace is event enough."""
+    """Receive the event of the address inside the pod's namespace."""
     web = lab.pod("web", ["10.2.1.2/24"], wire=False)
     agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, 5)))
     agent.write("pods.yaml", document(web, app="web"))
@@ -109,10 +109,8 @@ def test_a_veth_that_appears_later_is_limited(lab: Lab, agent: Agent, client: Po
 
 
 @pytest.mark.parametrize("what", ["filter", "clsact"])
-def test_what_somebody_removes_is_back_with_its_tokens(
-    lab: Lab, agent: Agent, client: Pod, what: str
-) -> None:
-    """An empty bucket is still empty afterwards."""
+def test_a_removed_filter_is_restored_with_its_tokens(lab: Lab, agent: Agent, client: Pod, what: str) -> None:
+    """Keep an empty bucket empty."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
     tokens = Tokens(10)
@@ -126,8 +124,8 @@ def test_what_somebody_removes_is_back_with_its_tokens(
 
 
 @pytest.mark.parametrize("attach", ["clsact", pytest.param("auto", marks=pytest.mark.needs("tcx"))])
-def test_a_contender_is_not_fought(lab: Lab, agent: Agent, attach: str) -> None:
-    """More than five repairs in a minute: the agent attaches by tcx, or reports a contended limit."""
+def test_a_contended_filter_is_given_up(lab: Lab, agent: Agent, attach: str) -> None:
+    """Attach by tcx after more than five repairs in a minute, or report a contended limit."""
     web = lab.pod("web", ["10.2.1.2/24"])
     agent.start("--attach", attach)
     limited(agent, web)
@@ -145,13 +143,13 @@ def test_a_contender_is_not_fought(lab: Lab, agent: Agent, attach: str) -> None:
 
 
 def reported(agent: Agent, reason: str) -> list[dict]:
-    """Each time that the agent reports a limit with this reason."""
+    """Return each time that the agent reports a limit with this reason."""
     events = agent.events("limit not enforced as declared")
     return [event for event in events if event["reason"] == reason]
 
 
 def test_an_edited_file_changes_the_limit_and_keeps_the_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
-    """A larger burst is not a gift: an emptied bucket fills at the rate."""
+    """Add no tokens with a larger burst: an empty bucket fills at the rate."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
     tokens = Tokens(10, per_s=2)
@@ -163,7 +161,7 @@ def test_an_edited_file_changes_the_limit_and_keeps_the_bucket(lab: Lab, agent: 
 
 
 def test_a_deleted_policy_removes_the_limit(lab: Lab, agent: Agent, client: Pod) -> None:
-    """Filter and slot are gone; clsact stays for whoever uses it."""
+    """Remove filter and slot, and keep clsact for other programs."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
     (agent.folder / "policy.yaml").unlink()
@@ -173,8 +171,8 @@ def test_a_deleted_policy_removes_the_limit(lab: Lab, agent: Agent, client: Pod)
     assert "tokenbucket" not in tc("filter", "show", "dev", web.veth, "egress")
 
 
-def test_a_wrong_edit_removes_nothing(lab: Lab, agent: Agent, client: Pod) -> None:
-    """The last valid version of the document stays in force, and the error names the fix."""
+def test_an_invalid_edit_removes_nothing(lab: Lab, agent: Agent, client: Pod) -> None:
+    """Keep the last valid version of the document enforced. The error names the fix."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
     agent.write("policy.yaml", policy("web", app="web", ingress={"rate": {"bits": "100Mbps"}}))
@@ -185,8 +183,8 @@ def test_a_wrong_edit_removes_nothing(lab: Lab, agent: Agent, client: Pod) -> No
     assert empties_a_bucket(client, web, 10)
 
 
-def test_documents_beside_a_wrong_one_apply(lab: Lab, agent: Agent) -> None:
-    """Also in the same file, and whatever is wrong."""
+def test_documents_beside_an_invalid_one_apply(lab: Lab, agent: Agent) -> None:
+    """Try documents of the same file, and any error."""
     web = lab.pod("web", ["10.2.1.2/24"])
     agent.write(
         "good.yaml", policy("bad"), policy("web", app="web", ingress=drop(1, 5)), document(web, app="web")
@@ -200,10 +198,10 @@ def test_documents_beside_a_wrong_one_apply(lab: Lab, agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_limits_outlive_the_agent_and_are_taken_over(
+def test_limits_outlive_the_agent_and_are_adopted(
     lab: Lab, agent: Agent, client: Pod, number: signal.Signals
 ) -> None:
-    """Stopped or killed: packets are limited on, and a new agent replaces no filter and gives no token."""
+    """Stop or kill the agent. The next agent replaces no filter and adds no token."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
     tokens = Tokens(10)
@@ -220,7 +218,7 @@ def test_limits_outlive_the_agent_and_are_taken_over(
 
 
 def test_an_upgrade_replaces_programs_in_place_and_keeps_tokens(lab: Lab, agent: Agent, client: Pod) -> None:
-    """Another build of the same layout: filters swap their program, buckets stay, old pins go."""
+    """Start another build of the same layout, which removes the old pins."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web, client)
     tokens = Tokens(10)
@@ -235,14 +233,14 @@ def test_an_upgrade_replaces_programs_in_place_and_keeps_tokens(lab: Lab, agent:
 
 
 def test_a_stop_by_sigterm_is_a_success(agent: Agent) -> None:
-    """Exit status 0, and it says that limits stay."""
+    """End with exit status 0, and log that limits stay."""
     agent.start()
     assert agent.stop(signal.SIGTERM) == 0
     assert "limits stay active" in agent.log()
 
 
-def test_a_second_agent_is_refused(agent: Agent) -> None:
-    """Two would undo one another's work."""
+def test_a_second_agent_is_rejected(agent: Agent) -> None:
+    """Keep two agents from reverting each other's changes."""
     agent.start()
     done = tokenbucket("agent", "--manifests", str(agent.folder), check=False)
     assert done.returncode == 1
@@ -250,7 +248,7 @@ def test_a_second_agent_is_refused(agent: Agent) -> None:
 
 
 def test_a_pod_on_the_nodes_network_is_reported(lab: Lab, agent: Agent) -> None:
-    """Nobody is limited by guess."""
+    """Never limit an interface by a guess."""
     host = {**document(lab.pod("web", ["10.2.1.2/24"])), "spec": {"hostNetwork": True}}
     agent.write("all.yaml", policy("all", ingress=drop(1, 5)), host)
     agent.start()
@@ -261,7 +259,7 @@ def test_a_pod_on_the_nodes_network_is_reported(lab: Lab, agent: Agent) -> None:
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
 def test_a_pod_that_gives_up_its_address_stays_limited(lab: Lab, agent: Agent, direction: str) -> None:
-    """It may configure its network, and would be free; that it cannot be found by it is said."""
+    """Let a pod remove its address. The agent reports it."""
     web = lab.pod("web", ["10.2.1.2/24"])
     agent.write("all.yaml", policy("all", **{direction: drop(1, 5)}), document(web))
     agent.start()
@@ -280,7 +278,7 @@ def test_a_pod_that_gives_up_its_address_stays_limited(lab: Lab, agent: Agent, d
 
 
 def test_an_address_that_another_pod_takes_removes_no_limit(lab: Lab, agent: Agent) -> None:
-    """Two pods of one owner could free one of them that way."""
+    """Keep two pods of one owner from freeing one of them."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
     limited(agent, web)
     other.run("ip", "address", "add", "10.2.1.2/32", "dev", "eth0")
@@ -292,8 +290,8 @@ def test_an_address_that_another_pod_takes_removes_no_limit(lab: Lab, agent: Age
     assert [event["new"] for event in agent.events("limit set")] == [True]
 
 
-def test_a_pod_that_hands_its_address_to_another_stays_limited_where_it_is(lab: Lab, agent: Agent) -> None:
-    """And the other keeps its own limit, whatever the names."""
+def test_a_pod_that_gives_its_address_to_another_stays_limited_in_place(lab: Lab, agent: Agent) -> None:
+    """Keep the limit of the other pod too, for any names."""
     first, second = lab.pod("aaa", ["10.2.1.2/24"]), lab.pod("zzz", ["10.3.1.2/24"])
     agent.write("all.yaml", policy("all", ingress=drop(1, 5)), document(first), document(second))
     agent.start()
@@ -306,8 +304,8 @@ def test_a_pod_that_hands_its_address_to_another_stays_limited_where_it_is(lab: 
     assert not agent.events("detached")
 
 
-def test_a_pod_that_hands_its_address_to_one_without_a_limit_stays_limited(lab: Lab, agent: Agent) -> None:
-    """Also for an agent that starts after the deed; it is reachable by a route of its own."""
+def test_a_pod_that_gives_its_address_to_one_without_a_limit_stays_limited(lab: Lab, agent: Agent) -> None:
+    """Start an agent afterwards too. The pod is reachable by a separate route."""
     web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
     limited(agent, web)
     agent.write("other.yaml", document(other))
@@ -322,8 +320,8 @@ def test_a_pod_that_hands_its_address_to_one_without_a_limit_stays_limited(lab: 
     assert not agent.events("detached")
 
 
-def test_pods_whose_mixed_up_addresses_are_corrected_change_places(lab: Lab, agent: Agent) -> None:
-    """Each with its bucket; a mistake that was mended is no attack."""
+def test_pods_whose_exchanged_addresses_are_corrected_exchange_limits(lab: Lab, agent: Agent) -> None:
+    """Move each with its bucket, because a corrected document is no attack."""
     first, second = lab.pod("aaa", ["10.2.1.2/24"]), lab.pod("zzz", ["10.3.1.2/24"])
     mixed_up = [document(first), document(second)]
     mixed_up[0]["status"], mixed_up[1]["status"] = mixed_up[1]["status"], mixed_up[0]["status"]
@@ -338,7 +336,7 @@ def test_pods_whose_mixed_up_addresses_are_corrected_change_places(lab: Lab, age
 
 
 def test_a_new_pod_with_the_address_that_another_had_is_limited_at_once(lab: Lab, agent: Agent) -> None:
-    """In the pass in which the other is declared to be elsewhere."""
+    """Limit it in the run in which the other pod is declared elsewhere."""
     first, second = lab.pod("aaa", ["10.2.1.2/24"]), lab.pod("zzz", ["10.3.1.2/24"])
     limit = policy("all", ingress=drop(1, 5))
     agent.write("all.yaml", limit, {**document(first), "status": document(second)["status"]})
@@ -352,7 +350,7 @@ def test_a_new_pod_with_the_address_that_another_had_is_limited_at_once(lab: Lab
 
 
 def test_a_new_pod_of_the_same_name_starts_with_a_full_bucket(lab: Lab, agent: Agent, client: Pod) -> None:
-    """Its predecessor's debts are not its own: the uid tells them apart."""
+    """Compare the uid, so that the pod inherits no debt."""
     web = lab.pod("web", ["10.2.1.2/24"])
     acquaint(client, web)
     first, second = document(web, app="web"), document(web, app="web")
@@ -367,8 +365,8 @@ def test_a_new_pod_of_the_same_name_starts_with_a_full_bucket(lab: Lab, agent: A
     assert empties_a_bucket(client, web, 10)
 
 
-def test_detach_all_leaves_nothing_of_ours_and_all_of_others(lab: Lab, agent: Agent) -> None:
-    """It waits for the agent to be stopped, because that would put everything back."""
+def test_detach_all_removes_only_objects_of_tokenbucket(lab: Lab, agent: Agent) -> None:
+    """Wait until the agent has stopped, which would restore them."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web)
     tc("filter", "add", "dev", web.veth, "egress", "prio", "7", *U32)
@@ -381,8 +379,8 @@ def test_detach_all_leaves_nothing_of_ours_and_all_of_others(lab: Lab, agent: Ag
     assert "u32" in shown
 
 
-def test_nothing_loaded_is_nothing_limited() -> None:
-    """Commands that read work on any machine."""
+def test_commands_without_a_loaded_program_report_no_limit() -> None:
+    """Run them on any machine."""
     harness.clean()
     assert status() == []
     assert tokenbucket("status").stdout.startswith("nothing is limited (looked in ")
@@ -390,8 +388,8 @@ def test_nothing_loaded_is_nothing_limited() -> None:
     assert tokenbucket("detach", "--dev", "lo", check=False).returncode == 4
 
 
-def test_a_full_table_is_reported_and_the_others_stay_limited(lab: Lab, agent: Agent) -> None:
-    """With room for one limit, the second is named."""
+def test_a_limit_without_a_free_slot_is_reported_and_others_stay(lab: Lab, agent: Agent) -> None:
+    """Name the second of two limits with capacity for one."""
     pods = [lab.pod(name, [f"10.2.{place}.2/24"]) for place, name in enumerate("ab")]
     agent.write("all.yaml", policy("all", ingress=drop(1, 5)), *map(document, pods))
     agent.start("--slots", "2")
@@ -400,8 +398,8 @@ def test_a_full_table_is_reported_and_the_others_stay_limited(lab: Lab, agent: A
     assert [limit["pod"] for limit in status()] == ["a"]
 
 
-def test_a_foreign_filter_in_our_place_is_reported(lab: Lab, agent: Agent) -> None:
-    """As the CNI bandwidth plugin's; it stays as it is."""
+def test_a_foreign_filter_in_the_place_of_tokenbuckets_is_reported(lab: Lab, agent: Agent) -> None:
+    """Attach it as the CNI bandwidth plugin does. It stays unchanged."""
     web = lab.pod("web", ["10.2.1.2/24"])
     tc("qdisc", "add", "dev", web.veth, "clsact")
     tc("filter", "add", "dev", web.veth, "egress", "prio", "1", *U32)
@@ -412,8 +410,8 @@ def test_a_foreign_filter_in_our_place_is_reported(lab: Lab, agent: Agent) -> No
     assert "u32" in tc("filter", "show", "dev", web.veth, "egress")
 
 
-def test_a_vanished_veth_is_forgotten(lab: Lab, agent: Agent) -> None:
-    """The pod keeps its slot until its document goes."""
+def test_a_deleted_veth_is_forgotten(lab: Lab, agent: Agent) -> None:
+    """Keep the slot of the pod until its document is deleted."""
     web = lab.pod("web", ["10.2.1.2/24"])
     limited(agent, web)
     ip("link", "delete", web.veth)

@@ -20,7 +20,7 @@ CHECK = (sys.executable, "-m", "tokenbucket", "check", "-o", "json", "--node", "
 
 
 def check(*options: str, before: str = "") -> tuple[NodeCheck, int]:
-    """The result and the exit status. ``before`` runs in a mount namespace of the command."""
+    """Return the result and the exit status. ``before`` runs in a mount namespace of the command."""
     command = [*CHECK, *options]
     if before:
         command = ["unshare", "--mount", "sh", "-c", f'{before} && exec "$@"', "sh", *command]

@@ -46,7 +46,7 @@ def port(lab: Lab) -> int:
 
 
 def offered(port: int) -> dict[str, Any]:
-    """The record of what the pod received, from the live figures."""
+    """Return the record of what the pod received, from the live figures."""
     body = json.dumps({"version": 1, "uids": [UID]}).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/pods", body, {"Content-Type": "application/json"}

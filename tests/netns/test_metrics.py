@@ -1,4 +1,4 @@
-"""What a real agent's metrics say of real traffic."""
+"""Metrics of a real agent about real traffic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BURST = 10
 
 @pytest.fixture
 def port(lab: Lab) -> int:
-    """A port of the node where nobody listens."""
+    """Provide a port of the node where nobody listens."""
     with socket.create_server((HOST, 0)) as free:
         return free.getsockname()[1]
 
@@ -59,7 +59,7 @@ def value(port: int, name: str, **labels: str) -> float | None:
 
 
 def start(agent: Agent, port: int, pod: Pod, *options: str, uid: str = "1") -> None:
-    """An agent that limits a pod to one packet a second, and answers for it."""
+    """Start an agent that limits a pod to one packet per second, and serves its metrics."""
     agent.write("policy.yaml", policy("web", app="web", ingress=drop(1, BURST)))
     write_pod(agent, pod, uid)
     agent.start("--metrics-address", f"{HOST}:{port}", *options)
@@ -72,10 +72,10 @@ def write_pod(agent: Agent, pod: Pod, uid: str) -> None:
     agent.write("pods.yaml", given)
 
 
-def test_a_scrape_says_what_passed_and_what_was_dropped(
+def test_a_scrape_counts_admitted_and_dropped_packets(
     lab: Lab, agent: Agent, client: Pod, web: Pod, port: int
 ) -> None:
-    """To the packet, and goes on from there when the agent starts again."""
+    """Count exactly, and continue after a restart of the agent."""
     start(agent, port, web)
     of_web = {"namespace": "default", "pod": "web", "policy": "web", "direction": "ingress"}
     before = value(port, "pod_admitted_packets_total", **of_web)
@@ -136,10 +136,10 @@ def test_live_figures_agree_with_the_packets_and_with_tokenbucket_status(
     assert {name: limit[name] for name in same} == {name: of_status[name] for name in same}
 
 
-def test_a_pod_of_the_same_name_counts_from_nothing(
+def test_a_pod_of_the_same_name_counts_from_zero(
     lab: Lab, agent: Agent, client: Pod, web: Pod, port: int
 ) -> None:
-    """It is another pod, with another bucket: Prometheus takes a value that falls for a new beginning."""
+    """Give it another bucket. Prometheus treats a lower value as a reset."""
     start(agent, port, web, uid="1")
     send(client, web, 50)
     assert value(port, "pod_dropped_packets_total", pod="web") > 30
@@ -147,8 +147,8 @@ def test_a_pod_of_the_same_name_counts_from_nothing(
     wait(lambda: value(port, "pod_dropped_packets_total", pod="web") == 0, agent.log)
 
 
-def test_the_agent_says_how_it_is(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
-    """What is in force, what is not and why, and when it last looked."""
+def test_the_agent_exposes_its_state(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
+    """Expose active limits, deviations with their reasons, and the time of the last run."""
     start(agent, port, web, "--slots", "64")
     wait(lambda: value(port, "limits_active") == 1, agent.log)
     assert value(port, "agent_ready") == 1
@@ -166,15 +166,15 @@ def test_the_agent_says_how_it_is(lab: Lab, agent: Agent, web: Pod, port: int) -
     assert value(port, "limits_active") == 0
 
 
-def test_pods_can_be_left_out(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
-    """For those who count their series."""
+def test_metrics_of_pods_can_be_turned_off(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
+    """Reduce the number of series."""
     start(agent, port, web, "--no-pod-metrics")
     wait(lambda: value(port, "limits_active") == 1, agent.log)
     assert not [name for name, labels, _ in scraped(port) if "pod" in labels]
 
 
-def test_an_address_that_is_taken_holds_up_no_limit(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
-    """The agent says so."""
+def test_an_address_in_use_blocks_no_limit(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
+    """Log the problem."""
     with socket.create_server((HOST, port)):
         start(agent, port, web)
         [event] = wait(lambda: agent.events("metrics not served"), agent.log)

@@ -27,7 +27,7 @@ Rungs = Callable[[Kernel], dict[str, Ended]]
 
 @pytest.fixture(scope="session")
 def rungs_in(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rungs]:
-    """How the rungs ended in the machine with a kernel. All machines that tests want begin at once."""
+    """Provide the results of the rungs in the machine with a kernel. All required machines start at once."""
     wanted = {item.callspec.params["kernel"]: None for item in request.session.items if _is_ours(item)}
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         running = {

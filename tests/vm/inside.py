@@ -39,7 +39,7 @@ KEPT = (
     "tests/netns/test_agent.py::test_a_pod_receives_its_burst_to_the_packet[10.2.1.2/24-ptp]",
     "tests/netns/test_agent.py::test_a_pod_receives_its_burst_to_the_packet[fd02::2/64-bridge]",
     "tests/netns/test_agent.py::test_egress_is_limited_at_the_other_hook",
-    "tests/netns/test_agent.py::test_detach_all_leaves_nothing_of_ours_and_all_of_others",
+    "tests/netns/test_agent.py::test_detach_all_removes_only_objects_of_tokenbucket",
     "tests/netns/test_interfaces.py::test_an_interface_that_comes_later_is_limited[10.8.0.3/24]",
     *(
         f"tests/netns/test_interfaces.py::test_the_interfaces_of_a_pod_share_its_limit[{kind}-{direction}-auto]"

@@ -16,7 +16,7 @@ from .virtual_machine import kernel, launcher
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carries out one command; 1 when it fails, 3 when there is no cluster to speak of."""
+    """Run one command. Return 1 if it fails, and 3 if no cluster exists."""
     parser = argparse.ArgumentParser(prog="cluster", description=__doc__)
     commands = {"build": _build, "up": _up, "down": _down, "status": _status, "env": _env}
     parser.add_argument("command", choices=commands)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(chosen: argparse.Namespace) -> int:
-    """Fills the cache: all that takes long."""
+    """Fill the cache, which takes long."""
     standard_images(binaries(_say), _say)
     if chosen.vm:
         kernel(_say)
@@ -70,7 +70,7 @@ def _env(_: argparse.Namespace) -> int:
 
 
 def _print_environment(cluster: Cluster) -> None:
-    """For ``eval "$(python -m cluster env)"``."""
+    """Print variables for ``eval "$(python -m cluster env)"``."""
     print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
     print(f'export PATH={shlex.quote(str(cluster.place.programs))}:"$PATH"')
     for box in map(cluster.box, cluster.record.boxes):

@@ -24,14 +24,14 @@ class Api:
     kubeconfig: Path
 
     def ready(self) -> bool:
-        """Whether the server says that it is ready."""
+        """Return whether the server reports that it is ready."""
         try:
             return self._request("/readyz")[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 
     def get(self, path: str) -> Any:
-        """The document at ``path``. Raises ClusterError when the server refuses or does not answer."""
+        """Return the document at ``path``. Raises ClusterError without a successful answer."""
         try:
             status, text = self._request(path)
         except (OSError, http.client.HTTPException) as error:
@@ -41,11 +41,11 @@ class Api:
         return json.loads(text)
 
     def ready_nodes(self) -> set[str]:
-        """Names of the nodes that say so."""
+        """Return the names of the nodes that are ready."""
         return {node["metadata"]["name"] for node in self.get("/api/v1/nodes")["items"] if _is_ready(node)}
 
     def boots(self) -> dict[str, str]:
-        """Each node's last boot that the server knows of."""
+        """Return the last boot of each node that the server knows."""
         return {
             node["metadata"]["name"]: node["status"].get("nodeInfo", {}).get("bootID", "")
             for node in self.get("/api/v1/nodes")["items"]

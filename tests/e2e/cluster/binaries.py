@@ -41,7 +41,7 @@ _PLUGINS = (
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """Folders of programs."""
+    """The folders of the programs."""
 
     kubernetes: Path
     containerd: Path
@@ -51,18 +51,18 @@ class Binaries:
 
     @property
     def search_path(self) -> str:
-        """A value for PATH: ours first, then the system's, never a user's own tools."""
+        """Return a value for PATH: these programs, then those of the system, and none of the user."""
         ours = ":".join(str(folder) for folder in (self.kubernetes, self.containerd, self.cni, self.helm))
         return f"{ours}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
     @property
     def pause_program(self) -> Path:
-        """The static program that does nothing but reap the processes it inherits."""
+        """Return the static program that only reaps the processes that it inherits."""
         return self.pause / "pause"
 
 
 def binaries(say: Callable[[str], None] = lambda _: None) -> Binaries:
-    """All programs, built where the cache lacks them: ten minutes for all on two cores."""
+    """Return all programs, built if the cache lacks them. A build of all takes ten minutes on two cores."""
     wanted = versions()
     return Binaries(
         kubernetes=_built(
@@ -79,27 +79,27 @@ def binaries(say: Callable[[str], None] = lambda _: None) -> Binaries:
 
 
 def cni_plugins(say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of the CNI plugins, built where the cache lacks it."""
+    """Return the folder of the CNI plugins, built where the cache lacks it."""
     return _built("cni", (versions().cni, *_PLUGINS), _build_cni, say)
 
 
 def helm(say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of helm, built where the cache lacks it."""
+    """Return the folder of helm, built where the cache lacks it."""
     return _built("helm", (versions().helm,), _build_helm, say)
 
 
 def helm4(say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of helm 4, built where the cache lacks it; no part of a cluster."""
+    """Return the folder of helm 4, built where the cache lacks it; no part of a cluster."""
     return _built("helm4", (versions().helm4,), _build_helm4, say)
 
 
 def kustomize(say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of kustomize, built where the cache lacks it; no part of a cluster."""
+    """Return the folder of kustomize, built where the cache lacks it; no part of a cluster."""
     return _built("kustomize", (versions().kustomize,), _build_kustomize, say)
 
 
 def helm_unittest(say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of ``untt``, which runs a chart's own tests; no part of a cluster. Takes minutes."""
+    """Return the folder of ``untt``, which runs a chart's own tests; no part of a cluster. Takes minutes."""
     return _built("helm-unittest", (versions().helm_unittest,), _build_helm_unittest, say)
 
 
@@ -114,7 +114,7 @@ def _built(
     build: Callable[[Path], None],
     say: Callable[[str], None],
 ) -> Path:
-    """``recipe`` is all that the result depends on; its first entry is the version."""
+    """Build if the inputs in ``recipe`` have changed. Its first entry is the version."""
 
     def announced(target: Path) -> None:
         say(f"building {kind} {recipe[0]}")
@@ -124,7 +124,7 @@ def _built(
 
 
 def _build_kubernetes(target: Path) -> None:
-    """One program that is each component by the name it is called by: linking once saves minutes and disk."""
+    """Build one program for all components, which saves minutes and disk space of linking."""
     version = versions().kubernetes
     source = target / "source"
     source.mkdir()
@@ -142,9 +142,7 @@ def _build_kubernetes(target: Path) -> None:
 
 
 def _write_module(source: Path, version: str) -> None:
-    """Kubernetes asks for its sibling modules at v0.0.0: each is replaced by the same release's, or by the
-    one that ``versions.toml`` names.
-    """
+    """Write a module that replaces the sibling modules of Kubernetes by those of the same release."""
     (source / "go.mod").write_text("module cluster\n")
     module = f"k8s.io/kubernetes@v{version}"
     answer = json.loads(go_run(["mod", "download", "-json", module], part="kubernetes modules", cwd=source))
@@ -196,7 +194,7 @@ def _build_actionlint(target: Path) -> None:
 
 
 def _build_helm_unittest(target: Path) -> None:
-    """In the module's own folder: it replaces a module it needs, which go refuses to do for others."""
+    """Build in the folder of the module, because it replaces a module that it needs."""
     module = f"github.com/helm-unittest/helm-unittest@v{versions().helm_unittest}"
     answer = json.loads(go_run(["mod", "download", "-json", module], part="helm-unittest", cwd=target))
     go_run(

@@ -43,7 +43,7 @@ class Box:
     env: Mapping[str, str]
 
     def argv(self, command: Sequence[str | Path]) -> list[str]:
-        """A command line, valid outside, that runs ``command`` in all the box's namespaces."""
+        """Return a command line, valid outside, that runs ``command`` in all namespaces of the box."""
         return [
             "nsenter",
             f"--target={self.init.pid}",
@@ -57,20 +57,20 @@ class Box:
         ]
 
     def network_argv(self, command: Sequence[str | Path]) -> list[str]:
-        """The same, but in its network namespace only: with the files and pids of outside."""
+        """Return the same, only in its network namespace, with the files and pids of outside."""
         return ["nsenter", f"--net=/proc/{self.init.pid}/ns/net", "--", *map(str, command)]
 
     def run(self, command: Sequence[str | Path], *, part: str = "", timeout_s: float | None = None) -> str:
-        """Runs a command in the box to its end and returns its output. Raises ClusterError when it fails."""
+        """Run a command in the box. Return its output. Raises ClusterError if it fails."""
         return run(self.argv(command), part=part or self.name, env=self.env, timeout_s=timeout_s)
 
     def ip(self, *batch: str) -> None:
-        """Carries out lines for ``ip -batch`` in the box's network namespace."""
+        """Run lines of ``ip -batch`` in the network namespace of the box."""
         lines = "".join(f"{line}\n" for line in batch)
         run(self.network_argv(["ip", "-batch", "-"]), part=f"{self.name} network", stdin=lines)
 
     def start(self, component: str, command: Sequence[str | Path], *, network: bool = True) -> None:
-        """Starts a component that outlives this process; without ``network``, in the network of outside."""
+        """Start a component that outlives this process; without ``network``, in the network of outside."""
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = self.argv([START, self.folder, component, *command])
         run(
@@ -80,7 +80,7 @@ class Box:
         )
 
     def stop(self, component: str) -> None:
-        """Kills a component, with all that it has started, and waits until they are gone, on record too."""
+        """Kill a component with its children, and wait until they are gone, on record too."""
         for process in tree(self.component(component)):
             kill(process)
             if not wait_gone(process, _END_TIMEOUT_S):
@@ -90,11 +90,11 @@ class Box:
 
     @property
     def components(self) -> Components:
-        """What was started in it."""
+        """The components that were started in the box."""
         return Components(self.name, self.folder)
 
     def component(self, name: str) -> Process:
-        """The process of a component, with its pid outside. Raises ClusterError when it does not run."""
+        """Return the process of a component, with its outer pid. Raises ClusterError if it does not run."""
         inside = int((self.folder / f"{name}.pid").read_text())
         process = _from_inside(self.init, inside)
         if process is None:
@@ -104,7 +104,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Guardian:
-    """The process outside a root box that holds it: prepared, until ``open_root`` lets it begin."""
+    """The process outside a root box that holds it. It is prepared until ``open_root`` starts the box."""
 
     process: Process
     begin: int
@@ -112,9 +112,7 @@ class Guardian:
 
 
 def start_guardian(pause: Path, env: Mapping[str, str]) -> Guardian:
-    """Prepares a root box. It waits for a line on its standard input before it does anything, and goes away
-    when there comes none: so the caller can record it first, and leaves nothing if killed in between.
-    """
+    """Prepare a root box, which waits for a line on its standard input. The caller can record it first."""
     script = 'read -r go || exit 1; exec "$@" </dev/null'
     reading, writing = os.pipe()
     nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
@@ -129,14 +127,14 @@ def start_guardian(pause: Path, env: Mapping[str, str]) -> Guardian:
 
 
 def open_root(guardian: Guardian, name: str, folder: Path, env: Mapping[str, str]) -> Box:
-    """Lets the prepared root box begin."""
+    """Start the prepared root box."""
     os.write(guardian.begin, b"go\n")
     os.close(guardian.begin)
     return Box(name, _first_process(guardian.process, name), folder, env)
 
 
 def end_root(guardian: Process, first: Iterable[Process] = ()) -> None:
-    """Kills a root box by its guardian, and waits until that and the boxes' ``first`` processes are gone: all
+    """Kill a root box by its guardian, and wait until that and the boxes' ``first`` processes are gone: all
     others are gone then. Raises ClusterError when one stays.
     """
     processes = [*children(guardian), guardian, *first]
@@ -149,13 +147,13 @@ def end_root(guardian: Process, first: Iterable[Process] = ()) -> None:
 
 
 def open_box(root: Box, name: str, folder: Path, pause: Path) -> Box:
-    """A box of its own inside ``root``."""
+    """Open a box inside ``root``."""
     root.start(name, [*_UNSHARE, pause])
     return Box(name, _first_process(root.component(name), name), folder, root.env)
 
 
 def _first_process(parent: Process, name: str) -> Process:
-    """The first process in a box that ``parent`` (an ``unshare``) makes, once it runs the pause program."""
+    """Return the first process of a box that ``parent`` (an ``unshare``) creates, once it runs."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         for child in children(parent):
@@ -166,7 +164,7 @@ def _first_process(parent: Process, name: str) -> Process:
 
 
 def _from_inside(init: Process, inside: int) -> Process | None:
-    """The process that has the pid ``inside`` in the PID namespace of ``init``."""
+    """Return the process with the pid ``inside`` in the PID namespace of ``init``."""
     namespace = _namespace(init.pid)
     for pid in all_pids():
         if _namespace(pid) == namespace and _innermost_pid(pid) == inside:

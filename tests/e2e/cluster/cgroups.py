@@ -15,7 +15,7 @@ _UNIFIED = "unified"
 
 
 def hierarchies() -> list[Path]:
-    """Root of every cgroup hierarchy: one with version 2, one for each controller with version 1."""
+    """Return root of every cgroup hierarchy: one with version 2, one for each controller with version 1."""
     if (_MOUNT / "cgroup.controllers").exists():
         return [_MOUNT]
     return sorted(path for path in _MOUNT.iterdir() if path.is_dir() and not path.is_symlink())
@@ -27,7 +27,7 @@ def unified(relative: str) -> Path:
 
 
 def create(relative: str) -> None:
-    """Makes the cgroup ``relative`` ("a/b") in every hierarchy, usable for containers."""
+    """Make the cgroup ``relative`` ("a/b") in every hierarchy, usable for containers."""
     for hierarchy in hierarchies():
         folder = hierarchy
         for name in relative.split("/"):
@@ -39,7 +39,7 @@ def create(relative: str) -> None:
 
 
 def remove(relative: str, timeout_s: float = 15.0) -> None:
-    """Removes the cgroup from every hierarchy, with all below it. Processes still in it are killed: they can
+    """Remove the cgroup from every hierarchy, with all below it. Processes still in it are killed: they can
     only be the cluster's. Raises ClusterError when one stays.
     """
     deadline = time.monotonic() + timeout_s
@@ -52,7 +52,7 @@ def remove(relative: str, timeout_s: float = 15.0) -> None:
 
 
 def existing(relative: str) -> list[Path]:
-    """Where the cgroup exists."""
+    """Return where the cgroup exists."""
     return [hierarchy / relative for hierarchy in hierarchies() if (hierarchy / relative).is_dir()]
 
 
@@ -76,7 +76,7 @@ def _kill_members(folder: Path) -> None:
 
 
 def _inherit_cpuset(parent: Path, folder: Path) -> None:
-    """A new cpuset of version 1 is empty, and refuses processes until it is not."""
+    """Fill a new cpuset of version 1, which rejects processes while it is empty."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         file = folder / name
         if not (folder / "cgroup.controllers").exists() and file.exists() and not file.read_text().strip():
@@ -84,7 +84,7 @@ def _inherit_cpuset(parent: Path, folder: Path) -> None:
 
 
 def _delegate_all(folder: Path) -> None:
-    """Lets the groups below use every controller (version 2 only)."""
+    """Permit child groups to use every controller (version 2 only)."""
     controllers = folder / "cgroup.controllers"
     if controllers.exists() and not (folder.name == _UNIFIED and folder.parent == _MOUNT):
         for controller in controllers.read_text().split():

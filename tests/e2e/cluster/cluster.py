@@ -66,24 +66,24 @@ class Cluster:
         return self.box(CONTROL_PLANE)
 
     def box(self, name: str) -> Box:
-        """The box of a node in namespaces."""
+        """Return the box of a node in namespaces."""
         return Box(
             name, self.record.boxes[name], self.place.logs / name, component_env(self.place, self.programs)
         )
 
     def components(self) -> list[Components]:
-        """Those of every box and every virtual machine."""
+        """Return those of every box and every virtual machine."""
         machines = [vm_node.components(node, self.place) for node in self.nodes if node.kind == "vm"]
         return [*(self.box(name).components for name in self.record.boxes), *machines]
 
     def start_api_server(self) -> None:
-        """Starts it again after ``root.stop("kube-apiserver")``, and waits until it answers."""
+        """Start it again after ``root.stop("kube-apiserver")``, and wait until it answers."""
         data = self.place.root / CONTROL_PLANE
         control_plane.start_api_server(self.root, self.programs, self.pki, data)
         control_plane.wait_ready(self.root, self.api)
 
     def load(self, images: Sequence[Image]) -> None:
-        """Puts images on every node."""
+        """Put images on every node."""
         boxes = [self.box(node.name) for node in self.nodes if node.kind == "namespace"]
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda box: namespace_node.load_images(box, images, self.programs), boxes))
@@ -96,7 +96,7 @@ class Cluster:
 
 
 def find(place: Layout | None = None) -> Cluster | None:
-    """The cluster that is up, or None. Does not say whether it is well: see ``failures``."""
+    """Return the running cluster, or None. ``failures`` returns its health."""
     place = place or layout()
     found = record.load(place.record)
     if found is None or not found.complete or not all(init.alive() for init in found.boxes.values()):
@@ -105,7 +105,7 @@ def find(place: Layout | None = None) -> Cluster | None:
 
 
 def failures(cluster: Cluster) -> list[str]:
-    """Each component that has ended, with the end of its log, and each node that is not ready."""
+    """Return each component that has ended, with the end of its log, and each node that is not ready."""
     ended = [
         f"{among.name}/{component}: ended with status {status}\n{read_tail(among.log(component))}"
         for among in cluster.components()
@@ -119,5 +119,5 @@ def failures(cluster: Cluster) -> list[str]:
 
 
 def component_env(place: Layout, programs: Binaries) -> Mapping[str, str]:
-    """Nothing of the caller's environment reaches the components."""
+    """Return the environment of the components, without that of the caller."""
     return {"PATH": programs.search_path, "HOME": str(place.root), "LANG": "C.UTF-8", _MARK: str(place.root)}

@@ -18,7 +18,7 @@ def run(
     stdin: str | None = None,
     timeout_s: float | None = None,
 ) -> str:
-    """Runs ``argv`` and returns its standard output. ``part`` names it in a failure.
+    """Run ``argv`` and return its standard output. ``part`` names it in a failure.
 
     Raises ClusterError with the end of its output when it cannot be started, fails or takes too long.
     """

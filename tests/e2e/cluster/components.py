@@ -1,4 +1,4 @@
-"""What component.sh leaves of each component it starts: log, pid and, at its end, exit status."""
+"""The files of each component that component.sh starts: log, pid and, at its end, exit status."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Components:
     folder: Path
 
     def names(self) -> list[str]:
-        """All that were started."""
+        """Return all that were started."""
         return sorted(path.stem for path in self.folder.glob("*.pid"))
 
     def log(self, component: str) -> Path:
-        """Where a component's output goes."""
+        """Return where a component's output goes."""
         return self.folder / f"{component}.log"
 
     def exit_status(self, component: str) -> int | None:
-        """How a component ended; None while it runs or when it was never started."""
+        """Return how a component ended; None while it runs or when it was never started."""
         try:
             text = (self.folder / f"{component}.exit").read_text()
         except FileNotFoundError:

@@ -17,7 +17,7 @@ _READY_TIMEOUT_S = 90.0
 
 
 def prepare_network(root: Box) -> None:
-    """A switch for the nodes' links, with the control plane on it."""
+    """Create a switch for the links of the nodes, with the control plane on it."""
     root.ip(
         "link set lo up",
         f"link add {shape.BRIDGE} type bridge",
@@ -28,7 +28,7 @@ def prepare_network(root: Box) -> None:
 
 
 def start(root: Box, programs: Binaries, pki: Pki, data: Path) -> None:
-    """Starts all four. Only the API server waits for another of them, and by itself."""
+    """Start all four. Only the API server waits for another of them, and by itself."""
     start_etcd(root, programs, data)
     start_api_server(root, programs, pki, data)
     controller_manager = _controller_manager(pki, data)
@@ -45,7 +45,7 @@ def start(root: Box, programs: Binaries, pki: Pki, data: Path) -> None:
 
 
 def start_etcd(root: Box, programs: Binaries, data: Path) -> None:
-    """Starts etcd alone."""
+    """Start etcd alone."""
     root.start(
         "etcd",
         [
@@ -61,12 +61,12 @@ def start_etcd(root: Box, programs: Binaries, data: Path) -> None:
 
 
 def start_api_server(root: Box, programs: Binaries, pki: Pki, data: Path) -> None:
-    """Starts the API server alone."""
+    """Start the API server alone."""
     root.start("kube-apiserver", [programs.kubernetes / "kube-apiserver", *_api_server(pki, data)])
 
 
 def wait_ready(root: Box, api: Api) -> None:
-    """Waits until the API server answers. Raises ClusterError when it, or etcd before it, has failed."""
+    """Wait until the API server answers. Raises ClusterError when it, or etcd before it, has failed."""
     parts = root.components
 
     def decided() -> bool:

@@ -20,10 +20,8 @@ _TRUST_IN_IMAGE = "etc/ssl/build-machine.pem"
 
 @functools.cache
 def mirror() -> str:
-    """The address of the Debian packages that this machine's apt is told to use.
-
-    Raises:
-        ClusterError: apt knows of none.
+    """Return the address of the Debian packages in the configuration of apt. Raises ClusterError if apt has
+    none.
     """
     wanted = ("Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main")
     listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *wanted], part="Debian packages")
@@ -34,7 +32,7 @@ def mirror() -> str:
 
 
 def root_archive(say: Callable[[str], None] = lambda _: None) -> Path:
-    """``root.tar``, made with debootstrap if the cache lacks it."""
+    """Return ``root.tar``, built with debootstrap if the cache lacks it."""
     wanted = versions().debian
     trust = _machine_trust()
 
@@ -70,13 +68,13 @@ def _slim(root: Path) -> None:
 
 
 def _machine_trust() -> Path | None:
-    """Certificates that this machine is told to trust beside the usual, as behind an inspecting proxy."""
+    """Return further certificates that this machine trusts, as behind an inspecting proxy."""
     named = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
     return Path(named) if named and Path(named).is_file() else None
 
 
 def _trust(root: Path, certificates: Path) -> None:
-    """Lets pip, in a build on such a machine, trust what the machine does."""
+    """Make pip trust the same certificates in a build on this machine."""
     (root / _TRUST_IN_IMAGE).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(certificates, root / _TRUST_IN_IMAGE)
     (root / "etc/pip.conf").write_text(f"[global]\ncert = /{_TRUST_IN_IMAGE}\n")

@@ -18,12 +18,12 @@ class ClusterError(Exception):
 
 
 def tail(text: str, lines: int = _TAIL_LINES) -> str:
-    """The last ``lines`` lines of ``text``."""
+    """Return the last ``lines`` lines of ``text``."""
     return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
 def read_tail(log: Path, lines: int = _TAIL_LINES) -> str:
-    """The last ``lines`` lines of the file ``log``; empty when there is no such file."""
+    """Return the last ``lines`` lines of the file ``log``; empty when there is no such file."""
     try:
         return tail(log.read_text(errors="replace"), lines)
     except FileNotFoundError:

@@ -51,7 +51,7 @@ def _enter_network(path: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Serves until it is killed."""
+    """Serve until it is killed."""
     port, target, target_port = arguments
     listening = socket.create_server(("127.0.0.1", int(port)))
     _enter_network("/proc/1/ns/net")

@@ -22,22 +22,22 @@ class Process:
     """Identity of the boot it ran in."""
 
     def alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
+        """Return whether it still runs; a zombie does not."""
         return _read(self.pid) == self
 
 
 def boot_id() -> str:
-    """Identity of this boot of the machine."""
+    """Return identity of this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def identify(pid: int) -> Process | None:
-    """The process that has ``pid`` now, or None."""
+    """Return the process that has ``pid`` now, or None."""
     return _read(pid)
 
 
 def children(process: Process) -> list[Process]:
-    """Its direct children that still run."""
+    """Return its direct children that still run."""
     if not process.alive():
         return []
     found = (_read(pid) for pid in all_pids() if _parent(pid) == process.pid)
@@ -45,7 +45,7 @@ def children(process: Process) -> list[Process]:
 
 
 def tree(process: Process) -> list[Process]:
-    """The process and all that descend from it, parents first."""
+    """Return the process and all that descend from it, parents first."""
     found = [process]
     for parent in found:
         found += children(parent)
@@ -53,25 +53,25 @@ def tree(process: Process) -> list[Process]:
 
 
 def all_pids() -> Iterator[int]:
-    """Every process at this moment."""
+    """Return every process at this moment."""
     return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
 def kill(process: Process) -> None:
-    """Sends KILL to it, if it is still the one meant."""
+    """Send KILL if it is still the same process."""
     if process.alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
 
 
 def reap(process: Process) -> None:
-    """Lets a dead child of this process go for good; another's is left to its parent."""
+    """Reap a dead child of this process. Others belong to their parents."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
 
 
 def wait_gone(process: Process, timeout_s: float) -> bool:
-    """Waits until it has ended; False when it is still there after ``timeout_s``."""
+    """Wait until it has ended; False when it is still there after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while process.alive():
         if time.monotonic() > deadline:
@@ -93,7 +93,7 @@ def _parent(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the third, the state, on: the name before it may hold spaces."""
+    """Return fields of /proc/PID/stat from the third, the state, on: the name before it may hold spaces."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

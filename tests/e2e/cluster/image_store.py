@@ -1,4 +1,4 @@
-"""The images of a node, unpacked once: what containerd keeps of them, made in the cache, copied to each node.
+"""The images of a node, unpacked once in the cache by containerd, and copied to each node.
 
 A namespace node gets hard links: files of an image are never written, only put under an overlay. The virtual
 machine gets a disk. Otherwise each would unpack for itself, which takes minutes in an emulated machine.
@@ -33,7 +33,7 @@ _KEPT = 3
 def image_store(
     images: Sequence[Image], programs: Binaries, say: Callable[[str], None] = lambda _: None
 ) -> Path:
-    """The folder whose ``var/lib/containerd`` holds the images."""
+    """Return the folder whose ``var/lib/containerd`` holds the images."""
 
     def build(target: Path) -> None:
         say(f"unpacking {', '.join(image.tag for image in images)}")
@@ -43,7 +43,7 @@ def image_store(
 
 
 def disk(images: Sequence[Image], programs: Binaries, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The same as an ext4 file system in a file."""
+    """Return the same as an ext4 file system in a file."""
     store = image_store(images, programs, say)
 
     def build(target: Path) -> None:
@@ -56,7 +56,7 @@ def disk(images: Sequence[Image], programs: Binaries, say: Callable[[str], None]
 
 
 def copy_to(node: Path, store: Path) -> None:
-    """Gives the node whose file system is at ``node`` the images."""
+    """Give the node whose file system is at ``node`` the images."""
     target = node / _ROOT
     target.parent.mkdir(parents=True, exist_ok=True)
     same_disk = store.stat().st_dev == target.parent.stat().st_dev
@@ -78,7 +78,7 @@ def _key(images: Sequence[Image], programs: Binaries) -> str:
 
 
 def _build(target: Path, images: Sequence[Image], programs: Binaries) -> None:
-    """Runs containerd in a box of its own, only to import."""
+    """Run containerd in a box of its own, only to import."""
     env = {"PATH": programs.search_path}
     with tempfile.TemporaryDirectory(prefix="tokenbucket-e2e-") as scratch:
         guardian = start_guardian(programs.pause_program, env)
@@ -104,7 +104,7 @@ def _import(box: Box, target: Path, images: Sequence[Image], programs: Binaries)
 
 
 def _unlink_from_store(file: Path) -> None:
-    """Replaces a hard link by a copy, for a file that containerd writes to."""
+    """Replace a hard link by a copy, for a file that containerd writes to."""
     copy = file.with_suffix(".copy")
     shutil.copy2(file, copy)
     copy.replace(file)

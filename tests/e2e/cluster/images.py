@@ -40,12 +40,12 @@ class Image:
 
 
 def standard_images(programs: Binaries, say: Callable[[str], None] = lambda _: None) -> tuple[Image, ...]:
-    """The images that every node has: pause, the client, and the Debian base for users' own pods."""
+    """Return the images that every node has: pause, the client, and the Debian base for users' own pods."""
     return pause_image(programs), build_image(CLIENT_TAG, _CLIENT, say=say), base_image(say)
 
 
 def base_image(say: Callable[[str], None] = lambda _: None) -> Image:
-    """The Debian file system under the name of the official image, so that documented commands work."""
+    """Return the Debian file system under the name of the official image, for documented commands."""
     tag = versions().debian.tag
     have_base(debian.root_archive(say))
     identity = buildah("images", "--quiet", "--no-trunc", tag, part=f"image {tag}")
@@ -53,7 +53,7 @@ def base_image(say: Callable[[str], None] = lambda _: None) -> Image:
 
 
 def pause_image(programs: Binaries) -> Image:
-    """An image of one static program."""
+    """Return an image of one static program."""
     program = programs.pause_program
     folder = build_once(
         "image-pause", digest(program), lambda target: _single_program(program, target / "image.tar")
@@ -94,7 +94,7 @@ def build_image(
 
 
 def _is_known(record: Path, tag: str) -> bool:
-    """Whether the recorded image is still in buildah's store. It gets its tag again."""
+    """Return whether the recorded image is still in buildah's store. It gets its tag again."""
     try:
         buildah("tag", record.read_text().strip().removeprefix("sha256:"), tag, part=f"image {tag}")
     except (FileNotFoundError, ClusterError):
@@ -103,7 +103,7 @@ def _is_known(record: Path, tag: str) -> bool:
 
 
 def _described(context: Path) -> list[str | Path]:
-    """Names and files of a build's context, in order. Of .dockerignore, only what it lets in counts."""
+    """Return names and files of a build's context, in order, without those that .dockerignore excludes."""
     ignore = context / ".dockerignore"
     lines = ignore.read_text().splitlines() if ignore.exists() else ["!."]
     allowed = [line[1:] for line in lines if line.startswith("!") and f"{line[1:]}/*" not in lines]
@@ -124,7 +124,7 @@ def _exported(tag: str, identity: str) -> Image:
 
 
 def _single_program(program: Path, archive: Path) -> None:
-    """An archive as ``docker save`` writes it, of an image with one layer with one file."""
+    """Write an archive as ``docker save`` does, of an image with one file."""
     layer = _tar({program.name: (program.read_bytes(), 0o755)})
     config = json.dumps(
         {
@@ -140,7 +140,7 @@ def _single_program(program: Path, archive: Path) -> None:
 
 
 def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
-    """A tar of files given as name: (content, mode); the same input gives the same bytes."""
+    """Return a tar of files given as name: (content, mode); the same input gives the same bytes."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as archive:
         for name, (content, mode) in files.items():

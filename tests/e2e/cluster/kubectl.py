@@ -28,40 +28,37 @@ class Kubectl:
     namespace: str = "default"
 
     def run(self, *words: str, stdin: str | None = None, timeout_s: float = 60.0) -> str:
-        """Runs ``kubectl words...`` and returns what it prints."""
+        """Run ``kubectl words...``. Return its output."""
         namespace = [f"--namespace={self.namespace}"] if self.namespace else []
         argv = [self.program, f"--kubeconfig={self.kubeconfig}", *namespace, *words]
         return run(argv, part=f"kubectl {words[0]}", env=self._env(), stdin=stdin, timeout_s=timeout_s)
 
     def get(self, *words: str) -> Any:
-        """What ``kubectl get words...`` finds, as a document."""
+        """Return the document of ``kubectl get words...``."""
         return json.loads(self.run("get", "--output=json", *words))
 
     def items(self, *words: str) -> list[Any]:
-        """The items of a list."""
+        """Return the items of a list."""
         return list(self.get(*words)["items"])
 
     def apply(self, *documents: Document) -> None:
-        """Applies documents."""
+        """Apply documents."""
         self.run("apply", "--filename=-", stdin=_as_list(documents))
 
     def delete(self, *documents: Document) -> None:
-        """Deletes what the documents name, and waits until it is gone; what is not there is no failure."""
+        """Delete the objects of the documents, and wait. Missing objects are no failure."""
         self.run("delete", "--ignore-not-found", "--filename=-", stdin=_as_list(documents))
 
     def exec(self, pod: str, *argv: str, timeout_s: float = 60.0) -> str:
-        """Runs a command in a pod and returns what it prints."""
+        """Run a command in a pod. Return its output."""
         return self.run("exec", pod, "--", *argv, timeout_s=timeout_s)
 
     def wait(self, condition: str, *what: str, timeout_s: float = 60.0) -> None:
-        """Waits for a condition, such as ``condition=Ready`` or ``jsonpath=...``, of objects that exist.
-
-        The failure tells the state of the namespace's pods, and its last events.
-        """
+        """Wait for a condition of existing objects. A failure shows pods and last events of the namespace."""
         self._explained("wait", *what, f"--for={condition}", timeout_s=timeout_s)
 
     def rolled_out(self, what: str, timeout_s: float = 60.0) -> None:
-        """Waits until a Deployment or DaemonSet runs as declared. A failure is explained as by ``wait``."""
+        """Wait until a Deployment or DaemonSet runs as declared. A failure is explained as by ``wait``."""
         self._explained("rollout", "status", what, timeout_s=timeout_s)
 
     def _explained(self, *words: str, timeout_s: float) -> None:
@@ -73,7 +70,9 @@ class Kubectl:
             ) from error
 
     def explain(self) -> str:
-        """The namespace's pods, last events, and the end of the log of each container that is not ready."""
+        """Return pods and last events of the namespace, and the ends of logs of containers that are not
+        ready.
+        """
         parts = [self._try("get", "pods", "--output=wide"), tail(self._try("get", "events"), 15)]
         parts += [
             self._try("logs", pod["metadata"]["name"], "--all-containers", "--tail=15")
@@ -84,7 +83,7 @@ class Kubectl:
 
     @contextlib.contextmanager
     def fresh_namespace(self, name: str) -> Iterator[Kubectl]:
-        """Commands in a namespace that is made for the block, and deleted with all in it at its end."""
+        """Provide commands in a new namespace, which is deleted after the block."""
         document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         self.apply(document)
         try:

@@ -1,4 +1,4 @@
-"""Where one cluster keeps what it needs while it runs: a single directory, removed by ``down``."""
+"""The directory of one cluster while it runs. ``down`` removes it."""
 
 from __future__ import annotations
 
@@ -56,15 +56,14 @@ class Layout:
         return Layout(f"{self.name}-{name}", self.root.with_name(f"{self.name}-{name}"))
 
     def node(self, name: str) -> Path:
-        """What is a node's own."""
+        """Return what is a node's own."""
         return self.root / "nodes" / name
 
 
 def layout() -> Layout:
-    """The cluster that ``$TOKENBUCKET_E2E_NAME`` and ``$TOKENBUCKET_E2E_STATE`` name, or the default one.
+    """Return the cluster of ``$TOKENBUCKET_E2E_NAME`` and ``$TOKENBUCKET_E2E_STATE``, or the default one.
 
-    Raises ClusterError for a name that could be another's path, and where the state would be hidden from the
-    nodes.
+    Raises ClusterError if the name could be another path, or if the nodes could not see the state.
     """
     name = os.environ.get("TOKENBUCKET_E2E_NAME", "default")
     if not _NAME.fullmatch(name):

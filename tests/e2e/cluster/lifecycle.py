@@ -1,4 +1,4 @@
-"""Makes a cluster and ends it."""
+"""Start and end of a cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _VM_TIMEOUT_S = 480.0
 
 
 def quietly(_: str) -> None:
-    """Says nothing."""
+    """Print nothing."""
 
 
 def up(
@@ -41,8 +41,9 @@ def up(
     vm: bool = False,
     images: Sequence[Image] = (),
 ) -> Cluster:
-    """The cluster, made if it is not there; with ``vm`` also the node in a virtual machine. Every node has
-    the given images beside the standard ones. What a killed or failed ``up`` has left is removed first.
+    """Return the running cluster, or start one; with ``vm`` also the node in a virtual machine.
+
+    Every node has the given images beside the standard ones. The remains of a failed ``up`` are removed.
 
     Raises ClusterError naming the component that failed, with the end of its log. What was made until then
     stays, to be looked at; the next ``up`` or ``down`` removes it.
@@ -61,8 +62,9 @@ def up(
 
 
 def up_without_nodes(place: Layout, say: Say = quietly) -> Cluster:
-    """A cluster of etcd and an API server alone: nothing runs pods, watches over nodes or collects garbage,
-    so that objects may pretend to be any number of both. What was there under its name is removed first.
+    """Start a cluster of etcd and an API server alone, for objects that imitate pods and nodes.
+
+    No program runs pods, watches nodes or collects garbage. An earlier cluster of the name is removed first.
 
     Raises ClusterError.
     """
@@ -80,27 +82,27 @@ def up_without_nodes(place: Layout, say: Say = quietly) -> Cluster:
 
 
 def down(place: Layout | None = None) -> None:
-    """Ends the cluster, in whatever state it is, and leaves nothing. Raises ClusterError for what stays."""
+    """End the cluster in any state, and leave nothing. Raises ClusterError for objects that stay."""
     place = place or layout()
     with locked(_lock(place)):
         teardown.remove(place)
 
 
 def join_vm(cluster: Cluster, images: Sequence[Image] = (), say: Say = quietly) -> Cluster:
-    """Adds the node in a virtual machine, and waits until it is ready."""
+    """Add the node in a virtual machine, and wait until it is ready."""
     with locked(_lock(cluster.place)):
         return _joined(cluster, [*standard_images(cluster.programs, say), *images], say)
 
 
 def stop_vm(cluster: Cluster) -> None:
-    """Pulls the virtual machine's plug. Nothing on it outlives this; its Node object and its pods' stay."""
+    """Cut the power of the virtual machine. Its Node object and its pods' objects stay."""
     cluster.root.stop(VM_NODE.name)
 
 
 def start_vm(
     cluster: Cluster, images: Sequence[Image] = (), say: Say = quietly, taints: Sequence[str] = ()
 ) -> None:
-    """Boots the virtual machine again, and waits until its node is ready.
+    """Boot the virtual machine again, and wait until its node is ready.
 
     If its Node object was deleted it joins anew, with the taints of these keys (NoSchedule).
     """
@@ -112,7 +114,7 @@ def _identities(images: Sequence[Image]) -> tuple[str, ...]:
 
 
 def _loaded(cluster: Cluster, images: Sequence[Image]) -> Cluster:
-    """The cluster with those images on its nodes too that they have not got yet."""
+    """Return the cluster after its nodes have got the missing images."""
     missing = [image for image in images if image.identity not in cluster.record.images]
     cluster.load(missing)
     return _recorded(cluster, images=(*cluster.record.images, *_identities(missing))) if missing else cluster
@@ -154,7 +156,7 @@ def _write_files(place: Layout, programs: Binaries, nodes: tuple[Node, ...]) -> 
 
 
 def _open_boxes(place: Layout, programs: Binaries, nodes: tuple[Node, ...]) -> Cluster:
-    """The root box, recorded before it begins, and the nodes' inside it."""
+    """Return the root box, recorded before it starts, and the boxes of the nodes inside it."""
     env = component_env(place, programs)
     guardian = start_guardian(programs.pause_program, env)
     made = Cluster(place, programs, Record(guardian.process, nodes=nodes, port=_free_port()))
@@ -168,7 +170,7 @@ def _open_boxes(place: Layout, programs: Binaries, nodes: tuple[Node, ...]) -> C
 
 
 def _recorded(cluster: Cluster, **changes: object) -> Cluster:
-    """The same cluster with a changed record, which is on disk when this returns."""
+    """Return the same cluster with a changed record, which is on disk when this returns."""
     changed = dataclasses.replace(cluster.record, **changes)  # type: ignore[arg-type]
     record.save(changed, cluster.place.record)
     return dataclasses.replace(cluster, record=changed)
@@ -186,7 +188,7 @@ def _start_control_plane(made: Cluster) -> None:
 
 
 def _make_reachable(made: Cluster) -> None:
-    """From outside, as the administrator."""
+    """Make the API server reachable from outside, as the administrator."""
     outside = f"https://127.0.0.1:{made.record.port}"
     made.kubeconfig.write_text(pki.kubeconfig(made.pki, pki.ADMIN, outside))
     _start_forward(made.root, made.record.port)
@@ -224,7 +226,7 @@ def _run_vm(cluster: Cluster, images: Sequence[Image], say: Say, taints: Sequenc
 
 
 def _wait_vm(cluster: Cluster, boot_before: str | None) -> None:
-    """Waits for the node to be ready after another boot than ``boot_before``: for a while the API server
+    """Wait for the node to be ready after another boot than ``boot_before``: for a while the API server
     calls a node ready that has lost its power.
 
     The machine is watched from outside, and what runs in it by what it leaves in the folder of its logs.

@@ -19,7 +19,7 @@ _SOCKET_TIMEOUT_S = 60.0
 
 
 def create(root: Box, node: Node, place: Layout, programs: Binaries) -> Box:
-    """Makes the node's box, with its file system and its link to the others."""
+    """Make the node's box, with its file system and its link to the others."""
     cgroups.create(_cgroup(place, node))
     box = open_box(root, node.name, place.logs / node.name, programs.pause_program)
     _connect(root, box, node)
@@ -30,7 +30,7 @@ def create(root: Box, node: Node, place: Layout, programs: Binaries) -> Box:
 
 
 def start_runtime(box: Box, node: Node, place: Layout, programs: Binaries) -> None:
-    """Starts containerd and waits until it listens."""
+    """Start containerd and wait until it listens."""
     folder = place.node(node.name)
     config = node_config.write(folder, folder / "etc" / "cni" / "net.d", node, programs)
     box.start("containerd", [programs.containerd / "containerd", "--config", config])
@@ -45,13 +45,13 @@ def start_runtime(box: Box, node: Node, place: Layout, programs: Binaries) -> No
 
 
 def load_images(box: Box, images: Sequence[Image], programs: Binaries) -> None:
-    """Puts images on the node."""
+    """Put images on the node."""
     for image in images:
         box.run(node_config.import_argv(image, programs), part=f"import of {image.tag} on {box.name}")
 
 
 def start_kubelet(box: Box, node: Node, place: Layout, programs: Binaries, pki: Pki) -> None:
-    """Starts kubelet and kube-proxy; they wait for the API server by themselves."""
+    """Start kubelet and kube-proxy; they wait for the API server by themselves."""
     config = place.node(node.name) / "kubelet.json"
     config.write_text(node_config.kubelet(node, pki, _cgroup(place, node)))
     box.start("kube-proxy", node_config.proxy_argv(node, programs, pki, shape.PODS))
@@ -63,7 +63,7 @@ def _cgroup(place: Layout, node: Node) -> str:
 
 
 def _connect(root: Box, box: Box, node: Node) -> None:
-    """A link between the node and the switch, addresses, and routes both ways."""
+    """Create the link between node and switch, its addresses, and the routes in both directions."""
     root.ip(
         f"link add {node.link} type veth peer name eth0 netns {box.init.pid}",
         f"link set {node.link} master {shape.BRIDGE} up",

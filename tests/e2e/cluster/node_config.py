@@ -44,7 +44,7 @@ state = "/run/containerd"
 
 
 def write(folder: Path, networks: Path, node: Node, programs: Binaries) -> Path:
-    """Writes the configuration of containerd, which is returned, and of the pods' network."""
+    """Write the configuration of containerd, which is returned, and of the pods' network."""
     networks.mkdir(parents=True, exist_ok=True)
     (networks / "10-pods.conflist").write_text(cni(node))
     config = folder / "containerd.toml"
@@ -55,7 +55,7 @@ def write(folder: Path, networks: Path, node: Node, programs: Binaries) -> Path:
 def containerd(
     programs: Binaries, root: str = "/var/lib/containerd", plugins: Sequence[Path] | None = None
 ) -> str:
-    """Containerd's configuration: no registry, the CNI plugins of these folders, or else of the cache."""
+    """Return the configuration of containerd: no registry, and these CNI plugins or the cached ones."""
     folders = json.dumps([str(folder) for folder in plugins or [programs.cni]])
     return _CONTAINERD.format(root=root, socket=CONTAINERD_SOCKET, pause=PAUSE_TAG, plugins=folders)
 
@@ -65,9 +65,7 @@ def _plugins(node: Node, programs: Binaries) -> list[Path]:
 
 
 def cni(node: Node) -> str:
-    """The network of the node's pods: dual stack, routed, no masquerading, port mappings, bandwidth. Cilium
-    does all of it by itself.
-    """
+    """Return the pod network of the node: dual stack, routed, with port mappings and bandwidth, or Cilium."""
     if node.cni == "cilium":
         return json.dumps({"cniVersion": "0.3.1", "name": "cilium", "plugins": [{"type": "cilium-cni"}]})
     interface: dict[str, Any] = {"type": node.cni, "ipMasq": False, "ipam": _addresses(node)}
@@ -82,8 +80,9 @@ def cni(node: Node) -> str:
 
 
 def kubelet(node: Node, pki: Pki, cgroup: str | None, taints: Sequence[str] = ()) -> str:
-    """The kubelet's configuration. With ``cgroup``, all its pods go below that one, on a kernel where it
-    shares the cgroup hierarchies with others. A node that is new joins with the taints of these keys.
+    """Return the configuration of the kubelet. A new node joins with the taints of these keys.
+
+    With ``cgroup``, all pods are below it, on a kernel where others use the cgroup hierarchies too.
     """
     config: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -120,7 +119,7 @@ def kubelet(node: Node, pki: Pki, cgroup: str | None, taints: Sequence[str] = ()
 
 
 def kubelet_argv(node: Node, programs: Binaries, pki: Pki, config: Path) -> list[str]:
-    """How the kubelet is started."""
+    """Return the command line of the kubelet."""
     return [
         str(programs.kubernetes / "kubelet"),
         f"--config={config}",
@@ -134,7 +133,7 @@ def kubelet_argv(node: Node, programs: Binaries, pki: Pki, config: Path) -> list
 
 
 def proxy_argv(node: Node, programs: Binaries, pki: Pki, cluster_cidr: str) -> list[str]:
-    """How kube-proxy is started."""
+    """Return the command line of kube-proxy."""
     return [
         str(programs.kubernetes / "kube-proxy"),
         f"--kubeconfig={pki.kubeconfig('kube-proxy')}",
@@ -149,7 +148,7 @@ def proxy_argv(node: Node, programs: Binaries, pki: Pki, cluster_cidr: str) -> l
 
 
 def import_argv(image: Image, programs: Binaries) -> list[str]:
-    """How an image is put on a node, run there."""
+    """Return the command line that imports an image on a node."""
     return [
         str(programs.containerd / "ctr"),
         "--namespace",

@@ -23,7 +23,7 @@ class NodeShell:
     kubectl: Kubectl
 
     def run(self, node: str, *argv: str, timeout_s: float = 60.0) -> str:
-        """What the command prints on the node. Raises ClusterError when it fails."""
+        """Return what the command prints on the node. Raises ClusterError when it fails."""
         return self.kubectl.exec(self._pod(node), *_ENTER, *argv, timeout_s=timeout_s)
 
     def _pod(self, node: str) -> str:
@@ -37,7 +37,7 @@ class NodeShell:
 
 @contextlib.contextmanager
 def node_shells(kubectl: Kubectl) -> Iterator[NodeShell]:
-    """A shell on every node, for the block."""
+    """Provide a shell on every node, for the block."""
     # A name of its own: another block may have shells, too.
     with kubectl.fresh_namespace(f"{_NAME}-{secrets.token_hex(4)}") as here:
         here.apply(_daemon_set())

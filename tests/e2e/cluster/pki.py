@@ -48,20 +48,20 @@ class Pki:
         return self.folder / "sa.key", self.folder / "sa.pub"
 
     def certificate(self, user: str) -> Path:
-        """Certificate of a component, a node (by its name) or the administrator."""
+        """Return certificate of a component, a node (by its name) or the administrator."""
         return self.folder / f"{user}.crt"
 
     def key(self, user: str) -> Path:
-        """Its private key."""
+        """Return its private key."""
         return self.folder / f"{user}.key"
 
     def kubeconfig(self, user: str) -> Path:
-        """Its kubeconfig, for use inside the cluster's network."""
+        """Return its kubeconfig, for use inside the cluster's network."""
         return self.folder / f"{user}.conf"
 
 
 def create(folder: Path, nodes: Iterable[Node]) -> Pki:
-    """Makes all of it. Raises ClusterError when openssl fails."""
+    """Create all files. Raises ClusterError if openssl fails."""
     pki = Pki(folder)
     folder.mkdir(parents=True, mode=0o700)
     _new_key(pki.key("ca"))
@@ -90,7 +90,7 @@ def create(folder: Path, nodes: Iterable[Node]) -> Pki:
 
 
 def kubeconfig(pki: Pki, user: str, server: str = _SERVER) -> str:
-    """A kubeconfig with all keys in it, so that it can be copied."""
+    """Return a kubeconfig with all keys in it, so that it can be copied."""
     cluster = {"server": server, "certificate-authority-data": _base64(pki.authority)}
     credentials = {
         "client-certificate-data": _base64(pki.certificate(user)),
@@ -112,7 +112,7 @@ def kubeconfig(pki: Pki, user: str, server: str = _SERVER) -> str:
 
 
 def _components() -> list[tuple[str, str, str]]:
-    """(user, subject, alternative names) of everyone but nodes."""
+    """Return user, subject and alternative names of all components except nodes."""
     addresses = (shape.CONTROL_PLANE_IPV4, shape.CONTROL_PLANE_IPV6, shape.KUBERNETES_SERVICE, "127.0.0.1")
     api = ",".join(f"IP:{address}" for address in addresses)
     plain = "DNS:client"
@@ -154,7 +154,7 @@ def _certify(pki: Pki, user: str, subject: str, alternative_names: str) -> None:
 
 
 def _serial(user: str) -> str:
-    """A number of its own for each user: certificates are made at the same time, so no counter in a file."""
+    """Return a different number for each user. Certificates are created at the same time."""
     return user.encode().hex()[:38]
 
 

@@ -1,4 +1,4 @@
-"""What a cluster must remember on disk, so that any later process can use and remove it."""
+"""The state of a cluster on disk, so that any later process can use and remove it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Record:
 
 
 def save(record: Record, path: Path) -> None:
-    """Replaces the file at once: it is never half-written."""
+    """Replace the file at once: it is never half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(dataclasses.asdict(record), indent=1))
@@ -38,7 +38,7 @@ def save(record: Record, path: Path) -> None:
 
 
 def load(path: Path) -> Record | None:
-    """The record of a cluster, or None when there is none."""
+    """Return the record of a cluster, or None when there is none."""
     try:
         return _parse(json.loads(path.read_text()))
     except FileNotFoundError:

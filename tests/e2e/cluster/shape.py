@@ -1,4 +1,4 @@
-"""What the cluster looks like: its nodes and every address. Pure data; nothing here touches the machine."""
+"""The nodes and addresses of the cluster, as data. Nothing here changes the machine."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ VM_NODE = Node("node-vm", 3, "bridge", "vm")
 
 
 def other_nodes(node: Node) -> tuple[Node, ...]:
-    """All nodes that may come to be beside ``node``. Of each number, any node: the addresses are the same."""
+    """Return all nodes that can exist beside ``node``, one of each number. The addresses are the same."""
     return tuple(other for other in (*NAMESPACE_NODES, VM_NODE) if other.number != node.number)
 
 
 def address_lines(node: Node, device: str) -> list[str]:
-    """Lines for ``ip -batch`` that give a node its addresses and its routes to all others, at the node."""
+    """Return lines of ``ip -batch`` that give a node its addresses and its routes to the others."""
     return [
         "link set lo up",
         f"address add {node.ipv4}/{NODE_PREFIX_IPV4} dev {device}",
@@ -83,6 +83,6 @@ def address_lines(node: Node, device: str) -> list[str]:
 
 
 def routes(to: tuple[Node, ...]) -> list[str]:
-    """Lines for ``ip -batch`` that lead to the pods of the given nodes."""
+    """Return lines for ``ip -batch`` that lead to the pods of the given nodes."""
     pairs = [(node.pods_ipv4, node.ipv4) for node in to] + [(node.pods_ipv6, node.ipv6) for node in to]
     return [f"route add {pods} via {gateway}" for pods, gateway in pairs]

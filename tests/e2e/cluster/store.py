@@ -27,13 +27,13 @@ _KEY = "[0-9a-f]" * 16
 
 
 def cache_root() -> Path:
-    """Where built things are kept: ``$TOKENBUCKET_E2E_CACHE``, or a folder of the user's cache."""
+    """Return the folder of built files: ``$TOKENBUCKET_E2E_CACHE``, or a cache folder of the user."""
     override = os.environ.get("TOKENBUCKET_E2E_CACHE")
     return Path(override) if override else Path.home() / ".cache" / "tokenbucket-e2e"
 
 
 def digest(*parts: str | bytes | Path) -> str:
-    """A short hash of texts and of files' contents, in order."""
+    """Return a short hash of texts and of files' contents, in order."""
     whole = hashlib.sha256()
     for part in parts:
         content = part.read_bytes() if isinstance(part, Path) else part
@@ -44,7 +44,7 @@ def digest(*parts: str | bytes | Path) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock; the kernel lets it go when this process dies, however it dies."""
+    """Hold an exclusive lock, which the kernel releases when this process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -52,7 +52,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def build_once(kind: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The folder ``<kind>-<key>`` of the cache; ``build`` fills it if it is not there yet.
+    """Return the folder ``<kind>-<key>`` of the cache; ``build`` fills it if it is not there yet.
 
     Two builds of the same folder do not collide, and one that fails or is killed leaves none.
 
@@ -76,7 +76,7 @@ def may_build(kind: str, name: str = "") -> None:
 
 
 def keep_newest(kind: str, count: int) -> None:
-    """Removes all folders of a kind but those used last."""
+    """Remove all folders of a kind except those used last."""
 
     def last_used(folder: Path) -> float:
         return folder.stat().st_mtime

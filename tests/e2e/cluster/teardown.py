@@ -11,7 +11,7 @@ from .layout import Layout
 
 
 def remove(place: Layout) -> None:
-    """Leaves nothing of it. Does nothing when there is nothing. Raises ClusterError naming what stays."""
+    """Remove everything of the cluster. Raises ClusterError with the objects that stay."""
     found = record.load(place.record)
     if found is not None:
         end_root(found.guardian, found.boxes.values())
@@ -23,7 +23,7 @@ def remove(place: Layout) -> None:
 
 
 def leftovers(place: Layout) -> list[str]:
-    """What is there of the cluster, in words; empty after ``remove``."""
+    """Return the existing objects of the cluster as text; empty after ``remove``."""
     found = record.load(place.record)
     recorded = (found.guardian, *found.boxes.values()) if found else ()
     running = [f"process {process.pid}" for process in recorded if process.alive()]

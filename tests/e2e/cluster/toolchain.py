@@ -17,7 +17,7 @@ from .versions import versions
 
 
 def go() -> Path:
-    """Path of a ``go`` that can build what ``versions.toml`` lists."""
+    """Return path of a ``go`` that can build what ``versions.toml`` lists."""
     found = shutil.which("go")
     if found and _version(Path(found)) >= _numbers(versions().go_minimum):
         return Path(found)
@@ -27,7 +27,7 @@ def go() -> Path:
 
 
 def go_run(argv: Sequence[str], *, part: str, cwd: Path, extra: dict[str, str] | None = None) -> str:
-    """Runs ``go argv...`` at low priority, as a build lasts minutes and others use the machine."""
+    """Run ``go argv...`` at low priority, as a build lasts minutes and others use the machine."""
     # No other toolchain, no version control stamps, no C compiler: the same input gives the same output.
     fixed = {
         "CGO_ENABLED": "0",

@@ -46,7 +46,7 @@ class Versions:
 
 @functools.cache
 def versions() -> Versions:
-    """What ``versions.toml`` says."""
+    """Return the content of ``versions.toml``."""
     table = tomllib.loads(_FILE.read_text())
     kubernetes = _kubernetes(table["kubernetes"]["versions"])
     return Versions(

@@ -42,12 +42,12 @@ class Kernel:
 
 
 def kernel(say: Callable[[str], None] = lambda _: None) -> Kernel:
-    """The kernel of the test cluster's machine."""
+    """Return the kernel of the test cluster's machine."""
     return debian_kernel(versions().vm_series, versions().debian.suite, say)
 
 
 def debian_kernel(series: str, suite: str, say: Callable[[str], None] = lambda _: None) -> Kernel:
-    """The newest of a series, as ``6.12``, in a suite of Debian, from its package, if the cache lacks it."""
+    """Return the newest kernel of a series, such as ``6.12``, from the package of a suite of Debian."""
     dockerfile, mirror = _DOCKERFILES / "kernel" / "Dockerfile", debian.mirror()
 
     def build(target: Path) -> None:
@@ -67,7 +67,7 @@ def debian_kernel(series: str, suite: str, say: Callable[[str], None] = lambda _
 
 
 def launcher() -> Path:
-    """The folder with virtme-ng."""
+    """Return the folder with virtme-ng."""
     wheel = versions().vm_wheel
     pip = [_PYTHON, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target"]
     return build_once(
@@ -78,7 +78,7 @@ def launcher() -> Path:
 
 
 def node_devices(disk: Path, tap: str, hardware_address: str) -> str:
-    """A disk with the content of the file ``disk``, and a network of the device ``tap``.
+    """Return a disk with the content of the file ``disk``, and a network of the device ``tap``.
 
     What is written to the disk is lost when the machine ends.
     """
@@ -100,7 +100,7 @@ def argv(
     processors: int = 2,
     verbose: bool = False,
 ) -> list[str]:
-    """The command line that boots it, runs ``command`` as root in it, and ends when that ends.
+    """Return the command line that boots it, runs ``command`` as root in it, and ends when that ends.
 
     The machine sees all files of this one but those in /run, /tmp and /var/tmp, of which it sees the folders
     ``readable`` and ``writable``. What it writes is lost when it ends, or refused, but in the folders

@@ -19,12 +19,12 @@ _GUEST = Path(__file__).parent / "vm_guest.sh"
 
 
 def components(node: Node, place: Layout) -> Components:
-    """The components inside the machine. The machine itself is one of the control plane's, under its name."""
+    """Return the components inside the machine. The machine itself belongs to the control plane."""
     return Components(node.name, place.logs / node.name)
 
 
 def connect(root: Box, node: Node) -> None:
-    """The machine's place at the switch, and the way to its pods."""
+    """Connect the machine to the switch, and add the routes to its pods."""
     root.ip(
         f"tuntap add dev {node.link} mode tap",
         f"link set {node.link} master {shape.BRIDGE} up",
@@ -42,7 +42,7 @@ def boot(
     pki: Pki,
     taints: Sequence[str],
 ) -> None:
-    """Starts the machine; it goes on by itself until its kubelet runs."""
+    """Start the machine, which continues by itself until its kubelet runs."""
     folder, logs = place.node(node.name), components(node, place).folder
     for path in (folder, logs):
         path.mkdir(parents=True, exist_ok=True)

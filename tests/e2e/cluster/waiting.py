@@ -1,4 +1,4 @@
-"""Waits for a condition, and says why it did not come."""
+"""Wait for a condition, with the cause if it does not occur."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def wait_for(
     timeout_s: float,
     step_s: float = 0.05,
 ) -> None:
-    """Waits until ``condition`` holds, which the given component is to bring about.
+    """Wait until ``condition`` holds, which the given component is to bring about.
 
     Raises ClusterError with the end of its log when it ends before, or after ``timeout_s``.
     """

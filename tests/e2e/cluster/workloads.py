@@ -22,7 +22,7 @@ def pod(
     command: Sequence[str] = (),
     **spec: object,
 ) -> dict[str, Any]:
-    """A pod that waits, or runs ``command``; on ``node`` if one is named. ``spec`` is added to its spec."""
+    """Return a pod that waits or runs ``command``, on ``node`` if given. ``spec`` is added to its spec."""
     container: dict[str, Any] = {
         "name": "main",
         **client_image(),
@@ -39,12 +39,12 @@ def pod(
 
 
 def server(name: str, node: str = "", labels: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A pod that tells its name over HTTP and answers iperf3, on both IP versions."""
+    """Return a pod that returns its name over HTTP and answers iperf3, on both IP versions."""
     return pod(name, node, labels, ["sh", "-c", _SERVE])
 
 
 def service(name: str, selector: Mapping[str, str], port: int = HTTP_PORT) -> dict[str, Any]:
-    """A dual-stack service."""
+    """Return a dual-stack service."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

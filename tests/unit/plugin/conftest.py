@@ -1,4 +1,4 @@
-"""The plugin, run as its user runs it, against an API server in this process."""
+"""The plugin as its users run it, against an API server in this process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def cluster(api: FakeApi) -> FakeApi:
-    """A cluster with one pod and one policy, and without a report about them."""
+    """Provide a cluster with one pod and one policy, and without a report about them."""
     api.kinds |= {PODS, POLICIES, REPORTS, NODES, CONFIG_MAPS}
     api.put(POLICIES, "web", "shop", **POLICY)
     api.put(PODS, "web-1", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "n1"}, status={})

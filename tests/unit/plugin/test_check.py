@@ -38,7 +38,7 @@ def checks(api: FakeApi) -> list[dict[str, Any]]:
 
 
 def of_log(node: str) -> Any:
-    """The requests for the log of the pod of a node. Pods are numbered in the order of nodes."""
+    """Return the requests for the log of the pod of a node. Pods are numbered in the order of nodes."""
     number = {"a": 0, "b": 1}[node]
     return lambda seen: seen.path.endswith(f"-{number}/log")
 

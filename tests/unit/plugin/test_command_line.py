@@ -1,4 +1,4 @@
-"""The command line ends with an exit status and a message, whatever its words and its output are."""
+"""The command line ends with an exit status and a message, for any words and any output."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_server_that_closes_the_connection_is_named(run: Run, tmp_path: Path) 
         (500, PluginExit.FAILED, "500"),
     ],
 )
-def test_a_refused_request_names_the_fix(
+def test_a_rejected_request_names_the_fix(
     status: int, code: PluginExit, part: str, run: Run, cluster: FakeApi
 ) -> None:
     cluster.fail(of_policies, status, "refused")

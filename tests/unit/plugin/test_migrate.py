@@ -21,7 +21,7 @@ MIGRATE = ("migrate", "-n", "shop")
 
 @pytest.fixture
 def annotated(cluster: FakeApi) -> FakeApi:
-    """A cluster with an annotated Deployment, and a bare pod without labels."""
+    """Provide a cluster with an annotated Deployment, and a bare pod without labels."""
     cluster.kinds |= {Resource(kind.group, kind.version, kind.plural) for kind in WORKLOADS.values()}
     labels = {"app": "db"}
     template = {"metadata": {"labels": labels, "annotations": TEN}, "spec": {}}
@@ -32,8 +32,8 @@ def annotated(cluster: FakeApi) -> FakeApi:
     return cluster
 
 
-def test_the_yaml_is_a_manifest_that_this_project_accepts(annotated: FakeApi, run: Run) -> None:
-    """Notes are not in it: a user writes it to a file."""
+def test_the_yaml_output_is_a_valid_manifest(annotated: FakeApi, run: Run) -> None:
+    """Exclude notes, because users write the output to a file."""
     done = run(*MIGRATE, "-o", "yaml")
     assert done.code == 0
     parsed = parse_text(done.out.encode(), "out")
@@ -56,8 +56,8 @@ def test_the_table_and_the_json_have_the_same_policies(annotated: FakeApi, run: 
     assert policy == yaml.safe_load(run(*MIGRATE, "-o", "yaml").out)
 
 
-def test_all_namespaces_are_migrated_if_the_user_asks(annotated: FakeApi, run: Run) -> None:
-    """Each policy is in the namespace of its pods."""
+def test_all_namespaces_are_migrated_on_request(annotated: FakeApi, run: Run) -> None:
+    """Write each policy to the namespace of its pods."""
     names = [
         (each["metadata"]["namespace"], each["metadata"]["name"])
         for each in yaml.safe_load_all(run("migrate", "-A", "-o", "yaml").out)
@@ -65,8 +65,8 @@ def test_all_namespaces_are_migrated_if_the_user_asks(annotated: FakeApi, run: R
     assert names == [("bank", "elsewhere"), ("shop", "db")]
 
 
-def test_without_the_right_to_list_workloads_labels_of_pods_select(annotated: FakeApi, run: Run) -> None:
-    """A note names the missing right."""
+def test_labels_of_pods_select_without_the_right_to_list_workloads(annotated: FakeApi, run: Run) -> None:
+    """Name the missing right in a note."""
     annotated.put(PODS, "db-0", "shop", metadata={"annotations": TEN, "labels": {"app": "db"}}, status={})
 
     def of_workloads(seen: Seen) -> bool:
@@ -81,7 +81,7 @@ def test_without_the_right_to_list_workloads_labels_of_pods_select(annotated: Fa
 
 
 def test_nothing_to_migrate_is_no_error(cluster: FakeApi, run: Run, tmp_path: Path) -> None:
-    """Programs get an empty list."""
+    """Print an empty list for programs."""
     cluster.kinds |= {Resource(kind.group, kind.version, kind.plural) for kind in WORKLOADS.values()}
     assert run(*MIGRATE).out == "no annotation can be replaced by a policy\n"
     assert json.loads(run(*MIGRATE, "-o", "json").out)["items"] == []

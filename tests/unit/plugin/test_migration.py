@@ -62,7 +62,7 @@ def selectors(found: Migration) -> dict[str, Any]:
     "sample", [SAMPLE_OF_KUBERNETES, SAMPLE_OF_CILIUM, SAMPLE_OF_CALICO, SAMPLE_OF_TERWAY]
 )
 def test_a_policy_gives_the_pods_of_a_sample_the_limits_of_their_annotations(sample: str) -> None:
-    """As a manifest that the validator of this project accepts."""
+    """Validate the manifest by the parser of this project."""
     document = yaml.safe_load(sample)
     document["metadata"] |= {"labels": {"app": "web"}, "namespace": "shop"}
     found = migrated([document])
@@ -78,7 +78,7 @@ def test_a_policy_gives_the_pods_of_a_sample_the_limits_of_their_annotations(sam
 
 
 def test_a_policy_of_a_workload_has_its_selector() -> None:
-    """Labels that controllers add to single pods select nothing. The pods need not exist."""
+    """Ignore labels that controllers add to single pods. The pods need not exist."""
     hashed = {"app": "web", "pod-template-hash": "5d4f"}
     found = migrated(
         [pod("web-5d4f-0", TEN, "web-5d4f", **hashed), pod("batch-0", TEN, "batch", app="batch")],
@@ -143,7 +143,7 @@ def test_pods_that_differ_from_their_template_are_named() -> None:
 
 
 def test_annotations_without_an_equivalent_are_named_with_the_reason() -> None:
-    """Also if the pod has no limit besides."""
+    """Name them also if the pod has no other limit."""
     annotations = {
         "qos.projectcalico.org/ingressMaxConnections": "10",
         "qos.projectcalico.org/egressPeakrate": "1G",
@@ -159,7 +159,7 @@ def test_annotations_without_an_equivalent_are_named_with_the_reason() -> None:
 
 
 def test_pods_in_the_network_of_the_node_get_no_policy() -> None:
-    """And they keep no selector from the policies of others."""
+    """Ignore them when choosing the selectors of other policies."""
     of_node = workload("agent", TEN)
     of_node["spec"]["template"]["spec"]["hostNetwork"] = True
     found = migrated([], [of_node])
@@ -167,8 +167,8 @@ def test_pods_in_the_network_of_the_node_get_no_policy() -> None:
     assert "network of the node" in found.notes[0]
 
 
-def test_names_are_unique_and_only_wanted_pods_are_migrated() -> None:
-    """Of a Deployment and a StatefulSet with one name, and with a label selector of the user."""
+def test_names_are_unique_and_only_selected_pods_are_migrated() -> None:
+    """Use a Deployment and a StatefulSet of one name, and a label selector."""
     both = [workload("web", TEN, app="a", x="1"), workload("web", TWENTY, "StatefulSet", app="b", y="1")]
     both[1]["metadata"]["uid"] = "other"
     assert selectors(migrated([], both)).keys() == {"web", "web-1"}

@@ -60,7 +60,7 @@ def test_no_address_survives(others: list[str], addresses: list[tuple[str, str, 
     )
 )
 def test_no_address_survives_in_a_document(value: object) -> None:
-    """Neither in values nor in keys."""
+    """Redact values and keys."""
     assert not addresses_in(json.dumps(Redaction().document(value), ensure_ascii=False))
 
 
@@ -140,7 +140,7 @@ def test_times_and_versions_stay(text: str) -> None:
     ],
 )
 def test_secrets_and_uids_do_not_survive(text: str, secret: str) -> None:
-    """Who knows the uid of a pod can ask for its live figures."""
+    """Redact uids, which give access to live figures."""
     assert secret not in Redaction().text(text)
 
 

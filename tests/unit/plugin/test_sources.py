@@ -50,7 +50,7 @@ def test_each_direction_has_its_bucket() -> None:
     assert outward.startswith("egress, to 10.1.2.3: the bucket of the pod")
 
 
-def test_only_what_the_node_sends_may_use_the_reserve() -> None:
+def test_only_packets_of_the_node_may_use_the_reserve() -> None:
     inward, outward = lines(world(ingress=LIMIT, egress=LIMIT), NODE)
     assert "reserve" in inward
     assert "reserve" not in outward

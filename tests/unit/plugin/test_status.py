@@ -28,7 +28,7 @@ def world(*conditions: dict[str, Any], **fields: Any) -> World:
     return found
 
 
-def test_a_policy_that_is_enforced_is_done(run: Run, api: FakeApi) -> None:
+def test_an_enforced_policy_ends_with_status_0(run: Run, api: FakeApi) -> None:
     world(READY).store(api)
     result = run("status", "-n", "shop")
     assert result.code == PluginExit.DONE
@@ -59,7 +59,7 @@ def test_deviating_pods_are_leaves_with_reason_and_message(run: Run, api: FakeAp
         (None, PluginExit.UNKNOWN),
     ],
 )
-def test_a_policy_that_is_not_ready_is_not_done(
+def test_a_policy_that_is_not_ready_does_not_end_with_status_0(
     ready: dict[str, Any] | None, code: PluginExit, run: Run, api: FakeApi
 ) -> None:
     world(*[ready] if ready else []).store(api)
@@ -67,7 +67,7 @@ def test_a_policy_that_is_not_ready_is_not_done(
 
 
 @pytest.mark.parametrize("output", ["table", "wide", "json", "yaml"])
-def test_a_silent_agent_is_never_done(output: str, run: Run, api: FakeApi) -> None:
+def test_a_silent_agent_never_ends_with_status_0(output: str, run: Run, api: FakeApi) -> None:
     silent = condition("AgentReady", "False", "Silent", "has not reported for too long")
     world(READY, agent_ready=silent).store(api)
     result = run("status", "-n", "shop", "-o", output)
@@ -105,7 +105,7 @@ def test_a_namespace_without_policies_is_not_limited(run: Run, api: FakeApi) -> 
     assert run("status", "-n", "mistyped").code == PluginExit.NOT_FOUND
 
 
-def test_a_namespace_that_may_not_be_read_is_taken_to_exist(run: Run, api: FakeApi) -> None:
+def test_a_namespace_without_the_right_to_read_it_is_assumed_to_exist(run: Run, api: FakeApi) -> None:
     World().store(api)
     api.fail(lambda seen: seen.path.endswith("/namespaces/empty"), 403)
     assert run("status", "-n", "empty").code == PluginExit.NOT_LIMITED
@@ -130,8 +130,8 @@ def test_only_the_mode_of_the_policy_makes_it_not_limiting(
 
 
 @pytest.mark.parametrize("ready", [None, condition("AgentReady", "True", "Ready")])
-def test_an_old_report_is_never_done(ready: dict[str, Any] | None, run: Run, api: FakeApi) -> None:
-    """Without a controller, the conditions are missing, or stay as they were."""
+def test_an_old_report_never_ends_with_status_0(ready: dict[str, Any] | None, run: Run, api: FakeApi) -> None:
+    """Expect missing or outdated conditions without a controller."""
     world(READY, agent_ready=ready, synced_s_ago=3600).store(api)
     result = run("status", "-n", "shop")
     assert result.code == PluginExit.UNKNOWN

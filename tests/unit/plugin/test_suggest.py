@@ -1,4 +1,4 @@
-"""A suggestion from the records of agents: a valid policy, with its reasons, or a clear refusal."""
+"""A suggestion from the records of agents: a valid policy with its reasons, or a clear error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MBIT = 125_000
 
 
 def report(seconds: list[int]) -> OfferedReport:
-    """The record of seconds with these megabits."""
+    """Return the record of seconds with these megabits."""
     offered = Offered()
     for megabits in seconds:
         offered.add([megabits * MBIT // 10] * 10, [SAMPLE_S] * 10)
@@ -88,7 +88,7 @@ def test_the_rate_is_that_of_the_busiest_pod(cluster: FakeApi, run: Run) -> None
 
 
 @pytest.mark.parametrize("action", ["Drop", "Delay"])
-def test_the_expected_share_is_that_of_the_action(cluster: FakeApi, run: Run, action: str) -> None:
+def test_the_expected_share_depends_on_the_action(cluster: FakeApi, run: Run, action: str) -> None:
     """Five of a thousand seconds have forty times the rate of the others."""
     answer(cluster, {"web-1": report([1] * 990 + [40] * 5 + [1] * 5)})
     done = run(*SUGGEST, "--action", action)
@@ -99,7 +99,7 @@ def test_the_expected_share_is_that_of_the_action(cluster: FakeApi, run: Run, ac
     assert yaml.safe_load(done.out)["spec"]["ingress"]["exceedAction"] == action
 
 
-def test_too_little_data_is_refused(cluster: FakeApi, run: Run) -> None:
+def test_too_little_data_is_an_error(cluster: FakeApi, run: Run) -> None:
     answer(cluster, {"web-1": report([10] * 59)})
     done = run(*SUGGEST)
     assert (done.code, done.out) == (PluginExit.FAILED, "")
@@ -107,13 +107,13 @@ def test_too_little_data_is_refused(cluster: FakeApi, run: Run) -> None:
     assert "mode Observe" in done.err
 
 
-def test_pods_without_a_limit_in_observe_mode_are_refused(cluster: FakeApi, run: Run) -> None:
+def test_pods_without_a_limit_in_observe_mode_are_an_error(cluster: FakeApi, run: Run) -> None:
     answer(cluster, {})
     done = run(*SUGGEST)
     assert "at most 0 s" in done.err
 
 
-def test_a_selector_without_pods_is_refused(cluster: FakeApi, run: Run) -> None:
+def test_a_selector_without_pods_is_an_error(cluster: FakeApi, run: Run) -> None:
     done = run("suggest", "app=web", "-n", "empty")
     assert done.code == PluginExit.NOT_FOUND
 
@@ -183,7 +183,7 @@ def test_a_selector_selects_the_same_pods_in_the_policy(
         "a in (b,c",
     ],
 )
-def test_a_bad_selector_is_wrong_usage(cluster: FakeApi, run: Run, text: str) -> None:
+def test_an_invalid_selector_is_wrong_usage(cluster: FakeApi, run: Run, text: str) -> None:
     done: Any = run("suggest", text, "-n", "shop")
     assert done.code == PluginExit.USAGE
     assert "selector" in done.err

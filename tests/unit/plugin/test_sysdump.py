@@ -20,7 +20,7 @@ LOG = {"log": f"limit attached to 192.0.2.7, {SECRETS[1]}, password={SECRETS[3]}
 
 @pytest.fixture
 def release(cluster: FakeApi) -> FakeApi:
-    """A release with an agent that has restarted once, and addresses everywhere."""
+    """Provide a release with an agent that has restarted once, and addresses everywhere."""
     cluster.kinds |= {EVENTS}
     env = [{"name": "HTTPS_PROXY", "value": "hunter2"}]
     cluster.put(
@@ -88,7 +88,7 @@ def test_the_archive_has_no_address_and_no_secret(release: FakeApi, run: Run, tm
     assert "<ipv4 1>" in files["pods.json"]
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_written(
+def test_unreadable_parts_are_named_and_the_others_are_written(
     release: FakeApi, run: Run, tmp_path: Path
 ) -> None:
     release.fail(lambda seen: seen.path == NODES.path(), 403, "no")

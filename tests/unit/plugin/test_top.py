@@ -32,7 +32,7 @@ PATIENCE_S = 100.0
 
 @pytest.fixture
 def pods() -> list[LivePod]:
-    """Three limited pods on two nodes, and one in another namespace."""
+    """Provide three limited pods on two nodes, and one in another namespace."""
     return [
         LivePod("half", "a"),
         LivePod("full", "a", limits={Direction.INGRESS: steady(1_250_000, dropped=40)}),
@@ -150,7 +150,7 @@ def test_selectors_are_left_to_the_api_server(top: Top, cluster: LiveCluster) ->
     ].items()
 
 
-def test_what_is_not_enforced_never_looks_enforced(top: Top, cluster: LiveCluster) -> None:
+def test_a_limit_that_is_not_enforced_never_looks_enforced(top: Top, cluster: LiveCluster) -> None:
     """Show the reason beside the figures, and also without a slot."""
     reason = {"direction": "ingress", "reason": "Shadowed", "effect": "failed", "message": ""}
     cluster.pods[:] = [

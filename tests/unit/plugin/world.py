@@ -1,4 +1,4 @@
-"""A cluster as the API shows it: one pod, and the report that its agent writes."""
+"""A cluster in the API: one pod, and the report of its agent."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Deep(Meter):
 
 
 def guard_model(config: SlotConfig) -> Model:
-    """The reference model of a guard."""
+    """Return the reference model of a guard."""
     model = Model()
     if config.bits_per_s:
         model.bytes = Deep(Fraction(config.bits_per_s, 8), 0, burst_q=config.bytes_burst_q)
