@@ -40,7 +40,7 @@ LIMITS = 2 * PODS
 STARTS = 10
 WATCHED_S = 60
 FIRST_MS, PERCENT = 1000.0, 1.0
-COLUMNS, LINES = 200, 300
+COLUMNS, LINES = 200, 50
 TITLE = b"nodes answered"
 PATIENCE_S = 60.0
 
@@ -68,14 +68,14 @@ def top(cluster: Cluster) -> Iterator[tuple[float, Iterator[float]]]:
 
 
 def screens(terminal: int) -> Iterator[float]:
-    """Yield the time at which each screen with all limits is complete."""
+    """Yield the time at which each screen about all limits is complete."""
     text = b""
     while True:
         found = shown(terminal)
         if not found:
             raise SystemExit(f"top ended: {text.decode(errors='replace')[-500:]}")
         text += found
-        while TITLE in text and text.partition(TITLE)[2].count(b"\n") > LIMITS:
+        while TITLE in text and text.partition(TITLE)[2].count(b"\n") > LINES - 10:
             title, _, text = text.partition(TITLE)
             if f"{LIMITS} limits".encode() in title and b"2 of 2" in title:
                 yield time.monotonic()

@@ -1,6 +1,7 @@
 """Define the command line of the plugin. Each command has its own module.
 
-A command imports the client and rich only when it runs: both may be missing, and completion must be fast.
+A command imports the client, rich and most of the core only when it runs: packages may be missing, and
+completion and the first screen must be fast.
 """
 
 from __future__ import annotations

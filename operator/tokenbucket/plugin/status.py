@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from tokenbucket.plugin.errors import DeniedError, MissingError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.options import Output
-from tokenbucket.plugin.policy_tree import PolicyBranch, branches, documents
 from tokenbucket.plugin.resources import NAMESPACES, POLICIES, REPORTS
 
 if TYPE_CHECKING:
     from tokenbucket.plugin.connection import Connection, Document
+    from tokenbucket.plugin.policy_tree import PolicyBranch
 
 
 def add_parser(
@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> PluginExit:
     """Print the tree, and return whether all policies are enforced as declared."""
     from tokenbucket.plugin.connection import connect
     from tokenbucket.plugin.policy_screen import tree_of
+    from tokenbucket.plugin.policy_tree import branches, documents
     from tokenbucket.plugin.screen import console, print_line, print_structured
 
     connection = connect(options)

@@ -75,3 +75,17 @@ def test_the_time_of_a_check_is_a_positive_number(value: str, run: Run) -> None:
 
 def test_control_characters_are_replaced() -> None:
     assert plain("a\x1b[2Jb\u202e\x9b\n") == "a\ufffd[2Jb\ufffd\ufffd\ufffd"
+
+
+def test_the_parser_imports_only_what_it_needs() -> None:
+    """The first screen of top, and completion, would otherwise wait for the modules of other commands."""
+    command = "import sys; from tokenbucket.plugin import main; main.parser(); print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    unwanted = {
+        "kubernetes",
+        "rich",
+        "yaml",
+        "tokenbucket.core.api.parse",
+        "tokenbucket.core.status.node_status",
+    }
+    assert unwanted.isdisjoint(imported.stdout.split())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from tokenbucket.core.limits.slot import SlotConfig
-from tokenbucket.core.limits.stats import Stats
+if TYPE_CHECKING:  # the plugin uses only the words
+    from tokenbucket.core.limits.slot import SlotConfig
+    from tokenbucket.core.limits.stats import Stats
 
 _VERBS = {"delayed": "delay", "dropped": "drop", "marked": "mark"}
 

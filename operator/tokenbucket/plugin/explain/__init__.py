@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tokenbucket.core.api.parse import parse_pod
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
-from tokenbucket.plugin.explain.explanation import document, explain
-from tokenbucket.plugin.explain.sources import Address, address_of, of_source
 from tokenbucket.plugin.live import add_service_option
 from tokenbucket.plugin.options import Output
 from tokenbucket.plugin.resources import PODS
 
 if TYPE_CHECKING:
     from tokenbucket.plugin.connection import Connection
+    from tokenbucket.plugin.explain.sources import Address
 
 
 def add_parser(
@@ -40,8 +38,10 @@ def run(options: argparse.Namespace) -> PluginExit:
     """Print the explanation, and return whether the pod is limited as declared."""
     from tokenbucket.plugin.connection import connect
     from tokenbucket.plugin.explain.collect import Collector
+    from tokenbucket.plugin.explain.explanation import document, explain
     from tokenbucket.plugin.explain.live_evidence import with_live
     from tokenbucket.plugin.explain.screen import show
+    from tokenbucket.plugin.explain.sources import of_source
     from tokenbucket.plugin.screen import console, print_structured
 
     connection = connect(options)
@@ -58,6 +58,9 @@ def run(options: argparse.Namespace) -> PluginExit:
 
 def _addresses(connection: Connection, source: str) -> tuple[Address, ...]:
     """Return the address, or the addresses of the pod, that ``--from`` names. Raises PluginError."""
+    from tokenbucket.core.api.parse import parse_pod
+    from tokenbucket.plugin.explain.sources import address_of
+
     if address := address_of(source):
         return (address,)
     namespace, _, name = source.rpartition("/")
