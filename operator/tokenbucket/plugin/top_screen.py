@@ -42,6 +42,8 @@ class _Column:
     right: bool = False
     shrinks: bool = False
     """Whether the column becomes narrower if the screen is too narrow. Figures never do."""
+    keeps_end: bool = False
+    """Whether a text that does not fit loses its middle: names of one workload differ in their ends."""
 
 
 def screen(view: View, width: int, height: int | None = None) -> RenderableType:
@@ -79,12 +81,25 @@ def _table(rows: Sequence[Row], view: View, width: int, *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     columns = _columns(rows, view, width, wide=wide)
     cells = [[column.cell(row) for column in columns] for row in rows]
-    for column, size in zip(columns, _widths(columns, cells, width, gap), strict=True):
+    sizes = _widths(columns, cells, width, gap)
+    for column, size in zip(columns, sizes, strict=True):
         justify: Literal["right", "left"] = "right" if column.right else "left"
         table.add_column(column.name, justify=justify, no_wrap=True, overflow="ellipsis", width=size)
     for row, texts in zip(rows, cells, strict=True):
-        table.add_row(*texts, style=_STYLES.get(row.effect, ""))
+        fitting = (
+            _cut(text, size) if column.keeps_end else text
+            for column, text, size in zip(columns, texts, sizes, strict=True)
+        )
+        table.add_row(*fitting, style=_STYLES.get(row.effect, ""))
     return table
+
+
+def _cut(text: Text, width: int) -> Text:
+    """Return a text without its middle if it does not fit."""
+    if text.cell_len <= width:
+        return text
+    end = (width - 1) * 2 // 3
+    return Text(f"{text.plain[: width - 1 - end]}…{text.plain[len(text.plain) - end :]}", text.style)
 
 
 def _widths(columns: Sequence[_Column], cells: Sequence[Sequence[Text]], width: int, gap: int) -> list[int]:
@@ -108,9 +123,12 @@ def _columns(rows: Sequence[Row], view: View, width: int, *, wide: bool) -> list
     observes = any(row.state == "Observe" for row in rows)
     deviates = any(row.state not in {ENFORCED, "Observe"} for row in rows)
     found = [
-        (_Column("NAMESPACE", lambda row: styled(row.namespace), shrinks=True), view.with_namespace),
-        (_Column("POD", lambda row: styled(row.pod), shrinks=True), True),
-        (_Column("NODE", lambda row: styled(row.node), shrinks=True), wide),
+        (
+            _Column("NAMESPACE", lambda row: styled(row.namespace), shrinks=True, keeps_end=True),
+            view.with_namespace,
+        ),
+        (_Column("POD", lambda row: styled(row.pod), shrinks=True, keeps_end=True), True),
+        (_Column("NODE", lambda row: styled(row.node), shrinks=True, keeps_end=True), wide),
         (
             _Column(
                 "DIR", lambda row: styled(row.direction if wide else _SHORT.get(row.direction, row.direction))

@@ -207,6 +207,19 @@ def test_a_screen_fits_its_width(top: Top, cluster: LiveCluster, columns: int, m
         assert figure in result.out
 
 
+def test_pods_of_one_workload_differ_on_a_narrow_screen(
+    top: Top, cluster: LiveCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep the ends of their names, which are the only difference."""
+    cluster.pods[:] = [
+        LivePod(f"a-long-deployment-name-of-a-shop-5d8f7c6b9-{end}", "a") for end in ("abcde", "fghij")
+    ]
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = top().out
+    assert "abcde " in shown
+    assert "fghij " in shown
+
+
 def test_control_characters_of_an_agent_do_not_reach_the_terminal(top: Top, cluster: LiveCluster) -> None:
     cluster.pods[0].name = "web\x1b[2J"
     assert "\x1b" not in top().out
