@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from tests.netns.agent import (
 )
 from tests.netns.lab import Lab, Pod, ip, tc
 from tests.netns.tokens import Tokens
+from tokenbucket.bpf.tcx import Tcx
+from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import Message
@@ -227,6 +230,31 @@ def test_a_new_interface_does_not_inherit_a_limit_by_its_name(lab: Lab, what: st
     tokenbucket("attach", "--dev", "eth1", *LIMIT)
     [limit] = status()
     assert [hook["interface"] for hook in limit["hooks"]] == ["eth1"]
+
+
+def tcx_programs(pod: Pod, name: str) -> tuple[object, ...]:
+    """Return the programs by tcx on an interface that is in a pod's namespace."""
+    number = json.loads(ip("-json", "link", "show", "dev", name, netns=pod.netns))[0]["ifindex"]
+    return pod.inside(lambda: tuple(each for hook in Hook for each in Tcx(PINS).read(number, hook)))
+
+
+@pytest.mark.needs("tcx")
+@pytest.mark.parametrize("what", ["moved", "moved and replaced", "renamed and moved"])
+def test_detach_frees_no_slot_that_a_moved_interface_names(lab: Lab, what: str) -> None:
+    """A tcx program follows its interface. The next limit gets the slot, and must not share its tokens."""
+    plug(lab, "eth1")
+    plug(lab, "eth2")
+    pod, name = lab.pod("a", wire=False), "wan0" if "renamed" in what else "eth1"
+    tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", "tcx")
+    ip("link", "set", "eth1", "down", "name", name)
+    ip("link", "set", name, "netns", pod.netns)
+    if what == "moved and replaced":
+        plug(lab, "eth1")
+    assert tcx_programs(pod, name), "the program moved too"
+    assert tokenbucket("detach", "--dev", "eth1").stdout == "eth1: limit removed\n"
+    assert tcx_programs(pod, name) == ()
+    tokenbucket("attach", "--dev", "eth2", *LIMIT)
+    assert [limit["device"] for limit in status()] == ["eth2"]
 
 
 def test_a_limit_without_its_filter_is_attached_again(lab: Lab) -> None:

@@ -117,10 +117,21 @@ class Stubs:
         self._add(stub, path)
         return stub
 
+    def program_ids(self, slot: int) -> set[int]:
+        """Return the ids of a slot's stubs."""
+        found = set()
+        for path in self._paths(slot):
+            with IgnoreErrno(errno.ENOENT), opened(path) as stub:
+                found.add(syscall.program_info(stub).id)
+        return found
+
     def remove(self, slot: int) -> None:
         """Unpin a slot's stubs, which no link may run any more."""
-        for kind, copy in product((*Hook, _REDIRECT), COPIES):
-            self._path(slot, kind, copy).unlink(missing_ok=True)
+        for path in self._paths(slot):
+            path.unlink(missing_ok=True)
+
+    def _paths(self, slot: int) -> list[Path]:
+        return [self._path(slot, kind, copy) for kind, copy in product((*Hook, _REDIRECT), COPIES)]
 
     def _path(self, slot: int, kind: str, copy: int) -> Path:
         return self._pins.folder / "stubs" / f"{kind}_{slot}_{copy}"

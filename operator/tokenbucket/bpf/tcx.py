@@ -92,6 +92,18 @@ class Tcx:
         """Detach tokenbucket's program from a hook, if it is there."""
         _detach(self._path(inode, ifindex, hook))
 
+    def detach_slot(self, slot: int) -> None:
+        """Detach a slot's programs from all interfaces, and unpin its stubs.
+
+        A program follows its interface to another namespace, where the path of the link does not find it.
+        """
+        stubs = self.stubs.program_ids(slot)
+        for path in self._pinned() if stubs else ():
+            with IgnoreErrno(errno.ENOENT):
+                if _read_link(path).program_id in stubs:
+                    _detach(path)
+        self.stubs.remove(slot)
+
     def detach_all(self) -> int:
         """Detach all programs in all namespaces, and return their number."""
         return sum(_detach(path) for path in self._pinned())
@@ -154,9 +166,14 @@ def _detach(path: Path) -> bool:
 
 
 def _is_stale(path: Path) -> bool:
-    with IgnoreErrno(errno.ENOENT), opened(path) as link:
-        return tcx_links.link_info(link, str(path)).ifindex == 0
+    with IgnoreErrno(errno.ENOENT):
+        return _read_link(path).ifindex == 0
     return False
+
+
+def _read_link(path: Path) -> tcx_links.LinkInfo:
+    with opened(path) as link:
+        return tcx_links.link_info(link, str(path))
 
 
 class ProgramNames:

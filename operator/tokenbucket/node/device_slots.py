@@ -48,7 +48,6 @@ def slots_without_filter(
 def free_gone(connection: Connection, slots: Slots, tcx: Tcx) -> dict[int, Slot]:
     """Free the slots of devices that no longer exist, as far as this can be known. Return the others.
 
-    A tcx program follows an interface to another namespace, and a filter does not: it is detached.
     ``connection`` is one to the caller's namespace. A namespace without a known number is not judged: it may
     exist without a name or a process that the caller sees.
 
@@ -56,16 +55,14 @@ def free_gone(connection: Connection, slots: Slots, tcx: Tcx) -> dict[int, Slot]
         KernelError: the kernel rejects a request.
     """
     in_use = slots.read()
-    for index, device in _gone(connection, in_use).items():
-        for hook in Hook:
-            tcx.detach(device.netns_inode, device.ifindex, hook)
+    for index in _gone(connection, in_use):
+        tcx.detach_slot(index)
         slots.free(index)
-        tcx.stubs.remove(index)
         del in_use[index]
     return in_use
 
 
-def _gone(connection: Connection, slots: Mapping[int, Slot]) -> dict[int, DeviceId]:
+def _gone(connection: Connection, slots: Mapping[int, Slot]) -> list[int]:
     devices = {
         index: slot.owner.key.subject
         for index, slot in slots.items()
@@ -74,7 +71,7 @@ def _gone(connection: Connection, slots: Mapping[int, Slot]) -> dict[int, Device
     own = own_namespace().inode
     elsewhere = any(device.netns_inode != own for device in devices.values())
     numbered = numbered_namespaces(connection) if elsewhere else {}
-    return {index: device for index, device in devices.items() if _is_gone(connection, device, own, numbered)}
+    return [index for index, device in devices.items() if _is_gone(connection, device, own, numbered)]
 
 
 def _is_gone(connection: Connection, device: DeviceId, own: int, numbered: Mapping[int, Namespace]) -> bool:

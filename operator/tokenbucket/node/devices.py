@@ -133,7 +133,8 @@ def attach(
 def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
     """Remove the limits of an interface. Return whether there were any.
 
-    A slot under the name is freed only if no filter in the namespace names it.
+    A slot under the name is freed only if no filter in the namespace names it. An interface that was moved to
+    another namespace took its tcx program with it, which is detached.
 
     Raises:
         RenamedError: an interface with a limit had the name, and has another one.
@@ -142,8 +143,8 @@ def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
     hooks = {device_hook(direction) for direction in directions}
     keys = {target.key(direction) for direction in directions}
     with Locks.of(pins).writing(), Slots(pins) as slots, connect(target.namespace.path) as connection:
-        in_use = slots.read()
-        attachments = Attachments(connection, Tcx(pins), target.namespace.inode)
+        in_use, tcx = slots.read(), Tcx(pins)
+        attachments = Attachments(connection, tcx, target.namespace.inode)
         link = find_link(connection, target.name)
         named = attachments.read(link.ifindex).ours if link else ()
         mine = slots_at(named, in_use, hooks)
@@ -159,6 +160,7 @@ def detach(pins: Pins, target: Device, directions: Iterable[Direction]) -> bool:
         elsewhere = _named_in(connection, attachments)
         under_name = {index for index, slot in in_use.items() if slot.owner.key in keys}
         for index in (mine | under_name) - elsewhere.keys():
+            tcx.detach_slot(index)
             slots.free(index)
         if not mine and (renamed := sorted(elsewhere[index] for index in under_name & elsewhere.keys())):
             raise RenamedError(
