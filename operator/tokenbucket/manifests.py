@@ -1,7 +1,8 @@
 """Parse policies and pods from YAML or JSON text that is not trusted.
 
 Size and depth are limited, and aliases are rejected before values are built, because a few hundred bytes of
-aliases can expand to gigabytes. Duplicate keys are errors. Timestamps stay text, as in the API.
+aliases can expand to gigabytes. Tags are rejected except that of text, because PyYAML can raise any exception
+for a value that does not match its tag. Duplicate keys are errors. Timestamps stay text, as in the API.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tokenbucket.errors import SpecError
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
+_TEXT = "tag:yaml.org,2002:str"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,9 @@ def _check_shape(text: bytes) -> None:
     for event in yaml.parse(text, yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise _DocumentError(f"{_line(event)}: aliases are not supported; repeat the value")
+        tag = getattr(event, "tag", None)
+        if tag not in {None, _TEXT}:
+            raise _DocumentError(f"{_line(event)}: tag {tag!r} is not supported; remove the tag")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

@@ -241,7 +241,7 @@ def tcx_programs(pod: Pod, name: str) -> tuple[object, ...]:
 @pytest.mark.needs("tcx")
 @pytest.mark.parametrize("what", ["moved", "moved and replaced", "renamed and moved"])
 def test_detach_frees_no_slot_that_a_moved_interface_names(lab: Lab, what: str) -> None:
-    """A tcx program follows its interface. The next limit gets the slot, and must not share its tokens."""
+    """Detach the program that followed its interface: the next limit gets the slot, and must not share it."""
     plug(lab, "eth1")
     plug(lab, "eth2")
     pod, name = lab.pod("a", wire=False), "wan0" if "renamed" in what else "eth1"

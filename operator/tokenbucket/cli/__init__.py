@@ -41,7 +41,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
-    options = parser().parse_args(arguments)
+    given, top = sys.argv[1:] if arguments is None else arguments, parser()
+    if not_text := [each for each in given if not each.isprintable()]:
+        top.error(f"argument {not_text[0]!a}: must be printable UTF-8 text; correct the argument")
+    options = top.parse_args(given)
     try:
         return int(options.run(options))
     except TokenBucketError as error:

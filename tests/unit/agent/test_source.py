@@ -53,7 +53,7 @@ def test_files_of_several_documents_and_lists_are_read(folder: Folder) -> None:
         ("[" * 100, "more than 32 nested levels"),
         ("x" * (MAX_BYTES + 1), "is larger than"),
         ("kind: Pod\nkind: Pod", "line 2: key 'kind' is duplicate"),
-        ("a: !!python/object:os.system x", "is not YAML"),
+        ("a: !!python/object:os.system x", "tag"),
         ("kind: Secret", "kind 'Secret' is not supported"),
         ("- 1\n- 2", "kind None is not supported"),
         ("42", "kind None is not supported"),
@@ -165,6 +165,28 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(folder: Folder) -> None:
 @given(st.binary())
 def test_any_bytes_yield_documents_or_errors(text: bytes) -> None:
     parse_text(text, "fuzz")
+
+
+TYPES = ("bool", "int", "float", "null", "binary", "timestamp", "set", "omap", "pairs", "map", "seq", "str")
+
+
+@given(
+    st.sampled_from(["", "!", "!x", "!!python/name:os.system", *(f"!!{each}" for each in TYPES)]),
+    st.one_of(
+        st.text("0123456789:._-+eExXobT=<~", max_size=8), st.sampled_from(['""', "{a: b}", "[a]", "[[a, b]]"])
+    ),
+    st.sampled_from(["a: {} {}", "- {} {}", "? {} {}", "{} {}"]),
+)
+def test_no_value_of_any_type_raises_anything(tag: str, value: str, place: str) -> None:
+    """Parse values that do not match their tags, for which PyYAML raises KeyError, for example."""
+    parse_text(place.format(tag, value).encode(), "fuzz")
+
+
+@pytest.mark.parametrize("value", ["!!bool x", "!!timestamp x", '!!float ""', "!!int 5"])
+def test_an_explicit_type_is_an_error_that_names_the_line(value: str) -> None:
+    """Accept the tag of text."""
+    assert parse_text(f"kind: Pod\na: {value}".encode(), "x").errors[0].startswith("x: line 2: tag ")
+    assert "tag" not in parse_text(b"kind: !!str Pod\n", "x").errors[0]
 
 
 def test_a_recreated_folder_is_watched(tmp_path: Path) -> None:
