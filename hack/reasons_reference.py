@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "reasons.md"
 HEAD = """\

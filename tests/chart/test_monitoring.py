@@ -18,8 +18,7 @@ from tests.chart.promtool import promtool
 from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS
 from tokenbucket.cli import parser
 from tokenbucket.controller.metrics import OF_THE_CONTROLLER
-from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 
 HERE = Path(__file__).parent
 SERVED = {each.name: set(each.labels) for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_CONTROLLER)}

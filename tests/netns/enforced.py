@@ -11,8 +11,7 @@ from typing import Any
 from tests.bounds import bound_of
 from tests.observer import Bound
 from tokenbucket.core.api.policy import Direction, Policy
-from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 
 Line = Mapping[str, Any]
 """One line of the agent's log."""

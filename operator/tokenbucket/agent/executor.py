@@ -16,7 +16,7 @@ from tokenbucket.bpf.slots import Slots
 from tokenbucket.bpf.stubs import Stubs
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.attachment import HookPoint, Interface, Mechanism
-from tokenbucket.core.planning.capabilities import Rejections
+from tokenbucket.core.planning.capabilities import Degradation, Rejections
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.plan import (
     AddQueue,
@@ -29,7 +29,7 @@ from tokenbucket.core.planning.plan import (
     RemoveQueue,
     WriteSlot,
 )
-from tokenbucket.core.planning.reasons import Degradation, Reason
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
 from tokenbucket.node.view import View
 from tokenbucket.pacing import REPAIRS, Repairs

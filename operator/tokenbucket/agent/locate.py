@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.attachment import IFB, DataPlane, End, Hook, Interface, Mechanism
+from tokenbucket.core.planning.capabilities import Degradation
 from tokenbucket.core.planning.desired import Address, PodInterfaces, Search
 from tokenbucket.core.planning.placement import Placements
-from tokenbucket.core.planning.reasons import Degradation, Reason
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.fq import Root
 from tokenbucket.netlink.links import Link

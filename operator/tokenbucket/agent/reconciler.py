@@ -19,12 +19,11 @@ from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
-from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.identity import Identified, identify
 from tokenbucket.core.planning.kept import NodeSettings, kept_limits
 from tokenbucket.core.planning.placement import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.netlink.fq import has_fq
 from tokenbucket.node.view import View

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.reasons import Effect
 from tokenbucket.plugin.rates import Rates, rates_between, rates_of_minute
 
 Document = Mapping[str, Any]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenbucket.core.limits import dry_run
-from tokenbucket.core.planning.effect import Effect
+from tokenbucket.core.planning.reasons import Effect
 from tokenbucket.plugin.screen import styled
 from tokenbucket.plugin.top_rows import ENFORCED, Row
 

@@ -13,8 +13,7 @@ from tests.unit.plugin.conftest import Run
 from tests.unit.plugin.world import LIMIT, Objects, World, condition, policy, rfc3339
 from tokenbucket.core.api.policy import FEATURES, Direction, Mode
 from tokenbucket.core.api.protection import protection_error
-from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.explain.codes import Code, State
 from tokenbucket.plugin.explain.collect import Collector

@@ -16,9 +16,8 @@ from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.attachment import End, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Deviation, PodInterfaces, desired
-from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.kept import NodeSettings
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.node_status import (
     DesiredInput,
     NodeState,

@@ -8,7 +8,8 @@ from functools import lru_cache
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode
 from tokenbucket.core.limits.bucket import action_of, bucket_of, describe
 from tokenbucket.core.limits.slot import SlotConfig, config_of
-from tokenbucket.core.planning.reasons import Degradation, Reason
+from tokenbucket.core.planning.capabilities import Degradation
+from tokenbucket.core.planning.reasons import Reason
 
 _UNBOUNDED = Degradation(
     Reason.UNBOUNDED_QUEUE,

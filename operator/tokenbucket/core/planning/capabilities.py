@@ -9,10 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.attachment import DataPlane, Interface
-from tokenbucket.core.planning.reasons import Degradation, Reason
+from tokenbucket.core.planning.reasons import Reason
+
+
+class Degradation(NamedTuple):
+    """Why a limit cannot delay packets. ``message`` has the form ``object: problem; action``."""
+
+    reason: Reason
+    message: str
+
 
 Rejections = Mapping[Interface, Degradation]
 """Interfaces that cannot have tokenbucket's queue or, inside a pod, its filter."""

@@ -18,11 +18,11 @@ from tokenbucket.core.limits.guard import guard_of
 from tokenbucket.core.limits.slot import Owner, Slot, SlotKey
 from tokenbucket.core.planning.active_limit import ActiveLimit, active_limit, delays
 from tokenbucket.core.planning.attachment import IFB, End, Hook, HookPoint, Interface, device_hook
-from tokenbucket.core.planning.capabilities import Capabilities
+from tokenbucket.core.planning.capabilities import Capabilities, Degradation
 from tokenbucket.core.planning.kept import NodeSettings, kept_config
 from tokenbucket.core.planning.plan import Wanted
 from tokenbucket.core.planning.precedence import Winners
-from tokenbucket.core.planning.reasons import Degradation, Reason
+from tokenbucket.core.planning.reasons import Reason
 
 Address = IPv4Address | IPv6Address
 

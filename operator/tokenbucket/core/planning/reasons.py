@@ -7,10 +7,39 @@ read the attributes of the members.
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import Self
 
-from tokenbucket.core.planning import annotation_specs
-from tokenbucket.core.planning.effect import Effect, Spec
+
+class Effect(enum.StrEnum):
+    """The state of a limit that has a reason. The values are labels of metrics."""
+
+    PENDING = "pending"
+    """The limit is not enforced yet. The agent enforces it without manual action."""
+    DEGRADED = "degraded"
+    """The limit is enforced, but not as declared: excess packets are dropped, no guard runs, or another
+    component also limits the pod."""
+    EXEMPT = "exempt"
+    """Limits do not apply to the pod. This is intended."""
+    FAILED = "failed"
+    """The limit is not enforced on all traffic of the pod, until an administrator removes the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The attributes of a reason."""
+
+    name: str
+    """The public name."""
+    effect: Effect
+    cause: str
+    """The cause, for the reference page."""
+    fix: str
+    """The action that removes the cause, for the reference page."""
+    short: str = ""
+    """The text in the status field ``action``, such as "no fq". Empty unless the effect is DEGRADED."""
+    needs_slot: bool = True
+    """Whether the limit keeps a slot, and so its tokens, while the agent finds no interface of the pod."""
 
 
 class Reason(enum.StrEnum):
@@ -22,278 +51,249 @@ class Reason(enum.StrEnum):
     short: str
     needs_slot: bool
 
-    def __new__(cls, value: str, spec: Spec) -> Self:
+    def __new__(cls, spec: Spec) -> Self:
         """Build a member whose string value is the public name of the reason."""
-        member = str.__new__(cls, value)
-        member._value_ = value
+        member = str.__new__(cls, spec.name)
+        member._value_ = spec.name
         member.effect, member.needs_slot = spec.effect, spec.needs_slot
         member.cause, member.fix, member.short = spec.cause, spec.fix, spec.short
         return member
 
-    NO_ADDRESS = (
+    NO_ADDRESS = Spec(
         "NoAddress",
-        Spec(
-            Effect.PENDING,
-            cause="The pod has no IP address yet.",
-            fix="Wait. If the pod stays without an address, check its network plugin.",
-            needs_slot=False,
-        ),
+        Effect.PENDING,
+        cause="The pod has no IP address yet.",
+        fix="Wait. If the pod stays without an address, check its network plugin.",
+        needs_slot=False,
     )
-    NO_INTERFACE = (
+    NO_INTERFACE = Spec(
         "NoInterface",
-        Spec(
-            Effect.FAILED,
-            cause=(
-                "No interface of this node leads to a network namespace with the pod's address, and no "
-                "namespace in `/run/netns` has it. "
-                "If the pod was limited before, the limit stays attached to its last interface."
-            ),
-            fix=(
-                "Check that the pod runs on this node, that its address is correct, and that the agent sees "
-                "`/run/netns` (`agent.enterPods`)."
-            ),
+        Effect.FAILED,
+        cause=(
+            "No interface of this node leads to a network namespace with the pod's address, and no namespace "
+            "in `/run/netns` has it. If the pod was limited before, the limit stays attached to its last "
+            "interface."
+        ),
+        fix=(
+            "Check that the pod runs on this node, that its address is correct, and that the agent sees "
+            "`/run/netns` (`agent.enterPods`)."
         ),
     )
-    INTERFACE_NOT_LIMITED = (
+    INTERFACE_NOT_LIMITED = Spec(
         "InterfaceNotLimited",
-        Spec(
-            Effect.FAILED,
-            cause=(
-                "The pod has an interface without an end on the node, such as macvlan, ipvlan, netkit or a "
-                "virtual function. The agent cannot attach the limit inside the pod. The limit covers the "
-                "other interfaces of the pod."
-            ),
-            fix=(
-                "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; "
-                "the chart grants both if `agent.enterPods` is true."
-            ),
+        Effect.FAILED,
+        cause=(
+            "The pod has an interface without an end on the node, such as macvlan, ipvlan, netkit or a "
+            "virtual function. The agent cannot attach the limit inside the pod. The limit covers the other "
+            "interfaces of the pod."
+        ),
+        fix=(
+            "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; the "
+            "chart grants both if `agent.enterPods` is true."
         ),
     )
-    HOST_NETWORK = (
+    HOST_NETWORK = Spec(
         "HostNetwork",
-        Spec(
-            Effect.EXEMPT,
-            cause=(
-                "The pod uses the network of the node, so the agent cannot separate the traffic of both. "
-                "Limits do not apply to such pods, as with NetworkPolicy."
-            ),
-            fix="None. If the pod must be limited, give it a network of its own.",
-            needs_slot=False,
+        Effect.EXEMPT,
+        cause=(
+            "The pod uses the network of the node, so the agent cannot separate the traffic of both. Limits "
+            "do not apply to such pods, as with NetworkPolicy."
         ),
+        fix="None. If the pod must be limited, give it a network of its own.",
+        needs_slot=False,
     )
-    ADDRESS_CONFLICT = (
+    ADDRESS_CONFLICT = Spec(
         "AddressConflict",
-        Spec(
-            Effect.FAILED,
-            cause=(
-                "All addresses of the pod also belong to another pod or to another network namespace. "
-                "If the pod was limited before, the limit stays attached to its last interface."
-            ),
-            fix=(
-                "Check whether a pod configures an address of another pod. Remove outdated Pod documents. "
-                "If a document was corrected while no agent ran, remove it and add it again."
-            ),
-            needs_slot=False,
+        Effect.FAILED,
+        cause=(
+            "All addresses of the pod also belong to another pod or to another network namespace. If the pod "
+            "was limited before, the limit stays attached to its last interface."
         ),
+        fix=(
+            "Check whether a pod configures an address of another pod. Remove outdated Pod documents. If a "
+            "document was corrected while no agent ran, remove it and add it again."
+        ),
+        needs_slot=False,
     )
-    INVALID_ANNOTATION = ("InvalidAnnotation", annotation_specs.INVALID)
-    ALSO_LIMITED = ("AlsoLimited", annotation_specs.ALSO_LIMITED)
-    NO_FREE_SLOT = (
+    INVALID_ANNOTATION = Spec(
+        "InvalidAnnotation",
+        Effect.FAILED,
+        cause=(
+            "With `agent.bandwidthAnnotations`, an annotation of the pod that declares a limit is not valid. "
+            "The valid annotations of the pod are enforced."
+        ),
+        fix="Correct the annotation that the message names, or select the pod by a policy.",
+        needs_slot=False,
+    )
+    ALSO_LIMITED = Spec(
+        "AlsoLimited",
+        Effect.DEGRADED,
+        cause=(
+            "Another component also limits the pod: the bandwidth plugin of CNI, Calico, or Cilium. The "
+            "lower rate applies, and packets can wait twice. The limit runs."
+        ),
+        fix=(
+            "Let only one component limit the pod: remove the bandwidth plugin from the CNI configuration "
+            "and create the pod again, turn Cilium's bandwidth manager off, or remove the annotations."
+        ),
+        short="also limited by another component",
+    )
+    NO_FREE_SLOT = Spec(
         "NoFreeSlot",
-        Spec(
-            Effect.FAILED,
-            cause="All slots of the node are in use.",
-            fix=(
-                "Select fewer pods, or increase the number of slots: clean up the node (`tokenbucket detach "
-                "--all`, or `cleanup` in the enforcement ConfigMap), then raise `--slots` or `agent.slots`."
-            ),
+        Effect.FAILED,
+        cause="All slots of the node are in use.",
+        fix=(
+            "Select fewer pods, or increase the number of slots: clean up the node (`tokenbucket detach "
+            "--all`, or `cleanup` in the enforcement ConfigMap), then raise `--slots` or `agent.slots`."
         ),
     )
-    NO_FQ = (
+    NO_FQ = Spec(
         "NoFq",
-        Spec(
-            Effect.DEGRADED,
-            cause=(
-                "The agent could not add an fq qdisc to the interface, usually because the kernel has no "
-                "fq; the message contains the error. Excess packets are dropped, not delayed."
-            ),
-            fix="Load or build the kernel module sch_fq. The agent retries every minute.",
-            short="no fq",
+        Effect.DEGRADED,
+        cause=(
+            "The agent could not add an fq qdisc to the interface, usually because the kernel has no fq; the "
+            "message contains the error. Excess packets are dropped, not delayed."
         ),
+        fix="Load or build the kernel module sch_fq. The agent retries every minute.",
+        short="no fq",
     )
-    FOREIGN_QDISC = (
+    FOREIGN_QDISC = Spec(
         "ForeignQdisc",
-        Spec(
-            Effect.DEGRADED,
-            cause=(
-                "The root qdisc of the interface belongs to another program. "
-                "Excess packets are dropped, not delayed."
-            ),
-            fix="Remove the qdisc that the message names, or declare `exceedAction: Drop`.",
-            short="foreign qdisc",
+        Effect.DEGRADED,
+        cause=(
+            "The root qdisc of the interface belongs to another program. Excess packets are dropped, not "
+            "delayed."
         ),
+        fix="Remove the qdisc that the message names, or declare `exceedAction: Drop`.",
+        short="foreign qdisc",
     )
-    NO_NAMESPACE = (
+    NO_NAMESPACE = Spec(
         "NoNamespace",
-        Spec(
-            Effect.DEGRADED,
-            cause=(
-                "The agent cannot enter the pod's network namespace to delay egress traffic. "
-                "Excess packets are dropped on the node, not delayed."
-            ),
-            fix=(
-                "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; "
-                "the chart grants both if `agent.enterPods` is true."
-            ),
-            short="pod's namespace not entered",
+        Effect.DEGRADED,
+        cause=(
+            "The agent cannot enter the pod's network namespace to delay egress traffic. Excess packets are "
+            "dropped on the node, not delayed."
         ),
+        fix=(
+            "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; the "
+            "chart grants both if `agent.enterPods` is true."
+        ),
+        short="pod's namespace not entered",
     )
-    UNBOUNDED_QUEUE = (
+    UNBOUNDED_QUEUE = Spec(
         "UnboundedQueue",
-        Spec(
-            Effect.DEGRADED,
-            cause=(
-                "The buckets of `perPeer` could queue more than 16 MiB. "
-                "Excess packets are dropped, not delayed."
-            ),
-            fix=(
-                "Declare a rate for the pod beside `perPeer`, lower the rate or burst of `perPeer`, or "
-                "declare `exceedAction: Drop`."
-            ),
-            short="unbounded queue",
+        Effect.DEGRADED,
+        cause=(
+            "The buckets of `perPeer` could queue more than 16 MiB. Excess packets are dropped, not delayed."
         ),
+        fix=(
+            "Declare a rate for the pod beside `perPeer`, lower the rate or burst of `perPeer`, or declare "
+            "`exceedAction: Drop`."
+        ),
+        short="unbounded queue",
     )
-    CONTENDED_IN_POD = (
+    CONTENDED_IN_POD = Spec(
         "ContendedInPod",
-        Spec(
-            Effect.DEGRADED,
-            cause=(
-                "A process removed tokenbucket's filter from the pod-side interface more than five times in "
-                "a minute. Excess egress packets are dropped on the node, not delayed."
-            ),
-            fix=(
-                "Remove the capability NET_ADMIN from the pod, or declare `exceedAction: Drop`. "
-                "The agent retries every minute."
-            ),
-            short="contended in the pod",
+        Effect.DEGRADED,
+        cause=(
+            "A process removed tokenbucket's filter from the pod-side interface more than five times in a "
+            "minute. Excess egress packets are dropped on the node, not delayed."
         ),
+        fix=(
+            "Remove the capability NET_ADMIN from the pod, or declare `exceedAction: Drop`. The agent "
+            "retries every minute."
+        ),
+        short="contended in the pod",
     )
-    NO_FILTER_IN_POD = (
+    NO_FILTER_IN_POD = Spec(
         "NoFilterInPod",
-        Spec(
-            Effect.DEGRADED,
-            cause=(
-                "The agent cannot attach a filter to the pod-side interface. Another program's qdisc or "
-                "filter is in its place, or the pod has `spec.overhead` and may run in a virtual machine. "
-                "Excess egress packets are dropped on the node, not delayed."
-            ),
-            fix=(
-                "Remove the qdisc or filter that the message names, or declare `exceedAction: Drop`. For "
-                "virtual machines without `spec.overhead`, add an overhead to the RuntimeClass. "
-                "The agent retries every minute."
-            ),
-            short="no filter in the pod",
+        Effect.DEGRADED,
+        cause=(
+            "The agent cannot attach a filter to the pod-side interface. Another program's qdisc or filter "
+            "is in its place, or the pod has `spec.overhead` and may run in a virtual machine. Excess egress "
+            "packets are dropped on the node, not delayed."
         ),
+        fix=(
+            "Remove the qdisc or filter that the message names, or declare `exceedAction: Drop`. For virtual "
+            "machines without `spec.overhead`, add an overhead to the RuntimeClass. The agent retries every "
+            "minute."
+        ),
+        short="no filter in the pod",
     )
-    NO_QUEUE_IN_POD = (
+    NO_QUEUE_IN_POD = Spec(
         "NoQueueInPod",
-        Spec(
-            Effect.DEGRADED,
-            cause=(
-                "Packets arrive in the pod past the queue of the host-side interface: another component "
-                "redirects them, or the pod has an interface without an end on the node, such as macvlan. "
-                "The agent cannot add a queue (`ifb` and `fq`) inside the pod, for the cause in the message. "
-                "Excess packets are dropped."
-            ),
-            fix=(
-                "Load the kernel module `ifb`, permit tcx (`agent.attach`), or remove the interface or "
-                "program that the message names. Otherwise declare `exceedAction: Drop`. The agent retries "
-                "every minute."
-            ),
-            short="no queue in the pod",
+        Effect.DEGRADED,
+        cause=(
+            "Packets arrive in the pod past the queue of the host-side interface: another component "
+            "redirects them, or the pod has an interface without an end on the node, such as macvlan. The "
+            "agent cannot add a queue (`ifb` and `fq`) inside the pod, for the cause in the message. Excess "
+            "packets are dropped."
         ),
+        fix=(
+            "Load the kernel module `ifb`, permit tcx (`agent.attach`), or remove the interface or program "
+            "that the message names. Otherwise declare `exceedAction: Drop`. The agent retries every minute."
+        ),
+        short="no queue in the pod",
     )
-    BYPASSED_IN_POD = (
+    BYPASSED_IN_POD = Spec(
         "BypassedInPod",
-        Spec(
-            Effect.DEGRADED,
-            cause="Most egress packets bypass the filter in the pod. The guard on the node drops the excess.",
-            fix="Remove the capabilities NET_RAW and NET_ADMIN from the pod, or accept the drops.",
-            short="bypassed in the pod",
-        ),
+        Effect.DEGRADED,
+        cause="Most egress packets bypass the filter in the pod. The guard on the node drops the excess.",
+        fix="Remove the capabilities NET_RAW and NET_ADMIN from the pod, or accept the drops.",
+        short="bypassed in the pod",
     )
-    NO_GUARD = (
+    NO_GUARD = Spec(
         "NoGuard",
-        Spec(
-            Effect.DEGRADED,
-            cause="The guard does not run on the node. A pod with NET_RAW or NET_ADMIN can bypass its limit.",
-            fix="Remove the cause that the message names, or both capabilities from the pod.",
-            short="no guard",
-        ),
+        Effect.DEGRADED,
+        cause="The guard does not run on the node. A pod with NET_RAW or NET_ADMIN can bypass its limit.",
+        fix="Remove the cause that the message names, or both capabilities from the pod.",
+        short="no guard",
     )
-    SHADOWED = (
+    SHADOWED = Spec(
         "Shadowed",
-        Spec(
-            Effect.FAILED,
-            cause=(
-                "A program of another component runs before tokenbucket's filter and can end the processing "
-                "of packets. Packet counters do not prove that packets still reach the filter."
-            ),
-            fix=(
-                "Let the agent choose another attachment: set `agent.attach: auto` and "
-                "`agent.enterPods: true`, and use Linux 6.6 or later. Otherwise detach the program that the "
-                "message names."
-            ),
+        Effect.FAILED,
+        cause=(
+            "A program of another component runs before tokenbucket's filter and can end the processing of "
+            "packets. Packet counters do not prove that packets still reach the filter."
+        ),
+        fix=(
+            "Let the agent choose another attachment: set `agent.attach: auto` and `agent.enterPods: true`, "
+            "and use Linux 6.6 or later. Otherwise detach the program that the message names."
         ),
     )
-    BYPASSED = (
+    BYPASSED = Spec(
         "Bypassed",
-        Spec(
-            Effect.FAILED,
-            cause=(
-                "The pod's interface counts more than twice as many packets as tokenbucket's filter: another "
-                "program ends or redirects packets before they reach the filter."
-            ),
-            fix=(
-                "Set `agent.enterPods: true`, so that the agent can attach the limit inside the pod. "
-                "Otherwise make the network plugin use the host-side interface."
-            ),
+        Effect.FAILED,
+        cause=(
+            "The pod's interface counts more than twice as many packets as tokenbucket's filter: another "
+            "program ends or redirects packets before they reach the filter."
+        ),
+        fix=(
+            "Set `agent.enterPods: true`, so that the agent can attach the limit inside the pod. Otherwise "
+            "make the network plugin use the host-side interface."
         ),
     )
-    FOREIGN_FILTER = (
+    FOREIGN_FILTER = Spec(
         "ForeignFilter",
-        Spec(
-            Effect.FAILED,
-            cause="Another program's filter or qdisc has the place that tokenbucket's filter needs.",
-            fix="Remove the filter or qdisc that the message names.",
-        ),
+        Effect.FAILED,
+        cause="Another program's filter or qdisc has the place that tokenbucket's filter needs.",
+        fix="Remove the filter or qdisc that the message names.",
     )
-    CONTENDED = (
+    CONTENDED = Spec(
         "Contended",
-        Spec(
-            Effect.FAILED,
-            cause=(
-                "Another program removed tokenbucket's filter more than five times in a minute. "
-                "The message names the program if the agent can see its process."
-            ),
-            fix="Configure the other program not to manage this interface.",
+        Effect.FAILED,
+        cause=(
+            "Another program removed tokenbucket's filter more than five times in a minute. The message "
+            "names the program if the agent can see its process."
         ),
+        fix="Configure the other program not to manage this interface.",
     )
-    KERNEL_REJECTS = (
+    KERNEL_REJECTS = Spec(
         "KernelRejects",
-        Spec(
-            Effect.FAILED,
-            cause=(
-                "The kernel rejected the attachment or the update of the limit at least twice. "
-                "An earlier version of the limit stays enforced."
-            ),
-            fix="Read the kernel's error in the message. The agent retries with pauses of up to 30 seconds.",
+        Effect.FAILED,
+        cause=(
+            "The kernel rejected the attachment or the update of the limit at least twice. An earlier "
+            "version of the limit stays enforced."
         ),
+        fix="Read the kernel's error in the message. The agent retries with pauses of up to 30 seconds.",
     )
-
-
-class Degradation(NamedTuple):
-    """Why a limit cannot delay packets. ``message`` has the form ``object: problem; action``."""
-
-    reason: Reason
-    message: str

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.summary import Entry, in_number
 
 _KNOWN = {str(reason): reason for reason in Reason}

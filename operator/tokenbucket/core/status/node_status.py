@@ -25,10 +25,9 @@ from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.active_limit import ActiveLimit
 from tokenbucket.core.planning.attachment import HookPoint
 from tokenbucket.core.planning.desired import Deviation
-from tokenbucket.core.planning.effect import Effect
 from tokenbucket.core.planning.foreign import ForeignProgram
 from tokenbucket.core.planning.precedence import Winners
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 
 _PROGRAMMED = {"programmed", "degraded"}
 _REASONS = 16

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.plugin.explain.codes import Code, State
 
 

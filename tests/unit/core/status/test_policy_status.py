@@ -25,8 +25,7 @@ from tokenbucket.core.api.node_report import (
     ReasonCount,
 )
 from tokenbucket.core.api.policy import Mode
-from tokenbucket.core.planning.effect import Effect
-from tokenbucket.core.planning.reasons import Reason
+from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.policy_status import policy_status
 from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode
 
