@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Iterator
 from functools import partial
 
 from tokenbucket.agent.cluster import NOT_READY_TAINT, ClusterSource
-from tokenbucket.agent.own_report import OwnReport
 from tokenbucket.agent.pod_events import PodEvents
 from tokenbucket.agent.reconcile_stats import ReconcileStats
+from tokenbucket.agent.report import OwnReport
 from tokenbucket.apiserver import probes
 from tokenbucket.apiserver.client import NOT_FOUND, Client, attempt
 from tokenbucket.apiserver.informers import run_until_first

@@ -52,6 +52,16 @@ def test_each_file_that_architecture_names_exists() -> None:
     assert [name for name in named if not any((place / name).is_file() for place in places)] == []
 
 
+def test_the_layers_in_architecture_are_the_packages_of_the_product() -> None:
+    """Find a package that the page does not name, and one that is gone."""
+    folder = ROOT / "operator" / "tokenbucket"
+    block = ARCHITECTURE.read_text().partition("enforces this order:")[2].split("```")[1]
+    packages = [*folder.glob("[a-z]*/__init__.py"), *(folder / "core").glob("[a-z]*/__init__.py")]
+    modules = [*(path.parent for path in packages), *folder.glob("[a-z]*.py")]
+    names = {".".join(path.relative_to(folder).with_suffix("").parts) for path in modules}
+    assert set(re.findall(r"[a-z][a-z.]+", block.removeprefix("text"))) == names - {"core"}
+
+
 def test_each_test_that_the_documentation_names_exists() -> None:
     """Keep the names in tables and proofs current."""
     files = list((ROOT / "tests").rglob("test_*.py"))

@@ -1,4 +1,4 @@
-"""Keep the TokenBucketNode of this node equal to the state of the agent.
+"""Build the TokenBucketNode of this node, and keep it equal to the state of the agent.
 
 The agent writes it after a change, at regular intervals, and at once after another program has changed or
 deleted it. Regular writes show that the agent has access to the API server.
