@@ -1,6 +1,6 @@
 """Copies the kernel headers that the program includes, about 1 MB of 57, to a new folder for the image.
 
-The compiler says which they are: bcc's own, because only bcc knows how it calls it. No map can be made while
+The compiler reports them: bcc's own, because only bcc knows how it calls it. No map can be made while
 an image is built, so the program does not compile there; by then all its headers are read.
 """
 

@@ -2,7 +2,7 @@
 
 A rung that this machine cannot run is skipped, with the reason in the last lines of the run.
 ``REQUIRE=bpf,netns`` makes such a reason an error before anything runs, so that a skip never passes for a
-success. A single test that needs more of the kernel than its rung says so: ``@pytest.mark.needs("sch_fq")``;
+success. A test that needs more of the kernel than its rung has a mark: ``@pytest.mark.needs("sch_fq")``;
 ``REQUIRE=sch_fq`` makes that reason an error too.
 """
 

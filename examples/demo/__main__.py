@@ -1,6 +1,6 @@
 """``make demo``: pods of a made-up node, limited by examples/policy.yaml. Takes about 55 seconds.
 
-What it shows: traffic before and after the limit, a rate changed by editing the file, and the limit
+The scenes: traffic before and after the limit, a rate changed by editing the file, and the limit
 holding while the agent is killed and started again. Exits 1 if a pod gets more than 5 % above its limit, if
 UDP gets more than 5 % below, or if TCP gets less than half.
 ``make picture`` writes the picture of the README from the same measurements.
@@ -43,7 +43,7 @@ _SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 @dataclass
 class Show:
-    """The demonstration: what runs, and what was measured."""
+    """The demonstration: its processes and measurements."""
 
     folder: Path
     pods: dict[str, Pod]
@@ -124,7 +124,7 @@ class Show:
         return {name: sum(values) / len(values) for name, values in samples.items()}
 
     def table(self, means: dict[str, float], *, limited: bool = True) -> None:
-        """Print throughput per pod, and whether it is what was declared."""
+        """Print the throughput per pod, and whether it equals the declared rate."""
         for pod in lab.PODS:
             mean, rate = means[pod.name], self.rates[pod.name]
             line = f"  {pod.name:6} {pod.style:16} {mean / 1e6:7.2f} Mbit/s"
@@ -174,7 +174,7 @@ class Show:
         self.table(self.measure("Agent killed (-9): the kernel goes on limiting", 6))
         self.start_agent()
         self.change("agent\nstarted", NEW_WEB_RATE / 1e6)
-        self.table(self.measure("Agent started again: it takes over what it finds", 6))
+        self.table(self.measure("Agent restarted: it adopts the limits", 6))
         self.remove_policy()
         self.table(self.measure("policy.yaml deleted", 4), limited=False)
         self.plot()

@@ -33,7 +33,7 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What changed, and the limit from then on; None is no limit."""
+    """The event, and the limit from then on; None is no limit."""
 
     at_s: float
     text: str

@@ -101,7 +101,7 @@ class CniResults:
             self._changed.update(self._stamps)
 
     def refresh(self) -> None:
-        """Read what has changed."""
+        """Read the changed files."""
         self._watch()
         if self._list_again or not self._inotify:
             self._list()

@@ -7,7 +7,7 @@ import pytest
 from tests.chart.chart import EVERYTHING, Chart, Document, Manifests
 
 HELM_TIMEOUT_S = 300
-"""How long helm waits for a hook unless told otherwise."""
+"""The default time for which helm waits for a hook."""
 RUN = {"pre-delete": ("Job", "tokenbucket-cleanup"), "test": ("Pod", "tokenbucket-check")}
 
 

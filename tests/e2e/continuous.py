@@ -15,7 +15,7 @@ from tests.observer import Sample, excess, samples_of
 
 _PORT = 9999
 _LONGEST_S = 600
-"""A flow that nobody ends ends by itself."""
+"""A flow ends by itself after this time."""
 _RECORD = "/tmp/record"
 _PID = "/tmp/pid"
 _SEND = """

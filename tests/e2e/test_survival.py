@@ -31,7 +31,7 @@ from tests.e2e.two_limits import (
 )
 
 _AWAY_S = 75
-"""Longer than the 70 s after which a watch that hears nothing begins anew."""
+"""Longer than the 70 s after which a watch without contact starts again."""
 _GRACE_S = 90
 """Time that a restarting agent has until the status of its policies is Unknown."""
 

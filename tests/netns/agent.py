@@ -34,7 +34,7 @@ def tokenbucket(*arguments: str, check: bool = True) -> subprocess.CompletedProc
 
 
 def status() -> list[dict[str, Any]]:
-    """Return the limits in force, from ``tokenbucket status -o json``."""
+    """Return the active limits, from ``tokenbucket status -o json``."""
     limits: list[dict[str, Any]] = json.loads(tokenbucket("status", "-o", "json").stdout)["limits"]
     return limits
 

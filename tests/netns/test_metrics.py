@@ -22,7 +22,7 @@ BURST = 10
 
 @pytest.fixture
 def port(lab: Lab) -> int:
-    """Provide a port of the node where nobody listens."""
+    """Provide a port of the node without a listener."""
     with socket.create_server((HOST, 0)) as free:
         return free.getsockname()[1]
 

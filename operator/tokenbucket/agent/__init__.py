@@ -1,1 +1,1 @@
-"""Composition of the agent: the loop, one pass, and what feeds it."""
+"""The agent of a node: its sources, the reconcile loop and the reports."""

@@ -118,7 +118,7 @@ class Loop:
         self.schedule.trigger(time.monotonic())
 
     def _network_changed(self) -> None:
-        """Mark what events are about. The agent's own changes make the socket readable, and are no events."""
+        """Mark the objects of events as stale. The agent's own changes are no events, but wake it."""
         events = self.monitor.read()
         for event in events:
             self.view.mark_stale(event)

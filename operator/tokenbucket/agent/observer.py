@@ -89,7 +89,7 @@ class Observer:
     def _has_redirects(self) -> bool:
         """Return whether an agent has found that packets bypass host-side hooks.
 
-        Then it delays what a pod receives by veth inside the pod.
+        Then it delays packets that a pod receives by veth inside the pod.
         """
         ends = {link.peer_ifindex for link in self.view.links.values() if link.kind == VETH}
         inside = (

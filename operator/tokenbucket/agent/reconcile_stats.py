@@ -41,7 +41,7 @@ class ReconcileStats:
     on_change: Callable[[], None] = lambda: None
     """Called in the thread of the loop when ``state`` was set."""
     offered: Callable[[SlotKey], OfferedReport | None] = lambda _: None
-    """Returns the record of what a pod offered to a limit in Observe mode."""
+    """Returns the record of the traffic that a pod offered to a limit in Observe mode."""
 
     @property
     def current(self) -> NodeState | None:

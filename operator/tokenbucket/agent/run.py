@@ -45,7 +45,7 @@ _ASK_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the agent serves to others."""
+    """The endpoints of the agent."""
 
     metrics: MetricsOptions | None = None
     live: LiveOptions | None = None

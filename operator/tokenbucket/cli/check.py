@@ -1,4 +1,4 @@
-"""Define ``tokenbucket check``, which shows what limits would run on this machine."""
+"""Define ``tokenbucket check``, which shows the limits that would run on this machine."""
 
 from __future__ import annotations
 

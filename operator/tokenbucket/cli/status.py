@@ -111,7 +111,7 @@ def as_row(limit: LimitSnapshot) -> tuple[str, ...]:
 
 
 def _guard(limit: LimitSnapshot) -> str:
-    """Return what the guard of a limit dropped."""
+    """Return the traffic that the guard of a limit dropped."""
     if not limit.guard:
         return "-"
     stats = limit.guard.stats

@@ -47,7 +47,7 @@ class Relay:
         return application([web.post(RELAY_PATH.format(node="{node}"), self.answer)], MOST_BYTES)
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Answer one request with what the agent answers."""
+        """Answer one request with the answer of the agent."""
         node, wanted = request.match_info["node"], await parsed(request)
         address = self._address_of(node)
         if self._running >= _MOST_AT_ONCE:

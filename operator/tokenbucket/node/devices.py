@@ -263,7 +263,7 @@ def _slot_for(key: SlotKey, named: set[int], in_use: dict[int, Slot], count: int
 
 
 def _detach_others(attachments: Attachments, before: LinkFilters, point: HookPoint) -> None:
-    """Detach what is at the hook by another mechanism than the new one."""
+    """Detach the program at the hook that another mechanism than the new one has attached."""
     for ours in before.ours:
         if ours.hook is point.hook and ours.mechanism is not point.mechanism:
             attachments.detach(ours.ifindex, ours.hook, ours.mechanism)

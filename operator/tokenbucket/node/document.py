@@ -66,7 +66,7 @@ def as_document(limit: LimitSnapshot) -> dict[str, Any]:
 
 
 def declared(slot: Slot, places: Iterable[AttachPoint]) -> dict[str, Any]:
-    """Return what changes only with the limit and its places."""
+    """Return the fields that change only with the limit and its places."""
     owner, config = slot.owner, slot.config
     document: dict[str, Any] = {
         "direction": owner.key.direction.value,

@@ -20,7 +20,7 @@ class PluginError(TokenBucketError):
 
 
 class RefusedError(PluginError):
-    """The API server refused a request, and has changed nothing."""
+    """The API server rejected a request, and has changed nothing."""
 
 
 class DeniedError(RefusedError):

@@ -104,7 +104,7 @@ def start_vm(
 ) -> None:
     """Boot the virtual machine again, and wait until its node is ready.
 
-    If its Node object was deleted it joins anew, with the taints of these keys (NoSchedule).
+    If its Node object was deleted, it joins again, with the taints of these keys (NoSchedule).
     """
     _run_vm(cluster, [*standard_images(cluster.programs, say), *images], say, taints)
 

@@ -27,7 +27,7 @@ class NodeShell:
         return self.kubectl.exec(self._pod(node), *_ENTER, *argv, timeout_s=timeout_s)
 
     def _pod(self, node: str) -> str:
-        # Looked up each time: a node that joins anew has another one.
+        # Looked up each time: a node that joins again has another one.
         pods = self.kubectl.items("pods", f"--field-selector=spec.nodeName={node}")
         here = [pod["metadata"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         if not here:

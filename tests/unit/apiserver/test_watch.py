@@ -49,7 +49,7 @@ class Watching:
         return self.policies.synced.is_set() and self.pods.synced.is_set()
 
     def relist(self) -> None:
-        """List everything anew beside the watches, as the reporter does."""
+        """List everything again beside the watches, as the reporter does."""
         asyncio.run(self._relist())
 
     async def _relist(self) -> None:

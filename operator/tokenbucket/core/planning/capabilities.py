@@ -35,7 +35,7 @@ _NO_TCX = Degradation(
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the node's interfaces can do."""
+    """The abilities of the node's interfaces."""
 
     fq: bool = True
     """Whether the kernel has the fq qdisc."""

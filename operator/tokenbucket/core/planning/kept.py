@@ -16,7 +16,7 @@ from tokenbucket.core.limits.slot import Slot, SlotConfig
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """What applies to all policies on a node."""
+    """The settings that apply to all policies on a node."""
 
     mode: Mode = Mode.ENFORCE
     """The enforcement mode."""

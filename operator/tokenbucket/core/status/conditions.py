@@ -46,7 +46,7 @@ class _Verdict:
     """A ConditionReason, a Reason, or the reason that an agent of another version reports."""
     message: str
     intended: bool = False
-    """Whether the policy is Ready although it is not programmed, because this is what policies declare."""
+    """Whether the policy is Ready although it is not programmed, because policies declare this state."""
 
 
 def conditions(total: Summary, previous: Iterable[object], now: str) -> list[dict[str, str | int]]:
