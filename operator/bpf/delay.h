@@ -53,18 +53,27 @@ static __always_inline void tb_mark_ecn(const struct tb_ctx *ctx, __s64 backlog)
 }
 
 /*
+ * Lets the packet depart at once. Without a time, fq delays a packet of a local socket by the pacing rate of
+ * the socket (SO_MAX_PACING_RATE, which needs no capability). Packets of other hosts have no socket here.
+ */
+static __always_inline void tb_depart_now(const struct tb_ctx *ctx)
+{
+	ctx->skb->tstamp = ctx->skb->sk ? ctx->now_ns : 0;
+}
+
+/*
  * A packet can arrive with a departure time: from TCP, which leaves its pacing to an fq, from another
  * limiter, or from a socket with SO_TXTIME, which needs no capability. A veth keeps it. Packets lose a time
  * beyond max_delay, and without TB_PACING any time, so that no sender can fill fq
- * (core/limits/queue_bound.py).
+ * (core/limits/queue_bound.py). 0 is no time.
  */
 static __always_inline void tb_bound_departure(const struct tb_ctx *ctx)
 {
 	const struct tb_config *config = ctx->config;
 	__u64 longest_q = config->flags & TB_PACING ? config->max_delay_q : 0;
 
-	if (ctx->skb->tstamp > ctx->now_ns + longest_q / TB_QUANTA_PER_NS)
-		ctx->skb->tstamp = 0;
+	if (ctx->skb->tstamp - 1 >= ctx->now_ns + longest_q / TB_QUANTA_PER_NS)
+		tb_depart_now(ctx);
 }
 
 /* Sets the departure time, unless the packet already has a later one. */
@@ -129,7 +138,7 @@ static __always_inline int tb_delay(struct tb_ctx *ctx)
 		return 1;
 	tb_mark_ecn(ctx, schedule.backlog);
 	if (is_small)
-		ctx->skb->tstamp = 0;
+		tb_depart_now(ctx);
 	else
 		tb_set_departure(ctx, (__u64)schedule.departs / TB_QUANTA_PER_NS);
 	return 1;

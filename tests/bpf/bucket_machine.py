@@ -63,8 +63,10 @@ class Machine:
     packet: bytes = field(default=UDP_PACKET)
     left: bytes = field(default=b"", init=False)
     """The last packet, after the program has run."""
+    stamp_ns: int = field(default=0, init=False)
+    """Its time stamp; 0 if it has none. The kernel sends it from a socket."""
     departs_ns: int = field(default=0, init=False)
-    """Its departure time; 0 if it has none."""
+    """Its departure time; 0 if it departs at once."""
 
     def configure(self, config: SlotConfig) -> None:
         """Configure the slot, with a full bucket."""
@@ -91,5 +93,6 @@ class Machine:
         run = run_program(self.program_fd, data, skb)
         assert run.verdict in (PASS, DROP)
         self.left = run.packet
-        (self.departs_ns,) = struct.unpack_from("=Q", run.context, _TSTAMP)
+        (self.stamp_ns,) = struct.unpack_from("=Q", run.context, _TSTAMP)
+        self.departs_ns = self.stamp_ns if self.stamp_ns > now_ns else 0
         return run.verdict == PASS
