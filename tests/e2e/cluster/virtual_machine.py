@@ -117,6 +117,8 @@ def argv(
         memory,
         "--cpus",
         str(processors),
+        # The kernel compares its timer with the processor at boot, and panics if the host is busy.
+        "--append=no_timer_check",
         # A KVM inside a virtual machine may be there and not work: only on demand.
         *(() if os.environ.get("TOKENBUCKET_E2E_KVM") == "1" else ("--disable-kvm",)),
         *(("--verbose",) if verbose else ()),
