@@ -25,6 +25,7 @@ from yarl import URL
 
 from tokenbucket import __version__
 from tokenbucket.errors import UnsupportedError
+from tokenbucket.pacing import LONGEST_BACKOFF_S
 
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _TOKEN_KEPT_S = 60.0
@@ -58,17 +59,25 @@ class _TokenFile:
 
 
 class Outage(NamedTuple):
-    """The last time in which the API server did not answer, or rejected a read."""
+    """The last time in which the API server did not answer reads for long. Shorter ones only count."""
 
     start: float = float("-inf")
     end: float = float("-inf")
     earlier_s: float = 0.0
     """Duration of all outages before this one."""
+    later_s: float = 0.0
+    """Duration of the short ones after it."""
 
     @property
     def total_s(self) -> float:
-        """Return the duration of all outages."""
-        return self.earlier_s + (self.end - self.start if self.end > self.start else 0.0)
+        """Return the duration of all outages, short ones too."""
+        return self.earlier_s + (self.end - self.start if self.end > self.start else 0.0) + self.later_s
+
+    def followed_by(self, start: float, end: float) -> Outage:
+        """Return the outages after another one. A long one also delays the next reports of agents."""
+        if end - start < LONGEST_BACKOFF_S:
+            return self._replace(later_s=self.later_s + end - start)
+        return Outage(start, end, self.total_s)
 
 
 class Answers:
@@ -92,7 +101,7 @@ class Answers:
                 return
             self._answered_at = now
             if self._away_at is not None:
-                self.outage, self._away_at = Outage(self._away_at, now, self.outage.total_s), None
+                self.outage, self._away_at = self.outage.followed_by(self._away_at, now), None
 
     def counts(self) -> Mapping[tuple[str, int], int]:
         """Return the counts by method and status."""
@@ -101,7 +110,7 @@ class Answers:
 
 
 answers = Answers()
-_UNREADABLE = frozenset({401, 403, 429, 500, 502, 503, 504})
+_UNREADABLE = frozenset({401, 500, 502, 503, 504})
 
 
 class _Heard:

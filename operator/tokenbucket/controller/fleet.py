@@ -40,10 +40,13 @@ class Fleet:
             frozenset.intersection(*(each for each, _ in known)) if known else None,
         )
 
-    def behind(self, required: int, policy: PolicyHead) -> list[str]:
-        """Return the nodes whose agents have not used this version, or had no room to report the policy."""
-        behind = [name for _, name in self.versions[: bisect_left(self.versions, (required, ""))]]
-        return behind + [name for last, name in self.cut if last < (policy.namespace, policy.name)]
+    def behind(self, required: int) -> list[str]:
+        """Return the nodes whose agents have not used this version."""
+        return [name for _, name in self.versions[: bisect_left(self.versions, (required, ""))]]
+
+    def omitting(self, policy: PolicyHead) -> list[str]:
+        """Return the nodes whose reports have no room for the policy."""
+        return [name for last, name in self.cut if last < (policy.namespace, policy.name)]
 
     def unsupported(self, features: frozenset[str]) -> tuple[str, ...]:
         """Return the nodes whose agents do not support one of these parts of the API."""

@@ -35,8 +35,8 @@ class Heartbeats:
     outage: Callable[[], Outage] = Outage
     """The last outage of the API server, in which agents could not report either, by the monotonic clock.
 
-    Agents have the time for their next report again after it, except those that were silent before. A restart
-    has no second grace period: the time before the outage counts.
+    Outages do not count as time of silence. After a long one, agents have the time for their next report
+    again, except those that were silent before. A restart has no second grace period.
     """
     clock: Callable[[], float] = time.monotonic
     unix_clock: Callable[[], float] = time.time
@@ -70,12 +70,12 @@ class Heartbeats:
 
     def _left_s(self, seen: _Seen, reports_s: float, restart_s: float) -> float:
         """Return the rest of the time for a report, or of the grace period of a restart."""
-        now, outage = self.clock(), self.outage()
+        now, outage, allowed_s = self.clock(), self.outage(), max(reports_s, restart_s)
+        left_s = allowed_s - (now - seen.at - (outage.total_s - seen.outages_s))
         before_s = outage.start - seen.at - max(0.0, outage.earlier_s - seen.outages_s)
-        after_s = now - max(seen.at, outage.end)
-        if before_s >= max(reports_s, restart_s):  # it was silent before
-            return max(reports_s, restart_s) - (now - seen.at)
-        return max(reports_s - after_s, restart_s - max(0.0, before_s) - after_s)
+        if outage.end <= seen.at or before_s >= allowed_s:  # no outage since, or it was silent before
+            return left_s
+        return max(left_s, reports_s - (now - outage.end - outage.later_s))
 
     def retain(self, uids: Collection[str]) -> None:
         """Forget all other reports, which no longer exist."""

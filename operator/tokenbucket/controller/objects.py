@@ -63,6 +63,8 @@ class NodeObject:
 
     name: str
     ready: bool
+    created_s: float
+    """Unix time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +141,21 @@ def read_agent(document: Mapping[str, Any]) -> AgentPod:
     going = metadata.get("deletionTimestamp") is not None
     spec = document.get("spec") or {}
     node = spec.get("nodeName") or intended_node(spec)
-    created_s = unix_time(str(metadata.get("creationTimestamp") or ""))
     address = (document.get("status") or {}).get("podIP")
     return AgentPod(
-        str(metadata.get("name") or ""), str(node or ""), ready and not going, created_s, str(address or "")
+        str(metadata.get("name") or ""),
+        str(node or ""),
+        ready and not going,
+        _created_s(metadata),
+        str(address or ""),
     )
 
 
 def read_node(document: Mapping[str, Any]) -> NodeObject:
     """Return a node of the cluster."""
     metadata = metadata_of(document)
-    return NodeObject(str(metadata.get("name") or ""), is_ready(document))
+    return NodeObject(str(metadata.get("name") or ""), is_ready(document), _created_s(metadata))
+
+
+def _created_s(metadata: Mapping[str, Any]) -> float:
+    return unix_time(str(metadata.get("creationTimestamp") or ""))

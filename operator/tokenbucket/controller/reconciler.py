@@ -78,7 +78,7 @@ class StatusReconciler:
         heartbeats = heartbeats or Heartbeats()
         self._clock, self._unix_clock = heartbeats.clock, heartbeats.unix_clock
         self._silence = SilenceDetector(stores, heartbeats, again)
-        self._index, self._silent_nodes = ReportIndex(), SilentNodes()
+        self._index, self._silent_nodes = ReportIndex(), SilentNodes(again)
         self._throttle, self._budget = WriteThrottle(), WriteBudget()
         self._retries, self._events = RetryTracker(again, self._clock), Events(MANAGER)
         self._required: dict[str, tuple[int, int]] = {}
@@ -96,11 +96,12 @@ class StatusReconciler:
         silence = self._silence.reasons(reports, unread)
         self._index.update(reports, {name for name, reason in silence.items() if not reason})
         silent = self._silence.nodes(silence)
-        await self._silent_nodes.update(client, silent, self._clock())
+        fleet = Fleet.of([report for report in reports if report.name in self._index.recent])
+        await self._silent_nodes.update(client, [*silent, *(name for _, name in fleet.cut)], self._clock())
         policies = self._stores.policies.values()
         self._forget({policy.head.uid for policy in policies}, {report.uid for report in reports})
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._unix_clock()))
-        writes = await self._changed_statuses(policies, reports, silent, now)
+        writes = await self._changed_statuses(policies, fleet, silent, now)
         await self._write_statuses(client, writes, len(reports))
         await self._write_agent_conditions(client, reports, silence, now)
 
@@ -127,20 +128,19 @@ class StatusReconciler:
     async def _changed_statuses(
         self,
         policies: Iterable[PolicyObject],
-        reports: Iterable[ReportedNode],
+        fleet: Fleet,
         silent: Sequence[str],
         now: str,
     ) -> list[_Write]:
-        recent = self._index.recent
-        fleet = Fleet.of([report for report in reports if report.name in recent])
         writes = []
         for policy in policies:
             head = policy.head
             agents = Agents(
-                bool(recent),
+                bool(self._index.recent),
                 self._silent_nodes.concerned(head, silent),
-                self._index.unseen(head, fleet.behind(self._required_version(policy), head)),
+                self._index.unseen(head, fleet.behind(self._required_version(policy))),
                 fleet.unsupported(head.features),
+                self._silent_nodes.concerned(head, self._index.unseen(head, fleet.omitting(head))),
             )
             inputs = _Inputs(policy, self._index.changes(head), agents)
             known = self._computed.get(head.uid)
@@ -149,7 +149,8 @@ class StatusReconciler:
                 status = policy_status(head, self._index.of(head), before, now, agents)
                 known = self._computed[head.uid] = inputs, status
                 await asyncio.sleep(0)  # thousands of entries take time, and the probes share the thread
-            if known[1] != policy.status:
+            becomes_ready = is_ready({"status": known[1]}) and not policy.known_ready
+            if known[1] != policy.status and not (becomes_ready and self._silent_nodes.unread):
                 writes.append(_write(policy, known[1]))
         return writes
 

@@ -17,7 +17,7 @@ from tokenbucket.errors import ApiError
 from tokenbucket.pacing import OF_NO_OBJECT
 
 _STARTING_S = 60.0
-"""Time that an agent pod has for its first report."""
+"""Time that a new agent pod or node has for its first report."""
 _READS = 50
 """Maximum number of late reports that one run reads. Others wait for the next run."""
 _NEXT_READS_S = 1.0
@@ -31,6 +31,8 @@ class SilenceDetector:
         self._stores, self._heartbeats, self._again = stores, heartbeats, again
         self._confirmed: dict[str, str] = {}
         """The time in a late report that a read returned too, by uid."""
+        self._missing: dict[str, float] = {}
+        """The ready nodes without a report, and since when."""
 
     async def reread(self, client: Client, reports: Iterable[ReportedNode]) -> set[str]:
         """Read late reports again, into the store. Return the nodes with a late report that is not read yet.
@@ -85,22 +87,29 @@ class SilenceDetector:
         return {agent.node for agent in self._stores.agents.values() if agent.ready}
 
     def nodes(self, reasons: Mapping[str, str]) -> list[str]:
-        """Return the ready nodes that must have a recent report and have none.
+        """Return the ready nodes without a recent report, with or without an agent pod.
 
         Ignore nodes that are not ready, because no pod starts there.
         """
-        agents = self._stores.agents.values()
-        without = {agent.node for agent in agents if not self._is_starting(agent.created_s)}
-        suspects = {name for name, reason in reasons.items() if reason} | (without - reasons.keys())
-        return sorted(suspects & {node.name for node in self._stores.nodes.values() if node.ready})
+        ready = {node.name: node.created_s for node in self._stores.nodes.values() if node.ready}
+        now, missing = self._heartbeats.clock(), ready.keys() - reasons.keys()
+        self._missing = {name: self._missing.get(name, now) for name in missing}
+        pods = sorted(self._stores.agents.values(), key=lambda agent: -agent.created_s)
+        since = ready | {agent.node: agent.created_s for agent in pods}  # of the oldest pod
+        silent = {name for name, reason in reasons.items() if reason} & ready.keys()
+        return sorted(silent | {name for name in missing if not self._is_starting(name, since[name])})
 
-    def _is_starting(self, created_s: float) -> bool:
-        """Return whether an agent pod is new. Request a run for the time at which it is not."""
-        left_s = _STARTING_S - (self._heartbeats.unix_clock() - created_s)
-        if not 0 < left_s <= 2 * _STARTING_S:  # the clock of the writer is too far ahead
-            return False
-        self._again(left_s)
-        return True
+    def _is_starting(self, node: str, created_s: float) -> bool:
+        """Return whether a first report can still arrive. Request a run for the time at which it is late.
+
+        Pods that the kubelet rejects are replaced again and again, and clocks differ. Therefore, a node has
+        the time only once.
+        """
+        age_s = self._heartbeats.unix_clock() - created_s
+        left_s = _STARTING_S - max(age_s, self._heartbeats.clock() - self._missing[node])
+        if left_s > 0:
+            self._again(left_s)
+        return left_s > 0
 
     def retain(self, uids: Collection[str]) -> None:
         """Forget all other reports, which no longer exist."""

@@ -87,7 +87,9 @@ def test_an_outage_begins_with_the_first_request_without_an_answer(monkeypatch: 
     answers.add("GET", 0, began_at=80.0)
     now = 101.0
     answers.add("PATCH", 409)
-    assert answers.outage == Outage(100, 101, 65)
-    answers.add("PATCH", 503)
-    answers.add("GET", 200)
-    assert answers.outage.total_s == 66, "a rejected write alone is no outage"
+    assert answers.outage == Outage(10, 75, later_s=1), "a short one only counts"
+    for method, status in (("PATCH", 503), ("GET", 403), ("GET", 404), ("GET", 429)):
+        answers.add(method, status)
+        now += 30.0
+        answers.add("GET", 200)
+    assert answers.outage.total_s == 66, "a rejected write or read is no outage"

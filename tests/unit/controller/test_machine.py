@@ -144,7 +144,7 @@ class Cluster(RuleBasedStateMachine):
         if away and not self.away:
             self.away_at = self.now
         if self.away and not away:
-            self.outage = Outage(self.away_at, self.now, self.outage.total_s)
+            self.outage = self.outage.followed_by(self.away_at, self.now)
             self.reconciled = False
         self.away = away
 

@@ -46,8 +46,8 @@ def rfc3339(unix_s: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))
 
 
-def node(name: str) -> Mapping[str, Any]:
-    return {"metadata": {"name": name}, "status": READY}
+def node(name: str, *, age_s: float = 1000) -> Mapping[str, Any]:
+    return {"metadata": {"name": name, "creationTimestamp": rfc3339(START_S - age_s)}, "status": READY}
 
 
 def agent(name: str, *, ready: bool = True, age_s: float = 1000) -> Mapping[str, Any]:
@@ -177,14 +177,18 @@ def test_a_policy_that_a_report_has_no_room_for_is_not_ready(cluster: Cluster) -
     """Trust only the policies before the last one, because reports are sorted."""
     cluster.policy()
     document = dict(report("a", pods=0))
+    cluster.api.put(PODS, "pod", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "a"})
     entries = [{"namespace": namespace, "name": "app", "uid": "uid"} for namespace in ("bank", "mall")]
     document["status"] |= {"policies": entries, "policiesOmitted": 3}
     cluster.stores.reports.put(document)
-    assert cluster.ready() == "Updating"
+    assert cluster.ready() == "ReportFull"
+    cluster.api.put(PODS, "pod", "shop", metadata={"labels": {"app": "db"}}, spec={"nodeName": "a"})
+    cluster.now += 30
+    assert cluster.ready() == "NoMatchingPods"
     cluster.policy("older", "1M")
     document["status"]["policies"] = [{**entries[0], "namespace": "shop", "name": "x"}]
     cluster.stores.reports.put(document)
-    cluster.now += 20
+    cluster.now += 10
     assert cluster.ready() == "NoMatchingPods"
 
 
@@ -270,6 +274,24 @@ def test_an_outage_of_the_api_server_makes_no_agent_silent(cluster: Cluster) -> 
     assert cluster.ready() == "AgentUnavailable", "it was silent before the outage"
 
 
+def test_a_short_outage_adds_only_its_own_duration(cluster: Cluster) -> None:
+    """One failed request must not give all agents another 50 s."""
+    cluster.policy()
+    outage = Outage()
+    cluster.reconciler = StatusReconciler(
+        cluster.stores,
+        cluster.waits.append,
+        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
+    )
+    assert cluster.ready() == "Programmed"
+    cluster.now += 49
+    outage = outage.followed_by(cluster.now - 4, cluster.now)
+    cluster.now += 4
+    assert cluster.ready() == "Programmed"
+    cluster.now += 2
+    assert cluster.ready() == "AgentUnavailable"
+
+
 def test_two_outages_in_a_row_make_no_agent_silent(cluster: Cluster) -> None:
     """Count only the time in which the API server answered: agents wait before they try again."""
     outage = Outage()
@@ -283,12 +305,12 @@ def test_two_outages_in_a_row_make_no_agent_silent(cluster: Cluster) -> None:
     outage = Outage(cluster.now, cluster.now + 75)
     cluster.now += 75 + 15
     assert cluster.ready() == "Programmed"
-    outage = Outage(cluster.now, cluster.now + 1, outage.total_s)
+    outage = outage.followed_by(cluster.now, cluster.now + 1)
     cluster.now += 2
     assert cluster.ready() == "Programmed"
     for _ in range(4):  # an API server that fails now and then gives a dead agent no endless time
         cluster.now += 15
-        outage = Outage(cluster.now - 1, cluster.now, outage.total_s)
+        outage = outage.followed_by(cluster.now - 1, cluster.now)
         cluster.round()
     assert cluster.ready() == "AgentUnavailable"
 
@@ -519,13 +541,74 @@ def test_an_event_is_created_once_while_the_watch_is_behind(api: FakeApi, cluste
     assert len(api.seen(lambda seen: seen.method == "POST")) == 1
 
 
-def test_a_node_without_an_agent_pod_is_not_waited_for(cluster: Cluster) -> None:
-    """Treat a node that is down alike."""
-    cluster.stores.nodes.put(node("without"))
+def test_a_node_that_is_down_is_not_waited_for(cluster: Cluster) -> None:
+    """No pod starts there."""
     cluster.stores.nodes.put({"metadata": {"name": "down"}})
     cluster.stores.agents.put(agent("down", ready=False))
     cluster.policy()
     assert cluster.ready() == "Programmed"
+
+
+@pytest.mark.parametrize(("labels", "reason"), [("web", "AgentUnavailable"), ("db", "Programmed")])
+def test_a_node_that_never_had_an_agent_pod_affects_only_policies_that_select_its_pods(
+    cluster: Cluster, labels: str, reason: str
+) -> None:
+    """A selector, a quota or a taint can keep agents away. A new node has time for its first report."""
+    cluster.policy()
+    cluster.api.put(PODS, "pod", "shop", metadata={"labels": {"app": labels}}, spec={"nodeName": "b"})
+    cluster.stores.nodes.put(node("b", age_s=30))
+    assert cluster.ready() == "Programmed"
+    assert 0 < min(cluster.waits) <= 30
+    cluster.stores.nodes.put(node("b", age_s=60))
+    assert cluster.ready() == reason
+    cluster.stores.reports.put(report("b"))
+    assert cluster.ready() == "Programmed"
+
+
+def test_agent_pods_that_are_replaced_again_and_again_give_a_node_no_endless_time(cluster: Cluster) -> None:
+    """The kubelet rejects pods without room, and the DaemonSet replaces each at once."""
+    cluster.policy()
+    cluster.api.put(PODS, "pod", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "b"})
+    cluster.stores.nodes.put(node("b"))
+    for reason in ("Programmed", "AgentUnavailable"):
+        cluster.stores.agents.put(agent("b", ready=False, age_s=1))
+        assert cluster.ready() == reason
+        cluster.now += 60
+
+
+def test_new_pods_on_a_node_without_an_agent_are_found(cluster: Cluster) -> None:
+    """Ask for a run: nothing else reports a change there."""
+    cluster.policy()
+    cluster.stores.nodes.put(node("b"))
+    assert cluster.ready() == "Programmed"
+    cluster.waits.clear()
+    cluster.api.put(PODS, "pod", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "b"})
+    cluster.now += 30
+    cluster.stores.reports.put(report("a", age_s=-1))
+    assert cluster.ready() == "AgentUnavailable"
+    assert 30.0 in cluster.waits
+
+
+def test_many_silent_nodes_change_no_policy_without_pods_there(cluster: Cluster) -> None:
+    """Read their pods in several runs. Until then, no policy becomes ready."""
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
+    for number in range(30):
+        cluster.stores.nodes.put(node(f"b-{number}"))
+    cluster.policy("new")
+    for writes in (0, 1):
+        assert cluster.ready() == "Programmed"
+        assert len(cluster.api.seen(writes_status("new"))) == writes
+    assert 1.0 in cluster.waits
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_pods_that_cannot_be_read_make_their_node_unknown(cluster: Cluster, status: int) -> None:
+    """Write the status at once: bad news must not wait."""
+    cluster.policy()
+    cluster.stores.nodes.put(node("b"))
+    cluster.api.fail(list_of(PODS), status)
+    assert cluster.ready() == "AgentUnavailable"
 
 
 def test_a_rejected_status_does_not_block_others(api: FakeApi, cluster: Cluster) -> None:

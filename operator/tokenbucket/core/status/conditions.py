@@ -34,6 +34,7 @@ class ConditionReason(enum.StrEnum):
     OVERRIDDEN = "Overridden"
     OFF = "Off"
     AGENT_UNAVAILABLE = "AgentUnavailable"
+    REPORT_FULL = "ReportFull"
     AS_DECLARED = "AsDeclared"
 
 
@@ -170,10 +171,8 @@ def _silent(total: Summary) -> _Verdict | None:
     if not total.agents.silent:
         return None
     known = f"enforced on {total.of_pods(total.pods.programmed)} elsewhere" if total.matched else ""
-    message = (
-        f"no agent reports from {some_of(total.agents.silent)}: the pods selected there are unknown; "
-        "delete the TokenBucketNode if the node no longer runs an agent"
-    )
+    where = some_of(total.agents.silent)
+    message = f"no agent reports from {where}: the pods selected there are unknown; check the agent pods"
     return _Verdict("Unknown", ConditionReason.AGENT_UNAVAILABLE, "; ".join(filter(None, (message, known))))
 
 
@@ -221,6 +220,12 @@ def _updating(total: Summary) -> _Verdict | None:
     return _Verdict("False", ConditionReason.UPDATING, message + before)
 
 
+def _omitted(total: Summary) -> _Verdict | None:
+    full = total.agents.omitting
+    message = f"{_named(full)}: the report has no room for this policy; delete others that select pods there"
+    return _Verdict("Unknown", ConditionReason.REPORT_FULL, message) if full else None
+
+
 def _pending(total: Summary) -> _Verdict | None:
     if not total.pending:
         return None
@@ -237,6 +242,7 @@ _RULES: tuple[Callable[[Summary], _Verdict | None], ...] = (
     _some_off,
     _observed_by_enforcement_mode,
     _updating,
+    _omitted,
     _pending,
     _turned_off,
     _all_overridden,

@@ -56,6 +56,8 @@ class Agents:
     """Nodes with a recent report whose agents have not used this generation. It may select pods there."""
     unsupported: tuple[str, ...] = ()
     """Nodes with an agent that does not support a part of the API that the policy uses."""
+    omitting: tuple[str, ...] = ()
+    """Nodes with selected pods, or with unknown pods, whose reports have no room for the policy."""
 
 
 @dataclass(frozen=True, slots=True)

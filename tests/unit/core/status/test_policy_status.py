@@ -356,8 +356,7 @@ def test_a_policy_newer_than_the_report_of_a_silent_agent_is_unknown() -> None:
     document = status(silent=["b"])
     assert verdict(document) == verdict(document, "Ready") == ("Unknown", "AgentUnavailable")
     assert message(document) == (
-        "no agent reports from b: the pods selected there are unknown; "
-        "delete the TokenBucketNode if the node no longer runs an agent"
+        "no agent reports from b: the pods selected there are unknown; check the agent pods"
     )
     document = status(node("a", matched=2, programmed=2), silent=["b"])
     assert verdict(document) == ("Unknown", "AgentUnavailable")
