@@ -50,7 +50,7 @@ class Watch(threading.Thread):
     """Reads the events of one namespace in the background, each with the time of its reading."""
 
     def __init__(self, pod: Pod | None = None) -> None:
-        """Starts the thread, in the namespace of the node or of a pod."""
+        """Start the thread, in the namespace of the node or of a pod."""
         super().__init__(daemon=True)
         with entered(pod.netns) if pod else nullcontext():
             self._monitor = Monitor()
@@ -59,18 +59,18 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Reads until it is stopped."""
+        """Read until it is stopped."""
         while not self._stopping:
             if select.select([self._monitor], [], [], 0.01)[0]:
                 now = time.monotonic()
                 self._seen += [(now, event) for event in self._monitor.read()]
 
     def forget(self) -> None:
-        """Drops what came before."""
+        """Drop earlier events."""
         self._seen = []
 
     def first(self, kind: EventKind, ifindex: int | None) -> float | None:
-        """When the first such event was read; of filters, the first on the hook that we use."""
+        """Return when the first such event was read; of filters, the first on the hook of the limit."""
         for when, event in self._seen:
             if (event.kind, event.ifindex, event.nsid) != (kind, ifindex, None):
                 continue
@@ -79,14 +79,14 @@ class Watch(threading.Thread):
         return None
 
     def close(self) -> None:
-        """Ends the thread and closes the socket."""
+        """End the thread and close the socket."""
         self._stopping = True
         self.join()
         self._monitor.close()
 
 
 def arrive(watch: Watch, pod: Pod) -> Arrival:
-    """Makes the interface of a pod, and waits for its limit."""
+    """Make the interface of a pod, and wait for its limit."""
     watch.forget()
     veth = f"v-{pod.name}"
     pod.veths.append(veth)
@@ -118,12 +118,12 @@ def arrive(watch: Watch, pod: Pod) -> Arrival:
 
 
 def percentile_99(values: list[float]) -> float:
-    """The value that one in a hundred exceeds."""
+    """Return the value that one in a hundred exceeds."""
     return statistics.quantiles(values, n=100, method="inclusive")[98]
 
 
 def arrivals(node: lab.Node) -> list[Arrival]:
-    """All pods, one after another; those that have come stay."""
+    """Start all pods, one after another. Pods that have arrived stay."""
     pods = [node.lab.pod(str(number), [f"{address(number)}/32"], wire=False) for number in range(PODS)]
     node.declare("pods.yaml", lab.pod_documents(*pods))
     node.declare("policy.yaml", lab.policy_document(RATE_BITS_PER_S))
@@ -139,7 +139,7 @@ def arrivals(node: lab.Node) -> list[Arrival]:
 
 
 def report() -> bool:
-    """Prints the table. Returns whether every target is met."""
+    """Print the table. Returns whether every target is met."""
     with lab.node() as node:
         found = arrivals(node)
     from_link = [arrival.from_link_ms for arrival in found]

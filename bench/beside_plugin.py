@@ -50,14 +50,14 @@ class Measured:
 
 
 def add_requests(here: Kubectl, name: str, program: bytes) -> None:
-    """Puts the program for requests into a pod."""
+    """Put the program for requests into a pod."""
     text = base64.b64encode(program).decode()
     words = ("sh", "-c", "base64 -d >/tmp/request && chmod +x /tmp/request")
     here.run("exec", "--stdin", name, "--", *words, stdin=text)
 
 
 def answer_requests(here: Kubectl, name: str) -> None:
-    """Lets a pod answer them."""
+    """Make a pod answer them."""
     here.exec(name, "sh", "-c", f"/tmp/request serve {address(here, name)} >/dev/null 2>&1 &")
 
 
@@ -68,7 +68,7 @@ def ask(here: Kubectl, name: str) -> list[float]:
 
 
 def measure(here: Kubectl, name: str, found: Measured, *, bulk: bool) -> None:
-    """One round of one pod."""
+    """Run one round of one pod."""
     with ThreadPoolExecutor(1) as pool:
         seconds = SECONDS + 4  # requests begin and end within it
         flow = pool.submit(tcp, here, "client", name, seconds, omit=USED_UP_S) if bulk else None
@@ -83,12 +83,12 @@ def measure(here: Kubectl, name: str, found: Measured, *, bulk: bool) -> None:
 
 
 def at_least(name: str, samples: list[float], least: float, unit: str) -> Figure:
-    """A figure whose median must reach a limit."""
+    """Return a figure whose median must reach a limit."""
     return Figure(name, samples, unit, f">= {least:g}", statistics.median(samples) >= least)
 
 
 def report(free: Measured, delay: Measured, plugin: Measured) -> bool:
-    """Prints the tables. Returns whether every target is met."""
+    """Print the tables. Returns whether every target is met."""
     rows = {"no limit, nothing else sent": free, "policy, Delay": delay, "CNI bandwidth plugin": plugin}
     within = all(LEAST_PERCENT <= each <= MOST_PERCENT for each in delay.goodput_percent)
     bounds = f"{LEAST_PERCENT:g}-{MOST_PERCENT:g}"
@@ -113,7 +113,7 @@ def report(free: Measured, delay: Measured, plugin: Measured) -> bool:
 
 @contextlib.contextmanager
 def pods(here: Kubectl, node: str, other: str) -> Iterator[None]:
-    """The three, on one node, and the client on another."""
+    """Provide the three pods on one node, and the client on another."""
     plugged = server("plugin", node)
     plugged["metadata"]["annotations"] = ANNOTATION
     here.apply(server("free", node), server("delay", node), plugged, pod("client", other))
@@ -133,7 +133,7 @@ def pods(here: Kubectl, node: str, other: str) -> Iterator[None]:
 
 
 def main() -> int:
-    """Runs it. Returns the exit status."""
+    """Run the comparison. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds

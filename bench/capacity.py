@@ -29,7 +29,7 @@ CHOSEN = ("none", "Drop")
 
 
 def packets_per_s(route: Route, senders: int) -> float:
-    """What the pod receives of so many senders, each on a CPU of its own."""
+    """Return the packets that the pod receives from a number of senders, each on its own CPU."""
     words = (POD_ADDRESS, SIZE_BYTES - HEADERS_BYTES, FLOOD_PACKETS_PER_S, SECONDS)
     with entered(route.client):
         running = [
@@ -56,7 +56,7 @@ def _installed(route: Route, limiter: Limiter) -> Iterator[None]:
 
 
 def report() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     with lab.node() as node:
         route = Route(node)
         try:

@@ -95,14 +95,14 @@ def arrivals(bench: Bench, *, gate: bool = False) -> list[Arrival]:
 
 
 def newcomer(bench: Bench, number: int, name: str, gate: bool) -> dict[str, Any]:  # noqa: FBT001
-    """A pod that tells the time; with the gate, that is ready only when its limit is enforced."""
+    """Return a pod that prints the time; with the gate, it is ready only when its limit is enforced."""
     command = ["sh", "-c", "date +%s.%N; exec sleep infinity"]
     gates = {"readinessGates": [{"conditionType": GATE}]} if gate else {}
     return pod(name, bench.nodes[number % len(bench.nodes)], {"app": "arrival"}, command, **gates)
 
 
 def arrived(bench: Bench, names: Sequence[str]) -> Iterator[Arrival]:
-    """What became of pods that are there, and are sent nothing any more."""
+    """Yield the records of pods that run and receive no more traffic."""
     networks, filters = networks_made(bench), attachments(bench)
     unlimited = {name: count for node in bench.nodes for name, count in unlimited_bytes(bench, node, names)}
     ready = {each["metadata"]["name"]: ready_s(each) for each in bench.here.items("pods")}
@@ -114,7 +114,7 @@ def arrived(bench: Bench, names: Sequence[str]) -> Iterator[Arrival]:
 
 
 def ready_s(document: Mapping[str, Any]) -> float:
-    """When a pod became ready, to the second."""
+    """Return when a pod became ready, to the second."""
     [since] = [
         each["lastTransitionTime"] for each in document["status"]["conditions"] if each["type"] == "Ready"
     ]
@@ -222,7 +222,7 @@ def changes(bench: Bench, nodes: Sequence[str]) -> tuple[list[float], list[float
 
 @contextlib.contextmanager
 def admin_connection(cluster: Cluster, path: str) -> Iterator[Any]:
-    """A connection that stays open. Yields a function that patches an object and tells when it asked to."""
+    """Provide an open connection: a function that patches the policy and returns the time of the request."""
     config = json.loads(cluster.kubeconfig.read_text())
     server = urlsplit(config["clusters"][0]["cluster"]["server"])
     connection = http.client.HTTPSConnection(server.hostname or "", server.port, context=_context(config))
@@ -242,7 +242,7 @@ def admin_connection(cluster: Cluster, path: str) -> Iterator[Any]:
 
 
 def idle_pod(name: str, node: str, app: str) -> dict[str, Any]:
-    """A pod that takes next to nothing."""
+    """Return a pod that uses almost nothing."""
     document = pod(name, node, {"app": app})
     container = document["spec"]["containers"][0]
     document["spec"]["containers"] = [{"name": container["name"], "image": PAUSE_TAG}]
@@ -250,7 +250,7 @@ def idle_pod(name: str, node: str, app: str) -> dict[str, Any]:
 
 
 def report_changes(bench: Bench) -> bool:
-    """Returns whether every target is met."""
+    """Print the times of changes. Returns whether every target is met."""
     met = True
     for nodes in (bench.nodes[:1], bench.nodes[:2]):
         first, last = changes(bench, nodes)
@@ -266,7 +266,7 @@ def report_changes(bench: Bench) -> bool:
 
 
 def report_footprint(bench: Bench) -> bool:
-    """A node with as many pods as a kubelet takes by default. Returns whether every target is met."""
+    """Measure a node with the default maximum of pods. Returns whether every target is met."""
     node = bench.nodes[0]
     there = bench.here.items("pods", "--all-namespaces", f"--field-selector=spec.nodeName={node}")
     count = NODE_PODS - len(there)
@@ -292,7 +292,7 @@ def report_footprint(bench: Bench) -> bool:
 
 
 def main() -> int:
-    """Runs them. Returns the exit status."""
+    """Run the benchmarks. Returns the exit status."""
     was_up = find() is not None
     made = up(lambda text: print(text, file=sys.stderr), images=[operator_image()])
     release = Release(made.kubectl)

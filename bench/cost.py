@@ -116,7 +116,7 @@ class Bench:
         return {name: of(values) for name, values in samples.items()}
 
     def slots(self, counts: tuple[int, ...]) -> dict[int, Cost]:
-        """The data path on the first ``count`` slots in turn, 1,000 packets at a time."""
+        """Run the data path on the first ``count`` slots in turn, 1,000 packets at a time."""
         samples: dict[int, list[float]] = {count: [] for count in counts}
         contexts = {slot: skb(slot) for slot in range(1, SLOTS)}
         for _ in range(5):
@@ -127,12 +127,12 @@ class Bench:
         return {count: of(values) for count, values in samples.items()}
 
     def close(self) -> None:
-        """Removes the pins."""
+        """Remove the pins."""
         shutil.rmtree(self.maps)
 
 
 def print_programs(programs: dict[str, Cost]) -> bool:
-    """Prints what each costs. Returns whether the data path costs as little as it should."""
+    """Print the cost of each program. Returns whether the data path meets its target."""
     print("ns per packet (BPF_PROG_TEST_RUN, 64 bytes)        median   quartiles   above empty, clock reads")
     empty = programs["empty"].median
     clock = programs["clock_read"].median - empty
@@ -146,7 +146,7 @@ def print_programs(programs: dict[str, Cost]) -> bool:
 
 
 def report() -> bool:
-    """Prints the two tables. Returns whether the target is met."""
+    """Print the two tables. Returns whether the target is met."""
     bench = Bench()
     try:
         met = print_programs(bench.programs())

@@ -103,7 +103,7 @@ class Result:
         return steady and self.excess_bytes <= 0
 
     def row(self) -> str:
-        """One line of the table."""
+        """Return one line of the table."""
         cell = self.cell
         load = "flood" if math.isinf(cell.load) else f"{cell.load:g} x"
         head = f"  {cell.size_bytes:5} {cell.rate_bits_per_s / 1e6:8g} {load:>6}"
@@ -172,17 +172,17 @@ class Route:
         time.sleep(3 * BURST_S)
 
     def active(self, bits_per_s: int, *, delays: bool) -> bool:
-        """Whether the pod is limited to that rate, and packets wait."""
+        """Return whether the pod is limited to that rate, and packets wait."""
         configs = [slot.config for slot in self._slots.read().values()]
         there = [(config.bits_per_s, config.max_delay_q > 0) for config in configs]
         return there == [(bits_per_s, delays)]
 
     def stats(self) -> Stats:
-        """Counters of the pod's slot."""
+        """Return counters of the pod's slot."""
         return self._slots.stats(self._slot)
 
     def sample(self) -> Sample:
-        """What the pod has received so far, as its interface counts."""
+        """Return what the pod has received so far, as its interface counts."""
         before = time.monotonic()
         text = os.pread(self._counter, 1 << 14, 0).decode()
         after = time.monotonic()
@@ -192,7 +192,7 @@ class Route:
     def samples_of(
         self, cell: Cell, windows: int = WINDOWS, settle_s: float = SETTLE_S
     ) -> tuple[list[Sample], str]:
-        """Samples while the sender runs, the first just before it; and what it said."""
+        """Return samples while the sender runs, with one just before it, and its output."""
         seconds = settle_s + windows * WINDOW_S + 5 * SAMPLE_S
         words = (POD_ADDRESS, cell.size_bytes - HEADERS_BYTES, cell.packets_per_s, seconds)
         samples = [self.sample()]
@@ -211,7 +211,7 @@ class Route:
         return samples, output
 
     def measure(self, cell: Cell) -> Result:
-        """One cell, 4.4 s."""
+        """Measure one cell, in 4.4 s."""
         self.declare(cell)
         before = self.stats()
         samples, output = self.samples_of(cell)
@@ -230,7 +230,7 @@ class Route:
         )
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Close what is open."""
         self._slots.close()
         self._sink.close()
         os.close(self._counter)
@@ -239,7 +239,7 @@ class Route:
 def errors_percent(
     samples: list[Sample], cell: Cell, windows: int = WINDOWS, settle_s: float = SETTLE_S
 ) -> Iterator[float]:
-    """The rate of each window against the declared one."""
+    """Yield the deviation of each window from the declared rate."""
     # The sender may take long to start: in a machine whose clock goes on while it waits for files, seconds.
     received = samples[0].received_bytes
     begin_s = next(each.before_s for each in samples if each.received_bytes > received)
@@ -252,7 +252,7 @@ def errors_percent(
 
 
 def excess_bytes(samples: Sequence[Sample], bits_per_s: int, allowance_bytes: int) -> float:
-    """The most that the pod ever had above rate x time + what is allowed at once. Time is rounded up."""
+    """Return the most traffic beyond rate x time and the permitted burst. Time is rounded up."""
     start = samples[0]
     return max(
         each.received_bytes
@@ -264,14 +264,14 @@ def excess_bytes(samples: Sequence[Sample], bits_per_s: int, allowance_bytes: in
 
 
 def cells(*, full: bool) -> list[Cell]:
-    """The product or a part of it, and the flood."""
+    """Return the product or a part of it, and the flood."""
     chosen = itertools.product(SIZES_BYTES, LOADS) if full else DEFAULT_CELLS
     product = [Cell(size, rate, load) for (size, load), rate in itertools.product(chosen, RATES_BITS_PER_S)]
     return [*product, Cell(64, 10**6, math.inf)]
 
 
 def report(*, full: bool = False) -> bool:
-    """Prints the table. Returns whether every target is met."""
+    """Print the table. Returns whether every target is met."""
     seconds = WINDOWS * WINDOW_S
     print(
         f"\nExactness: bursts of {1000 * BURST_S:.0f} ms; {seconds:g} s a cell (n = 1) in {WINDOWS} parts\n"

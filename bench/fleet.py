@@ -32,7 +32,7 @@ Part = tuple[str, Callable[[], list[Figure]]]
 
 
 def warnings(logs: Path) -> Counter[str]:
-    """What agents and controller had to complain of, by event."""
+    """Return the warnings of agents and controller, by event."""
     found: Counter[str] = Counter()
     for log in logs.glob("*.log"):
         for line in log.read_text().splitlines():
@@ -46,7 +46,7 @@ def warnings(logs: Path) -> Counter[str]:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=500)
     parser.add_argument(
@@ -75,7 +75,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Runs it. Returns the exit status: 1 if a target is missed."""
+    """Run the benchmark. Returns the exit status: 1 if a target is missed."""
     options = arguments()
     if os.geteuid() != 0:
         print("make bench-fleet: needs root, for the namespaces of the cluster", file=sys.stderr)
@@ -95,7 +95,7 @@ def main() -> int:
 
 
 def measure_fleet(options: argparse.Namespace, folder: Path) -> bool:
-    """All that is measured with agents. Returns whether all targets are met."""
+    """Measure all scenarios with agents. Returns whether all targets are met."""
     size = (
         f"{options.nodes} agents, {options.nodes * options.pods_per_node} pods, {options.policies} policies"
     )

@@ -55,7 +55,7 @@ class Agent:
         self._orders.send(question)
 
     def answer(self) -> Any:
-        """Raises EOFError when the process has ended."""
+        """Return the answer. Raises EOFError if the process has ended."""
         return self._orders.recv()
 
     def kill(self) -> None:
@@ -65,7 +65,7 @@ class Agent:
 
 
 def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, log: Path) -> None:
-    """The process: an agent that answers questions until it is killed."""
+    """Run an agent that answers questions until it is killed."""
     with log.open("wb") as file:
         os.dup2(file.fileno(), 2)
     set_up_logs(LogFormat.JSON, "info")
@@ -91,7 +91,7 @@ def _run(orders: Connection, options: AgentOptions, info: kopf.ConnectionInfo, l
 
 
 def _recorded_reports() -> list[float]:
-    """The list to which each accepted report will add its time, of the monotonic clock."""
+    """Return the list to which each accepted report adds its time, of the monotonic clock."""
     times: list[float] = []
     apply = Client.apply
 
@@ -106,7 +106,7 @@ def _recorded_reports() -> list[float]:
 
 
 async def _relist(source: ClusterSource) -> None:
-    """What the informers do every few minutes."""
+    """List everything again, as the informers do every few minutes."""
     async with Client(source.informers.listed) as requests:
         for watch in source.informers.watches:
             await watch.relist(requests)

@@ -89,17 +89,17 @@ class Fleet:
         return {part: sum(map(processor_s, pids)) for part, pids in parts.items()}
 
     def ask(self, *question: object) -> list[Any]:
-        """Asks all agents at once."""
+        """Ask all agents at once."""
         for agent in self.agents:
             agent.ask(*question)
         return [agent.answer() for agent in self.agents]
 
     def written(self, name: str, generation: int) -> list[float]:
-        """When each agent wrote this generation of a policy to its last slot; of those that have."""
+        """Return when each agent wrote this generation of a policy to its last slot, if it has."""
         return [each for each in self.ask("written", name, generation) if each is not None]
 
     def active(self, name: str, generation: int) -> bool:
-        """Whether the policy's status says so."""
+        """Return whether the status of the policy shows it."""
         document = self.get("tokenbucketpolicies", f"{POLICIES}/{name}")
         conditions = (document.get("status") or {}).get("conditions") or ()
         return any(
@@ -125,7 +125,7 @@ class Fleet:
         return runs_since(self.runs, at_s)
 
     def start_api_server(self) -> None:
-        """Starts it again. The cluster's own way to wait leads through the network outside."""
+        """Start it again. The wait of the cluster would use the outer network."""
         here = self.cluster
         data = here.place.root / CONTROL_PLANE
         control_plane.start_api_server(here.root, here.programs, here.pki, data)
@@ -178,7 +178,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def fleet_of(options: argparse.Namespace, folder: Path) -> Iterator[Fleet]:
-    """A control plane with the objects and the controller, without agents; gone at the end."""
+    """Provide a control plane with the objects and the controller, without agents."""
     with server_with_chart(options, folder) as (cluster, kubectl, config):
         say(f"making {options.nodes} nodes, {options.pods_per_node} pods each")
         create_fleet(config, options.nodes, options.pods_per_node, apps_of(options))
@@ -206,7 +206,7 @@ def fleet_of(options: argparse.Namespace, folder: Path) -> Iterator[Fleet]:
 def server_with_chart(
     options: argparse.Namespace, folder: Path
 ) -> Iterator[tuple[Cluster, Kubectl, dict[str, Any]]]:
-    """An API server with the chart and the policies, and a configuration to reach it from this process."""
+    """Provide an API server with the chart and the policies, and the configuration of a client."""
     os.environ.setdefault("TOKENBUCKET_E2E_NAME", "fleet")
     place = layout()
     with ExitStack() as stack:
@@ -225,7 +225,7 @@ def server_with_chart(
 
 @contextlib.contextmanager
 def controller(kubectl: Kubectl, config: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A controller, for the block."""
+    """Provide a controller, for the block."""
     process = _controller(kubectl, config, folder)
     try:
         yield process
@@ -256,7 +256,7 @@ def _enter_network(cluster: Cluster) -> None:
 
 
 def _install(kubectl: Kubectl, options: argparse.Namespace) -> None:
-    """The chart, whose DaemonSet and Deployment no controller reads here, and the policies."""
+    """Install the chart, whose DaemonSet and Deployment no controller reads here, and the policies."""
     chart = Release(kubectl)
     sets = [f"--set={each}" for each in options.set]
     chart._helm("upgrade", "--install", release.NAME, str(release.CHART), "--create-namespace", *sets)

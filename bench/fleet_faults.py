@@ -27,7 +27,7 @@ EDITS_PER_S = 2.0
 
 
 def restarts(fleet: Fleet) -> list[Figure]:
-    """A tenth of the agents ends and starts again, as in a rollout."""
+    """Restart a tenth of the agents, as a rollout does."""
     numbers = random.sample(range(fleet.nodes), max(1, fleet.nodes // 10))
     before, statuses = fleet.now(), fleet.statuses()
     for number in numbers:
@@ -51,7 +51,7 @@ def restarts(fleet: Fleet) -> list[Figure]:
 
 
 def outage(fleet: Fleet) -> list[Figure]:
-    """The API server is away, and comes back."""
+    """Stop the API server, and start it again."""
     statuses = fleet.statuses()
     fleet.cluster.root.stop("kube-apiserver")
     time.sleep(AWAY_S)
@@ -76,7 +76,7 @@ def outage(fleet: Fleet) -> list[Figure]:
 
 
 def edit_loop(fleet: Fleet) -> list[Figure]:
-    """One tenant edits a policy again and again."""
+    """Edit a policy repeatedly, as one tenant."""
     before, begin_s, edits = fleet.now(), time.monotonic(), 0
     while time.monotonic() < begin_s + LOOP_S:
         rate = {"bits": 30_000_000 + edits * 1000}
@@ -116,7 +116,7 @@ def _pace(fleet: Fleet, reports: Iterable[list[float]]) -> list[Figure]:
 
 
 def _budget(fleet: Fleet, window: Window) -> list[Figure]:
-    """The statuses that the budget allows, after a burst of one second."""
+    """Return the number of statuses that the budget permits after a burst of one second."""
     written = window.writes("tokenbucketpolicies")
     allowed = (window.seconds + 1) * ALL_EVENTS_PER_S / fleet.nodes + 1
     return [at_most("statuses of policies written", [written], allowed, "")]

@@ -211,7 +211,7 @@ class _Reconciler(Reconciler):
 
 
 def loop(source: Source, slots: Slots, stats: ReconcileStats) -> Loop:
-    """The agent's loop and reconciler, on a kernel of its own."""
+    """Return the agent's loop and reconciler, on a kernel of its own."""
     network = Network()
     executor = Executor(network, slots, _Programs(), _Nothing(), _Nothing())
     observer = Observer(network, slots, _Programs())

@@ -30,7 +30,7 @@ class Admin:
         self.made: Counter[tuple[str, str]] = Counter()
 
     def text(self, method: str, path: str, body: object = None, kind: str = "application/json") -> str:
-        """Raises RuntimeError when the server refuses."""
+        """Return the text of an answer. Raises RuntimeError if the server rejects the request."""
         data = json.dumps(body) if body is not None else None
         try:
             self._connection.request(method, path, data, {"Content-Type": kind})
@@ -53,11 +53,11 @@ class Admin:
             return False
 
     def request(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
-        """The same, for documents."""
+        """Return the same for documents."""
         return json.loads(self.text(method, path, body, kind))
 
     def merge(self, path: str, patch: object) -> Any:
-        """A JSON merge patch."""
+        """Return a JSON merge patch."""
         return self.request("PATCH", path, patch, _MERGE)
 
 
@@ -74,7 +74,7 @@ def pod_name(node: int, number: int) -> str:
 
 
 def create_fleet(config: Mapping[str, Any], nodes: int, pods_per_node: int, apps: int) -> None:
-    """Makes nodes, and pods of ``apps`` applications on each. Several processes share the work."""
+    """Make nodes, and pods of ``apps`` applications on each. Several processes share the work."""
     batches = [range(first, min(first + _BATCH, nodes)) for first in range(0, nodes, _BATCH)]
     with ProcessPoolExecutor(_WORKERS) as pool:
         shared = ([each] * len(batches) for each in (pods_per_node, apps))
@@ -92,10 +92,7 @@ def _create(config: Mapping[str, Any], nodes: Iterable[int], pods: int, apps: in
 
 
 def create_agent(admin: Admin, node: int, release: tuple[str, str, dict[str, str]]) -> str:
-    """Makes the pod of an agent, ready. Returns a token as its kubelet would get it: it names the node.
-
-    ``release`` is the agents' namespace, their service account, and their labels.
-    """
+    """Create the ready pod of an agent. Returns a token as its kubelet would get it: it names the node."""
     namespace, account, labels = release
     made = bring_up(admin, pod(namespace, agent_name(node), node, labels, account), "192.0.2.1")
     bound = {"apiVersion": "v1", "kind": "Pod", "name": agent_name(node), "uid": made["metadata"]["uid"]}
@@ -105,7 +102,7 @@ def create_agent(admin: Admin, node: int, release: tuple[str, str, dict[str, str
 
 
 def bring_up(admin: Admin, document: dict[str, Any], address: str) -> dict[str, Any]:
-    """Creates a pod that runs and is ready."""
+    """Create a pod that runs and is ready."""
     namespace, name = (document["metadata"][key] for key in ("namespace", "name"))
     made: dict[str, Any] = admin.request("POST", f"/api/v1/namespaces/{namespace}/pods", document)
     admin.made.update((("POST", "pods"), ("PATCH", "pods")))
@@ -114,7 +111,7 @@ def bring_up(admin: Admin, document: dict[str, Any], address: str) -> dict[str, 
 
 
 def set_ready(admin: Admin, namespace: str, name: str, *, ready: bool) -> None:
-    """Writes whether a pod is ready, as its kubelet does."""
+    """Write whether a pod is ready, as its kubelet does."""
     condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": _STAMP}
     admin.made["PATCH", "pods"] += 1
     path = f"/api/v1/namespaces/{namespace}/pods/{name}/status"
@@ -123,7 +120,7 @@ def set_ready(admin: Admin, namespace: str, name: str, *, ready: bool) -> None:
 
 
 def node_document(number: int) -> dict[str, Any]:
-    """A node that is ready."""
+    """Return a node that is ready."""
     labels = {"kubernetes.io/hostname": node_name(number), "kubernetes.io/os": "linux"}
     return {
         "apiVersion": "v1",
@@ -135,7 +132,7 @@ def node_document(number: int) -> dict[str, Any]:
 
 
 def pod(namespace: str, name: str, node: int, labels: Mapping[str, str], account: str) -> dict[str, Any]:
-    """A pod as a Deployment makes it; on its node by name, as no scheduler runs."""
+    """Return a pod of a Deployment, bound to its node by name, because no scheduler runs."""
     container = {
         "name": "main",
         "image": "registry.example.com/team/application:1.2.3",
@@ -167,7 +164,7 @@ def pod(namespace: str, name: str, node: int, labels: Mapping[str, str], account
 
 
 def _running(address: str) -> dict[str, Any]:
-    """The status as a kubelet writes it."""
+    """Return the status as a kubelet writes it."""
     types = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
     return {
         "phase": "Running",

@@ -49,7 +49,7 @@ Config = Mapping[str, Any]
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[Figure]:
-    """Memory of the controller, and the CPU time of its runs."""
+    """Return memory of the controller, and the CPU time of its runs."""
     os.environ["FLEET_RELIST_S"] = str(RELIST_S)
     with server_with_chart(options, folder) as (_, kubectl, config):
         admin = Admin(config)
@@ -97,7 +97,7 @@ def _before(runs: Path, at_s: float) -> list[float]:
 
 @contextmanager
 def heartbeats(config: Config, nodes: int, uids: Mapping[str, str]) -> Iterator[list[float]]:
-    """All nodes report one after the other, for the block. Yields the times."""
+    """Provide reports of all nodes, one after another, for the block. Yields the times."""
     ended, times = threading.Event(), list[float]()
 
     def write(part: int) -> None:
@@ -121,7 +121,7 @@ def heartbeats(config: Config, nodes: int, uids: Mapping[str, str]) -> Iterator[
 
 
 def _create(config: Config, nodes: range, uids: Mapping[str, str]) -> None:
-    """Nodes, the pods of their agents, and first reports."""
+    """Create nodes, the pods of their agents, and first reports."""
     admin, (namespace, account, labels) = Admin(config), AGENT
     for node in nodes:
         admin.request("POST", "/api/v1/nodes", node_document(node))
@@ -130,7 +130,7 @@ def _create(config: Config, nodes: range, uids: Mapping[str, str]) -> None:
 
 
 def _report(admin: Admin, node: int, uids: Mapping[str, str]) -> None:
-    """Writes a report as the agent does: each policy limits one pod of the node in both directions."""
+    """Write a report as the agent does: each policy limits one pod of the node in both directions."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     both = ("ingress", "egress")
     policies = tuple(

@@ -32,7 +32,7 @@ QUIET_S = 6.0
 
 
 def start(fleet: Fleet) -> list[Figure]:
-    """All agents start, with the pods and the policies there."""
+    """Start all agents, with existing pods and policies."""
     before, nodes = fleet.now(), fleet.nodes
     for node in range(nodes):
         fleet.agents.append(fleet.begin(node))
@@ -64,7 +64,7 @@ def start(fleet: Fleet) -> list[Figure]:
 
 
 def policy_changes(fleet: Fleet) -> list[Figure]:
-    """A new rate for one of the applications, which has pods on every node."""
+    """Change the rate of one of the applications, which has pods on every node."""
     windows: list[Window] = []
     medians, lasts, statuses, reports = [], [], [], []
     for change in range(fleet.options.changes):
@@ -110,7 +110,7 @@ def most_in(times: Sequence[float], seconds: float) -> int:
 
 
 def pod_changes(fleet: Fleet) -> list[Figure]:
-    """One pod gets the label of another application, and so another policy."""
+    """Change the label of one pod to that of another application, and so its policy."""
     windows = []
     for change in range(fleet.options.changes):
         node = random.randrange(fleet.nodes)
@@ -132,7 +132,7 @@ def pod_changes(fleet: Fleet) -> list[Figure]:
 
 
 def relists(fleet: Fleet) -> list[Figure]:
-    """Each agent lists all its objects again, as it does every five minutes; here one after the other."""
+    """Let each agent list all its objects again, one after another."""
     before = fleet.now()
     for agent in fleet.agents:
         agent.ask("relist")

@@ -85,14 +85,14 @@ def peak_mib(pid: int) -> float:
 
 
 def own_mib(pid: int) -> float:
-    """What a process does not share with others."""
+    """Return the memory that a process does not share."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {name: int(size.split()[0]) for name, size in (line.split(":", 1) for line in lines)}
     return (sizes["Private_Clean"] + sizes["Private_Dirty"]) / 1024
 
 
 def request_figures(windows: Sequence[Window], per: float, what: str) -> list[Figure]:
-    """Requests by verb and resource."""
+    """Return requests by verb and resource."""
     kinds = sorted({kind for window in windows for kind in window.requests()})
     return [
         Figure(
@@ -119,7 +119,7 @@ def bytes_figures(windows: Sequence[Window], per: float, what: str) -> list[Figu
 
 
 def processor_figures(windows: Sequence[Window], nodes: int) -> list[Figure]:
-    """CPU time of each part."""
+    """Return the CPU time of each part."""
     return [
         Figure(
             "processor, an agent" if nodes > 1 else "processor, agents",

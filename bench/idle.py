@@ -67,19 +67,19 @@ def block_is_shared(pod: Pod) -> None:
 
 
 def u32_is_there(pod: Pod) -> None:
-    """A filter of another kind has the priority."""
+    """Add a filter of another kind with the same priority."""
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     tc("filter", "add", "dev", pod.veth, "egress", *_U32)
 
 
 def ip_is_there(pod: Pod) -> None:
-    """A filter of another protocol has the priority."""
+    """Add a filter of another protocol with the same priority."""
     tc("qdisc", "add", "dev", pod.veth, "clsact")
     tc("filter", "add", "dev", pod.veth, "egress", *_IP)
 
 
 def ingress_is_there(pod: Pod) -> None:
-    """An ingress qdisc excludes clsact."""
+    """Add an ingress qdisc, which excludes clsact."""
     tc("qdisc", "add", "dev", pod.veth, "ingress")
 
 

@@ -104,7 +104,7 @@ def drops() -> dict[str, Limiter]:
 def _plugin(
     plugins: Path, name: str, burst_bits: Callable[[int], int], direction: str = "ingress"
 ) -> Limiter:
-    """The real binary, called as a container runtime calls it."""
+    """Call the real binary, as a container runtime does."""
 
     def call(route: Route, command: str, bits_per_s: int) -> None:
         network = {
@@ -159,7 +159,7 @@ def _plugin(
 
 
 def _make_room(route: Route) -> None:
-    """Where our programs were a qdisc stays, which the plugin finds in its way."""
+    """Remove the qdisc that remains of tokenbucket's programs, which the plugin rejects."""
     if "clsact" in _show(None, "qdisc", "show", "dev", _HOST_SIDE):
         batch("tc", f"qdisc del dev {_HOST_SIDE} clsact")
 
@@ -194,7 +194,7 @@ def _police(route: Route, bits_per_s: int) -> None:
 
 
 def _depth(bits_per_s: int, burst_s: float = BURST_S) -> int:
-    """Bytes; what the kernel refuses as too little for one packet is none."""
+    """Return bytes, at least the least that the kernel accepts for one packet."""
     return max(int(bits_per_s * burst_s / 8), 4096)
 
 
@@ -207,7 +207,7 @@ def _unpolice(route: Route) -> None:
 
 
 def limiters(plugins: Path) -> dict[str, Limiter]:
-    """All, by name. ``plugins`` is the folder of the CNI plugins."""
+    """Return all, by name. ``plugins`` is the folder of the CNI plugins."""
     every = (
         Limiter("none", lambda *_: None, lambda _: None),
         _ours("Delay", "Delay"),

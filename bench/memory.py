@@ -42,7 +42,7 @@ _COUNTED = ("Slab:", "Percpu:", "VmallocUsed:", "PageTables:", "KernelStack:")
 
 
 def kernel_bytes() -> int:
-    """What the kernel holds for itself, without caches of files' content."""
+    """Return the memory of the kernel, without caches of file contents."""
     time.sleep(SETTLE_S)
     Path("/proc/sys/vm/drop_caches").write_text("2")
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
@@ -50,7 +50,7 @@ def kernel_bytes() -> int:
 
 
 def per_interface(add: Callable[[], None], remove: str) -> list[float]:
-    """Bytes an interface, in some rounds. ``remove`` is a command of tc for one."""
+    """Measure bytes per interface, in some rounds. ``remove`` is a command of tc for one."""
     found = []
     for _ in range(ROUNDS):
         before = kernel_bytes()
@@ -61,7 +61,7 @@ def per_interface(add: Callable[[], None], remove: str) -> list[float]:
 
 
 def each(command: str) -> Callable[[], None]:
-    """A command of tc for every interface."""
+    """Return a command of tc for every interface."""
     return lambda: batch("tc", (command.format(f"v{number}") for number in range(INTERFACES)))
 
 
@@ -74,7 +74,7 @@ def map_bytes(pins: Pins, name: str) -> int:
 
 
 def print_maps(pins: Pins) -> None:
-    """What the maps take, once on each node."""
+    """Print the memory of the maps, once per node."""
     slots, peers = sum(map_bytes(pins, name) for name in MAPS), map_bytes(pins, PEERS)
     print_table(
         "Kernel memory for the maps, once",
@@ -92,7 +92,7 @@ def print_maps(pins: Pins) -> None:
 
 
 def main() -> int:
-    """Prints the table. Returns the exit status."""
+    """Print the table. Returns the exit status."""
     print(machine(), flush=True)
     with lab.node() as node:
         batch("ip", (f"link add v{number} type veth peer name p{number}" for number in range(INTERFACES)))
@@ -126,7 +126,7 @@ def main() -> int:
 
 
 def htb() -> Callable[[], None]:
-    """A root and a class."""
+    """Return a root and a class."""
     return both(
         each("qdisc add dev {0} root handle 1: htb default 1"),
         each("class add dev {0} parent 1: classid 1:1 htb rate 50mbit burst 300k quantum 200000"),
@@ -134,7 +134,7 @@ def htb() -> Callable[[], None]:
 
 
 def police() -> Callable[[], None]:
-    """A filter for everything, and its action."""
+    """Return a filter for everything, and its action."""
     action = "police rate 50mbit burst 300k conform-exceed drop/pass"
     return both(
         each("qdisc add dev {0} clsact"),
@@ -143,7 +143,7 @@ def police() -> Callable[[], None]:
 
 
 def both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
-    """One after the other."""
+    """Return one after the other."""
 
     def add() -> None:
         first()

@@ -154,7 +154,7 @@ class Bench:
         self._from_the_pod = Way(route.pod, route.client, CLIENT_ADDRESS)
 
     def set_up(self) -> None:
-        """Keeps no memory of former connections."""
+        """Disable the memory of former connections."""
         for netns in (self._route.client, self._route.pod):
             with entered(netns):
                 Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("1")
@@ -170,7 +170,7 @@ class Bench:
 
     @contextlib.contextmanager
     def round_trip(self, milliseconds: float) -> Iterator[None]:
-        """What comes back, acknowledgments here, takes so long."""
+        """Delay the acknowledgments by this time."""
         if not milliseconds:
             yield
             return
@@ -249,10 +249,7 @@ class Bench:
         return [int(line) / 1e6 for line in done.stdout.split()]
 
     def first_moments(self, bits_per_s: int, burst_bytes: int | None) -> dict[str, float]:
-        """What passes at first of a UDP flood at ten times the rate, in multiples of rate x time.
-
-        With a known burst also what was ever above rate x time + burst + one packet, in packets.
-        """
+        """Return the first traffic of a UDP flood at ten times the rate, in multiples of rate x time."""
         before = [self._route.sample()]
         with self.flood(FLOOD_BYTES, 10 * bits_per_s / (8 * FLOOD_BYTES), 1.5) as sender:
             while sender.poll() is None:
@@ -276,7 +273,7 @@ class Bench:
     def flood(
         self, size_bytes: int, packets_per_s: float, seconds: float
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """UDP to the pod, until it ends by itself."""
+        """Send UDP to the pod, until the flood ends by itself."""
         words = (POD_ADDRESS, size_bytes - HEADERS_BYTES, packets_per_s, seconds)
         with entered(self._route.client):
             sender = subprocess.Popen([self._route.sender, *map(str, words)], stdout=subprocess.DEVNULL)
@@ -289,12 +286,12 @@ class Bench:
             sender.wait()
 
     def use_up(self, burst_bytes: int) -> None:
-        """Floods until no token is left."""
+        """Flood until no token is left."""
         with self.flood(FLOOD_BYTES, FLOOD_PACKETS_PER_S, 0.1 + burst_bytes / USED_UP_BYTES_PER_S):
             pass
 
     def udp(self, cell: Cell, burst_bytes: int) -> dict[str, float]:
-        """What is sent and what arrives, on the wire, once the bucket is empty; in percent of the rate."""
+        """Return sent and received traffic on the wire with an empty bucket, in percent of the rate."""
         # A bucket that was used up fills while the sender starts, and the surplus takes so long to use it up.
         filled_s = min(8 * burst_bytes / cell.rate_bits_per_s, START_S)
         settle_s = SETTLE_S + filled_s / (cell.load - 1)
@@ -318,7 +315,7 @@ class Bench:
 
 
 def compare(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
-    """Everything about one limiter, once."""
+    """Yield all figures of one limiter, once."""
     for cell in COMPARED:
         with installed(route, limiter, cell.bits_per_s), bench.of(limiter):
             yield from samples(limiter, str(cell), bench.tcp(cell))
@@ -338,7 +335,7 @@ def compare(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
 
 
 def floods(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
-    """UDP above the rate, by the size of its packets and by how much is offered."""
+    """Measure UDP above the rate, by packet size and offered load."""
     for rate, cells in itertools.groupby(UDP, lambda cell: cell.rate_bits_per_s):
         burst_bytes = limiter.burst_bytes(rate) if limiter.burst_bytes else 0
         with installed(route, limiter, rate):
@@ -349,7 +346,7 @@ def floods(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
 
 @contextlib.contextmanager
 def installed(route: Route, limiter: Limiter, bits_per_s: int) -> Iterator[None]:
-    """Installs the limiter, whose bucket is full at first."""
+    """Install the limiter, whose bucket is full at first."""
     limiter.install(route, bits_per_s)
     try:
         yield
@@ -358,13 +355,13 @@ def installed(route: Route, limiter: Limiter, bits_per_s: int) -> Iterator[None]
 
 
 def samples(limiter: Limiter, cell: str, found: dict[str, float]) -> Iterator[Sample]:
-    """One for each number."""
+    """Yield one for each number."""
     for what, value in found.items():
         yield Sample(limiter.name, what, cell, value)
 
 
 def by_what(found: list[Sample]) -> peers_targets.Found:
-    """The numbers, sorted."""
+    """Return the numbers, sorted."""
     values: peers_targets.Found = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for each in found:
         values[each.what][each.limiter][each.cell].append(each.value)
@@ -372,7 +369,7 @@ def by_what(found: list[Sample]) -> peers_targets.Found:
 
 
 def tables(found: peers_targets.Found) -> None:
-    """A table for each number: limiters by cells, medians, with the least and the most."""
+    """Print a table for each number: limiters by cells, medians, with minimum and maximum."""
     for what, by_limiter in found.items():
         print(f"\n{what}: median (least-most)")
         for cell in dict.fromkeys(cell for cells in by_limiter.values() for cell in cells):
@@ -390,7 +387,7 @@ def short(number: float) -> str:
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plugins", type=Path, required=True, help="folder of the CNI plugins")
     parser.add_argument("--results", type=Path, help="write every sample there, as JSON")
@@ -406,7 +403,7 @@ def options() -> argparse.Namespace:
 
 
 def permit_congestion_controls() -> None:
-    """Lets every congestion control be used, in all namespaces. Only the first namespace can set this."""
+    """Permit every congestion control in all namespaces. Only the first namespace can set this."""
     for control in ("bbr", "reno", "cubic"):
         subprocess.run(["modprobe", f"tcp_{control}"], capture_output=True)
     known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
@@ -414,7 +411,7 @@ def permit_congestion_controls() -> None:
 
 
 def main() -> int:
-    """Runs it. Returns the exit status."""
+    """Run the comparison. Returns the exit status."""
     given = options()
     every = limiters(given.plugins)
     known = drops() if given.study == "bursts" else every
@@ -447,7 +444,7 @@ def main() -> int:
 
 
 def shared(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
-    """How flows share the limit."""
+    """Yield the shares of flows that use one limit."""
     fairness = Fairness(bench, RATE_BITS_PER_S, route.node.folder / "request", route.node.folder / "sparse")
     for name, measurement in fairness.all(Tcp, ecn=limiter.ecn):
         with installed(route, limiter, RATE_BITS_PER_S), bench.of(limiter):
@@ -455,7 +452,7 @@ def shared(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
 
 
 def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) -> Iterator[Sample]:
-    """The comparison, or of a study TCP in every cell, or UDP."""
+    """Yield the comparison, or TCP or UDP of a study in every cell."""
     if not study:
         yield from compare(bench, route, limiter)
     elif study == UDP_ALONE and not limiter.sends:

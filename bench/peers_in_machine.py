@@ -17,7 +17,7 @@ TIMEOUT_S = 14400.0
 
 
 def main() -> int:
-    """Runs it. Returns the exit status."""
+    """Run the comparison in a machine. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, help="write every sample there, as JSON")
     parser.add_argument("--kernel", choices=KERNELS, default="6.12", help="series of Debian's kernel")

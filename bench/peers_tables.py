@@ -21,7 +21,7 @@ Column = tuple[str, str, str]
 
 
 def markdown(found: dict[str, Values], columns: Sequence[Column]) -> str:
-    """A row for each limiter that has all of them: the median, with the least and the most."""
+    """Return a row for each complete limiter: the median, with minimum and maximum."""
     heads = ["limiter", *(head for head, _, _ in columns)]
     lines = [heads, ["---"] * len(heads)]
     for name in found[columns[0][1]]:
@@ -48,7 +48,7 @@ def fairness(found: dict[str, Values]) -> None:
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     found = read(parser.parse_args().results)

@@ -29,7 +29,7 @@ LEAST_TIMES = (
 
 
 def report(found: Found) -> bool:
-    """Prints the targets. Returns whether all are met."""
+    """Print the targets. Returns whether all are met."""
     judged = [print_table(f"Targets: {title}", figures) for title, figures in _tables(found) if figures]
     if judged:
         print("\nevery target is met" if all(judged) else "\na target was missed")
@@ -54,7 +54,7 @@ def _goodput(found: Found, limiter: str) -> list[Figure]:
 
 
 def _retransmissions(found: Found, ours: str, theirs: str) -> list[Figure]:
-    """A few losses in a few seconds are chance: the median is compared with the most that theirs had."""
+    """Compare the median with the maximum of the peer, because a few losses in some seconds are chance."""
     figures = []
     peers = _of(found, "retransmissions", theirs)
     for cell, numbers in _of(found, "retransmissions", ours).items():

@@ -19,7 +19,7 @@ Values = dict[str, dict[str, list[float]]]
 
 
 def read(file: Path) -> dict[str, Values]:
-    """Samples by what was measured."""
+    """Return samples by the measured quantity."""
     found: dict[str, Values] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for each in json.loads(file.read_text()):
         found[each["what"]][each["limiter"]][each["cell"]].append(each["value"])
@@ -29,7 +29,7 @@ def read(file: Path) -> dict[str, Values]:
 def bars(
     values: Values, title: str, file: Path, *, without: frozenset[str] = frozenset(), log: bool = False
 ) -> None:
-    """One panel for each cell, one bar for each limiter: the median, with the least and the most."""
+    """Draw one panel per cell with one bar per limiter: the median, with minimum and maximum."""
     names = [name for name in values if name not in without]
     cells = list(dict.fromkeys(cell for name in names for cell in values[name]))
     figure, panels = plt.subplots(

@@ -17,7 +17,7 @@ import scale
 
 
 def machine() -> str:
-    """What the figures depend on."""
+    """Return the properties of the machine that the figures depend on."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     models = [
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
@@ -27,14 +27,14 @@ def machine() -> str:
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="every cell of exactness.py: 3 minutes, not 1.5")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Runs them. Returns the exit status."""
+    """Run the benchmarks. Returns the exit status."""
     full = options().full
     if os.geteuid() != 0:
         print("make bench: needs root, for network namespaces and BPF", file=sys.stderr)

@@ -37,7 +37,7 @@ def address(number: int) -> str:
 
 
 def build(node: lab.Node) -> None:
-    """The pods, point to point, as documents and as namespaces."""
+    """Create the pods, point to point, as documents and as namespaces."""
     pods = [node.lab.pod(f"p{number}", [f"{address(number)}/32"], wire=False) for number in range(PODS)]
     batch("ip", (line for number, pod in enumerate(pods) for line in _wires(pod, number)))
     for number, pod in enumerate(pods):
@@ -65,7 +65,7 @@ def _wires(pod: Pod, number: int) -> tuple[str, ...]:
 
 
 def verify(node: lab.Node) -> None:
-    """Raises RuntimeError unless the kernel has a filter on each pod's veth, each with a slot of its own."""
+    """Raise RuntimeError unless the kernel has a filter on each pod's veth, each with a slot of its own."""
     filters = node.filters()
     with Slots(node.pins) as slots:
         in_use = slots.read()
@@ -77,7 +77,7 @@ def verify(node: lab.Node) -> None:
 
 
 def cold_starts(node: lab.Node) -> list[Figure]:
-    """Starts with nothing in the kernel. The agent of the last one goes on running."""
+    """Start with an empty kernel. The last agent keeps running."""
     whole, loading, runs = [], [], []
     for start in range(STARTS):
         if start:
@@ -106,18 +106,18 @@ class RateReader:
         self._fd = syscall.open_pin(pin)
 
     def all_have(self, bits_per_s: int) -> bool:
-        """Whether every slot has this rate."""
+        """Return whether every slot has this rate."""
         raw = syscall.lookup_all(self._fd, self._count, ctypes.sizeof(layout.Config))
         configs = self._type.from_buffer_copy(raw)
         return all(configs[slot].bits_per_s == bits_per_s for slot in self._slots)
 
     def close(self) -> None:
-        """Closes the map."""
+        """Close the map."""
         os.close(self._fd)
 
 
 def changes(node: lab.Node) -> list[Figure]:
-    """The policy's file is replaced, again and again."""
+    """Replace the file of the policy repeatedly."""
     with Slots(node.pins) as slots:
         reader = RateReader(slots.read(), slots.count, node.pins.maps / "tb_config")
     milliseconds, runs = [], []
@@ -138,7 +138,7 @@ def changes(node: lab.Node) -> list[Figure]:
 
 
 def drain(node: lab.Node) -> None:
-    """Sends a few pods more than their bursts hold."""
+    """Send more than their bursts to a few pods."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for number in DRAINED_PODS:
             for _ in range(300):
@@ -146,7 +146,7 @@ def drain(node: lab.Node) -> None:
 
 
 def level(meters: Meters, config: SlotConfig) -> float:
-    """How full a byte bucket is, in percent of its burst; negative in debt."""
+    """Return how full a byte bucket is, in percent of its burst; negative in debt."""
     tokens_q = gcra.tokens_q(meters.bytes_tat, gcra.word_of(monotonic_ns()), config.bytes_burst_q)
     return 100 * tokens_q / config.bytes_burst_q
 
@@ -178,7 +178,7 @@ def restarts(node: lab.Node) -> list[Figure]:
 
 
 def memory(pid: int) -> list[Figure]:
-    """What the process holds after all that."""
+    """Return the memory of the process at the end."""
     process = Path("/proc", str(pid))
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     mebibytes = int(status["VmRSS"].split()[0]) / 1024
@@ -193,7 +193,7 @@ def memory(pid: int) -> list[Figure]:
 
 
 def report(attach: AttachMode = AttachMode.AUTO) -> bool:
-    """Prints the table. Returns whether every target is met."""
+    """Print the table. Returns whether every target is met."""
     with lab.node() as node:
         node.options = ("--attach", attach)
         build(node)

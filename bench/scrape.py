@@ -29,7 +29,7 @@ HOST = "127.0.0.1"
 
 
 def fill(pins: Pins) -> None:
-    """Slots for so many pods."""
+    """Fill slots for a number of pods."""
     bucket = bucket_of(Limit(Rate(bits_per_s=10**8)), Mode.ENFORCE, action=ExceedAction.DELAY)
     config = config_of(bucket, Direction.INGRESS, node_reserve=True)
     with Slots(pins) as slots:
@@ -56,7 +56,7 @@ def scrapes(port: int) -> list[tuple[float, int]]:
 
 
 def main() -> int:
-    """Prints the table. Returns the exit status."""
+    """Print the table. Returns the exit status."""
     print(machine(), flush=True)
     with lab.node() as node:
         ensure_loaded(node.pins)

@@ -55,7 +55,7 @@ class Metrics:
 
 
 def parse(text: str) -> Metrics:
-    """Reads the families that are of interest from the text format."""
+    """Read the families that are of interest from the text format."""
     values: Counter[tuple[str, Labels]] = Counter()
     for name, labels, value in _LINE.findall(text):
         if name in _FAMILIES:

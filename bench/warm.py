@@ -23,7 +23,7 @@ _TOOLS = (
 
 
 def main() -> None:
-    """Loads the program once, and starts the tools."""
+    """Load the program once, and start the tools."""
     mount_bpffs()
     loader.load(source_folder(), _PINS, Sizes())
     _PINS.remove()
