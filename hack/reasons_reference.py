@@ -13,9 +13,9 @@ HEAD = """\
 # Reasons
 
 A limit that is not enforced as declared has one of these reasons.
-The same reasons appear in the condition `Degraded` and in the message of the condition `Programmed`
-of a policy, in `status.policies` and `status.pods` of a [TokenBucketNode](node.md), in the log of the agent,
-and in the label `reason` of [metrics](metrics.md).
+A policy shows them in the condition `Degraded` and in the message of the condition `Programmed`.
+A [TokenBucketNode](node.md) shows them in `status.policies` and `status.pods`.
+The log of the agent and the label `reason` of [metrics](metrics.md) contain them too.
 
 The agent logs `limit not enforced as declared` when a limit gets a reason,
 and `reason no longer applies` when the reason ends.
