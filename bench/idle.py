@@ -1,8 +1,8 @@
 """Processor time of an idle agent: ``make bench-idle``.
 
-The node has 3,000 addresses, as on kube-ipvs0, and 20,000 leaked CNI results. In further runs, the attachment
-of a pod is rejected, each time for another cause. The agent runs in a network namespace of its own. The goal
-is 0.5 % of a core.
+The node has 3,000 addresses, as on kube-ipvs0, and 20,000 leaked CNI results. In further runs, it has 5,000
+interfaces, or the attachment of a pod is rejected, each time for another cause. The agent runs in a network
+namespace of its own. The goal is 0.5 % of a core.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.isolation import private_namespaces
 from tests.netns.agent import PINS, Agent, document, drop, policy, wait
 from tests.netns.lab import Lab, Pod, batch, tc
 
-ADDRESSES, RESULTS = 3_000, 20_000
+ADDRESSES, RESULTS, INTERFACES = 3_000, 20_000, 5_000
 GOAL = 0.005
 _U32 = ("protocol", "all", "prio", "1", "u32", "match", "u32", "0", "0", "flowid", "1:1")
 _IP = ("protocol", "ip", "prio", "1", "u32", "match", "u32", "0", "0", "flowid", "1:1")
@@ -83,8 +83,14 @@ def ingress_is_there(pod: Pod) -> None:
     tc("qdisc", "add", "dev", pod.veth, "ingress")
 
 
+def veths_are_there(_: Pod) -> None:
+    """The node has interfaces that lead to no pod."""
+    batch("ip", [f"link add x{n} type veth peer name y{n}" for n in range(INTERFACES // 2)])
+
+
 CAUSES: dict[str, Callable[[Pod], None] | None] = {
     "nothing rejected": None,
+    "5,000 interfaces": veths_are_there,
     "shared block": block_is_shared,
     "u32 at priority 1": u32_is_there,
     "protocol ip at priority 1": ip_is_there,

@@ -97,6 +97,11 @@ class Schedule:
         self._due = now + min(self.max_s, pauses_s[following])
 
 
+def pause_after(cost_s: float, least_s: float, share: float) -> float:
+    """Return the pause after which work may repeat, so that it takes at most this share of a core."""
+    return max(least_s, cost_s / share)
+
+
 class Backoffs:
     """Endless delays between attempts in seconds: exponential up to 20 s, each shortened by up to half.
 

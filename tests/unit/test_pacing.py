@@ -25,6 +25,7 @@ from tokenbucket.pacing import (
     Worker,
     WriteBudget,
     WriteThrottle,
+    pause_after,
 )
 
 
@@ -275,6 +276,14 @@ def test_the_pace_of_reports_fits_the_number_of_nodes(nodes: int, spread_s: floa
     """Keep all agents together below 150 reports per second after a change, and below 50 without one."""
     pace = ReportPace(nodes=nodes)
     assert (pace.spread_s, pace.sync_period_s) == pytest.approx((spread_s, period_s))
+
+
+@given(st.floats(0, 1000), st.floats(0.001, 1))
+def test_repeated_work_takes_at_most_its_share(cost_s: float, share: float) -> None:
+    """Check work of any processor time."""
+    pause_s = pause_after(cost_s, 4.0, share)
+    assert pause_s >= 4
+    assert cost_s / (cost_s + pause_s) <= share
 
 
 @given(st.integers(1, 10_000), st.lists(st.floats(0, 5), min_size=50, max_size=50))

@@ -30,12 +30,14 @@ from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.processes import process_name
 from tokenbucket.node.device_slots import free_gone
 from tokenbucket.node.view import View
-from tokenbucket.pacing import NextRun, Schedule
+from tokenbucket.pacing import NextRun, Schedule, pause_after
 
 log = logging.getLogger(__name__)
 
-_VERIFY_S = 4.0
-"""Interval of checks that limits run."""
+_VERIFY_S, _VERIFY_SHARE = 4.0, 0.004
+"""Interval of checks that limits run, and the most that they take of a core. With thousands of interfaces,
+the interval is longer.
+"""
 
 
 class StopSignals:
@@ -167,7 +169,10 @@ class Loop:
 
     def _verify(self, *, everything: bool = False) -> bool:
         self._verify_at = time.monotonic() + _VERIFY_S
+        start_s = time.thread_time()
         changed = self.reconciler.verifier.check(self.view, everything=everything)
+        pause_s = pause_after(time.thread_time() - start_s, _VERIFY_S, _VERIFY_SHARE)
+        self._verify_at = time.monotonic() + pause_s
         self.follow(self.reconciler.verifier.in_use)
         return changed
 

@@ -42,11 +42,12 @@ def attribute(kind: int, payload: bytes) -> bytes:
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Return the payloads of the attributes after ``offset``, by type. The last of a type counts."""
     found = {}
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size:
+    unpack, head, mask, last = _ATTRIBUTE.unpack_from, _ATTRIBUTE.size, uapi.NLA_TYPE_MASK, len(data)
+    while offset + head <= last:  # 40 times for each interface
+        length, kind = unpack(data, offset)
+        if length < head:
             break
-        found[kind & uapi.NLA_TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
+        found[kind & mask] = data[offset + head : offset + length]
         offset += length + -length % _ALIGNMENT
     return found
 

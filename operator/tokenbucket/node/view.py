@@ -175,14 +175,13 @@ class View:
     def look_for_programs(self) -> bool:
         """Mark the interfaces of the node stale whose programs of tcx or XDP changed, which causes no event.
 
-        Return whether there are any. Raises KernelError.
+        Return whether there are any; none if all is read next anyway. Raises KernelError.
         """
+        if self._stale.everything:
+            return False
         links = read_links(self._connection)
-        intercepted = {
-            ifindex
-            for ifindex in self._links.keys() & links.keys()
-            if links[ifindex].xdp_program_id != self._links[ifindex].xdp_program_id
-        }
+        both = self._links.keys() & links.keys()
+        intercepted = {i for i in both if links[i].xdp_program_id != self._links[i].xdp_program_id}
         changed = self._attachments.changed(links)
         self._stale.links |= intercepted
         self._stale.filters |= changed
