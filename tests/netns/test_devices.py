@@ -35,6 +35,8 @@ from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import Message
 from tokenbucket.node import devices
 
+BOTH = pytest.mark.parametrize("mechanism", ["clsact", pytest.param("tcx", marks=pytest.mark.needs("tcx"))])
+
 
 @pytest.fixture(autouse=True)
 def _freed() -> None:
@@ -197,7 +199,7 @@ def slot_of(device: str) -> int:
     return next(limit["slot"] for limit in limits)
 
 
-@pytest.mark.parametrize("mechanism", ["clsact", pytest.param("tcx", marks=pytest.mark.needs("tcx"))])
+@BOTH
 def test_a_limit_follows_its_interface_to_a_new_name(lab: Lab, mechanism: str) -> None:
     """The limit keeps its slot until it is detached by the new name. No other limit gets its tokens."""
     plug(lab, "eth1")
@@ -216,7 +218,7 @@ def test_a_limit_follows_its_interface_to_a_new_name(lab: Lab, mechanism: str) -
     assert status() == []
 
 
-@pytest.mark.parametrize("mechanism", ["clsact", pytest.param("tcx", marks=pytest.mark.needs("tcx"))])
+@BOTH
 @pytest.mark.parametrize("what", ["recreated", "moved"])
 def test_a_new_interface_does_not_inherit_a_limit_by_its_name(lab: Lab, what: str, mechanism: str) -> None:
     """A new interface with the same name has no limit. A new limit on it starts with a full bucket."""
@@ -317,11 +319,14 @@ def test_inspect_shows_the_machine(pods: tuple[Pod, Pod]) -> None:
     assert int(refused.split()[-1]) >= 45
 
 
-def test_limits_behind_another_bpffs_are_reported(lab: Lab) -> None:
-    """The command cannot see the pins, but sees the filters."""
+@BOTH
+def test_limits_behind_another_bpffs_are_reported(lab: Lab, mechanism: str) -> None:
+    """The command cannot see the pins, but sees the programs. It can remove filters, and no links of tcx."""
     plug(lab, "eth1")
-    tokenbucket("attach", "--dev", "eth1", *LIMIT)
-    for command in (["status"], ["inspect", "--dev", "eth1"], ["attach", "--dev", "eth1", *LIMIT]):
+    tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", mechanism)
+    device = ("--dev", "eth1")
+    commands = (["status"], ["inspect", *device], ["attach", *device, *LIMIT], ["detach", *device])
+    for command in (*commands, *[["detach", "--all"]] * (mechanism == "tcx")):
         shell = ["unshare", "--mount", "sh", "-c", 'mount -t bpf bpf /sys/fs/bpf && exec "$@"', "sh"]
         program = [*shell, sys.executable, "-m", "tokenbucket", *command, "--pins", str(PINS.root)]
         done = subprocess.run(program, capture_output=True, text=True)

@@ -11,6 +11,7 @@ from tokenbucket.cli.output import LogFormat, set_up_logs
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.errors import ExitCode, IgnoreErrno
 from tokenbucket.node import devices
+from tokenbucket.node.visibility import check_visible
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,11 +33,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Remove limits. With ``--all``, succeed also if nothing is attached."""
+    """Remove limits. With ``--all``, succeed also if nothing is attached.
+
+    Raises UnseenError if there are limits that cannot be removed, or none is found and some cannot be read.
+    """
     need_root()
     set_up_logs(LogFormat.TEXT, "warning")
     if options.all:
         removed = devices.detach_all(options.pins)
+        check_visible(options.pins)
         print(f"{removed} {'program' if removed == 1 else 'programs'} detached; all limits are removed")
         return ExitCode.DONE
     directions = [options.direction] if options.direction else list(Direction)
@@ -48,5 +53,6 @@ def run(options: argparse.Namespace) -> ExitCode:
     except devices.RenamedError as error:
         print(f"tokenbucket: {error}", file=sys.stderr)
         return ExitCode.NOT_FOUND
+    check_visible(options.pins)
     print(f"tokenbucket: {options.dev}: no limit found", file=sys.stderr)
     return ExitCode.NOT_FOUND
