@@ -11,10 +11,9 @@ RANGE ?= main..HEAD
 IMAGE ?= localhost/tokenbucket:test
 SET_UP      := PYTHONPATH=.:operator:tests/e2e $(PYTHON) -m tests.set_up
 # Runs a command and, with RECORD=1, records the result of a cell of docs/reference/support-matrix.md.
-RECORDED    := $(PYTHON) -m tests.support.record
+RECORDED     = $(PYTHON) -m tests.support.record "make $@$(VERSION:%= VERSION=%)"
 DEV_CLUSTER := PYTHONPATH=.:tests/e2e $(PYTHON) -m tests.e2e.dev_cluster
 
-ARCHITECTURE := $(subst x86_64,x86-64,$(subst aarch64,arm64,$(shell uname -m)))
 SUITE_OF_BCC_0.26 := bookworm
 SUITE_OF_BCC_0.31 := trixie
 # Beside a cluster of the default version.
@@ -73,7 +72,7 @@ test: chart-setup vm-setup e2e-setup tokenbucket.o ## run all tests, on other ke
 	+hack/side-by-side.sh e2e test-kernels test-quick
 
 test-quick: chart-setup tokenbucket.o ## run the unit, chart, bpf and netns tests, without network access
-	$(RECORDED) Architecture $(ARCHITECTURE) hack/without-network.sh $(PYTHON) -m pytest $(ARGS)
+	$(RECORDED) Architecture,Kernel,bcc here hack/without-network.sh $(PYTHON) -m pytest $(ARGS)
 
 check-commits: ## check the subjects of the commits in RANGE (default main..HEAD)
 	hack/commit-subjects.sh $(RANGE)
@@ -116,7 +115,7 @@ test-kernels: vm-setup ## run a short selection of test-vm (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --ignore=tests/vm/test_settings.py --timeout=1800 $(ARGS)
 
 e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
-	$(RECORDED) Kubernetes newest $(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_deaf_agents.py --ignore=tests/e2e/test_exactness.py --ignore=tests/e2e/test_documentation.py --ignore=tests/e2e/test_plugin.py --ignore=tests/e2e/test_annotated_pods.py --timeout=1800 $(ARGS)
+	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_deaf_agents.py --ignore=tests/e2e/test_exactness.py --ignore=tests/e2e/test_documentation.py --ignore=tests/e2e/test_plugin.py --ignore=tests/e2e/test_annotated_pods.py --timeout=1800 $(ARGS)
 
 e2e-deaf: e2e-setup ## cut agents off from the API server in four ways, on a cluster (root, 10 min)
 	$(PYTHON) -m pytest tests/e2e/test_deaf_agents.py --timeout=1800 $(ARGS)

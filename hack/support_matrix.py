@@ -26,16 +26,17 @@ Each row is a version that the documentation names, with the last recorded run o
 def row(component: Component, version: str, result: Result | None) -> str:
     """Return one line of a table."""
     if result is None:
-        return f"| {version} | not tested | | | `{component.command_of(version)}` |"
+        return f"| {version} | not tested | | | | `{component.command_of(version)}` |"
     ended = "passed" if result.passed else "**failed**"
     tests = f"{result.release}; {result.summary}"
-    return f"| {version} | {ended} | {tests} | {result.date} | `{result.command}` |"
+    commit = result.commit or "not recorded"
+    return f"| {version} | {ended} | {tests} | {result.date} | {commit} | `{result.command}` |"
 
 
 def section(component: Component, recorded: Mapping[Key, Result]) -> str:
     """Return the heading and the table of a component."""
     rows = (row(component, each, recorded.get((component.name, each))) for each in component.versions)
-    head = ["| version | result | release and tests | date | command |", "|---|---|---|---|---|"]
+    head = ["| version | result | release and tests | date | commit | command |", "|---|---|---|---|---|---|"]
     proves = f"The tests prove: {component.proves}."
     return "\n".join([f"## {component.name}", "", proves, "", *head, *rows, ""])
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
 import os
+import subprocess
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +27,8 @@ class Result:
     passed: bool
     summary: str
     """As ``1232 passed, 3 skipped``."""
+    commit: str = ""
+    """As ``01cff5e``, or ``01cff5e-dirty`` with changes that are not committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +71,35 @@ def is_wanted() -> bool:
     return os.environ.get("RECORD") == "1" and not os.environ.get("ARGS")
 
 
+def commit() -> str:
+    """Return the commit, with ``-dirty`` if a file other than the record of results differs from it."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(("git", *words), cwd=CELLS.parent, check=False, capture_output=True, text=True)
+
+    changed = git("diff", "--quiet", "HEAD", "--", ":/", f":!{RESULTS.name}").returncode
+    return git("rev-parse", "--short=10", "HEAD").stdout.strip() + "-dirty" * bool(changed)
+
+
 def record(key: Key, release: str, command: str, summary: str, *, passed: bool) -> None:
     """Record the end of a run of today, if runs are recorded. Raises KeyError for an unknown cell."""
     if is_wanted():
-        # pytest's last line has the duration too, which depends on the machine.
-        tests = summary.partition(" in ")[0]
         date = dt.datetime.now(dt.UTC).date().isoformat()
-        write(key, Result(release, date, command, passed=passed, summary=tests))
+        write(key, Result(release, date, command, passed=passed, summary=summary, commit=commit()))
 
 
 def write(key: Key, result: Result) -> None:
-    """Record a result in place of an earlier one of the same cell. Raises KeyError for an unknown cell."""
+    """Record a result in place of an earlier one of the same cell. Raises KeyError for an unknown cell.
+
+    Other runs can record at the same time.
+    """
     name, version = key
     if version not in {each.name: each for each in components()}[name].versions:
         raise KeyError(f"{CELLS.name}: no cell {name} {version}")
-    document = json.loads(RESULTS.read_text())
-    document.setdefault(name, {})[version] = asdict(result)
-    RESULTS.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    with RESULTS.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        document = json.load(file)
+        document.setdefault(name, {})[version] = asdict(result)
+        file.seek(0)
+        file.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        file.truncate()

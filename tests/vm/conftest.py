@@ -20,6 +20,8 @@ _SHORT = ["--short"] if SHORT else []
 _RUNGS = {rung: [f"tests/{rung}", "-p", "tests.vm.inside", *_OPTIONS, *_SHORT] for rung in ("bpf", "netns")}
 # One beside the other rungs: a machine that gets less than half a processor exceeds the time limit of a load.
 _AT_A_TIME = 1 if SHORT else 2
+# A short run never replaces a whole one.
+_RECORDED = {True: ("Kernel, selected tests", "make test-kernels"), False: ("Kernel", "make test-vm")}
 _ENDED = pytest.StashKey[list[Ended]]()
 
 Rungs = Callable[[Kernel], dict[str, Ended]]
@@ -49,9 +51,9 @@ def _record(ended: list[Ended]) -> None:
         rungs = [each for each in ended if f"{each.kernel}.".startswith(f"{kernel.series}.")]
         summary = "; ".join(f"{each.rung}: {each.summary[0].partition(' in ')[0]}" for each in rungs)
         if len(rungs) == len(_RUNGS):
-            command = "make test-kernels" if _SHORT else "make test-vm"
+            component, command = _RECORDED[SHORT]
             passed = all(each.passed for each in rungs)
-            results.record(("Kernel", kernel.series), rungs[0].kernel, command, summary, passed=passed)
+            results.record((component, kernel.series), rungs[0].kernel, command, summary, passed=passed)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

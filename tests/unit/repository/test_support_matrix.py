@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import re
+import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -41,6 +46,7 @@ def test_every_tested_version_has_a_cell() -> None:
     minors = tuple(version.rpartition(".")[0] for version in table["kubernetes"]["versions"])
     assert versions("Kubernetes") == minors
     assert {kernel.series for kernel in KERNELS} <= set(versions("Kernel"))
+    assert {kernel.series for kernel in KERNELS if kernel.short} == set(versions("Kernel, selected tests"))
     assert tuple(SETTINGS) == versions("Kernel setting")
 
 
@@ -75,13 +81,90 @@ def test_a_cell_without_a_passed_run_is_not_shown_as_passed() -> None:
     assert "- Kernel: not tested" in quotation
 
 
+def test_a_record_names_its_target_as_the_makefile_does() -> None:
+    """No record is written by hand, with another command."""
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for result in results.read().values():
+        make, target, *variables = result.command.split()
+        assert (make, target in targets) == ("make", True), result
+        assert all(re.fullmatch(r"VERSION=[0-9.]+", each) for each in variables), result
+
+
+TARGET = "make test-python VERSION=3.12"
+EXITED = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
+
+
+def run(output: str, status: int = 0, names: str = "Python", version: str = "3.12") -> Result:
+    """Return the record of a command with an output and a status."""
+    assert record.main(TARGET, names, version, sys.executable, "-c", EXITED, output, str(status)) == status
+    return list(results.read().values())[-1]
+
+
 @pytest.mark.parametrize("status", [0, 3])
 def test_a_run_is_recorded_with_its_result(status: int, recorded: Path) -> None:
-    output = "release: 3.12.1\n== 5 passed, 1 skipped in 2.50s =="
-    program = f"import sys; print({output!r}); sys.exit({status})"
-    assert record.main("Python", "3.12", sys.executable, "-c", program) == status
-    result = results.read()["Python", "3.12"]
+    result = run("release: 3.12.1\n== 5 passed, 1 skipped in 2.50s ==", status)
     assert (result.release, result.passed, result.summary) == ("3.12.1", status == 0, "5 passed, 1 skipped")
+    assert result.command == TARGET
+    assert result.commit
+
+
+def test_each_summary_of_a_run_is_recorded(recorded: Path) -> None:
+    """The tests on arm64 run pytest four times."""
+    lines = ("= 5 passed in 1.0s =", "3 skipped in 1.0s", "= 1 failed, 2 passed in 75.1s (0:01:15) =")
+    assert run("\n".join(lines), 1).summary == "5 passed; 3 skipped; 1 failed, 2 passed"
+
+
+@pytest.mark.parametrize("output", ["", "== 3 skipped in 1.00s =="])
+def test_a_run_in_which_no_test_passed_is_no_success(output: str, recorded: Path) -> None:
+    assert not run(output).passed
+
+
+def test_one_run_is_recorded_in_several_cells_of_this_machine(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {
+        "Kernel": lambda: "6.12.117+deb13",
+        "bcc": lambda: "0.31.0+ds-7",
+        "Architecture": lambda: "riscv64",
+    }
+    monkeypatch.setattr(record, "HERE", here)
+    run("== 5 passed in 2.50s ==", names="Architecture,Kernel,bcc", version="here")
+    releases = {key: result.release for key, result in results.read().items()}
+    assert releases == {("Kernel", "6.12"): "6.12.117+deb13", ("bcc", "0.31"): "0.31.0+ds-7"}
+
+
+@pytest.mark.parametrize(
+    ("release", "version"), [("6.1.0-50-amd64", "6.1"), ("6.18.44", "6.18"), ("6.11.2", None), ("7.2", "7")]
+)
+def test_a_release_belongs_to_its_series(release: str, version: str | None) -> None:
+    [kernel] = [each for each in results.components() if each.name == "Kernel"]
+    assert record.cell(kernel, release) == version
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("e2e-kubernetes VERSION=1.36", '"make e2e-kubernetes VERSION=1.36" Kubernetes 1.36 '),
+        ("test-quick", '"make test-quick" Architecture,Kernel,bcc here '),
+    ],
+)
+def test_a_target_is_recorded_under_its_own_command(target: str, words: str) -> None:
+    commands = subprocess.run(
+        ("make", "--dry-run", *target.split()), cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert f"tests.support.record {words}" in commands
+
+
+def test_runs_that_end_together_keep_both_records(recorded: Path) -> None:
+    with recorded.open() as held, ThreadPoolExecutor() as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writing = pool.submit(results.write, ("Python", "3.12"), PASSED)
+        with pytest.raises(TimeoutError):
+            writing.result(timeout=0.2)
+        recorded.write_text(json.dumps({"Python": {"3.13": asdict(FAILED)}}))
+        fcntl.flock(held, fcntl.LOCK_UN)
+        writing.result()
+    assert results.read().keys() == {("Python", "3.12"), ("Python", "3.13")}
 
 
 def test_a_selection_of_tests_is_not_recorded(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
