@@ -15,7 +15,7 @@ from tokenbucket.agent.options import MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots
-from tokenbucket.core.api.enforcement import Place
+from tokenbucket.core.api.enforcement import ModeSource
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.limits.slot import NO_SLOT, Role, Slot, SlotConfig
@@ -70,7 +70,7 @@ def _modes(reading: AgentReading) -> Iterator[Sample]:
 
 
 def _places(reading: AgentReading) -> Iterator[Sample]:
-    return (((place.value,), place is reading.state.inputs.enforcement_from) for place in Place)
+    return (((place.value,), place is reading.state.inputs.enforcement_from) for place in ModeSource)
 
 
 def _runs(reading: AgentReading) -> Iterator[Sample]:

@@ -94,7 +94,7 @@ class Reconciler:
         deviations = tuple(each.of_limit for each in found)
         unenforced = {*planned.without_slot, *self.verifier.not_running, *done.missing}
         missing = {key for key in unenforced if not key.is_guard}
-        self._declarations.passed(identified.pods, {key.subject for key in missing})
+        self._declarations.record(identified.pods, {key.subject for key in missing})
         self._log_changes(frozenset(deviations))
         active = {
             key: limit

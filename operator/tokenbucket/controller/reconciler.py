@@ -137,10 +137,10 @@ class StatusReconciler:
             head = policy.head
             agents = Agents(
                 bool(self._index.recent),
-                self._silent_nodes.concerned(head, silent),
+                self._silent_nodes.affected(head, silent),
                 self._index.unseen(head, fleet.behind(self._required_version(policy))),
                 fleet.unsupported(head.features),
-                self._silent_nodes.concerned(head, self._index.unseen(head, fleet.omitting(head))),
+                self._silent_nodes.affected(head, self._index.unseen(head, fleet.omitting(head))),
             )
             inputs = _Inputs(policy, self._index.changes(head), agents)
             known = self._computed.get(head.uid)

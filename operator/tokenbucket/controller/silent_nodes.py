@@ -60,7 +60,7 @@ class SilentNodes:
             found.setdefault(str(metadata.get("namespace")), []).append(metadata.get("labels") or {})
         self._pods[node] = _Pods(now, {namespace: tuple(labels) for namespace, labels in found.items()})
 
-    def concerned(self, head: PolicyHead, nodes: Iterable[str]) -> tuple[str, ...]:
+    def affected(self, head: PolicyHead, nodes: Iterable[str]) -> tuple[str, ...]:
         """Return the nodes with a pod that the policy selects, and the nodes whose pods are unknown.
 
         Without the nodes that have not been read yet.

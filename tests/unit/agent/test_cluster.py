@@ -16,7 +16,7 @@ from tests.unit.fake_api import FakeApi
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
-from tokenbucket.core.api.enforcement import NODE_LABEL, Place
+from tokenbucket.core.api.enforcement import NODE_LABEL, ModeSource
 from tokenbucket.core.api.parse import API_VERSION, POLICY
 from tokenbucket.core.api.pod import Pod, PodId, Sandbox
 from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Policy, Rate
@@ -93,11 +93,15 @@ def test_the_override_is_reported_with_its_mode_and_age(source: ClusterSource) -
     source.override.put({"metadata": dated, "data": {"enforcement": "off"}})
     switch(source, "Observe")
     inputs = snapshot(source)
-    assert (inputs.enforcement, inputs.enforcement_from) == (Mode.OFF, Place.OVERRIDE)
+    assert (inputs.enforcement, inputs.enforcement_from) == (Mode.OFF, ModeSource.OVERRIDE)
     assert "override ConfigMap: sets Off since 2026-01-02T03:04:05Z" in inputs.problem
     source.override.remove({"metadata": override})
     inputs = snapshot(source)
-    assert (inputs.enforcement, inputs.enforcement_from, inputs.problem) == (Mode.OBSERVE, Place.RELEASE, "")
+    assert (inputs.enforcement, inputs.enforcement_from, inputs.problem) == (
+        Mode.OBSERVE,
+        ModeSource.RELEASE,
+        "",
+    )
 
 
 def test_an_enforcement_configmap_deleted_with_the_release_is_no_problem(source: ClusterSource) -> None:

@@ -13,8 +13,8 @@ from enum import StrEnum
 from tokenbucket.core.api.policy import Mode
 
 
-class Place(StrEnum):
-    """A place that can set the mode. An earlier one has precedence."""
+class ModeSource(StrEnum):
+    """A source of the mode. An earlier one has precedence."""
 
     LABEL = "label"
     OVERRIDE = "override"
@@ -97,9 +97,15 @@ class Enforcement:
         return self.node.mode or self.override.mode or self.release.mode or Mode.ENFORCE
 
     @property
-    def decided_by(self) -> Place:
+    def decided_by(self) -> ModeSource:
         """Return the place that sets the mode."""
-        return Place.LABEL if self.node.mode else Place.OVERRIDE if self.override.mode else Place.RELEASE
+        return (
+            ModeSource.LABEL
+            if self.node.mode
+            else ModeSource.OVERRIDE
+            if self.override.mode
+            else ModeSource.RELEASE
+        )
 
     @property
     def problem(self) -> str:

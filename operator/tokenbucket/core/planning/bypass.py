@@ -57,12 +57,12 @@ class BypassWatch:
         self._base = {key: base for key, base in self._base.items() if key in now}
         bypassed, running = set(self.bypassed & now.keys()), set(self.running & now.keys())
         for key, counted in now.items():
-            verdict = self._judge(key, counted)
-            if verdict is None:
+            runs = self._runs(key, counted)
+            if runs is None:
                 continue
             self._base[key] = counted
             running.discard(key)
-            if verdict:
+            if runs:
                 running.add(key)
                 self._good[key] += 1
                 if self._good[key] >= _LOOKS_TO_CLEAR:
@@ -82,7 +82,7 @@ class BypassWatch:
         self.forget(key)
         self.bypassed -= {key}
 
-    def _judge(self, key: SlotKey, counted: Counted) -> bool | None:
+    def _runs(self, key: SlotKey, counted: Counted) -> bool | None:
         """Return whether the limit runs; ``None`` if there are too few packets to know."""
         base = self._base.get(key)
         if base is None or counted.crossed < base.crossed or counted.seen < base.seen:

@@ -64,7 +64,7 @@ class Declarations:
             and (pod.id not in self._addresses or not self._addresses[pod.id].isdisjoint(pod.addresses))
         }
 
-    def passed(self, pods: Iterable[Pod], missing: AbstractSet[Subject]) -> None:
+    def record(self, pods: Iterable[Pod], missing: AbstractSet[Subject]) -> None:
         """Record a run. Keep the previous addresses of pods in ``missing``: their limits did not move."""
         self._addresses = {
             pod.id: self._addresses.get(pod.id, pod.addresses) if pod.id in missing else pod.addresses

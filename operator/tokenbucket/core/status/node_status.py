@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tokenbucket.core.api.enforcement import Place
+from tokenbucket.core.api.enforcement import ModeSource
 from tokenbucket.core.api.node_report import (
     Override,
     PodCounts,
@@ -53,7 +53,7 @@ class DesiredInput:
     rejected: tuple[RejectedPolicy, ...] = ()
     problem: str = ""
     """Problem of the enforcement settings, or a notice of an override. Empty if there is none."""
-    enforcement_from: Place = Place.RELEASE
+    enforcement_from: ModeSource = ModeSource.RELEASE
     """The place that sets the enforcement mode."""
     policies_version: int = -1
     """Newest resource version that the policies contain. -1 in a folder of manifests."""

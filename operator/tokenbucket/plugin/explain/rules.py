@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tokenbucket.core.api.enforcement import Place
+from tokenbucket.core.api.enforcement import ModeSource
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.plugin.explain.cause import Cause, cause, cause_of_reason
@@ -141,12 +141,12 @@ def _place(found: Evidence) -> str:
     declared, report = found.enforcement, found.report.report if found.report else None
     release = report.agent.release if report else ""
     match declared.decided_by if declared else None:
-        case Place.LABEL:
+        case ModeSource.LABEL:
             return f"label tokenbucket.dev/enforcement of node {found.node_name}"
-        case Place.OVERRIDE:
+        case ModeSource.OVERRIDE:
             since = f" (since {declared.overridden_since})" if declared and declared.overridden_since else ""
             return f"ConfigMap {release}-override{since}; delete it"
-        case Place.RELEASE:
+        case ModeSource.RELEASE:
             return f"ConfigMap {release}, from the chart value enforcement"
     return (report.problem if report else "") or "the node label or a ConfigMap sets it"
 

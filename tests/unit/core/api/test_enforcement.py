@@ -8,7 +8,7 @@ from tokenbucket.core.api.enforcement import (
     Enforcement,
     EnforcementConfig,
     EnforcementSetting,
-    Place,
+    ModeSource,
     parse_enforcement_config,
     parse_setting,
 )
@@ -44,11 +44,11 @@ def test_a_cleanup_continues_without_its_configmap() -> None:
 def test_the_node_label_has_precedence_over_the_configmap() -> None:
     """Require that the label exists and is valid."""
     observed = OFF.update(EnforcementConfig(EnforcementSetting(Mode.OFF)), EnforcementSetting(Mode.OBSERVE))
-    assert (observed.mode, observed.decided_by) == (Mode.OBSERVE, Place.LABEL)
+    assert (observed.mode, observed.decided_by) == (Mode.OBSERVE, ModeSource.LABEL)
     config = EnforcementConfig(EnforcementSetting(Mode.OFF))
     assert observed.update(config, None).mode is Mode.OBSERVE
     without = observed.update(config, EnforcementSetting())
-    assert (without.mode, without.decided_by) == (Mode.OFF, Place.RELEASE)
+    assert (without.mode, without.decided_by) == (Mode.OFF, ModeSource.RELEASE)
 
 
 def config(mode: Mode, *, cleanup: bool = False) -> EnforcementConfig:
@@ -62,10 +62,10 @@ def test_the_override_ranks_between_the_node_label_and_the_configmap(
     """Use the current mode of the release after the override is deleted."""
     before = Enforcement().update(config(Mode.OBSERVE), None)
     overridden = before.update(release, None, config(Mode.OFF))
-    assert (overridden.mode, overridden.decided_by) == (Mode.OFF, Place.OVERRIDE)
+    assert (overridden.mode, overridden.decided_by) == (Mode.OFF, ModeSource.OVERRIDE)
     assert "override ConfigMap: sets Off" in overridden.notice
     labeled = overridden.update(release, EnforcementSetting(Mode.ENFORCE), config(Mode.OFF))
-    assert (labeled.mode, labeled.decided_by) == (Mode.ENFORCE, Place.LABEL)
+    assert (labeled.mode, labeled.decided_by) == (Mode.ENFORCE, ModeSource.LABEL)
     without = overridden.update(release, None)
     assert (without.mode, without.notice) == (release.setting.mode if release else Mode.OBSERVE, "")
 

@@ -58,7 +58,7 @@ def test_only_a_disjoint_set_of_addresses_is_a_new_declaration(
 ) -> None:
     """Accept that one source knows more addresses of a pod than the next."""
     declarations = Declarations()
-    declarations.passed(declared(*before), set())
+    declarations.record(declared(*before), set())
     assert (WEB in declarations.unchanged(declared(*after))) is unchanged
 
 
@@ -71,20 +71,20 @@ def test_a_declaration_is_new_for_one_run() -> None:
     """Keep the limit in the namespace where it was found."""
     declarations = Declarations()
     for address in ("10.0.0.1", "10.0.0.2"):
-        declarations.passed(declared(address), set())
+        declarations.record(declared(address), set())
     assert declarations.unchanged(declared("10.0.0.2")) == {WEB}
 
 
 def test_a_new_declaration_is_new_until_its_limit_is_placed() -> None:
     """Move the limit in the next run if filters could be neither attached nor removed."""
     declarations = Declarations()
-    declarations.passed(declared("10.0.0.1"), set())
-    declarations.passed(declared("10.0.0.2"), {WEB})
+    declarations.record(declared("10.0.0.1"), set())
+    declarations.record(declared("10.0.0.2"), {WEB})
     assert declarations.unchanged(declared("10.0.0.2")) == set()
 
 
 def test_a_pod_that_has_ended_has_no_namespace() -> None:
     """Leave its interface to another pod at once."""
     declarations = Declarations()
-    declarations.passed(declared("10.0.0.1"), set())
+    declarations.record(declared("10.0.0.1"), set())
     assert declarations.unchanged(declared("10.0.0.1", ended=True)) == set()
