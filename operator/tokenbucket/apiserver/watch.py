@@ -120,7 +120,8 @@ class Watch:
     async def _operate(self) -> None:
         # Not by kopf's stop flag: it waits for that in a thread, which an operator that failed waits for.
         task = asyncio.current_task()
-        assert task  # noqa: S101 - a coroutine runs in one
+        if task is None:
+            raise RuntimeError(f"{self}: not called by a task; run it with asyncio.run")
         self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
         if self._stop.is_set():
             return
