@@ -256,7 +256,7 @@ def test_kubectl_wait_works_with_policies(applied: Kubectl) -> None:
     """Use the condition Ready, as GitOps tools do."""
     applied.apply(policy("web"))
     write_status(applied, "web", {"conditions": [condition("Ready", "True", "Programmed")]}, "one")
-    applied.wait("condition=Ready", "tbp/web", timeout_s=5)
+    applied.wait("condition=Ready", "tbp/web", timeout_s=60)
 
 
 NODE_STATUS = {

@@ -170,6 +170,17 @@ def wait(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "", 
     raise AssertionError(f"waited {PATIENCE_S} s in vain: {explain()}")
 
 
+_BACKLOG = 11
+"""Field of a line of /proc/net/softnet_stat: packets that a processor has received and not handled."""
+
+
+def wait_for_softirqs() -> None:
+    """Wait until the kernel has delivered sent packets, which it does later on a busy machine."""
+    statistics = Path("/proc/net/softnet_stat")
+    wait(lambda: not any(int(line.split()[_BACKLOG], 16) for line in statistics.read_text().splitlines()))
+    time.sleep(0.05)  # the packet that left the backlog last
+
+
 def send(client: Pod, target: Pod, count: int, size: int = 100) -> int:
     """Send UDP packets at once from one pod to another. Returns how many arrived."""
     before = received(target)
@@ -179,7 +190,7 @@ def send(client: Pod, target: Pod, count: int, size: int = 100) -> int:
         "[s.sendto(bytes(int(a[3])), (a[1], 9)) for _ in range(int(a[2]))]"
     )
     client.run("/usr/bin/python3", "-c", script, _address(client, target), str(count), str(size))
-    time.sleep(0.05)  # softirqs deliver what was sent
+    wait_for_softirqs()
     return received(target) - before
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.netns.agent import PATIENCE_S
+from tests.netns.agent import PATIENCE_S, wait_for_softirqs
 from tests.netns.lab import Pod
 
 _RECEIVE = """
@@ -63,7 +62,7 @@ def stream(source: Pod, target: Pod, size: int, pause_s: float) -> Iterator[Stre
         with _running(source, _SEND, str(target.ip), str(size), str(pause_s)) as sender:
             yield stream
             stream.sent = int(sender.communicate(timeout=PATIENCE_S)[0])
-        time.sleep(0.05)  # softirqs deliver the sent packets
+        wait_for_softirqs()
         lines = receiver.communicate(timeout=PATIENCE_S)[0].splitlines()
     pairs = (map(int, line.split()) for line in lines)
     stream.arrived = [(number, now_ns - start_ns) for number, now_ns in pairs]
