@@ -30,7 +30,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs fuzz workflows check-commits wording test-python test-bcc bench-idle bench-top bench-annotations bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-deaf e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean bench-live
+.PHONY: docs nightly fuzz workflows check-commits wording test-python test-bcc bench-idle bench-top bench-annotations bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-deaf e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean bench-live
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,8 +77,11 @@ test-quick: chart-setup tokenbucket.o ## run the unit, chart, bpf and netns test
 check-commits: ## check the subjects of the commits in RANGE (default main..HEAD)
 	hack/commit-subjects.sh $(RANGE)
 
-test-fresh: setup ## run test-quick in a clone with empty caches, as on a new machine (root)
-	hack/fresh-run.sh setup test-quick
+test-fresh: setup ## run all tests in a clone with empty caches, as on a new machine (root); TARGET=test-quick runs a part
+	hack/fresh-run.sh setup $(or $(TARGET),test)
+
+nightly: setup ## run each job of the nightly workflow, one after another (root, 5 hours)
+	hack/nightly.sh
 
 test-unit: setup ## run the tests that need no privileges
 	$(PYTHON) -m pytest tests/unit $(ARGS)

@@ -83,3 +83,22 @@ def test_each_decision_record_is_in_the_list_under_its_title() -> None:
     assert {name: title for title, name in listed} == {
         name: title for name, title in titles.items() if name != "0000-template.md"
     }
+
+
+def test_the_overview_links_each_page_for_users() -> None:
+    """The navigation lists pages of the migration, of benchmarks and for contributors elsewhere."""
+    overview = (ROOT / "docs/index.md").read_text()
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2].partition("  - Contributing:")[0]
+    pages = re.findall(r"(\S+\.md)$", navigation, re.MULTILINE)
+    elsewhere = ("index.md", "migration/", "benchmarks/")
+    assert "reference/live.md" in pages
+    assert [page for page in pages if not page.startswith(elsewhere) and f"({page})" not in overview] == []
+
+
+def test_each_generated_page_is_in_the_list_of_generated_files() -> None:
+    """The recipe of ``make generate`` names the scripts."""
+    recipe = (ROOT / "Makefile").read_text().partition("\ngenerate:")[2].partition("\nverify:")[0]
+    scripts = {name.replace(".", "/") for name in re.findall(r"hack[/.]\w+", recipe)}
+    page = (ROOT / "docs/contributing/development.md").read_text()
+    assert scripts
+    assert [name for name in sorted(scripts) if f"`{name}." not in page] == []

@@ -39,6 +39,13 @@ def test_no_module_has_a_name_without_a_subject(name: str) -> None:
     assert list((ROOT / "operator").rglob(f"{name}.py")) == []
 
 
+def test_no_module_is_longer_than_300_lines() -> None:
+    """Split a module that exceeds them."""
+    modules = [path for path in (ROOT / "operator").rglob("*") if path.suffix in {".py", ".c", ".h"}]
+    lengths = {path.name: len(path.read_text().splitlines()) for path in modules}
+    assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
+
+
 def test_the_version_is_the_latest_of_the_changelog() -> None:
     """Use the next version if there are unreleased changes."""
     sections = re.split(r"^## \[([^]]+)\].*", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)

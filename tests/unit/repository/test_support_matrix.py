@@ -65,6 +65,35 @@ def test_every_python_of_the_classifiers_passed_the_tests() -> None:
     assert project["requires-python"].startswith(f">={claimed[0]},")
 
 
+def passed(*components: str) -> list[str]:
+    """Return the versions of components that passed their last recorded run."""
+    return [
+        version for (name, version), result in results.read().items() if name in components and result.passed
+    ]
+
+
+def requirement(component: str) -> str:
+    """Return the cell of a component in the summary of the requirements."""
+    page = (ROOT / "docs/reference/requirements.md").read_text()
+    [found] = re.findall(rf"^\| {component} \| (.*) \|$", page, re.MULTILINE)
+    return str(found)
+
+
+def test_the_oldest_kernel_of_the_requirements_passed_the_tests() -> None:
+    kernels = passed("Kernel", "Kernel, selected tests")
+    oldest = min(kernels, key=lambda version: [int(part) for part in version.split(".")])
+    assert requirement("kernel").startswith(f"Linux {oldest} or later")
+
+
+@pytest.mark.parametrize("name", ["x86-64", "arm64"])
+def test_the_requirements_name_an_architecture_as_tested_if_it_passed(name: str) -> None:
+    assert (f"{name} is not tested" in requirement("architecture")) == (name not in passed("Architecture"))
+
+
+def test_the_requirements_name_the_oldest_bcc_that_passed_the_tests() -> None:
+    assert requirement("bcc").startswith(f"{min(passed('bcc'))} or later")
+
+
 def test_every_record_has_a_cell() -> None:
     cells = {(each.name, version) for each in results.components() for version in each.versions}
     assert results.read().keys() <= cells
