@@ -177,12 +177,16 @@ class CniResults:
                 del self._by_pod[before.pod]
 
 
-def is_on_node(folder: Path, pod: str) -> bool:
-    """Return whether the cache has a result of a pod, given as NAME or NAMESPACE/NAME."""
+def namespaces_of(folder: Path, pod: str) -> set[str]:
+    """Return the names of the namespaces in the results of a pod, given as NAME or NAMESPACE/NAME.
+
+    A result can be left over from a pod that has ended, and its namespace has ended too.
+    """
     results = CniResults(folder)
     try:
         results.refresh()
-        return any(pod in {known.name, str(known)} for known in results.pods)
+        meant = (known for known in results.pods if pod in {known.name, str(known)})
+        return {sandbox.namespace for known in meant for sandbox in results.of(known) if sandbox.namespace}
     finally:
         results.close()
 

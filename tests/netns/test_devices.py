@@ -327,12 +327,36 @@ def test_limits_behind_another_bpffs_are_reported(lab: Lab, mechanism: str) -> N
     device = ("--dev", "eth1")
     commands = (["status"], ["inspect", *device], ["attach", *device, *LIMIT], ["detach", *device])
     for command in (*commands, *[["detach", "--all"]] * (mechanism == "tcx")):
-        shell = ["unshare", "--mount", "sh", "-c", 'mount -t bpf bpf /sys/fs/bpf && exec "$@"', "sh"]
-        program = [*shell, sys.executable, "-m", "tokenbucket", *command, "--pins", str(PINS.root)]
-        done = subprocess.run(program, capture_output=True, text=True)
+        done = behind_another_bpffs(*command)
         assert (done.returncode, done.stderr.count("eth1: limited by programs")) == (5, 1), done.stderr
     assert limit_of("eth1", "egress")["hooks"]
     tokenbucket("detach", "--dev", "eth1")
+
+
+@pytest.mark.needs("tcx")
+def test_limits_behind_another_bpffs_that_remain_are_reported(lab: Lab) -> None:
+    """Remove what can be removed without pins, and name the rest: by tcx, and in pods."""
+    plug(lab, "eth1")
+    pod = lab.pod("a", ["10.2.1.2/24"])
+    tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", "tcx")
+    tokenbucket("attach", "--dev", "eth0", "--netns", pod.netns, *LIMIT, "--attach", "clsact")
+    for command in (
+        ["detach", "--dev", "eth0", "--netns", pod.netns],
+        ["attach", "--dev", "eth0", "--netns", pod.netns, *LIMIT],
+        ["detach", "--all"],
+    ):
+        done = behind_another_bpffs(*command)
+        assert (done.returncode, "all limits are removed" in done.stdout) == (5, False), done.stdout
+        assert f"eth0 in /run/netns/{pod.netns}, eth1: limited by programs" in done.stderr
+    assert len(status()) == 2
+    assert tokenbucket("detach", "--all").stdout == "2 programs detached\nall limits are removed\n"
+
+
+def behind_another_bpffs(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where another bpffs hides the pins."""
+    shell = ["unshare", "--mount", "sh", "-c", 'mount -t bpf bpf /sys/fs/bpf && exec "$@"', "sh"]
+    program = [*shell, sys.executable, "-m", "tokenbucket", *command, "--pins", str(PINS.root)]
+    return subprocess.run(program, capture_output=True, text=True)
 
 
 def test_a_slot_without_a_filter_is_shown_as_such(lab: Lab) -> None:
@@ -340,9 +364,15 @@ def test_a_slot_without_a_filter_is_shown_as_such(lab: Lab) -> None:
     plug(lab, "eth1")
     tokenbucket("attach", "--dev", "eth1", *LIMIT, "--attach", "clsact")
     tc("qdisc", "delete", "dev", "eth1", "clsact")
-    assert "eth1 egress: not attached" in tokenbucket("status").stdout
-    assert "not attached" in tokenbucket("inspect", "--dev", "eth1").stdout
-    missing = tokenbucket("inspect", "--dev", "nope0", check=False)
-    assert (missing.returncode, "no such interface" in missing.stderr) == (4, True)
+    assert "eth1 egress: not attached: another program removed the filter" in tokenbucket("status").stdout
+    assert "another program removed the filter" in tokenbucket("inspect", "--dev", "eth1").stdout
+    for command in ("inspect", "detach"):
+        missing = tokenbucket(command, "--dev", "nope0", check=False)
+        assert (missing.returncode, "no such interface" in missing.stderr) == (4, True)
+        other = tokenbucket(command, "--dev", "lo", check=False)
+        assert (other.returncode, str(PINS.root) in other.stderr) == (4, True)
     tokenbucket("detach", "--dev", "eth1")
     assert str(PINS.root) in tokenbucket("status").stdout
+    tokenbucket("attach", "--dev", "eth1", *LIMIT)
+    ip("link", "delete", "eth1")
+    assert "eth1 egress: not attached: the interface is gone" in tokenbucket("status").stdout

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     need_root()
     set_up_logs(LogFormat.TEXT, "warning")
     target = devices.device(options.dev, options.netns)
-    check_visible(options.pins)
+    check_visible(options.pins, [target.namespace])
     devices.attach(options.pins, target, options.direction, bucket, options.attach)
     print(f"{options.dev} {options.direction}: {describe(bucket)}")
     return ExitCode.DONE

@@ -6,12 +6,16 @@ import argparse
 import errno
 import sys
 
+from tokenbucket.bpf.pins import Pins
 from tokenbucket.cli.options import need_root, pins_options
 from tokenbucket.cli.output import LogFormat, set_up_logs
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.errors import ExitCode, IgnoreErrno
+from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.links import find_link
+from tokenbucket.netlink.namespaces import named_namespaces
 from tokenbucket.node import devices
-from tokenbucket.node.visibility import check_visible
+from tokenbucket.node.visibility import check_visible, where
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,18 +45,27 @@ def run(options: argparse.Namespace) -> ExitCode:
     set_up_logs(LogFormat.TEXT, "warning")
     if options.all:
         removed = devices.detach_all(options.pins)
-        check_visible(options.pins)
-        print(f"{removed} {'program' if removed == 1 else 'programs'} detached; all limits are removed")
+        print(f"{removed} {'program' if removed == 1 else 'programs'} detached")
+        check_visible(options.pins, named_namespaces())  # others may belong to nodes inside containers
+        print("all limits are removed")
         return ExitCode.DONE
     directions = [options.direction] if options.direction else list(Direction)
+    device = devices.device(options.dev, options.netns)
     try:
         with IgnoreErrno(errno.ENOENT):  # nothing is loaded
-            if devices.detach(options.pins, devices.device(options.dev, options.netns), directions):
+            if devices.detach(options.pins, device, directions):
                 print(f"{options.dev}: limit removed")
                 return ExitCode.DONE
     except devices.RenamedError as error:
         print(f"tokenbucket: {error}", file=sys.stderr)
         return ExitCode.NOT_FOUND
-    check_visible(options.pins)
-    print(f"tokenbucket: {options.dev}: no limit found", file=sys.stderr)
+    check_visible(options.pins, [device.namespace])
+    print(f"tokenbucket: {options.dev}: {why_none(options.pins, device)}", file=sys.stderr)
     return ExitCode.NOT_FOUND
+
+
+def why_none(pins: Pins, device: devices.Device) -> str:
+    """Return why an interface has no limit."""
+    with connect(device.namespace.path) as connection:
+        exists = find_link(connection, device.name) is not None
+    return f"no limit found ({where(pins)})" if exists else "no such interface in this namespace"

@@ -10,21 +10,22 @@ import errno
 import sys
 
 from tokenbucket import units
+from tokenbucket.cli.detach import why_none
 from tokenbucket.cli.options import cni_results_option, need_root, pins_options
 from tokenbucket.cli.output import table
-from tokenbucket.cli.status import NOT_ATTACHED
-from tokenbucket.cni import is_on_node
+from tokenbucket.cli.status import why_not_attached
+from tokenbucket.cni import namespaces_of
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import Owner, PeerConfig, SlotConfig
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.errors import ExitCode, IgnoreErrno
-from tokenbucket.netlink.connection import connect
-from tokenbucket.netlink.links import find_link
+from tokenbucket.netlink.namespaces import named_namespace
+from tokenbucket.node.devices import device
 from tokenbucket.node.document import fullness
 from tokenbucket.node.snapshot import GuardSnapshot, LimitSnapshot, snapshot
-from tokenbucket.node.visibility import check_visible, where
+from tokenbucket.node.visibility import check_visible
 
 _LONG_MS = 86_400_000
 _PEERS_SHOWN = 10
@@ -61,12 +62,13 @@ def run(options: argparse.Namespace) -> ExitCode:
 def _why_none(options: argparse.Namespace) -> str:
     """Return why there is no limit, as far as the node shows it."""
     if options.dev:
-        with connect() as connection:
-            exists = find_link(connection, options.dev) is not None
-        return f"no limit found ({where(options.pins)})" if exists else "no such interface in this namespace"
-    if is_on_node(options.cni_results, options.pod):
-        return "no limit found: the pod is on this node, and no policy selects it; see 'kubectl get tbp'"
-    return "no limit found: the pod has no CNI result here, and may be on another node"
+        return why_none(options.pins, device(options.dev, None))
+    if any(map(named_namespace, namespaces_of(options.cni_results, options.pod))):
+        return (
+            "no limit found: the pod is on this node; no policy selects it, enforcement is off, or its limit "
+            "failed; see 'kubectl tokenbucket explain pod'"
+        )
+    return "no limit found: the pod has no CNI result with a namespace here, and may be on another node"
 
 
 def _is_meant(limit: LimitSnapshot, options: argparse.Namespace) -> bool:
@@ -108,7 +110,7 @@ def _policy(owner: Owner) -> str:
 
 def _state(limit: LimitSnapshot) -> str:
     if not limit.places:
-        return NOT_ATTACHED
+        return why_not_attached(limit)
     return "observing" if limit.slot.config.observe else "metering"
 
 

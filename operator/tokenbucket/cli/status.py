@@ -11,9 +11,12 @@ from typing import Any
 from tokenbucket import units
 from tokenbucket.cli.options import need_root, output_options, pins_options
 from tokenbucket.cli.output import Format, structured, table
+from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.limits import dry_run, gcra
 from tokenbucket.core.limits.slot import PeerConfig, SlotConfig
 from tokenbucket.errors import ExitCode, IgnoreErrno
+from tokenbucket.netlink.connection import connect
+from tokenbucket.node.device_slots import gone_devices
 from tokenbucket.node.document import action_of, as_document, tokens
 from tokenbucket.node.snapshot import LimitSnapshot, snapshot, unmetered_packets
 from tokenbucket.node.visibility import check_visible, where
@@ -32,11 +35,6 @@ HEADER = (
     "GUARD",
     "ACTION",
     "POLICY",
-)
-
-
-NOT_ATTACHED = (
-    "not attached: enforcement is off, or the interface or the filter is gone; the slot keeps its tokens"
 )
 
 
@@ -73,12 +71,23 @@ def _print_table(limits: Sequence[LimitSnapshot], unmetered: int, options: argpa
         print(as_table(limits))
     for limit in limits:
         if not limit.places:
-            print(f"{limit.slot.owner.key}: {NOT_ATTACHED}")
+            print(f"{limit.slot.owner.key}: {why_not_attached(limit)}")
     if unmetered:
         print(
             f"{unmetered} packets were not limited because their filter refers to an unused slot; "
             "start the agent to repair it"
         )
+
+
+def why_not_attached(limit: LimitSnapshot) -> str:
+    """Return why a limit has no place. Raises KernelError."""
+    if isinstance(limit.slot.owner.key.subject, PodId):
+        return "not attached: enforcement is off, or the agent has not attached it; the slot keeps its tokens"
+    with connect() as connection:
+        gone = gone_devices(connection, {limit.index: limit.slot})
+    if gone:
+        return "not attached: the interface is gone; the next 'attach' frees the slot"
+    return "not attached: another program removed the filter; attach the limit again, or detach it"
 
 
 def as_table(limits: Sequence[LimitSnapshot]) -> str:

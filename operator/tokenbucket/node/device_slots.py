@@ -55,14 +55,15 @@ def free_gone(connection: Connection, slots: Slots, tcx: Tcx) -> dict[int, Slot]
         KernelError: the kernel rejects a request.
     """
     in_use = slots.read()
-    for index in _gone(connection, in_use):
+    for index in gone_devices(connection, in_use):
         tcx.detach_slot(index)
         slots.free(index)
         del in_use[index]
     return in_use
 
 
-def _gone(connection: Connection, slots: Mapping[int, Slot]) -> list[int]:
+def gone_devices(connection: Connection, slots: Mapping[int, Slot]) -> list[int]:
+    """Return the slots of devices that no longer exist, as far as this can be known. Raises KernelError."""
     devices = {
         index: slot.owner.key.subject
         for index, slot in slots.items()

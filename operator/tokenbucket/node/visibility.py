@@ -6,37 +6,45 @@ the programs continue to run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterable, Iterator
 
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.planning.attachment import Mechanism
-from tokenbucket.errors import TokenBucketError
+from tokenbucket.errors import IgnoreErrno, TokenBucketError
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.filters import ForeignFilter
 from tokenbucket.netlink.links import read_links
-from tokenbucket.netlink.namespaces import own_namespace
+from tokenbucket.netlink.namespaces import Namespace, own_namespace
 from tokenbucket.node.attachments import Attachments
 
-_STUBS = ("tb_ingress_", "tb_egress_")
+_STUBS = ("tb_ingress_", "tb_egress_", "tb_ifb_")
 
 
 class UnseenError(TokenBucketError):
     """There are limits that this process cannot read."""
 
 
-def check_visible(pins: Pins) -> None:
-    """Check that all of tokenbucket's programs on interfaces of this namespace are pinned in this folder.
+def check_visible(pins: Pins, namespaces: Iterable[Namespace] = ()) -> None:
+    """Check that all of tokenbucket's programs on interfaces are pinned in this folder.
+
+    ``namespaces`` are searched in addition to this one, except those that ended or may not be entered.
 
     Raises:
         UnseenError: an interface has a program whose pin is elsewhere.
         KernelError: the kernel rejects a request.
     """
-    if found := sorted(set(_unpinned(pins))):
+    own = own_namespace()
+    found = set(_unpinned(pins, own))
+    for namespace in namespaces:
+        with IgnoreErrno(errno.ENOENT, errno.EINVAL, errno.EPERM):
+            if namespace.inode != own.inode:
+                found |= {f"{name} in {namespace.path}" for name in _unpinned(pins, namespace)}
+    if found:
         raise UnseenError(
-            f"{', '.join(found)}: limited by programs that are not pinned in {pins.root}; "
-            "another bpffs may be mounted there: run the command in the mount namespace of the agent, "
-            "or remove these limits with 'tokenbucket detach --all'"
+            f"{', '.join(sorted(found))}: limited by programs that are not pinned in {pins.root}; "
+            "another bpffs may be mounted there: run the command in the mount namespace of the agent"
         )
 
 
@@ -45,11 +53,11 @@ def where(pins: Pins) -> str:
     return f"looked in {pins.root}, and at the interfaces of this network namespace"
 
 
-def _unpinned(pins: Pins) -> Iterator[str]:
+def _unpinned(pins: Pins, namespace: Namespace) -> Iterator[str]:
     pinned = pins.program_ids()
-    with connect() as connection:
+    with connect(namespace.path) as connection:
         links = read_links(connection)
-        found = Attachments(connection, Tcx(pins), own_namespace().inode).read_all(links)
+        found = Attachments(connection, Tcx(pins), namespace.inode).read_all(links)
     for ifindex, programs in found.items():
         filters = any(
             each.mechanism is Mechanism.CLSACT and each.prog_id not in pinned for each in programs.ours
