@@ -13,9 +13,10 @@ from tests.netns.lab import ip, tc
 from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.netlink.connection import connect
 from tokenbucket.netlink.events import TRAFFIC_CONTROL, Event, EventKind, parse
-from tokenbucket.netlink.filters import HANDLE, PRIORITY
-from tokenbucket.netlink.links import read_link
+from tokenbucket.netlink.filters import HANDLE, PRIORITY, Filters
+from tokenbucket.netlink.links import find_link, read_link
 from tokenbucket.netlink.monitor import Monitor
+from tokenbucket.netlink.namespaces import inside, namespace_at
 from tokenbucket.netlink.processes import process_name
 
 
@@ -144,6 +145,33 @@ def test_own_changes_can_be_left_out(lab, pod, filters, connection, pass_program
     monitor.close()
     assert own & TRAFFIC_CONTROL == set()
     assert EventKind.DEL_FILTER in others
+
+
+def test_own_changes_inside_a_pod_can_be_left_out(lab, monitor, pod, connection, pass_program):
+    """Discard them only while their socket is open: then a process of the pod may have the same port."""
+    nsid = read_link(connection, pod.ifindex).nsid
+
+    def attach(slot: int) -> None:
+        Filters(inside_pod).attach(eth0, Hook.EGRESS, pass_program, slot)
+
+    def changes() -> set[EventKind]:
+        return {event.kind for event in monitor.read() if event.nsid == nsid}
+
+    with inside(namespace_at(pod.path)) as inside_pod:
+        eth0 = find_link(inside_pod, "eth0").ifindex
+        attach(1)
+        with monitor.ignoring(nsid, inside_pod.portid):
+            attach(2)
+            pod.add_address("10.1.0.3/24")
+        assert monitor.has_read_early
+        early = changes()
+        assert EventKind.NEW_FILTER in early, "before the context"
+        assert EventKind.NEW_ADDRESS in early, "by another process"
+        with monitor.ignoring(nsid, inside_pod.portid):
+            attach(3)
+        assert changes() == set()
+        attach(4)
+        assert EventKind.NEW_FILTER in changes(), "after the context"
 
 
 def test_the_end_of_a_namespace_number_is_an_event(lab, monitor, pod, connection):

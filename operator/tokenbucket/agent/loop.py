@@ -111,6 +111,8 @@ class Loop:
                     return
                 if time.monotonic() >= self._verify_at:
                     self._verify_soon()
+                if self.monitor.has_read_early:
+                    self._network_changed()
                 now = time.monotonic()
                 for key, _ in selector.select(min(self.schedule.wait(now), max(0.0, self._verify_at - now))):
                     key.data()
@@ -227,7 +229,7 @@ class Loop:
         self.own_ports.discard(self.connection.portid)
         self.connection = connect()
         self.own_ports.add(self.connection.portid)
-        self.reconciler.replace_view(View(self.connection, self.tcx))
+        self.reconciler.replace_view(View(self.connection, self.tcx, self.monitor.ignoring))
 
 
 def _next_pass(outcome: Outcome) -> NextRun:

@@ -161,7 +161,7 @@ def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, sta
         own_ports = {connection.portid}
         monitor = stack.enter_context(closing(Monitor(ignore=own_ports)))
         tcx = Tcx(pins)
-        view = View(connection, tcx)
+        view = View(connection, tcx, monitor.ignoring)
         with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
             loading = loader.submit(load_or_keep, pins, sizes, None, lambda: signals.stopping)
             view.refresh()

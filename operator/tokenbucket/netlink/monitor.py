@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import uapi
@@ -27,6 +29,14 @@ _RCVBUF_BYTES = 16 << 20
 _DATAGRAM_BYTES = 1 << 16
 _DATAGRAMS_PER_READ = 4096
 
+Ignoring = Callable[[int, int], AbstractContextManager[None]]
+"""Discards the events that a port of another namespace, given by number, causes inside the context."""
+
+
+def ignore_nothing(_nsid: int, _portid: int) -> AbstractContextManager[None]:
+    """Discard no events."""
+    return nullcontext()
+
 
 class Monitor:
     """A socket that receives events from the moment of its creation."""
@@ -41,6 +51,8 @@ class Monitor:
             KernelError: the socket cannot be opened.
         """
         self._ignore = ignore
+        self._ignored_elsewhere: tuple[int, int] | None = None
+        self._read_early: list[Event] = []
         with kernel_errors("watch", "rtnetlink"):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
             try:
@@ -64,12 +76,39 @@ class Monitor:
         """Return the file descriptor, which is readable when there are events."""
         return self._socket.fileno()
 
+    @property
+    def has_read_early(self) -> bool:
+        """Whether there are events that no longer make the socket readable."""
+        return bool(self._read_early)
+
     def read(self) -> list[Event]:
         """Return the queued events, oldest first, without blocking. OVERFLOW stands for lost events.
 
         Raises:
             KernelError: the socket fails.
         """
+        events, self._read_early = self._read_early, []
+        return events + self._read_queued()
+
+    @contextmanager
+    def ignoring(self, nsid: int, portid: int) -> Iterator[None]:
+        """Discard the events that an open socket in another namespace causes inside the context.
+
+        Before and after, a process in that namespace may have the same port, so all queued events are read.
+        The kernel queues an event before it acknowledges the change.
+
+        Raises:
+            KernelError: the socket fails.
+        """
+        self._read_early += self._read_queued()
+        self._ignored_elsewhere = nsid, portid
+        try:
+            yield
+            self._read_early += self._read_queued()
+        finally:
+            self._ignored_elsewhere = None
+
+    def _read_queued(self) -> list[Event]:
         events: list[Event] = []
         for _ in range(_DATAGRAMS_PER_READ):
             try:
@@ -92,7 +131,12 @@ class Monitor:
         if flags & socket.MSG_TRUNC:
             return [Event(EventKind.OVERFLOW)]
         nsid = _nsid(ancillary)
-        return [event for event in parse(data, nsid) if nsid is not None or event.portid not in self._ignore]
+        return [event for event in parse(data, nsid) if not self._is_own(event)]
+
+    def _is_own(self, event: Event) -> bool:
+        if event.nsid is None:
+            return event.portid in self._ignore
+        return (event.nsid, event.portid) == self._ignored_elsewhere
 
     def close(self) -> None:
         """Close the socket."""

@@ -22,6 +22,7 @@ from tokenbucket.netlink.events import ADDRESSES, LINKS, NSIDS, TRAFFIC_CONTROL,
 from tokenbucket.netlink.filters import LinkFilters
 from tokenbucket.netlink.fq import Root, read_roots
 from tokenbucket.netlink.links import VETH, Link, read_link, read_links
+from tokenbucket.netlink.monitor import Ignoring, ignore_nothing
 from tokenbucket.netlink.namespaces import inside, own_namespace
 from tokenbucket.node.attachments import Attachments
 from tokenbucket.node.location import AddressIndex, AddressLocation, LocationKind
@@ -34,9 +35,10 @@ from tokenbucket.node.staleness import Stale
 class View:
     """The view. Empty until the first refresh."""
 
-    def __init__(self, connection: Connection, tcx: Tcx) -> None:
+    def __init__(self, connection: Connection, tcx: Tcx, ignoring: Ignoring = ignore_nothing) -> None:
         self._connection = connection
         self._tcx = tcx
+        self._ignoring = ignoring
         self._attachments = Attachments(connection, tcx, own_namespace().inode)
         self._links: dict[int, Link] = {}
         self._behind: dict[int | None, list[Link]] = {}
@@ -144,9 +146,7 @@ class View:
 
     @contextmanager
     def writable(self, interface: Interface) -> Iterator[Connection]:
-        """Provide a connection for a change to an interface, and mark the interface stale.
-
-        The monitor ignores events that the agent's own connections cause.
+        """Provide a connection for a change to an interface, mark the interface stale, and ignore the events.
 
         Raises:
             KernelError: with ENODEV if the pod's namespace no longer exists.
@@ -160,17 +160,16 @@ class View:
         if nsid is None:
             raise KernelError("enter", self.name_of(interface), errno.ENODEV)
         self.pod_namespaces.mark_stale(nsid)
-        with inside(self.pod_namespaces.known[nsid].namespace) as connection:
+        namespace = self.pod_namespaces.known[nsid].namespace
+        with inside(namespace) as connection, self._ignoring(nsid, connection.portid):
             yield connection
 
     @contextmanager
     def attachments(self, interface: Interface) -> Iterator[Attachments]:
         """Provide the attachments of an interface's namespace for a change, as :meth:`writable`."""
         with self.writable(interface) as connection:
-            if interface.namespace:
-                yield Attachments(connection, self._tcx, interface.namespace)
-            else:
-                yield self._attachments
+            inode = interface.namespace
+            yield Attachments(connection, self._tcx, inode) if inode else self._attachments
 
     def look_for_programs(self) -> bool:
         """Mark the interfaces of the node stale whose programs of tcx or XDP changed, which causes no event.
