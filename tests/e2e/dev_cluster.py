@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from cluster.cluster import Cluster
+from cluster.cluster import Cluster, failures, find
 from cluster.errors import ClusterError
 from cluster.kubectl import Kubectl
+from cluster.layout import layout
 from cluster.lifecycle import up
 from cluster.versions import versions
 from cluster.workloads import pod, server
@@ -34,10 +35,12 @@ def main() -> int:
     parser.add_argument("--vm", action="store_true", help="with a node in a virtual machine")
     options = parser.parse_args()
     try:
-        say("building the image of tokenbucket, then missing parts of the cluster")
-        cluster = up(say, vm=options.vm, images=[operator_image()])
-        say("installing the chart")
-        Release(cluster.kubectl).install()
+        cluster = running() if options.command == "demo" else None
+        if cluster is None:
+            say("building the image of tokenbucket, then missing parts of the cluster (at first 12 minutes)")
+            cluster = up(say, vm=options.vm, images=[operator_image()])
+            say("installing the chart")
+            Release(cluster.kubectl).install()
         if options.command == "demo":
             demo(cluster.kubectl)
         explain(cluster)
@@ -45,6 +48,21 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def running() -> Cluster | None:
+    """Return the cluster with the chart, as it is, or ``None`` if there is none.
+
+    Raises ClusterError if something in it failed: it may contain objects of the user.
+    """
+    cluster = find(layout())
+    if cluster is None:
+        return None
+    if broken := failures(cluster):
+        raise ClusterError("cluster", f"does not run; 'make cluster' replaces it: {'; '.join(broken)}")
+    if not Release(cluster.kubectl).exists():
+        raise ClusterError("cluster", "the chart is not installed; 'make cluster' installs it")
+    return cluster
 
 
 def say(text: str) -> None:

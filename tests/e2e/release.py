@@ -50,6 +50,10 @@ class Release:
         self._helm("upgrade", "--install", NAME, str(CHART), "--create-namespace", *sets)
         self.wait()
 
+    def exists(self) -> bool:
+        """Return whether the release is installed."""
+        return NAME in self._helm("list", "--short").split()
+
     @contextlib.contextmanager
     def installed_with(self, image: str = "", **values: object) -> Iterator[Self]:
         """Change the release for a block. Then restore its defaults, also if the change fails."""

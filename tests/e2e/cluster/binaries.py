@@ -98,6 +98,10 @@ def kustomize(say: Callable[[str], None] = lambda _: None) -> Path:
     return _built("kustomize", (versions().kustomize,), _build_kustomize, say)
 
 
+_DURATIONS = {"kubernetes": " (about 10 minutes)"}
+"""Of builds that take minutes, on two processors."""
+
+
 def helm_unittest(say: Callable[[str], None] = lambda _: None) -> Path:
     """Return the folder of ``untt``, which runs a chart's own tests; no part of a cluster. Takes minutes."""
     return _built("helm-unittest", (versions().helm_unittest,), _build_helm_unittest, say)
@@ -117,7 +121,7 @@ def _built(
     """Build if the inputs in ``recipe`` have changed. Its first entry is the version."""
 
     def announced(target: Path) -> None:
-        say(f"building {kind} {recipe[0]}")
+        say(f"building {kind} {recipe[0]}{_DURATIONS.get(kind, '')}")
         build(target)
 
     return build_once(kind, digest(kind, _LDFLAGS, *recipe), announced)
