@@ -17,6 +17,7 @@ from typing import Self
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
 from tokenbucket.agent.source import Source
+from tokenbucket.agent.watchdog import reported
 from tokenbucket.bpf.locks import InterruptedWaitError
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.tcx import Tcx
@@ -106,11 +107,13 @@ class Loop:
             self._full_run_at = time.monotonic() + self.schedule.max_s  # the view is fresh
             while not self.signals.stopping:
                 if self.schedule.due(time.monotonic()):
-                    self._run_once()
+                    with reported("reconcile run"):
+                        self._run_once()
                 if self._cleanup:
                     return
                 if time.monotonic() >= self._verify_at:
-                    self._verify_soon()
+                    with reported("check that limits run"):
+                        self._verify_soon()
                 if self.monitor.has_read_early:
                     self._network_changed()
                 now = time.monotonic()
