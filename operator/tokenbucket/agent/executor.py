@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from tokenbucket.agent.action_log import SlotAction, log_event, log_fields
 from tokenbucket.agent.lower_rates import LowerRates
 from tokenbucket.agent.queues import Queues
 from tokenbucket.bpf.node_addresses import NodeAddresses
@@ -35,9 +36,6 @@ from tokenbucket.node.view import View
 from tokenbucket.pacing import REPAIRS, Repairs
 
 log = logging.getLogger(__name__)
-
-SlotAction = WriteSlot | Attach | Detach | FreeSlot
-_LOG_EVENTS = {WriteSlot: "limit set", Attach: "attached", Detach: "detached", FreeSlot: "limit removed"}
 
 
 @dataclass(slots=True)
@@ -73,6 +71,8 @@ class Executor:
     """By interface, the name of the process that last removed tokenbucket's filter or qdisc."""
     _attached: dict[HookPoint, int] = field(default_factory=dict)
     """The filters that this agent attached, by point: if one is missing, attaching it is a repair."""
+    _kept: set[int] = field(default_factory=set)
+    """Slots that are not free, as the log shows."""
     _failed: AbstractSet[SlotKey] = frozenset()
     """Limits with a failed action in the last plan."""
 
@@ -128,6 +128,8 @@ class Executor:
         for action in planned.actions:
             if isinstance(action, AddQueue | RemoveQueue):
                 continue
+            if isinstance(action, FreeSlot) and self._is_named_in_pod(action):
+                continue
             if isinstance(action, FreeSlot) and not self._may_free(action, named):
                 done.failures += 1
                 continue
@@ -157,6 +159,17 @@ class Executor:
             return False
         return action.index not in named
 
+    def _is_named_in_pod(self, action: FreeSlot) -> bool:
+        """Return whether a filter may name the slot in a pod that this agent may not enter."""
+        namespaces = self.slots.pod_filters.namespaces(action.index)
+        if not (namespaces and self.view.pod_namespaces.hide_any(namespaces)):
+            return False
+        if action.index not in self._kept:
+            why = "a filter in a pod may name it, and the agent may not enter pods"
+            log.warning("slot not free", extra={"slot": action.index, "error": why})
+            self._kept.add(action.index)
+        return True
+
     def _remove_queues(self, planned: Plan, done: Done) -> None:
         interfaces = [action.interface for action in planned.actions if isinstance(action, RemoveQueue)]
         removed = self.queues.remove(self.view, interfaces)
@@ -177,14 +190,14 @@ class Executor:
         except (UnsupportedError, KernelError) as error:
             self._record_failure(action, error, keys, done)
             return False
-        log.info(_log_event(action), extra=_log_fields(action, self.view.name_of))
+        log.info(log_event(action), extra=log_fields(action, self.view.name_of))
         return True
 
     def _record_failure(
         self, action: SlotAction, error: TokenBucketError, keys: Mapping[HookPoint, SlotKey], done: Done
     ) -> None:
         if isinstance(error, KernelError):
-            log.warning("action failed", extra={"action": _log_event(action), "error": str(error)})
+            log.warning("action failed", extra={"action": log_event(action), "error": str(error)})
             self.view.invalidate_all()
         affected = affected_limits(action, keys)
         if isinstance(action, Attach) and action.point.interface.namespace:
@@ -245,6 +258,9 @@ class Executor:
         with self.view.attachments(point.interface) as attachments:
             if upgrades_layout:  # before, so that the first packet is exact; after, for packets in between
                 self.slots.carry_over_charges(index)
+            nsid = self.view.namespace_behind(point.interface)
+            if point.interface.namespace and point.mechanism is Mechanism.CLSACT and nsid is not None:
+                self.slots.pod_filters.mark(index, nsid)
             program = self.programs.fds[point.hook]
             attachments.attach(point, program, index, redirects=action.redirects)
             if upgrades_layout:
@@ -268,33 +284,3 @@ def _must_wait(action: SlotAction, there: Attached | None, unattached: AbstractS
     if attach and attach.redirects and attach.slot in unattached:
         return True  # no program would run at the ifb device
     return there is not None and there.slot in unattached and not (attach and attach.slot == there.slot)
-
-
-def _log_event(action: SlotAction) -> str:
-    is_guard = isinstance(action, WriteSlot) and action.slot.owner.key.is_guard
-    return "guard set" if is_guard else _LOG_EVENTS[type(action)]
-
-
-def _log_fields(action: SlotAction, name_of: Callable[[Interface], str]) -> dict[str, object]:
-    """Return the fields of an action's log line."""
-    match action:
-        case WriteSlot(index, slot, fresh):
-            rates = {"bits_per_s": slot.config.bits_per_s, "packets_per_s": slot.config.packets_per_s}
-            return {
-                "limit": slot.owner.key,
-                "policy": slot.owner.policy,
-                "slot": index,
-                "new": fresh,
-                "observes": slot.config.observe,
-            } | rates
-        case Attach(point, index, _):
-            return _place(point, name_of) | {"slot": index}
-        case Detach(point):
-            return _place(point, name_of)
-        case FreeSlot(index):
-            return {"slot": index}
-
-
-def _place(point: HookPoint, name_of: Callable[[Interface], str]) -> dict[str, object]:
-    name = name_of(point.interface)
-    return {"interface": name, "hook": point.hook, "mechanism": point.mechanism}

@@ -16,6 +16,7 @@ from tokenbucket import layout
 from tokenbucket.bpf import codec, syscall
 from tokenbucket.bpf.layout_upgrade import PreviousLayouts
 from tokenbucket.bpf.pins import FLOWS, MAPS, Pins
+from tokenbucket.bpf.pod_filters import PodFilters
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.debts import Debts
 from tokenbucket.core.limits.slot import NO_SLOT, Slot, SlotConfig
@@ -55,6 +56,7 @@ class Slots:
         if (pins.maps / FLOWS).exists():
             self._fds[FLOWS] = syscall.open_pin(pins.maps / FLOWS)
         self._cpus = possible_cpus()
+        self.pod_filters = PodFilters(pins)
         self.previous_layouts = PreviousLayouts(pins, lambda owner: codec.decode_owner(owner).key)
 
     def __enter__(self) -> Self:
@@ -126,6 +128,7 @@ class Slots:
         """Free a slot. A filter that still refers to the slot lets all packets pass."""
         self._write("tb_owners", index, bytes(MAPS["tb_owners"].value_size))
         self._write("tb_config", index, bytes(MAPS["tb_config"].value_size))
+        self.pod_filters.forget(index)
 
     def resolve_slot(self, slot: int, program_id: int) -> int:
         """Return the slot that a filter with this slot number and program refers to.

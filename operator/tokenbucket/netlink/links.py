@@ -24,6 +24,9 @@ _PACKETS = struct.Struct("=QQ")
 _MOST = 1024
 """Interfaces read of one pod. A pod with very many interfaces must not delay the reading of others."""
 VETH = "veth"
+_OVS = "openvswitch"
+LOOPBACK = 1
+"""The kernel gives this index to the loopback interface of every namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,9 @@ class Link:
         """Whether packets leave the namespace here, but not to the other end of a veth pair.
 
         An interface on top of another interface of its namespace, such as a VLAN, has no namespace of a peer.
+        Neither has a port of Open vSwitch, which leads to the switch.
         """
-        return self.is_hardware or (self.nsid is not None and self.kind != VETH)
+        return self.is_hardware or self.kind == _OVS or (self.nsid is not None and self.kind != VETH)
 
 
 def read_links(connection: Connection) -> dict[int, Link]:

@@ -17,7 +17,7 @@ from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import LinkFilters
 from tokenbucket.netlink.fq import Root, read_roots
 from tokenbucket.netlink.ifb import is_ours
-from tokenbucket.netlink.links import read_link
+from tokenbucket.netlink.links import LOOPBACK, read_link, read_packets
 from tokenbucket.netlink.namespaces import Namespace, inside, numbered_namespaces
 from tokenbucket.node.attachments import Attachments
 
@@ -85,6 +85,7 @@ class PodNamespaces:
         """Failed searches by namespace; ``None`` before the first search."""
         self._unreadable: set[int] = set()
         """Known namespaces that could not be read the last time."""
+        self._may_enter = True
 
     @property
     def known(self) -> Mapping[int, PodNamespace]:
@@ -101,6 +102,14 @@ class PodNamespaces:
     def searched(self) -> bool:
         """Whether all namespaces were searched for filters and queues of an earlier agent."""
         return self._unsearched is not None and all(tries >= _TRIES for tries in self._unsearched.values())
+
+    def hide_any(self, nsids: Collection[int]) -> bool:
+        """Return whether any of these namespaces exists, and this agent has no right to enter namespaces.
+
+        An earlier agent may have had the right. Raises KernelError.
+        """
+        exist = (read_packets(self._connection, nsid, LOOPBACK) for nsid in nsids)
+        return not self._may_enter and any(packets is not None for packets in exist)
 
     def enter(self, nsid: int) -> PodNamespace | None:
         """Return the namespace with this number, reading it if it is unknown or stale.
@@ -164,7 +173,8 @@ class PodNamespaces:
             try:
                 self._read(nsid, self._ends(nsid), _SEARCHED)
             except KernelError as error:
-                if error.errno == errno.EPERM:  # then no agent has entered a namespace
+                if error.errno == errno.EPERM:
+                    self._may_enter = False
                     return
                 self._unsearched[nsid] = (before or {}).get(nsid, 0) + 1
                 if self._unsearched[nsid] == 1:

@@ -96,6 +96,10 @@ class Node:
         self.invalidated = True
 
     @property
+    def pod_filters(self) -> Any:
+        return SimpleNamespace(mark=lambda *_: None, namespaces=lambda _: set())
+
+    @property
     def pod_namespaces(self) -> Node:
         return self
 

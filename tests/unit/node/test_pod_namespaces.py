@@ -74,7 +74,7 @@ def test_an_unreadable_namespace_does_not_block_slots_for_long(
 
 
 def test_an_agent_without_the_right_to_enter_finds_nothing(world: Callable[..., PodNamespaces]) -> None:
-    """Expect no attachment of an earlier agent, which had no more rights."""
+    """Search no further. The marks of slots show where an earlier agent attached filters."""
     assert search(world(failure(errno.EPERM)))
 
 
