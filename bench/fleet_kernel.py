@@ -39,6 +39,7 @@ class Silence:
     """
 
     stopping = False
+    has_read_early = False
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair()
@@ -69,6 +70,13 @@ class Slots:
 
     def read(self) -> dict[int, Slot]:
         return dict(self._slots)
+
+    @property
+    def pod_filters(self) -> Slots:
+        return self
+
+    def namespaces(self, _: int) -> frozenset[int]:
+        return frozenset()
 
     def resolve_slot(self, slot: int, _: int) -> int:
         return slot
