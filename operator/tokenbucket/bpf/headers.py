@@ -29,13 +29,18 @@ def kernel_headers() -> Iterator[Path]:
     """Provide a folder for ``BCC_KERNEL_SOURCE``. Raises UnsupportedError if there are no headers."""
     named = os.environ.get(VARIABLE)
     own = Path("/lib/modules", platform.release(), "build")
-    if named or (own / "include/generated").is_dir():  # a package that was removed may leave an empty folder
+    if named or _is_complete(own):
         yield Path(named or own)
         return
     common, specific = _debian_halves()
     with TemporaryDirectory(prefix="tokenbucket-headers-") as folder:
         _merge(Path(folder), common, specific)
         yield Path(folder)
+
+
+def _is_complete(tree: Path) -> bool:
+    """Return False for one half of Debian's headers, and for the empty folder of a removed package."""
+    return (tree / "include/generated").is_dir() and (tree / "include/linux/kconfig.h").exists()
 
 
 def _debian_halves() -> tuple[Path, Path]:
