@@ -49,7 +49,7 @@ install --mode=755 tests/vm/arm64/init.sh "$checkout/init"
 archive "$checkout" | cat "$place/root.cpio" - >"$checkout.cpio"
 trap 'rm -rf "$checkout" "$checkout.cpio"' EXIT
 
-timeout "$timeout_s" qemu-system-aarch64 -machine virt -cpu cortex-a72 -smp 1 -m 6G -nographic -nic none \
+timeout "$timeout_s" qemu-system-aarch64 -machine virt -cpu cortex-a72 -smp 1 -accel tcg,tb-size=512 -m 6G -nographic -nic none \
 	-no-reboot -kernel "$place/vmlinuz" -initrd "$checkout.cpio" -append 'quiet panic=-1 console=ttyAMA0' \
-	</dev/null | tr -d '\r' | tee "$place/console.log"
-grep -qx 'arm64: failed=0' "$place/console.log"
+	</dev/null | stdbuf --output=L tr -d '\r' | tee "$place/console.log"
+grep -q '^arm64: failed=0 ' "$place/console.log"

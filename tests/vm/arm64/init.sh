@@ -15,15 +15,15 @@ echo "release: $(uname -r)"
 # filter and message.
 export REQUIRE=bpf,netns,sch_fq
 failed=0
-for rung in unit bpf netns; do
-	options=(-p no:randomly --hypothesis-profile=few --timeout=1800 -p no:cacheprovider)
+for rung in bpf unit netns; do
+	options=(-p no:randomly --hypothesis-profile=few --timeout=1800 -p no:cacheprovider --color=no --tb=short)
+	echo "arm64: $rung after $SECONDS s"
 	case $rung in
 	unit) tests=(tests/unit/bpf tests/unit/netlink) ;;
 	*) tests=("tests/$rung" -p tests.vm.inside --short) ;;
 	esac
 	python3 -m pytest "${tests[@]}" "${options[@]}" || failed=1
 done
-python3 -m pytest tests/bpf/test_exactness.py "${options[@]}" || failed=1
-echo "arm64: failed=$failed"
+echo "arm64: failed=$failed after $SECONDS s"
 echo o >/proc/sysrq-trigger
 sleep 60
