@@ -16,6 +16,7 @@ from .versions import versions
 
 _HERE = Path(__file__).parent
 _KUBE_MAIN = _HERE / "kube" / "main.go"
+_KUBEADM_MAIN = _HERE / "kubeadm" / "main.go"
 _PAUSE_SOURCE = _HERE / "pause" / "pause.c"
 _LDFLAGS = "-s -w"
 KUBE_COMPONENTS = (
@@ -112,6 +113,17 @@ def actionlint(say: Callable[[str], None] = lambda _: None) -> Path:
     return _built("actionlint", (versions().actionlint,), _build_actionlint, say)
 
 
+def kubeadm(say: Callable[[str], None] = lambda _: None) -> Path:
+    """Return the folder of kubeadm, built if the cache lacks it; only kind's nodes use it."""
+    recipe = (versions().kubernetes, *versions().kubernetes_siblings, _KUBEADM_MAIN)
+    return _built("kubeadm", recipe, _build_kubeadm, say)
+
+
+def kind_command(say: Callable[[str], None] = lambda _: None) -> Path:
+    """Return the folder of the command kind, built if the cache lacks it."""
+    return _built("kind", (versions().kind,), _build_kind, say)
+
+
 def _built(
     kind: str,
     recipe: tuple[str | Path, ...],
@@ -129,20 +141,29 @@ def _built(
 
 def _build_kubernetes(target: Path) -> None:
     """Build one program for all components, which saves minutes and disk space of linking."""
+    _build_in_kubernetes(_KUBE_MAIN, target / "kube")
+    for component in KUBE_COMPONENTS:
+        (target / component).symlink_to("kube")
+
+
+def _build_kubeadm(target: Path) -> None:
+    _build_in_kubernetes(_KUBEADM_MAIN, target / "kubeadm")
+
+
+def _build_in_kubernetes(main: Path, program: Path) -> None:
+    """Build a main package with the modules of Kubernetes."""
     version = versions().kubernetes
-    source = target / "source"
+    source = program.parent / "source"
     source.mkdir()
-    (source / "main.go").write_bytes(_KUBE_MAIN.read_bytes())
+    (source / "main.go").write_bytes(main.read_bytes())
     _write_module(source, version)
     go_run(["mod", "tidy"], part="kubernetes modules", cwd=source)
     stamp = _version_flags(version)
     go_run(
-        ["build", f"-ldflags={_LDFLAGS} {stamp}", "-o", str(target / "kube"), "."],
-        part="kubernetes",
+        ["build", f"-ldflags={_LDFLAGS} {stamp}", "-o", str(program), "."],
+        part=program.name,
         cwd=source,
     )
-    for component in KUBE_COMPONENTS:
-        (target / component).symlink_to("kube")
 
 
 def _write_module(source: Path, version: str) -> None:
@@ -191,6 +212,10 @@ def _build_helm4(target: Path) -> None:
 
 def _build_kustomize(target: Path) -> None:
     _install(target, f"sigs.k8s.io/kustomize/kustomize/v5@v{versions().kustomize}")
+
+
+def _build_kind(target: Path) -> None:
+    _install(target, f"sigs.k8s.io/kind@v{versions().kind}")
 
 
 def _build_actionlint(target: Path) -> None:

@@ -39,6 +39,7 @@ class Versions:
     kustomize: str
     helm_unittest: str
     actionlint: str
+    kind: str
     debian: Debian
     vm_wheel: str
     vm_series: str
@@ -62,6 +63,7 @@ def versions() -> Versions:
         kustomize=table["kustomize"]["version"],
         helm_unittest=table["helm_unittest"]["version"],
         actionlint=table["actionlint"]["version"],
+        kind=table["kind"]["version"],
         debian=Debian(**table["debian"]),
         vm_wheel=table["vm"]["wheel"],
         vm_series=table["vm"]["series"],
