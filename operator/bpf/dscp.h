@@ -18,8 +18,9 @@ enum {
  */
 static __always_inline int tb_set_dscp(struct __sk_buff *skb, __u16 dscp)
 {
-	__u32 network = TB_ETH_HLEN;
-	__u16 ethertype = tb_skip_vlan_tags(skb, tb_load_be16(skb, TB_ETH_HLEN - 2), &network);
+	__u32 network = tb_network_offset(skb);
+	__u16 outer = network ? tb_load_be16(skb, TB_ETH_HLEN - 2) : __builtin_bswap16(skb->protocol);
+	__u16 ethertype = tb_skip_vlan_tags(skb, outer, &network);
 	int is_ipv6 = ethertype == TB_ETH_P_IPV6, shift = is_ipv6 ? TB_IPV6_DSCP_SHIFT : TB_DSCP_SHIFT;
 	__u16 before, after;
 

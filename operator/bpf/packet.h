@@ -64,6 +64,30 @@ static __always_inline __u16 tb_load_be16(struct __sk_buff *skb, __u32 offset)
 	return __builtin_bswap16(word);
 }
 
+/* Returns whether the packet has no Ethernet header. Few packets begin with 8 bytes of their IP header. */
+static __always_inline int tb_is_layer_3(struct __sk_buff *skb)
+{
+	__u64 frame = 0, network = 0;
+
+	bpf_skb_load_bytes(skb, 0, &frame, sizeof(frame));
+	bpf_skb_load_bytes_relative(skb, 0, &network, sizeof(network), BPF_HDR_START_NET);
+	return frame == network;
+}
+
+/*
+ * Returns the offset of the network header: 0 on interfaces without an Ethernet header. A frame that contains
+ * skb->protocol, and does not begin with an IP version, has an Ethernet header.
+ */
+static __always_inline __u32 tb_network_offset(struct __sk_buff *skb)
+{
+	const __u8 *frame = (void *)(long)skb->data;
+
+	if ((void *)(frame + TB_ETH_HLEN) <= (void *)(long)skb->data_end && frame[0] >> 4 != 4 &&
+	    frame[0] >> 4 != 6 && *(const __u16 *)(frame + TB_ETH_HLEN - 2) == (__u16)skb->protocol)
+		return TB_ETH_HLEN;
+	return tb_is_layer_3(skb) ? 0 : TB_ETH_HLEN;
+}
+
 /* Returns the ethertype below at most two VLAN tags in the frame, and adds the tags' length to network. */
 static __always_inline __u16 tb_skip_vlan_tags(struct __sk_buff *skb, __u16 ethertype, __u32 *network)
 {

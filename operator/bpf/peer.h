@@ -47,7 +47,7 @@ static __always_inline int tb_remote_prefix(const struct tb_ctx *ctx, struct tb_
 {
 	const struct tb_config *config = ctx->config;
 	int is_destination = !!(config->flags & TB_PEER_IS_DESTINATION);
-	__u32 network = TB_ETH_HLEN;
+	__u32 network = tb_network_offset(ctx->skb);
 
 	key->ethertype = tb_skip_vlan_tags(ctx->skb, __builtin_bswap16(ctx->skb->protocol), &network);
 	if (key->ethertype == TB_ETH_P_IP) {

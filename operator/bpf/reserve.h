@@ -18,7 +18,7 @@
 static __always_inline int tb_has_node_source(struct __sk_buff *skb)
 {
 	struct tb_address source = {};
-	__u32 network = TB_ETH_HLEN;
+	__u32 network = tb_network_offset(skb);
 	__u16 ethertype = tb_skip_vlan_tags(skb, __builtin_bswap16(skb->protocol), &network);
 
 	if (ethertype == TB_ETH_P_IP) {

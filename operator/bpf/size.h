@@ -141,16 +141,6 @@ static __always_inline __s64 tb_walk_headers(struct __sk_buff *skb)
 	return tb_hidden(known ? known : -offset, (__u64)skb->len << 32);
 }
 
-/* Returns whether the packet has no Ethernet header. Few packets begin with 8 bytes of their IP header. */
-static __always_inline int tb_is_layer_3(struct __sk_buff *skb)
-{
-	__u64 frame = 0, network = 0;
-
-	bpf_skb_load_bytes(skb, 0, &frame, sizeof(frame));
-	bpf_skb_load_bytes_relative(skb, 0, &network, sizeof(network), BPF_HDR_START_NET);
-	return frame == network;
-}
-
 /*
  * Sizes a GSO packet: gso_size bytes of payload in each segment but the last, which has 1 byte or more. With
  * gso_segs, this bounds the length of the headers on both sides. If the headers in the packet are unknown or
