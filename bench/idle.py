@@ -34,8 +34,8 @@ from tokenbucket.agent import run, source
 from tokenbucket.cni import CniResults
 
 class FolderSource(source.FolderSource):
-    def __init__(self, path):
-        super().__init__(path)
+    def __init__(self, path, **more):
+        super().__init__(path, **more)
         self.cni, self.poll = CniResults(Path(RESULTS)), select.epoll()
         for readable in (self._watch, self.cni):
             self.poll.register(readable, select.EPOLLIN)
