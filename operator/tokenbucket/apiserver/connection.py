@@ -168,14 +168,18 @@ def _at(info: kopf.ConnectionInfo, server: str) -> kopf.ConnectionInfo:
 
 
 def open_session(
-    info: kopf.ConnectionInfo, listed: Listed | None = None, heard: Callable[[], None] = lambda: None
+    info: kopf.ConnectionInfo,
+    listed: Listed | None = None,
+    heard: Callable[[], None] = lambda: None,
+    pace: ClientMiddlewareType | None = None,
 ) -> aiohttp.ClientSession:
     """Return a session that the caller must close. Call it in the event loop that uses the session.
 
     Every list comes from the API server's cache (``resourceVersion=0``): otherwise older servers would decode
     all pods of the cluster to answer with those of one node. Lists in pages come from the storage.
     ``listed`` receives each list or page. ``heard`` is
-    called when something arrives on a watch, including bookmarks, which kopf does not pass on.
+    called when something arrives on a watch, including bookmarks, which kopf does not pass on. ``pace`` can
+    delay requests.
     """
     token = _TokenFile(_TOKEN) if not info.token and not info.certificate_data and _TOKEN.exists() else None
     authorized = (_authorized_by(token),) if token else ()
@@ -185,6 +189,7 @@ def open_session(
         connector=aiohttp.TCPConnector(limit=0, ssl=context),
         headers={**info.as_http_headers(), "User-Agent": f"tokenbucket/{__version__}"},
         middlewares=(
+            *((pace,) if pace else ()),
             _unhurried,
             _trusted_by(context, info),
             *authorized,

@@ -28,6 +28,7 @@ from yarl import URL
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import find_server, open_session
 from tokenbucket.apiserver.resources import GROUP, Resource, Selection, metadata_of, version_of
+from tokenbucket.apiserver.restart_pace import RestartPace
 from tokenbucket.apiserver.store import Store
 from tokenbucket.errors import UnsupportedError
 from tokenbucket.pacing import LONGEST_BACKOFF_S, Backoffs
@@ -175,7 +176,8 @@ class Watch:
         async def login(**_: object) -> kopf.AiohttpSession:
             info = find_server()
             return kopf.AiohttpSession(
-                server=info.server, aiohttp_session=open_session(info, self.listed, self.heard)
+                server=info.server,
+                aiohttp_session=open_session(info, self.listed, self.heard, RestartPace()),
             )
 
         @kopf.on.event(*_key(self.selection.resource), registry=registry, id=str(self))

@@ -124,7 +124,8 @@ def _as_declared(policy: Policy) -> dict[str, str]:
 def read_report(document: Mapping[str, Any]) -> ReportedNode:
     """Return the report of an agent of any version."""
     metadata = metadata_of(document)
-    conditions = (document.get("status") or {}).get("conditions")
+    status = document.get("status")
+    conditions = status.get("conditions") if isinstance(status, Mapping) else None
     return ReportedNode(
         str(metadata.get("name") or ""),
         parse_report(document),

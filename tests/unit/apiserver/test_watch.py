@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from yarl import URL
 
 from tests.unit.fake_api import END, RESET, FakeApi, Seen, list_of, watch_of
+from tokenbucket import pacing
 from tokenbucket.apiserver import connection, watch
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.informers import Informers
 from tokenbucket.apiserver.resources import CONFIG_MAPS, PODS, POLICIES, Selection
+from tokenbucket.apiserver.restart_pace import RestartPace
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.errors import ApiError
@@ -98,6 +102,12 @@ def wait(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
+def real_delays(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo the short delays of the fixture ``api``."""
+    monkeypatch.setattr(pacing, "random", SimpleNamespace(uniform=lambda _, most: most))
+
+
+@pytest.fixture
 def stores(api: FakeApi) -> Iterator[Watching]:
     """Return the stores of a watch, with policy ``web`` in them."""
     api.put(POLICIES, "web", "shop")
@@ -172,6 +182,59 @@ def test_objects_deleted_during_a_gap_are_removed_after_410(
     wait(lambda: stores.names() == {"web"})
     wait(lambda: stores.changes)  # the callback follows the change
     assert stores.changes == [{"web"}]
+
+
+@pytest.mark.usefixtures("real_delays")
+@pytest.mark.parametrize("as_status", [False, True], ids=["event", "status"])
+def test_lists_after_410_again_and_again_have_a_growing_delay(
+    api: FakeApi, stores: Watching, *, as_status: bool
+) -> None:
+    """Keep thousands of agents from listing twice per second."""
+    api.gone_as_status = as_status
+    before = len(api.seen(list_of(POLICIES)))
+    api._compacted = 1 << 40
+    api.cut(RESET)
+    wait(lambda: len(api.seen(list_of(POLICIES))) >= before + 3)
+    lists = [seen.at_s for seen in api.seen(list_of(POLICIES))[before:]]
+    assert all(second - first >= 0.5 for first, second in itertools.pairwise(lists))
+
+
+@pytest.mark.usefixtures("real_delays")
+def test_watches_that_end_at_once_have_a_growing_delay(api: FakeApi, stores: Watching) -> None:
+    """Expect a proxy that accepts each watch and closes it."""
+    before = len(api.seen(watch_of(POLICIES)))
+    for number in range(1, 4):
+        wait(lambda: api.watched(POLICIES))
+        api.cut(END)
+        wait(lambda n=number: len(api.seen(watch_of(POLICIES))) >= before + n)
+    watches = [seen.at_s for seen in api.seen(watch_of(POLICIES))[before - 1 :]]
+    assert all(second - first >= 0.5 for first, second in itertools.pairwise(watches))
+
+
+def test_the_delay_of_restarts_grows_and_ends_after_a_long_watch() -> None:
+    """Delay a request that fails only once: kopf retries it with its own delays."""
+    now = 0.0
+    pace = RestartPace(lambda: now)
+
+    def answered(*, ok: bool) -> float:
+        wait_s = pace.wait_s(is_watch=True)
+        pace.answered(is_watch=True, ok=ok)
+        return wait_s
+
+    waits = []
+    for _ in range(8):
+        waits.append(answered(ok=True))
+        now += 1
+    assert waits[0] == 0
+    for wait_s, most_s in zip(waits[1:], (1, 2, 4, 8, 16, 20, 20), strict=True):
+        assert most_s / 2 <= wait_s <= most_s
+    assert answered(ok=False) > 0
+    assert answered(ok=False) == 0
+    assert answered(ok=True) == 0
+    now += 21
+    assert answered(ok=True) == 0
+    now += 1
+    assert answered(ok=True) <= 1
 
 
 @pytest.mark.parametrize("fault", FAULTS)
