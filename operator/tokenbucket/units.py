@@ -13,6 +13,7 @@ Fraction(1500000, 1)
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import datetime
 from fractions import Fraction
@@ -133,6 +134,7 @@ def _short(value: Fraction) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+@functools.lru_cache(maxsize=4096)  # thousands of reports have times of the same seconds
 def unix_time(text: str) -> float:
     """Return the Unix time in seconds of an RFC 3339 text, or 0 if the text is invalid."""
     try:

@@ -74,10 +74,11 @@ class SilenceDetector:
         found, waits = {}, []
         for report in reports:
             pod_ready = report.name in ready
-            reason = self._heartbeats.silence(report, pod_ready=pod_ready)
+            left_s = self._heartbeats.left_s(report, pod_ready=pod_ready)
+            reason = self._heartbeats.silence(report, left_s, pod_ready=pod_ready)
             found[report.name] = "" if report.name in unread else reason
             if report.report.sync.last:
-                waits.append(self._heartbeats.left_s(report, pod_ready=pod_ready))
+                waits.append(left_s)
         waits = [wait_s for wait_s in waits if wait_s > 0]
         if waits:
             self._again(min(waits))

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.unit.fake_api import FakeApi, Seen, list_of
 from tokenbucket.apiserver.client import Client
@@ -35,6 +37,12 @@ from tokenbucket.core.status.policy_status import policy_status
 from tokenbucket.core.status.summary import PolicyHead
 from tokenbucket.errors import ApiError
 
+FIELDS = (
+    *("lastSync", "syncPeriodSeconds", "policiesVersion", "watches", "resource", "lastContact", "policies"),
+    *("namespace", "name", "uid", "generation", "rejected", "reasons", "pods", "policiesOmitted", "agent"),
+    *("features", "conditions", "effective", "action", "overriddenBy", "matched", "programmed", "failed"),
+)
+"""Names that a report contains."""
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
@@ -68,7 +76,11 @@ def report(name: str, pods: int = 1, *, seen: int = 10**9, age_s: float = 0) -> 
     }
 
 
-REPORT = NodeReport(sync=Sync(rfc3339(START_S), 20, 10**9, (WatchContact("pods", rfc3339(START_S)),)))
+def reported(*entries: PolicyReport, pods: tuple[PodReport, ...] = ()) -> Mapping[str, Any]:
+    """Return a report of node a with these entries."""
+    sync = Sync(rfc3339(START_S), 20, 10**9, (WatchContact("pods", rfc3339(START_S)),))
+    document = to_document(NodeReport(sync=sync, policies=entries, pods=pods))
+    return {"metadata": {"name": "a", "uid": "a"}, "status": document}
 
 
 def writes_status(policy: str) -> Callable[[Seen], bool]:
@@ -171,6 +183,27 @@ def test_a_policy_is_ready_only_if_every_agent_has_used_its_version(cluster: Clu
     assert cluster.message() == "1 node (b) has not reported generation 1 yet"
     cluster.stores.reports.put(report("b", pods=0, seen=version))
     assert cluster.ready() == "Programmed"
+
+
+GARBAGE = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=6),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(GARBAGE)
+def test_a_report_of_garbage_affects_no_other_node(api: FakeApi, status: object) -> None:
+    """Anybody who may edit TokenBucketNodes, or a compromised agent, can write one."""
+    cluster = Cluster(api)
+    for name in ("a", "b"):
+        cluster.stores.nodes.put(node(name))
+        cluster.stores.agents.put(agent(name))
+    cluster.stores.reports.put(report("a"))
+    cluster.stores.reports.put({"metadata": {"name": "b", "uid": "b"}, "status": status})
+    cluster.policy()
+    assert cluster.status()["pods"]["programmed"] >= 1
 
 
 def test_a_policy_that_a_report_has_no_room_for_is_not_ready(cluster: Cluster) -> None:
@@ -392,6 +425,27 @@ def test_an_outage_of_the_api_server_gives_a_restart_no_second_grace_period(
     assert cluster.ready() == "AgentUnavailable"
 
 
+def test_bad_news_is_written_first(cluster: Cluster) -> None:
+    """Let other numbers of a policy wait for a policy that is not ready any more."""
+    names = ("api", "web")
+    for name in names:
+        cluster.policy(name)
+    entries = [PolicyReport("shop", name, f"{name}-uid", 1, pods=PodCounts(1, 1)) for name in names]
+    cluster.stores.reports.put(reported(*entries))
+    cluster.round()
+    for seen in cluster.api.seen(lambda seen: seen.path.endswith("/status")):
+        name = seen.path.split("/")[-2]
+        cluster.policy(name, status=json.loads(seen.body)["status"])
+    cluster.round()
+    before = len(cluster.api.seen(lambda seen: seen.path.endswith("/status")))
+    entries = [replace(entries[0], pods=PodCounts(2, 2)), replace(entries[1], pods=PodCounts(1, failed=1))]
+    cluster.stores.reports.put(reported(*entries))
+    cluster.now += 10
+    cluster.round()
+    written = cluster.api.seen(lambda seen: seen.path.endswith("/status"))[before:]
+    assert [seen.path.split("/")[-2] for seen in written] == ["web", "api"]
+
+
 def test_a_status_is_computed_only_for_changed_inputs(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,11 +489,16 @@ def test_the_status_names_the_pods_of_the_last_report(cluster: Cluster) -> None:
     for name in ("web-1", "web-2"):
         failed = PodReport("shop", name, "web", "ingress", "NoInterface", "web: has none")
         other = PodReport("shop", "db-1", "db", "ingress", "NoInterface", "db: has none")
-        document = to_document(replace(REPORT, policies=(entry,), pods=(failed, other)))
-        cluster.stores.reports.put({"metadata": {"name": "a", "uid": "a"}, "status": document})
+        cluster.stores.reports.put(reported(entry, pods=(failed, other)))
         cluster.now += 10
         assert [problem["pod"] for problem in cluster.status()["problems"]] == [name]
         cluster.round()  # with the status that was written
+    [event] = [json.loads(seen.body) for seen in cluster.api.seen(lambda seen: seen.method == "POST")]
+    assert (event["type"], event["reason"], event["involvedObject"]["name"]) == (
+        "Warning",
+        "NoInterface",
+        "web",
+    )
 
 
 def test_an_edit_counts_the_pods_that_stay_limited(cluster: Cluster) -> None:

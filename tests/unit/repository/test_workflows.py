@@ -1,0 +1,16 @@
+"""The workflows that release and test the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+WORKFLOWS = sorted((Path(__file__).parents[3] / ".github/workflows").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_failed_command_of_a_pipeline_fails_its_step(workflow: Path) -> None:
+    """Run bash with pipefail, which GitHub sets only for a shell that a workflow names."""
+    assert yaml.safe_load(workflow.read_text())["defaults"]["run"]["shell"] == "bash"
