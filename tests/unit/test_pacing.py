@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenbucket import pacing
+from tokenbucket.core.api.node_report import LONGEST_PERIOD_S
 from tokenbucket.errors import ApiError
 from tokenbucket.pacing import (
     ALL_EVENTS_PER_S,
@@ -276,6 +277,7 @@ def test_the_pace_of_reports_fits_the_number_of_nodes(nodes: int, spread_s: floa
     """Keep all agents together below 150 reports per second after a change, and below 50 without one."""
     pace = ReportPace(nodes=nodes)
     assert (pace.spread_s, pace.sync_period_s) == pytest.approx((spread_s, period_s))
+    assert ReportPace(nodes=10**6).sync_period_s == LONGEST_PERIOD_S
 
 
 @given(st.floats(0, 1000), st.floats(0.001, 1))

@@ -19,6 +19,8 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+_WRITE_TIMEOUT = "20s"
+"""Of the API server: its error is about one object, as of a webhook that hangs. No answer is an outage."""
 _LONGEST_MESSAGE = 256
 NOT_FOUND = 404
 CONFLICT = 409
@@ -85,9 +87,8 @@ class Client:
         """
         metadata = document["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
-        return await self._request(
-            "PATCH", path, {"fieldManager": manager, "force": "true"}, document, _APPLY
-        )
+        parameters = {"fieldManager": manager, "force": "true", "timeout": _WRITE_TIMEOUT}
+        return await self._request("PATCH", path, parameters, document, _APPLY)
 
     async def patch(self, path: str, patch: Mapping[str, Any], *, merge_lists: bool = False) -> None:
         """Patch an object or its subresource. ``merge_lists`` merges lists by key, for built-in kinds."""

@@ -83,7 +83,7 @@ def test_apply_is_server_side_apply(api: FakeApi) -> None:
     document = {"metadata": {"name": "web", "namespace": "shop"}, "status": {"nodes": 3}}
     seen = sent(api, lambda client: client.apply(POLICIES, document, "tokenbucket-agent", "status"))
     assert (seen.method, seen.path) == ("PATCH", f"{POLICY}/status")
-    assert seen.query == {"fieldManager": "tokenbucket-agent", "force": "true"}
+    assert seen.query == {"fieldManager": "tokenbucket-agent", "force": "true", "timeout": "20s"}
     assert seen.headers["Content-Type"] == "application/apply-patch+yaml"
     assert json.loads(seen.body) == document
 

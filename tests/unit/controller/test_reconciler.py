@@ -258,6 +258,30 @@ def test_an_agent_without_heartbeats_makes_its_node_unknown(cluster: Cluster) ->
     assert cluster.ready() == "Programmed"
 
 
+def test_no_report_can_claim_a_period_of_days(cluster: Cluster) -> None:
+    """Expect a compromised agent, or a mistake of a later version."""
+    cluster.policy()
+    document = report("a")
+    document["status"]["syncPeriodSeconds"] = 1 << 31
+    cluster.stores.reports.put(document)
+    assert cluster.ready() == "Programmed"
+    cluster.now += 751
+    assert cluster.ready() == "AgentUnavailable"
+
+
+def test_a_recreated_node_is_judged_by_its_own_report(cluster: Cluster) -> None:
+    """Expect another node of the same name, whose agent reports under another uid."""
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
+    cluster.now += 51
+    assert cluster.ready() == "AgentUnavailable"
+    cluster.stores.reports.remove({"metadata": {"name": "a", "uid": "a"}})
+    document = dict(report("a"))
+    document["metadata"] = {**document["metadata"], "uid": "another"}
+    cluster.stores.reports.put(document)
+    assert cluster.ready() == "Programmed"
+
+
 def test_a_restarted_controller_does_not_trust_an_old_report(cluster: Cluster) -> None:
     """Judge the first report by its own time: the controller has not seen it arrive."""
     cluster.policy()
@@ -670,11 +694,12 @@ def test_pods_that_cannot_be_read_make_their_node_unknown(cluster: Cluster, stat
     assert cluster.ready() == "AgentUnavailable"
 
 
-def test_a_rejected_status_does_not_block_others(api: FakeApi, cluster: Cluster) -> None:
-    """Retry it, because an admission webhook can reject one policy for long."""
+@pytest.mark.parametrize("status", [422, 500, 504])
+def test_a_rejected_status_does_not_block_others(api: FakeApi, cluster: Cluster, status: int) -> None:
+    """Retry it, because an admission webhook can reject one policy for long, or not answer."""
     cluster.policy("rejected")
     cluster.policy()
-    api.fail(writes_status("rejected"), 422, "denied by an admission webhook")
+    api.fail(writes_status("rejected"), status, "denied by an admission webhook")
     assert cluster.written()["Ready"] == "Programmed"
     assert api.seen(writes_agent_condition)
     assert 0 < min(cluster.waits) <= 1

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 MOST_PODS = 1 << 16
 """Maximum number of pods of a node in a report, as in its schema."""
+LONGEST_PERIOD_S = 300
+"""Longest interval of the regular reports of an agent. No report can claim a longer one."""
 _LONGEST_MESSAGE = 256
 
 
@@ -118,7 +120,7 @@ class Sync:
     @property
     def silent_after_s(self) -> float:
         """Return the age of a report in seconds after which the agent is silent: 2.5 periods."""
-        return 2.5 * self.period_s
+        return 2.5 * min(self.period_s, LONGEST_PERIOD_S)
 
 
 @dataclass(frozen=True, slots=True)
