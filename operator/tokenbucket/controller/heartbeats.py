@@ -55,9 +55,17 @@ class Heartbeats:
             return "has not reported for too long"
         written_s = unix_time(sync.last)
         for watch in sync.watches:
-            if written_s - unix_time(watch.last_contact) > _DEAF_S:
+            age_s = written_s - unix_time(watch.last_contact)
+            if age_s - self._outage_s(report, age_s) > _DEAF_S:
                 return f"has no contact with the API server for {watch.resource}"
         return ""
+
+    def _outage_s(self, report: ReportedNode, age_s: float) -> float:
+        """Return how long the API server was away in the seconds before a report."""
+        seen, outage = self._seen.get(report.uid), self.outage()
+        if not seen:
+            return 0.0
+        return max(0.0, min(seen.at, outage.end) - max(seen.at - age_s, outage.start))
 
     def left_s(self, report: ReportedNode, *, pod_ready: bool) -> float:
         """Return the seconds until the report is outdated."""

@@ -300,6 +300,26 @@ def test_an_agent_whose_watch_is_dead_makes_its_node_unknown(cluster: Cluster) -
     assert condition["message"].startswith("pod agent-a has no contact with the API server for pods")
 
 
+def test_an_outage_of_the_api_server_makes_no_watch_dead(cluster: Cluster) -> None:
+    """Expect reports whose watches are not open again yet. After the outage, they have time to be."""
+    outage = Outage()
+    cluster.policy()
+    cluster.reconciler = StatusReconciler(
+        cluster.stores,
+        cluster.waits.append,
+        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
+    )
+    assert cluster.ready() == "Programmed"
+    outage = Outage(cluster.now, cluster.now + 75)
+    cluster.now += 80
+    for age_s, reason in ((130, "Programmed"), (180, "AgentUnavailable")):
+        document = report("a", age_s=-80)
+        document["status"]["lastSync"] = rfc3339(START_S + age_s)
+        document["status"]["watches"][0]["lastContact"] = rfc3339(START_S)
+        cluster.stores.reports.put(document)
+        assert cluster.ready() == reason
+
+
 def test_an_agent_that_restarts_has_a_grace_period(cluster: Cluster) -> None:
     """Keep the status for 90 s, because limits outlive the agent."""
     cluster.policy()
