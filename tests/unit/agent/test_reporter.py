@@ -26,11 +26,9 @@ from tokenbucket.apiserver.connection import answers
 from tokenbucket.apiserver.resources import CONFIG_MAPS, EVENTS, NODES, PODS, POLICIES, REPORTS
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.core.api.annotations import read_annotations
-from tokenbucket.core.api.parse import API_VERSION, parse_pod
+from tokenbucket.core.api.parse import API_VERSION
 from tokenbucket.core.api.parse import POLICY as POLICY_KIND
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.api.policy import Direction, Limit, Policy, Rate
-from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import PodInterfaces, desired
 from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
@@ -267,20 +265,6 @@ def test_a_kind_that_is_gone_is_a_problem_of_the_node(
     api.cut(RESET, POLICIES)
     until(lambda: (stats.on_change(), "install the CRDs" in reports(api)[-1].get("problem", ""))[1])
     assert reported.ready
-
-
-def test_a_report_counts_the_policies_that_it_leaves_out(
-    api: FakeApi, stats: ReconcileStats, reported: Reporter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cut the list at the maximum of the schema."""
-    monkeypatch.setattr("tokenbucket.agent.own_report._POLICIES", 2)
-    web = parse_pod({"kind": "Pod", "metadata": {"namespace": "shop", "name": "web", "uid": "web"}})
-    limits = {Direction.EGRESS: Limit(Rate(10**6))}
-    policies = tuple(Policy("shop", f"p{number}", Selector(frozenset()), limits) for number in range(5))
-    stats.record_success(DesiredInput(policies, (web,)), Outcome(), 0.0)
-    until(lambda: reports(api)[-1].get("policiesOmitted"))
-    assert [each["name"] for each in reports(api)[-1]["policies"]] == ["p0", "p1"]
-    assert reports(api)[-1]["policiesOmitted"] == 3
 
 
 def test_the_report_of_a_clean_node_is_not_written_again(
