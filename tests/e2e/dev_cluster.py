@@ -116,7 +116,7 @@ def explain(cluster: Cluster) -> None:
 The cluster is up, with the chart installed:
 
   export KUBECONFIG={cluster.kubeconfig}
-  export PATH={cluster.place.programs}:$PATH
+  export PATH={cluster.place.programs}:$PATH:{Path(sys.executable).parent}
   kubectl get nodes,tbn
 
 Limit two pods:
@@ -126,6 +126,11 @@ Limit two pods:
   kubectl apply -f examples/policy.yaml
   kubectl --namespace shop wait tbp --all --for=condition=Ready --timeout=60s
   kubectl --namespace shop get tbp
+
+Find out why a pod is not limited:
+
+  kubectl --namespace shop run other --image={image} -- sleep infinity
+  kubectl tokenbucket explain pod other --namespace shop
 
 'make cluster-demo' sends traffic through limits, and 'make cluster-down' stops the cluster."""
     )
