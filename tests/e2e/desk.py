@@ -55,7 +55,7 @@ class Desk:
     @property
     def _image(self) -> str:
         values = image_values()
-        return f"{values['image.repository']}:{values['image.tag']}"
+        return f"{values['repository']}:{values['tag']}"
 
     def _changed(self, commands: str) -> str:
         sets = " ".join(f"--set image.{name}={value}" for name, value in image_values().items())
