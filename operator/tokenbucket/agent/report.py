@@ -6,10 +6,11 @@ deleted it. Regular writes show that the agent has access to the API server.
 
 from __future__ import annotations
 
+import asyncio
 import os
-import random
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from tokenbucket.apiserver.watch import Watch
 from tokenbucket.core.api.node_report import (
     AgentInfo,
     NodeReport,
+    PodReport,
     Sync,
     WatchContact,
     sync_document,
@@ -31,6 +33,7 @@ from tokenbucket.core.api.node_report import (
 from tokenbucket.core.api.parse import API_VERSION, REPORT
 from tokenbucket.core.api.policy import FEATURES
 from tokenbucket.core.planning.foreign import most_frequent
+from tokenbucket.core.status.explanation import fails
 from tokenbucket.core.status.node_status import (
     NodeState,
     annotation_report,
@@ -42,8 +45,8 @@ from tokenbucket.pacing import ReportPace
 MANAGER = "tokenbucket-agent"
 _POLICIES, _PODS = 2048, 64
 """Maximum numbers of items in a report, as in its schema."""
-_REPAIR_S = 1.0
-"""Maximum delay of the repair of a report that another program has changed."""
+_OF_A_POLICY = 8
+"""Number of pods that the status of a policy names. More must not displace those of other policies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,9 @@ class _Applied:
 
     document: Mapping[str, Any]
     """Without the fields that change with each write."""
-    status: Mapping[str, Any]
-    version: int
+    sent: Mapping[str, Any]
+    answer: _Stored
+    """It can lack fields that an older CustomResourceDefinition does not have."""
     policies_version: int
 
 
@@ -78,6 +82,7 @@ class OwnReport:
         # Not among the watches of the source: without a report, limits are enforced all the same.
         self.informers = Informers(Watch(selection, self._store))
         self._applied: _Applied | None = None
+        self._lock = asyncio.Lock()
         self.reported_at_s: float | None = None
         """Unix time at which the API server accepted the last report."""
         self.due = False
@@ -89,12 +94,19 @@ class OwnReport:
 
     def pause_s(self) -> float:
         """Return the time to wait before the next write, in which further changes are combined with it."""
-        if self._is_overwritten():
-            return random.uniform(0.1, 1) * _REPAIR_S  # noqa: S311 - no secret
         return self.pace.pause_s(time.monotonic())
+
+    async def repair(self, client: Client, state: NodeState) -> None:
+        """Write the report if it was overwritten, whatever the pace is. Raises ApiError."""
+        if self._is_overwritten():
+            await self.write(client, state)
 
     async def write(self, client: Client, state: NodeState) -> None:
         """Write the report if it is due, has changed or was overwritten. Raises ApiError."""
+        async with self._lock:
+            await self._write(client, state)
+
+    async def _write(self, client: Client, state: NodeState) -> None:
         document = self._document(state)
         applied = self._applied
         if (
@@ -113,10 +125,11 @@ class OwnReport:
         status = document["status"] | sync_document(sync)
         metadata = document["metadata"] | ({"uid": stored.uid} if stored and state.inputs.cleanup else {})
         answer = await client.apply(REPORTS, {**document, "metadata": metadata, "status": status}, MANAGER)
-        now = time.monotonic()
-        self.pace.record(now)
-        version = version_of(metadata_of(answer))
-        self._applied = _Applied(document, status, version, sync.policies_version)
+        others = _additions(_read(answer).status, status)
+        if others:  # an apply leaves the fields of other writers
+            answer = await client.patch(REPORTS.path(name=self._options.node), {"status": others})
+        self.pace.record(time.monotonic())
+        self._applied = _Applied(document, status, _read(answer), sync.policies_version)
         self.due, self.reported_at_s = False, time.time()
 
     def _is_overwritten(self) -> bool:
@@ -125,8 +138,9 @@ class OwnReport:
         if not applied or not self._store.synced.is_set():
             return False
         if not stored:
-            return self._store.version > applied.version
-        return stored.version > applied.version and stored.status != applied.status
+            return self._store.version > applied.answer.version
+        known = (applied.sent, applied.answer.status)
+        return stored.version > applied.answer.version and stored.status not in known
 
     def _has_new_policies(self, applied: _Applied, state: NodeState) -> bool:
         """Return whether a run has used a policy that changed after the last write."""
@@ -148,7 +162,7 @@ class OwnReport:
 
     def _document(self, state: NodeState) -> dict[str, Any]:
         inputs, outcome = state.inputs, state.outcome
-        pods = sorted(pods_not_programmed(state), key=str)
+        pods = _ranked(pods_not_programmed(state))
         policies = policy_reports(state)
         problems = filter(None, (inputs.problem, *self._source.informers.problems))
         report = NodeReport(
@@ -184,6 +198,25 @@ def _read(document: Mapping[str, Any]) -> _Stored:
     metadata = metadata_of(document)
     status = {name: value for name, value in (document.get("status") or {}).items() if name != "conditions"}
     return _Stored(str(metadata.get("uid") or ""), version_of(metadata), status)
+
+
+def _additions(stored: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a merge patch that removes the fields that the agent has not sent."""
+    patch: dict[str, Any] = dict.fromkeys(stored.keys() - sent.keys())
+    for name in stored.keys() & sent.keys():
+        if isinstance(stored[name], dict) and isinstance(sent[name], dict):
+            patch[name] = _additions(stored[name], sent[name])
+    return {name: value for name, value in patch.items() if value != {}}
+
+
+def _ranked(pods: Iterable[PodReport]) -> list[PodReport]:
+    """Return the first pods of each policy before others, those without a limit first."""
+    of_policy: Counter[tuple[str, str]] = Counter()
+    ranked = []
+    for pod in sorted(pods, key=lambda pod: (not fails(pod.reason), str(pod))):
+        of_policy[pod.namespace, pod.policy] += 1
+        ranked.append((of_policy[pod.namespace, pod.policy] > _OF_A_POLICY, pod))
+    return [pod for _, pod in sorted(ranked, key=lambda item: item[0])]
 
 
 def _rfc3339(unix_s: float) -> str:

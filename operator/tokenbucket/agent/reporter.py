@@ -48,6 +48,7 @@ class Reporter:
         self._source, self._stats, self._options = source, stats, source.options
         self._report = OwnReport(source, self._trigger_report)
         self._worker = Worker(self._report.pause_s)
+        self._repairs = Worker(lambda: random.uniform(0.1, 1))  # noqa: S311 - no secret
         # Pods and the scheduler wait for these writes, so that they must not wait for the pace of reports.
         self._urgent = Worker(lambda: random.uniform(0.1, 0.5))  # noqa: S311 - no secret
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -74,6 +75,7 @@ class Reporter:
 
     def _trigger_report(self) -> None:
         self._worker.trigger()
+        self._repairs.trigger()
 
     def _trigger(self) -> None:
         self._worker.trigger()
@@ -96,6 +98,7 @@ class Reporter:
         async with Client(informers.listed) as client, Client(own.listed) as reports:
             await run_until_first(
                 self._worker.run(partial(self._write_report, client)),
+                self._repairs.run(partial(self._repair_report, client)),
                 self._urgent.run(partial(self._write_urgent, client)),
                 informers.relist(client),
                 own.relist(reports),
@@ -136,6 +139,10 @@ class Reporter:
     async def _write_report(self, client: Client) -> bool:
         state = self._stats.current
         return not state or await attempt("write report", self._report.write(client, state))
+
+    async def _repair_report(self, client: Client) -> bool:
+        state = self._stats.current
+        return not state or await attempt("repair report", self._report.repair(client, state))
 
     async def _write_urgent(self, client: Client) -> bool:
         """Write the changes for which others wait. Return whether the API server accepted all of them.

@@ -90,9 +90,14 @@ class Client:
         parameters = {"fieldManager": manager, "force": "true", "timeout": _WRITE_TIMEOUT}
         return await self._request("PATCH", path, parameters, document, _APPLY)
 
-    async def patch(self, path: str, patch: Mapping[str, Any], *, merge_lists: bool = False) -> None:
-        """Patch an object or its subresource. ``merge_lists`` merges lists by key, for built-in kinds."""
-        await self._request("PATCH", path, {}, patch, _STRATEGIC if merge_lists else _MERGE)
+    async def patch(
+        self, path: str, patch: Mapping[str, Any], *, merge_lists: bool = False
+    ) -> dict[str, Any]:
+        """Patch an object or its subresource. ``merge_lists`` merges lists by key, for built-in kinds.
+
+        Return the object as the server stored it.
+        """
+        return await self._request("PATCH", path, {}, patch, _STRATEGIC if merge_lists else _MERGE)
 
     async def create(self, resource: Resource, namespace: str | None, document: Mapping[str, Any]) -> None:
         """Create an object."""

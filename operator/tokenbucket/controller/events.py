@@ -8,6 +8,7 @@ from typing import Any
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.events import Events
 from tokenbucket.core.api.parse import API_VERSION, POLICY
+from tokenbucket.core.status.conditions import ConditionReason
 from tokenbucket.core.status.summary import PolicyHead
 
 
@@ -29,4 +30,6 @@ async def create_events(
 
 def _is_bad(condition: Mapping[str, Any]) -> bool:
     kind, status = condition.get("type"), condition.get("status")
+    if kind == "Ready":
+        return status == "Unknown" or condition.get("reason") == ConditionReason.FAILED
     return (kind, status) in {("Accepted", "False"), ("Degraded", "True")}

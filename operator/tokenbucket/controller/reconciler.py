@@ -158,13 +158,14 @@ class StatusReconciler:
         """Return the resource version that proves that an agent knows the current generation.
 
         Writes of the status increase the version of a policy. Therefore, it is the version at which this
-        process first saw the generation. If the status is Ready, all agents knew the generation.
+        process first saw the generation. If the status is Ready, all agents knew the generation. Versions
+        decrease only if the storage is restored from a backup.
         """
         head = policy.head
         known = self._required.get(head.uid)
         if not known or known[0] != head.generation:
             known = head.generation, -1 if not known and policy.known_ready else policy.version
-            self._required[head.uid] = known
+        known = self._required[head.uid] = head.generation, min(known[1], policy.version)
         return known[1]
 
     async def _write_statuses(self, client: Client, writes: list[_Write], nodes: int) -> None:
@@ -193,11 +194,12 @@ class StatusReconciler:
         metadata = {"namespace": head.namespace, "name": head.name, "uid": head.uid}
         document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": write.status}
         with _suppress_gone():
+            # Before the status: without an answer, the next run still finds that a condition becomes bad.
+            await create_events(self._events, client, head, write.status["conditions"], write.before)
             await client.apply(POLICIES, document, MANAGER, "status")
             now = self._clock()
             self._throttle.record(head.uid, now)
             self._budget.spend(nodes, now)
-            await create_events(self._events, client, head, write.status["conditions"], write.before)
 
     async def _write_agent_conditions(
         self, client: Client, reports: Iterable[ReportedNode], silence: Mapping[str, str], now: str

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.unit.fake_api import RESET, FakeApi, Seen, list_of, watch_of
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.agent.options import AgentOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats
+from tokenbucket.agent.report import _ranked
 from tokenbucket.agent.reporter import Reporter
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import answers
 from tokenbucket.apiserver.resources import CONFIG_MAPS, EVENTS, NODES, PODS, POLICIES, REPORTS
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.core.api.annotations import read_annotations
+from tokenbucket.core.api.node_report import PodReport
 from tokenbucket.core.api.parse import API_VERSION
 from tokenbucket.core.api.parse import POLICY as POLICY_KIND
 from tokenbucket.core.api.pod import Pod, PodId
@@ -179,6 +182,68 @@ def test_a_report_that_is_edited_is_written_again_at_once(api: FakeApi, reported
     api.put(REPORTS, "node", status={"limits": 99})
     until(lambda: len(reports(api)) > before)
     assert not reported._report.due
+
+
+def merging(api: FakeApi, name: str) -> Callable[[Seen], web.Response]:
+    """Return the answers of an API server where an apply leaves the fields of others."""
+    before = api._answer
+
+    def answer(seen: Seen) -> web.Response:
+        if seen.method != "PATCH" or not seen.path.endswith(f"/{name}"):
+            return before(seen)
+        stored = api._objects[REPORTS, "", name].get("status", {})
+        return web.json_response(
+            api.put(REPORTS, name, status=merged(stored, json.loads(seen.body)["status"]))
+        )
+
+    return answer
+
+
+def merged(stored: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a JSON merge patch."""
+    nested = {
+        name: merged(stored.get(name, {}), value) if isinstance(value, dict) else value
+        for name, value in patch.items()
+    }
+    return {name: value for name, value in (stored | nested).items() if value is not None}
+
+
+def lasting(status: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that do not change with each write."""
+    changing = {"lastSync", "watches", "policiesVersion"}
+    return {name: value for name, value in status.items() if name not in changing}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"problem": "the kernel is on fire"},
+        {"policies": [{"namespace": "shop", "name": "web", "uid": "u", "generation": 1, "matched": 1}]},
+        {"agent": {"release": "other/release"}, "future": {"field": 1}},
+    ],
+)
+def test_fields_that_others_add_to_a_report_are_removed(
+    api: FakeApi, reported: Reporter, foreign: dict[str, Any]
+) -> None:
+    """An apply leaves them. Do not wait for the pace of reports, and do not repeat the repair."""
+    api._answer = merging(api, "node")  # type: ignore[method-assign]
+    reported._report.pace.override_s = 3600.0
+    reported._report.pace.record(time.monotonic())
+    reported._worker.trigger()  # it waits for the pace
+    own = reports(api)[-1]
+    api.put(REPORTS, "node", status=merged(own, foreign))
+    until(lambda: lasting(api.list(REPORTS)["items"][0]["status"]) == lasting(own))
+    until(lambda: not reported._report._is_overwritten())
+
+
+def test_pods_of_one_policy_hide_no_pod_of_another_in_a_report() -> None:
+    """Report 8 of each policy first, then those without a limit, then by name."""
+
+    def pods(number: int, namespace: str, reason: str) -> list[PodReport]:
+        return [PodReport(namespace, f"web-{each:02}", "web", "egress", reason, "") for each in range(number)]
+
+    ranked = _ranked([*pods(70, "a", "NoFq"), *pods(2, "shop", "NoFreeSlot"), *pods(9, "b", "NoFreeSlot")])
+    assert [pod.namespace for pod in ranked] == ["b"] * 8 + ["shop"] * 2 + ["a"] * 8 + ["b"] + ["a"] * 62
 
 
 def test_conditions_of_the_controller_are_no_edit(api: FakeApi, reported: Reporter) -> None:

@@ -714,6 +714,65 @@ def test_pods_that_cannot_be_read_make_their_node_unknown(cluster: Cluster, stat
     assert cluster.ready() == "AgentUnavailable"
 
 
+def created_events(api: FakeApi) -> list[str]:
+    """Return the reasons of all events."""
+    return [json.loads(seen.body)["reason"] for seen in api.seen(lambda seen: seen.method == "POST")]
+
+
+def test_unknown_and_failed_policies_cause_events(api: FakeApi, cluster: Cluster) -> None:
+    """A pod without a limit must not hide behind a larger number of degraded pods."""
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
+    cluster.now += 60
+    assert cluster.ready() == "AgentUnavailable"
+    entry = PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(15, 10, degraded=10))
+    entry = replace(entry, reasons=(ReasonCount("NoFq", 10, "no fq"),))
+    for pods, more in (
+        (PodCounts(15, 15, degraded=10), ()),
+        (PodCounts(15, 10, degraded=10, failed=5), (5,)),
+    ):
+        reasons = (*entry.reasons, *(ReasonCount("NoFreeSlot", number, "full") for number in more))
+        document = dict(report("a", age_s=-1))
+        found = replace(REPORT, policies=(replace(entry, pods=pods, reasons=reasons),))
+        document["status"] |= to_document(found) | {"lastSync": rfc3339(START_S + len(more) + 1)}
+        cluster.stores.reports.put(document)
+        cluster.ready()
+    assert created_events(api) == ["AgentUnavailable", "NoFq", "NoFreeSlot", "Failed"]
+
+
+def test_an_event_without_an_answer_is_created_later(
+    api: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Do not write the status before: it would hide that the event is missing."""
+    cluster.policy(rate="1")
+
+    async def lost(*_: object) -> None:
+        raise ApiError("POST", EVENTS.path(), 0, "no answer")
+
+    with monkeypatch.context() as patched, pytest.raises(ApiError):
+        patched.setattr(Client, "create", lost)
+        cluster.round()
+    assert not api.seen(writes_status("web"))
+    assert cluster.ready() == "Invalid"
+    assert created_events(api) == ["Invalid"]
+
+
+def test_a_restored_storage_asks_no_agent_for_a_version_of_before(cluster: Cluster) -> None:
+    """The versions of the storage start again at a lower number."""
+    document = {"apiVersion": API_VERSION, "kind": POLICY, "spec": {"podSelector": {}}}
+    document["spec"] |= {"ingress": {"rate": {"bits": "1M"}}}
+    metadata = {"name": "web", "namespace": "shop", "uid": "web-uid", "generation": 1}
+    store = cluster.stores.policies
+    store.replace([document | {"metadata": {**metadata, "resourceVersion": "1000"}}], 1000)
+    cluster.stores.reports.put(report("a", pods=0, seen=999))
+    assert cluster.written()["Ready"] == "Updating"
+    assert store.restored(50)
+    store.replace([document | {"metadata": {**metadata, "resourceVersion": "40"}}], 50)
+    cluster.stores.reports.put(report("a", pods=0, seen=50, age_s=-1))
+    cluster.now += 10
+    assert cluster.written()["Ready"] == "NoMatchingPods"
+
+
 @pytest.mark.parametrize("status", [422, 500, 504])
 def test_a_rejected_status_does_not_block_others(api: FakeApi, cluster: Cluster, status: int) -> None:
     """Retry it, because an admission webhook can reject one policy for long, or not answer."""

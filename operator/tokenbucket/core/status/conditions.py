@@ -268,7 +268,7 @@ def _enforced(total: Summary) -> _Verdict:
 
 
 def _degraded(total: Summary) -> _Verdict:
-    found = find_reasons(total.of_generation, degrades)
+    found = sorted(find_reasons(total.of_generation, degrades), key=lambda each: not fails(each.reason))
     if not found:
         return _Verdict("False", ConditionReason.AS_DECLARED, "no limit differs from its declaration")
     return _Verdict("True", found[0].reason, f"not enforced as declared{explain(found)}")

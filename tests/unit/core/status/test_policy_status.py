@@ -502,13 +502,13 @@ def test_a_pod_that_waits_for_its_address_does_not_degrade_the_policy() -> None:
 def test_the_most_frequent_reason_degrades_and_all_are_counted() -> None:
     """Count over all nodes, with the most common message of each."""
     document = status(
-        good("a", reasons=(ReasonCount("NoFq", 2, "no fq"), ReasonCount("Bypassed", 3, "XDP"))),
+        good("a", reasons=(ReasonCount("NoFq", 2, "no fq"), ReasonCount("ForeignQdisc", 3, "tbf"))),
         good("b", reasons=(ReasonCount("NoFq", 2, "no fq"),)),
         good("c", reasons=(ReasonCount("NoFq", 1, "cannot have fq"), ReasonCount("Contended", 0, "no pod"))),
     )
     assert verdict(document, "Degraded") == ("True", "NoFq")
     assert message(document, "Degraded") == (
-        "not enforced as declared: NoFq on 5 pods on 3 nodes (no fq); Bypassed on 3 pods on 1 node (XDP)"
+        "not enforced as declared: NoFq on 5 pods on 3 nodes (no fq); ForeignQdisc on 3 pods on 1 node (tbf)"
     )
 
 
