@@ -138,6 +138,14 @@ class Cluster(RuleBasedStateMachine):
         if self.nodes[name].pods:
             self.nodes[name].pods.popitem()
 
+    @rule(name=st.sampled_from(NODES))
+    def delete_report(self, name: str) -> None:
+        """Delete a report. Without an agent, the node then is like one that never had any."""
+        if not self.away:
+            metadata = {"name": name, "resourceVersion": str(next(self.versions))}
+            self.stores.reports.remove({"metadata": metadata})
+            self.nodes[name].told = None
+
     @rule(away=st.booleans())
     def set_api_server(self, *, away: bool) -> None:
         """Stop or start the API server."""
@@ -306,6 +314,18 @@ def test_a_failed_agent_is_noticed_and_a_repaired_one_too(state: str, *, edits: 
     cluster.start()
     cluster.fail_before_news("a", state, edits=edits)
     assert cluster.is_ready() is (state == "up")
+    cluster.heal()
+
+
+def test_a_node_that_never_had_an_agent_is_noticed() -> None:
+    """A selector, a quota or a taint can keep agents away from a node with pods."""
+    cluster = Cluster()
+    cluster.start()
+    cluster.set_node("a", "gone", ready=True)
+    cluster.delete_report("a")
+    cluster.add_pod("a", labeled=True)
+    cluster.wait(30)
+    assert not cluster.is_ready()
     cluster.heal()
 
 
