@@ -20,6 +20,8 @@ enum {
 	TB_IPV6_SOURCE = 8,
 	TB_IPV6_HLEN = 40,
 	TB_UDP_HLEN = 8,
+	TB_GPE_IP = 1, /* next protocols of VXLAN-GPE */
+	TB_GPE_IPV6 = 2,
 	TB_SCTP_HLEN = 12,
 	TB_IPPROTO_HOPOPTS = 0,
 	TB_IPPROTO_IPIP = 4,

@@ -55,11 +55,16 @@ static __always_inline __u32 tb_in_udp(const __u8 *payload, __u64 *offset)
 		*offset += 4 + 4 * payload[0]; /* GUE */
 		return payload[1];
 	}
+	if (ethertype == TB_ETH_P_TEB || ethertype == TB_ETH_P_IP || ethertype == TB_ETH_P_IPV6) {
+		*offset += 8 + 4 * (payload[0] & 0x3f); /* Geneve */
+		return ethertype;
+	}
+	if (payload[2] & 1)
+		return TB_ETH_P_MPLS; /* the last label, or no tunnel */
 	*offset += 8;
-	if (ethertype != TB_ETH_P_TEB && ethertype != TB_ETH_P_IP && ethertype != TB_ETH_P_IPV6)
-		return TB_ETH_P_TEB;        /* VXLAN, or no tunnel */
-	*offset += 4 * (payload[0] & 0x3f); /* Geneve */
-	return ethertype;
+	if (payload[3] == TB_GPE_IP || payload[3] == TB_GPE_IPV6) /* VXLAN-GPE */
+		return payload[3] == TB_GPE_IP ? TB_ETH_P_IP : TB_ETH_P_IPV6;
+	return TB_ETH_P_TEB; /* VXLAN, or no tunnel */
 }
 
 /* Returns the number, without what the verifier knows of it: it follows the code after this once. */

@@ -19,12 +19,17 @@ PROTOCOLS = {
     "tcp": 6,
     "udp": 17,
     "vxlan": 17,
+    "gpe": 17,
+    "mpls in udp": 17,
     "geneve": 17,
     "fou": 17,
     "gue": 17,
     "sctp": 132,
     "esp": 50,
 }
+
+
+_STEPS = {"udp": 4, "mpls in udp": 3, **dict.fromkeys(("vxlan", "gpe", "geneve", "fou", "gue"), 2)}
 
 
 class Header(NamedTuple):
@@ -36,7 +41,7 @@ class Header(NamedTuple):
     @property
     def steps(self) -> int:
         """Return the number of headers that the program reads. In UDP, it also looks for a tunnel."""
-        return {"udp": 4, "vxlan": 2, "geneve": 2, "fou": 2, "gue": 2}.get(self.kind, 1)
+        return _STEPS.get(self.kind, 1)
 
     def before(self, inner: bytes, after: str) -> bytes:
         """Return the header. The chain continues with ``inner``, which begins with ``after``."""
@@ -130,6 +135,10 @@ _BUILDERS = {
     "sctp": lambda *_: bytes(12),
     "esp": lambda *_: bytes(24),
     "vxlan": lambda _, inner, __: _udp(8 + len(inner)) + b"\x08" + bytes(7),
+    "gpe": lambda _, inner, after: (
+        _udp(8 + len(inner)) + bytes([12, 0, 0, {"ip4": 1, "ip6": 2, "eth": 3}[after]]) + bytes(4)
+    ),
+    "mpls in udp": lambda _, inner, after: _udp(4 + len(inner)) + _mpls(0, inner, after),
     "geneve": lambda words, inner, after: (
         _udp(8 + 4 * words + len(inner))
         + struct.pack("!BBH", words, 0, ETHERTYPES[after]).ljust(8 + 4 * words, b"\0")

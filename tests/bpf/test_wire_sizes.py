@@ -38,6 +38,11 @@ CHAINS = {
     "GRE with all fields": (IP6, Header("gre", 3), ETH, Header("vlan"), IP4, TCP),
     "VXLAN": (IP4, Header("vxlan"), ETH, IP4, TCP),
     "VXLAN over IPv6": (IP6, Header("vxlan"), ETH, IP6, UDP),
+    "VXLAN-GPE": (IP4, Header("gpe"), IP4, TCP),
+    "VXLAN-GPE, IPv6": (IP6, Header("gpe"), IP6, UDP),
+    "VXLAN-GPE, Ethernet": (IP4, Header("gpe"), ETH, IP6, TCP),
+    "MPLS in UDP": (IP4, Header("mpls in udp"), IP4, TCP),
+    "MPLS in UDP, IPv6": (IP6, Header("mpls in udp"), IP6, UDP),
     "Geneve": (IP4, Header("geneve", 15), ETH, IP6, TCP),
     "Geneve, IP": (IP6, Header("geneve"), IP4, TCP),
     "FOU": (IP4, Header("fou"), IP4, TCP),
@@ -108,7 +113,8 @@ def test_unknown_headers_count_in_full(
 
 def test_a_sender_cannot_hide_headers_behind_ports_or_payload(ingress_machine: Machine) -> None:
     """Take a payload for a tunnel only if the length in an inner IP header is right."""
-    for start in (b"\x45\0", b"\x60\0", b"\x08\0\0\0", b"\0\0\x65\x58", b"\0\4", bytes(64)):
+    of_tunnels = (b"\x08\0\0\0", b"\0\0\x65\x58", b"\0\4", b"\0\0\1", b"\0\0\0\1")
+    for start in (b"\x45\0", b"\x60\0", *of_tunnels, bytes(64)):
         chain = Chain((IP4, UDP), start + payload(1000))
         charged = charged_bytes(ingress_machine, chain.frame, gso_size=100, gso_segs=chain.segments(100))
         assert charged == chain.wire_bytes(100)
@@ -146,7 +152,8 @@ TUNNELS = st.one_of(
     NO_HEADER,  # IP in IP
     LABELS,
     joined(st.builds(gre, st.integers(0, 3)), st.one_of(NO_HEADER, ETHERNET, LABELS)),
-    joined(st.just((Header("vxlan"),)), ETHERNET),
+    joined(st.sampled_from([(Header("vxlan"),), (Header("gpe"),)]), ETHERNET),
+    st.sampled_from([(Header("gpe"),), (Header("mpls in udp"),)]),
     joined(st.builds(geneve, st.integers(0, 63)), st.one_of(NO_HEADER, ETHERNET)),
     st.just((Header("fou"),)),
     st.builds(lambda words: (Header("gue", words),), st.integers(0, 31)),
