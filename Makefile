@@ -136,7 +136,7 @@ e2e-kubernetes: cluster-setup ## run the tests that depend on Kubernetes on anot
 e2e-cilium: e2e-cilium-setup ## run the tests on a cluster with Cilium, in several modes (root, 40 min; the first run takes 30 min longer)
 	$(PYTHON) -m pytest tests/e2e_cilium --timeout=1800 $(ARGS)
 
-e2e-kind: cluster-setup ## run the same tests on a kind cluster; without a registry, on nodes that it builds (root)
+e2e-kind: setup ## run the same tests on a kind cluster; without a registry, on nodes that it builds (root)
 	hack/e2e-kind.sh $(ARGS)
 
 image: ## build the image with docker, podman or buildah

@@ -23,6 +23,7 @@ if [ -z "${OWN_NODES:-}" ]; then
 fi
 
 if [ "$OWN_NODES" = 1 ] && [ -z "${NODE_IMAGE:-}" ]; then
+	hack/install-packages.sh tests/e2e/cluster/packages.txt
 	# ENGINE, NODE_IMAGE, NODE_ARCHIVE, ARCHIVES and PATH.
 	variables=$(PYTHONPATH=.:operator:tests/e2e .venv/bin/python -m tests.e2e.kind)
 	eval "$variables"
@@ -83,7 +84,7 @@ fi
 
 # These are about the other cluster, or need none; some tests run once a night.
 elsewhere=()
-for name in annotated_pods cluster documentation image plugin store teardown vm_node; do
+for name in annotated_pods cluster deaf_agents documentation exactness image installation plugin store teardown vm_node; do
 	elsewhere+=("--ignore=tests/e2e/test_$name.py")
 done
 

@@ -19,9 +19,10 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
-_WRITE_TIMEOUT = "20s"
+_BOUNDED = {"timeout": "20s"}
 """Of the API server: its error is about one object, as of a webhook that hangs. No answer is an outage."""
 _LONGEST_MESSAGE = 256
+FORBIDDEN = 403
 NOT_FOUND = 404
 CONFLICT = 409
 
@@ -87,7 +88,7 @@ class Client:
         """
         metadata = document["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
-        parameters = {"fieldManager": manager, "force": "true", "timeout": _WRITE_TIMEOUT}
+        parameters = {"fieldManager": manager, "force": "true", **_BOUNDED}
         return await self._request("PATCH", path, parameters, document, _APPLY)
 
     async def patch(
@@ -97,22 +98,22 @@ class Client:
 
         Return the object as the server stored it.
         """
-        return await self._request("PATCH", path, {}, patch, _STRATEGIC if merge_lists else _MERGE)
+        return await self._request("PATCH", path, _BOUNDED, patch, _STRATEGIC if merge_lists else _MERGE)
 
     async def create(self, resource: Resource, namespace: str | None, document: Mapping[str, Any]) -> None:
         """Create an object."""
-        await self._request("POST", resource.path(namespace), {}, document, "application/json")
+        await self._request("POST", resource.path(namespace), _BOUNDED, document, "application/json")
 
     async def replace(self, resource: Resource, document: Mapping[str, Any]) -> None:
         """Replace an object. The API server rejects it if the object has another resource version."""
         metadata = document["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"])
-        await self._request("PUT", path, {}, document, "application/json")
+        await self._request("PUT", path, _BOUNDED, document, "application/json")
 
     async def delete(self, resource: Resource, name: str, namespace: str | None = None) -> None:
         """Delete an object. Ignore a missing object."""
         try:
-            await self._request("DELETE", resource.path(namespace, name))
+            await self._request("DELETE", resource.path(namespace, name), _BOUNDED)
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise

@@ -24,6 +24,7 @@ from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from yarl import URL
 
 from tokenbucket import __version__
+from tokenbucket.apiserver.restart_pace import is_list
 from tokenbucket.errors import UnsupportedError
 from tokenbucket.pacing import LONGEST_BACKOFF_S
 
@@ -234,7 +235,7 @@ def _from_cache(listed: Listed | None) -> ClientMiddlewareType:
     async def from_cache(
         request: aiohttp.ClientRequest, handler: ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if not _is_list(request):
+        if not is_list(request):
             return await handler(request)
         # The cache would ignore the limit.
         if not {"resourceVersion", "limit"} & request.url.query.keys():
@@ -256,12 +257,3 @@ def _observed_by(heard: Callable[[], None]) -> ClientMiddlewareType:
         return response
 
     return observed
-
-
-def _is_list(request: aiohttp.ClientRequest) -> bool:
-    """Return whether a request lists objects, and is no watch, single object or API discovery."""
-    parts = request.url.path.strip("/").split("/")
-    prefix = 2 if parts[0] == "api" else 3
-    rest = parts[prefix:]
-    of_namespace = len(rest) == 3 and rest[0] == "namespaces"
-    return request.method == "GET" and "watch" not in request.url.query and (len(rest) == 1 or of_namespace)

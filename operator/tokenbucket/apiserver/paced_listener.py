@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from asyncio import Task
@@ -39,7 +40,11 @@ class Listener:
             self.host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         with contextlib.ExitStack() as stack:
-            listening = [stack.enter_context(_listening(family, address)) for family, *_, address in found]
+            listening = [
+                stack.enter_context(_listening(family, address))
+                for family, *_, address in found
+                if _is_supported(family)
+            ]
             await asyncio.gather(*map(self._accept_all, listening))
 
     async def _accept_all(self, listening: socket.socket) -> None:
@@ -64,6 +69,17 @@ class Listener:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # the handshake failed, or the client has gone
             await loop.connect_accepted_socket(lambda: protocol, connection, ssl=self.tls, **options)
+
+
+def _is_supported(family: int) -> bool:
+    """Return whether the kernel has the address family. With ``ipv6.disable=1``, it has no IPv6."""
+    try:
+        socket.socket(family, socket.SOCK_STREAM).close()
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return False
+        raise
+    return True
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class RestartPace:
     ) -> aiohttp.ClientResponse:
         """Delay a request if the last one of its kind began shortly before."""
         is_watch = "watch" in request.url.query
-        if "continue" in request.url.query:
+        if "continue" in request.url.query or not (is_watch or is_list(request)):
             return await handler(request)
         await asyncio.sleep(self.wait_s(is_watch=is_watch))
         response = await handler(request)
@@ -53,3 +53,12 @@ class RestartPace:
             self._backoffs.pop(is_watch, None)
             return 0.0
         return next(self._backoffs.setdefault(is_watch, iter(Backoffs())))
+
+
+def is_list(request: aiohttp.ClientRequest) -> bool:
+    """Return whether a request lists objects, and is no watch, single object or API discovery."""
+    parts = request.url.path.strip("/").split("/")
+    prefix = 2 if parts[0] == "api" else 3
+    rest = parts[prefix:]
+    of_namespace = len(rest) == 3 and rest[0] == "namespaces"
+    return request.method == "GET" and "watch" not in request.url.query and (len(rest) == 1 or of_namespace)

@@ -31,5 +31,8 @@ async def create_events(
 def _is_bad(condition: Mapping[str, Any]) -> bool:
     kind, status = condition.get("type"), condition.get("status")
     if kind == "Ready":
-        return status == "Unknown" or condition.get("reason") == ConditionReason.FAILED
+        return status == "Unknown" or condition.get("reason") in {
+            ConditionReason.FAILED,
+            ConditionReason.REJECTED,
+        }
     return (kind, status) in {("Accepted", "False"), ("Degraded", "True")}

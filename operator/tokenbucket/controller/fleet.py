@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from tokenbucket.core.api.node_report import PolicyReport
 from tokenbucket.core.status.summary import PolicyHead, ReportedNode
 
 
@@ -32,11 +33,11 @@ class Fleet:
         ]
         features = [(frozenset(node.report.agent.features), node.name) for node in reports]
         known = tuple((supported, name) for supported, name in features if supported)
-        cut = [(node.report.policies[-1], node.name) for node in reports if node.report.policies_omitted]
+        cut = [(_last(node.report.policies), node.name) for node in reports if node.report.policies_omitted]
         return cls(
             tuple(sorted(versions)),
             known,
-            tuple(((last.namespace, last.name), name) for last, name in cut),
+            tuple(cut),
             frozenset.intersection(*(each for each, _ in known)) if known else None,
         )
 
@@ -53,3 +54,8 @@ class Fleet:
         if self.common is None or features <= self.common:
             return ()
         return tuple(sorted(name for supported, name in self.features if not features <= supported))
+
+
+def _last(policies: Sequence[PolicyReport]) -> tuple[str, str]:
+    """Return the namespace and the name of the last policy of a report. A false report can have none."""
+    return (policies[-1].namespace, policies[-1].name) if policies else ("", "")

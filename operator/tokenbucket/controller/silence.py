@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.client import FORBIDDEN, Client
 from tokenbucket.apiserver.resources import REPORTS, Selection
 from tokenbucket.controller.heartbeats import Heartbeats
 from tokenbucket.controller.objects import Stores
 from tokenbucket.core.status.summary import ReportedNode
 from tokenbucket.errors import ApiError
-from tokenbucket.pacing import OF_NO_OBJECT
 
 _STARTING_S = 60.0
 """Time that a new agent pod or node has for its first report."""
@@ -52,7 +51,7 @@ class SilenceDetector:
         try:
             documents = await client.list(Selection(REPORTS, f"metadata.name={name}"))
         except ApiError as error:
-            if error.status in OF_NO_OBJECT:
+            if error.status != FORBIDDEN:
                 raise
             return  # reports cannot be read, and so prove nothing
         for document in documents:
@@ -98,19 +97,19 @@ class SilenceDetector:
         pods = sorted(self._stores.agents.values(), key=lambda agent: -agent.created_s)
         since = ready | {agent.node: agent.created_s for agent in pods}  # of the oldest pod
         silent = {name for name, reason in reasons.items() if reason} & ready.keys()
-        return sorted(silent | {name for name in missing if not self._is_starting(name, since[name])})
+        left_s = {name: self._left_s(name, since[name]) for name in missing}
+        if starting := [each_s for each_s in left_s.values() if each_s > 0]:
+            self._again(min(starting))
+        return sorted(silent | {name for name in missing if left_s[name] <= 0})
 
-    def _is_starting(self, node: str, created_s: float) -> bool:
-        """Return whether a first report can still arrive. Request a run for the time at which it is late.
+    def _left_s(self, node: str, created_s: float) -> float:
+        """Return the seconds in which a first report can still arrive.
 
         Pods that the kubelet rejects are replaced again and again, and clocks differ. Therefore, a node has
         the time only once.
         """
         age_s = self._heartbeats.unix_clock() - created_s
-        left_s = _STARTING_S - max(age_s, self._heartbeats.clock() - self._missing[node])
-        if left_s > 0:
-            self._again(left_s)
-        return left_s > 0
+        return _STARTING_S - max(age_s, self._heartbeats.clock() - self._missing[node])
 
     def retain(self, uids: Collection[str]) -> None:
         """Forget all other reports, which no longer exist."""

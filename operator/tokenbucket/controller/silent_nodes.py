@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tokenbucket.apiserver.client import Client
+from tokenbucket.apiserver.client import FORBIDDEN, Client
 from tokenbucket.apiserver.resources import PODS, Selection, metadata_of
 from tokenbucket.core.status.summary import PolicyHead
 from tokenbucket.errors import ApiError
@@ -52,7 +52,11 @@ class SilentNodes:
         except ApiError as error:
             if not error.status:
                 raise
-            self._pods[node] = _Pods(now, None)  # by the role of an earlier release, or overloaded
+            known = self._pods.get(node)
+            if known and error.status != FORBIDDEN:
+                self._pods[node] = replace(known, read_at=now)  # the API server is overloaded
+            else:  # also by the role of an earlier release
+                self._pods[node] = _Pods(now, None)
             return
         found: dict[str, list[Mapping[str, str]]] = {}
         for item in items:

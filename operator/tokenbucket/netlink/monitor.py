@@ -100,13 +100,19 @@ class Monitor:
         Raises:
             KernelError: the socket fails.
         """
-        self._read_early += self._read_queued()
+        self._read_ahead()
         self._ignored_elsewhere = nsid, portid
         try:
             yield
-            self._read_early += self._read_queued()
+            self._read_ahead()
         finally:
             self._ignored_elsewhere = None
+
+    def _read_ahead(self) -> None:
+        """Keep the queued events for :meth:`read`: at most as many as one read returns."""
+        self._read_early += self._read_queued()
+        if len(self._read_early) > _DATAGRAMS_PER_READ:
+            self._read_early = [Event(EventKind.OVERFLOW)]
 
     def _read_queued(self) -> list[Event]:
         events: list[Event] = []

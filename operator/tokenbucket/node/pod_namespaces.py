@@ -104,12 +104,12 @@ class PodNamespaces:
         return self._unsearched is not None and all(tries >= _TRIES for tries in self._unsearched.values())
 
     def hide_any(self, nsids: Collection[int]) -> bool:
-        """Return whether any of these namespaces exists, and this agent has no right to enter namespaces.
+        """Return whether any of these namespaces exists, and this agent has no right or no path to enter it.
 
-        An earlier agent may have had the right. Raises KernelError.
+        An earlier agent may have had both. Raises KernelError.
         """
-        exist = (read_packets(self._connection, nsid, LOOPBACK) for nsid in nsids)
-        return not self._may_enter and any(packets is not None for packets in exist)
+        hidden = (nsid for nsid in nsids if nsid not in self._numbered() or not self._may_enter)
+        return any(read_packets(self._connection, nsid, LOOPBACK) is not None for nsid in hidden)
 
     def enter(self, nsid: int) -> PodNamespace | None:
         """Return the namespace with this number, reading it if it is unknown or stale.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Coroutine
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import pytest
@@ -35,6 +37,28 @@ APP_BYTES = 1000
 
 def app() -> web.Application:
     return application([web.post("/echo", echo), web.post("/fail", fail)], APP_BYTES)
+
+
+def test_a_family_that_the_kernel_lacks_is_left_out() -> None:
+    """Serve IPv4 on a node with ``ipv6.disable=1``, on which names still lead to IPv6 addresses."""
+
+    async def use() -> None:
+        loop, port = asyncio.get_running_loop(), free_port()
+        missing = 9999  # as AF_INET6 is then
+        found = [(missing, 0, 0, "", ("::", port)), (socket.AF_INET, 0, 0, "", (HOST, port))]
+        listener = paced_listener.Listener("", port, lambda: None, None, 1.0)
+        with mock.patch.object(loop, "getaddrinfo", mock.AsyncMock(return_value=found)):
+            accepting = asyncio.create_task(listener.accept())
+            while not accepting.done():
+                with contextlib.suppress(ConnectionRefusedError):
+                    _, writer = await asyncio.open_connection(HOST, port)
+                    writer.close()
+                    break
+                await asyncio.sleep(0.01)
+        assert not accepting.done()
+        accepting.cancel()
+
+    run(use())
 
 
 def test_errors_name_object_problem_and_action() -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from yarl import URL
@@ -235,6 +236,16 @@ def test_the_delay_of_restarts_grows_and_ends_after_a_long_watch() -> None:
     assert answered(ok=True) == 0
     now += 1
     assert answered(ok=True) <= 1
+
+
+@pytest.mark.parametrize(
+    ("path", "waits"), [("/apis/tokenbucket.dev/v1alpha1", False), ("/api/v1/pods", True)]
+)
+def test_only_lists_and_watches_are_delayed(path: str, *, waits: bool) -> None:
+    """Answer API discovery at once, which kopf repeats at each start."""
+    pace, request = RestartPace(lambda: 0.0), mock.Mock(method="GET", url=URL(f"http://server{path}"))
+    asyncio.run(pace(request, mock.AsyncMock()))  # type: ignore[arg-type]
+    assert (pace.wait_s(is_watch=False) > 0) is waits
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -424,7 +424,9 @@ def test_late_reports_are_read_a_few_at_a_time(cluster: Cluster) -> None:
     assert len(cluster.api.seen(list_of(REPORTS))) == 61
 
 
-@pytest.mark.parametrize(("status", "reason"), [(403, "AgentUnavailable"), (503, "Programmed")])
+@pytest.mark.parametrize(
+    ("status", "reason"), [(403, "AgentUnavailable"), (500, "Programmed"), (503, "Programmed")]
+)
 def test_reports_that_cannot_be_read_prove_nothing(cluster: Cluster, status: int, reason: str) -> None:
     """Make the node unknown without the right to read. Change no status while the server is away."""
     cluster.policy()
@@ -711,6 +713,50 @@ def test_pods_that_cannot_be_read_make_their_node_unknown(cluster: Cluster, stat
     cluster.stores.nodes.put(node("b"))
     cluster.api.fail(list_of(PODS), status)
     assert cluster.ready() == "AgentUnavailable"
+
+
+@pytest.mark.parametrize(("status", "reason"), [(500, "Programmed"), (403, "AgentUnavailable")])
+def test_known_pods_of_a_silent_node_stay_known_while_the_api_server_is_overloaded(
+    api: FakeApi, cluster: Cluster, status: int, reason: str
+) -> None:
+    """Change no policy without pods there because of one error."""
+    cluster.policy()
+    cluster.stores.nodes.put(node("b"))
+    assert cluster.ready() == "Programmed"
+    cluster.now += 30
+    cluster.stores.reports.put(report("a", age_s=-30))
+    api.fail(list_of(PODS), status)
+    assert cluster.ready() == reason
+
+
+def test_a_report_that_omits_all_policies_ends_no_run(cluster: Cluster) -> None:
+    """Read what a false report claims: there is no last policy."""
+    cluster.policy()
+    document = dict(report("a", pods=0))
+    cluster.api.put(PODS, "pod", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "a"})
+    document["status"] |= {"policies": [], "policiesOmitted": 1}
+    cluster.stores.reports.put(document)
+    assert cluster.ready() == "ReportFull"
+
+
+def test_an_omitted_policy_that_is_off_is_off(cluster: Cluster) -> None:
+    """Wait for no room in a report that would contain nothing."""
+    cluster.policy()
+    policy = cluster.api.put(
+        POLICIES,
+        "web",
+        "shop",
+        apiVersion=API_VERSION,
+        kind=POLICY,
+        metadata={"generation": 2},
+        spec={"podSelector": {}, "mode": "Off", "ingress": {"rate": {"bits": "1M"}}},
+    )
+    cluster.stores.policies.put(policy)
+    document = dict(report("a", pods=0))
+    cluster.api.put(PODS, "pod", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "a"})
+    document["status"] |= {"policies": [], "policiesOmitted": 1}
+    cluster.stores.reports.put(document)
+    assert cluster.ready() == "Off"
 
 
 def created_events(api: FakeApi) -> list[str]:

@@ -104,3 +104,29 @@ def test_a_shortage_does_not_look_like_the_end_of_a_namespace(monkeypatch: pytes
     monkeypatch.setattr(namespaces, "_number_of", fail)
     with pytest.raises(KernelError, match="EMFILE"):
         numbered_namespaces(CONNECTION)
+
+
+@pytest.mark.parametrize(
+    ("nsid", "exists", "reads", "hidden"),
+    [
+        (5, True, WITH_OURS, False),
+        (5, True, failure(errno.EPERM), True),
+        (5, False, failure(errno.EPERM), False),
+        (6, True, WITH_OURS, True),
+        (6, False, WITH_OURS, False),
+    ],
+    ids=["entered", "no right", "ended", "no path", "no path, ended"],
+)
+def test_a_namespace_without_a_right_or_a_path_may_have_a_filter(
+    world: Callable[..., PodNamespaces],
+    monkeypatch: pytest.MonkeyPatch,
+    nsid: int,
+    exists: bool,  # noqa: FBT001
+    reads: PodNamespace | KernelError,
+    hidden: bool,  # noqa: FBT001
+) -> None:
+    """An agent that could enter it may have attached one. Without hostPID, no path leads to it."""
+    monkeypatch.setattr(pod_namespaces, "read_packets", lambda *_: 0 if exists else None)
+    pods = world(reads)
+    search(pods)
+    assert pods.hide_any({nsid}) is hidden
