@@ -157,32 +157,6 @@ def test_an_interface_that_cannot_be_limited_is_reported(lab: Lab, agent: Agent)
 
 
 @MACVLAN
-def test_a_slot_that_a_filter_in_a_pod_may_name_is_not_free(lab: Lab, agent: Agent) -> None:
-    """Start an agent that may no longer enter pods. It frees the slots when the pod ends."""
-    web, other = (made(lab, name, number, [ETH0]) for number, name in ((3, "web"), (5, "other")))
-    lab.add_upper(web, "net1", "10.8.0.3/24", "macvlan")
-    agent.write("policies.yaml", policy("web", app="web", egress=drop(1, BURST)))
-    agent.write("pods.yaml", document(web), document(other))
-    run(agent, 2, "--attach", "clsact")
-    [before] = slots_of("web")
-    agent.stop()
-    agent.write("policies.yaml", policy("other", app="other", egress=drop(1, BURST)))
-    agent.prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
-    agent.start(full_pass_s=0.5)
-    wait(lambda: agent.events("slot not free"), agent.log)
-    wait(lambda: slots_of("other"), agent.log)
-    assert slots_of("web") == {before}
-    assert before not in slots_of("other")
-    lab.delete(web)
-    wait(lambda: not slots_of("web"), agent.log)
-
-
-def slots_of(pod: str) -> set[int]:
-    """Return the slots of a pod."""
-    return {limit["slot"] for limit in status() if limit["pod"] == pod}
-
-
-@MACVLAN
 def test_interfaces_that_lead_only_to_the_pod_are_ignored(lab: Lab, agent: Agent) -> None:
     """Packets from these interfaces leave by another interface of the pod, which is limited."""
     [(web, _)] = pair(lab, agent, [ETH0])
@@ -203,21 +177,6 @@ def test_interfaces_that_lead_only_to_the_pod_are_ignored(lab: Lab, agent: Agent
         assert {place.split()[-1] for place in hooks()} == {web.veth}
     finally:
         ip("netns", "delete", "nested")
-
-
-def test_a_veth_to_another_pod_is_limited(lab: Lab, agent: Agent) -> None:
-    """Share the limit with it, because its packets pass no interface of the node."""
-    [(web, client)] = pair(lab, agent, [ETH0])
-    peer = ("peer", "name", "net1", "netns", client.netns)
-    ip("link", "add", "net1", "netns", web.netns, "type", "veth", *peer)
-    for pod, number in ((web, 3), (client, 4)):
-        ip("link", "set", "net1", "up", netns=pod.netns)
-        pod.add_address(f"10.8.0.{number}/24", "net1")
-    run(agent, 4)
-    assert sum(place.endswith(" of net1") for place in hooks()) == 2
-    here, there = (replace(pod, addresses=[f"10.8.0.{n}/24"]) for pod, n in ((web, 3), (client, 4)))
-    assert sent("ingress", here, there) < MANY
-    assert complaints(agent) == []
 
 
 @MACVLAN

@@ -134,23 +134,6 @@ def ensure_number(connection: Connection, namespace: Namespace) -> int | None:
     return number
 
 
-def numbers_inside(connection: Connection, nsid: int) -> frozenset[int]:
-    """Return the numbers that namespaces have inside another namespace, if they have one in the caller's too.
-
-    The caller's namespace itself is left out. Raises KernelError, with EINVAL if ``nsid`` does not exist.
-    """
-    target = attribute(uapi.NETNSA_TARGET_NSID, struct.pack("=i", nsid))
-    answers = connection.dump(
-        uapi.RTM_GETNSID, RTGENMSG.pack(socket.AF_UNSPEC) + target, f"numbers in namespace {nsid}"
-    )
-    found = (attributes(answer.body, RTGENMSG.size) for answer in answers)
-    pairs = ((s32(each.get(uapi.NETNSA_NSID)), s32(each.get(uapi.NETNSA_CURRENT_NSID))) for each in found)
-    own = _number_of(connection, own_namespace())
-    return frozenset(
-        inner for inner, outer in pairs if inner is not None and outer is not None and outer not in {-1, own}
-    )
-
-
 def _assign_number(connection: Connection, namespace: Namespace) -> None:
     with _opened(namespace) as descriptor:
         body = RTGENMSG.pack(socket.AF_UNSPEC) + attribute(uapi.NETNSA_NSID, struct.pack("=i", -1))

@@ -90,8 +90,6 @@ IFLA_XDP_HW_PROG_ID = 7
 # linux/net_namespace.h
 NETNSA_NSID = 1
 NETNSA_FD = 3
-NETNSA_TARGET_NSID = 4
-NETNSA_CURRENT_NSID = 5
 
 # linux/gen_stats.h
 TCA_STATS_QUEUE = 3

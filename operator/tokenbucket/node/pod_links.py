@@ -1,4 +1,4 @@
-"""The interfaces of pods that have no end on the node, such as those of macvlan, and veths to other pods.
+"""The interfaces of pods that have no end on the node, such as those of macvlan.
 
 They are read from outside, by the number of the namespace. A pod whose addresses all belong to ends of veth
 pairs is not read at the start of the agent: reading hundreds of namespaces would delay the first limits.
@@ -7,19 +7,20 @@ pairs is not read at the start of the agent: reading hundreds of namespaces woul
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from itertools import islice
 
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.connection import Connection
-from tokenbucket.netlink.links import LOOPBACK, VETH, Link, read_links_of
-from tokenbucket.netlink.namespaces import numbers_inside
+from tokenbucket.netlink.links import Link, read_links_of
 
 log = logging.getLogger(__name__)
 
 MOST = 64
 """Interfaces of one pod that are limited. A pod that may create interfaces can create any number."""
+_LOOPBACK = 1
+"""The kernel gives this index to the loopback interface of every namespace."""
 
 Ifindexes = Callable[[int], AbstractSet[int]]
 """Returns indexes of interfaces of the namespace with a number."""
@@ -81,30 +82,18 @@ class PodLinks:
         if self._links.get(nsid) or (self._read_each and nsid not in self._links):
             return True
         ends = self._ends(nsid)
-        others = (self._in_use(nsid) | self._changed.get(nsid, set())) - ends - {LOOPBACK}
+        others = (self._in_use(nsid) | self._changed.get(nsid, set())) - ends - {_LOOPBACK}
         return bool(others) or not ends
 
     def _read(self, nsid: int) -> None:
         try:
             found = read_links_of(self._connection, nsid)
-            to_others = self._to_others(nsid, found)
         except KernelError as error:
             if nsid not in self.unread:
                 log.warning("interfaces not read", extra={"nsid": nsid, "error": str(error)})
             self.unread[nsid] = str(error)
             return
-        leading = (link for link in found if link.leads_elsewhere or link in to_others)
-        self._links[nsid] = tuple(islice(leading, MOST + 1))
+        self._links[nsid] = tuple(islice((link for link in found if link.leads_elsewhere), MOST + 1))
         self._changed.pop(nsid, None)
         self.unread.pop(nsid, None)
         self._stale.discard(nsid)
-
-    def _to_others(self, nsid: int, found: Iterable[Link]) -> set[Link]:
-        """Return the veth interfaces that lead to namespaces that the node knows, and not to the node.
-
-        A namespace that only the pod knows is nested in it, and its packets leave by other interfaces.
-        """
-        ends = self._ends(nsid)
-        veths = {link for link in found if link.kind == VETH and link.ifindex not in ends}
-        known = numbers_inside(self._connection, nsid) if any(link.nsid is not None for link in veths) else ()
-        return {link for link in veths if link.nsid in known}
