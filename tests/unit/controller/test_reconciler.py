@@ -105,10 +105,12 @@ class Cluster:
         """The monotonic clock of the controller."""
         self.reconciler = self.started()
 
-    def started(self) -> StatusReconciler:
+    def started(
+        self, outage: Callable[[], Outage] = Outage, leads: Callable[[], bool] = lambda: True
+    ) -> StatusReconciler:
         """Return a new controller."""
-        heartbeats = Heartbeats(clock=lambda: self.now, unix_clock=lambda: START_S)
-        return StatusReconciler(self.stores, self.waits.append, heartbeats)
+        heartbeats = Heartbeats(outage, lambda: self.now, lambda: START_S)
+        return StatusReconciler(self.stores, self.waits.append, heartbeats, leads)
 
     def policy(self, name: str = "web", rate: str = "1M", generation: int = 1, **content: Any) -> int:
         """Write a policy. Return its resource version."""
@@ -304,11 +306,7 @@ def test_an_outage_of_the_api_server_makes_no_watch_dead(cluster: Cluster) -> No
     """Expect reports whose watches are not open again yet. After the outage, they have time to be."""
     outage = Outage()
     cluster.policy()
-    cluster.reconciler = StatusReconciler(
-        cluster.stores,
-        cluster.waits.append,
-        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
-    )
+    cluster.reconciler = cluster.started(lambda: outage)
     assert cluster.ready() == "Programmed"
     outage = Outage(cluster.now, cluster.now + 75)
     cluster.now += 80
@@ -335,11 +333,7 @@ def test_an_outage_of_the_api_server_makes_no_agent_silent(cluster: Cluster) -> 
     """Begin to count when the controller reaches the API server again: agents could not report either."""
     cluster.policy()
     outage = Outage(cluster.now, cluster.now)
-    cluster.reconciler = StatusReconciler(
-        cluster.stores,
-        cluster.waits.append,
-        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
-    )
+    cluster.reconciler = cluster.started(lambda: outage)
     assert cluster.ready() == "Programmed"
     outage = Outage(cluster.now, cluster.now + 75)
     cluster.now += 75
@@ -355,11 +349,7 @@ def test_a_short_outage_adds_only_its_own_duration(cluster: Cluster) -> None:
     """One failed request must not give all agents another 50 s."""
     cluster.policy()
     outage = Outage()
-    cluster.reconciler = StatusReconciler(
-        cluster.stores,
-        cluster.waits.append,
-        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
-    )
+    cluster.reconciler = cluster.started(lambda: outage)
     assert cluster.ready() == "Programmed"
     cluster.now += 49
     outage = outage.followed_by(cluster.now - 4, cluster.now)
@@ -373,11 +363,7 @@ def test_two_outages_in_a_row_make_no_agent_silent(cluster: Cluster) -> None:
     """Count only the time in which the API server answered: agents wait before they try again."""
     outage = Outage()
     cluster.policy()
-    cluster.reconciler = StatusReconciler(
-        cluster.stores,
-        cluster.waits.append,
-        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
-    )
+    cluster.reconciler = cluster.started(lambda: outage)
     assert cluster.ready() == "Programmed"
     outage = Outage(cluster.now, cluster.now + 75)
     cluster.now += 75 + 15
@@ -455,11 +441,7 @@ def test_an_outage_of_the_api_server_gives_a_restart_no_second_grace_period(
     """After it, the agent has the rest of its 90 s, and at least the time that every agent has."""
     cluster.policy()
     outage = Outage()
-    cluster.reconciler = StatusReconciler(
-        cluster.stores,
-        cluster.waits.append,
-        Heartbeats(lambda: outage, lambda: cluster.now, lambda: START_S),
-    )
+    cluster.reconciler = cluster.started(lambda: outage)
     assert cluster.ready() == "Programmed"
     cluster.stores.agents.put(agent("a", ready=False))
     cluster.now += before_s
@@ -860,12 +842,7 @@ def test_a_controller_that_leads_no_more_ends_its_writes(api: FakeApi, cluster: 
     for name in ("web", "api", "db"):
         cluster.policy(name)
     leads = iter([True, True])
-    cluster.reconciler = StatusReconciler(
-        cluster.stores,
-        cluster.waits.append,
-        Heartbeats(clock=lambda: cluster.now, unix_clock=lambda: START_S),
-        lambda: next(leads, False),
-    )
+    cluster.reconciler = cluster.started(leads=lambda: next(leads, False))
     cluster.round()
     writes = [f"{seen.method} {seen.path}" for seen in api.seen(lambda seen: seen.method != "GET")]
     assert len(writes) == 2, writes
