@@ -9,7 +9,7 @@ import operator
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tokenbucket.bpf.byte_counters import ByteCounters
 from tokenbucket.bpf.pins import Pins
@@ -36,6 +36,7 @@ class _Stream:
     seen_bytes: int
     at_s: float
     offered: Offered = field(default_factory=Offered)
+    since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
     def add(self, slot: int, seen: Sequence[int], times_s: Sequence[float]) -> None:
         """Add samples. Another slot, or a lower counter, belongs to another owner's packets."""
@@ -103,7 +104,8 @@ class OfferedTraffic:
         """Return the record of a limit, or ``None`` without traffic."""
         with self._lock:
             stream = self._streams.get(key)
-            return stream.offered.report() if stream else None
+            found = stream.offered.report() if stream else None
+            return replace(found, since=stream.since) if stream and found else None
 
     def _run(self) -> None:
         try:

@@ -30,8 +30,9 @@ class PodEvents:
             if self._reported.get(pod) != text:
                 about = {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
                 reason = Reason.INVALID_ANNOTATION.value
-                await self._events.create(client, {"apiVersion": "v1", "kind": "Pod", **about}, reason, text)
-                self._reported[pod] = text
+                pod_reference = {"apiVersion": "v1", "kind": "Pod", **about}
+                if await self._events.create(client, pod_reference, reason, text):
+                    self._reported[pod] = text
 
 
 def _invalid_annotations(state: NodeState) -> dict[PodId, str]:

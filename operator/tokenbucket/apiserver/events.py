@@ -28,8 +28,8 @@ class Events:
     _created: dict[tuple[str, str], float] = field(default_factory=dict)
     """Time of the last event by uid and reason."""
 
-    async def create(self, client: Client, about: Mapping[str, str], reason: str, message: str) -> None:
-        """Create an event, unless there were too many. ``about`` is a reference to the object.
+    async def create(self, client: Client, about: Mapping[str, str], reason: str, message: str) -> bool:
+        """Create an event, and return whether there were not too many. ``about`` refers to the object.
 
         A rejected event is not retried, because a status has the same message. Raises ApiError if the API
         server is unavailable.
@@ -37,7 +37,7 @@ class Events:
         now, key = time.monotonic(), (about["uid"], reason)
         recent = {of: at for of, at in self._created.items() if now - at < _INTERVAL_S}
         if key in recent or len(recent) >= self.most:
-            return
+            return False
         try:
             await client.create(EVENTS, about["namespace"], self._event(about, reason, message))
         except ApiError as error:
@@ -46,6 +46,7 @@ class Events:
             details = {"object": f"{about['namespace']}/{about['name']}", "error": str(error)}
             log.warning("event rejected", extra=details)
         self._created = {**recent, key: now}
+        return True
 
     def retain(self, uids: Collection[str]) -> None:
         """Forget all other objects, which no longer exist."""

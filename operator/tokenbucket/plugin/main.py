@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _interrupted_by_signals():
             return _run(arguments)
     except ModuleNotFoundError as error:
-        text = f"Python package {error.name}: is missing; install it with pip install 'tokenbucket[cli]'"
+        text = f"Python package {error.name}: is missing; install it with pip install '.[cli]' in a checkout"
         return _failed(text, PluginExit.UNSUPPORTED)
     except TokenBucketError as error:
         return _failed(error, error.code if isinstance(error, PluginError) else PluginExit.FAILED)

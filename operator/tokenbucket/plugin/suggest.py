@@ -33,7 +33,7 @@ def add_parser(
     output = "Without -o, prints a manifest for kubectl apply; -o yaml adds the reasoning and is no manifest."
     command = commands.add_parser("suggest", help=text, description=f"{text}. {output}", parents=[shared])
     command.add_argument("pods", metavar="SELECTOR", help="labels of the pods, such as app=web")
-    command.add_argument("--name", default="suggested", help="name of the policy (default %(default)s)")
+    command.add_argument("--name", help="name of the policy (default: follows from SELECTOR and --direction)")
     command.add_argument(
         "--action", type=ExceedAction, choices=[ExceedAction.DROP, ExceedAction.DELAY],
         default=ExceedAction.DROP,
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> PluginExit:
     from tokenbucket.plugin.connection import connect
     from tokenbucket.plugin.label_selector import pod_selector
     from tokenbucket.plugin.offered_traffic import offered_to
-    from tokenbucket.plugin.suggested_policy import policy_of
+    from tokenbucket.plugin.suggested_policy import name_of, policy_of
 
     selector = pod_selector(options.pods)
     connection = connect(options)
@@ -76,7 +76,8 @@ def run(options: argparse.Namespace) -> PluginExit:
     suggestions, omitted = suggestions_of(offered, options)
     if not suggestions:
         raise _without_any(next(iter(omitted.values())), problems)
-    policy = policy_of(connection.namespace, options.name, selector, suggestions)
+    name = options.name or name_of(selector, options.direction)
+    policy = policy_of(connection.namespace, name, selector, suggestions)
     _print(policy, suggestions, omitted, problems, options)
     return PluginExit.UNKNOWN if problems else PluginExit.DONE
 

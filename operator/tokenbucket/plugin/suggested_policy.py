@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +14,10 @@ from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.policy import Direction, ExceedAction
 from tokenbucket.core.limits.suggestion import MAX_DELAY_NS, ROOM_BYTES, Excess, Suggestion
 
+_PLAIN = re.compile("[a-z0-9]+=[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+"""A key without a dash, and a value: another label has another name."""
+_WORDS = 40
+"""Maximum length of the words in a name that ends with a digest."""
 Suggestions = Mapping[Direction, Suggestion]
 
 
@@ -30,6 +37,25 @@ def policy_of(
     }
     parse_policy(document)
     return document
+
+
+def name_of(selector: Mapping[str, Any], direction: Direction | None = None) -> str:
+    """Return the name of a policy, such as "suggested-app-web". Different selectors have different names."""
+    labels = selector.get("matchLabels", {})
+    pairs = [f"{key}={value}" for key, value in sorted(labels.items())]
+    words = re.sub("[^a-z0-9]+", "-", "-".join(pairs or ["pods"]).lower())[:_WORDS].strip("-")
+    if set(selector) != {"matchLabels"} or len(labels) != 1 or not _PLAIN.fullmatch(pairs[0]):
+        digest = hashlib.sha256(json.dumps(_sorted(selector), sort_keys=True).encode()).hexdigest()
+        words = f"{words}-{digest[:8]}"
+    return "-".join(["suggested", words, *([direction.value] if direction else [])])
+
+
+def _sorted(selector: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a selector whose order has no meaning in a fixed order."""
+    expressions = [
+        {**each, "values": sorted(each.get("values", ()))} for each in selector.get("matchExpressions", ())
+    ]
+    return {**selector, "matchExpressions": sorted(expressions, key=json.dumps)}
 
 
 def _limit(suggestion: Suggestion) -> dict[str, Any]:
@@ -59,10 +85,11 @@ def reasoning(direction: Direction, found: Suggestion) -> Iterator[str]:
         f"{part} {_bit_rate(rate)}"
         for part, rate in (("median", report.median), ("90 %", report.p90), ("99 %", report.p99))
     )
-    burst = f"{found.burst_s:g} s of the rate, and {units.format_bytes(ROOM_BYTES)} for one GSO packet"
+    burst = f"{found.burst_s:.2g} s of the rate, and {units.format_bytes(ROOM_BYTES)} for one GSO packet"
     worst, excess = found.worst
     yield f"{direction.value}, {_pods(found.pods)}; the busiest is {name}"
-    yield f"  observed:   {observed}, of these {active} with traffic"
+    since = f" since {report.since}" if report.since else ""
+    yield f"  observed:   {observed}{since}, of these {active} with traffic"
     yield f"  over 1 s:   {rates}, highest {_bit_rate(report.highest)}"
     yield f"  over 0.1 s: highest {_bit_rate(report.peak)}"
     yield "  rate:       the 99th percentile of the seconds with traffic of the busiest pod"

@@ -72,7 +72,8 @@ class Dump:
     def _logs(self, pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield the logs of all containers, and those of their last run if they started again."""
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-        for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        found = pod.get("status") or {}
+        for status in (*(found.get("initContainerStatuses") or ()), *(found.get("containerStatuses") or ())):
             container = status["name"]
             yield from self._log(namespace, name, container, previous=False)
             if status.get("restartCount"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections import defaultdict
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 _FIRST_S = 0.3
 """Time between the first two readings."""
+_FIRST_ANSWERS_S = 0.6
+"""Time for which a live screen awaits the first answers. A slow node must not delay the others."""
 _ONCE_S = 10.0
-"""Time for which the first answers are awaited, and with --once all answers."""
+"""Time for which answers are awaited with --once."""
 _LIST_S = 5.0
 """Interval of lists of pods."""
 _ANSWER_S = 0.9
@@ -152,8 +155,7 @@ class Watcher:
     def readings(self) -> Iterator[list[Row]]:
         """Yield the rows of each interval, for a live screen at first with the rates of the last minute."""
         interval_s = self.options.interval
-        rows = self.read(_ONCE_S)
-        self.check()
+        rows = self.read(_ONCE_S if self.options.once else _FIRST_ANSWERS_S)
         if not (self.options.once or self.options.output.is_structured):
             yield rows
         time.sleep(interval_s if self.options.once else min(_FIRST_S, interval_s))
@@ -166,12 +168,6 @@ class Watcher:
     def exit_code(self) -> PluginExit:
         """Return whether the last screen is complete."""
         return PluginExit.UNKNOWN if self.silent or self.list_problem else PluginExit.DONE
-
-    def check(self) -> None:
-        """Raise PluginError if no node has answered."""
-        if self._uids and len(self.silent) == self.nodes:
-            node, problem = next(iter(self.silent.items()))
-            raise PluginError(f"node {node}: {problem}")
 
     def view(self, rows: list[Row]) -> View:
         """Return what the screen shows."""
@@ -197,19 +193,20 @@ def _uids_by_node(pods: Iterable[Document]) -> dict[str, set[str]]:
 
 
 def _print(watcher: Watcher, options: argparse.Namespace) -> PluginExit:
-    """Print all readings, or the first."""
+    """Print all readings until Ctrl-C, or the first."""
     from tokenbucket.plugin.screen import console
     from tokenbucket.plugin.top_screen import screen
 
-    for rows in watcher.readings():
-        if options.output.is_structured:
-            _print_lines(watcher, rows, options.output)
-        else:
-            out = console(options)
-            out.print(screen(watcher.view(rows), out.width))
-        if options.once:
-            return watcher.exit_code
-    return PluginExit.DONE
+    with contextlib.suppress(*[] if options.once else [KeyboardInterrupt]):
+        for rows in watcher.readings():
+            if options.output.is_structured:
+                _print_lines(watcher, rows, options.output)
+            else:
+                out = console(options)
+                out.print(screen(watcher.view(rows), out.width))
+            if options.once:
+                break
+    return watcher.exit_code
 
 
 def _print_lines(watcher: Watcher, rows: list[Row], output: Output) -> None:

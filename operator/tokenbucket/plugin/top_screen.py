@@ -57,7 +57,8 @@ def screen(view: View, width: int, height: int | None = None) -> RenderableType:
     if shown:
         parts.append(_table(shown, view, width, wide=wide))
     else:
-        parts.append(Text("no limit to show with these options; see kubectl get tbp"))
+        where = "of the nodes that answered" if view.silent else "with these options; see kubectl get tbp"
+        parts.append(Text(f"no limit to show {where}"))
     if len(shown) < len(view.rows):
         parts.append(Text(f"... and {len(view.rows) - len(shown)} more", "dim"))
     return Group(*parts, *silent)

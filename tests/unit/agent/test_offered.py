@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from tokenbucket.bpf.pins import Pins
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
+from tokenbucket.units import unix_time
 
 OTHER = PodId("shop", "other", "2")
 KEY = SlotKey(PodId("shop", "web", "1"), Direction.INGRESS)
@@ -77,6 +79,7 @@ def test_the_record_begins_with_the_second_sample(traffic: OfferedTraffic) -> No
     report = traffic.report(KEY)
     assert report
     assert report.total_bytes == 19 * 1000
+    assert abs(unix_time(report.since) - time.time()) < 86_400
 
 
 @pytest.mark.parametrize("slots", [{}, {7: ENFORCED}])

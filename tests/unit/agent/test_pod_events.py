@@ -78,6 +78,18 @@ def test_events_are_limited_for_each_pod_and_for_the_node(created: Any) -> None:
     assert len(created(PodEvents(), state(*[INVALID] * 110))) == 1 + 32
 
 
+def test_a_suppressed_event_is_created_later(created: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find the same problems again, as an agent that reconciles regularly."""
+    wrong, worse = (state({"kubernetes.io/ingress-bandwidth": text}) for text in ("fast", "faster"))
+    edited = PodEvents()
+    assert len(created(edited, wrong, worse, worse)) == 1
+    many, problems = PodEvents(), state(*[INVALID] * 40)
+    assert len(created(many, problems)) == 1 + 32
+    monkeypatch.setattr("tokenbucket.apiserver.events._INTERVAL_S", 0.0)
+    assert len(created(many, problems, problems)) == 1 + 40
+    assert "'faster'" in created(edited, worse, worse)[-1]["message"]
+
+
 def test_an_event_that_finds_no_api_server_is_created_later(api: FakeApi, created: Any) -> None:
     """Do not retry a rejected one, because the report of the node has the same message."""
     events = PodEvents()

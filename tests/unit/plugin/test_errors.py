@@ -238,7 +238,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, package, None)
     result = run(*EXPLAIN)
     assert result.code == PluginExit.UNSUPPORTED
-    assert has_message(result, package, "pip install 'tokenbucket[cli]'")
+    assert has_message(result, package, "pip install '.[cli]' in a checkout")
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

@@ -352,6 +352,18 @@ def test_the_winner_of_two_policies_is_named_with_its_advantage() -> None:
     assert found["exitCode"] == PluginExit.DONE
 
 
+@pytest.mark.parametrize("policies", [[], [policy()]])
+def test_the_outcome_without_the_annotations_is_that_of_the_policies(policies: list[Any]) -> None:
+    """Name the annotations for a direction without a policy, and as the outcome of one with a policy."""
+    world = World(policies=policies, reads_annotations=True)
+    egress = {"kubernetes.io/egress-bandwidth": "10M"}
+    world.pod["metadata"]["annotations"] = {ANNOTATION: "20M", **egress}
+    found = {each["direction"]: each for each in explained(world)["limits"]}
+    assert (found["egress"]["policy"], found["egress"]["ifDeleted"]) == ("@annotations", "no limit")
+    outcome = "policy @annotations, 20Mbit/s" if policies else "no limit"
+    assert found["ingress"]["ifDeleted"].startswith(outcome)
+
+
 def test_a_rejected_policy_beside_another_one_is_a_deviation() -> None:
     valid, invalid = policy(), policy("other", ingress={"rate": {"bits": "1Mbps"}})
     found = explained(World(policies=[valid, invalid], seen_policies=[valid]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain, combinations
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from tests.unit.fake_api import FakeApi, Seen
 from tests.unit.plugin.conftest import Run
 from tests.unit.plugin.world import LIMIT, Objects, World, policy
+from tokenbucket.core.api.annotations import NAME as ANNOTATIONS
+from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.explain.codes import Code
@@ -37,7 +40,7 @@ def live(*limits: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {**named, "limits": [*limits], "reasons": [], "foreignPrograms": [], **fields}
 
 
-def codes(world: World, answer: dict[str, Any], *denied: str) -> list[str]:
+def codes(world: World, answer: dict[str, Any] | None, *denied: str) -> list[str]:
     found = Collector(Objects(world, frozenset(denied))).of("shop", "web-1")
     return [each.code for each in explain(replace(found, live=answer)).causes]
 
@@ -77,10 +80,71 @@ def test_a_new_policy_needs_no_report() -> None:
     assert codes(World(seen_policies=[]), live(LIVE_LIMIT)) == [Code.ENFORCED]
 
 
-def test_live_figures_do_not_replace_a_missing_right() -> None:
-    assert codes(World(), live(LIVE_LIMIT), "tokenbucketnodes") == [Code.RIGHT_MISSING]
-    off = live(LIVE_LIMIT, enforcement="Off")
-    assert codes(World(), off, "tokenbucketnodes") == [Code.ENFORCEMENT_OFF]
+@pytest.mark.parametrize(
+    ("limit", "mode", "code"),
+    [
+        ({}, "Enforce", Code.ENFORCED),
+        ({"active": False}, "Enforce", Code.PENDING),
+        ({"policyGeneration": 0}, "Enforce", Code.UPDATING),
+        (None, "Enforce", Code.PENDING),
+        ({}, "Off", Code.ENFORCEMENT_OFF),
+        ({}, "Observe", Code.ENFORCEMENT_OBSERVE),
+        ({}, None, Code.RIGHT_MISSING),
+    ],
+)
+def test_the_live_state_suffices_without_the_right_to_read_reports(
+    limit: dict[str, Any] | None, mode: str | None, code: Code
+) -> None:
+    answer = live(*[] if limit is None else [{**LIVE_LIMIT, **limit}], enforcement=mode)
+    assert codes(World(), answer, "tokenbucketnodes", "nodes") == [code]
+
+
+ANNOTATED_LIMIT = {**LIVE_LIMIT, "policy": ANNOTATIONS, "policyGeneration": 0}
+INVALID = reason(Reason.INVALID_ANNOTATION)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "answer", "code"),
+    [
+        ("10M", None, Code.RIGHT_MISSING),
+        ("fast", None, Code.RIGHT_MISSING),
+        ("10M", live(ANNOTATED_LIMIT, policies={"ingress": ANNOTATIONS}), Code.ENFORCED),
+        ("10M", live(policies={"ingress": ANNOTATIONS}), Code.PENDING),
+        ("10M", live(policies={}), Code.ANNOTATIONS_NOT_READ),
+        ("fast", live(policies={}, reasons=[INVALID]), Reason.INVALID_ANNOTATION),
+        ("fast", live(policies={}), Code.ANNOTATIONS_NOT_READ),
+    ],
+)
+def test_annotations_without_a_report_have_the_state_of_the_live_answer(
+    annotation: str, answer: dict[str, Any] | None, code: str
+) -> None:
+    world = World(policies=[], reads_annotations=True)
+    world.pod["metadata"]["annotations"] = {"kubernetes.io/ingress-bandwidth": annotation}
+    found = {**answer, "enforcement": "Enforce"} if answer else None
+    assert codes(world, found, "tokenbucketnodes", "nodes") == [code]
+
+
+READABLE = ("tokenbucketnodes", "nodes", "configmaps")
+SUBSETS = list(chain(*(combinations(READABLE, count) for count in range(len(READABLE) + 1))))
+
+
+@pytest.mark.parametrize("denied", SUBSETS, ids=",".join)
+@pytest.mark.parametrize("annotated", [False, True])
+@pytest.mark.parametrize("answers", [False, True])
+def test_no_missing_right_changes_the_state_to_a_wrong_one(
+    denied: tuple[str, ...], *, annotated: bool, answers: bool
+) -> None:
+    """Show an enforced limit as enforced or unknown, and one that is not enforced never as enforced."""
+    limit = ANNOTATED_LIMIT if annotated else LIVE_LIMIT
+    world = World(policies=[], reads_annotations=True) if annotated else World()
+    world.pod["metadata"]["annotations"] = {"kubernetes.io/ingress-bandwidth": "10M"} if annotated else {}
+    named = {"ingress": limit["policy"]}
+    answer = live(limit, policies=named, enforcement="Enforce") if answers else None
+    is_known = answers or "tokenbucketnodes" not in denied
+    assert codes(world, answer, *denied) == [Code.ENFORCED if is_known else Code.RIGHT_MISSING]
+    world.enforcement, world.override = Mode.OFF, {"enforcement": "Off"}
+    answer = live(limit, policies=named, enforcement="Off") if answers else None
+    assert codes(world, answer, *denied) == [Code.ENFORCEMENT_OFF if is_known else Code.RIGHT_MISSING]
 
 
 def relay(seen: Seen) -> bool:

@@ -11,8 +11,11 @@ from tests.unit.fake_api import FakeApi
 from tests.unit.plugin.conftest import Run
 from tests.unit.plugin.world import LIMIT, Objects, World, policy
 from tokenbucket.apiserver.resources import PODS
+from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.explain.collect import Collector
+from tokenbucket.plugin.explain.explanation import explain
 from tokenbucket.plugin.explain.sources import of_source
 
 PER_PEER = {**LIMIT, "perPeer": {"rate": {"bits": "1M"}, "ipv4PrefixLength": 24, "ipv6PrefixLength": 56}}
@@ -22,7 +25,7 @@ NODE = "192.0.2.7"
 
 def lines(world: World, address: str) -> list[str]:
     found = Collector(Objects(world)).of("shop", "web-1", with_node=True)
-    return of_source(found, (ip_address(address),))
+    return of_source(explain(found), (ip_address(address),))
 
 
 def world(**spec: Any) -> World:
@@ -62,6 +65,33 @@ def test_exempt_pods_and_pods_without_a_policy_have_no_bucket() -> None:
     exempt.pod["spec"]["hostNetwork"] = True
     assert "no limit" in lines(exempt, "10.1.2.3")[0]
     assert "no policy" in lines(World(policies=[]), "10.1.2.3")[0]
+
+
+@pytest.mark.parametrize(
+    ("found", "states"),
+    [
+        (World(enforcement=Mode.OFF, override={"enforcement": "Off"}), ["EnforcementOff"]),
+        (
+            World(enforcement=Mode.OBSERVE, override={"enforcement": "Observe"}),
+            ["EnforcementObserve"],
+        ),
+        (World(policies=[policy(mode="Observe")]), ["Observed"]),
+        (World(reason=Reason.SHADOWED), ["Shadowed"]),
+        (World(report_fields={"clean": True}), ["CleanedUp"]),
+        (World(seen_policies=[]), ["Pending"]),
+        (World(policies=[policy(egress=LIMIT)], reason=Reason.SHADOWED), ["Shadowed", ""]),
+        (
+            World(policies=[policy(mode="Observe"), policy("out", ingress=None, egress=LIMIT)]),
+            ["Observed", ""],
+        ),
+    ],
+)
+def test_a_bucket_that_does_not_limit_is_never_named_without_the_cause(
+    found: World, states: list[str]
+) -> None:
+    """Name it for the direction to which it applies."""
+    for code, line in zip(states, lines(found, "10.1.2.3"), strict=True):
+        assert line.endswith(f": {code}" if code else "share")
 
 
 def test_a_source_may_be_a_pod_of_any_namespace(run: Run, api: FakeApi) -> None:

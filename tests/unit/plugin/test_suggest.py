@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ def answer(api: FakeApi, reports: dict[str, OfferedReport], direction: str = "in
 
 
 SUGGEST = ("suggest", "app=web", "-n", "shop")
+SINCE = "2026-11-01T00:00:00Z"
 STEADY = [10] * 100
 BURSTY = [1] * 990 + [10] * 10
 
@@ -60,6 +62,76 @@ def test_the_manifest_is_a_valid_policy_for_the_selected_pods(cluster: FakeApi, 
     assert not policy.selector.matches({"app": "db"})
     assert 10_000_000 <= (policy.limits[Direction.INGRESS].rate.bits_per_s or 0) <= 10_500_000
     assert set(policy.limits) == {Direction.INGRESS}
+
+
+def constant(bytes_per_s: int) -> OfferedReport:
+    """Return the record of constant traffic, also at rates above those that an agent can measure."""
+    bounds = {bytes_per_s: (0, 0, 0, 0)}
+    return OfferedReport(100, 100, 100 * bytes_per_s, *[bytes_per_s] * 5, bounds, SINCE)
+
+
+ODD_RATES = [
+    1, 7, 999, 1_000, 1_001, 12_345, 8_499_999_999, 4_294_967_296, 8_600_000_000,
+    17_200_000_000, 34_400_000_000, 124_999_999_999, 125_000_000_000, 137_438_953_472,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("action", ["Drop", "Delay"])
+@pytest.mark.parametrize("bytes_per_s", ODD_RATES)
+def test_each_rate_gives_a_valid_policy(cluster: FakeApi, run: Run, action: str, bytes_per_s: int) -> None:
+    """Cut the rate and the burst at the bounds of the schema, and then promise no share."""
+    answer(cluster, {"web-1": constant(bytes_per_s)})
+    done = run(*SUGGEST, "--action", action)
+    assert done.code == PluginExit.DONE, done.err
+    (policy,) = parse_text(done.out.encode(), "suggestion").policies
+    limit = policy.limits[Direction.INGRESS]
+    rate, burst = limit.rate.bits_per_s, limit.burst.size_bytes
+    assert rate
+    assert burst
+    assert rate >= min(8 * bytes_per_s, 10**12)
+    promises = "at most 0 % of the bytes dropped" in done.out
+    assert promises == (8 * burst >= 0.25 * rate and 8 * bytes_per_s <= 10**12)
+
+
+def test_selectors_that_differ_give_names_that_differ(cluster: FakeApi, run: Run) -> None:
+    """The second suggestion must not replace the policy of the first one."""
+    texts = [
+        "app=web", "app=web-api", "app=", "app", "!app", "app!=web", "app in (web,api)",
+        "app notin (web,api)", "app=web,tier=a", "app=web-tier-a", "app-web=tier-a", "a/app=web",
+        "b/app=web", "app=Web", "app=web_api", "app=web.api", f"app={63 * 'a'}", f"app={62 * 'a'}b",
+        "app=web --direction ingress",
+    ]  # fmt: skip
+    names = {}
+    for text in texts:
+        answer(cluster, {"web-1": report(STEADY)})
+        selector, *options = text.split(" --")
+        arguments = [f"--{each.replace(' ', '=')}" for each in options]
+        done = run("suggest", selector, *arguments, "-n", "shop")
+        names[text] = yaml.safe_load(done.out)["metadata"]["name"]
+    assert len(set(names.values())) == len(texts)
+    assert (names["app=web"], names["app=web-api"]) == ("suggested-app-web", "suggested-app-web-api")
+    assert all(re.fullmatch("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) for name in names.values())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("app=web,tier=a", "tier=a,app==web"), ("app in (web,api)", "app in (api, web)"), ("a,!b", "!b,a")],
+)
+def test_the_same_selector_gives_the_same_name(cluster: FakeApi, run: Run, one: str, other: str) -> None:
+    names = set()
+    for text in (one, other):
+        answer(cluster, {"web-1": report(STEADY)})
+        names.add(yaml.safe_load(run("suggest", text, "-n", "shop").out)["metadata"]["name"])
+    assert len(names) == 1
+
+
+def test_the_start_of_the_record_is_named(cluster: FakeApi, run: Run) -> None:
+    """A restart of the agent has lost the traffic before."""
+    answer(cluster, {"web-1": constant(1_000_000)})
+    assert f"observed:   100s since {SINCE}, of these 100s with traffic" in run(*SUGGEST).out
+    answer(cluster, {"web-1": constant(1_000_000)})
+    found = json.loads(run(*SUGGEST, "-o", "json").out)
+    assert found["reasoning"]["ingress"]["busiest"]["since"] == SINCE
 
 
 def test_the_reasons_are_comments(cluster: FakeApi, run: Run) -> None:

@@ -27,7 +27,8 @@ def release(cluster: FakeApi) -> FakeApi:
         PODS, "agent", "tokenbucket-system",
         metadata={"labels": {"app.kubernetes.io/part-of": "tokenbucket"}, "uid": SECRETS[4]},
         spec={"nodeName": "n1", "containers": [{"name": "agent", "env": env}]},
-        status={"podIP": SECRETS[0], "containerStatuses": [{"name": "agent", "restartCount": 1}]},
+        status={"podIP": SECRETS[0], "containerStatuses": [{"name": "agent", "restartCount": 1}],
+                "initContainerStatuses": [{"name": "mount-bpf", "restartCount": 0}]},
     )  # fmt: skip
     cluster.put(
         NODES,
@@ -41,7 +42,7 @@ def release(cluster: FakeApi) -> FakeApi:
     cluster.put(CONFIG_MAPS, "tokenbucket", "tokenbucket-system", metadata={"labels": labels}, data=data)
     about = {"kind": "TokenBucketPolicy", "apiVersion": "tokenbucket.dev/v1alpha1", "namespace": "shop"}
     cluster.put(EVENTS, "e", "shop", involvedObject=about, message=f"pod {SECRETS[0]}")
-    for _ in range(2):
+    for _ in range(3):
         cluster.answer(lambda seen: seen.path.endswith("/log"), LOG)
     cluster.answer(lambda seen: seen.path == "/version", {"gitVersion": "v1.36.3"})
     pods = [{"uid": "web-1-uid", "pod": "web-1", "peers": [{"peer": SECRETS[0]}], "limits": []}]
@@ -69,6 +70,7 @@ def test_the_archive_has_all_parts(release: FakeApi, run: Run, tmp_path: Path) -
     assert set(files) >= {
         "versions.json", "policies.json", "tokenbucketnodes.json", "nodes.json", "pods.json", "events.json",
         "configmaps-tokenbucket-system.json", "live.json", "problems.txt",
+        "logs/tokenbucket-system/agent-mount-bpf.log",
         "logs/tokenbucket-system/agent-agent.log", "logs/tokenbucket-system/agent-agent-previous.log",
     }  # fmt: skip
     assert json.loads(files["versions.json"])["server"] == {"gitVersion": "v1.36.3"}

@@ -103,13 +103,13 @@ def test_a_node_without_an_answer_is_listed_beside_the_others(top: Top, cluster:
     assert lines(top("-o", "json"))["b"]["problem"]
 
 
-def test_no_answer_at_all_is_an_error(top: Top, cluster: LiveCluster) -> None:
+def test_without_any_answer_the_state_is_unknown(top: Top, cluster: LiveCluster) -> None:
     for node in "ab":
         cluster.fail(node)
     result = top()
-    assert result.code == PluginExit.FAILED
-    assert "node a: its agent does not answer" in result.err
-    assert not result.out
+    assert result.code == PluginExit.UNKNOWN
+    assert "no limit to show of the nodes that answered" in result.out
+    assert "no answer from a, b: its agent does not answer" in result.out
 
 
 def test_a_user_without_the_right_learns_which_one_is_missing(top: Top) -> None:
@@ -285,6 +285,39 @@ def test_once_awaits_answers_that_take_longer_than_the_interval(
     monkeypatch.setattr(cluster, "post", late)
     result = top("-o", "json")
     assert result.code == PluginExit.DONE, result.out
+
+
+def test_a_late_node_does_not_delay_the_first_screen(
+    cluster: LiveCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Yield a screen while the node still holds its answer."""
+    from tokenbucket.plugin.connection import connect
+    from tokenbucket.plugin.main import parser
+
+    monkeypatch.setattr("tokenbucket.plugin.top._ONCE_S", 2 * PATIENCE_S)
+    cluster.held["a"] = cluster.held["b"] = threading.Event()
+    options = parser().parse_args(["--kubeconfig", str(cluster.kubeconfig), "top"])
+    watcher = Watcher(connect(options), started(lambda: ("tokenbucket-system", "tokenbucket-live")), options)
+    assert next(watcher.readings()) == []
+    assert watcher.silent == dict.fromkeys("ab", "no answer yet")
+
+
+@pytest.mark.parametrize(("silent", "code"), [("", PluginExit.DONE), ("b", PluginExit.UNKNOWN)])
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_ctrl_c_ends_a_stream_of_documents_with_its_state(
+    output: str, silent: str, code: PluginExit, cluster: LiveCluster
+) -> None:
+    for node in silent:
+        cluster.fail(node)
+    command = [sys.executable, "-m", "tokenbucket.plugin", "--kubeconfig", str(cluster.kubeconfig)]
+    process = subprocess.Popen(
+        [*command, "top", "-o", output], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, errors) == (code, b"")
 
 
 def test_ctrl_c_restores_the_terminal(cluster: LiveCluster, tmp_path: Path) -> None:

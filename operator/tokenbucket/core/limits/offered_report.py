@@ -32,6 +32,8 @@ class OfferedReport:
     """Upper bounds of bytes, by rate in rising order: those that a bucket rejects, for each of ``BURSTS_S``;
     then those that wait or are dropped with Delay and the first of ``BURSTS_S``.
     """
+    since: str = ""
+    """Time of the first sample; empty if the agent does not report it. A restart loses earlier samples."""
 
     def rejected_bytes(self, rate: int, burst: int) -> int:
         """Return a bound of the bytes that a bucket rejects, for a rate and an index of ``BURSTS_S``."""
@@ -48,6 +50,7 @@ class OfferedReport:
     def as_document(self) -> dict[str, Any]:
         """Return the value of the field ``offered``."""
         return {
+            **({"since": self.since} if self.since else {}),
             "observedSeconds": self.observed_s,
             "activeSeconds": self.active_s,
             "bytes": self.total_bytes,
@@ -78,4 +81,5 @@ class OfferedReport:
             highest=int(rates["max"]),
             peak=int(rates["max100ms"]),
             bounds={int(rate): tuple(map(int, found)) for rate, *found in document["bounds"]},
+            since=str(document.get("since") or ""),
         )

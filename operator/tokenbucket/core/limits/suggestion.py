@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from tokenbucket.core.api.parse_limit import BURST_BYTES, RATE_BITS
 from tokenbucket.core.api.policy import ExceedAction
 from tokenbucket.core.limits.offered_report import BURSTS_S, OfferedReport
 from tokenbucket.core.limits.queue_bound import SUPER_BYTES
@@ -83,14 +85,18 @@ def _bursts(action: ExceedAction) -> range:
 def _choice(
     offered: Mapping[str, OfferedReport], busiest: tuple[str, OfferedReport], action: ExceedAction, burst: int
 ) -> Suggestion:
-    rate = busiest[1].p99
+    rate = min(busiest[1].p99, RATE_BITS[1] // 8)
+    bits_per_s = max(RATE_BITS[0], min(RATE_BITS[1], _rounded_up(8 * rate)))
+    largest_s = 8 * (BURST_BYTES[1] - ROOM_BYTES) / bits_per_s
+    burst_s = min(BURSTS_S[burst], largest_s)
+    burst = bisect_right(BURSTS_S, burst_s) - 1
     waits = action is ExceedAction.DELAY
     found = {pod: _excess([report], rate, burst, waits=waits) for pod, report in offered.items()}
     return Suggestion(
         action=action,
-        bits_per_s=_rounded_up(8 * rate),
-        burst_bytes=-(-(int(_rounded_up(8 * rate) * BURSTS_S[burst] / 8) + ROOM_BYTES) // _KIB) * _KIB,
-        burst_s=BURSTS_S[burst],
+        bits_per_s=bits_per_s,
+        burst_bytes=-(-(int(bits_per_s * burst_s / 8) + ROOM_BYTES) // _KIB) * _KIB,
+        burst_s=burst_s,
         excess=_excess(offered.values(), rate, burst, waits=waits),
         worst=max(found.items(), key=lambda item: (item[1].rejected, item[1].waiting)),
         busiest=busiest,
@@ -99,6 +105,9 @@ def _choice(
 
 
 def _excess(reports: Collection[OfferedReport], rate: int, burst: int, *, waits: bool) -> Excess:
+    """Return the excess for an index of ``BURSTS_S``. The records do not bound it below the first one."""
+    if burst < 0:
+        return Excess(1.0, 1.0 if waits else 0.0)
     total = sum(report.total_bytes for report in reports) or 1
     rejected = sum(report.rejected_bytes(rate, burst) for report in reports)
     waiting = sum(report.waiting_bytes(rate) for report in reports) if waits else 0

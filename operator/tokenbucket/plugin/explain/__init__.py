@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> PluginExit:
     source = _addresses(connection, options.source) if options.source else ()
     found = Collector(connection).of(connection.namespace, options.name, with_node=bool(source))
     found = with_live(found, connection, options.live_service)
-    explanation, lines = explain(found), of_source(found, source) if source else []
+    explanation = explain(found)
+    lines = of_source(explanation, source) if source else []
     if options.output.is_structured:
         print_structured(document(explanation) | ({"source": lines} if source else {}), options.output)
     else:

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tokenbucket.core.api.annotations import NAME as ANNOTATIONS
 from tokenbucket.core.api.enforcement import Enforcement
 from tokenbucket.core.api.node_report import NodeReport
 from tokenbucket.core.api.pod import Pod
+from tokenbucket.core.api.policy import Mode
+from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.plugin.explain.policies import PolicyView
 
 Document = Mapping[str, Any]
@@ -68,10 +71,25 @@ class Evidence:
     now: float = 0.0
 
     @property
+    def reads_annotations(self) -> bool | None:
+        """Return whether the agent of the pod reads annotations, or None if no answer of it shows this."""
+        if self.report:
+            return self.report.report.annotations is not None
+        if self.live is None:
+            return None
+        policies = (self.live.get("policies") or {}).values()
+        reasons = (each.get("reason") for each in self.live_reasons)
+        return ANNOTATIONS in policies or Reason.INVALID_ANNOTATION in reasons
+
+    @property
     def subject(self) -> Pod:
         """Return the pod as its agent sees it: without annotations if the agent does not read them."""
-        reads = self.report and self.report.report.annotations
-        return self.pod if reads else replace(self.pod, annotated=None)
+        return replace(self.pod, annotated=None) if self.reads_annotations is False else self.pod
+
+    @property
+    def enforces_now(self) -> bool:
+        """Return whether the agent answers, and the enforcement mode of its node is Enforce."""
+        return self.live is not None and self.live.get("enforcement") == Mode.ENFORCE.value
 
     @property
     def live_reasons(self) -> list[Document]:

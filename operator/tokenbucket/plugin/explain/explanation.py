@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tokenbucket.core.api.annotations import NAME as ANNOTATIONS
@@ -87,7 +87,8 @@ def _invalid_annotations(found: Evidence, winners: Mapping[Direction, Policy]) -
 
 def _view(limit: Limit, causes: Iterable[Cause], applying: list[Policy]) -> LimitView:
     found, direction, policy = limit.evidence, limit.direction, limit.policy
-    others = Winners(each for each in applying if each is not policy).of(found.subject)
+    subject = replace(found.subject, annotated=None) if policy.name == ANNOTATIONS else found.subject
+    others = Winners(each for each in applying if each is not policy).of(subject)
     following = others.get(direction)
     return LimitView(
         direction.value,

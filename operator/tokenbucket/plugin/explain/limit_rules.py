@@ -106,9 +106,11 @@ def denied(limit: Limit) -> list[Cause]:
 
 
 def unreadable(limit: Limit) -> list[Cause]:
-    """Return the cause of a report that the user may not read."""
+    """Return the cause of a report that the user may not read, if no live figures replace it."""
     found = limit.evidence
-    return [] if found.report else [limit.cause(Code.RIGHT_MISSING, "; ".join(found.gaps))]
+    return (
+        [] if found.report or found.enforces_now else [limit.cause(Code.RIGHT_MISSING, "; ".join(found.gaps))]
+    )
 
 
 def outdated(limit: Limit) -> list[Cause]:

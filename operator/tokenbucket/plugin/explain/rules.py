@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from tokenbucket.core.api.annotations import NAME as ANNOTATIONS
 from tokenbucket.core.api.enforcement import ModeSource
 from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.planning.reasons import Reason
@@ -22,9 +23,9 @@ def finished(found: Evidence) -> Cause | None:
 
 def without_policy(found: Evidence) -> Cause | None:
     """Return the cause of a pod to which no policy applies."""
-    selecting = [each for each in found.policies if each.selects(found.pod.labels)]
-    if any(each.applies for each in selecting) or found.subject.annotated:
+    if _has_policy(found) or found.subject.annotated:
         return None
+    selecting = [each for each in found.policies if each.selects(found.pod.labels)]
     if rejected := of_rejected_policies(found):
         return rejected[0]
     if selecting:
@@ -151,6 +152,17 @@ def _place(found: Evidence) -> str:
     return (report.problem if report else "") or "the node label or a ConfigMap sets it"
 
 
+def unread_annotations(found: Evidence) -> Cause | None:
+    """Return the cause of an annotated pod if nothing shows whether its agent reads annotations."""
+    if not found.pod.annotated or found.reads_annotations is not None or _has_policy(found):
+        return None
+    return cause(Code.RIGHT_MISSING, "; ".join(found.gaps), policy=ANNOTATIONS)
+
+
+def _has_policy(found: Evidence) -> bool:
+    return any(each.applies and each.selects(found.pod.labels) for each in found.policies)
+
+
 Rule = Callable[[Evidence], Cause | None]
 POD_RULES: tuple[Rule, ...] = (
     finished,
@@ -162,5 +174,6 @@ POD_RULES: tuple[Rule, ...] = (
     without_report,
     with_old_report,
     turned_off,
+    unread_annotations,
 )
 """In order of precedence: the first cause hides the later ones."""

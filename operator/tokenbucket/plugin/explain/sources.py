@@ -6,7 +6,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from tokenbucket.core.api.policy import Direction, PerPeer
 from tokenbucket.core.planning.precedence import Winners
+from tokenbucket.plugin.explain.codes import State
 from tokenbucket.plugin.explain.evidence import Evidence
+from tokenbucket.plugin.explain.explanation import Explanation
 
 Address = IPv4Address | IPv6Address
 
@@ -19,22 +21,29 @@ def address_of(text: str) -> Address | None:
         return None
 
 
-def of_source(found: Evidence, addresses: tuple[Address, ...]) -> list[str]:
+def of_source(explanation: Explanation, addresses: tuple[Address, ...]) -> list[str]:
     """Return a line for each direction with a policy: the bucket of traffic with these addresses."""
+    found = explanation.evidence
     if found.pod.host_network:
         return ["the pod uses the network of the node: no limit applies"]
     applying = [each.policy for each in found.policies if each.applies and each.policy]
     winners = Winners(applying).of(found.subject)
     if not winners:
         return ["no policy applies to the pod: the traffic is not limited"]
-    lines = []
-    for address in addresses:
-        lines += [
-            _line(found, each, winners[each].limits[each].per_peer, address)
-            for each in Direction
-            if each in winners
-        ]
-    return lines
+    return [
+        _line(found, each, winners[each].limits[each].per_peer, address) + _unless_enforced(explanation, each)
+        for address in addresses
+        for each in Direction
+        if each in winners
+    ]
+
+
+def _unless_enforced(explanation: Explanation, direction: Direction) -> str:
+    """Return why the bucket does not limit the traffic as declared; empty if it does."""
+    of_limit = [each for each in explanation.causes if each.direction in {"", direction.value}]
+    codes = [each.code for each in of_limit if each.state is not State.ENFORCED]
+    states = [each.state for each in explanation.limits if each.direction == direction.value]
+    return f"; {states[0]}: {', '.join(codes)}" if states and codes else ""
 
 
 def _line(found: Evidence, direction: Direction, per_peer: PerPeer | None, address: Address) -> str:
