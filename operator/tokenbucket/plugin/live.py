@@ -58,17 +58,22 @@ def find_service(option: str, connection: Connection) -> tuple[str, str]:
         if not (namespace and slash and name) or "/" in name:
             raise PluginError(f"--live-service: {option}: must be NAMESPACE/NAME", PluginExit.USAGE)
         return namespace, name
-    try:
-        answer = connection.request("GET", REPORTS.path(), f"list {REPORTS}", {"limit": "1"})
-    except (DeniedError, MissingError):
-        answer = {}
-    releases = (
-        ((item.get("status") or {}).get("agent") or {}).get("release") for item in answer.get("items") or ()
-    )
-    release = next(filter(None, releases), "")
+    release = release_of(connection)
     found = f"{release}{_SUFFIX}" if release else _DEFAULT_SERVICE
     namespace, _, name = found.partition("/")
     return namespace, name
+
+
+def release_of(connection: Connection) -> str:
+    """Return the release that an agent reports, as NAMESPACE/NAME; empty without the right or a report."""
+    try:
+        answer = connection.request("GET", REPORTS.path(), f"list {REPORTS}", {"limit": "1"})
+    except (DeniedError, MissingError):
+        return ""
+    releases = (
+        ((item.get("status") or {}).get("agent") or {}).get("release") for item in answer.get("items") or ()
+    )
+    return next((str(each) for each in releases if each), "")
 
 
 class LiveClient:

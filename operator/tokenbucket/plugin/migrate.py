@@ -15,6 +15,7 @@ from tokenbucket.units import format_bit_rate, format_packet_rate
 if TYPE_CHECKING:
     from tokenbucket.core.api.policy import Limit
     from tokenbucket.plugin.connection import Connection
+    from tokenbucket.plugin.existing_policies import ExistingPolicies
     from tokenbucket.plugin.migration import Migration
 
 _HEADER = ("NAMESPACE", "POLICY", "INGRESS", "EGRESS", "ANNOTATIONS OF")
@@ -50,10 +51,29 @@ def run(options: argparse.Namespace) -> PluginExit:
         wanted = frozenset(f"{each['metadata']['namespace']}/{each['metadata']['name']}" for each in selected)
     notes: list[str] = []
     workloads = list(_workloads(connection, namespace, notes))
-    found = migrate(Cluster.of(pods, workloads), wanted)
+    found = migrate(Cluster.of(pods, workloads), wanted, _existing(connection, namespace, notes))
     found.notes = notes + found.notes
     _print(found, options)
     return PluginExit.DONE
+
+
+def _existing(connection: Connection, namespace: str, notes: list[str]) -> ExistingPolicies:
+    """Return the policies of the cluster; none if the product is not installed yet."""
+    from tokenbucket.plugin.errors import DeniedError, PluginError
+    from tokenbucket.plugin.existing_policies import ExistingPolicies
+    from tokenbucket.plugin.live import release_of
+    from tokenbucket.plugin.resources import POLICIES
+
+    try:
+        policies = connection.list(POLICIES, namespace)
+    except DeniedError as error:
+        notes.append(f"{error}; without it, a policy can replace an existing one of the same name")
+        return ExistingPolicies()
+    except PluginError as error:
+        if error.code is not PluginExit.UNSUPPORTED:
+            raise
+        return ExistingPolicies()
+    return ExistingPolicies.of(policies, release_of(connection).partition("/")[0])
 
 
 def _workloads(connection: Connection, namespace: str, notes: list[str]) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from tokenbucket.core.api.parse import API_VERSION, POLICY, parse_policy
 from tokenbucket.core.api.policy import Direction, Limit
 from tokenbucket.errors import SpecError
 from tokenbucket.plugin.annotated import Cluster, Subject, without_equivalent
+from tokenbucket.plugin.existing_policies import ExistingPolicies
 
 _DECIMAL = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))
 _BINARY = (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
@@ -36,21 +37,28 @@ class Migration:
     sources: list[tuple[Subject, ...]] = field(default_factory=list)
     """The workloads of each policy."""
     notes: list[str] = field(default_factory=list)
+    existing: ExistingPolicies = field(default_factory=ExistingPolicies)
 
-    def add(self, subjects: Sequence[Subject], selector: Mapping[str, Any]) -> None:
-        """Add the policy of workloads with the same limits."""
+    def add(self, subjects: Sequence[Subject], selector: Mapping[str, Any], pods: Iterable[Subject]) -> None:
+        """Add the policy of workloads with the same limits, and notes about other policies of their pods."""
         first = subjects[0]
-        taken = {each["metadata"]["name"] for each in self.policies if _namespace(each) == first.namespace}
+        written = {each["metadata"]["name"] for each in self.policies if _namespace(each) == first.namespace}
+        taken = written | self.existing.names(first.namespace)
         wanted = first.name if len(subjects) == 1 else _name_of(first.limits)
         names = (f"{wanted[:245]}-{number}" if number else wanted for number in range(len(taken) + 1))
         name = next(each for each in names if each not in taken)
-        self.policies.append(_policy(first, name, selector))
+        name = self.existing.same_as(_policy(first, name, selector)) or name
+        policy = _policy(first, name, selector)
+        self.policies.append(policy)
         self.sources.append(tuple(subjects))
+        self.notes += self.existing.notes(policy, [each.labels for each in (*subjects, *pods)])
 
 
-def migrate(cluster: Cluster, wanted: frozenset[str] | None = None) -> Migration:
+def migrate(
+    cluster: Cluster, wanted: frozenset[str] | None = None, existing: ExistingPolicies | None = None
+) -> Migration:
     """Return the policies. ``wanted`` are the pods to migrate, as NAMESPACE/NAME; ``None`` means all."""
-    result, everything = Migration(), cluster.subjects()
+    result, everything = Migration(existing=existing or ExistingPolicies()), cluster.subjects()
     fitting: dict[tuple[str, str], list[Subject]] = defaultdict(list)
     for subject, pods in everything:
         if wanted is not None and not any(f"{pod.namespace}/{pod.name}" in wanted for pod in pods):
@@ -60,7 +68,8 @@ def migrate(cluster: Cluster, wanted: frozenset[str] | None = None) -> Migration
             fitting[subject.namespace, repr((sorted(subject.limits.items()), keys))].append(subject)
     groups = [group for subjects in fitting.values() for group in _groups(subjects)]
     for subjects, selector in sorted(groups, key=lambda group: (group[0][0].namespace, group[0][0].name)):
-        result.add(subjects, selector)
+        members = (pod for subject, pods in everything if subject in subjects for pod in pods)
+        result.add(subjects, selector, members)
     return result
 
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from tests.unit.fake_api import FakeApi, Seen
-from tests.unit.plugin.conftest import Run
+from tests.unit.plugin.conftest import POLICY, Run
 from tests.unit.plugin.test_migration import TEN, TWENTY
-from tokenbucket.apiserver.resources import PODS, Resource
+from tokenbucket.apiserver.resources import PODS, POLICIES, REPORTS, Resource
 from tokenbucket.manifests import parse_text
 from tokenbucket.plugin.resources import WORKLOADS
 
@@ -86,3 +86,22 @@ def test_nothing_to_migrate_is_no_error(cluster: FakeApi, run: Run, tmp_path: Pa
     assert run(*MIGRATE).out == "no annotation can be replaced by a policy\n"
     assert json.loads(run(*MIGRATE, "-o", "json").out)["items"] == []
     assert run(*MIGRATE, "-o", "yaml").out.strip() == ""
+
+
+def test_the_policies_of_the_cluster_keep_their_names(annotated: FakeApi, run: Run) -> None:
+    annotated.put(POLICIES, "db", "shop", **POLICY)
+    [policy] = parse_text(run(*MIGRATE, "-o", "yaml").out.encode(), "out").policies
+    assert policy.name == "db-1"
+
+
+def test_without_the_right_to_list_policies_a_note_names_it(annotated: FakeApi, run: Run) -> None:
+    annotated.fail(lambda seen: seen.path.endswith("/tokenbucketpolicies"), 403)
+    done = run(*MIGRATE, "-o", "yaml")
+    assert done.code == 0
+    assert "list tokenbucketpolicies.tokenbucket.dev in namespace shop is missing" in done.err
+
+
+def test_a_cluster_without_the_product_is_migrated(annotated: FakeApi, run: Run) -> None:
+    """Print the policies before the installation."""
+    annotated.kinds -= {POLICIES, REPORTS}
+    assert run(*MIGRATE, "-o", "yaml").out.startswith("apiVersion: tokenbucket.dev/v1alpha1")

@@ -17,6 +17,7 @@ from tokenbucket.core.api.parse import parse_pod, parse_policy
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.manifests import parse_text
 from tokenbucket.plugin.annotated import Cluster
+from tokenbucket.plugin.existing_policies import ExistingPolicies
 from tokenbucket.plugin.migration import Migration, migrate
 
 TEN = {"kubernetes.io/ingress-bandwidth": "10M"}
@@ -46,9 +47,14 @@ def replica_set(deployment: str, uid: str) -> Any:
     return {"kind": "ReplicaSet", "metadata": about, "spec": {}}
 
 
-def migrated(pods: list[Any], workloads: list[Any] = (), wanted: frozenset[str] | None = None) -> Migration:
+def migrated(
+    pods: list[Any],
+    workloads: list[Any] = (),
+    wanted: frozenset[str] | None = None,
+    existing: list[Any] = (),
+) -> Migration:
     """Return the migration, whose policies are valid."""
-    found = migrate(Cluster.of(pods, workloads), wanted)
+    found = migrate(Cluster.of(pods, workloads), wanted, ExistingPolicies.of(existing, "operators"))
     for policy in found.policies:
         parse_policy(policy)
     return found
@@ -175,3 +181,67 @@ def test_names_are_unique_and_only_selected_pods_are_migrated() -> None:
     pods = [pod("a-0", TEN, "web", app="a", x="1"), pod("b-0", TWENTY, "other", app="b", y="1")]
     only = migrated(pods, both, frozenset({"shop/b-0"}))
     assert selectors(only) == {"web": {"matchLabels": {"app": "b", "y": "1"}}}
+
+
+def existing(name: str, labels: dict[str, str], **spec: Any) -> Any:
+    """Return a policy of the cluster, by default one of the pods of db."""
+    about = {"name": name, "namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    rate = {"rate": {"bits": "10M"}}
+    return {
+        "metadata": about,
+        "spec": {"podSelector": {"matchLabels": labels} if labels else {}, "ingress": rate, **spec},
+    }
+
+
+DB = {"app": "db"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        existing("db", {"app": "web"}),
+        existing("db", DB, ingress={"rate": {"bits": "1M"}}),
+        existing("db", DB, mode="Observe"),
+        existing("db", DB, priority=1),
+        existing("db", DB, egress={"rate": {"bits": "1M"}}),
+        existing("db", DB, ingress={"rate": {"bits": "invalid"}}),
+    ],
+)
+def test_no_existing_policy_is_replaced(other: Any) -> None:
+    found = migrated([], [workload("db", TEN)], existing=[other])
+    assert [each["metadata"]["name"] for each in found.policies] == ["db-1"]
+
+
+@pytest.mark.parametrize("name", ["db", "db-1", "renamed"])
+@pytest.mark.parametrize("defaults", [{}, {"mode": "Enforce", "priority": 0}])
+def test_a_second_migration_has_the_names_of_the_first(name: str, defaults: dict[str, Any]) -> None:
+    """Recognize a policy that declares the same, with the defaults of the schema."""
+    others = [existing(name, DB, **defaults), existing("db", {"app": "web"})][: 1 if name == "db" else 2]
+    found = migrated([], [workload("db", TEN)], existing=others)
+    assert [each["metadata"]["name"] for each in found.policies] == [name]
+    assert found.notes == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "note"),
+    [
+        ({}, "the new one has no effect there, because policy all ranks higher: it has a creation time"),
+        ({"priority": 3}, "the new one has no effect there, because policy all ranks higher: priority 3 is "),
+        ({"mode": "Observe"}, "the new one overrides policy all there, because policy db ranks higher: a "),
+        ({"mode": "Off"}, ""),
+        ({"ingress": None, "egress": {"rate": {"bits": "1M"}}}, ""),
+        ({"podSelector": {"matchLabels": {"app": "web"}}}, ""),
+    ],
+)
+def test_a_note_names_the_policy_that_already_limits_the_pods(spec: dict[str, Any], note: str) -> None:
+    found = migrated([], [workload("db", TEN)], existing=[existing("all", {}, **spec)])
+    assert [note in each for each in found.notes] == ([True] if note else [])
+    assert all(each.startswith("policy shop/db: policy all also limits ingress of") for each in found.notes)
+
+
+@pytest.mark.parametrize(("namespace", "notes"), [("kube-system", 1), ("operators", 1), ("shop", 0)])
+def test_a_note_names_the_label_that_a_protected_namespace_needs(namespace: str, notes: int) -> None:
+    protected = workload("db", TEN)
+    protected["metadata"]["namespace"] = namespace
+    found = migrated([], [protected])
+    assert ["tokenbucket.dev/allow-protected=true" in each for each in found.notes] == [True] * notes
