@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS
+from tokenbucket.agent.policy_metrics import OF_THE_POLICIES
 from tokenbucket.controller.metrics import OF_THE_CONTROLLER
 from tokenbucket.core.limits.stats import EXPOSED
 from tokenbucket.metrics import Measure
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
-TABLES = {"pods": OF_THE_PODS, "agent": OF_THE_AGENT, "controller": OF_THE_CONTROLLER}
+TABLES = {
+    "pods": OF_THE_PODS,
+    "policies": OF_THE_POLICIES,
+    "agent": OF_THE_AGENT,
+    "controller": OF_THE_CONTROLLER,
+}
 END = "<!-- end of the table -->"
 
 

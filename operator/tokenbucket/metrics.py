@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from tokenbucket import __version__
@@ -44,6 +45,7 @@ class Kind(enum.StrEnum):
 
     COUNTER = "counter"
     GAUGE = "gauge"
+    HISTOGRAM = "histogram"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,34 @@ def single(name: str, meaning: str, value: Callable[[Reading], float | None]) ->
         return [] if found is None else [((), found)]
 
     return Measure(name, meaning, (), samples)
+
+
+class _Histogram(Protocol):
+    @property
+    def sum(self) -> float: ...
+
+    def buckets(self) -> Sequence[tuple[str, int]]:
+        """Return each bound as text, and how many values do not exceed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Distribution(Measure[Reading]):
+    """One histogram without labels."""
+
+    histogram: Callable[[Reading], _Histogram]
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.HISTOGRAM
+
+    def family(self, reading: Reading) -> Metric:
+        found = self.histogram(reading)
+        return HistogramMetricFamily(self.name, self.meaning, buckets=found.buckets(), sum_value=found.sum)
+
+
+def distribution(name: str, meaning: str, histogram: Callable[[Reading], _Histogram]) -> Measure[Reading]:
+    """Return a metric with the samples ``_bucket``, ``_sum`` and ``_count`` of a histogram."""
+    return _Distribution(name, meaning, (), lambda _: (), histogram)
 
 
 class _WithRequests(Protocol):

@@ -16,12 +16,16 @@ import yaml
 from tests.chart.chart import ROOT, Chart, ChartError, Document, Manifests
 from tests.chart.promtool import promtool
 from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS
+from tokenbucket.agent.policy_metrics import OF_THE_POLICIES
 from tokenbucket.cli import parser
 from tokenbucket.controller.metrics import OF_THE_CONTROLLER
 from tokenbucket.core.planning.reasons import Effect, Reason
+from tokenbucket.metrics import Kind
 
 HERE = Path(__file__).parent
-SERVED = {each.name: set(each.labels) for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_CONTROLLER)}
+MEASURES = (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_POLICIES, *OF_THE_CONTROLLER)
+SERVED = {each.name: set(each.labels) for each in MEASURES if each.kind is not Kind.HISTOGRAM}
+SERVED |= {f"{each.name}_bucket": {"le"} for each in MEASURES if each.kind is Kind.HISTOGRAM}
 AGENT_METRICS = {each.name for each in OF_THE_AGENT}
 OF_TARGETS = {"instance", "node", "job"}
 KINDS = ("PodMonitor", "PrometheusRule")

@@ -15,12 +15,13 @@ from tests.documentation.programs import command_problems
 from tests.documentation.schema import problems
 from tests.documentation.shell import commands
 from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS
+from tokenbucket.agent.policy_metrics import OF_THE_POLICIES
 from tokenbucket.controller.metrics import OF_THE_CONTROLLER
 from tokenbucket.core.api.live import parse_request
 from tokenbucket.errors import SpecError
 
 Files = set[str]
-_METRICS = {each.name for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_CONTROLLER)}
+_METRICS = {each.name for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_POLICIES, *OF_THE_CONTROLLER)}
 _TITLE = re.compile(r"^# ([\w.-]+\.yaml)$")
 _PROGRAMS = {"kubectl", "helm", "make", "tokenbucket"}
 _SPEC = KINDS["TokenBucketPolicy"].schema["properties"]["spec"]

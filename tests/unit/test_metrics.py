@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.fake_api import FakeApi, list_of
 from tokenbucket import metrics
 from tokenbucket.agent.metrics import OF_THE_AGENT, OF_THE_PODS, AgentReading
+from tokenbucket.agent.policy_metrics import OF_THE_POLICIES, PolicyTotals
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.connection import answers
@@ -65,7 +66,7 @@ COUNTED = Stats(
     ce_packets=8,
     marked_packets=9,
 )
-EVERY = {each.name: each for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_CONTROLLER)}
+EVERY = {each.name: each for each in (*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_POLICIES, *OF_THE_CONTROLLER)}
 
 Labels = frozenset[tuple[str, str]]
 
@@ -99,7 +100,7 @@ def test_names_follow_the_conventions() -> None:
     assert all(re.fullmatch(r"tokenbucket(_[a-z]+)+", name) for name in EVERY)
     units = re.compile(r"milli|micro|nano|kilo|mega|bits|_ms|_ns")
     assert not [name for name in EVERY if units.search(name)]
-    for measures in ((*OF_THE_AGENT, *OF_THE_PODS), OF_THE_CONTROLLER):
+    for measures in ((*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_POLICIES), OF_THE_CONTROLLER):
         assert len({each.name for each in measures}) == len(measures)
         assert all(each.meaning.endswith(".") for each in measures)
 
@@ -170,6 +171,87 @@ def test_a_guard_has_only_the_series_of_its_drops() -> None:
     assert found["pod_guard_dropped_packets_total"] == 1
 
 
+def limits(policy: str, **dropped: int) -> list[tuple[Slot, Stats]]:
+    """Return limits of one policy with the dropped packets of each pod."""
+    keys = {pod: SlotKey(PodId("shop", pod), Direction.INGRESS) for pod in dropped}
+    return [
+        (Slot(Owner(keys[pod], policy), SlotConfig(bits_per_s=8000)), Stats(dropped_packets=count))
+        for pod, count in dropped.items()
+    ]
+
+
+def test_the_sums_of_a_policy_never_decrease() -> None:
+    """Keep the traffic of pods that have ended, and count none before the first scrape."""
+    totals, found = PolicyTotals(), []
+    for each in (
+        limits("web", a=5, b=7),
+        limits("web", a=6, b=9),
+        limits("web", a=6),  # b ends
+        limits("web", a=8, c=10),  # c starts
+        limits("web", a=1, c=10),  # a was limited anew
+        [*limits("web", a=2), *limits("other", c=13)],  # another policy gets precedence
+        limits("other", c=13),  # web limits no pod
+        [*limits("web", a=4), *limits("other", c=14)],
+    ):
+        reading = replace(READING, policies=totals.read(each, NodeState()))
+        text = generate_latest(
+            registry_of((*OF_THE_AGENT, *OF_THE_POLICIES), lambda reading=reading: reading)
+        )
+        series = values(text.decode())
+        labels = [{"namespace": "shop", "policy": name, "direction": "ingress"} for name in ("web", "other")]
+        names = [("policy_dropped_packets_total", frozenset(each.items())) for each in labels]
+        found.append([series.get(name) for name in names])
+    assert [web for web, _ in found] == [0, 3, 3, 15, 16, 17, None, 4]
+    assert [other for _, other in found] == [*[None] * 5, 3, 3, 4]
+
+
+def test_the_figures_of_a_policy_are_sums_over_its_pods() -> None:
+    """Add rates, and count deviations by reason."""
+    state = deviating(
+        *(Deviation(SlotKey(PodId("shop", "web-0"), Direction.INGRESS), Reason.NO_FQ, "") for _ in range(1))
+    ).state
+    reading = replace(READING, policies=PolicyTotals().read(limits("web", a=0, b=0), state))
+    found = values(generate_latest(registry_of(OF_THE_POLICIES, lambda: reading)).decode())
+    labels = {"namespace": "shop", "policy": "web", "direction": "ingress"}
+    assert found["policy_rate_bytes_per_second", frozenset(labels.items())] == 2000
+    assert found["policy_not_as_declared", frozenset((labels | {"reason": "NoFq"}).items())] == 1
+    assert not [name for name, of_series in found if "pod" in dict(of_series)]
+
+
+def test_a_change_counts_from_its_receipt_until_a_complete_run() -> None:
+    """Include runs that fail, and changes during a run in the next one."""
+    stats, received_at = ReconcileStats(), time.monotonic() - 100
+    stats.record_start(DesiredInput(received_at=received_at))
+    stats.record_failure(0.1)
+    stats.record_start(DesiredInput(received_at=time.monotonic()))
+    stats.record_success(DesiredInput(), Outcome(complete=False), 0.1)
+    assert stats.oldest_pending_s >= 100
+    stats.record_start(DesiredInput())
+    stats.record_success(DesiredInput(), Outcome(), 0.1)
+    stats.record_success(DesiredInput(), Outcome(), 0.1)
+    found = agent_values(replace(READING, stats=stats))
+    assert found["agent_change_latency_seconds_count", frozenset()] == 1
+    assert found["agent_change_latency_seconds_sum", frozenset()] >= 100
+    assert found["agent_change_latency_seconds_bucket", frozenset({("le", "60.0")})] == 0
+    assert found["agent_change_latency_seconds_bucket", frozenset({("le", "+Inf")})] == 1
+    assert found["agent_oldest_pending_seconds", frozenset()] == 0
+
+
+def test_the_age_of_a_pending_limit_is_that_of_its_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignore limits that only an administrator can repair."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    keys = [SlotKey(PodId("shop", f"web-{number}"), Direction.INGRESS) for number in range(3)]
+    stats, ages = ReconcileStats(), []
+    for pending in ((), keys[:1], keys[:2], keys[1:2], ()):
+        deviations = tuple(Deviation(key, Reason.NO_ADDRESS, "") for key in pending)
+        failed = Deviation(keys[2], Reason.NO_FREE_SLOT, "")
+        stats.record_success(DesiredInput(), Outcome(deviations=(*deviations, failed)), 0.1)
+        now += 10
+        ages.append(stats.oldest_pending_s)
+    assert ages == [0, 10, 20, 20, 0]
+
+
 def deviating(*deviations: Deviation) -> AgentReading:
     """Return an agent with one limited pod and these deviations."""
     policy = Policy("shop", "web", Selector(), {Direction.INGRESS: Limit(Rate(8000))})
@@ -219,7 +301,8 @@ def test_only_the_leader_exports_the_metrics_of_policies_and_agents(api: FakeApi
     controller.stores.policies.put({"metadata": {"namespace": "shop", "name": "web"}})
     found = values(generate_latest(registry_of(OF_THE_CONTROLLER, lambda: controller)).decode())
     assert {name for name, _ in found} >= {"controller_ready", "controller_leader"}
-    assert not {name for name, _ in found} & {"policies", "policy_pods", "agents", "nodes_without_agent"}
+    names = {"policies", "policy_ready", "policy_pods", "agents", "agent_unavailable", "nodes_without_agent"}
+    assert not {name for name, _ in found} & names
 
 
 def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
@@ -230,7 +313,10 @@ def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
         ("db", "Programmed", {}),
         ("new", "", {}),
     ):
-        conditions = [{"type": "Accepted", "reason": "Accepted"}, {"type": "Ready", "reason": reason}]
+        conditions = [
+            {"type": "Accepted", "status": "True", "reason": "Accepted"},
+            {"type": "Ready", "status": "True", "reason": reason},
+        ]
         status = {"conditions": conditions, "pods": pods} if reason else {}
         controller.stores.policies.put({"metadata": {"namespace": "shop", "name": name}, "status": status})
     for name, state in (("one", "True"), ("two", "True"), ("three", "False")):
@@ -244,6 +330,8 @@ def test_the_controller_counts_policies_and_agents(api: FakeApi) -> None:
     assert value("controller_ready") == 0
     assert value("policies", reason="Programmed") == 2
     assert value("policies", reason="Unknown") == 1
+    assert value("policy_ready", namespace="shop", policy="web", status="True", reason="Programmed") == 1
+    assert value("policy_ready", namespace="shop", policy="new", status="Unknown", reason="Unknown") == 1
     assert value("policy_pods", namespace="shop", policy="web", state="programmed") == 2
     assert value("policy_pods", namespace="shop", policy="new", state="matched") == 0
     assert (value("agents", ready="true"), value("agents", ready="false")) == (2, 1)
@@ -267,6 +355,8 @@ def test_nodes_are_counted_that_have_lost_their_agent(api: FakeApi) -> None:
     stores.agents.put({"metadata": {"name": "agent"}, "spec": {"nodeName": "starting"}})
     found = values(generate_latest(registry_of(OF_THE_CONTROLLER, lambda: controller)).decode())
     assert found["nodes_without_agent", frozenset()] == 1
+    unavailable = [dict(labels) for name, labels in found if name == "agent_unavailable"]
+    assert unavailable == [{"node": "lost", "reason": "NoPod"}, {"node": "starting", "reason": "NotReady"}]
 
 
 def test_requests_are_counted_by_method_and_status() -> None:

@@ -74,6 +74,7 @@ class ClusterSource:
         self.last_polled_at = time.monotonic()
         """Time of the last snapshot."""
         self._enforcement = Enforcement()
+        self._received_at: float | None = None
 
     def start(self) -> None:
         """Start to watch after a random delay, because thousands of agents may start at once."""
@@ -102,6 +103,7 @@ class ClusterSource:
         self.last_polled_at = time.monotonic()
         if not self.informers.synced:
             return None
+        received_at, self._received_at = self._received_at, None  # before the stores, which may be newer
         self._read_enforcement()
         version = self.policies.version  # before the policies, which may be newer
         found = self.policies.values()
@@ -116,6 +118,7 @@ class ClusterSource:
             "; ".join(filter(None, (self._enforcement.problem, self._enforcement.notice))),
             self._enforcement.decided_by,
             version,
+            received_at,
         )
 
     def _read_enforcement(self) -> None:
@@ -153,6 +156,8 @@ class ClusterSource:
             resource.close()
 
     def _wake(self) -> None:
+        if self._received_at is None:
+            self._received_at = time.monotonic()
         with contextlib.suppress(OSError):  # the buffer is full, or the source is closed
             self._waker.send(b"\0")
 

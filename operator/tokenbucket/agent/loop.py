@@ -188,6 +188,7 @@ class Loop:
         if inputs.cleanup:
             self._cleanup = True
             return NextRun.REGULAR
+        self.stats.record_start(inputs)
         try:
             outcome = self.reconciler.reconcile(inputs)
         except InterruptedWaitError as error:

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from tokenbucket.agent.options import MetricsOptions
+from tokenbucket.agent.policy_metrics import OF_THE_POLICIES, PolicyReading, PolicyTotals
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.slots import Slots
@@ -29,6 +31,7 @@ from tokenbucket.metrics import (
     Endpoint,
     Measure,
     Sample,
+    distribution,
     registry_of,
     serving,
     single,
@@ -53,6 +56,7 @@ class AgentReading:
     unmetered_packets: int = 0
     limits: Sequence[tuple[Slot, Stats]] = ()
     """The slots in use."""
+    policies: PolicyReading = field(default_factory=PolicyReading)
 
     @property
     def state(self) -> NodeState:
@@ -151,6 +155,16 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
         "Duration of all reconcile runs.",
         lambda reading: reading.stats.seconds,
     ),
+    distribution(
+        "tokenbucket_agent_change_latency_seconds",
+        "Time from the receipt of the oldest change of a reconcile run until the kernel enforces it.",
+        lambda reading: reading.stats.latencies,
+    ),
+    single(
+        "tokenbucket_agent_oldest_pending_seconds",
+        "Age of the oldest pending limit, or of the oldest change that is not applied; 0 without either.",
+        lambda reading: reading.stats.oldest_pending_s,
+    ),
     single(
         "tokenbucket_agent_last_reconcile_timestamp_seconds",
         "Unix time of the end of the last complete reconcile run. At least one run per minute.",
@@ -246,8 +260,17 @@ class Exposition:
 
     def serve(self, options: MetricsOptions) -> AbstractContextManager[None]:
         """Serve metrics for the block."""
-        measures = OF_THE_AGENT + (OF_THE_PODS if options.per_pod else ())
-        return serving(Endpoint(options.host, options.port, options.tls), registry_of(measures, self.read))
+        if options.per_pod:
+            registry = registry_of(OF_THE_AGENT + OF_THE_PODS, self.read)
+        else:
+            registry = registry_of(
+                OF_THE_AGENT + OF_THE_POLICIES, partial(self._with_policies, PolicyTotals())
+            )
+        return serving(Endpoint(options.host, options.port, options.tls), registry)
+
+    def _with_policies(self, totals: PolicyTotals) -> AgentReading:
+        reading = self.read()
+        return replace(reading, policies=totals.read(reading.limits, reading.state))
 
     def read(self) -> AgentReading:
         """Read the current values. Raises KernelError, and LoadError if other programs own the pins."""

@@ -12,6 +12,7 @@ import logging
 import os
 import select
 import stat
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +65,7 @@ class FolderSource:
         self._watch = FolderWatch(path)
         self._folder = Folder(path, annotations=annotations)
         self._manifests = Manifests()
+        self._received_at: float | None = None
         self.reread()
 
     def __str__(self) -> str:
@@ -76,6 +78,8 @@ class FolderSource:
     def drain(self) -> None:
         """Read the changes."""
         self._watch.drain()
+        if self._received_at is None:
+            self._received_at = time.monotonic()
         self.reread()
 
     def reread(self) -> None:
@@ -93,7 +97,8 @@ class FolderSource:
 
     def snapshot(self) -> DesiredInput:
         """Return the declared state of the folder."""
-        return DesiredInput(self._manifests.policies, self._manifests.pods)
+        received_at, self._received_at = self._received_at, None
+        return DesiredInput(self._manifests.policies, self._manifests.pods, received_at=received_at)
 
     def close(self) -> None:
         """Stop the watch."""

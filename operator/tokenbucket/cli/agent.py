@@ -68,7 +68,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--no-pod-metrics",
         dest="pod_metrics",
         action="store_false",
-        help="with --metrics-address: do not export per-pod metrics",
+        help="with --metrics-address: export sums per policy instead of metrics of each pod",
     )
     verb.add_argument(
         "--live-address",

@@ -24,7 +24,7 @@ _STATES = ("degraded", "failed", "matched", "programmed")
 def _reasons(controller: Controller) -> Iterator[Sample]:
     if not controller.leads:
         return iter(())
-    counts = Counter(policy.ready_reason or "Unknown" for policy in controller.stores.policies.values())
+    counts = Counter(policy.ready.reason for policy in controller.stores.policies.values())
     return (((reason,), count) for reason, count in sorted(counts.items()))
 
 
@@ -44,13 +44,33 @@ def _agents(controller: Controller) -> Iterator[Sample]:
     return (((str(ready).lower(),), counts[ready]) for ready in (True, False))
 
 
-def _without_agent(controller: Controller) -> int | None:
-    if not controller.leads:
-        return None
+def _ready(controller: Controller) -> Iterator[Sample]:
+    if controller.leads:
+        for policy in controller.stores.policies.values():
+            ready = policy.ready
+            labels = (policy.head.namespace, policy.head.name, ready.status, ready.reason)
+            yield labels, 1
+
+
+def _without_agent(controller: Controller) -> set[str]:
+    """Return the nodes that had an agent and have none."""
     stores = controller.stores
     ready = {node.name for node in stores.nodes.values() if node.ready}
     reported = {report.name for report in stores.reports.values()}
-    return len(ready & reported - {agent.node for agent in stores.agents.values()})
+    return ready & reported - {agent.node for agent in stores.agents.values()}
+
+
+def _number_without_agent(controller: Controller) -> int | None:
+    return len(_without_agent(controller)) if controller.leads else None
+
+
+def _unavailable(controller: Controller) -> Iterator[Sample]:
+    if not controller.leads:
+        return iter(())
+    agents = controller.stores.agents.values()
+    not_ready = {(agent.node, "NotReady") for agent in agents if not agent.ready}
+    absent = {(node, "NoPod") for node in _without_agent(controller)}
+    return ((labels, 1) for labels in sorted(not_ready | absent))
 
 
 OF_THE_CONTROLLER: tuple[Measure[Controller], ...] = (
@@ -74,13 +94,25 @@ OF_THE_CONTROLLER: tuple[Measure[Controller], ...] = (
     single(
         "tokenbucket_nodes_without_agent",
         "Ready nodes with a TokenBucketNode and without an agent pod.",
-        _without_agent,
+        _number_without_agent,
+    ),
+    Measure(
+        "tokenbucket_agent_unavailable",
+        "1 for each node whose agent pod is not ready (NotReady), or that had one and has none (NoPod).",
+        ("node", "reason"),
+        _unavailable,
     ),
     Measure(
         "tokenbucket_policies",
         "Policies of the cluster, by the reason of their condition Ready; Unknown without a condition.",
         ("reason",),
         _reasons,
+    ),
+    Measure(
+        "tokenbucket_policy_ready",
+        "1 for each policy, with the status and the reason of its condition Ready.",
+        ("namespace", "policy", "status", "reason"),
+        _ready,
     ),
     Measure(
         "tokenbucket_policy_pods",

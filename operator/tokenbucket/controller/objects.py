@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenbucket.apiserver.resources import is_ready, metadata_of, version_of
 from tokenbucket.apiserver.store import Store
@@ -21,6 +21,13 @@ from tokenbucket.units import unix_time
 MANAGER = "tokenbucket-controller"
 
 
+class ReadyCondition(NamedTuple):
+    """The condition Ready of a policy."""
+
+    status: str = "Unknown"
+    reason: str = "Unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyObject:
     """A policy and its current status."""
@@ -31,10 +38,11 @@ class PolicyObject:
     status: Mapping[str, Any]
 
     @property
-    def ready_reason(self) -> str:
-        """Return the reason of the condition Ready, or an empty text."""
+    def ready(self) -> ReadyCondition:
+        """Return the condition Ready, unknown without one."""
         conditions = self.status.get("conditions") or ()
-        return next((item["reason"] for item in conditions if item["type"] == "Ready"), "")
+        found = (item for item in conditions if item["type"] == "Ready")
+        return next((ReadyCondition(item["status"], item["reason"]) for item in found), ReadyCondition())
 
     @property
     def known_ready(self) -> bool:

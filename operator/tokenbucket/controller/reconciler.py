@@ -237,7 +237,7 @@ def _write(policy: PolicyObject, status: dict[str, Any]) -> _Write:
     """Return the write of a status."""
     before = policy.status.get("conditions") or []
     reason = next(item["reason"] for item in status["conditions"] if item["type"] == "Ready")
-    same = reason == policy.ready_reason and status["observedGeneration"] == policy.status.get(
+    same = reason == policy.ready.reason and status["observedGeneration"] == policy.status.get(
         "observedGeneration"
     )
     worse = is_ready({"status": policy.status}) and not is_ready({"status": status})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import ip_address
@@ -76,6 +77,21 @@ def test_the_log_names_the_place_that_changed_the_mode(
         (Mode.ENFORCE, Mode.OFF, "release"),
         (Mode.OFF, Mode.OBSERVE, "label"),
     ]
+
+
+def test_a_change_has_its_time_in_one_snapshot(source: ClusterSource) -> None:
+    """Take the first of several changes, and none without a new value."""
+    snapshot(source)
+    assert snapshot(source).received_at is None
+    before = time.monotonic()
+    switch(source, "Off")
+    between = time.monotonic()
+    switch(source, "Observe")
+    received_at = snapshot(source).received_at
+    assert received_at is not None
+    assert before <= received_at <= between
+    switch(source, "Observe")
+    assert snapshot(source).received_at is None
 
 
 def test_a_deleted_enforcement_configmap_keeps_the_mode_and_is_reported(source: ClusterSource) -> None:

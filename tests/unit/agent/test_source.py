@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -201,6 +202,17 @@ def test_a_recreated_folder_is_watched(tmp_path: Path) -> None:
         assert select.select([source], [], [], 10)[0]
         source.drain()
         assert len(source.snapshot().pods) == 1
+
+
+def test_a_change_of_the_folder_has_its_time_in_one_snapshot(tmp_path: Path) -> None:
+    with closing(FolderSource(tmp_path)) as source:
+        assert source.snapshot().received_at is None
+        before = time.monotonic()
+        source.drain()
+        received_at = source.snapshot().received_at
+        assert received_at is not None
+        assert received_at >= before
+        assert source.snapshot().received_at is None
 
 
 @pytest.mark.parametrize(("method", "number"), [("__init__", errno.EMFILE), ("add_watch", errno.ENOSPC)])

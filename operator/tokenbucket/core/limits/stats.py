@@ -82,6 +82,10 @@ def _marks(config: SlotConfig, stats: Stats) -> bool:
     return config.dscp is not None or stats.marked_packets > 0
 
 
+def _has_peers(config: SlotConfig, stats: Stats) -> bool:
+    return config.per_peer is not None or stats.peer_too_fast_packets > 0
+
+
 def _forwards(config: SlotConfig, stats: Stats) -> bool:
     return config.observe or config.dscp is not None or stats.forwarded_packets > 0
 
@@ -160,11 +164,19 @@ EXPOSED = (
         "Excess packets because too many CPUs charged the bucket at the same time.",
         "contendedPackets",
     ),
-    Exposed("peer_too_fast_packets", "Packets that exceeded the bucket of their peer.", "peerExceedPackets"),
+    Exposed(
+        "peer_too_fast_packets",
+        "Packets that exceeded the bucket of their peer.",
+        "peerExceedPackets",
+        "peer_exceed_packets",
+        _has_peers,
+    ),
     Exposed(
         "shared_peer_packets",
         "Conforming packets of peers without an entry. These peers share one bucket.",
         "sharedPeerPackets",
+        "shared_peer_packets",
+        _has_peers,
     ),
 )
 """The counters of a limit that users see."""

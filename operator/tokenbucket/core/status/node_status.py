@@ -30,8 +30,7 @@ from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Effect, Reason
 
 _PROGRAMMED = {"programmed", "degraded"}
-_REASONS = 16
-_OVERRIDES = 16
+_REASONS = _OVERRIDES = 16
 AGENT_READY = "AgentReady"
 _GOOD = ("True", "Ready", "the agent reports")
 _ABSENT = (
@@ -57,6 +56,8 @@ class DesiredInput:
     """The place that sets the enforcement mode."""
     policies_version: int = -1
     """Newest resource version that the policies contain. -1 in a folder of manifests."""
+    received_at: float | None = field(default=None, compare=False)
+    """Monotonic time of the first change that no snapshot before contains. ``None`` without a change."""
 
 
 @dataclass(frozen=True, slots=True)
