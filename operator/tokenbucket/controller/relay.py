@@ -6,6 +6,7 @@ valid ones reach agents, and adds nothing to them: the uids in a request are all
 
 from __future__ import annotations
 
+import os
 from typing import Self
 
 import aiohttp
@@ -56,7 +57,7 @@ class Relay:
         try:
             status, content = await self._ask(address, wanted)
         except (aiohttp.ClientError, TimeoutError) as error:
-            reason = str(error) or "no answer in time"
+            reason = _reason(error)
             action = "check the pod of the agent, and whether the controller reaches the node's port"
             raise AnswerError(504, f"node {node}", f"its agent does not answer: {reason}", action) from error
         finally:
@@ -79,6 +80,20 @@ class Relay:
             action = "check the DaemonSet of the agents and the name of the node"
             raise AnswerError(404, f"node {node}", "has no pod of an agent", action)
         return max(pods, key=lambda pod: (pod.ready, pod.created_s)).address
+
+
+def _reason(error: Exception) -> str:
+    """Return why an agent did not answer, without its address: clients combine equal reasons of nodes."""
+    match error:
+        case OSError() if error.errno:
+            return os.strerror(error.errno)
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
+            return str(error)
+        case aiohttp.ClientConnectorError():
+            return "no connection"
+    return "no valid HTTP answer"
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

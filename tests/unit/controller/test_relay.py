@@ -125,7 +125,11 @@ async def _redirect() -> web.Response:
     raise web.HTTPFound("http://127.0.0.1:1/")
 
 
-@pytest.mark.parametrize("broken", [_hang, _text, _redirect])
+async def _close() -> web.Response:
+    raise ConnectionResetError
+
+
+@pytest.mark.parametrize("broken", [_hang, _text, _redirect, _close])
 def test_an_agent_that_does_not_answer_is_named(
     monkeypatch: pytest.MonkeyPatch, broken: Callable[[], Awaitable[web.Response]]
 ) -> None:
@@ -137,6 +141,7 @@ def test_an_agent_that_does_not_answer_is_named(
     assert status == 504
     assert answer["error"]["object"] == "node a"
     assert len(agents.requests) == 1
+    assert HOST not in json.dumps(answer)
 
 
 def test_a_node_without_a_listening_agent_is_named() -> None:
@@ -149,6 +154,7 @@ def test_a_node_without_a_listening_agent_is_named() -> None:
 
     status, answer = asyncio.run(use())
     assert (status, answer["error"]["object"]) == (504, "node a")
+    assert answer["error"]["problem"] == "its agent does not answer: Connection refused"
 
 
 def test_a_large_answer_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

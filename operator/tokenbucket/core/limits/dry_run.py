@@ -34,3 +34,12 @@ def describe(config: SlotConfig, stats: Stats) -> str:
 def in_words(shares: Mapping[str, float]) -> str:
     """Return shares in words, such as "drop 1.2 %"; empty without one."""
     return ", ".join(f"{_VERBS[name]} {100 * share:.3g} %" for name, share in shares.items())
+
+
+def worst_in_words(shares: Mapping[str, float]) -> str:
+    """Return the share of the worst effect, such as "drop 1.2%"; the loss of a packet is worse than delay."""
+    if not shares:
+        return ""
+    found = [item for item in shares.items() if item[1]] or [*shares.items()]
+    name, share = found[-1]
+    return f"{_VERBS[name]} <0.1%" if 0 < share < 0.001 else f"{_VERBS[name]} {100 * share:.3g}%"
