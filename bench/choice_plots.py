@@ -78,7 +78,7 @@ def actions() -> None:
     values = table("Latency beside bulk traffic, ms")
     columns = {"p99": "64 B, p99", "p99.9": "64 B, p99.9", "4 KiB, p50": "4 KiB, median"}
     figure, panel = plt.subplots(figsize=(6.4, 3.4))
-    for offset, (name, color) in enumerate({"Delay": DELAY, "Drop": DROP}.items()):
+    for offset, (name, color) in enumerate({"Delay, Fifo": DELAY, "Drop": DROP}.items()):
         places = [row + 0.38 * offset for row in range(len(columns))]
         heights = [values[name][column] for column in columns]
         bars = panel.bar(places, heights, 0.36, color=color, label=name)

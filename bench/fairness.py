@@ -13,10 +13,12 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beyond import beyond
 from exactness import HEADERS_BYTES
 
 from tests.netns.lab import entered
@@ -98,8 +100,12 @@ def _counters(netns: str) -> dict[str, int]:
 class Fairness:
     """Measurements of one way through a limiter. ``rate`` is the limit in bits per second."""
 
-    def __init__(self, bench: Bench, rate: int, request: Path, sparse: Path) -> None:
-        self._bench, self._rate, self._request, self._sparse = bench, rate, request, sparse
+    def __init__(self, bench: Bench, rate: int, burst_bytes: int, request: Path, sparse: Path) -> None:
+        self._bench, self._rate, self._burst_bytes = bench, rate, burst_bytes
+        self._request, self._sparse = request, sparse
+
+    def _beyond(self, numbers: Numbers) -> AbstractContextManager[None]:
+        return beyond(self._bench.way.target, self._rate, self._burst_bytes, numbers)
 
     @contextlib.contextmanager
     def _bulk(self, cell: Tcp, port: int, seconds: int, omitted: int) -> Iterator[subprocess.Popen[str]]:
@@ -123,6 +129,7 @@ class Fairness:
         with (
             self._bench.round_trip(cell.rtt_ms),
             _counted(self._bench.way.source, numbers),
+            self._beyond(numbers),
             self._bulk(cell, 5201, SECONDS, OMITTED_S) as client,
         ):
             output, _ = client.communicate(timeout=900)
@@ -137,21 +144,25 @@ class Fairness:
 
     def late(self, cell: Tcp, one: Tcp) -> Numbers:
         """Return the fairness of one flow and of others that start while it runs."""
-        with self._bulk(one, 5202, 300, 0):
+        numbers: Numbers = {}
+        with self._beyond(numbers), self._bulk(one, 5202, 300, 0):
             time.sleep(LATE_S)
             with self._bulk(cell, 5201, SECONDS, 0) as others:
                 rates = _results(others.communicate(timeout=900)[0])[0]
         # The first flow has what the others leave: its own report covers another time.
-        return {"fairness (Jain)": jain([*rates, max(0.0, MOST_GOODPUT * self._rate - sum(rates))])}
+        first = max(0.0, MOST_GOODPUT * self._rate - sum(rates))
+        return {"fairness (Jain)": jain([*rates, first]), **numbers}
 
     def flood(self, cell: Tcp) -> Numbers:
         """Return the goodput of TCP beside a flood of UDP."""
         packets_per_s = FLOOD_LOAD * self._rate / (8 * FLOOD_BYTES)
-        with self._bulk(cell, 5201, SECONDS, OMITTED_S) as client:
+        numbers: Numbers = {}
+        with self._beyond(numbers), self._bulk(cell, 5201, SECONDS, OMITTED_S) as client:
             with self._bench.flood(FLOOD_BYTES, packets_per_s, SECONDS + OMITTED_S + 0.5):
                 pass
             rates, _, _ = _results(client.communicate(timeout=900)[0])
-        return {"goodput, % of the rate": 100 * sum(rates) / self._rate, "fairness (Jain)": jain(rates)}
+        goodput_percent = 100 * sum(rates) / self._rate
+        return {"goodput, % of the rate": goodput_percent, "fairness (Jain)": jain(rates), **numbers}
 
     def sparse(self, cell: Tcp) -> Numbers:
         """Return delay and loss of many sparse flows of UDP beside bulk."""

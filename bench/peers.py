@@ -445,7 +445,9 @@ def main() -> int:
 
 def shared(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
     """Yield the shares of flows that use one limit."""
-    fairness = Fairness(bench, RATE_BITS_PER_S, route.node.folder / "request", route.node.folder / "sparse")
+    programs = (route.node.folder / name for name in ("request", "sparse"))
+    burst_bytes = limiter.burst_bytes(RATE_BITS_PER_S) if limiter.burst_bytes else 0
+    fairness = Fairness(bench, RATE_BITS_PER_S, burst_bytes, *programs)
     for name, measurement in fairness.all(Tcp, ecn=limiter.ecn):
         with installed(route, limiter, RATE_BITS_PER_S), bench.of(limiter):
             yield from samples(limiter, name, measurement())

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 OURS, PEERS = "#1b6ca8", "#b0b0b0"
-_OURS = {"Delay", "Delay, ECN", "Delay, fair", "Delay, fair, ECN", "Drop", "sends: Delay"}
+_OURS = {"Delay", "Delay, ECN", "Delay, Fifo", "Delay, Fifo, ECN", "Drop", "sends: Delay"}
 
 Values = dict[str, dict[str, list[float]]]
 """By limiter and cell."""

@@ -118,21 +118,21 @@ for size, count in ((int(sys.argv[2]), int(sys.argv[3])), (int(sys.argv[4]), 5))
 
 
 @pytest.mark.needs("sch_fq")
-@pytest.mark.parametrize("queue", ["Fair", "Fifo"])
+@pytest.mark.parametrize("queue", [{}, {"queue": "Fifo"}], ids=["default", "Fifo"])
 def test_a_request_does_not_wait_behind_bulk_in_a_fair_queue(
-    agent: Agent, pods: tuple[Pod, Pod], queue: str
+    agent: Agent, pods: tuple[Pod, Pod], queue: dict[str, str]
 ) -> None:
     """Send a request of large packets behind half a second of another flow: it arrives first, or last."""
     client, web = pods
-    limited(agent, web, queue=queue)
+    limited(agent, web, **queue)
     count, request = RATE // 2 // 8 // SIZE, 1000
     words = map(str, (web.ip, SIZE, count, request))
     with sizes_of(web, count + 5) as sizes:
         client.run("/usr/bin/python3", "-c", _SEND_BULK_AND_A_REQUEST, *words)
-    if queue == "Fair":
-        assert sizes[-50:] == [SIZE] * 50
-    else:
+    if queue:
         assert sizes[-5:] == [request] * 5
+    else:
+        assert sizes[-50:] == [SIZE] * 50
 
 
 @pytest.mark.needs("sch_fq")

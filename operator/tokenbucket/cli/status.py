@@ -152,8 +152,7 @@ def fate(config: SlotConfig) -> str:
         action += f" DSCP {config.dscp}"
     if config.max_delay_q:
         action += f" {units.format_duration(config.max_delay_q // gcra.QUANTA_PER_NS)}"
-    if config.longest_backlog_q:
-        action += " fair"
+        action += "" if config.longest_backlog_q or config.per_peer else " Fifo"
     return f"{action} (observed only)" if config.observe else action
 
 

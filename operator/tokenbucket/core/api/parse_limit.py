@@ -121,10 +121,12 @@ def _max_delay(given: FieldReader, action: ExceedAction) -> int | None:
     return time_ns
 
 
-def _queue(given: FieldReader, action: ExceedAction, per_peer: PerPeer | None) -> Queue:
+def _queue(given: FieldReader, action: ExceedAction, per_peer: PerPeer | None) -> Queue | None:
     value = given.get("queue")
+    if value is None:
+        return None
     queue = given.choice("queue", Queue, Queue.FIFO)
-    if value is not None and action is not ExceedAction.DELAY:
+    if action is not ExceedAction.DELAY:
         given.error("queue", value, f"has no meaning with exceedAction {action}; remove it")
     elif queue is Queue.FAIR and per_peer:
         given.error("queue", value, "cannot be Fair with perPeer; remove one of them")

@@ -82,8 +82,16 @@ class Limit:
     per_peer: PerPeer | None = None
     exceed_action: ExceedAction = ExceedAction.DELAY
     max_delay_ns: int | None = None
-    queue: Queue = Queue.FIFO
+    queue: Queue | None = None
+    """As declared; see :attr:`is_fair`."""
     dscp: int | None = None
+
+    @property
+    def is_fair(self) -> bool:
+        """Return whether the flows of the limit share its rate. This is the default, except with perPeer."""
+        if self.exceed_action is not ExceedAction.DELAY:
+            return False
+        return self.queue is Queue.FAIR or (self.queue is None and not self.per_peer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ def features_of(policy: Policy) -> frozenset[str]:
     """Return the parts of the API that a policy uses."""
     limits = policy.limits.values()
     per_peer = {"PerPeer"} if any(limit.per_peer for limit in limits) else set()
-    words = {word.value for limit in limits for word in (limit.exceed_action, limit.queue)}
+    words = {word.value for limit in limits for word in (limit.exceed_action, limit.queue) if word}
     return frozenset({policy.mode.value} | words | per_peer)
 
 

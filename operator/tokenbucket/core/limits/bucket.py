@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from tokenbucket import units
-from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, Mode, PerPeer, Queue, Rate
+from tokenbucket.core.api.policy import Burst, ExceedAction, Limit, Mode, PerPeer, Rate
 from tokenbucket.core.limits.queue_bound import (
     FULL_SIZE_BYTES,
     HELD_BYTES,
@@ -135,7 +135,7 @@ def _max_delay_ns(limit: Limit) -> int:
 
 def _longest_backlog_ns(limit: Limit) -> int | None:
     """Return 1.5 times the maximum delay with a fair queue. The queue is still bounded."""
-    if limit.queue is not Queue.FAIR:
+    if not limit.is_fair:
         return None
     backlog_ns = 3 * _max_delay_ns(limit) // 2
     return min(backlog_ns, _longest_delay_ns(limit) or backlog_ns)
@@ -167,7 +167,7 @@ def describe(bucket: Bucket) -> str:
     if bucket.per_peer:
         parts.append(f"{_each(bucket.per_peer)} {', '.join(_describe_meters(bucket.per_peer))}")
     detail = units.format_duration(bucket.max_delay_ns) if bucket.max_delay_ns else ""
-    detail += " fair" if bucket.longest_backlog_ns else ""
+    detail += " Fifo" if bucket.max_delay_ns and not bucket.longest_backlog_ns and not bucket.per_peer else ""
     detail = f"DSCP {bucket.dscp}" if bucket.dscp is not None else detail
     parts.append(f"{bucket.action} {detail}".rstrip())
     return ", ".join(parts) + (" (observed only)" if bucket.observe else "")

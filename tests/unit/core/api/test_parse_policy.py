@@ -310,5 +310,23 @@ def test_the_features_of_a_policy_are_among_those_that_the_agent_reports() -> No
     fair = {"rate": {"bits": "1M"}, "queue": "Fair"}
     peers = {"rate": {"bits": "1M"}, "exceedAction": "Drop", "perPeer": {"rate": {"bits": "10k"}}}
     policy = parse_policy(document(spec__mode="Observe", spec__ingress=fair, spec__egress=peers))
-    assert features_of(policy) == {"Observe", "Delay", "Drop", "Fair", "Fifo", "PerPeer"}
+    assert features_of(policy) == {"Observe", "Delay", "Drop", "Fair", "PerPeer"}
     assert features_of(policy) < set(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_fair"),
+    [
+        ({}, True),
+        ({"queue": "Fair"}, True),
+        ({"queue": "Fifo"}, False),
+        ({"perPeer": {"rate": {"bits": "10k"}}}, False),
+        ({"exceedAction": "Drop"}, False),
+        ({"exceedAction": "Mark", "dscp": 8}, False),
+    ],
+)
+def test_the_queue_of_delay_is_fair_by_default(fields: dict[str, object], *, is_fair: bool) -> None:
+    """Parse no queue as Fair, except with perPeer and other actions. An older agent accepts that policy."""
+    policy = parse_policy(document(spec__ingress={"rate": {"bits": "1M"}, **fields}))
+    assert policy.limits[Direction.INGRESS].is_fair is is_fair
+    assert ("Fair" in features_of(policy)) is ("Fair" in fields.values())
