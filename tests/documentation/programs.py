@@ -22,8 +22,8 @@ _TARGETS = {
     for target in line.split()
 }
 _FOREIGN = words_of("""
-    apt-get bpftool cat cd cosign curl docker echo export git grep install ip iperf3 jq kustomize ln
-    mkdir modprobe oras pip pipx sed source sysctl tar tc
+    apt-get bpftool cat cd cosign curl docker echo export git grep install ip iperf3 jq kill kustomize ln
+    mkdir modprobe oras pip pipx sed source sysctl tar tc wait
 """)
 _REPOSITORY = tuple(f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and path.name != "build")
 

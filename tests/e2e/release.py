@@ -38,14 +38,8 @@ class Release:
 
     def install(self, image: str = "", **values: object) -> None:
         """Run ``helm upgrade --install`` and wait. In names of values, ``__`` stands for a dot."""
-        given = {
-            **_image(image),
-            # All agents at once: a rollout that is careful would take the tests minutes.
-            "agent.updateStrategy.rollingUpdate.maxUnavailable": "100%",
-            "agent.startJitterSeconds": 0,
-            # In nodes of kind, systemd does not mount it.
-            "agent.mountBpffs": str("TOKENBUCKET_E2E_KUBECONFIG" in os.environ).lower(),
-        } | {name.replace("__", "."): value for name, value in values.items()}
+        changed = {name.replace("__", "."): value for name, value in values.items()}
+        given = {**values_of_tests(image), **changed}
         sets = [f"--set={name}={value}" for name, value in given.items()]
         self._helm("upgrade", "--install", NAME, str(CHART), "--create-namespace", *sets)
         self.wait()
@@ -101,6 +95,18 @@ class Release:
         argv = [*together, f"--kubeconfig={self.admin.kubeconfig}", f"--namespace={NAMESPACE}", *words]
         env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         return run(argv, part=f"helm {words[0]}", env=env, timeout_s=TIMEOUT_S + 60)
+
+
+def values_of_tests(image: str = "") -> dict[str, object]:
+    """Return the chart's values with which the tests install it."""
+    return {
+        **_image(image),
+        # All agents at once: a rollout that is careful would take the tests minutes.
+        "agent.updateStrategy.rollingUpdate.maxUnavailable": "100%",
+        "agent.startJitterSeconds": 0,
+        # In nodes of kind, systemd does not mount it.
+        "agent.mountBpffs": str("TOKENBUCKET_E2E_KUBECONFIG" in os.environ).lower(),
+    }
 
 
 def image_values() -> dict[str, str]:

@@ -1,8 +1,7 @@
-"""The commands of the documentation, run as written on the cluster: by ``make e2e-docs``."""
+"""The examples of the documentation, run as written on the cluster: by ``make e2e-docs``."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,82 +10,74 @@ import yaml
 
 from cluster.kubectl import Kubectl
 from cluster.workloads import pod
-from tests.documentation.blocks import ROOT, Block, blocks
+from tests.documentation.blocks import ROOT, blocks
+from tests.documentation.coverage import FILES, GETTING_STARTED, on_cluster
 from tests.e2e.desk import Desk
 from tests.e2e.release import NAMESPACE, Release
+from tests.e2e.states_documentation import in_shop, state_of
 
-GETTING_STARTED = ROOT / "docs/getting-started/kubernetes.md"
-TASKS = ROOT / "docs/tasks"
-ELSEWHERE = {
-    "install-with-other-tools.md",  # test_installation.py runs it
-    "check-nodes.md",  # fails by its exit status on a node without fq
-    "choose-rate-and-burst.md",  # measures for hours, and suggests a limit from hours of traffic
-    "Install the plugin",  # from a package index
-    "Find the bucket of a client",  # of a policy with perPeer, and of a client, that each reader has
-}
-"""Pages and sections that these tests do not run."""
-WITHOUT_AGENTS = {("uninstall.md", "Unreachable nodes")}
-
-
-def sections(page: Path) -> Iterator[tuple[str, list[Block]]]:
-    """Yield the sections that have commands."""
-    for text in page.read_text().split("\n## "):
-        found = list(blocks(text))
-        if any(block.language == "sh" for block in found):
-            yield text.partition("\n")[0].removeprefix("# "), found
-
-
-CASES = {
-    f"{page.stem}: {title}": (page.name, title, found)
-    for page in sorted(TASKS.glob("*.md"))
-    for title, found in sections(page)
-    if not ELSEWHERE & {page.name, title}
-}
+CASES = {f"{place.page}: {place}": (place, found) for place, found in on_cluster()}
+EXAMPLE = list(yaml.safe_load_all((ROOT / "examples/policy.yaml").read_text()))
+SHOP = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
 
 
 @pytest.fixture
 def desk(release: Release, nodes: list[str], tmp_path: Path) -> Iterator[Desk]:
-    """Provide a desk. At the end, restore the defaults of the release and remove the override."""
-    made = Desk(tmp_path, release, nodes[0])
+    """Provide a desk. At the end, restore the release if the page has changed it."""
+    made = Desk(tmp_path, release, nodes[-1])
     made.prepare()
+    before = revisions(release)
     yield made
     release.kubectl.run("delete", "configmap", "tokenbucket-override", "--ignore-not-found")
-    release.install()
+    labels = ("tokenbucket.dev/enforcement-", "tokenbucket.dev/canary-")
+    release.admin.run("label", "nodes", "--all", *labels)
+    if revisions(release) != before:
+        release.install()
+    release.wait()
+
+
+def revisions(release: Release) -> str:
+    """Return the names of the revisions that Helm has stored."""
+    return release.kubectl.run("get", "secrets", "--selector=owner=helm", "--output=name")
 
 
 @pytest.fixture
-def shop(release: Release, nodes: list[str]) -> Iterator[None]:
-    """Create the pods that the pages name, and the policies of the example."""
-    default = Kubectl(release.admin.kubeconfig, release.admin.program)
-    with release.admin.fresh_namespace("shop") as here, _applied(default, pod("web", nodes[0])):
-        here.apply(*(pod(f"web-{index}", nodes[0], {"app": "web"}) for index in range(2)))
-        here.apply(*yaml.safe_load_all((ROOT / "examples/policy.yaml").read_text()))
-        here.wait("condition=Ready", "pod", "--all", timeout_s=180)
-        default.wait("condition=Ready", "pod/web", timeout_s=180)
-        here.wait("condition=Ready", "tbp", "--all", timeout_s=180)
-        yield
+def shop(release: Release, nodes: list[str], desk: Desk) -> Kubectl:
+    """Restore the pods that the pages name, and the policies of the example. The namespace stays."""
+    admin = release.admin
+    places = (nodes[0], desk.node)
+    web = (in_shop(pod(f"web-{index}", node, {"app": "web"})) for index, node in enumerate(places))
+    annotated = pod("web", desk.node)
+    annotated["metadata"]["annotations"] = {"kubernetes.io/ingress-bandwidth": "50M"}
+    document = yaml.safe_dump_all([SHOP, *web, annotated, *EXAMPLE])
+    admin.run("delete", "tbp", "--all", "--all-namespaces")
+    admin.run("wait", "--for=create", "serviceaccount/default", timeout_s=60)
+    admin.run("apply", "--filename=-", stdin=document)
+    here = Kubectl(admin.kubeconfig, admin.program, "shop")
+    for kubectl, names in ((here, ("pod/web-0", "pod/web-1")), (admin, ("pod/web",))):
+        kubectl.wait("condition=Ready", *names, timeout_s=180)
+    here.wait("condition=Ready", "tbp", "--all", timeout_s=180)
+    return here
 
 
-@contextlib.contextmanager
-def _applied(kubectl: Kubectl, document: dict[str, object]) -> Iterator[None]:
-    kubectl.apply(document)
-    try:
-        yield
-    finally:
-        kubectl.delete(document)
+@pytest.fixture(scope="module", autouse=True)
+def _removed(release: Release) -> Iterator[None]:
+    yield
+    release.admin.run("delete", "namespace", "shop", "--ignore-not-found", timeout_s=240)
+    release.admin.run("delete", "pod", "web", "--ignore-not-found")
 
 
 def test_a_reader_gets_started(release: Release, desk: Desk) -> None:
     """Run all commands of the page in order, on a cluster without tokenbucket."""
     release.uninstall()
     release.admin.run("delete", "namespace", NAMESPACE, "shop", "--ignore-not-found", timeout_s=240)
-    desk.run(blocks(GETTING_STARTED.read_text()))
+    desk.run(blocks((ROOT / GETTING_STARTED).read_text()))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_task_works_as_described(name: str, release: Release, shop: None, desk: Desk) -> None:
+def test_an_example_works_as_described(name: str, release: Release, shop: Kubectl, desk: Desk) -> None:
     """Run each section alone, because several sections of a page are choices."""
-    page, title, found = CASES[name]
-    if (page, title) in WITHOUT_AGENTS:
-        release.uninstall()
-    desk.run(found)
+    place, found = CASES[name]
+    desk.add(FILES.get(place, {}))
+    with state_of(place)(release, desk.node):
+        desk.run(found)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.documentation.blocks import ROOT, blocks
 from tests.netns.agent import Agent, acquaint, document, limit_of, policy, send, wait
-from tests.netns.lab import Lab, Pod, ip, tc
+from tests.netns.lab import Lab, Pod, ip, run, tc
 from tokenbucket.core.planning.reasons import Reason
 
 PACKETS, SIZE = 1_000, 1_400
@@ -115,6 +116,8 @@ def test_a_pod_that_its_cni_plugin_limits_too_is_reported(lab: Lab, agent: Agent
     ]
     assert any(f"{web.veth}: a tbf qdisc, handle 1:" in message for message in messages)
     assert any(f"{ifb} with a tbf qdisc" in message and "plugin of CNI" in message for message in messages)
-    tc("qdisc", "del", "dev", web.veth, "ingress")
-    tc("qdisc", "del", "dev", web.veth, "root")
+    page = (ROOT / "docs/migration/cni-bandwidth-plugin.md").read_text()
+    [removal] = [block.text for block in blocks(page) if block.language == "sh"]
+    for command in removal.replace("VETH", web.veth).splitlines():
+        run(*command.split())
     wait(lambda: len(agent.events("reason no longer applies")) >= len(expected), agent.log)
