@@ -58,17 +58,26 @@ class Desk:
             (self.folder / name).write_text(text)
 
     def run(self, page: Iterable[Block]) -> None:
-        """Run the commands of the blocks in one shell, and then compare the output of the sessions.
+        """Run the commands of the blocks in one shell, and compare the output of the sessions among them.
 
-        Raises ClusterError with the command that failed, or AssertionError with the lines that are missing.
+        A session ends the shell. Raises ClusterError with the command that failed, or AssertionError with
+        the lines that are missing.
         """
-        found = list(page)
-        script = [line for block in found for line in self._script(block)]
-        argv = ["bash", "-euxo", "pipefail", "-c", "\n".join([self._node_shell(), *script])]
-        run(argv, part="commands of the page", env=self._env(), cwd=self.folder, timeout_s=900)
-        for block in found:
-            for exchange in commands_of(block.text) if block.language in {"text", "console"} else ():
+        script: list[str] = []
+        for block in page:
+            script += self._script(block)
+            exchanges = commands_of(block.text) if block.language in {"text", "console"} else []
+            if exchanges:
+                self._shell(script)
+                script = []
+            for exchange in exchanges:
                 self._compare(exchange)
+        self._shell(script)
+
+    def _shell(self, script: list[str]) -> None:
+        if script:
+            argv = ["bash", "-euxo", "pipefail", "-c", "\n".join([self._node_shell(), *script])]
+            run(argv, part="commands of the page", env=self._env(), cwd=self.folder, timeout_s=900)
 
     def _script(self, block: Block) -> Iterator[str]:
         """Yield the commands of a block, or those with which a reader uses it."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
+from cluster.kubectl import Kubectl
 from cluster.workloads import pod
 from tests.documentation.examples import Place
 from tests.e2e.release import Release, policy
 
 State = Callable[[Release, str], AbstractContextManager[None]]
-_LIMIT = {"rate": {"bits": "10M"}, "exceedAction": "Drop"}
+_SLOW = {"rate": {"bits": "1M"}, "exceedAction": "Drop"}
+
+
+def everywhere(release: Release) -> Kubectl:
+    """Return commands for objects that name their namespaces."""
+    return replace(release.admin, namespace="")
 
 
 def objects(*documents: dict[str, Any]) -> State:
@@ -22,12 +29,12 @@ def objects(*documents: dict[str, Any]) -> State:
 
     @contextlib.contextmanager
     def state(release: Release, _: str) -> Iterator[None]:
-        release.admin.run("apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
+        kubectl = everywhere(release)
+        kubectl.apply(*documents)
         try:
             yield
         finally:
-            words = ("delete", "--ignore-not-found", "--filename=-")
-            release.admin.run(*words, stdin=yaml.safe_dump_all(documents), timeout_s=120)
+            kubectl.delete(*documents)
 
     return state
 
@@ -123,7 +130,7 @@ STATES: dict[tuple[str, str], State] = {
     ),
     ("docs/tasks/explain-a-pod.md", "Explain a pod"): objects(
         in_shop(policy("web", "web", priority=5, ingress=PER_PEER)),
-        in_shop(policy("all", ingress=_LIMIT, egress=_LIMIT)),
+        in_shop(policy("all", ingress=_SLOW | {"rate": {"bits": "10M"}}, egress=_SLOW)),
     ),
     ("docs/tasks/explain-a-pod.md", "Find the bucket of a client"): objects(
         in_shop(policy("web", "web", ingress=PER_PEER)),

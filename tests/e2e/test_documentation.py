@@ -14,7 +14,7 @@ from tests.documentation.blocks import ROOT, blocks
 from tests.documentation.coverage import FILES, GETTING_STARTED, on_cluster
 from tests.e2e.desk import Desk
 from tests.e2e.release import NAMESPACE, Release
-from tests.e2e.states_documentation import in_shop, state_of
+from tests.e2e.states_documentation import everywhere, in_shop, state_of
 
 CASES = {f"{place.page}: {place}": (place, found) for place, found in on_cluster()}
 EXAMPLE = list(yaml.safe_load_all((ROOT / "examples/policy.yaml").read_text()))
@@ -49,10 +49,9 @@ def shop(release: Release, nodes: list[str], desk: Desk) -> Kubectl:
     web = (in_shop(pod(f"web-{index}", node, {"app": "web"})) for index, node in enumerate(places))
     annotated = pod("web", desk.node)
     annotated["metadata"]["annotations"] = {"kubernetes.io/ingress-bandwidth": "50M"}
-    document = yaml.safe_dump_all([SHOP, *web, annotated, *EXAMPLE])
     admin.run("delete", "tbp", "--all", "--all-namespaces")
     admin.run("wait", "--for=create", "serviceaccount/default", timeout_s=60)
-    admin.run("apply", "--filename=-", stdin=document)
+    everywhere(release).apply(SHOP, *web, annotated, *EXAMPLE)
     here = Kubectl(admin.kubeconfig, admin.program, "shop")
     for kubectl, names in ((here, ("pod/web-0", "pod/web-1")), (admin, ("pod/web",))):
         kubectl.wait("condition=Ready", *names, timeout_s=180)

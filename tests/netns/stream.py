@@ -32,14 +32,15 @@ print('ready', flush=True)
 print(*(len(server.recv(2048)) for _ in range(int(sys.argv[2]))))
 """
 _SEND = """
-import select, socket, sys
+import select, socket, sys, time
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 client.connect((sys.argv[1], 9))
-size, pause_s, sent = int(sys.argv[2]), float(sys.argv[3]), 0
+size, pause_s, sent_ns = int(sys.argv[2]), float(sys.argv[3]), []
 while not select.select([sys.stdin], [], [], pause_s)[0]:
-    client.send(sent.to_bytes(8).ljust(size, b'.'))
-    sent += 1
-print(sent)
+    packet = len(sent_ns).to_bytes(8).ljust(size, b'.')
+    sent_ns.append(time.monotonic_ns())
+    client.send(packet)
+print(*sent_ns)
 """
 
 
@@ -47,9 +48,15 @@ print(sent)
 class Stream:
     """Numbers and times of the packets. Complete after the block has ended."""
 
-    sent: int = 0
+    sent_ns: list[int] = field(default_factory=list)
+    """When each packet was sent."""
     arrived: list[tuple[int, int]] = field(default_factory=list)
     """The number of each packet, and when it was read, in ns since before the first was sent."""
+
+    @property
+    def sent(self) -> int:
+        """Return the number of packets."""
+        return len(self.sent_ns)
 
 
 @contextmanager
@@ -61,7 +68,7 @@ def stream(source: Pod, target: Pod, size: int, pause_s: float) -> Iterator[Stre
         start_ns = int(receiver.stdout.readline())
         with _running(source, _SEND, str(target.ip), str(size), str(pause_s)) as sender:
             yield stream
-            stream.sent = int(sender.communicate(timeout=PATIENCE_S)[0])
+            stream.sent_ns = list(map(int, sender.communicate(timeout=PATIENCE_S)[0].split()))
         wait_for_softirqs()
         lines = receiver.communicate(timeout=PATIENCE_S)[0].splitlines()
     pairs = (map(int, line.split()) for line in lines)
