@@ -33,21 +33,29 @@ DONE, NOT_LIMITED, DEVIATES, UNKNOWN = (
 )
 Explained = dict[str, Any]
 Explain = Callable[..., Explained]
+Plugin = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def explain(release: Release, tmp_path: Path) -> Explain:
-    """Return the answer for a pod, with its causes and its exit status."""
+def plugin(release: Release, tmp_path: Path) -> Plugin:
+    """Run a command of the plugin."""
     program = Path(release.admin.program)
     path = ":".join([str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {"PATH": path, "KUBECONFIG": str(release.admin.kubeconfig), "HOME": str(tmp_path)}
 
-    def run(name: str, namespace: str = NAMESPACE, *, user: str = "") -> Explained:
-        words = ["tokenbucket", "explain", "pod", name, "-n", namespace, "-o", "json"]
-        config = {"KUBECONFIG": user} if user else {}
-        done = subprocess.run(
-            [program.name, *words], env=env | config, capture_output=True, text=True, timeout=300
-        )
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [program.name, "tokenbucket", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def explain(plugin: Plugin) -> Explain:
+    """Return the answer for a pod, with its causes and its exit status."""
+
+    def run(name: str, namespace: str = NAMESPACE) -> Explained:
+        done = plugin("explain", "pod", name, "-n", namespace, "-o", "json")
         found: Explained = json.loads(done.stdout or "{}")
         return found | {"status": done.returncode, "errors": done.stderr}
 
@@ -254,9 +262,17 @@ def test_an_agent_that_cannot_start_is_named(
     shows("two", "Enforced", DONE)
 
 
-def test_annotations_are_explained(here: Kubectl, shows: Callable[..., Explained], release: Release) -> None:
-    """A valid annotation is a limit, and an invalid one a failure."""
+def test_annotations_are_explained_and_migrated(
+    here: Kubectl, shows: Callable[..., Explained], release: Release, plugin: Plugin
+) -> None:
+    """A valid annotation is a limit, and an invalid one a failure. A policy with the same limit follows."""
     with release.installed_with(agent__bandwidthAnnotations="true"):
-        shows("annotated", "Enforced", DONE)
+        before = shows("annotated", "Enforced", DONE)
         found = shows("misspelled", "InvalidAnnotation", DEVIATES)
         assert ANNOTATION in json.dumps(found["causes"])
+    migrated = plugin("migrate", "-n", NAMESPACE, "-l", "app=annotated", "-o", "yaml")
+    here.run("apply", "--filename=-", stdin=migrated.stdout)
+    after = shows("annotated", "Enforced", DONE)
+    [old], [new] = before["limits"], after["limits"]
+    assert (new["direction"], new["limit"]) == (old["direction"], old["limit"])
+    assert old["policy"] != new["policy"]

@@ -27,10 +27,12 @@ def prepare_network(root: Box) -> None:
     )
 
 
-def start(root: Box, programs: Binaries, pki: Pki, data: Path) -> None:
-    """Start all four. Only the API server waits for another of them, and by itself."""
-    start_etcd(root, programs, data)
-    start_api_server(root, programs, pki, data)
+def start_controllers(root: Box, programs: Binaries, pki: Pki, data: Path) -> None:
+    """Start the controller manager and the scheduler.
+
+    The API server must be ready: until it has stored its roles, it forbids the controller manager to read
+    its health, and the controller manager ends after ten seconds.
+    """
     controller_manager = _controller_manager(pki, data)
     root.start(
         "kube-controller-manager", [programs.kubernetes / "kube-controller-manager", *controller_manager]

@@ -183,8 +183,11 @@ def _start_runtime(made: Cluster, node: Node, store: Path) -> None:
 
 def _start_control_plane(made: Cluster) -> None:
     _make_reachable(made)
-    control_plane.start(made.root, made.programs, made.pki, made.place.root / CONTROL_PLANE)
+    data = made.place.root / CONTROL_PLANE
+    control_plane.start_etcd(made.root, made.programs, data)
+    control_plane.start_api_server(made.root, made.programs, made.pki, data)
     control_plane.wait_ready(made.root, made.api)
+    control_plane.start_controllers(made.root, made.programs, made.pki, data)
 
 
 def _make_reachable(made: Cluster) -> None:
