@@ -132,3 +132,24 @@ def test_roles_can_be_created_outside_of_the_chart(chart: Chart) -> None:
     kept = {"tokenbucket-cleanup", "tokenbucket-check"}
     for kind in ("ServiceAccount", "ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"):
         assert {each["metadata"]["name"] for each in rendered.of(kind)} == kept
+
+
+def test_the_priority_level_covers_all_requests(full: Manifests) -> None:
+    """Include the Lease of the controller, which loses the lead without an answer."""
+    for account in ("tokenbucket-agent", "tokenbucket-controller"):
+        covered = {
+            (group, resource)
+            for rule in full.one("FlowSchema", account)["spec"]["rules"]
+            for requests in rule["resourceRules"]
+            for group in requests["apiGroups"]
+            for resource in requests["resources"]
+        }
+        namespaces = (None, "tokenbucket-system", "kube-system")
+        needed = {
+            (each.group, each.resource)
+            for namespace in namespaces
+            for each in granted(
+                full, "RoleBinding" if namespace else "ClusterRoleBinding", account, namespace
+            )
+        }
+        assert needed <= covered

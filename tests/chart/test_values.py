@@ -125,7 +125,8 @@ def test_values_of_the_previous_release_still_render(chart: Chart, tmp_path: Pat
     """Support 'helm upgrade --reuse-values'. Missing values have the meaning of their default."""
     old = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
     shutil.copy(HERE / "previous_values.yaml", old / "values.yaml")
-    changed = {"agent": {"nodeRequirements": [], "reportSpreadSeconds": 2}, "live": {"enabled": False}}
+    agent = {"nodeRequirements": [], "reportSpreadSeconds": 2, "startJitterSeconds": 5}
+    changed = {"agent": agent, "live": {"enabled": False}}
 
     def rendered(folder: Path, values: Mapping[str, Any]) -> list[Any]:
         return list(yaml.safe_load_all(chart.run("template", "tokenbucket", folder, values=values)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import select
 import socket
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenbucket.agent.options import AgentOptions
+from tokenbucket.agent.start_delay import StartDelay
 from tokenbucket.apiserver.informers import Informers
 from tokenbucket.apiserver.resources import CONFIG_MAPS, NODES, PODS, POLICIES, Selection, metadata_of
 from tokenbucket.apiserver.store import Store
@@ -46,6 +46,7 @@ class ClusterSource:
 
     def __init__(self, options: AgentOptions) -> None:
         self.options = options
+        self.start_delay = StartDelay(options.start_jitter_s)
         self._wakeup, self._waker = socket.socketpair()
         self._wakeup.setblocking(False)
         self._waker.setblocking(False)
@@ -77,8 +78,8 @@ class ClusterSource:
         self._received_at: float | None = None
 
     def start(self) -> None:
-        """Start to watch after a random delay, because thousands of agents may start at once."""
-        self.informers.start(random.uniform(0, self.options.start_jitter_s))  # noqa: S311 - no secret
+        """Start to watch after a random delay."""
+        self.informers.start(self.start_delay.seconds)
 
     def __str__(self) -> str:
         return f"API server, for node {self.options.node}"

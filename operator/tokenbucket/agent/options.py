@@ -43,7 +43,8 @@ class AgentOptions:
     bandwidth_annotations: bool = False
     """Whether annotations of pods declare limits."""
     remove_taint: bool = False
-    start_jitter_s: float = 0.0
+    start_jitter_s: float | None = None
+    """Longest delay before the first watch. Derived from the number of nodes if it is 0."""
     report_spread_s: float = 0.0
     """Maximum delay of a report in seconds. Derived from the number of nodes if it is 0."""
     probe_host: str = "127.0.0.1"

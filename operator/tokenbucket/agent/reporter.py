@@ -70,7 +70,7 @@ class Reporter:
     def start(self) -> None:
         """Start the reporter thread."""
         self._stats.on_change = self._trigger
-        self._report.informers.start(random.uniform(0, self._options.start_jitter_s))  # noqa: S311
+        self._report.informers.start(self._source.start_delay.seconds)
         self._thread.start()
 
     def _trigger_report(self) -> None:
@@ -133,6 +133,7 @@ class Reporter:
     async def _count_nodes(self, client: Client) -> None:
         while True:
             counted = await attempt("count nodes", self._report.count_nodes(client))
+            self._source.start_delay.counted(self._report.pace.nodes if counted else 0)
             interval_s = _COUNT_S if counted else _RECOUNT_S
             await asyncio.sleep(interval_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
 

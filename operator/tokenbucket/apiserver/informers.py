@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from yarl import URL
@@ -32,8 +32,8 @@ class Informers:
     def __init__(self, *watches: Watch) -> None:
         self.watches = watches
 
-    def start(self, delay_s: float = 0.0) -> None:
-        """Start all watches. They wait ``delay_s`` first. Raises UnsupportedError without credentials."""
+    def start(self, delay_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Start all watches. They wait ``delay_s()`` first. Raises UnsupportedError without credentials."""
         for watch in self.watches:
             watch.start(delay_s)
 
@@ -74,15 +74,19 @@ class Informers:
             watch.listed(url, content)
 
     async def relist(self, client: Client) -> None:
-        """List doubtful kinds soon and all kinds regularly, until it is canceled."""
+        """List doubtful kinds soon and others regularly, until it is canceled.
+
+        A list of one kind that is older than before can mean that all kinds were restored from a backup.
+        """
         due = time.monotonic() + relist_interval_s()
         while True:
             await asyncio.sleep(_DOUBT_S)
             all_due = time.monotonic() > due
-            for watch in self.watches:
-                if watch.store.older:
+            if any(watch.store.older for watch in self.watches):
+                for watch in self.watches:
                     await attempt("read storage version", watch.check_storage(client))
-                if all_due or watch.store.doubtful or watch.store.older:
+            for watch in self.watches:
+                if (all_due and not watch.rewritten) or watch.store.doubtful or watch.store.older:
                     await attempt("list", watch.relist(client))
             if all_due:
                 due = time.monotonic() + relist_interval_s()

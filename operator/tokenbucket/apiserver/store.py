@@ -128,14 +128,15 @@ class Store(Generic[T]):
         self.synced.set()
         return first
 
-    def restored(self, version: int) -> bool:
-        """Return whether the storage is older than the last list: it was restored from a backup.
+    def restored(self, version: int, seen: int) -> bool:
+        """Return whether the storage was restored from a backup. The next list then replaces all objects.
 
-        The next list then replaces all objects.
+        ``version`` is that of the storage, ``seen`` that of the store before the storage was read.
         """
         with self._lock:
-            if not 0 <= version < self._listed_at:
+            if not 0 <= version < seen:
                 return False
+            self.older = True
             self._listed_at = self.version = self.changed_at = -1
             self._versions = dict.fromkeys(self._versions, -1)
             self._removed.clear()

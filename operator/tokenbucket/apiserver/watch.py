@@ -48,6 +48,8 @@ class Watch:
     """Namespace to watch. ``None`` means the whole cluster."""
     page: int = 0
     """Read lists from the storage in pages of so many objects. 0 reads them whole, from the cache."""
+    rewritten: bool = False
+    """Whether all objects are written again and again. A missed event then needs no list."""
     contact_at: float = -math.inf
     """Monotonic time of the last list, event or bookmark."""
     problem: str = ""
@@ -61,8 +63,8 @@ class Watch:
         """Return whether the thread runs. It also runs while the API server is unavailable."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, delay_s: float = 0.0) -> None:
-        """Start the thread. It waits ``delay_s`` first. Raises UnsupportedError without credentials."""
+    def start(self, delay_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Start the thread. It waits ``delay_s()`` first. Raises UnsupportedError without credentials."""
         find_server()
         self._thread = threading.Thread(target=self._run, args=(delay_s,), name=f"watch-{self}", daemon=True)
         self._thread.start()
@@ -87,7 +89,8 @@ class Watch:
 
     async def check_storage(self, client: Client) -> None:
         """Prepare the store for older lists if the storage was restored from a backup. Raises ApiError."""
-        if self.store.restored(await client.storage_version(self.selection.resource)):
+        seen = self.store.version
+        if self.store.restored(await client.storage_version(self.selection.resource), seen):
             log.warning("storage of the API server restored", extra={"of": str(self)})
 
     def heard(self) -> None:
@@ -103,8 +106,8 @@ class Watch:
             first, last = "continue" not in url.query, not metadata.get("continue")
             self.store.replace(content.get("items") or [], version_of(metadata), first=first, last=last)
 
-    def _run(self, delay_s: float) -> None:
-        wait, backoffs = delay_s, iter(Backoffs())
+    def _run(self, delay_s: Callable[[], float]) -> None:
+        wait, backoffs = delay_s(), iter(Backoffs())
         while not self._stop.wait(wait):
             began = time.monotonic()
             try:

@@ -102,7 +102,8 @@ def _add_cluster_options(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="if limits are already active: maximum random delay before the first API request",
+        help="if limits are already active: maximum random delay before the first watch; 0 derives it "
+        "from the number of nodes (default: 0)",
     )
     group.add_argument(
         "--report-spread",
@@ -161,7 +162,7 @@ def _run_in_cluster(options: argparse.Namespace) -> None:
         readiness_gates=options.readiness_gates,
         bandwidth_annotations=options.bandwidth_annotations,
         remove_taint=options.remove_taint,
-        start_jitter_s=options.start_jitter if options.pins.last_build() else 0.0,
+        start_jitter_s=options.start_jitter if options.pins.last_build() else None,
         report_spread_s=options.report_spread,
         probe_host=host,
         probe_port=port,

@@ -65,7 +65,7 @@ class Controller:
         )
         self._informers = Informers(
             Watch(Selection(POLICIES), self.stores.policies),
-            Watch(Selection(REPORTS), self.stores.reports, page=_PAGE),
+            Watch(Selection(REPORTS), self.stores.reports, page=_PAGE, rewritten=True),
             Watch(Selection(NODES), self.stores.nodes, page=_PAGE),
             Watch(Selection(PODS, labels=options.agents), self.stores.agents, options.namespace, _PAGE),
         )

@@ -184,8 +184,9 @@ def test_a_restored_storage_replaces_all_objects_and_older_lists_alone_do_not() 
         told.store.replace(backup, 50)
         assert told.store.older
         assert told.contents() == {"new", "b"}
-    assert not told.store.restored(100)
-    assert told.store.restored(55)
+    assert not told.store.restored(100, 100)
+    assert told.store.restored(55, 100)
+    assert told.store.older
     told.store.replace(backup, 55)
     assert told.contents() == {"old", "c"}
     assert (told.store.version, told.store.older) == (55, False)

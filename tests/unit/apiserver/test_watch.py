@@ -18,7 +18,7 @@ from yarl import URL
 
 from tests.unit.fake_api import END, RESET, FakeApi, Seen, list_of, watch_of
 from tokenbucket import pacing
-from tokenbucket.apiserver import connection, watch
+from tokenbucket.apiserver import connection, informers, watch
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.informers import Informers
 from tokenbucket.apiserver.resources import CONFIG_MAPS, PODS, POLICIES, Selection
@@ -61,6 +61,10 @@ class Watching:
         async with Client(self._listed) as client:
             for each in self.watches:
                 await each.relist(client)
+
+    async def relist_policies(self) -> None:
+        async with Client(self._listed) as client:
+            await self.watches[0].relist(client)
 
     def _listed(self, url: URL, content: Mapping[str, Any]) -> None:
         for each in self.watches:
@@ -425,12 +429,15 @@ def test_a_watch_without_an_answer_has_no_contact(api: FakeApi, stores: Watching
 
 
 def test_a_restored_storage_is_noticed_and_its_objects_are_used(api: FakeApi, stores: Watching) -> None:
-    """Accept older versions, or a changed policy would stay invisible."""
+    """Accept older versions, also of kinds that have no regular lists. A changed policy stays visible."""
+    stores.watches[1].rewritten = True
+    api.put(PODS, "pod", "shop", spec={"nodeName": "here", "content": "new"})
     api.put(POLICIES, "web", "shop", spec={"content": "new"})
-    wait(lambda: stores.content_of("web") == "new")
+    wait(lambda: stores.content_of("web") == "new" and stores.pods.values() == (("pod", "new"),))
     stores.relist()
     api.restore(50)
     api.put(POLICIES, "web", "shop", spec={"content": "old"})
+    api.put(PODS, "pod", "shop", spec={"nodeName": "here", "content": "old"})
 
     async def repair() -> None:
         async with Client(stores._listed) as client:
@@ -438,13 +445,14 @@ def test_a_restored_storage_is_noticed_and_its_objects_are_used(api: FakeApi, st
 
     async def until_seen() -> None:
         repairing = asyncio.create_task(repair())
-        while stores.content_of("web") != "old":
+        while stores.content_of("web") != "old" or stores.pods.values() != (("pod", "old"),):
             assert not repairing.done()
             await asyncio.sleep(0.01)
         repairing.cancel()
 
-    stores.relist()
+    asyncio.run(stores.relist_policies())
     assert stores.policies.older
+    assert not stores.pods.older
     asyncio.run(asyncio.wait_for(until_seen(), PATIENCE_S))
 
 
@@ -519,6 +527,27 @@ def test_watches_of_one_kind_keep_their_lists_apart(api: FakeApi) -> None:
     asyncio.run(relist())
     for name, store in stores.items():
         assert store.values() == ((name, ""),)
+
+
+def test_objects_that_are_written_again_and_again_are_not_listed_regularly(
+    api: FakeApi, stores: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Save the reports of thousands of nodes for each replica of the controller."""
+    monkeypatch.setattr(informers, "_RELIST_S", 0.01)
+    monkeypatch.setattr(informers, "_DOUBT_S", 0.01)
+    stores.watches[1].rewritten = True
+    pods, policies = len(api.seen(list_of(PODS))), len(api.seen(list_of(POLICIES)))
+
+    async def relist() -> None:
+        async with Client(stores._listed) as client:
+            listing = asyncio.create_task(Informers(*stores.watches).relist(client))
+            while len(api.seen(list_of(POLICIES))) < policies + 3:
+                assert not listing.done()
+                await asyncio.sleep(0.01)
+            listing.cancel()
+
+    asyncio.run(asyncio.wait_for(relist(), PATIENCE_S))
+    assert len(api.seen(list_of(PODS))) == pods
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

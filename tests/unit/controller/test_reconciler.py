@@ -792,7 +792,7 @@ def test_a_restored_storage_asks_no_agent_for_a_version_of_before(cluster: Clust
     store.replace([document | {"metadata": {**metadata, "resourceVersion": "1000"}}], 1000)
     cluster.stores.reports.put(report("a", pods=0, seen=999))
     assert cluster.written()["Ready"] == "Updating"
-    assert store.restored(50)
+    assert store.restored(50, 1000)
     store.replace([document | {"metadata": {**metadata, "resourceVersion": "40"}}], 50)
     cluster.stores.reports.put(report("a", pods=0, seen=50, age_s=-1))
     cluster.now += 10
