@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from tokenbucket.core.api.node_report import PolicyReport
+from tokenbucket.core.api.policy import ExceedAction, Mode, Queue
 from tokenbucket.core.status.summary import PolicyHead, ReportedNode
+
+_UNLISTED = frozenset({*ExceedAction, *Mode, Queue.FIFO})
+"""The parts of the API that an agent supports whose version lists none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +22,11 @@ class Fleet:
     versions: tuple[tuple[int, str], ...]
     """The version of policies that each agent has used, in ascending order, and its node."""
     features: tuple[tuple[frozenset[str], str], ...]
-    """The parts of the API that each agent supports, and its node. Older agents report none."""
+    """The parts of the API that each agent supports, and its node."""
     cut: tuple[tuple[tuple[str, str], str], ...]
     """The last policy of each report that has no room for all policies, and its node."""
     common: frozenset[str] | None
-    """The parts of the API that all agents support. ``None`` if no agent reports any."""
+    """The parts of the API that all agents support. ``None`` without agents."""
 
     @classmethod
     def of(cls, reports: Iterable[ReportedNode]) -> Self:
@@ -31,14 +35,13 @@ class Fleet:
         versions = [
             (node.report.sync.policies_version, node.name) for node in reports if node.report.sync.last
         ]
-        features = [(frozenset(node.report.agent.features), node.name) for node in reports]
-        known = tuple((supported, name) for supported, name in features if supported)
+        features = [(frozenset(node.report.agent.features) or _UNLISTED, node.name) for node in reports]
         cut = [(_last(node.report.policies), node.name) for node in reports if node.report.policies_omitted]
         return cls(
             tuple(sorted(versions)),
-            known,
+            tuple(features),
             tuple(cut),
-            frozenset.intersection(*(each for each, _ in known)) if known else None,
+            frozenset.intersection(*(each for each, _ in features)) if features else None,
         )
 
     def behind(self, required: int) -> list[str]:
