@@ -36,3 +36,10 @@ def test_the_table_of_policies_fits_in_100_columns() -> None:
 
 def test_the_wide_table_shows_the_fields_that_decide_precedence() -> None:
     assert {"Selector", "Priority", "Mode"} <= {column["name"] for column in columns(wide=True)}
+
+
+def test_the_wide_table_shows_a_status_of_an_earlier_generation() -> None:
+    """Show both numbers side by side, because no controller may run that corrects Ready."""
+    paths = [column["jsonPath"] for column in columns(wide=True)]
+    generation = paths.index(".metadata.generation")
+    assert paths[generation + 1] == ".status.observedGeneration"
