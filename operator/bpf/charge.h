@@ -101,6 +101,28 @@ static __always_inline int tb_charge(const struct tb_ctx *ctx, enum tb_admission
 	return tb_charge_one(ctx, &slot, out);
 }
 
+/*
+ * Charges a packet that conforms to all meters. One meter is the fast path: a chain costs 2 to 4 ns more. The
+ * slot has a rate.
+ */
+static __always_inline enum tb_case tb_charge_conforming(const struct tb_ctx *ctx)
+{
+	const struct tb_config *config = ctx->config;
+	struct tb_schedule schedule = {};
+
+	if (!ctx->remote && !config->bytes_scale)
+		return tb_take(&ctx->meters->packets_tat, ctx->now,
+			       tb_packets_cost(ctx->packet.segments, config->packets_scale),
+			       config->packets_burst_q);
+	if (!ctx->remote && !config->packets_scale)
+		return tb_take(&ctx->meters->bytes_tat, ctx->now,
+			       tb_bytes_cost(ctx->packet.wire_bytes, config->bytes_scale),
+			       config->bytes_burst_q);
+	if (!tb_charge(ctx, TB_CONFORM, &schedule))
+		return TB_TOO_FAST;
+	return schedule.idle ? TB_IDLE : TB_IN_WINDOW;
+}
+
 /* Charges a bucket without a test. The reads before move idle words to the start of the window. */
 static __always_inline void tb_charge_untested(const struct tb_bucket *bucket, __u64 now,
 					       struct tb_schedule *out)

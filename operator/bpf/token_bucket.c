@@ -56,15 +56,6 @@ static __always_inline int tb_pass_unmetered(const struct tb_ctx *ctx)
 	return TB_PASS;
 }
 
-static __always_inline enum tb_case tb_take_all(const struct tb_ctx *ctx)
-{
-	struct tb_schedule schedule = {};
-
-	if (!tb_charge(ctx, TB_CONFORM, &schedule))
-		return TB_TOO_FAST;
-	return schedule.idle ? TB_IDLE : TB_IN_WINDOW;
-}
-
 static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_hook hook, __u64 now_ns)
 {
 	struct tb_remote remote;
@@ -89,19 +80,9 @@ static __always_inline int tb_limit(struct __sk_buff *skb, __u32 slot, enum tb_h
 	if (config->flags & TB_PER_PEER) {
 		ctx.remote = &remote;
 		tb_find_remote(&ctx, slot, &remote);
-		verdict = tb_take_all(&ctx);
-	} else if (config->packets_scale && config->bytes_scale)
-		verdict = tb_take_all(&ctx);
-	else if (config->packets_scale) /* one word is the fast path: a chain costs 2 to 4 ns more */
-		verdict = tb_take(&ctx.meters->packets_tat, ctx.now,
-				  tb_packets_cost(ctx.packet.segments, config->packets_scale),
-				  config->packets_burst_q);
-	else if (config->bytes_scale)
-		verdict = tb_take(&ctx.meters->bytes_tat, ctx.now,
-				  tb_bytes_cost(ctx.packet.wire_bytes, config->bytes_scale),
-				  config->bytes_burst_q);
-	else
+	} else if (!config->packets_scale && !config->bytes_scale)
 		return tb_pass_unmetered(&ctx);
+	verdict = tb_charge_conforming(&ctx);
 	if (verdict >= TB_TOO_FAST) {
 		if (verdict == TB_CONTENDED)
 			ctx.stats->contended_packets += ctx.packet.segments;
