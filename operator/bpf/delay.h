@@ -3,7 +3,9 @@
  * Delay: an excess packet passes with an earliest departure time (bpf_skb_set_tstamp, since 5.18). The fq
  * qdisc behind the egress hook holds the packet until then.
  *
- *	departs = backlog + min(cost, burst)    the time at which the packet conforms (gcra.h)
+ *	departs = backlog + min(cost, burst)    the time at which the packet conforms (charge.h)
+ *
+ * With a fair queue, fair.h makes the time of a flow with a smaller backlog earlier.
  *
  * max_delay limits the backlog ahead of a packet, not the packet's own cost, so a GSO packet passes an empty
  * bucket at any rate. Small packets (acknowledgments, SYN, DNS, ping) are charged and never wait, so that

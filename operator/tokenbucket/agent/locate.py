@@ -11,15 +11,15 @@ from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.attachment import IFB, DataPlane, End, Hook, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Degradation
 from tokenbucket.core.planning.desired import Address, PodInterfaces, Search
-from tokenbucket.core.planning.placement import Placements
+from tokenbucket.core.planning.namespace_moves import Placements
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.fq import Root
 from tokenbucket.netlink.links import Link
+from tokenbucket.node.inside_pods import PodNamespace
 from tokenbucket.node.location import AddressLocation, LocationKind
 from tokenbucket.node.other_limiters import find_shapers, why_cilium_limits
 from tokenbucket.node.pod_links import MOST
-from tokenbucket.node.pod_namespaces import PodNamespace
 from tokenbucket.node.view import View
 
 _NOT_LOCATED = {

@@ -13,7 +13,7 @@ from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Slot
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.placement import Placements
+from tokenbucket.core.planning.namespace_moves import Placements
 from tokenbucket.core.planning.plan import Attached, Observed
 from tokenbucket.netlink.filters import Filter
 from tokenbucket.netlink.links import VETH

@@ -1,4 +1,4 @@
-"""The reconcile loop: observe, compute the desired state, plan, prepare, and apply.
+"""One run of the agent, in rounds: observe, compute the desired state, plan, prepare, and apply.
 
 A run keeps no state that is not in the kernel. Between runs the agent remembers only the facts that it
 needs to distinguish a repair from a first attachment, a new declaration from an address that a pod gave
@@ -21,7 +21,7 @@ from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.identity import Identified, identify
 from tokenbucket.core.planning.kept import NodeSettings, kept_limits
-from tokenbucket.core.planning.placement import Declarations
+from tokenbucket.core.planning.namespace_moves import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome

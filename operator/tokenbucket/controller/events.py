@@ -8,7 +8,7 @@ from typing import Any
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.events import Events
 from tokenbucket.core.api.parse import API_VERSION, POLICY
-from tokenbucket.core.status.conditions import ConditionReason
+from tokenbucket.core.status.policy_conditions import ConditionReason
 from tokenbucket.core.status.summary import PolicyHead
 
 

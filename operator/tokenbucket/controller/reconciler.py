@@ -23,8 +23,8 @@ from tokenbucket.controller.objects import MANAGER, PolicyObject, Stores
 from tokenbucket.controller.silence import SilenceDetector
 from tokenbucket.controller.silent_nodes import SilentNodes
 from tokenbucket.core.api.parse import API_VERSION, POLICY, REPORT
-from tokenbucket.core.status.conditions import ConditionReason
 from tokenbucket.core.status.node_status import agent_condition
+from tokenbucket.core.status.policy_conditions import ConditionReason
 from tokenbucket.core.status.policy_status import policy_status
 from tokenbucket.core.status.summary import Agents, PolicyHead, ReportedNode
 from tokenbucket.errors import ApiError

@@ -25,10 +25,10 @@ from tokenbucket.netlink.links import VETH, Link, read_link, read_links
 from tokenbucket.netlink.monitor import Ignoring, ignore_nothing
 from tokenbucket.netlink.namespaces import inside, own_namespace
 from tokenbucket.node.attachments import Attachments
+from tokenbucket.node.inside_pods import PodNamespaces
 from tokenbucket.node.location import AddressIndex, AddressLocation, LocationKind
 from tokenbucket.node.named_namespaces import NamedNamespaces
 from tokenbucket.node.pod_links import PodLinks
-from tokenbucket.node.pod_namespaces import PodNamespaces
 from tokenbucket.node.staleness import Stale
 
 

@@ -17,16 +17,16 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.attachment import DataPlane, End, Hook, Interface
 from tokenbucket.core.planning.desired import PodInterfaces, Search
-from tokenbucket.core.planning.placement import Placements
+from tokenbucket.core.planning.namespace_moves import Placements
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.filters import ForeignFilter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.netlink.namespaces import Namespace
 from tokenbucket.node import other_limiters
+from tokenbucket.node.inside_pods import PodNamespace
 from tokenbucket.node.location import AddressLocation, LocationKind
 from tokenbucket.node.pod_links import MOST
-from tokenbucket.node.pod_namespaces import PodNamespace
 
 INODE = 4026532000
 HOST_SIDE = Link(7, "veth0", VETH, 5, 2)

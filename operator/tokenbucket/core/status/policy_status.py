@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from tokenbucket.core.api.policy import Direction
-from tokenbucket.core.status.conditions import conditions
 from tokenbucket.core.status.explanation import degrades, fails
+from tokenbucket.core.status.policy_conditions import conditions
 from tokenbucket.core.status.summary import Agents, Entry, PolicyHead, Summary, in_number, summary_of
 
 _LONGEST_WORDS = 512

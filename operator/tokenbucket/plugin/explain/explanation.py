@@ -15,7 +15,7 @@ from tokenbucket.plugin.explain.cause import Cause, cause_of_reason
 from tokenbucket.plugin.explain.codes import State
 from tokenbucket.plugin.explain.evidence import Evidence
 from tokenbucket.plugin.explain.limit_rules import Limit, causes_of
-from tokenbucket.plugin.explain.rules import POD_RULES, of_rejected_policies
+from tokenbucket.plugin.explain.pod_rules import POD_RULES, of_rejected_policies
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from tokenbucket.core.api.pod import Pod, PodId
-from tokenbucket.core.planning.placement import Declarations, Placements
+from tokenbucket.core.planning.namespace_moves import Declarations, Placements
 
 WEB, OTHER = PodId("shop", "web"), PodId("shop", "other")
 HERE, THERE = 1, 2

@@ -14,8 +14,8 @@ from tokenbucket.errors import KernelError
 from tokenbucket.netlink import namespaces
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.namespaces import Namespace, numbered_namespaces
-from tokenbucket.node import pod_namespaces
-from tokenbucket.node.pod_namespaces import PodNamespace, PodNamespaces
+from tokenbucket.node import inside_pods
+from tokenbucket.node.inside_pods import PodNamespace, PodNamespaces
 
 NAMESPACE = Namespace(111, Path("/run/netns/a"))
 WITH_OURS = PodNamespace(NAMESPACE, {2: LinkFilters((Filter(2, Hook.EGRESS, 7, 1),))}, {}, {})
@@ -41,8 +41,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PodNamespaces]:
                 raise found
             return found
 
-        monkeypatch.setattr(pod_namespaces, "numbered_namespaces", lambda _: {5: NAMESPACE})
-        monkeypatch.setattr(pod_namespaces, "read_pod_namespace", look)
+        monkeypatch.setattr(inside_pods, "numbered_namespaces", lambda _: {5: NAMESPACE})
+        monkeypatch.setattr(inside_pods, "read_pod_namespace", look)
         return PodNamespaces(CONNECTION, TCX, lambda nsid: {5: [2]}[nsid])
 
     return make
@@ -126,7 +126,7 @@ def test_a_namespace_without_a_right_or_a_path_may_have_a_filter(
     hidden: bool,  # noqa: FBT001
 ) -> None:
     """An agent that could enter it may have attached one. Without hostPID, no path leads to it."""
-    monkeypatch.setattr(pod_namespaces, "read_packets", lambda *_: 0 if exists else None)
+    monkeypatch.setattr(inside_pods, "read_packets", lambda *_: 0 if exists else None)
     pods = world(reads)
     search(pods)
     assert pods.hide_any({nsid}) is hidden
