@@ -107,7 +107,7 @@ class Desk:
             yield _with(f"helm upgrade {chart} --reset-then-reuse-values --values -", text)
 
     def _compare(self, exchange: Exchange) -> None:
-        """Wait until a command prints the lines. Its exit status is free: the page can show an error."""
+        """Wait until a command prints the lines. Only a command without lines must succeed."""
         script = f"{self._node_shell()}\n{self._changed(exchange.command)}"
         expected = Exchange(exchange.command, tuple(map(self._changed, exchange.output)))
         printed = ""
@@ -124,7 +124,8 @@ class Desk:
                 timeout=120,
             )
             printed = done.stdout
-            return missing_lines(expected, printed)
+            failed = [f"exit status {done.returncode}"] if done.returncode and not expected.output else []
+            return failed + missing_lines(expected, printed)
 
         until(
             lambda: not missing(),

@@ -93,10 +93,15 @@ def in_shop(document: dict[str, Any], **metadata: object) -> dict[str, Any]:
 @contextlib.contextmanager
 def without_the_pod(release: Release, _: str) -> Iterator[None]:
     """Delete the pod that the page creates, before and after."""
-    delete = ("delete", "pod", "web", "--ignore-not-found")
-    release.admin.run(*delete)
+
+    def delete() -> None:
+        for namespace in ("default", "shop"):
+            words = ("delete", "pod", "web", "--ignore-not-found", f"--namespace={namespace}")
+            everywhere(release).run(*words)
+
+    delete()
     yield
-    release.admin.run(*delete)
+    delete()
 
 
 def _crd(kind: str, group: str) -> dict[str, Any]:
@@ -120,6 +125,12 @@ def _namespace(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
 
+OVERRIDE = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "tokenbucket-override", "namespace": "tokenbucket-system"},
+    "data": {"enforcement": "Off"},
+}
 PER_PEER = {"rate": {"bits": "1M"}, "perPeer": {"rate": {"bits": "100k"}}, "exceedAction": "Drop"}
 PROMETHEUS = objects(*(_crd(kind, "monitoring.coreos.com") for kind in ("PodMonitor", "PrometheusRule")))
 STATES: dict[tuple[str, str], State] = {
@@ -128,6 +139,7 @@ STATES: dict[tuple[str, str], State] = {
     ("docs/migration/index.md", "Steps"): objects(
         in_shop(pod("annotated"), annotations={"kubernetes.io/ingress-bandwidth": "20M"})
     ),
+    ("docs/reference/alerts.md", "TokenBucketEnforcementDisabled"): objects(OVERRIDE),
     ("docs/tasks/explain-a-pod.md", "Explain a pod"): objects(
         in_shop(policy("web", "web", priority=5, ingress=PER_PEER)),
         in_shop(policy("all", ingress=_SLOW | {"rate": {"bits": "10M"}}, egress=_SLOW)),
@@ -139,6 +151,7 @@ STATES: dict[tuple[str, str], State] = {
     ),
     ("docs/tasks/health-checks.md", "Argo CD"): objects(_namespace("argocd")),
     ("docs/tasks/limit-by-annotations.md", "Limit pods by annotations"): without_the_pod,
+    ("docs/tasks/limit-from-start.md", "New pods on a running node"): without_the_pod,
     ("docs/tasks/monitor.md", "Metrics"): PROMETHEUS,
     ("docs/tasks/uninstall.md", "Unreachable nodes"): without_agents,
     ("docs/troubleshooting.md", "A policy is not Ready"): objects(

@@ -23,7 +23,8 @@ from tokenbucket.plugin.exit_codes import PluginExit
 
 NAMESPACE = "explained"
 DROP = {"rate": {"bits": "10M"}, "exceedAction": "Drop"}
-MANY_QUEUES = {"rate": {"bits": "10G"}, "burst": {"bytes": "1Gi"}, "perPeer": {"rate": {"bits": "1G"}}}
+MANY_QUEUES = {"perPeer": {"rate": {"bits": "10M"}}}
+PODS = ("two", "queue", "delayed", "observed", "off", "none", "nowhere", "shaped")
 ANNOTATION = "kubernetes.io/ingress-bandwidth"
 DONE, NOT_LIMITED, DEVIATES, UNKNOWN = (
     PluginExit.DONE,
@@ -97,20 +98,21 @@ def here(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
             policy("two-first", "two", priority=5, ingress=DROP),
             policy("host", "host", ingress=DROP),
             policy("queue", "queue", ingress=MANY_QUEUES),
+            policy("delayed", "delayed", ingress={"rate": {"bits": "10M"}}),
             policy("observed", "observed", ingress=DROP, mode="Observe"),
             policy("off", "off", ingress=DROP, mode="Off"),
             policy("ended", "ended", ingress=DROP),
             policy("unscheduled", "unscheduled", ingress=DROP),
             policy("nowhere", "nowhere", ingress=DROP),
             policy("shaped", "shaped", ingress=DROP),
-            *(pod(name, node) for name in ("two", "queue", "observed", "off", "none", "nowhere", "shaped")),
+            *(pod(name, node) for name in PODS),
             pod("host", node, hostNetwork=True),
             pod("ended", node, command=["true"], restartPolicy="Never"),
             pod("unscheduled", "no-such-node"),
             annotated("annotated", node, "10M"),
             annotated("misspelled", node, "10Mbit"),
         )
-        running = ("two", "queue", "observed", "off", "none", "nowhere", "shaped", "host", "annotated")
+        running = (*PODS, "host", "annotated")
         found.wait("condition=Ready", *(f"pod/{name}" for name in running), timeout_s=180)
         yield found
 
@@ -146,8 +148,12 @@ def test_of_two_policies_the_winner_and_its_advantage_are_named(here: Kubectl, e
 def test_a_degraded_limit_names_the_cause(
     here: Kubectl, shows: Callable[..., Explained], has_fq: dict[str, bool], nodes: list[str]
 ) -> None:
-    """Without fq, no packet can wait. With fq, the queues of all peers would be too large."""
-    shows("queue", "UnboundedQueue" if has_fq[nodes[0]] else "NoFq", DEVIATES)
+    """Without fq, no packet can wait. On each node, the queues of all peers would be too large."""
+    shows("queue", "UnboundedQueue", DEVIATES)
+    if has_fq[nodes[0]]:
+        shows("delayed", "Enforced", DONE)
+    else:
+        shows("delayed", "NoFq", DEVIATES)
 
 
 def interface(release: Release, node: str, name: str) -> str:
