@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
 
 from tokenbucket.apiserver.connection import FIRST, Listed, find_server, open_session
-from tokenbucket.apiserver.resources import Resource, Selection, version_of
+from tokenbucket.apiserver.resources import Resource, Selection, metadata_of, version_of
 from tokenbucket.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,19 @@ class Client:
 
     async def read_pages(self, selection: Selection, namespace: str | None, size: int) -> None:
         """Read the objects from the storage in pages, for the receiver of lists."""
+        async for _ in self.pages(selection, namespace, size):
+            pass
+
+    async def pages(
+        self, selection: Selection, namespace: str | None, size: int
+    ) -> AsyncIterator[Sequence[dict[str, Any]]]:
+        """Yield the objects in the storage in pages, so that few of them are in memory."""
         path, parameters = selection.resource.path(namespace), {**selection.parameters, "limit": str(size)}
-        while following := (await self._request("GET", path, parameters))["metadata"].get("continue"):
+        while True:
+            content = await self._request("GET", path, parameters)
+            yield content.get("items") or []
+            if not (following := metadata_of(content).get("continue")):
+                return
             parameters["continue"] = following
 
     async def count(self, resource: Resource) -> int:

@@ -78,7 +78,7 @@ class StatusReconciler:
         heartbeats = heartbeats or Heartbeats()
         self._clock, self._unix_clock = heartbeats.clock, heartbeats.unix_clock
         self._silence = SilenceDetector(stores, heartbeats, again)
-        self._index, self._silent_nodes = ReportIndex(), SilentNodes(again)
+        self._index, self._silent_nodes = ReportIndex(), SilentNodes(again, self._clock)
         self._throttle, self._budget = WriteThrottle(), WriteBudget()
         self._retries, self._events = RetryTracker(again, self._clock), Events(MANAGER)
         self._required: dict[str, tuple[int, int]] = {}
@@ -95,10 +95,11 @@ class StatusReconciler:
         reports = await self._reports_of_nodes(client)
         silence = self._silence.reasons(reports, unread)
         self._index.update(reports, {name for name, reason in silence.items() if not reason})
-        silent = self._silence.nodes(silence)
+        silent = frozenset(self._silence.nodes(silence))
         fleet = Fleet.of([report for report in reports if report.name in self._index.recent])
-        await self._silent_nodes.update(client, [*silent, *(name for _, name in fleet.cut)], self._clock())
         policies = self._stores.policies.values()
+        namespaces = {policy.head.namespace for policy in policies}
+        await self._silent_nodes.update(client, silent.union(name for _, name in fleet.cut), namespaces)
         self._forget({policy.head.uid for policy in policies}, {report.uid for report in reports})
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._unix_clock()))
         writes = await self._changed_statuses(policies, fleet, silent, now)
@@ -129,7 +130,7 @@ class StatusReconciler:
         self,
         policies: Iterable[PolicyObject],
         fleet: Fleet,
-        silent: Sequence[str],
+        silent: frozenset[str],
         now: str,
     ) -> list[_Write]:
         writes = []
@@ -150,7 +151,7 @@ class StatusReconciler:
                 known = self._computed[head.uid] = inputs, status
                 await asyncio.sleep(0)  # thousands of entries take time, and the probes share the thread
             becomes_ready = is_ready({"status": known[1]}) and not policy.known_ready
-            if known[1] != policy.status and not (becomes_ready and self._silent_nodes.unread):
+            if known[1] != policy.status and not (becomes_ready and self._silent_nodes.unread(head)):
                 writes.append(_write(policy, known[1]))
         return writes
 

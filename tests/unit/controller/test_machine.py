@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -288,12 +288,17 @@ class Cluster(RuleBasedStateMachine):
         return {}
 
     async def list(self, selection: Selection, namespace: str | None = None) -> list[dict[str, Any]]:
-        """Return a report as the store contains it, or the pods of a node."""
+        """Return a report as the store contains it."""
+        assert (selection.resource, namespace) == (REPORTS, None)
+        return []
+
+    async def pages(
+        self, selection: Selection, namespace: str | None, _: int
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Return the pods of a node."""
         assert namespace is None
         name = selection.fields.split(",")[0].partition("=")[2]
-        if selection.resource == REPORTS:
-            return []
-        return [
+        yield [
             {"metadata": {"namespace": "shop", "name": pod, "labels": {"app": "web"} if labeled else {}}}
             for pod, labeled in self.nodes[name].pods.items()
         ]

@@ -688,6 +688,92 @@ def test_many_silent_nodes_change_no_policy_without_pods_there(cluster: Cluster)
     assert 1.0 in cluster.waits
 
 
+def lists_pods(seen: Seen) -> bool:
+    """Return whether a request lists pods, of a namespace or of all."""
+    return seen.method == "GET" and seen.path.endswith("/pods")
+
+
+@pytest.fixture
+def virtual(cluster: Cluster) -> Cluster:
+    """Add 1,000 nodes that run no agent, with one pod each, of another namespace than the policies."""
+    for number in range(1000):
+        cluster.stores.nodes.put(node(f"virtual-{number}"))
+        cluster.api.put(PODS, f"pod-{number}", "batch", spec={"nodeName": f"virtual-{number}"})
+    return cluster
+
+
+def test_thousands_of_nodes_without_agents_delay_no_policy(virtual: Cluster) -> None:
+    """Read the pods of the namespace of the policy together, in pages, at the start of a controller."""
+    for number in range(600):
+        virtual.api.put(PODS, f"web-{number}", "shop", spec={"nodeName": f"virtual-{number}"})
+    virtual.policy()
+    assert virtual.ready() == "Programmed"
+    lists = virtual.api.seen(lists_pods)
+    assert len(lists) == 3
+    assert {each.query["limit"] for each in lists} == {"250"}
+    assert virtual.ready() == "Programmed"
+    assert len(virtual.api.seen(lists_pods)) == 3
+    virtual.api.put(
+        PODS, "web-7", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "virtual-7"}
+    )
+    virtual.now += 30
+    virtual.stores.reports.put(report("a", age_s=-30))
+    assert virtual.ready() == "AgentUnavailable"
+    assert "virtual-7" in virtual.message()
+
+
+def test_one_more_silent_node_among_thousands_is_read_alone(virtual: Cluster) -> None:
+    """Ask for its pods only. They were not kept before, because only pods on silent nodes are."""
+    virtual.policy()
+    virtual.api.put(PODS, "web", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "b"})
+    virtual.stores.nodes.put(node("b"))
+    virtual.stores.agents.put(agent("b"))
+    virtual.stores.reports.put(report("b", age_s=0))
+    assert virtual.ready() == "Programmed"
+    before = len(virtual.api.seen(lists_pods))
+    virtual.stores.reports.remove({"metadata": {"name": "b"}})
+    virtual.now += 1
+    virtual.stores.reports.put(report("a", age_s=-1))
+    assert virtual.ready() == "AgentUnavailable"
+    [read] = virtual.api.seen(lists_pods)[before:]
+    assert read.query["fieldSelector"].startswith("spec.nodeName=b,")
+
+
+def test_a_namespace_whose_pods_are_not_read_yet_delays_only_its_own_policies(virtual: Cluster) -> None:
+    """Read at most 20 pages in one run."""
+    for number in range(30):
+        metadata = {"namespace": f"shop-{number:02}", "name": "web", "uid": f"web-{number}", "generation": 1}
+        virtual.stores.policies.put(
+            {
+                "apiVersion": API_VERSION,
+                "kind": POLICY,
+                "metadata": metadata,
+                "spec": {"podSelector": {}, "ingress": {"rate": {"bits": "1M"}}},
+            }
+        )
+
+    def written() -> set[str]:
+        seen = virtual.api.seen(writes_status("web"))
+        return {each.path.split("/")[-4] for each in seen}
+
+    virtual.round()
+    assert written() == {f"shop-{number:02}" for number in range(20)}
+    virtual.round()
+    assert written() == {f"shop-{number:02}" for number in range(30)}
+
+
+def test_nodes_that_have_agents_again_are_forgotten(virtual: Cluster) -> None:
+    """Read the remaining nodes one by one."""
+    virtual.policy()
+    assert virtual.ready() == "Programmed"
+    for number in range(999):
+        virtual.stores.nodes.remove({"metadata": {"name": f"virtual-{number}"}})
+    before = len(virtual.api.seen(lists_pods))
+    assert virtual.ready() == "Programmed"
+    [read] = virtual.api.seen(lists_pods)[before:]
+    assert read.query["fieldSelector"].startswith("spec.nodeName=virtual-999,")
+
+
 @pytest.mark.parametrize("status", [403, 500, 503])
 def test_pods_that_cannot_be_read_make_their_node_unknown(cluster: Cluster, status: int) -> None:
     """Write the status at once: bad news must not wait."""
