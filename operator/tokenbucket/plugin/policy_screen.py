@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+
 from rich.tree import Tree
 
 from tokenbucket.core.status.summary import in_number
+from tokenbucket.plugin.exit_codes import PluginExit
+from tokenbucket.plugin.explain.codes import State
+from tokenbucket.plugin.explain.screen import STYLES
+from tokenbucket.plugin.pod_states import PodState
 from tokenbucket.plugin.policy_tree import NodeBranch, PolicyBranch
 from tokenbucket.plugin.screen import styled
 
 _STYLES = {"True": "green", "False": "red", "Unknown": "yellow"}
+_MOST_PODS = 20
+"""Maximum number of pods that are named below one node."""
 
 
 def tree_of(branch: PolicyBranch, *, wide: bool) -> Tree:
@@ -24,7 +34,51 @@ def tree_of(branch: PolicyBranch, *, wide: bool) -> Tree:
         found.add(styled(branch.degraded, "yellow"))
     for node in branch.nodes:
         _add_node(found, node, wide=wide)
+    _add_states(found, branch.states)
     return found
+
+
+def annotations_tree(states: Sequence[PodState]) -> Tree:
+    """Return the tree of the pods whose annotations declare limits."""
+    enforced = sum(each.state is State.ENFORCED for each in states)
+    head = styled("Pods with annotations", "bold") + styled(f"  {enforced}/{len(states)} pods")
+    found = Tree(head, guide_style="dim")
+    _add_states(found, states)
+    return found
+
+
+def _add_states(tree: Tree, states: Sequence[PodState]) -> None:
+    """Add the pods by node, with a leaf for each pod that is not limited as declared."""
+    for node, group in groupby(
+        sorted(states, key=lambda each: (each.node, each.namespace, each.name)), _node_of
+    ):
+        pods = list(group)
+        counts = Counter(each.state for each in pods)
+        texts = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
+        worst = max(counts, key=lambda state: state.weight)
+        name = f"node {node}" if node else "without a node"
+        branch = tree.add(
+            styled(
+                f"{name}  {in_number(len(pods), 'pod')}: {texts}",
+                "" if worst is State.ENFORCED else STYLES[worst],
+            )
+        )
+        deviating = [each for each in pods if each.state.exit_code is PluginExit.DEVIATES]
+        for pod in deviating[:_MOST_PODS]:
+            branch.add(styled(f"pod {pod.namespace}/{pod.name}  {_causes(pod)}", STYLES[pod.state]))
+        if len(deviating) > _MOST_PODS:
+            branch.add(styled(f"and {len(deviating) - _MOST_PODS} more pods", "dim"))
+
+
+def _node_of(state: PodState) -> str:
+    return state.node
+
+
+def _causes(pod: PodState) -> str:
+    causes = [each for each in pod.causes if each.state is not State.ENFORCED]
+    return "; ".join(
+        f"{each.direction}  {each.code}: {each.detail or each.meaning}".lstrip() for each in causes
+    )
 
 
 def _add_node(policy: Tree, node: NodeBranch, *, wide: bool) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenbucket.core.api.node_report import NodeReport, PodReport, PolicyReport
@@ -12,6 +12,8 @@ from tokenbucket.core.status.explanation import degrades
 from tokenbucket.core.status.node_status import AGENT_READY
 from tokenbucket.core.status.summary import in_number
 from tokenbucket.plugin.exit_codes import PluginExit
+from tokenbucket.plugin.explain.explanation import Explanation
+from tokenbucket.plugin.pod_states import PodState, states_of, worst_code
 from tokenbucket.plugin.report_age import why_old
 
 Document = Mapping[str, Any]
@@ -65,25 +67,39 @@ class PolicyBranch:
     summary: str
     """Programmed and matched pods, such as "3/3"."""
     nodes: tuple[NodeBranch, ...]
+    states: tuple[PodState, ...] = ()
+    """The states of all pods if the reports of nodes cannot be read."""
 
     @property
     def exit_code(self) -> PluginExit:
         """Return whether the policy is enforced as declared. A known deviation precedes the unknown."""
         limits_nothing = (self.mode, self.reason) in _NOT_LIMITING
         is_failed = self.ready == "False" and not limits_nothing
+        of_pods = worst_code(self.states)
         if is_failed or self.degraded or any(node.deviates for node in self.nodes):
             return PluginExit.DEVIATES
+        if of_pods is PluginExit.DEVIATES:
+            return of_pods
         if self.ready == "Unknown" or any(node.problem for node in self.nodes):
             return PluginExit.UNKNOWN
+        if of_pods is PluginExit.UNKNOWN:
+            return of_pods
         return PluginExit.NOT_LIMITED if limits_nothing else PluginExit.DONE
 
 
 def branches(
-    policies: Iterable[Document], reports: Iterable[Document], now: float
+    policies: Iterable[Document],
+    reports: Iterable[Document],
+    now: float,
+    explanations: Sequence[Explanation] = (),
 ) -> tuple[PolicyBranch, ...]:
-    """Return the branches of all policies, sorted by namespace and name."""
+    """Return the branches of all policies, sorted by namespace and name.
+
+    ``explanations`` are those of all pods if the reports cannot be read.
+    """
     nodes = [(str((each.get("metadata") or {}).get("name")), each, parse_report(each)) for each in reports]
     found = [_branch(policy, nodes, now) for policy in policies]
+    found = [replace(each, states=states_of(explanations, each.namespace, each.name)) for each in found]
     return tuple(sorted(found, key=lambda branch: (branch.namespace, branch.name)))
 
 
@@ -154,6 +170,7 @@ def documents(found: Iterable[PolicyBranch]) -> list[dict[str, Any]]:
             "limits": dict(each.limits),
             "pods": each.summary,
             "nodes": [_node_document(node) for node in each.nodes],
+            "podStates": [state.to_document() for state in each.states],
         }
         for each in found
     ]

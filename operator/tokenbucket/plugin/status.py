@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from tokenbucket.plugin.errors import DeniedError, MissingError
 from tokenbucket.plugin.exit_codes import PluginExit
+from tokenbucket.plugin.live import add_service_option
 from tokenbucket.plugin.options import Output
-from tokenbucket.plugin.resources import NAMESPACES, POLICIES, REPORTS
+from tokenbucket.plugin.resources import NAMESPACES, POLICIES
 
 if TYPE_CHECKING:
     from tokenbucket.plugin.connection import Connection, Document
-    from tokenbucket.plugin.policy_tree import PolicyBranch
 
 
 def add_parser(
@@ -23,34 +23,42 @@ def add_parser(
     text = "show policies, their nodes, and the pods that are not limited as declared"
     command = commands.add_parser("status", help=text, description=text, parents=[shared])
     command.add_argument("policy", nargs="?", metavar="POLICY", help="name of a policy (default: all)")
+    add_service_option(command)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> PluginExit:
     """Print the tree, and return whether all policies are enforced as declared."""
     from tokenbucket.plugin.connection import connect
-    from tokenbucket.plugin.policy_screen import tree_of
+    from tokenbucket.plugin.pod_states import annotated, worst_code
+    from tokenbucket.plugin.policy_screen import annotations_tree, tree_of
     from tokenbucket.plugin.policy_tree import branches, documents
     from tokenbucket.plugin.screen import console, print_line, print_structured
+    from tokenbucket.plugin.status_pods import Collector
 
     connection = connect(options)
     policies = _policies(connection, options)
-    reports, gap = _reports(connection)
-    found = branches(policies, reports, connection.now)
+    reader = Collector(connection, options)
+    explanations = reader.explanations(policies)
+    without_reports = explanations if reader.reports is None else ()
+    found = branches(policies, reader.reports or (), connection.now, without_reports)
+    pods = () if options.policy or options.selector else annotated(explanations)
     if options.output.is_structured:
-        missing = {"missingRights": [gap] if gap else []}
-        print_structured({"version": 1, "policies": documents(found), **missing}, options.output)
+        named = {"policies": documents(found), "annotatedPods": [each.to_document() for each in pods]}
+        print_structured({"version": 1, **named, "missingRights": list(reader.gaps)}, options.output)
     else:
         screen = console(options)
         for branch in found:
             screen.print(tree_of(branch, wide=options.output is Output.WIDE))
+        if pods:
+            screen.print(annotations_tree(pods))
         if not found:
             print_line(screen, "no TokenBucketPolicy found", indent=0)
-        if gap:
-            print_line(
-                screen, f"nodes are not shown: the right to {gap} is missing", indent=0, style="yellow"
-            )
-    return _exit_code(found, gap)
+        for gap in reader.gaps:
+            print_line(screen, f"the right to {gap} is missing", indent=0, style="yellow")
+    return _exit_code(
+        [*(each.exit_code for each in found), *([worst_code(pods)] if pods else [])], unknown=reader.is_blind
+    )
 
 
 def _policies(connection: Connection, options: argparse.Namespace) -> list[Document]:
@@ -73,18 +81,9 @@ def _check_exists(connection: Connection, namespace: str) -> None:
         return
 
 
-def _reports(connection: Connection) -> tuple[list[Document], str]:
-    """Return the reports of all nodes, or the missing right."""
-    try:
-        return connection.list(REPORTS), ""
-    except DeniedError as error:
-        return [], error.right
-
-
-def _exit_code(found: Sequence[PolicyBranch], gap: str) -> PluginExit:
-    codes = {branch.exit_code for branch in found}
-    if PluginExit.DEVIATES in codes:
+def _exit_code(found: Sequence[PluginExit], *, unknown: bool) -> PluginExit:
+    if PluginExit.DEVIATES in found:
         return PluginExit.DEVIATES
-    if gap or PluginExit.UNKNOWN in codes:
+    if unknown or PluginExit.UNKNOWN in found:
         return PluginExit.UNKNOWN
-    return PluginExit.DONE if PluginExit.DONE in codes else PluginExit.NOT_LIMITED
+    return PluginExit.DONE if PluginExit.DONE in found else PluginExit.NOT_LIMITED

@@ -9,8 +9,10 @@ import pytest
 
 from tests.unit.fake_api import FakeApi
 from tests.unit.plugin.conftest import Run
+from tests.unit.plugin.test_live_evidence import LIVE_LIMIT, live, reason, relay
 from tests.unit.plugin.world import World, condition, policy
-from tokenbucket.apiserver.resources import Resource
+from tokenbucket.apiserver.resources import PODS, Resource
+from tokenbucket.core.api.policy import Mode
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.plugin.exit_codes import PluginExit
 
@@ -75,13 +77,119 @@ def test_a_silent_agent_never_ends_with_status_0(output: str, run: Run, api: Fak
     assert "has not reported for too long" in result.out
 
 
-def test_without_the_right_to_read_nodes_the_policies_are_shown(run: Run, api: FakeApi) -> None:
-    world(READY).store(api)
-    api.fail(lambda seen: "tokenbucketnodes" in seen.path, 403)
+def without_reports(api: FakeApi, found: World, answer: dict[str, Any] | None) -> None:
+    """Let the user read no report, and relay this answer of the agent about the pod, if there is one."""
+    found.store(api)
+    for _ in range(2):  # the second list looks for the name of the release
+        api.fail(lambda seen: "tokenbucketnodes" in seen.path, 403)
+    if answer is None:
+        api.fail(relay, 403, 'User "u" cannot create resource "services/proxy"')
+    else:
+        document = {"version": 1, "node": "n1", "reconciled": True, "enforcement": "Enforce", **answer}
+        api.answer(relay, document)
+
+
+ACTIVE = {"pods": [live(LIVE_LIMIT)]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "text"),
+    [
+        (ACTIVE, PluginExit.DONE, "node n1  1 pod: 1 enforced as declared"),
+        ({"pods": [live()]}, PluginExit.DEVIATES, "ingress  Pending: the agent has no limit for the pod yet"),
+        (
+            {"pods": [live(LIVE_LIMIT, reasons=[reason("Shadowed")])]},
+            PluginExit.DEVIATES,
+            "pod shop/web-1  ingress  Shadowed: veth1: odd; act",
+        ),
+        ({**ACTIVE, "enforcement": "Off"}, PluginExit.DEVIATES, "EnforcementOff"),
+        ({**ACTIVE, "enforcement": None}, PluginExit.UNKNOWN, "1 unknown"),
+        ({"pods": []}, PluginExit.UNKNOWN, "node n1  1 pod: 1 unknown"),
+        ({**ACTIVE, "reconciled": False}, PluginExit.UNKNOWN, "1 unknown"),
+        (None, PluginExit.UNKNOWN, "the right to create services/proxy tokenbucket-live:live"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [(), ("web",)])
+def test_without_the_right_to_read_reports_the_live_state_counts(
+    arguments: tuple[str, ...],
+    answer: dict[str, Any] | None,
+    code: PluginExit,
+    text: str,
+    run: Run,
+    api: FakeApi,
+) -> None:
+    """Name the missing right in each case."""
+    without_reports(api, world(READY), answer)
+    result = run("status", *arguments, "-n", "shop")
+    assert (result.code, text in result.out) == (code, True), result.out
+    assert "the right to list tokenbucketnodes.tokenbucket.dev (cluster-scoped) is missing" in result.out
+
+
+def test_without_reports_the_status_of_the_policy_names_pods(run: Run, api: FakeApi) -> None:
+    found = world(READY)
+    problem = {"pod": "web-1", "node": "n1", "direction": "ingress", "reason": "Shadowed", "message": "a; b"}
+    found.policies[0]["status"]["problems"] = [problem]
+    without_reports(api, found, None)
+    result = run("status", "-n", "shop")
+    assert result.code == PluginExit.DEVIATES
+    assert "pod shop/web-1  ingress  Shadowed: a; b" in result.out
+
+
+def test_without_reports_and_pods_the_state_is_unknown(run: Run, api: FakeApi) -> None:
+    without_reports(api, world(READY), ACTIVE)
+    api.fail(lambda seen: seen.path.endswith("/namespaces/shop/pods"), 403)
     result = run("status", "-n", "shop")
     assert result.code == PluginExit.UNKNOWN
-    assert "shop/web" in result.out
-    assert "the right to list tokenbucketnodes.tokenbucket.dev (cluster-scoped) is missing" in result.out
+    assert "the right to list pods in namespace shop is missing" in result.out
+
+
+def annotated(annotations: dict[str, str], **fields: Any) -> World:
+    found = World(**{"policies": [], "reads_annotations": True, **fields})
+    found.pod["metadata"]["annotations"] = annotations
+    return found
+
+
+BOTH = {"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "10M"}
+WRONG = {"kubernetes.io/ingress-bandwidth": "fast"}
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "text"),
+    [
+        (annotated(BOTH), PluginExit.DONE, "node n1  1 pod: 1 enforced as declared"),
+        (annotated(WRONG), PluginExit.DEVIATES, "pod shop/web-1  ingress  InvalidAnnotation: kubernetes.io/"),
+        (annotated(BOTH, reason=Reason.SHADOWED), PluginExit.DEVIATES, "Shadowed: eth0: message of"),
+        (annotated(BOTH, synced_s_ago=3600), PluginExit.UNKNOWN, "node n1  1 pod: 1 unknown"),
+        (annotated(BOTH, enforcement=Mode.OFF), PluginExit.DEVIATES, "EnforcementOff"),
+        (annotated(BOTH, reads_annotations=False), PluginExit.NOT_LIMITED, ""),
+        (annotated({}), PluginExit.NOT_LIMITED, ""),
+        (annotated(BOTH, policies=world(READY).policies), PluginExit.DONE, "Pods with annotations  1/1"),
+        (annotated(WRONG, policies=world(READY).policies), PluginExit.DONE, ""),
+    ],
+)
+def test_pods_with_annotations_have_their_own_tree(
+    found: World, code: PluginExit, text: str, run: Run, api: FakeApi
+) -> None:
+    """Leave out pods whose directions all have a policy, and pods whose annotations are not read."""
+    found.store(api)
+    api.put(NAMESPACES, "shop")
+    result = run("status", "-n", "shop")
+    assert result.code == code, result.out
+    assert text in result.out
+    assert ("Pods with annotations" in result.out) == bool(text)
+    documents = json.loads(run("status", "-n", "shop", "-o", "json").out)["annotatedPods"]
+    assert [each["pod"] for each in documents] == (["web-1"] if text else [])
+
+
+def test_a_node_with_many_deviating_pods_names_some(run: Run, api: FakeApi) -> None:
+    annotated(WRONG).store(api)
+    api.put(NAMESPACES, "shop")
+    for number in range(30):
+        about = {"annotations": WRONG, "labels": {}}
+        api.put(PODS, f"web-{number:02}", "shop", metadata=about, spec={"nodeName": "n1"}, status={})
+    out = run("status", "-n", "shop").out
+    assert out.count("InvalidAnnotation") == 20
+    assert "and 11 more pods" in out
 
 
 def test_all_namespaces_are_listed_on_request(run: Run, api: FakeApi) -> None:

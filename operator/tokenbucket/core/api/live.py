@@ -1,7 +1,7 @@
 """Requests for live figures of pods, as the plugin, the controller and the agents exchange them.
 
-An answer contains only pods whose uid the request names. The uid is a capability: it is a random number that
-only those know who may read the pod.
+An answer contains only pods whose uid the request names. The uid is a capability: a random number that
+those who may read the pod know. SECURITY.md lists who else can know it.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Collector:
             policies=policies,
             node=_node(node.value) if node.value else None,
             node_exists=node.exists,
-            report=ReportView(parsed, _agent_ready(report.value)) if report.value else None,
+            report=ReportView(parsed, agent_ready(report.value)) if report.value else None,
             report_exists=report.exists,
             agents=self._agents(node_name, report.value) if node_name and not report.is_denied else None,
             enforcement=None if is_on or not report.value else self._enforcement(node.value, parsed),
@@ -81,7 +81,7 @@ class Collector:
 
     def _agents(self, node: str, report: Document | None) -> tuple[AgentPod, ...] | None:
         """Return the agent pods of a node. An agent that reports needs no look at its pod."""
-        if report and _agent_ready(report).get("status") == "True":
+        if report and agent_ready(report).get("status") == "True":
             return None
         namespace = parse_report(report).agent.release.partition("/")[0]
         try:
@@ -126,7 +126,8 @@ def _config(document: Document | None) -> EnforcementConfig | None:
     return parse_enforcement_config(document.get("data") or {}, created=created)
 
 
-def _agent_ready(report: Document | None) -> Mapping[str, str]:
+def agent_ready(report: Document | None) -> Mapping[str, str]:
+    """Return the condition of a TokenBucketNode; empty if the controller has not written it."""
     conditions = ((report or {}).get("status") or {}).get("conditions") or ()
     return next((each for each in conditions if each.get("type") == AGENT_READY), {})
 
