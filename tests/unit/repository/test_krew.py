@@ -76,19 +76,53 @@ def test_the_same_commit_gives_the_same_archive(built: Path, tmp_path: Path) -> 
         assert (tmp_path / name).read_bytes() == (built / name).read_bytes()
 
 
-def test_the_installed_plugin_runs_from_a_link_in_its_own_environment(built: Path, tmp_path: Path) -> None:
-    """Link the file as krew does. Provide the environment, because a first run needs PyPI."""
-    installed, link = tmp_path / "store", tmp_path / "bin" / "kubectl-tokenbucket"
+@pytest.fixture
+def krew(built: Path, tmp_path: Path) -> Path:
+    """Return krew's folder of programs, with the links of krew and of the caveats in the manifest."""
+    installed, programs = tmp_path / "store" / "tokenbucket" / f"v{__version__}", tmp_path / "bin"
+    installed.parent.mkdir(parents=True)
     unpack(built, installed)
-    link.parent.mkdir()
-    link.symlink_to(installed / "kubectl-tokenbucket")
-    environment = tmp_path / "data" / "kubectl-tokenbucket" / __version__ / "bin"
+    programs.mkdir()
+    (programs / "kubectl-tokenbucket").symlink_to(installed / "kubectl-tokenbucket")
+    (programs / "kubectl_complete-tokenbucket").symlink_to("kubectl-tokenbucket")
+    return programs
+
+
+def started(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Start a program with the environment below the folder of krew."""
+    variables = os.environ | {"XDG_DATA_HOME": str(program.parents[1] / "data")}
+    return subprocess.run([program, *arguments], env=variables, capture_output=True, text=True)
+
+
+def provide_environment(krew: Path) -> None:
+    """Provide the Python environment, because a first run needs PyPI."""
+    environment = krew.parent / "data" / "kubectl-tokenbucket" / __version__ / "bin"
     environment.mkdir(parents=True)
     (environment / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (environment / "python").chmod(0o755)
-    variables = os.environ | {"XDG_DATA_HOME": str(tmp_path / "data")}
-    result = subprocess.run([link, "--version"], env=variables, capture_output=True, text=True)
-    assert result.stdout == f"kubectl tokenbucket {__version__}\n"
+
+
+def test_the_installed_plugin_runs_from_a_link_in_its_own_environment(krew: Path) -> None:
+    """Link the file as krew does."""
+    provide_environment(krew)
+    assert started(krew / "kubectl-tokenbucket", "--version").stdout == f"kubectl tokenbucket {__version__}\n"
+
+
+def test_the_link_of_the_caveats_completes_words(krew: Path, manifest: dict[str, Any]) -> None:
+    """Get the words after the name of the plugin from kubectl. The last one may be empty."""
+    link = "ln -s kubectl-tokenbucket ~/.krew/bin/kubectl_complete-tokenbucket"
+    assert link in manifest["spec"]["caveats"]
+    provide_environment(krew)
+    program = krew / "kubectl_complete-tokenbucket"
+    assert started(program, "s").stdout == "status\nsuggest\nsysdump\n:4\n"
+    assert "completion" in started(program, "").stdout.splitlines()
+    assert started(program, "top", "--sort", "w").stdout == "wait\n:4\n"
+
+
+def test_completion_before_the_first_run_installs_nothing(krew: Path) -> None:
+    done = started(krew / "kubectl_complete-tokenbucket", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (krew.parent / "data").exists()
 
 
 def test_the_launcher_names_the_fix_without_a_suitable_python(built: Path, tmp_path: Path) -> None:
