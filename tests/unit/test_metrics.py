@@ -135,6 +135,34 @@ def test_a_limit_has_only_series_that_can_change() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {"excess": 30}),
+        ({"max_delay_q": 1}, {"excess": 30, "delayed": 20}),
+        ({"dscp": 8}, {"excess": 30}),
+        ({"observe": False}, {}),
+        ({"observe": False, "max_delay_q": 1}, {}),
+        ({"observe": False, "dscp": 8}, {}),
+    ],
+)
+def test_only_a_limit_in_observe_mode_has_the_bytes_of_a_dry_run(
+    fields: dict[str, int | bool], expected: dict[str, int]
+) -> None:
+    """Count them by pod and by policy, without the bytes of a time in Enforce mode."""
+    config = SlotConfig(bits_per_s=8000, **{"observe": True, **fields})
+    counted = Stats(conform_bytes=50, delayed_bytes=20, forwarded_bytes=30)
+    limit, totals = slot(PodId("shop", "web-0"), config), PolicyTotals()
+    totals.read([(limit, Stats())], NodeState())
+    policies = totals.read([(limit, counted)], NodeState())
+    reading = replace(READING, limits=[(limit, counted)], policies=policies)
+    registry = registry_of((*OF_THE_AGENT, *OF_THE_PODS, *OF_THE_POLICIES), lambda: reading)
+    series = values(generate_latest(registry).decode())
+    for kind in ("pod", "policy"):
+        found = {name: value for (name, _), value in series.items() if name.startswith(f"{kind}_dry_run")}
+        assert found == {f"{kind}_dry_run_{name}_bytes_total": value for name, value in expected.items()}
+
+
 @given(st.text(min_size=1), st.text())
 def test_any_name_survives_the_exposition(pod: str, policy: str) -> None:
     """Accept quotes and line ends, which names of manifests can contain."""

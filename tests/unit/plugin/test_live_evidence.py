@@ -168,6 +168,32 @@ def test_the_figures_are_read_through_the_relay_and_shown(run: Run, api: FakeApi
 
 
 @pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "; of the bytes, the limit would drop 25 %"),
+        ({"exceedAction": "Mark"}, "; of the bytes, the limit would mark 25 %"),
+        ({"exceedAction": "Delay"}, "; of the bytes, the limit would delay 50 %, drop 25 %"),
+        ({"mode": "Enforce"}, ""),
+    ],
+)
+def test_a_limit_that_observes_shows_its_effect(
+    fields: dict[str, Any], text: str, run: Run, api: FakeApi
+) -> None:
+    World(policies=[policy(mode="Observe")]).store(api)
+    minute = {
+        "seconds": 60.0,
+        "admittedBytes": 100,
+        "delayedBytes": 50,
+        "exceedBytes": 25,
+        "conformPackets": 1,
+    }
+    observed = {**LIVE_LIMIT, "mode": "Observe", "exceedAction": "Drop", "lastMinute": minute, **fields}
+    api.answer(relay, {"version": 1, "node": "n1", "reconciled": True, "pods": [live(observed)]})
+    [line] = [each for each in run(*COMMAND).out.splitlines() if "admitted; packets" in each]
+    assert line.endswith(f"1 conformed{text}")
+
+
+@pytest.mark.parametrize(
     ("status", "text"),
     [(403, "the right to create services/proxy"), (404, "not shown"), (503, "not shown")],
 )

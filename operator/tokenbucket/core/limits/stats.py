@@ -141,6 +141,18 @@ EXPOSED = (
     ),
     Exposed("delayed_bytes", "Wire bytes of these delayed packets.", "delayedBytes"),
     Exposed(
+        "delayed_bytes",
+        "Wire bytes that a limit in Observe mode would delay.",
+        metric="dry_run_delayed_bytes",
+        applies=lambda config, _: config.observe and config.max_delay_q > 0,
+    ),
+    Exposed(
+        "forwarded_bytes",
+        "Wire bytes that a limit in Observe mode would drop or mark.",
+        metric="dry_run_excess_bytes",
+        applies=lambda config, _: config.observe,
+    ),
+    Exposed(
         "delayed_ns",
         "Sum of the delays of all packets.",
         "delayedNanoseconds",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tokenbucket.core.limits import dry_run
 from tokenbucket.plugin.explain.evidence import Evidence
+from tokenbucket.plugin.rates import rates_of_minute
 from tokenbucket.units import format_bit_rate
 
 Document = Mapping[str, Any]
@@ -37,13 +39,15 @@ def _hooks(limit: Document) -> str:
 
 
 def _minute(limit: Document) -> str:
-    minute = limit.get("lastMinute")
+    minute, rates = limit.get("lastMinute"), rates_of_minute(limit)
     if not minute:
         return "no figures yet: the agent has counted for less than a minute"
     packets = [f"{minute[key]:,.0f} {word}" for key, word in _VERDICTS if minute.get(key)]
     seconds = minute.get("seconds") or 60
     rate = format_bit_rate(round(8 * minute.get("admittedBytes", 0) / seconds))
-    return f"{rate} admitted; packets: {', '.join(packets)}" if packets else "no packets"
+    would = dry_run.in_words(rates.dry_run) if rates else ""
+    share = f"; of the bytes, the limit would {would}" if would else ""
+    return f"{rate} admitted; packets: {', '.join(packets)}{share}" if packets else "no packets"
 
 
 def _peers(limit: Document) -> Iterator[str]:
