@@ -121,7 +121,7 @@ def _branch(policy: Document, nodes: Iterable[tuple[str, Document, NodeReport]],
         str((policy.get("spec") or {}).get("mode") or "Enforce"),
         str(ready.get("status") or "Unknown") if is_current else "Unknown",
         str(ready.get("reason") or "Pending") if is_current else "Updating",
-        str(ready.get("message") or "")
+        str(ready.get("message") or ready.get("reason") or "the controller has not written a status yet")
         if is_current
         else "the controller has not evaluated this generation yet",
         str(degraded.get("message") or "") if is_current and degraded.get("status") == "True" else "",

@@ -65,7 +65,9 @@ def test_a_policy_that_is_not_ready_does_not_end_with_status_0(
     ready: dict[str, Any] | None, code: PluginExit, run: Run, api: FakeApi
 ) -> None:
     world(*[ready] if ready else []).store(api)
-    assert run("status", "-n", "shop").code == code
+    result = run("status", "-n", "shop")
+    assert result.code == code
+    assert all(line.strip("│├└─ ") for line in result.out.splitlines())
 
 
 @pytest.mark.parametrize("output", ["table", "wide", "json", "yaml"])
