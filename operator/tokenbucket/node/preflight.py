@@ -126,8 +126,8 @@ def _cni_results(folder: Path) -> Finding:
     finally:
         results.close()
     if count:
-        return Finding("CNI results", State.OK, f"{folder} has those of {count} pods")
+        return Finding("CNI results", State.OK, f"{folder} has the results of {count} pods")
     text = "set agent.cniResultsPath if the runtime has another directory"
     return Finding(
-        "CNI results", State.NOTE, f"{folder} has none: limits start after the first packets", text
+        "CNI results", State.NOTE, f"{folder} has no results: limits start after the first packets", text
     )

@@ -85,7 +85,7 @@ def _workloads(connection: Connection, namespace: str, notes: list[str]) -> Iter
         try:
             found = connection.list(kind, namespace)
         except DeniedError as error:
-            notes.append(f"{error}; without it, selectors have the labels of pods")
+            notes.append(f"{error}; without this right, selectors have the labels of pods")
             continue
         yield from ({**each, "kind": name} for each in found)
 

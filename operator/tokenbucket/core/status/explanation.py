@@ -62,5 +62,5 @@ def find_reasons(entries: Iterable[Entry], wanted: Callable[[str], bool]) -> lis
 
 def explain(found: Sequence[Found]) -> str:
     """Return the reasons as the end of a message. Empty without reasons."""
-    more = f"; {in_number(len(found) - _NAMED, 'reason')} more" if len(found) > _NAMED else ""
+    more = f"; {in_number(len(found) - _NAMED, 'more reason')}" if len(found) > _NAMED else ""
     return f": {'; '.join(map(str, found[:_NAMED]))}{more}" if found else ""

@@ -49,7 +49,7 @@ def _unless_enforced(explanation: Explanation, direction: Direction) -> str:
 def _line(found: Evidence, direction: Direction, per_peer: PerPeer | None, address: Address) -> str:
     way = f"{direction}, {'from' if direction is Direction.INGRESS else 'to'} {address}"
     if address in found.pod.addresses:
-        return f"{way}: traffic of the pod with itself does not leave it, and is not limited"
+        return f"{way}: traffic of the pod with itself does not leave the pod, and is not limited"
     of_node = found.node is not None and str(address) in found.node.addresses
     reserve = direction is Direction.INGRESS and of_node
     but = "; the node's own excess packets, such as probes, may use the reserve of a tenth of the rate"

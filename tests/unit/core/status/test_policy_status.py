@@ -524,7 +524,7 @@ def test_many_reasons_and_nodes_are_counted_instead_of_named() -> None:
     """Keep messages readable."""
     reasons = tuple(ReasonCount(f"New{number}", 9 - number, "") for number in range(5))
     assert message(status(good("a", reasons=reasons)), "Degraded").endswith(
-        "New2 on 7 pods on 1 node; 2 reasons more"
+        "New2 on 7 pods on 1 node; 2 more reasons"
     )
     dead = [good(f"n{number}", 1, alive=False) for number in range(5)]
     assert message(status(*dead)).endswith("no agent reports from n0, n1, n2 and 2 more")
