@@ -1,6 +1,6 @@
 """Find other components that also limit a pod, at its interfaces on the node.
 
-The bandwidth plugin of CNI, and Calico, add a queue of their own (``tbf``, or ``htb``): at the host-side
+The CNI bandwidth plugin, and Calico, add a queue of their own (``tbf``, or ``htb``): at the host-side
 interface for packets to the pod, and at an ``ifb`` device for packets from the pod.
 """
 
@@ -17,9 +17,9 @@ from tokenbucket.netlink.links import Link
 from tokenbucket.node.view import View
 
 _SHAPERS = {"tbf", "htb"}
-_OWNERS = {"bwp": "the bandwidth plugin of CNI"}
+_OWNERS = {"bwp": "the CNI bandwidth plugin"}
 """Owners of ifb devices by the prefix of their names."""
-_SOMETHING = "the bandwidth plugin of CNI, or Calico"
+_SOMETHING = "the CNI bandwidth plugin, or Calico"
 _CILIUM = Path("/sys/fs/bpf/tc/globals/cilium_throttle")
 """The map of Cilium's bandwidth manager. Cilium removes it if the manager is off."""
 _FIX = "let only one of them limit the pod"

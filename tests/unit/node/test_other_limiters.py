@@ -56,4 +56,4 @@ def test_the_message_names_the_queue_and_its_owner() -> None:
     """Show which component to stop."""
     found = find_shapers(view(root(7), root(9)), [VETH_LINK])
     assert found[IN].startswith("veth0: a tbf qdisc, handle 1:")
-    assert "bwp0123456789ab with a tbf qdisc, handle 1: of the bandwidth plugin of CNI" in found[OUT]
+    assert "bwp0123456789ab with a tbf qdisc, handle 1: of the CNI bandwidth plugin" in found[OUT]

@@ -40,7 +40,9 @@ class EnforcementSetting:
 
 
 _MISSING = EnforcementSetting(
-    problem="ConfigMap: is missing; restore it (until then the previous mode stays, or Enforce after a start)"
+    problem=(
+        "ConfigMap: is missing; restore it (until then, agents keep the previous mode, or start with Enforce)"
+    )
 )
 
 

@@ -29,7 +29,7 @@ Rejections = Mapping[Interface, Degradation]
 _NO_FQ = Degradation(Reason.NO_FQ, "kernel: fq (sch_fq) is missing")
 _NO_TCX = Degradation(
     Reason.NO_QUEUE_IN_POD,
-    "pod: packets arrive past the node's queues, and a queue inside the pod needs tcx (--attach)",
+    "pod: packets bypass the node's queues, and a queue inside the pod needs tcx (--attach)",
 )
 
 

@@ -169,7 +169,7 @@ class _Builder:
     def _locate(self, pod: Pod, limits: Iterable[Direction], waits: AbstractSet[Direction]) -> PodInterfaces:
         if pod.host_network:
             message = (
-                "pod: uses the network of the node and is exempt; give it a network of its own to limit it"
+                "pod: uses the network of the node and is exempt; to limit it, create it without hostNetwork"
             )
             return PodInterfaces(reason=Reason.HOST_NETWORK, message=message)
         if not pod.addresses:

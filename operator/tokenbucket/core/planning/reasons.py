@@ -71,8 +71,8 @@ class Reason(enum.StrEnum):
         Effect.FAILED,
         cause=(
             "No interface of this node leads to a network namespace with the pod's address, and no namespace "
-            "in `/run/netns` has it. If the pod was limited before, the limit stays attached to its last "
-            "interface."
+            "in `/run/netns` has this address. If the pod was limited before, the limit stays attached to "
+            "its last interface."
         ),
         fix=(
             "Check that the pod runs on this node, that its address is correct, and that the agent sees "
@@ -96,10 +96,10 @@ class Reason(enum.StrEnum):
         "HostNetwork",
         Effect.EXEMPT,
         cause=(
-            "The pod uses the network of the node, so the agent cannot separate the traffic of both. Limits "
-            "do not apply to such pods, as with NetworkPolicy."
+            "The pod uses the network of the node, so the agent cannot separate the traffic of the pod from "
+            "the traffic of the node. Limits do not apply to such pods, as with NetworkPolicy."
         ),
-        fix="None. If the pod must be limited, give it a network of its own.",
+        fix="None. To limit the pod, create it without `hostNetwork: true`, in its own network.",
         needs_slot=False,
     )
     ADDRESS_CONFLICT = Spec(
@@ -119,22 +119,22 @@ class Reason(enum.StrEnum):
         "InvalidAnnotation",
         Effect.FAILED,
         cause=(
-            "With `agent.bandwidthAnnotations`, an annotation of the pod that declares a limit is not valid. "
+            "`agent.bandwidthAnnotations` is true, and an annotation of the pod declares an invalid limit. "
             "The valid annotations of the pod are enforced."
         ),
-        fix="Correct the annotation that the message names, or select the pod by a policy.",
+        fix="Correct the annotation that the message names, or create a policy that selects the pod.",
         needs_slot=False,
     )
     ALSO_LIMITED = Spec(
         "AlsoLimited",
         Effect.DEGRADED,
         cause=(
-            "Another component also limits the pod: the bandwidth plugin of CNI, Calico, or Cilium. The "
-            "lower rate applies, and packets can wait twice. The limit runs."
+            "Another component also limits the pod: the CNI bandwidth plugin, Calico, or Cilium. The limit "
+            "of tokenbucket is active. The lower rate applies, and packets can be delayed twice."
         ),
         fix=(
             "Let only one component limit the pod: remove the bandwidth plugin from the CNI configuration "
-            "and create the pod again, turn Cilium's bandwidth manager off, or remove the annotations."
+            "and create the pod again, turn off Cilium's bandwidth manager, or remove the annotations."
         ),
         short="also limited by another component",
     )
@@ -224,10 +224,10 @@ class Reason(enum.StrEnum):
         "NoQueueInPod",
         Effect.DEGRADED,
         cause=(
-            "Packets arrive in the pod past the queue of the host-side interface: another component "
-            "redirects them, or the pod has an interface without an end on the node, such as macvlan. The "
-            "agent cannot add a queue (`ifb` and `fq`) inside the pod, for the cause in the message. Excess "
-            "packets are dropped."
+            "Ingress packets bypass the queue of the host-side interface: another component redirects them, "
+            "or the pod has an interface without an end on the node, such as macvlan. The agent cannot add "
+            "a queue (`ifb` and `fq`) inside the pod. The message contains the cause. Excess packets are "
+            "dropped."
         ),
         fix=(
             "Load the kernel module `ifb`, permit tcx (`agent.attach`), or remove the interface or program "

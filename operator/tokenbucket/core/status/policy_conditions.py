@@ -222,7 +222,7 @@ def _updating(total: Summary) -> _Verdict | None:
 
 def _omitted(total: Summary) -> _Verdict | None:
     full = total.agents.omitting if total.head.mode is not Mode.OFF else ()
-    message = f"{_named(full)}: the report has no room for this policy; delete others that select pods there"
+    message = f"{_named(full)}: the report omits this policy; delete other policies that select pods there"
     return _Verdict("Unknown", ConditionReason.REPORT_FULL, message) if full else None
 
 

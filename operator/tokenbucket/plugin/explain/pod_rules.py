@@ -149,7 +149,7 @@ def _place(found: Evidence) -> str:
             return f"ConfigMap {release}-override{since}; delete it"
         case ModeSource.RELEASE:
             return f"ConfigMap {release}, from the chart value enforcement"
-    return (report.problem if report else "") or "the node label or a ConfigMap sets it"
+    return (report.problem if report else "") or "the node label or a ConfigMap sets the mode"
 
 
 def unread_annotations(found: Evidence) -> Cause | None:
