@@ -166,11 +166,33 @@ def test_the_agent_exposes_its_state(lab: Lab, agent: Agent, web: Pod, port: int
     assert value(port, "limits_active") == 0
 
 
-def test_metrics_of_pods_can_be_turned_off(lab: Lab, agent: Agent, web: Pod, port: int) -> None:
-    """Reduce the number of series."""
+def test_sums_of_policies_replace_the_metrics_of_pods(
+    lab: Lab, agent: Agent, client: Pod, web: Pod, port: int
+) -> None:
+    """Reduce the number of series, and count the same packets."""
     start(agent, port, web, "--no-pod-metrics")
     wait(lambda: value(port, "limits_active") == 1, agent.log)
     assert not [name for name, labels, _ in scraped(port) if "pod" in labels]
+
+    def counted() -> float:
+        names = ("policy_admitted_packets_total", "policy_dropped_packets_total")
+        return sum(
+            value(port, name, namespace="default", policy="web", direction="ingress") for name in names
+        )
+
+    before, sent = counted(), 50
+    send(client, web, sent)
+    assert sent <= counted() - before <= sent + 5, "what the kernel itself sends may come on top"
+
+
+def test_the_time_of_a_change_until_the_kernel_is_counted(agent: Agent, web: Pod, port: int) -> None:
+    """Count it once the run is complete."""
+    start(agent, port, web)
+    before = value(port, "agent_change_latency_seconds_count")
+    agent.write("policy.yaml", policy("web", app="web", ingress=drop(2, BURST)))
+    wait(lambda: value(port, "agent_change_latency_seconds_count") > before, agent.log)
+    assert value(port, "pod_rate_packets_per_second", policy="web") == 2
+    wait(lambda: value(port, "agent_oldest_pending_seconds") == 0, agent.log)
 
 
 def test_an_address_in_use_blocks_no_limit(lab: Lab, agent: Agent, web: Pod, port: int) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.generated import inputs
 from tests.unit.controller.test_reconciler import READY, rfc3339
 from tokenbucket.apiserver.connection import Outage
-from tokenbucket.apiserver.resources import POLICIES, REPORTS, Resource, Selection
+from tokenbucket.apiserver.lease import LEASES, Election
+from tokenbucket.apiserver.resources import NODES as NODE_KIND
+from tokenbucket.apiserver.resources import POLICIES, REPORTS, Resource, Selection, is_ready
 from tokenbucket.apiserver.store import Store
 from tokenbucket.controller.heartbeats import Heartbeats
 from tokenbucket.controller.objects import Stores, read_agent, read_node, read_policy, read_report
@@ -37,7 +39,10 @@ STEP_S = 5
 DOCUMENTED_S = 100 + PERIOD_S + 2 * STEP_S
 """The longest time until a node is unknown: a dead watch, and the next report."""
 HEALED_S = 60
-NODES = ("a", "b", "c")
+NODES = ("a", "b", "c", "d")
+"""The last one joins later."""
+IDLE = {"namespace": "bank", "name": "idle", "uid": "idle-uid", "generation": 1}
+"""A policy that selects no pod."""
 # A slow agent can report, and receives nothing yet: the API server throttles its watches.
 REPORTING = {"up", "deaf to pods", "slow"}
 STATES = ("up", "restarting", "deaf", "deaf to pods", "slow", "gone")
@@ -49,6 +54,10 @@ class Node:
 
     state: str = "up"
     ready: bool = True
+    joined_s: float | None = None
+    """Time of the creation. ``None`` if the cluster has no such node."""
+    full: bool = False
+    """Whether other policies leave no room in its report."""
     pods: dict[str, bool] = field(default_factory=dict)
     """Whether each pod has the label that the first selector of the policy demands."""
     used: tuple[int, frozenset[str]] = (0, frozenset())
@@ -61,6 +70,16 @@ class Node:
     told: object = None
 
 
+@dataclass
+class Controller:
+    """One replica."""
+
+    reconciler: StatusReconciler
+    election: Election
+    stopped: bool = False
+    """Whether the process is stopped, and keeps its memory."""
+
+
 class Cluster(RuleBasedStateMachine):
     """The real controller on a model of everything else. Time is simulated in steps."""
 
@@ -70,19 +89,22 @@ class Cluster(RuleBasedStateMachine):
         self.versions = itertools.count(1)
         self.names = itertools.count()
         self.nodes = {name: Node() for name in NODES}
+        self.lease: dict[str, Any] = {}
         self.away = False
         self.outage = Outage()
         self.away_at = 0.0
         self.everywhere = False
         self.status: Mapping[str, Any] = {}
+        self.idle_status: Mapping[str, Any] = {}
         self.generation = self.version = 0
         self.unlimited_since: dict[str, float] = {}
         self.stores = Stores(Store(read_policy), Store(read_report), Store(read_agent), Store(read_node))
-        self.controllers: list[StatusReconciler] = []
+        self.controllers: list[Controller] = []
         self.set_controllers(1)
+        self.write_idle_policy()
         self.edit(everywhere=False)
-        for name in NODES:
-            self.set_node(name, "up", ready=True)
+        for name in NODES[:-1]:
+            self.join(name, "up")
         self.wait(4)
 
     def unix_s(self) -> float:
@@ -92,13 +114,22 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 2))
     def set_controllers(self, number: int) -> None:
-        """Restart all controllers, none or two of them at once."""
+        """Restart all controllers: none, one or two of them."""
 
-        def started() -> StatusReconciler:
+        def started() -> Controller:
             heartbeats = Heartbeats(lambda: self.outage, lambda: self.now, self.unix_s)
-            return StatusReconciler(self.stores, lambda _: None, heartbeats)
+            election = Election(f"shop/{next(self.names)}", clock=lambda: self.now)
+            reconciler = StatusReconciler(self.stores, lambda _: None, heartbeats, lambda: election.leads)
+            return Controller(reconciler, election)
 
         self.controllers = [started() for _ in range(number)]
+        self.reconciled = False
+
+    @rule(stopped=st.lists(st.booleans(), min_size=2, max_size=2))
+    def stop_controllers(self, stopped: list[bool]) -> None:
+        """Stop the processes of controllers, or continue them: another one becomes the leader."""
+        for controller, each in zip(self.controllers, stopped, strict=False):
+            controller.stopped = each
         self.reconciled = False
 
     @rule(everywhere=st.booleans())
@@ -117,10 +148,39 @@ class Cluster(RuleBasedStateMachine):
         node = self.nodes[name]
         node.state, node.ready = state, ready
 
+    @rule(name=st.sampled_from(NODES), state=st.sampled_from(STATES))
+    def join(self, name: str, state: str) -> None:
+        """Create a node, maybe one of an earlier name, with or without an agent."""
+        if not self.away and self.nodes[name].joined_s is None:
+            self.nodes[name] = Node(state, joined_s=self.now)
+
+    @rule(name=st.sampled_from(NODES))
+    def leave(self, name: str) -> None:
+        """Delete a node with its pods. Its report stays until a controller deletes it."""
+        if not self.away and self.nodes[name].joined_s is not None:
+            self.nodes[name] = Node()
+            for store, found in ((self.stores.nodes, name), (self.stores.agents, f"agent-{name}")):
+                store.remove({"metadata": {"name": found, "resourceVersion": str(next(self.versions))}})
+
+    @rule(name=st.sampled_from(NODES))
+    def edit_report(self, name: str) -> None:
+        """Remove all policies from a report. The agent writes it again, if one runs."""
+        known = self.stores.reports.get("", name)
+        if known and not self.away:
+            status = to_document(replace(known.report, policies=())) | {"conditions": list(known.conditions)}
+            self.put(self.stores.reports, {"metadata": {"name": name, "uid": name}, "status": status})
+            self.nodes[name].told = None
+
+    @rule(name=st.sampled_from(NODES), full=st.booleans())
+    def fill_report(self, name: str, *, full: bool) -> None:
+        """Let thousands of policies of an earlier namespace come and go."""
+        self.nodes[name].full, self.nodes[name].told = full, None
+
     @rule(name=st.sampled_from(NODES), labeled=st.booleans())
     def add_pod(self, name: str, *, labeled: bool) -> None:
         """Start a pod."""
-        if not self.away and len(self.nodes[name].pods) < 3:
+        node = self.nodes[name]
+        if not self.away and node.joined_s is not None and len(node.pods) < 3:
             self.nodes[name].pods[f"pod-{next(self.names)}"] = labeled
 
     @rule(name=st.sampled_from(NODES), state=st.sampled_from(STATES), edits=st.booleans())
@@ -164,11 +224,18 @@ class Cluster(RuleBasedStateMachine):
             for name, node in self.nodes.items():
                 self.run_agent(name, node)
             self.deliver()
-            for controller in self.controllers:
-                if not self.away:
-                    asyncio.run(controller.reconcile(self))  # type: ignore[arg-type]
-                    self.reconciled = True
+            if not self.away:
+                asyncio.run(self.run_controllers(self))
             self.look()
+
+    async def run_controllers(self, client: Any) -> None:
+        for controller in self.controllers:
+            if controller.stopped:
+                continue
+            await controller.election.step(client)
+            if controller.election.leads:
+                await controller.reconciler.reconcile(client)
+                self.reconciled = True
 
     @rule()
     def heal(self) -> None:
@@ -176,8 +243,11 @@ class Cluster(RuleBasedStateMachine):
         self.set_api_server(away=False)
         if not self.controllers:
             self.set_controllers(1)
+        for controller in self.controllers:
+            controller.stopped = False
         for name in NODES:
             self.set_node(name, "up", ready=True)
+            self.nodes[name].full = False
         self.wait(HEALED_S // STEP_S)
         assert self.is_ready(), self.status
 
@@ -187,6 +257,17 @@ class Cluster(RuleBasedStateMachine):
     def ready_hides_no_unlimited_pod(self) -> None:
         if hasattr(self, "unlimited_since"):
             self.look()
+
+    @invariant()
+    def at_most_one_controller_leads(self) -> None:
+        if hasattr(self, "controllers"):
+            assert sum(each.election.leads for each in self.controllers) <= 1
+
+    @invariant()
+    def a_policy_without_pods_is_ready(self) -> None:
+        """Limit each failure to the policies with pods there."""
+        if self.idle_status:
+            assert is_ready({"status": self.idle_status}), self.idle_status
 
     def look(self) -> None:
         selected = {pod: node for node in self.nodes.values() for pod in self.selected(node)}
@@ -210,8 +291,7 @@ class Cluster(RuleBasedStateMachine):
             assert not unseen or self.status["observedGeneration"] < self.generation, (unseen, self.status)
 
     def is_ready(self) -> bool:
-        conditions = self.status.get("conditions", ())
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        return is_ready({"status": self.status})
 
     def selected(self, node: Node) -> list[str]:
         return [pod for pod, labeled in node.pods.items() if labeled or self.everywhere]
@@ -219,7 +299,7 @@ class Cluster(RuleBasedStateMachine):
     # The agents.
 
     def run_agent(self, name: str, node: Node) -> None:
-        if self.away or node.state in {"restarting", "deaf", "gone"}:
+        if self.away or node.joined_s is None or node.state in {"restarting", "deaf", "gone"}:
             return
         if node.state == "up":
             node.used = (self.generation, frozenset(self.selected(node)))
@@ -236,7 +316,10 @@ class Cluster(RuleBasedStateMachine):
         entry = PolicyReport("shop", "web", "web-uid", generation, pods=PodCounts(pods, pods))
         watches = (WatchContact("pods", rfc3339(UNIX_S + node.heard_s)),)
         sync = Sync(rfc3339(self.unix_s()), PERIOD_S, node.version, watches)
-        document = to_document(NodeReport(sync=sync, policies=(entry,) if pods else ()))
+        entries = (entry,) if pods else ()
+        if node.full:
+            entries = (PolicyReport("aaa", "other", "other-uid", 1, pods=PodCounts(1, 1)),)
+        document = to_document(NodeReport(sync=sync, policies=entries, policies_omitted=int(node.full)))
         conditions = self.stores.reports.get("", name)
         if conditions:
             document["conditions"] = list(conditions.conditions)
@@ -257,13 +340,22 @@ class Cluster(RuleBasedStateMachine):
         document |= {"spec": {"podSelector": labels, "ingress": limit}, "status": self.status}
         return self.put(self.stores.policies, document)
 
+    def write_idle_policy(self) -> None:
+        spec = {"podSelector": {"matchLabels": {"app": "none"}}, "ingress": {"rate": {"bits": "1M"}}}
+        document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": IDLE, "spec": spec}
+        self.put(self.stores.policies, {**document, "status": self.idle_status})
+
     def deliver(self) -> None:
         """Deliver the states of nodes and of agent pods."""
         if self.away:
             return
         for name, node in self.nodes.items():
-            self.put(self.stores.nodes, {"metadata": {"name": name}, "status": READY if node.ready else {}})
-            metadata = {"name": f"agent-{name}", "creationTimestamp": rfc3339(UNIX_S)}
+            if node.joined_s is None:
+                continue
+            created = rfc3339(UNIX_S + node.joined_s)
+            metadata = {"name": name, "creationTimestamp": created}
+            self.put(self.stores.nodes, {"metadata": metadata, "status": READY if node.ready else {}})
+            metadata = {"name": f"agent-{name}", "creationTimestamp": created}
             pod = {"metadata": metadata, "spec": {"nodeName": name}}
             pod["status"] = {} if node.state == "restarting" or not node.ready else READY
             if node.state == "gone":
@@ -277,7 +369,10 @@ class Cluster(RuleBasedStateMachine):
         self, resource: Resource, document: Mapping[str, Any], _: str, subresource: str = ""
     ) -> dict[str, Any]:
         """Store what a controller writes."""
-        if resource == POLICIES and subresource:
+        if resource == POLICIES and document["metadata"]["name"] == IDLE["name"]:
+            self.idle_status = document["status"]
+            self.write_idle_policy()
+        elif resource == POLICIES and subresource:
             self.status = document["status"]
             self.version = self.write_policy()
         elif resource == REPORTS:
@@ -294,7 +389,7 @@ class Cluster(RuleBasedStateMachine):
 
     async def pages(
         self, selection: Selection, namespace: str | None, _: int
-    ) -> AsyncIterator[list[dict[str, Any]]]:
+    ) -> AsyncIterator[Sequence[dict[str, Any]]]:
         """Return the pods of a node."""
         assert namespace is None
         name = selection.fields.split(",")[0].partition("=")[2]
@@ -303,12 +398,30 @@ class Cluster(RuleBasedStateMachine):
             for pod, labeled in self.nodes[name].pods.items()
         ]
 
-    async def create(self, *_: object) -> None:
-        """Accept events."""
+    async def create(self, resource: Resource, _: str, document: Mapping[str, Any]) -> None:
+        """Accept events, and store the first Lease."""
+        if resource == LEASES:
+            await self.replace(resource, document)
 
-    async def get(self, *_: object) -> dict[str, Any]:
-        """Return nothing."""
+    async def replace(self, _: Resource, document: Mapping[str, Any]) -> None:
+        """Store the Lease, unless it has changed since."""
+        known = self.lease.get("metadata", {}).get("resourceVersion")
+        if known != document["metadata"].get("resourceVersion"):
+            raise ApiError("PUT", "", 409, "conflict")
+        version = str(next(self.versions))
+        self.lease = {**document, "metadata": {**document["metadata"], "resourceVersion": version}}
+
+    async def get(self, resource: Resource, name: str, *_: object) -> dict[str, Any]:
+        """Return the Lease or a node."""
+        if resource == LEASES and self.lease:
+            return self.lease
+        if resource == NODE_KIND and self.nodes[name].joined_s is not None:
+            return {}
         raise ApiError("GET", "", 404, "not found")
+
+    async def delete(self, _: Resource, name: str) -> None:
+        """Delete the report of a node that has left."""
+        self.stores.reports.remove({"metadata": {"name": name, "resourceVersion": str(next(self.versions))}})
 
 
 @pytest.mark.parametrize("edits", [False, True])
@@ -332,6 +445,48 @@ def test_a_node_that_never_had_an_agent_is_noticed() -> None:
     cluster.wait(30)
     assert not cluster.is_ready()
     cluster.heal()
+
+
+def test_a_policy_that_a_report_omits_is_not_ready() -> None:
+    """Trust no report without room for the policy. Its pods may be unlimited."""
+    cluster = Cluster()
+    cluster.start()
+    cluster.add_pod("a", labeled=True)
+    cluster.fill_report("a", full=True)
+    cluster.wait(30)
+    assert not cluster.is_ready()
+    cluster.heal()
+
+
+@pytest.mark.parametrize("state", ["up", "gone"])
+def test_a_node_that_joins_counts_and_one_that_leaves_does_not(state: str) -> None:
+    """Delete the report of a node that has left, and forget its pods."""
+    cluster = Cluster()
+    cluster.start()
+    cluster.join("d", state)
+    cluster.add_pod("d", labeled=True)
+    cluster.wait(30)
+    assert cluster.is_ready() is (state == "up")
+    cluster.leave("d")
+    cluster.wait(12)
+    assert cluster.is_ready()
+    assert not cluster.stores.reports.get("", "d")
+
+
+def test_another_controller_leads_if_the_leader_stops() -> None:
+    """Find the failure of an agent after the change of the leader, and write nothing with the old one."""
+    cluster = Cluster()
+    cluster.start()
+    cluster.set_controllers(2)
+    cluster.wait(6)
+    assert [each.election.leads for each in cluster.controllers] == [True, False]
+    cluster.stop_controllers([True, False])
+    cluster.fail_before_news("a", "gone", edits=False)
+    assert [each.election.leads for each in cluster.controllers] == [False, True]
+    assert not cluster.is_ready()
+    cluster.stop_controllers([False, False])
+    cluster.heal()
+    assert [each.election.leads for each in cluster.controllers] == [False, True]
 
 
 TestCluster = Cluster.TestCase
