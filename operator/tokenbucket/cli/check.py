@@ -16,7 +16,7 @@ _HEADER = ("PART", "RESULT", "DETAIL", "NEXT STEP")
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
-    text = "check which limits would run on this machine"
+    text = "check which limits can run on this machine"
     verb = verbs.add_parser("check", help=text, description=text, parents=[output_options()])
     verb.add_argument(
         "--node", default=os.uname().nodename, metavar="NAME", help="name in the result (default: hostname)"

@@ -24,7 +24,7 @@ def add_parser(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser
 ) -> None:
     """Add the command to the parser."""
-    text = "check before an installation which limits would run on the nodes"
+    text = "before an installation, check which limits can run on the nodes"
     description = (
         f"{text}. A pod with the rights of an agent runs on each node, in the namespace of -n, for up to "
         "--timeout. The namespace must admit host access (pod-security.kubernetes.io/enforce: privileged). "

@@ -30,6 +30,6 @@ _MEANINGS = {
     PluginExit.UNSUPPORTED: "a Python package or the CRDs of tokenbucket are missing",
     PluginExit.NOT_FOUND: "the object does not exist",
     PluginExit.DEVIATES: "a limit is not enforced as declared; check: a node cannot delay packets",
-    PluginExit.NOT_LIMITED: "no limit is declared to apply: no policy, Observe, Off, or exempt",
+    PluginExit.NOT_LIMITED: "no limit applies, as declared: no policy, Observe, Off, or exempt",
     PluginExit.UNKNOWN: "the state is unknown: a right is missing, or an agent does not report",
 }

@@ -57,7 +57,7 @@ def add_parser(
     command.add_argument("--once", action="store_true", help="print once, without a live screen")
     command.add_argument(
         "--interval", type=_interval, default=1.0, metavar="SECONDS",
-        help="time between two screens, and with --once of the measurement (default 1)",
+        help="time between two screens; with --once, duration of the measurement (default 1)",
     )  # fmt: skip
     add_service_option(command)
     command.set_defaults(run=run)

@@ -225,7 +225,7 @@ def test_a_second_migration_has_the_names_of_the_first(name: str, defaults: dict
 @pytest.mark.parametrize(
     ("spec", "note"),
     [
-        ({}, "the new one has no effect there, because policy all ranks higher: it has a creation time"),
+        ({}, "because policy all ranks higher: it has a creation time, and the other policy has none"),
         ({"priority": 3}, "the new one has no effect there, because policy all ranks higher: priority 3 is "),
         ({"mode": "Observe"}, "the new one overrides policy all there, because policy db ranks higher: a "),
         ({"mode": "Off"}, ""),

@@ -1,6 +1,6 @@
 """Read the limits that the annotations of a pod declare.
 
-The bandwidth plugin of CNI and Cilium define ``kubernetes.io/*-bandwidth``, and Calico defines
+The CNI bandwidth plugin and Cilium define ``kubernetes.io/*-bandwidth``, and Calico defines
 ``qos.projectcalico.org/*``, which has precedence. Rates and bursts are quantities in bits or in packets.
 Calico's annotations of peak rates, connections and code points are not read.
 """

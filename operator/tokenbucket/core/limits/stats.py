@@ -120,7 +120,7 @@ EXPOSED = (
     Exposed("exceed_bytes", "Wire bytes of these excess packets.", "exceedBytes"),
     Exposed(
         "marked_packets",
-        "Admitted excess packets that got the code point of `dscp`.",
+        "Admitted excess packets that were marked with the code point of `dscp`.",
         "markedPackets",
         "marked_packets",
         _marks,
@@ -173,7 +173,7 @@ EXPOSED = (
     Exposed("reserve_bytes", "Wire bytes within the reserve.", "reserveBytes"),
     Exposed(
         "contended_packets",
-        "Excess packets because too many CPUs charged the bucket at the same time.",
+        "Packets that count as excess because too many CPUs charged the bucket at the same time.",
         "contendedPackets",
     ),
     Exposed(

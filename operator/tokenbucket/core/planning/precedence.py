@@ -24,7 +24,7 @@ def advantage(winner: Policy, other: Policy) -> str:
     texts = (
         "a policy in Enforce mode ranks before one in Observe mode",
         f"priority {winner.priority} is higher than {other.priority}",
-        "it has a creation time",
+        "it has a creation time, and the other policy has none",
         f"it is older, created {winner.created} and not {other.created}",
         "both are equally old, and its name sorts first",
     )

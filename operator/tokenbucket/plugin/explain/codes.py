@@ -118,7 +118,7 @@ class Code(enum.StrEnum):
     )  # fmt: skip
     ENFORCEMENT_OBSERVE = (
         "EnforcementObserve", State.DEVIATES,
-        "The enforcement mode of the node is Observe: all limits count and do not limit.",
+        "The enforcement mode of the node is Observe: limits only count packets.",
         "Change the mode at the place that the detail names.",
     )  # fmt: skip
     CLEANED_UP = (
@@ -148,22 +148,22 @@ class Code(enum.StrEnum):
     )  # fmt: skip
     AGENT_GONE = (
         "AgentGone", State.UNKNOWN,
-        "The node has no agent pod any more. Existing limits stay active, new pods are not limited.",
+        "The node has no agent pod any more. Existing limits stay active. New pods are not limited.",
         "Check `agent.nodeSelector`, `agent.tolerations` and the events of the DaemonSet.",
     )  # fmt: skip
     AGENT_NOT_SCHEDULED = (
         "AgentNotScheduled", State.UNKNOWN,
-        "The agent pod is not bound to the node. Existing limits stay active, new pods are not limited.",
+        "The agent pod is not bound to the node. Existing limits stay active. New pods are not limited.",
         "Remove the cause that the detail names, such as missing memory or a taint.",
     )  # fmt: skip
     AGENT_NOT_READY = (
         "AgentNotReady", State.UNKNOWN,
-        "The agent pod of the node is not ready. Existing limits stay active, new pods may be unlimited.",
+        "The agent pod of the node is not ready. Existing limits stay active. New pods may be unlimited.",
         "Read the log and the events of the agent pod that the detail names.",
     )  # fmt: skip
     AGENT_SILENT = (
         "AgentSilent", State.UNKNOWN,
-        "The agent of the node does not report. Existing limits stay active, new pods may be unlimited.",
+        "The agent of the node does not report. Existing limits stay active. New pods may be unlimited.",
         "Read the log of the agent pod. Check its connection to the API server.",
     )  # fmt: skip
     UPDATING = (
