@@ -30,7 +30,7 @@ endif
 .DEFAULT_GOAL := help
 DOCS_VENV := build/docs-venv
 
-.PHONY: docs nightly fuzz workflows check-commits wording test-python test-bcc bench-idle bench-top bench-annotations bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-deaf e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean bench-live
+.PHONY: docs nightly fuzz workflows check-commits wording test-python test-bcc bench-idle bench-top bench-annotations bench-cluster bench-cluster-peers bench-peers bench-plots bench-fleet cluster cluster-demo cluster-down cluster-setup cilium-packages chart-setup vm-setup e2e-setup e2e-cilium-setup test-fresh e2e e2e-deaf e2e-installation e2e-docs e2e-kubernetes e2e-cilium e2e-kind image test-chart test-vm test-kernels test-settings test-arm64 help setup fmt lint test test-quick test-unit test-bpf test-netns demo picture bench tokenbucket.o generate verify lock clean bench-live plugin-archive chart-archive
 
 help: ## list all targets
 	awk -F ':[^#]*## ' '/^[a-z][a-z0-9.-]*:[^#]*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -229,6 +229,13 @@ generate: setup ## write all generated files: struct mirror, docs/reference, the
 
 verify: generate ## fail if a generated file differs from the committed file
 	git diff --exit-code -- operator/tokenbucket/layout.py operator/tokenbucket/core/limits/counters.py docs/reference charts README.md
+
+plugin-archive: $(STAMP) ## build the archive of the kubectl plugin, and its manifest for krew, in dist/
+	$(PYTHON) hack/release/krew/build.py dist
+
+chart-archive: ## package the chart in dist/; DIGEST=sha256:... names the image (needs helm)
+	$(if $(DIGEST),hack/release/set-digest.sh $(DIGEST))
+	helm package charts/tokenbucket --destination dist
 
 lock: ## update all pins to the newest versions that pyproject.toml permits (needs network access)
 	hack/lock.sh $(LOCK)

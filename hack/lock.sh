@@ -26,7 +26,7 @@ lock "$(dirname "$1")/plots.txt" plots \
 lock "$(dirname "$1")/docs.txt" docs \
 	"Exact versions of everything that builds the documentation. Written by 'make lock'; read by 'make docs'."
 lock "$(dirname "$1")/cli.txt" cli \
-	"Exact versions of everything that the kubectl plugin needs. Written by 'make lock'; read by hack/krew/build.py." \
+	"Exact versions of everything that the kubectl plugin needs. Written by 'make lock'; read by hack/release/krew/build.py." \
 	--constraint "$1"
 lock "$(dirname "$1")/image.txt" kubernetes \
 	"Exact versions of everything in the image. Written by 'make lock'; read by the Dockerfile." --constraint "$1"

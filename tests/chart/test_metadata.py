@@ -122,7 +122,7 @@ def test_a_released_chart_uses_its_image_by_digest(chart: Chart, tmp_path: Path)
     """Prefer a tag or a digest that the user sets."""
     released, own = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
     copy = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
-    subprocess.run([ROOT / "hack" / "set-digest.sh", released, copy], check=True)
+    subprocess.run([ROOT / "hack/release/set-digest.sh", released, copy], check=True)
 
     def images(image: dict[str, str]) -> set[str]:
         text = chart.run("template", "tokenbucket", copy, values={"image": image})
@@ -140,7 +140,7 @@ def test_a_released_chart_uses_its_image_by_digest(chart: Chart, tmp_path: Path)
 def test_a_release_without_a_digest_fails(tmp_path: Path, digest: str) -> None:
     """Leave the chart unchanged."""
     copy = shutil.copytree(FOLDER, tmp_path / FOLDER.name)
-    done = subprocess.run([ROOT / "hack" / "set-digest.sh", digest, copy], capture_output=True, text=True)
+    done = subprocess.run([ROOT / "hack/release/set-digest.sh", digest, copy], capture_output=True, text=True)
     assert done.returncode
     assert "is no digest" in done.stderr
     assert (copy / "Chart.yaml").read_text() == (FOLDER / "Chart.yaml").read_text()

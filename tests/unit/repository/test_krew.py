@@ -24,7 +24,7 @@ REQUIREMENTS = ROOT / "requirements"
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with the archive and the manifest."""
     folder = tmp_path_factory.mktemp("krew")
-    subprocess.run([sys.executable, ROOT / "hack/krew/build.py", folder], check=True)
+    subprocess.run([sys.executable, ROOT / "hack/release/krew/build.py", folder], check=True)
     return folder
 
 
@@ -71,7 +71,7 @@ def test_the_manifest_names_the_archive(built: Path, manifest: dict[str, Any]) -
 
 
 def test_the_same_commit_gives_the_same_archive(built: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, ROOT / "hack/krew/build.py", tmp_path], check=True)
+    subprocess.run([sys.executable, ROOT / "hack/release/krew/build.py", tmp_path], check=True)
     for name in ("kubectl-tokenbucket.tar.gz", "tokenbucket.yaml"):
         assert (tmp_path / name).read_bytes() == (built / name).read_bytes()
 

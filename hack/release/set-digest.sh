@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the chart use the image by its digest: set-digest.sh sha256:... [CHART]
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 digest=$1
 chart=${2:-charts/tokenbucket}/Chart.yaml

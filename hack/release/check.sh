@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fails unless a tag, the program, the chart and the changelog name one version: check-release.sh v1.2.3
+# Fails unless a tag, the program, the chart and the changelog name one version: check.sh v1.2.3
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 version=${1#v}
 

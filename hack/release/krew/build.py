@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 ARCHIVE, MANIFEST = "kubectl-tokenbucket.tar.gz", "tokenbucket.yaml"
 
 
