@@ -163,7 +163,7 @@ def interface(release: Release, node: str, name: str) -> str:
     def found() -> str:
         shown = json.loads(release.kubectl.exec(agent, "tokenbucket", "status", "-o", "json"))
         mine = (each for each in shown["limits"] if each.get("pod") == name)
-        return next((str(each["interface"]) for each in mine if each.get("interface")), "")
+        return next((str(hook["interface"]) for each in mine for hook in each["hooks"]), "")
 
     return until(found, lambda: f"{name} has no limit", timeout_s=120)
 
