@@ -177,7 +177,7 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     ),
     Measure(
         "tokenbucket_watch_last_contact_timestamp_seconds",
-        "Unix time at which the agent last received an event or a bookmark on a watch of the API server.",
+        "Unix time at which the agent last received a list, an event or a bookmark from the API server.",
         ("resource",),
         _contacts,
     ),
