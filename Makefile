@@ -202,7 +202,7 @@ bench-peers: cluster-setup ## compare with the CNI plugin, HTB and police on a D
 bench-plots: setup ## write the plots and tables of docs/benchmarks/limiters.md; RESULTS= names the file of bench-peers --results
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/plots.txt
 	$(PYTHON) bench/plot.py $(RESULTS) docs/benchmarks/plots
-	$(PYTHON) bench/peers_tables.py $(RESULTS)
+	PYTHONPATH=.:operator $(PYTHON) bench/peers_tables.py $(RESULTS)
 	$(PYTHON) bench/choice_plots.py
 
 tokenbucket.o: $(OBJECT) ## compile the program with clang to build/tokenbucket.o, for stock tc

@@ -222,6 +222,7 @@ def limiters(plugins: Path) -> dict[str, Limiter]:
         Limiter("TBF, fq_codel", _fq_codel(_tbf), _unqueue, burst_bytes=_depth),
         Limiter("police", _police, _unpolice, burst_bytes=_depth),
         _ours("sends: Delay", "Delay", direction="egress"),
+        _ours("sends: Delay, Fifo", "Delay", direction="egress", queue="Fifo"),
         _plugin(plugins, "sends: CNI plugin, 50 ms", lambda bits: 8 * _depth(bits), "egress"),
     )
     return {each.name: each for each in every}

@@ -119,7 +119,9 @@ LOSSES = tuple(
     for rtt in (0, 10)
 )
 """Long enough for what is lost once in several seconds."""
-STUDIES = {"sweep": SWEEP, "bursts": BURSTS, "losses": LOSSES}
+FLOWS = (Tcp(flows=8), Tcp(control="bbr", flows=8), Tcp(FAST_BITS_PER_S, flows=8), Tcp(10_000_000, flows=8))
+"""Other places and congestion controls than those of fairness.py."""
+STUDIES = {"sweep": SWEEP, "bursts": BURSTS, "losses": LOSSES, "flows": FLOWS}
 UDP_ALONE = "udp"
 FAIRNESS = "fairness"
 BULK_FLOWS = (1, 64)

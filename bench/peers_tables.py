@@ -37,14 +37,17 @@ def figure(numbers: Sequence[float]) -> str:
 
 
 def fairness(found: dict[str, Values]) -> None:
-    """Print the tables of ``--study fairness``: a row for each measurement, a column for each limiter."""
+    """Print the table of ``--study fairness``: a row for each measurement, a column for each limiter."""
+    limiters = list(found["goodput, % of the rate"])
+    lines = [["", *limiters], ["---"] * (len(limiters) + 1)]
     for what, values in found.items():
-        cells = list(dict.fromkeys(cell for by_cell in values.values() for cell in by_cell))
-        lines = [["", *values], ["---"] * (len(values) + 1)]
+        cells = dict.fromkeys(cell for by_cell in values.values() for cell in by_cell)
+        lines.append([f"**{what}**", *[""] * len(limiters)])
         for cell in cells:
-            numbers = [values[name].get(cell, []) for name in values]
-            lines.append([cell, *(figure(each) if each else "" for each in numbers)])
-        print(f"\n{what}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+            numbers = [values[name].get(cell, []) for name in limiters]
+            if any(map(any, numbers)):  # a row of zeros shows nothing
+                lines.append([cell, *(figure(each) if each else "" for each in numbers)])
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 def main() -> None:

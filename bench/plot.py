@@ -13,6 +13,12 @@ from matplotlib import pyplot as plt
 
 OURS, PEERS = "#1b6ca8", "#b0b0b0"
 _OURS = {"Delay", "Delay, ECN", "Delay, Fifo", "Delay, Fifo, ECN", "Drop", "sends: Delay"}
+_CASES = {
+    "4 KiB, pause 1 ms, beside 1 bulk flow": "4 KiB beside\n1 flow",
+    "4 KiB, pause 1 ms, beside 8 bulk flows": "4 KiB beside\n8 flows",
+    "4 KiB, pause 20 ms, beside 8 bulk flows": "4 KiB each 20 ms\nbeside 8 flows",
+    "1000 sparse flows beside 8 flows": "1,000 sparse flows\nbeside 8 flows",
+}
 
 Values = dict[str, dict[str, list[float]]]
 """By limiter and cell."""
@@ -58,11 +64,27 @@ def bars(
     plt.close(figure)
 
 
-def fairness(found: dict[str, Values], folder: Path) -> None:
-    """Write the plots of ``--study fairness``."""
-    bars(found["fairness (Jain)"], "Fairness of TCP flows, Jain's index", folder / "fairness.png")
-    title = "Requests and sparse flows beside bulk traffic, median, ms"
-    bars(found["p50, ms"], title, folder / "requests-p50.png", log=True)
+def fairness(found: dict[str, Values], file: Path) -> None:
+    """Draw the median times of ``--study fairness``, of the limiters that have all of them."""
+    values = found["p50, ms"]
+    most = max(map(len, values.values()))
+    names = [name for name in values if len(values[name]) == most]
+    figure, panel = plt.subplots(figsize=(7.2, 3.4))
+    for offset, name in enumerate(names):
+        places = [row + 0.28 * offset for row in range(len(_CASES))]
+        heights = [statistics.median(values[name][cell]) for cell in _CASES]
+        color = OURS if name == "Delay" else PEERS if name not in _OURS else "#7fb2d9"
+        drawn = panel.bar(places, heights, 0.26, color=color, label=name)
+        panel.bar_label(drawn, fmt="%.2g", fontsize=9)
+    panel.set_yscale("log")
+    panel.set_xticks([row + 0.28 for row in range(len(_CASES))], list(_CASES.values()))
+    panel.set(ylabel="ms", ylim=(0.01, 300))
+    panel.set_title("Time of requests and packets beside bulk TCP at 100 Mbit/s, median", fontsize=11)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(fontsize=9, frameon=False, ncols=len(names), loc="upper left")
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
 
 
 def main() -> None:
@@ -72,10 +94,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
     mpl.use("agg")
+    mpl.rcParams.update({"svg.hashsalt": "tokenbucket", "svg.fonttype": "none", "font.family": "sans-serif"})
     found = read(given.results)
     given.folder.mkdir(exist_ok=True, parents=True)
     if found["lost, %"]:
-        fairness(found, given.folder)
+        fairness(found, given.folder / "fairness.svg")
         return
     goodput = found["goodput, % of the rate"]
     title = "TCP goodput, percent of the rate"
