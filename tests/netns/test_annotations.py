@@ -88,7 +88,7 @@ def test_an_agent_that_does_not_read_annotations_limits_no_annotated_pod(lab: La
 
 @pytest.fixture
 def ifb() -> Iterator[str]:
-    """Provide an ifb device with the name that the bandwidth plugin of CNI gives its devices."""
+    """Provide an ifb device with the name that the CNI bandwidth plugin gives its devices."""
     name = "bwptest0"
     ip("link", "add", name, "type", "ifb")
     ip("link", "set", name, "up")
@@ -97,7 +97,7 @@ def ifb() -> Iterator[str]:
 
 
 def test_a_pod_that_its_cni_plugin_limits_too_is_reported(lab: Lab, agent: Agent, ifb: str) -> None:
-    """Set up the queues in both directions, as the bandwidth plugin of CNI does. The limits stay enforced."""
+    """Set up the queues in both directions, as the CNI bandwidth plugin does. The limits stay enforced."""
     web = lab.pod("web", ["10.2.1.2/24"])
     tc("qdisc", "add", "dev", web.veth, "handle", "1:", "root", *SHAPER)
     tc("qdisc", "add", "dev", ifb, "handle", "1:", "root", *SHAPER)
@@ -115,7 +115,7 @@ def test_a_pod_that_its_cni_plugin_limits_too_is_reported(lab: Lab, agent: Agent
         if event["reason"] == Reason.ALSO_LIMITED
     ]
     assert any(f"{web.veth}: a tbf qdisc, handle 1:" in message for message in messages)
-    assert any(f"{ifb} with a tbf qdisc" in message and "plugin of CNI" in message for message in messages)
+    assert any(f"{ifb} with a tbf qdisc" in message and "CNI bandwidth" in message for message in messages)
     page = (ROOT / "docs/migration/cni-bandwidth-plugin.md").read_text()
     [removal] = [block.text for block in blocks(page) if block.language == "sh"]
     for command in removal.replace("VETH", web.veth).splitlines():
