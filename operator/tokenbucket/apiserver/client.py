@@ -86,9 +86,15 @@ class Client:
         content = await self._request("GET", resource.path(), FIRST)
         return len(content.get("items") or ()) + int(content["metadata"].get("remainingItemCount") or 0)
 
-    async def storage_version(self, resource: Resource) -> int:
-        """Return the current resource version of the storage, not of the cache of the API server."""
-        return version_of((await self._request("GET", resource.path(), FIRST))["metadata"])
+    async def storage_version(self, selection: Selection, namespace: str | None = None) -> int:
+        """Return the current resource version of the storage, not of the cache of the API server.
+
+        Select objects only in a namespace, where the role may permit nothing else. In the whole cluster, a
+        selector lets the API server read many objects from the storage to find one.
+        """
+        parameters = {**selection.parameters, **FIRST} if namespace else FIRST
+        content = await self._request("GET", selection.resource.path(namespace), parameters)
+        return version_of(metadata_of(content))
 
     async def apply(
         self, resource: Resource, document: Mapping[str, Any], manager: str, subresource: str = ""

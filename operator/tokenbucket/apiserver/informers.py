@@ -18,7 +18,7 @@ from tokenbucket.apiserver.watch import Watch
 
 _RELIST_S = 300.0
 _DOUBT_S = 2.0
-"""Interval of checks for stores whose last list is doubtful."""
+"""Shortest interval of checks for stores whose last list is doubtful. It doubles while a doubt remains."""
 
 
 def relist_interval_s() -> float:
@@ -78,9 +78,9 @@ class Informers:
 
         A list of one kind that is older than before can mean that all kinds were restored from a backup.
         """
-        due = time.monotonic() + relist_interval_s()
+        due, pause_s = time.monotonic() + relist_interval_s(), _DOUBT_S
         while True:
-            await asyncio.sleep(_DOUBT_S)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             all_due = time.monotonic() > due
             if any(watch.store.older for watch in self.watches):
                 for watch in self.watches:
@@ -88,6 +88,8 @@ class Informers:
             for watch in self.watches:
                 if (all_due and not watch.rewritten) or watch.store.doubtful or watch.store.older:
                     await attempt("list", watch.relist(client))
+            doubt = any(watch.store.doubtful or watch.store.older for watch in self.watches)
+            pause_s = min(2 * pause_s, _RELIST_S) if doubt else _DOUBT_S
             if all_due:
                 due = time.monotonic() + relist_interval_s()
 

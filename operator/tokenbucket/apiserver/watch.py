@@ -90,7 +90,7 @@ class Watch:
     async def check_storage(self, client: Client) -> None:
         """Prepare the store for older lists if the storage was restored from a backup. Raises ApiError."""
         seen = self.store.version
-        if self.store.restored(await client.storage_version(self.selection.resource), seen):
+        if self.store.restored(await client.storage_version(self.selection, self.namespace), seen):
             log.warning("storage of the API server restored", extra={"of": str(self)})
 
     def heard(self) -> None:

@@ -79,8 +79,9 @@ def states_of(explanations: Iterable[Explanation], namespace: str, policy: str) 
 
 
 def annotated(explanations: Iterable[Explanation]) -> tuple[PodState, ...]:
-    """Return the states of the pods whose annotations an agent reads."""
-    return states_of((each for each in explanations if each.evidence.reads_annotations), "", ANNOTATIONS)
+    """Return the states of the pods whose annotations an agent reads, or may read: the state is unknown."""
+    found = (each for each in explanations if each.evidence.reads_annotations is not False)
+    return states_of(found, "", ANNOTATIONS)
 
 
 def worst_code(states: Iterable[PodState]) -> PluginExit:

@@ -183,6 +183,24 @@ def test_pods_with_annotations_have_their_own_tree(
     assert [each["pod"] for each in documents] == (["web-1"] if text else [])
 
 
+@pytest.mark.parametrize("policies", [[], world(READY).policies])
+def test_annotations_of_which_nothing_shows_that_they_are_read_are_unknown(
+    policies: list[dict[str, Any]], run: Run, api: FakeApi
+) -> None:
+    """Count the pod as unknown, and name the missing right, also beside a policy that is enforced."""
+    found = annotated(BOTH, policies=policies)
+    for each in policies:
+        each["spec"]["podSelector"] = {"matchLabels": {"app": "other"}}
+    without_reports(api, found, {"pods": []})
+    api.put(NAMESPACES, "shop")
+    result = run("status", "-n", "shop", "-o", "json")
+    assert result.code == PluginExit.UNKNOWN, result.out
+    (shown,) = json.loads(result.out)["annotatedPods"]
+    (cause,) = shown["causes"]
+    assert (shown["pod"], cause["code"]) == ("web-1", "RightMissing")
+    assert "list tokenbucketnodes" in cause["detail"]
+
+
 def test_a_node_with_many_deviating_pods_names_some(run: Run, api: FakeApi) -> None:
     annotated(WRONG).store(api)
     api.put(NAMESPACES, "shop")
