@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -25,6 +25,7 @@ _LONGEST_MESSAGE = 256
 FORBIDDEN = 403
 NOT_FOUND = 404
 CONFLICT = 409
+GONE = 410
 
 
 class Client:
@@ -66,20 +67,22 @@ class Client:
 
     async def read_pages(self, selection: Selection, namespace: str | None, size: int) -> None:
         """Read the objects from the storage in pages, for the receiver of lists."""
-        async for _ in self.pages(selection, namespace, size):
-            pass
+        _, following = await self.page(selection, namespace, size)
+        while following:
+            _, following = await self.page(selection, namespace, size, following)
 
-    async def pages(
-        self, selection: Selection, namespace: str | None, size: int
-    ) -> AsyncIterator[Sequence[dict[str, Any]]]:
-        """Yield the objects in the storage in pages, so that few of them are in memory."""
-        path, parameters = selection.resource.path(namespace), {**selection.parameters, "limit": str(size)}
-        while True:
-            content = await self._request("GET", path, parameters)
-            yield content.get("items") or []
-            if not (following := metadata_of(content).get("continue")):
-                return
+    async def page(
+        self, selection: Selection, namespace: str | None, size: int, following: str = ""
+    ) -> tuple[Sequence[dict[str, Any]], str]:
+        """Return a page of the objects in the storage, and the position of the next page, if one follows.
+
+        The position expires after some minutes: the error has the status GONE then.
+        """
+        parameters = {**selection.parameters, "limit": str(size)}
+        if following:
             parameters["continue"] = following
+        content = await self._request("GET", selection.resource.path(namespace), parameters)
+        return content.get("items") or [], str(metadata_of(content).get("continue") or "")
 
     async def count(self, resource: Resource) -> int:
         """Return the number of objects. Read only one of them."""

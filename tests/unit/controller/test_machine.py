@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -393,16 +393,19 @@ class Cluster(RuleBasedStateMachine):
         assert (selection.resource, namespace) == (REPORTS, None)
         return []
 
-    async def pages(
-        self, selection: Selection, namespace: str | None, _: int
-    ) -> AsyncIterator[Sequence[dict[str, Any]]]:
+    async def page(
+        self, selection: Selection, namespace: str | None, size: int, following: str
+    ) -> tuple[Sequence[dict[str, Any]], str]:
         """Return the pods of a node."""
         assert namespace is None
+        assert not following
         name = selection.fields.split(",")[0].partition("=")[2]
-        yield [
+        pods = self.nodes[name].pods
+        assert len(pods) <= size
+        return [
             {"metadata": {"namespace": "shop", "name": pod, "labels": {"app": "web"} if labeled else {}}}
-            for pod, labeled in self.nodes[name].pods.items()
-        ]
+            for pod, labeled in pods.items()
+        ], ""
 
     async def create(self, resource: Resource, _: str, document: Mapping[str, Any]) -> None:
         """Accept events, and store the first Lease."""

@@ -774,13 +774,25 @@ def test_nodes_that_have_agents_again_are_forgotten(virtual: Cluster) -> None:
     assert read.query["fieldSelector"].startswith("spec.nodeName=virtual-999,")
 
 
-@pytest.mark.parametrize("status", [403, 500, 503])
-def test_pods_that_cannot_be_read_make_their_node_unknown(cluster: Cluster, status: int) -> None:
+def test_pods_that_must_not_be_read_make_their_node_unknown(cluster: Cluster) -> None:
     """Write the status at once: bad news must not wait."""
     cluster.policy()
     cluster.stores.nodes.put(node("b"))
-    cluster.api.fail(list_of(PODS), status)
+    cluster.api.fail(list_of(PODS), 403)
     assert cluster.ready() == "AgentUnavailable"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_one_error_of_the_api_server_makes_no_node_unknown(cluster: Cluster, status: int) -> None:
+    """Keep the status of a ready policy, and let no policy become ready until the next read."""
+    cluster.policy()
+    assert cluster.ready() == "Programmed"
+    cluster.stores.nodes.put(node("b"))
+    cluster.policy("new")
+    cluster.api.fail(list_of(PODS), status)
+    for writes in (0, 1):
+        assert cluster.ready() == "Programmed"
+        assert len(cluster.api.seen(writes_status("new"))) == writes
 
 
 @pytest.mark.parametrize(("status", "reason"), [(500, "Programmed"), (403, "AgentUnavailable")])
