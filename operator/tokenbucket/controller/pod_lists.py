@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenbucket.apiserver.client import FORBIDDEN, GONE, Client
 from tokenbucket.apiserver.resources import Selection, metadata_of
+from tokenbucket.core.api.selector import Selector
 from tokenbucket.errors import ApiError
 from tokenbucket.pacing import pause_after
 
@@ -32,6 +33,17 @@ class Pods:
     """Time of the next read."""
     groups: Mapping[str, Collection[Labels]] | None
     """Labels by group. ``None`` if the pods are unknown, because the API server rejects the read."""
+    _selected: dict[Selector | None, frozenset[str]] = field(default_factory=dict)
+
+    def selected(self, selector: Selector | None) -> frozenset[str]:
+        """Return the groups with a pod that a selector, or ``None``, selects. Compare each pod only once."""
+        if selector not in self._selected:
+            self._selected[selector] = frozenset(
+                group
+                for group, pods in (self.groups or {}).items()
+                if selector is None or any(map(selector.matches, pods))
+            )
+        return self._selected[selector]
 
 
 @dataclass(slots=True)

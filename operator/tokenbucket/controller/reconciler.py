@@ -135,6 +135,7 @@ class StatusReconciler:
     ) -> list[_Write]:
         writes = []
         for policy in policies:
+            await asyncio.sleep(0)  # thousands of entries or pods take time, and the probes share the thread
             head = policy.head
             agents = Agents(
                 bool(self._index.recent),
@@ -149,7 +150,6 @@ class StatusReconciler:
                 before = policy.status.get("conditions") or []
                 status = policy_status(head, self._index.of(head), before, now, agents)
                 known = self._computed[head.uid] = inputs, status
-                await asyncio.sleep(0)  # thousands of entries take time, and the probes share the thread
             becomes_ready = is_ready({"status": known[1]}) and not policy.known_ready
             if known[1] != policy.status and not (becomes_ready and self._silent_nodes.unread(head)):
                 writes.append(_write(policy, known[1]))

@@ -81,19 +81,17 @@ class SilentNodes:
         Without the nodes that have not been read yet.
         """
         asked = frozenset(nodes)
-        found, pods = set(asked & self._alone), self._namespaces.known.get(head.namespace)
-        if pods:  # most of thousands of nodes have no pod in the namespace
-            found.update(asked.intersection(self._together if pods.groups is None else pods.groups))
-        return tuple(sorted(name for name in found if self._selects(head, name)))
+        found = {name for name in asked & self._alone if self._selects(head, name)}
+        if pods := self._namespaces.known.get(head.namespace):
+            selected = self._together if pods.groups is None else pods.selected(head.selector)
+            found |= selected & asked & self._together
+        return tuple(sorted(found))
 
     def _selects(self, head: PolicyHead, node: str) -> bool:
-        if node in self._together:
-            pods, group = self._namespaces.known.get(head.namespace), node
-        else:
-            pods, group = self._nodes.known.get(node), head.namespace
+        pods = self._nodes.known.get(node)
         if not pods or pods.groups is None:
             return pods is not None
-        labels = pods.groups.get(group, ())
+        labels = pods.groups.get(head.namespace, ())
         return any(head.selector is None or head.selector.matches(each) for each in labels)
 
 

@@ -509,6 +509,29 @@ def test_a_status_is_computed_only_for_changed_inputs(
     assert len(cluster.api.seen(writes_status("web"))) == 1
 
 
+def test_a_run_yields_to_the_probes_after_each_policy(cluster: Cluster) -> None:
+    """Yield also if no status changes: to compare thousands of pods takes time."""
+    cluster.stores.reports.put(report("a", pods=0))
+    for number in range(50):
+        cluster.policy(f"web-{number}")
+    cluster.reconciler = cluster.started(leads=lambda: False)  # writes yield too
+    cluster.round()
+
+    async def turns() -> int:
+        """Return the number of turns of another task during a run."""
+        number = 0
+        async with Client() as client:
+            run = asyncio.create_task(cluster.reconciler.reconcile(client))
+            while not run.done():
+                number += 1
+                await asyncio.sleep(0)
+            await run
+        return number
+
+    assert asyncio.run(turns()) >= 50
+    assert not cluster.api.seen(lambda _: True)
+
+
 def test_the_status_names_the_pods_of_the_last_report(cluster: Cluster) -> None:
     """Follow pods that change while their number stays the same."""
     cluster.policy()

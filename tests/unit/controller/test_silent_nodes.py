@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from collections.abc import Mapping
 
 import pytest
 
@@ -13,6 +14,7 @@ from tokenbucket.apiserver.resources import PODS
 from tokenbucket.controller.objects import read_policy
 from tokenbucket.controller.silent_nodes import SilentNodes
 from tokenbucket.core.api.parse import API_VERSION, POLICY
+from tokenbucket.core.api.selector import Selector
 
 WEB = read_policy(
     {
@@ -151,3 +153,21 @@ def test_a_large_namespace_is_read_in_several_runs(fleet: Fleet) -> None:
     assert fleet.reads() == 21
     assert not fleet.unread()
     assert fleet.waits[1:] == [60.0]
+
+
+def test_each_pod_is_compared_once_per_read(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run asks for every policy."""
+    compared: list[Mapping[str, str]] = []
+    matches = Selector.matches
+
+    def count(selector: Selector, labels: Mapping[str, str]) -> bool:
+        compared.append(labels)
+        return matches(selector, labels)
+
+    monkeypatch.setattr(Selector, "matches", count)
+    for number in range(50):
+        fleet.pod(f"job-{number}", f"virtual-{number}", app="web" if number == 1 else "db")
+    for runs in (1, 1, 2):
+        assert fleet.run() == ("virtual-1",)
+        assert len(compared) == 50 * runs
+        fleet.now += 15
