@@ -246,16 +246,15 @@ def test_the_figures_of_a_policy_are_sums_over_its_pods() -> None:
     assert not [name for name, of_series in found if "pod" in dict(of_series)]
 
 
-def test_a_change_counts_from_its_receipt_until_a_complete_run() -> None:
+def test_a_change_counts_from_its_receipt_until_a_run_without_an_error() -> None:
     """Include runs that fail, and changes during a run in the next one."""
     stats, received_at = ReconcileStats(), time.monotonic() - 100
     stats.record_start(DesiredInput(received_at=received_at))
     stats.record_failure(0.1)
     stats.record_start(DesiredInput(received_at=time.monotonic()))
-    stats.record_success(DesiredInput(), Outcome(complete=False), 0.1)
     assert stats.oldest_pending_s >= 100
+    stats.record_success(DesiredInput(), Outcome(complete=False), 0.1)
     stats.record_start(DesiredInput())
-    stats.record_success(DesiredInput(), Outcome(), 0.1)
     stats.record_success(DesiredInput(), Outcome(), 0.1)
     found = agent_values(replace(READING, stats=stats))
     assert found["agent_change_latency_seconds_count", frozenset()] == 1
@@ -278,6 +277,24 @@ def test_the_age_of_a_pending_limit_is_that_of_its_first_run(monkeypatch: pytest
         now += 10
         ages.append(stats.oldest_pending_s)
     assert ages == [0, 10, 20, 20, 0]
+
+
+def test_a_limit_that_keeps_failing_ages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the changes of all other limits in the runs that apply them."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    broken = SlotKey(PodId("shop", "web-0"), Direction.INGRESS)
+    stats = ReconcileStats()
+    for _ in range(100):
+        stats.record_start(DesiredInput(received_at=now))
+        now += 1
+        stats.record_success(DesiredInput(), Outcome(complete=False, failing={broken}), 0.1)
+    found = agent_values(replace(READING, stats=stats))
+    assert found["agent_change_latency_seconds_count", frozenset()] == 100
+    assert found["agent_change_latency_seconds_sum", frozenset()] == 100
+    assert found["agent_oldest_pending_seconds", frozenset()] == 99
+    stats.record_success(DesiredInput(), Outcome(), 0.1)
+    assert stats.oldest_pending_s == 0
 
 
 def deviating(*deviations: Deviation) -> AgentReading:

@@ -157,12 +157,12 @@ OF_THE_AGENT: tuple[Measure[AgentReading], ...] = (
     ),
     distribution(
         "tokenbucket_agent_change_latency_seconds",
-        "Time from the receipt of the oldest change of a reconcile run until the kernel enforces it.",
+        "Time from the receipt of the oldest change of a reconcile run until a run ends without an error.",
         lambda reading: reading.stats.latencies,
     ),
     single(
         "tokenbucket_agent_oldest_pending_seconds",
-        "Age of the oldest pending limit, or of the oldest change that is not applied; 0 without either.",
+        "Age of the oldest pending or failing limit, or of the oldest unapplied change; 0 without any.",
         lambda reading: reading.stats.oldest_pending_s,
     ),
     single(

@@ -48,9 +48,9 @@ class ReconcileStats:
     latencies: Histogram = field(default_factory=lambda: Histogram(_LATENCIES_S))
     """From the receipt of a change until a run has applied it. A run counts the oldest of its changes."""
     _received_at: float | None = None
-    """Monotonic time of the oldest change that no complete run contains."""
+    """Monotonic time of the oldest change that is not in a run that ended without an error."""
     _pending: Mapping[SlotKey, float] = field(default_factory=dict)
-    """The pending limits, and the monotonic time of the run that found each of them first."""
+    """The pending and failing limits, and the monotonic time of the run that found each of them first."""
 
     @property
     def current(self) -> NodeState | None:
@@ -59,8 +59,9 @@ class ReconcileStats:
 
     @property
     def oldest_pending_s(self) -> float:
-        """Return the age of the oldest pending limit or unapplied change, 0 if there is none."""
-        since = [*self._pending.values(), *(() if self._received_at is None else (self._received_at,))]
+        """Return the age of the oldest pending or failing limit or unapplied change, 0 if there is none."""
+        received_at = self._received_at
+        since = [*self._pending.values(), *(() if received_at is None else (received_at,))]
         return time.monotonic() - min(since) if since else 0.0
 
     def record_start(self, inputs: DesiredInput) -> None:
@@ -69,16 +70,16 @@ class ReconcileStats:
             self._received_at = inputs.received_at
 
     def record_success(self, inputs: DesiredInput, outcome: Outcome, seconds: float) -> None:
-        """Record a run that did not fail, complete or not."""
+        """Record a run that did not fail, complete or not. A limit that fails has an age of its own."""
         self._count(Result.COMPLETE if outcome.complete else Result.INCOMPLETE, seconds)
         now = time.monotonic()
         pending = (each.key for each in outcome.deviations if each.reason.effect is Effect.PENDING)
-        self._pending = {key: self._pending.get(key, now) for key in pending}
+        self._pending = {key: self._pending.get(key, now) for key in (*pending, *outcome.failing)}
         if outcome.complete:
             self.completed_at_s = time.time()
-            received_at, self._received_at = self._received_at, None
-            if received_at is not None:
-                self.latencies.observe(now - received_at)
+        received_at, self._received_at = self._received_at, None
+        if received_at is not None:
+            self.latencies.observe(now - received_at)
         self._publish(NodeState(inputs, outcome))
 
     def record_failure(self, seconds: float) -> None:

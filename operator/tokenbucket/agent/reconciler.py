@@ -104,6 +104,7 @@ class Reconciler:
         return Outcome(
             actions=done.actions,
             complete=not (done.failures or planned.without_slot),
+            failing=frozenset(key for key in done.missing if not key.is_guard),
             deviations=deviations,
             active=active,
             attachments=Counter(str(point) for key in active for point in target.wanted[key].points),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import threading
 
-from tokenbucket.pacing import LONGEST_BACKOFF_S
-
 _STARTS_PER_S = 80
 """A start takes 50 ms of CPU time of the API server."""
 _LONGEST_S = 60.0
@@ -18,9 +16,12 @@ class StartDelay:
     """One delay for all watches of a process. The number of nodes decides how long it can be."""
 
     def __init__(self, longest_s: float | None) -> None:
-        """Create a delay. 0 derives the longest delay from the number of nodes, ``None`` means no delay."""
+        """Create a delay. 0 derives the longest delay from the number of nodes, ``None`` means no delay.
+
+        Without this number, the cluster can have any size, and the delay is as long as in the largest one.
+        """
         self._share = random.random()  # noqa: S311 - no secret
-        self._longest_s = LONGEST_BACKOFF_S if longest_s == 0 else longest_s or 0.0
+        self._longest_s = _LONGEST_S if longest_s == 0 else longest_s or 0.0
         self._known = threading.Event()
         if longest_s != 0:
             self._known.set()

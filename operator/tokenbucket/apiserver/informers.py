@@ -17,13 +17,16 @@ from tokenbucket.apiserver.client import Client, attempt
 from tokenbucket.apiserver.watch import Watch
 
 _RELIST_S = 300.0
+_RELIST_REWRITTEN_S = 3600.0
+"""Of objects that are written again and again: a list repairs only missed events of deletion."""
 _DOUBT_S = 2.0
 """Shortest interval of checks for stores whose last list is doubtful. It doubles while a doubt remains."""
 
 
-def relist_interval_s() -> float:
-    """Return 300 s with a jitter of half of it: thousands of agents must not list at the same moment."""
-    return _RELIST_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+def _next_list(watch: Watch) -> float:
+    """Return the time of the next list, with jitter: thousands of agents must not list at the same moment."""
+    interval_s = _RELIST_REWRITTEN_S if watch.rewritten else _RELIST_S
+    return time.monotonic() + interval_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
 class Informers:
@@ -78,20 +81,18 @@ class Informers:
 
         A list of one kind that is older than before can mean that all kinds were restored from a backup.
         """
-        due, pause_s = time.monotonic() + relist_interval_s(), _DOUBT_S
+        due, pause_s = [_next_list(watch) for watch in self.watches], _DOUBT_S
         while True:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            all_due = time.monotonic() > due
             if any(watch.store.older for watch in self.watches):
                 for watch in self.watches:
                     await attempt("read storage version", watch.check_storage(client))
-            for watch in self.watches:
-                if (all_due and not watch.rewritten) or watch.store.doubtful or watch.store.older:
+            for number, watch in enumerate(self.watches):
+                if watch.store.in_doubt or time.monotonic() > due[number]:
                     await attempt("list", watch.relist(client))
-            doubt = any(watch.store.doubtful or watch.store.older for watch in self.watches)
+                    due[number] = _next_list(watch)
+            doubt = any(watch.store.in_doubt for watch in self.watches)
             pause_s = min(2 * pause_s, _RELIST_S) if doubt else _DOUBT_S
-            if all_due:
-                due = time.monotonic() + relist_interval_s()
 
 
 async def run_until_first(*work: Coroutine[Any, Any, object]) -> None:

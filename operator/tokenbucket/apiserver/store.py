@@ -51,6 +51,11 @@ class Store(Generic[T]):
         self.synced = threading.Event()
         """Set after the first list."""
 
+    @property
+    def in_doubt(self) -> bool:
+        """Return whether the store needs another list soon."""
+        return self.doubtful or self.older
+
     def values(self) -> tuple[T, ...]:
         """Return all values."""
         with self._lock:

@@ -49,7 +49,7 @@ class Watch:
     page: int = 0
     """Read lists from the storage in pages of so many objects. 0 reads them whole, from the cache."""
     rewritten: bool = False
-    """Whether all objects are written again and again. A missed event then needs no list."""
+    """Whether all objects are written again and again. Only a missed event of deletion then needs a list."""
     contact_at: float = -math.inf
     """Monotonic time of the last list, event or bookmark."""
     problem: str = ""

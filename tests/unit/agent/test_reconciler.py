@@ -282,11 +282,13 @@ def test_a_limit_that_the_kernel_rejects_repeatedly_has_a_reason() -> None:
     reconciler = reconciler_of(node)
     first, second = (reconciler.reconcile(inputs(web)) for _ in range(2))
     assert (first.complete, first.deviations, second.complete) == (False, (), False)
+    assert first.failing == second.failing == {each.key for each in second.deviations}
     assert {each.reason for each in second.deviations} == {Reason.KERNEL_REJECTS}
     assert "EPERM" in second.deviations[0].message
     assert second.active == {}
     node.refuses_slots = None
-    assert reconciler.reconcile(inputs(web)).deviations == ()
+    repaired = reconciler.reconcile(inputs(web))
+    assert (repaired.deviations, repaired.failing) == ((), frozenset())
 
 
 def limit_of(outcome: Outcome) -> tuple[str, list[Reason]]:

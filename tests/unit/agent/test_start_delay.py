@@ -45,10 +45,11 @@ def test_all_watches_wait_for_the_count() -> None:
     assert found == [2.0] * 3
 
 
-def test_an_api_server_that_does_not_answer_delays_no_longer_than_a_retry(
+def test_an_api_server_that_does_not_answer_delays_as_in_the_largest_cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Let an API server return that thousands of agents wait for."""
     monkeypatch.setattr(start_delay, "_COUNT_TIMEOUT_S", 0.01)
     silent, failing = StartDelay(0), StartDelay(0)
     failing.counted(0)
-    assert silent.seconds() == failing.seconds() == 20
+    assert silent.seconds() == failing.seconds() == 60

@@ -1,8 +1,9 @@
-"""Informers whose lists are in doubt, as after a restore of the storage from a backup."""
+"""Informers that repair missed events, and lists in doubt, as after a restore of the storage."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,10 @@ from tests.unit.fake_api import FakeApi, Seen
 from tokenbucket.apiserver import informers
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.informers import Informers
-from tokenbucket.apiserver.resources import CONFIG_MAPS, PODS, Resource, Selection
+from tokenbucket.apiserver.resources import CONFIG_MAPS, PODS, REPORTS, Resource, Selection
 from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
+from tokenbucket.controller.run import Controller, ControllerOptions
 
 _NAMED = "metadata.name=mode"
 
@@ -101,3 +103,17 @@ def test_a_doubt_that_remains_causes_fewer_and_fewer_requests(
     api.put(PODS, "web", "shop", spec={"nodeName": "here"}, content="old")
     assert run(Informers(watch), monkeypatch, 1)[-1] <= 2
     assert watch.store.values() == ("old",)
+
+
+def test_a_missed_deletion_of_any_object_is_repaired(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the controller forget a report that is gone, although agents write all others regularly."""
+    controller = Controller(ControllerOptions("here", "controller-1", ""))
+    found = controller._informers
+    clock = itertools.count(0, 7200)
+    monkeypatch.setattr(informers, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    for resource in {watch.selection.resource for watch in found.watches}:
+        api.kinds.add(resource)
+    api.put(REPORTS, "stays", status={})
+    controller.stores.reports.put({"metadata": {"name": "gone", "resourceVersion": "50"}})
+    run(found, monkeypatch, 1)
+    assert [report.name for report in controller.stores.reports.values()] == ["stays"]

@@ -429,7 +429,7 @@ def test_a_watch_without_an_answer_has_no_contact(api: FakeApi, stores: Watching
 
 
 def test_a_restored_storage_is_noticed_and_its_objects_are_used(api: FakeApi, stores: Watching) -> None:
-    """Accept older versions, also of kinds that have no regular lists. A changed policy stays visible."""
+    """Accept older versions, also of kinds with rare lists. A changed policy stays visible."""
     stores.watches[1].rewritten = True
     api.put(PODS, "pod", "shop", spec={"nodeName": "here", "content": "new"})
     api.put(POLICIES, "web", "shop", spec={"content": "new"})
@@ -529,7 +529,7 @@ def test_watches_of_one_kind_keep_their_lists_apart(api: FakeApi) -> None:
         assert store.values() == ((name, ""),)
 
 
-def test_objects_that_are_written_again_and_again_are_not_listed_regularly(
+def test_objects_that_are_written_again_and_again_are_listed_seldom(
     api: FakeApi, stores: Watching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Save the reports of thousands of nodes for each replica of the controller."""

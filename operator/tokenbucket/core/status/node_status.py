@@ -12,13 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenbucket.core.api.enforcement import ModeSource
-from tokenbucket.core.api.node_report import (
-    Override,
-    PodCounts,
-    PodReport,
-    PolicyReport,
-    ReasonCount,
-)
+from tokenbucket.core.api.node_report import Override, PodCounts, PodReport, PolicyReport, ReasonCount
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy, RejectedPolicy
 from tokenbucket.core.limits.slot import SlotKey
@@ -67,6 +61,8 @@ class Outcome:
     actions: int = 0
     complete: bool = True
     """Whether nothing failed that may succeed when it is retried."""
+    failing: Collection[SlotKey] = ()
+    """The limits of which an action failed. The next run retries it."""
     deviations: tuple[Deviation, ...] = ()
     """The limits that are not enforced as declared."""
     active: Mapping[SlotKey, ActiveLimit] = field(default_factory=dict)
