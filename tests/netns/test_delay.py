@@ -86,22 +86,24 @@ def test_small_packets_do_not_wait_behind_large_ones(agent: Agent, pods: tuple[P
 
 _SEND_MANY_FLOWS = """
 import socket, sys
-for size in [int(sys.argv[2])] * int(sys.argv[3]) + [50] * 200:
-    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    client.sendto(bytes(size), (sys.argv[1], 9))
+sizes = [int(sys.argv[2])] * int(sys.argv[3]) + [50] * 200
+flows = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in sizes]
+for flow in flows:
+    flow.connect((sys.argv[1], 9))
+for size, flow in zip(sizes, flows):
+    flow.send(bytes(size))
 """
 
 
 @pytest.mark.needs("sch_fq")
-@pytest.mark.parametrize("queue", ["Fair", "Fifo"])
 def test_small_packets_do_not_wait_behind_bulk_of_hundreds_of_flows(
-    agent: Agent, pods: tuple[Pod, Pod], queue: str
+    agent: Agent, pods: tuple[Pod, Pod]
 ) -> None:
     """Before Linux 6.7, fq keeps one order for flows with the same hash. With its default number of hashes, a
-    fifth of these small packets waits behind bulk.
+    fifth of these small packets waits behind bulk. In a fair queue, no flow of one packet waits.
     """
     client, web = pods
-    limited(agent, web, queue=queue)
+    limited(agent, web, queue="Fifo")
     count = RATE // 2 // 8 // SIZE
     with sizes_of(web, count + 200) as sizes:
         client.run("/usr/bin/python3", "-c", _SEND_MANY_FLOWS, str(web.ip), str(SIZE), str(count))
