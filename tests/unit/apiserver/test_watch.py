@@ -27,6 +27,9 @@ from tokenbucket.apiserver.store import Store
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.errors import ApiError
 
+# kopf leaves the session of an operator that ended with an error to the garbage collector, which warns.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 PATIENCE_S = 240.0
 
 
