@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.netns.lab import entered
-from tests.observer import Sample, most_between
+from tests.observer import Sample, most_between, pairs
 
 PERIOD_S = 0.01
 SEGMENT_HEADERS_BYTES = 66
@@ -45,12 +45,7 @@ def _take() -> Sample:
     devices, protocols = _DEVICE.read_text(), _SNMP.read_text()
     before_s = time.monotonic()
     (device,) = (line.split() for line in devices.splitlines() if line.lstrip().startswith("eth0:"))
-    lines = [line.split() for line in protocols.splitlines()]
-    count = {
-        (names[0], name): int(value)
-        for names, values in zip(lines[::2], lines[1::2], strict=True)
-        for name, value in zip(names[1:], values[1:], strict=True)
-    }
-    datagrams = sum(count["Udp:", name] for name in ("InDatagrams", "NoPorts", "InErrors"))
-    merged = count["Tcp:", "InSegs"] - (int(device[2]) - datagrams)
+    count = {name: int(value) for name, value in pairs(protocols)}
+    datagrams = sum(count[f"Udp:{name}"] for name in ("InDatagrams", "NoPorts", "InErrors"))
+    merged = count["Tcp:InSegs"] - (int(device[2]) - datagrams)
     return Sample(after_s, before_s, int(device[1]) + SEGMENT_HEADERS_BYTES * merged)

@@ -60,7 +60,7 @@ def take(counters: Iterable[IO[str]]) -> Sample:
         file.seek(0)
         texts.append(file.read())
     before_s = time.monotonic()
-    found = dict(itertools.chain(_pairs(texts[0]), _pairs(texts[1]), map(str.split, texts[2].splitlines())))
+    found = dict(itertools.chain(pairs(texts[0]), pairs(texts[1]), map(str.split, texts[2].splitlines())))
     count = {name: int(value) for name, value in found.items()}
     frames = count["Ip:InReceives"] + count["Ip6InReceives"]
     size = count["IpExt:InOctets"] + count["Ip6InOctets"]
@@ -76,7 +76,7 @@ def take(counters: Iterable[IO[str]]) -> Sample:
     return Sample(after_s, before_s, size, packets, count["Tcp:InSegs"])
 
 
-def _pairs(text: str) -> Iterable[tuple[str, str]]:
+def pairs(text: str) -> Iterable[tuple[str, str]]:
     """Yield names and values of a file that has a line of names before each line of values."""
     lines = [line.split() for line in text.splitlines()]
     for (prefix, *names), (_, *values) in zip(lines[::2], lines[1::2], strict=True):

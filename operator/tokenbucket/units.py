@@ -1,4 +1,4 @@
-"""Parses and formats quantities and durations, and parses times.
+"""Parses and formats quantities, durations and times.
 
 Quantities have the syntax of Kubernetes (``100M``, ``512Ki``, ``1e6``), durations that of Go (``25ms``,
 ``1m30s``). Results are exact fractions. Every error is a ValueError whose message names the fix.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from fractions import Fraction
 
 MAX_TEXT = 40
@@ -141,3 +141,8 @@ def unix_time(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return 0.0
+
+
+def rfc3339(unix_s: float) -> str:
+    """Format a Unix time in seconds as RFC 3339 in UTC, without the fraction of a second."""
+    return datetime.fromtimestamp(int(unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -81,3 +81,9 @@ def test_sizes_are_formatted_in_whole_binary_or_decimal_units(size: int, text: s
 def test_rates_have_four_significant_digits(rate: int, text: str) -> None:
     """Distinguish similar rates."""
     assert units.format_bit_rate(rate) == text
+
+
+@given(st.integers(0, 2**33), st.floats(0, 0.999))
+def test_a_formatted_time_is_parsed_without_its_fraction(seconds: int, fraction: float) -> None:
+    """Format the times of reports, events and conditions."""
+    assert units.unix_time(units.rfc3339(seconds + fraction)) == seconds

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tokenbucket import units
 from tokenbucket.bpf.byte_counters import ByteCounters
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.core.api.pod import PodId
@@ -36,7 +37,7 @@ class _Stream:
     seen_bytes: int
     at_s: float
     offered: Offered = field(default_factory=Offered)
-    since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    since: str = field(default_factory=lambda: units.rfc3339(time.time()))
 
     def add(self, slot: int, seen: Sequence[int], times_s: Sequence[float]) -> None:
         """Add samples. Another slot, or a lower counter, belongs to another owner's packets."""

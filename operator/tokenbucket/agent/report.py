@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokenbucket import __version__
+from tokenbucket import __version__, units
 from tokenbucket.agent.cluster import ClusterSource
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.informers import Informers
@@ -156,9 +156,11 @@ class OwnReport:
 
     def _sync(self, state: NodeState) -> Sync:
         contacts = self._source.informers.contacts()
-        watches = tuple(WatchContact(name, _rfc3339(at_s) if at_s else "") for name, at_s in contacts.items())
+        watches = tuple(
+            WatchContact(name, units.rfc3339(at_s) if at_s else "") for name, at_s in contacts.items()
+        )
         period_s = round(self.pace.sync_period_s)
-        return Sync(_rfc3339(time.time()), period_s, self._policies_version(state), watches)
+        return Sync(units.rfc3339(time.time()), period_s, self._policies_version(state), watches)
 
     def _document(self, state: NodeState) -> dict[str, Any]:
         inputs, outcome = state.inputs, state.outcome
@@ -217,7 +219,3 @@ def _ranked(pods: Iterable[PodReport]) -> list[PodReport]:
         of_policy[pod.namespace, pod.policy] += 1
         ranked.append((of_policy[pod.namespace, pod.policy] > _OF_A_POLICY, pod))
     return [pod for _, pod in sorted(ranked, key=lambda item: item[0])]
-
-
-def _rfc3339(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Iterator
 from functools import partial
 
+from tokenbucket import units
 from tokenbucket.agent.cluster import NOT_READY_TAINT, ClusterSource
 from tokenbucket.agent.pod_events import PodEvents
 from tokenbucket.agent.reconcile_stats import ReconcileStats
@@ -193,7 +194,7 @@ class Reporter:
             "status": "False" if missing else "True",
             "reason": "Pending" if missing else "Enforced",
             "message": missing[:1024],
-            "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "lastTransitionTime": units.rfc3339(time.time()),
         }
         patch = {"metadata": {"uid": pod.id.uid}, "status": {"conditions": [condition]}}
         try:

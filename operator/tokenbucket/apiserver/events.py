@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from tokenbucket import units
 from tokenbucket.apiserver.client import Client
 from tokenbucket.apiserver.resources import EVENTS
 from tokenbucket.errors import ApiError
@@ -53,7 +54,7 @@ class Events:
         self._created = {key: at for key, at in self._created.items() if key[0] in uids}
 
     def _event(self, about: Mapping[str, str], reason: str, message: str) -> dict[str, object]:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        now = units.rfc3339(time.time())
         return {
             "apiVersion": "v1",
             "kind": "Event",

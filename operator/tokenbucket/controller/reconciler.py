@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tokenbucket import units
 from tokenbucket.apiserver.client import CONFLICT, NOT_FOUND, Client
 from tokenbucket.apiserver.events import Events
 from tokenbucket.apiserver.resources import NODES, POLICIES, REPORTS, is_ready
@@ -101,7 +101,7 @@ class StatusReconciler:
         namespaces = {policy.head.namespace for policy in policies}
         await self._silent_nodes.update(client, silent.union(name for _, name in fleet.cut), namespaces)
         self._forget({policy.head.uid for policy in policies}, {report.uid for report in reports})
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._unix_clock()))
+        now = units.rfc3339(self._unix_clock())
         writes = await self._changed_statuses(policies, fleet, silent, now)
         await self._write_statuses(client, writes, len(reports))
         await self._write_agent_conditions(client, reports, silence, now)

@@ -38,7 +38,8 @@ class PodState:
             "pod": self.name,
             "node": self.node,
             "state": self.state.value,
-        } | {"causes": causes}
+            "causes": causes,
+        }
 
 
 @dataclass(frozen=True, slots=True)
