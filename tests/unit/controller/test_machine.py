@@ -249,6 +249,8 @@ class Cluster(RuleBasedStateMachine):
         for name in NODES:
             self.set_node(name, "up", ready=True)
             self.nodes[name].full = False
+        if not any(node.joined_s for node in self.nodes.values()):
+            self.join(NODES[0], "up")  # no policy is ready without any node
         self.wait(HEALED_S // STEP_S)
         assert self.is_ready(), self.status
         assert is_ready({"status": self.idle_status}), self.idle_status
@@ -498,6 +500,18 @@ def test_a_node_that_joins_counts_and_one_that_leaves_does_not(state: str) -> No
     cluster.wait(12)
     assert cluster.is_ready()
     assert not cluster.stores.reports.get("", "d")
+
+
+def test_no_policy_is_ready_without_any_node() -> None:
+    """Come back with the first node that joins."""
+    cluster = Cluster()
+    cluster.start()
+    for name in NODES[:-1]:
+        cluster.leave(name)
+    cluster.wait(12)
+    cluster.a_policy_without_pods_is_ready()
+    assert not cluster.is_ready()
+    cluster.heal()
 
 
 def test_another_controller_leads_if_the_leader_stops() -> None:
