@@ -71,19 +71,26 @@ class InProcessAgent:
         known = tuple(replace(pod, sandboxes=self.cni.of(pod.id)) for pod in pods)
         return self.reconciler.reconcile(DesiredInput(tuple(policies), known))
 
-    def limited(self) -> dict[str, set[str]]:
-        """Return the pods whose limits are attached to each interface of the node. Read them from the
-        kernel.
+    def limits(self) -> dict[str, set[tuple[str, str]]]:
+        """Return the pods and directions whose limits are attached to each interface of the node. Read
+        them from the kernel.
         """
         slots = self.slots.read()
         with connect() as connection:
             view = View(connection, Tcx(PINS))
             view.refresh()
-            return {
-                view.links[ifindex].name: {slots[each.slot].owner.key.subject.name for each in found.ours}
+            owned = {
+                view.links[ifindex].name: [slots[each.slot].owner.key for each in found.ours]
                 for ifindex, found in view.filters.items()
                 if found.ours
             }
+        return {
+            name: {(key.subject.name, key.direction.value) for key in keys} for name, keys in owned.items()
+        }
+
+    def limited(self) -> dict[str, set[str]]:
+        """Return the pods whose limits are attached to each interface of the node."""
+        return {name: {pod for pod, _ in limits} for name, limits in self.limits().items()}
 
 
 def write_result(folder: Path, pod: PodId, sandbox: str, network: LabPod, *, named: bool = True) -> Path:

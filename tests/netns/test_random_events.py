@@ -1,7 +1,8 @@
 """Random events on a node: after each event, the limits are on the selected pods, and on no others.
 
 At any time, at most one of the three sources is wrong about a pod: its status is outdated, or its result is
-torn or lost. Results of lost sandboxes are always present, with any time.
+torn or lost. Results of lost sandboxes are always present, with any time. Labels and the policy change, and
+other programs remove filters.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import pytest
 
 from tests.netns.agent import drop, free_slots, policy
 from tests.netns.in_process import InProcessAgent, write_result
-from tests.netns.lab import Lab, ip
+from tests.netns.lab import Lab, ip, tc
 from tests.netns.lab import Pod as Network
 from tokenbucket.core.api.parse import parse_policy
 from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.api.policy import Policy
 
-POLICY = parse_policy(policy("web", app="web", ingress=drop(1, 10)))
 _MOST_PODS = 6
+_DIRECTIONS = ("ingress", "egress")
 _ADDRESSES = [f"10.9.0.{number}/24" for number in range(2, 2 + _MOST_PODS + 2)]
 
 
@@ -61,6 +63,9 @@ class Node:
     random: random.Random
     pods: dict[str, Running] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    limits: frozenset[str] = frozenset({"ingress"})
+    """The directions that the policy limits. None if there is no policy."""
+    _rate: int = 1
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _lost: list[bytes] = field(default_factory=list)
     """Contents of the results of sandboxes that no longer exist."""
@@ -70,6 +75,16 @@ class Node:
         name = self.random.choice(_EVENTS)
         self.log.append(name)
         getattr(self, f"_{name}")()
+
+    @property
+    def policies(self) -> list[Policy]:
+        limits = {direction: drop(self._rate, 10) for direction in self.limits}
+        return [parse_policy(policy("web", app="web", **limits))] if limits else []
+
+    @property
+    def selected(self) -> list[Running]:
+        """Return the pods that the policy limits."""
+        return [pod for pod in self.pods.values() if pod.selected and self.limits]
 
     def _any(self) -> Running | None:
         return self.random.choice(list(self.pods.values())) if self.pods else None
@@ -152,6 +167,37 @@ class Node:
             ip("link", "set", links[0], "name", name, netns=pod.network.netns)
             ip("link", "set", name, "up", netns=pod.network.netns)
 
+    def _add_interface(self) -> None:
+        """Add an interface that no result names."""
+        pod = self._any()
+        if pod and len(pod.network.veths) == 1:
+            self.lab.add_interface(pod.network, "eth1")
+
+    def _remove_interface(self) -> None:
+        pod = self._any()
+        if pod and len(pod.network.veths) == 2:
+            ip("link", "delete", pod.network.veths.pop())
+
+    def _label(self) -> None:
+        if pod := self._any():
+            pod.selected = not pod.selected
+
+    def _edit_policy(self) -> None:
+        """Change the rate and the directions, or remove the policy."""
+        self._rate += 1
+        chosen = self.random.choice([{"ingress"}, {"egress"}, _DIRECTIONS, _DIRECTIONS, ()])
+        self.limits = frozenset(chosen)
+
+    def _remove_filters(self) -> None:
+        """Remove all filters at a hook, as some CNI plugins do, or both hooks."""
+        if pod := self._any():
+            veth = self.random.choice(pod.network.veths)
+            with suppress(AssertionError):  # the interface has no clsact qdisc
+                if self.random.random() < 0.5:
+                    tc("filter", "delete", "dev", veth, self.random.choice(_DIRECTIONS))
+                else:
+                    tc("qdisc", "delete", "dev", veth, "clsact")
+
     def _steal(self) -> None:
         """Add the address of another pod to a pod."""
         one, other = self._any(), self._any()
@@ -171,29 +217,37 @@ class Node:
 _EVENTS = [
     *("start", "start", "end", "replace_sandbox", "replace_sandbox", "report", "report", "report"),
     *("restore_statuses", "tear", "restore_result", "misdate", "rename", "rename_inside", "steal"),
-    *("add_namespace", "nothing"),
+    *("add_namespace", "add_interface", "add_interface", "remove_interface", "label", "label"),
+    *("edit_policy", "remove_filters", "remove_filters", "nothing"),
 ]
+
+
+def reconcile(node: Node, agent: InProcessAgent) -> bool:
+    """Reconcile once. Return whether nothing is left to do."""
+    return agent.reconcile(node.policies, [pod.in_api for pod in node.pods.values()]).complete
 
 
 def verify_slots(node: Node, agent: InProcessAgent) -> None:
     """Assert that slots without a filter are freed. A new agent searches the namespaces in a second run."""
     for _ in range(3):
-        if agent.reconcile([POLICY], [pod.in_api for pod in node.pods.values()]).complete:
+        if reconcile(node, agent):
             break
     owners = {slot.owner.key.subject.name for slot in agent.slots.read().values()}
-    assert owners <= {pod.id.name for pod in node.pods.values() if pod.selected}, node.log
+    assert owners <= {pod.id.name for pod in node.selected}, node.log
 
 
 def verify_limits(node: Node, agent: InProcessAgent) -> None:
     """Compare the limits in the kernel with the pods."""
-    limited = agent.limited()
-    behind = {pod.network.veth: pod for pod in node.pods.values()}
-    for veth, names in limited.items():
+    limits = agent.limits()
+    behind = {veth: pod for pod in node.pods.values() for veth in pod.network.veths}
+    for veth, found in limits.items():
         pod = behind[veth]
-        assert names == {pod.id.name}, f"{veth} of {pod} is limited as {names}; {node.log}"
-        assert pod.selected, f"{pod} is limited; {node.log}"
-    missing = [pod for pod in behind.values() if pod.selected and pod.network.veth not in limited]
-    assert not [pod for pod in missing if pod.is_known], f"{missing}; {node.log}"
+        expected = {(pod.id.name, direction) for direction in node.limits if pod.selected}
+        assert found <= expected, f"{veth} of {pod} has {found}, not {expected}; {node.log}"
+    for pod in node.selected:
+        for veth in pod.network.veths if pod.is_known else ():
+            missing = node.limits - {direction for _, direction in limits.get(veth, ())}
+            assert not missing, f"{veth} of {pod} has no limit of {missing}; {node.log}"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -212,7 +266,7 @@ def test_only_selected_pods_are_limited(
         with InProcessAgent(node.results) as agent:  # a new agent knows only the kernel's state
             for _ in range(min(left, chance.randrange(1, 40))):
                 node.happen()
-                agent.reconcile([POLICY], [pod.in_api for pod in node.pods.values()])
+                reconcile(node, agent)
                 verify_limits(node, agent)
                 verify_slots(node, agent)
                 left -= 1
