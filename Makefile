@@ -80,7 +80,7 @@ check-commits: ## check the subjects of the commits in RANGE (default main..HEAD
 test-fresh: setup ## run all tests in a clone with empty caches, as on a new machine (root); TARGET=test-quick runs a part
 	hack/fresh-run.sh setup $(or $(TARGET),test)
 
-nightly: setup ## run each job of the nightly workflow, one after another (root, 5 hours)
+nightly: setup ## run each job of the nightly workflow, one after another (root, 6 hours)
 	hack/nightly.sh
 
 test-unit: setup ## run the tests that need no privileges
