@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from tokenbucket import units
@@ -26,6 +26,7 @@ class Events:
     """The component that creates the events."""
     most: int = 1 << 16
     """Maximum number of events in five minutes, about all objects."""
+    clock: Callable[[], float] = time.monotonic
     _created: dict[tuple[str, str], float] = field(default_factory=dict)
     """Time of the last event by uid and reason."""
 
@@ -35,7 +36,7 @@ class Events:
         A rejected event is not retried, because a status has the same message. Raises ApiError if the API
         server is unavailable.
         """
-        now, key = time.monotonic(), (about["uid"], reason)
+        now, key = self.clock(), (about["uid"], reason)
         recent = {of: at for of, at in self._created.items() if now - at < _INTERVAL_S}
         if key in recent or len(recent) >= self.most:
             return False

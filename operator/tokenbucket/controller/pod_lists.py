@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from tokenbucket.pacing import pause_after
 _KEPT_S = 30.0
 _LONGEST_S = 60.0
 """Maximum pause between two reads. New pods on a silent node must be found soon."""
+_OUTDATED_S = 90.0
+"""Duration of errors after which known pods are unknown again."""
 _PER_RUN = 20
 """Maximum number of pages per run. Many nodes can become silent at once."""
 _PAGE = 250
@@ -34,16 +37,29 @@ class Pods:
     groups: Mapping[str, Collection[Labels]] | None
     """Labels by group. ``None`` if the pods are unknown, because the API server rejects the read."""
     _selected: dict[Selector | None, frozenset[str]] = field(default_factory=dict)
+    _selects: dict[tuple[Selector | None, str], bool] = field(default_factory=dict)
 
-    def selected(self, selector: Selector | None) -> frozenset[str]:
+    async def selected(self, selector: Selector | None) -> frozenset[str]:
         """Return the groups with a pod that a selector, or ``None``, selects. Compare each pod only once."""
         if selector not in self._selected:
-            self._selected[selector] = frozenset(
-                group
-                for group, pods in (self.groups or {}).items()
-                if selector is None or any(map(selector.matches, pods))
-            )
+            found = set()
+            for group in self.groups or ():
+                await asyncio.sleep(0)  # thousands of pods take time, and the probes share the thread
+                if self._compare(selector, group):
+                    found.add(group)
+            self._selected[selector] = frozenset(found)
         return self._selected[selector]
+
+    def selects(self, selector: Selector | None, group: str) -> bool:
+        """Return whether a selector, or ``None``, selects a pod of a group. Compare each pod only once."""
+        key = selector, group
+        if key not in self._selects:
+            self._selects[key] = self._compare(selector, group)
+        return self._selects[key]
+
+    def _compare(self, selector: Selector | None, group: str) -> bool:
+        pods = (self.groups or {}).get(group, ())
+        return bool(pods) and (selector is None or any(map(selector.matches, pods)))
 
 
 @dataclass(slots=True)
@@ -67,7 +83,7 @@ class PodLists:
     known: dict[str, Pods] = field(default_factory=dict)
     _reads: dict[str, _Read] = field(default_factory=dict)
     _failing: dict[str, float] = field(default_factory=dict)
-    """Time of the first error since the last page."""
+    """Time of the first error since the last complete read."""
 
     def expire(self) -> None:
         """Read everything again because pods of more groups matter. Keep the known pods until then."""
@@ -113,7 +129,6 @@ class PodLists:
                 raise
             self._fail(name, error.status, now)
             return False
-        self._failing.pop(name, None)
         for item in items:
             if group := self.group(item):  # most pods of a namespace are on nodes with agents
                 labels = metadata_of(item).get("labels") or {}
@@ -124,6 +139,7 @@ class PodLists:
 
     def _end(self, name: str, now: float) -> None:
         read = self._reads.pop(name)
+        self._failing.pop(name, None)
         pause_s = min(_LONGEST_S, pause_after(self.clock() - read.began, _KEPT_S, _SHARE))
         groups = {group: tuple(labels.values()) for group, labels in read.groups.items()}
         self.known[name] = Pods(now + pause_s, groups)
@@ -131,13 +147,13 @@ class PodLists:
     def _fail(self, name: str, status: int, now: float) -> None:
         """Handle an error. Unless it is permanent, a later run continues with the same page.
 
-        Known pods stay known. Other pods stay unread, and become unknown if the errors last.
+        Known pods stay known, and other pods stay unread. All become unknown if the errors last.
         """
         if status in {FORBIDDEN, GONE}:  # the position of the next page has expired
             self._reads.pop(name, None)
-        lasts = now - self._failing.setdefault(name, now) >= _KEPT_S
         unread = self._due(name) == -math.inf
-        if status == FORBIDDEN or (unread and lasts):  # forbidden also by the role of an earlier release
+        lasts = now - self._failing.setdefault(name, now) >= (_KEPT_S if unread else _OUTDATED_S)
+        if status == FORBIDDEN or lasts:  # forbidden also by the role of an earlier release
             self.known[name] = Pods(now + _KEPT_S, None)
         elif not unread:
             self.known[name] = replace(self.known[name], due=now + _KEPT_S)

@@ -15,7 +15,7 @@ from tokenbucket import units
 from tokenbucket.apiserver.client import CONFLICT, NOT_FOUND, Client
 from tokenbucket.apiserver.events import Events
 from tokenbucket.apiserver.resources import NODES, POLICIES, REPORTS, is_ready
-from tokenbucket.controller.events import create_events
+from tokenbucket.controller.events import ConditionEvents
 from tokenbucket.controller.fleet import Fleet
 from tokenbucket.controller.heartbeats import Heartbeats
 from tokenbucket.controller.index import ReportIndex
@@ -80,7 +80,8 @@ class StatusReconciler:
         self._silence = SilenceDetector(stores, heartbeats, again)
         self._index, self._silent_nodes = ReportIndex(), SilentNodes(again, self._clock)
         self._throttle, self._budget = WriteThrottle(), WriteBudget()
-        self._retries, self._events = RetryTracker(again, self._clock), Events(MANAGER)
+        self._retries = RetryTracker(again, self._clock)
+        self._events = ConditionEvents(Events(MANAGER, clock=self._clock), again)
         self._required: dict[str, tuple[int, int]] = {}
         """The current generation by uid, and the resource version that an agent must have used to know it."""
         self._computed: dict[str, tuple[_Inputs, dict[str, Any]]] = {}
@@ -104,6 +105,7 @@ class StatusReconciler:
         now = units.rfc3339(self._unix_clock())
         writes = await self._changed_statuses(policies, fleet, silent, now)
         await self._write_statuses(client, writes, len(reports))
+        await self._create_missing_events(client, policies)
         await self._write_agent_conditions(client, reports, silence, now)
 
     def _forget(self, policies: set[str], reports: set[str]) -> None:
@@ -139,10 +141,10 @@ class StatusReconciler:
             head = policy.head
             agents = Agents(
                 bool(self._index.recent),
-                self._silent_nodes.affected(head, silent),
+                await self._silent_nodes.affected(head, silent),
                 self._index.unseen(head, fleet.behind(self._required_version(policy))),
                 fleet.unsupported(head.features),
-                self._silent_nodes.affected(head, self._index.unseen(head, fleet.omitting(head))),
+                await self._silent_nodes.affected(head, self._index.unseen(head, fleet.omitting(head))),
             )
             inputs = _Inputs(policy, self._index.changes(head), agents)
             known = self._computed.get(head.uid)
@@ -196,11 +198,18 @@ class StatusReconciler:
         document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata, "status": write.status}
         with _suppress_gone():
             # Before the status: without an answer, the next run still finds that a condition becomes bad.
-            await create_events(self._events, client, head, write.status["conditions"], write.before)
+            await self._events.create(client, head, write.status["conditions"], write.before)
             await client.apply(POLICIES, document, MANAGER, "status")
             now = self._clock()
             self._throttle.record(head.uid, now)
             self._budget.spend(nodes, now)
+
+    async def _create_missing_events(self, client: Client, policies: Iterable[PolicyObject]) -> None:
+        """Create the events that were too many before, if the conditions are still bad."""
+        for policy in policies:
+            if self._events.is_behind(policy.head.uid) and self._leads():
+                conditions = self._computed[policy.head.uid][1]["conditions"]
+                await self._events.create(client, policy.head, conditions, conditions)
 
     async def _write_agent_conditions(
         self, client: Client, reports: Iterable[ReportedNode], silence: Mapping[str, str], now: str

@@ -75,7 +75,7 @@ class SilentNodes:
             self._together and self._namespaces.unread([head.namespace])
         )
 
-    def affected(self, head: PolicyHead, nodes: Iterable[str]) -> tuple[str, ...]:
+    async def affected(self, head: PolicyHead, nodes: Iterable[str]) -> tuple[str, ...]:
         """Return the nodes with a pod that the policy selects, and the nodes whose pods are unknown.
 
         Without the nodes that have not been read yet.
@@ -83,7 +83,7 @@ class SilentNodes:
         asked = frozenset(nodes)
         found = {name for name in asked & self._alone if self._selects(head, name)}
         if pods := self._namespaces.known.get(head.namespace):
-            selected = self._together if pods.groups is None else pods.selected(head.selector)
+            selected = self._together if pods.groups is None else await pods.selected(head.selector)
             found |= selected & asked & self._together
         return tuple(sorted(found))
 
@@ -91,8 +91,7 @@ class SilentNodes:
         pods = self._nodes.known.get(node)
         if not pods or pods.groups is None:
             return pods is not None
-        labels = pods.groups.get(head.namespace, ())
-        return any(head.selector is None or head.selector.matches(each) for each in labels)
+        return pods.selects(head.selector, head.namespace)
 
 
 def _of_node(name: str) -> tuple[Selection, None]:

@@ -76,9 +76,11 @@ def report(name: str, pods: int = 1, *, seen: int = 10**9, age_s: float = 0) -> 
     }
 
 
-def reported(*entries: PolicyReport, pods: tuple[PodReport, ...] = ()) -> Mapping[str, Any]:
+def reported(
+    *entries: PolicyReport, pods: tuple[PodReport, ...] = (), at_s: float = START_S
+) -> Mapping[str, Any]:
     """Return a report of node a with these entries."""
-    sync = Sync(rfc3339(START_S), 20, 10**9, (WatchContact("pods", rfc3339(START_S)),))
+    sync = Sync(rfc3339(at_s), 20, 10**9, (WatchContact("pods", rfc3339(at_s)),))
     document = to_document(NodeReport(sync=sync, policies=entries, pods=pods))
     return {"metadata": {"name": "a", "uid": "a"}, "status": document}
 
@@ -885,6 +887,30 @@ def test_unknown_and_failed_policies_cause_events(api: FakeApi, cluster: Cluster
         cluster.stores.reports.put(document)
         cluster.ready()
     assert created_events(api) == ["AgentUnavailable", "NoFq", "NoFreeSlot", "Failed"]
+
+
+def test_an_event_that_is_one_too_many_is_created_later(api: FakeApi, cluster: Cluster) -> None:
+    """Create none for a condition that is good again by then."""
+    cluster.policy()
+    for pause_s, failed, events in (
+        (0, True, 1),
+        (10, False, 1),
+        (10, True, 1),
+        (290, True, 2),
+        (400, True, 2),
+        (10, False, 2),
+        (10, True, 3),
+        (10, False, 3),
+        (10, True, 3),
+        (10, False, 3),
+        (300, False, 3),
+    ):
+        cluster.now += pause_s
+        entry = PolicyReport("shop", "web", "web-uid", 1, pods=PodCounts(1, not failed, failed=int(failed)))
+        cluster.stores.reports.put(reported(entry, at_s=START_S + cluster.now))
+        cluster.ready()
+        assert len(created_events(api)) == events, pause_s
+    assert set(created_events(api)) == {"Failed"}
 
 
 def test_an_event_without_an_answer_is_created_later(

@@ -49,12 +49,12 @@ class Fleet:
     def run(self) -> tuple[str, ...]:
         """Read once. Return the nodes with a pod that the policy selects, or with unknown pods."""
 
-        async def run() -> None:
+        async def run() -> tuple[str, ...]:
             async with Client() as client:
                 await self.silent.update(client, self.nodes, {"shop"})
+            return await self.silent.affected(WEB, self.nodes)
 
-        asyncio.run(run())
-        return self.silent.affected(WEB, self.nodes)
+        return asyncio.run(run())
 
     def unread(self) -> bool:
         """Return whether the policy must not become ready yet."""
@@ -127,6 +127,53 @@ def test_errors_that_last_make_pods_unknown(fleet: Fleet, *, together: bool) -> 
     assert not fleet.unread()
 
 
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("status", [410, 429, 500])
+def test_known_pods_become_unknown_if_errors_last(fleet: Fleet, status: int, *, together: bool) -> None:
+    """Trust a list for 90 seconds of errors only, also if the first page can be read."""
+    fleet.jobs(600, "b")
+    fleet.nodes = VIRTUAL | {"b"} if together else frozenset({"b"})
+    assert not fleet.run()
+    fleet.now += 60
+    for affected in (False, False, False, True, True):
+        fleet.api.fail(lambda seen: is_read(seen) and seen.query.get("continue", "").endswith("/500"), status)
+        assert fleet.run() == (tuple(sorted(fleet.nodes)) if affected else ())
+        fleet.now += 30
+    assert not fleet.run()
+
+
+def test_a_comparison_of_many_pods_yields_to_the_probes(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compare the pods of at most one node at a time."""
+    for number in range(1000):
+        fleet.pod(f"job-{number}", f"virtual-{number % 10}", number=str(number))
+    compared, longest = [0], [0]
+    matches = Selector.matches
+
+    def count(selector: Selector, labels: Mapping[str, str]) -> bool:
+        compared[0] += 1
+        return matches(selector, labels)
+
+    async def probe() -> None:
+        while True:
+            before = compared[0]
+            await asyncio.sleep(0)
+            longest[0] = max(longest[0], compared[0] - before)
+
+    async def run() -> None:
+        async with Client() as client:
+            await fleet.silent.update(client, fleet.nodes, {"shop"})
+        beside = asyncio.create_task(probe())
+        await fleet.silent.affected(WEB, fleet.nodes)
+        beside.cancel()
+
+    monkeypatch.setattr(Selector, "matches", count)
+    asyncio.run(run())
+    assert compared == [1000]
+    assert longest == [100]
+
+
 def test_pods_stay_known_while_more_nodes_become_silent(fleet: Fleet) -> None:
     """Read all pods again. An error delays the news from the other nodes only."""
     fleet.pod("web-0", "virtual-0", app="web")
@@ -155,7 +202,10 @@ def test_a_large_namespace_is_read_in_several_runs(fleet: Fleet) -> None:
     assert fleet.waits[1:] == [60.0]
 
 
-def test_each_pod_is_compared_once_per_read(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("silent", [VIRTUAL, frozenset({"virtual-1"})])
+def test_each_pod_is_compared_once_per_read(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, silent: frozenset[str]
+) -> None:
     """Every run asks for every policy."""
     compared: list[Mapping[str, str]] = []
     matches = Selector.matches
@@ -165,9 +215,11 @@ def test_each_pod_is_compared_once_per_read(fleet: Fleet, monkeypatch: pytest.Mo
         return matches(selector, labels)
 
     monkeypatch.setattr(Selector, "matches", count)
+    fleet.nodes = silent
     for number in range(50):
-        fleet.pod(f"job-{number}", f"virtual-{number}", app="web" if number == 1 else "db")
+        node = f"virtual-{number}" if silent == VIRTUAL else "virtual-1"
+        fleet.pod(f"job-{number:02}", node, app="web" if number == 49 else f"db-{number}")
     for runs in (1, 1, 2):
-        assert fleet.run() == ("virtual-1",)
+        assert fleet.run() == ("virtual-49" if silent == VIRTUAL else "virtual-1",)
         assert len(compared) == 50 * runs
         fleet.now += 15
