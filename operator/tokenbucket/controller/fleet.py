@@ -30,11 +30,9 @@ class Fleet:
 
     @classmethod
     def of(cls, reports: Iterable[ReportedNode]) -> Self:
-        """Return the agents. An agent of an older version, which reports no version, is not waited for."""
+        """Return the agents. A report without a version proves that its agent has used none."""
         reports = list(reports)
-        versions = [
-            (node.report.sync.policies_version, node.name) for node in reports if node.report.sync.last
-        ]
+        versions = [(node.report.sync.policies_version, node.name) for node in reports]
         features = [(frozenset(node.report.agent.features) or _UNLISTED, node.name) for node in reports]
         cut = [(_last(node.report.policies), node.name) for node in reports if node.report.policies_omitted]
         return cls(

@@ -43,14 +43,9 @@ class Heartbeats:
     _seen: dict[str, _Seen] = field(default_factory=dict)
     """Last change by uid."""
 
-    def silence(self, report: ReportedNode, left_s: float, *, pod_ready: bool) -> str:
-        """Return why a report is outdated, or an empty text. Agents of older versions send no heartbeats.
-
-        ``left_s`` is the time until it is outdated.
-        """
+    def silence(self, report: ReportedNode, left_s: float) -> str:
+        """Return why a report is outdated, or an empty text. ``left_s`` is the time until it is outdated."""
         sync = report.report.sync
-        if not sync.last:
-            return "" if pod_ready else "is not ready"
         if left_s <= 0:
             return "has not reported for too long"
         written_s = unix_time(sync.last)

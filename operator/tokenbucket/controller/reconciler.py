@@ -220,7 +220,7 @@ class StatusReconciler:
             pods[agent.node][agent.name] = agent.ready
         for report in reports:
             condition = agent_condition(silence[report.name], pods[report.name], report.conditions, now)
-            if [condition] == list(report.conditions) or not self._leads():
+            if condition in report.conditions or not self._leads():
                 continue
             wait_s = self._budget.wait_s(self._clock())
             if wait_s > 0:

@@ -60,7 +60,7 @@ class SilenceDetector:
     def _is_late(self, report: ReportedNode, *, pod_ready: bool) -> bool:
         """Return whether a report is late, and no read has returned the same one."""
         last = report.report.sync.last
-        if not last or self._confirmed.get(report.uid) == last:
+        if self._confirmed.get(report.uid) == last:
             return False
         return self._heartbeats.left_s(report, pod_ready=pod_ready) <= 0
 
@@ -72,12 +72,9 @@ class SilenceDetector:
         ready = self._ready()
         found, waits = {}, []
         for report in reports:
-            pod_ready = report.name in ready
-            left_s = self._heartbeats.left_s(report, pod_ready=pod_ready)
-            reason = self._heartbeats.silence(report, left_s, pod_ready=pod_ready)
-            found[report.name] = "" if report.name in unread else reason
-            if report.report.sync.last:
-                waits.append(left_s)
+            left_s = self._heartbeats.left_s(report, pod_ready=report.name in ready)
+            found[report.name] = "" if report.name in unread else self._heartbeats.silence(report, left_s)
+            waits.append(left_s)
         waits = [wait_s for wait_s in waits if wait_s > 0]
         if waits:
             self._again(min(waits))

@@ -262,6 +262,21 @@ def test_an_agent_without_heartbeats_makes_its_node_unknown(cluster: Cluster) ->
     assert cluster.ready() == "Programmed"
 
 
+def test_a_report_without_a_time_proves_nothing(cluster: Cluster) -> None:
+    """Expect a CustomResourceDefinition that is older than the agent, and so drops the field."""
+    cluster.policy()
+    cluster.api.put(PODS, "pod", "shop", metadata={"labels": {"app": "web"}}, spec={"nodeName": "a"})
+    document = dict(report("a", pods=0))
+    document["status"] = {name: value for name, value in document["status"].items() if name != "lastSync"}
+    cluster.stores.reports.put(document)
+    cluster.round()
+    cluster.now += 49
+    cluster.stores.reports.put(document)
+    cluster.round()
+    cluster.now += 2
+    assert cluster.ready() == "AgentUnavailable"
+
+
 def test_no_report_can_claim_a_period_of_days(cluster: Cluster) -> None:
     """Expect a compromised agent, or a mistake of a later version."""
     cluster.policy()
@@ -980,6 +995,20 @@ def test_a_report_that_cannot_be_written_or_deleted_does_not_block_others(
     api.fail(lambda seen: writes_agent_condition(seen) and seen.path.endswith("/b"), 422)
     cluster.round()
     assert {"a", "b", "c"} <= {seen.path.rpartition("/")[2] for seen in api.seen(writes_agent_condition)}
+
+
+def test_a_condition_of_another_program_causes_no_writes(api: FakeApi, cluster: Cluster) -> None:
+    """Keep the condition of another program in a report."""
+    cluster.policy()
+    cluster.round()
+    written = json.loads(api.seen(writes_agent_condition)[-1].body)["status"]["conditions"]
+    other = {**written[0], "type": "Other"}
+    document = dict(report("a"))
+    document["status"] = {**document["status"], "conditions": [*written, other]}
+    cluster.stores.reports.put(document)
+    writes = len(api.seen(writes_agent_condition))
+    cluster.round()
+    assert len(api.seen(writes_agent_condition)) == writes
 
 
 def test_a_controller_that_leads_no_more_ends_its_writes(api: FakeApi, cluster: Cluster) -> None:
