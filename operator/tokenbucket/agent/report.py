@@ -27,6 +27,7 @@ from tokenbucket.core.api.node_report import (
     PodReport,
     Sync,
     WatchContact,
+    entries_that_fit,
     sync_document,
     to_document,
 )
@@ -43,8 +44,8 @@ from tokenbucket.core.status.node_status import (
 from tokenbucket.pacing import ReportPace
 
 MANAGER = "tokenbucket-agent"
-_POLICIES, _PODS = 2048, 64
-"""Maximum numbers of items in a report, as in its schema."""
+_PODS = 64
+"""Maximum number of pods in a report, as in its schema."""
 _OF_A_POLICY = 8
 """Number of pods that the status of a policy names. More must not displace those of other policies."""
 
@@ -166,6 +167,7 @@ class OwnReport:
         inputs, outcome = state.inputs, state.outcome
         pods = _ranked(pods_not_programmed(state))
         policies = policy_reports(state)
+        entries = tuple(entries_that_fit(policies))
         problems = filter(None, (inputs.problem, *self._source.informers.problems))
         report = NodeReport(
             agent=AgentInfo(__version__, self._options.pod, self._options.release, FEATURES),
@@ -177,8 +179,8 @@ class OwnReport:
             limits=len(outcome.active),
             attachments=outcome.attachments,
             foreign_programs=most_frequent(outcome.foreign_programs),
-            policies=policies[:_POLICIES],
-            policies_omitted=max(0, len(policies) - _POLICIES),
+            policies=entries,
+            policies_omitted=len(policies) - len(entries),
             annotations=annotation_report(state),
             pods=tuple(pods[:_PODS]),
             pods_omitted=max(0, len(pods) - _PODS),

@@ -29,7 +29,7 @@ from tokenbucket.apiserver.resources import CONFIG_MAPS, EVENTS, NODES, PODS, PO
 from tokenbucket.apiserver.watch import Watch
 from tokenbucket.core.api.annotations import read_annotations
 from tokenbucket.core.api.node_report import PodReport
-from tokenbucket.core.api.parse import API_VERSION
+from tokenbucket.core.api.parse import API_VERSION, parse_policy
 from tokenbucket.core.api.parse import POLICY as POLICY_KIND
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.planning.capabilities import Capabilities
@@ -244,6 +244,23 @@ def test_pods_of_one_policy_hide_no_pod_of_another_in_a_report() -> None:
 
     ranked = _ranked([*pods(70, "a", "NoFq"), *pods(2, "shop", "NoFreeSlot"), *pods(9, "b", "NoFreeSlot")])
     assert [pod.namespace for pod in ranked] == ["b"] * 8 + ["shop"] * 2 + ["a"] * 8 + ["b"] + ["a"] * 62
+
+
+def test_a_report_of_thousands_of_policies_fits_into_an_object(
+    api: FakeApi, stats: ReconcileStats, reporter: Reporter
+) -> None:
+    """Count the policies without room. etcd rejects objects of more than 1.5 MiB."""
+    policies = tuple(
+        parse_policy({**POLICY, "metadata": {"namespace": "shop", "name": f"{number:0250}"}})
+        for number in range(2000)
+    )
+    stats.state = NodeState(DesiredInput(policies=policies, pods=WAITS))
+    reporter.start()
+    until(lambda: (stats.on_change(), reporter.reported_at_s)[1])
+    body = api.seen(writes("tokenbucketnodes"))[-1].body
+    status = json.loads(body)["status"]
+    assert len(body) < 2**20
+    assert status["policiesOmitted"] == 2000 - len(status["policies"])
 
 
 def test_conditions_of_the_controller_are_no_edit(api: FakeApi, reported: Reporter) -> None:

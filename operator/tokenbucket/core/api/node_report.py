@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -12,6 +13,10 @@ MOST_PODS = 1 << 16
 LONGEST_PERIOD_S = 300
 """Longest interval of the regular reports of an agent. No report can claim a longer one."""
 _LONGEST_MESSAGE = 256
+_POLICIES, _POLICIES_BYTES = 2048, 3 << 18
+"""Maximum number of entries about policies, as in the schema, and of their bytes: etcd rejects 1.5 MiB."""
+_SMALL = 32
+"""Number of entries that are never too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,16 @@ class NodeReport:
 
 
 POD_FIELDS = ("namespace", "name", "policy", "direction", "reason", "message")
+
+
+def entries_that_fit(policies: Sequence[PolicyReport]) -> Sequence[PolicyReport]:
+    """Return the first entries, as many as a report has room for."""
+    size = 0
+    for number, policy in enumerate(policies[:_POLICIES] if len(policies) > _SMALL else ()):
+        size += len(json.dumps(_policy_document(policy)))
+        if size > _POLICIES_BYTES:
+            return policies[:number]
+    return policies[:_POLICIES]
 
 
 def to_document(report: NodeReport) -> dict[str, Any]:

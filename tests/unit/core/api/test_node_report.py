@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from tokenbucket.core.api.node_report import (
     ReasonCount,
     Sync,
     WatchContact,
+    entries_that_fit,
     sync_document,
     to_document,
 )
@@ -294,3 +296,39 @@ def test_reports_of_two_nodes_share_equal_entries() -> None:
     assert one == given
     for name in ("namespace", "name", "uid", "pods", "effective", "action"):
         assert getattr(one, name) is getattr(other, name)
+
+
+def longest_entry(number: int) -> PolicyReport:
+    """Return an entry that is as long as its schema permits, except for its name."""
+    override = Override("n" * 63 + "/" + "o" * 253, "ingress", MOST_PODS)
+    reason = ReasonCount("R" * 64, MOST_PODS, "m" * 300)
+    words = dict.fromkeys(("ingress", "egress"), "w" * 512)
+    return PolicyReport(
+        "n" * 63,
+        f"{number:0253}",
+        "u" * 64,
+        2**63 - 1,
+        "r" * 300,
+        pods=PodCounts(*([MOST_PODS] * 9)),
+        overridden_by=(override,) * 16,
+        effective=words,
+        action=words,
+        reasons=(reason,) * 16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "kept"),
+    [
+        ([PolicyReport("shop", f"web-{number}", "uid", 1) for number in range(2048)], 2048),
+        ([PolicyReport("shop", f"web-{number}", "uid", 1) for number in range(3000)], 2048),
+        ([longest_entry(number) for number in range(20)], 20),
+        ([longest_entry(number) for number in range(2048)], None),
+    ],
+)
+def test_a_report_has_room_for_its_entries(entries: list[PolicyReport], kept: int | None) -> None:
+    """Keep the first ones: etcd rejects a larger object, so that nothing on the node would be known."""
+    found = entries_that_fit(entries)
+    assert found == entries[: len(found)]
+    assert len(found) == kept or (kept is None and 32 < len(found) < 200)
+    assert len(json.dumps(to_document(NodeReport(policies=tuple(found))))) < 2**20
