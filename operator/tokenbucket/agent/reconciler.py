@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from tokenbucket.agent.executor import Done, Executor, affected_limits
@@ -17,10 +17,11 @@ from tokenbucket.agent.locate import Locator
 from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.locks import Locks
+from tokenbucket.core.limits.slot import Owner, SlotConfig
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.desired import Desired, Deviation, desired
 from tokenbucket.core.planning.identity import Identified, identify
-from tokenbucket.core.planning.kept import NodeSettings, kept_limits
+from tokenbucket.core.planning.kept import NodeSettings, delays_of, kept_limits, with_delays
 from tokenbucket.core.planning.namespace_moves import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
 from tokenbucket.core.planning.reasons import Effect, Reason
@@ -48,6 +49,8 @@ class Reconciler:
     """The abilities that remain after the rejections since the last periodic check."""
     verifier: Verifier
     _declarations: Declarations = field(default_factory=Declarations)
+    _delays: Mapping[Owner, SlotConfig] = field(default_factory=dict)
+    """Kept limits with Delay. A later run tries again to add a queue that was rejected."""
     _logged: frozenset[Deviation] = frozenset()
 
     def reconcile(self, inputs: DesiredInput) -> Outcome:
@@ -64,6 +67,8 @@ class Reconciler:
                     self.observer.view, placements, abilities.data_plane, found.namespaces
                 ).locate
                 kept = kept_limits(slots.values(), inputs.rejected, found.pods)
+                kept = with_delays(kept, self._delays)
+                self._delays = delays_of(kept)
                 settings = NodeSettings(inputs.enforcement, kept)
                 target = desired(inputs.policies, found.pods, locate, abilities, settings)
                 observed = self.observer.observe(slots)

@@ -395,19 +395,28 @@ def test_a_kept_limit_that_its_policy_only_observes_is_never_enforced() -> None:
 def test_a_kept_limit_without_a_queue_drops_and_does_not_affect_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Reject each attempt to add a queue, as if another program owned it."""
+    """Reject a queue as if another program owned it. Delay packets again once the queue can be added."""
     node, web = Node(searched=True, inside_is=THERE), pod("web")
     reconciler_of(node).reconcile(inputs(web, action=ExceedAction.DELAY))
     node.queues.clear()
+    before, add_fq, rejects = set(node.slots.values()), node.add_fq, True
 
-    def add_fq(*_: object) -> None:
-        raise KernelError("add fq", "eth0", errno.EEXIST)
+    def add(interface: Interface, *more: object) -> None:
+        if rejects:
+            raise KernelError("add fq", "eth0", errno.EEXIST)
+        add_fq(interface, *more)
 
-    monkeypatch.setattr(node, "add_fq", add_fq)
-    outcome = reconciler_of(node).reconcile(rejected(web))
-    assert outcome.complete
-    limits = [slot for slot in node.slots.values() if not slot.owner.key.is_guard]
-    assert [slot.config.max_delay_q for slot in limits] == [0]
+    monkeypatch.setattr(node, "add_fq", add)
+    reconciler = reconciler_of(node)
+    for _ in range(2):
+        assert reconciler.reconcile(rejected(web)).complete
+        limits = [slot for slot in node.slots.values() if not slot.owner.key.is_guard]
+        assert [slot.config.max_delay_q for slot in limits] == [0]
+        reconciler.check_periodically()
+    rejects = False
+    reconciler.reconcile(rejected(web))
+    assert set(node.slots.values()) == before
+    assert node.queues == {INSIDE}
 
 
 def test_a_limit_of_a_recreated_policy_is_not_kept() -> None:

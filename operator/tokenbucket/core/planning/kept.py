@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, RejectedPolicy
-from tokenbucket.core.limits.slot import Slot, SlotConfig
+from tokenbucket.core.limits.slot import Owner, Slot, SlotConfig
+
+_DELAY: Mapping[str, Any] = {"max_delay_q": 0, "longest_backlog_q": 0, "pacing": False}
+"""The fields of a limit that delays packets, and their values if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,29 @@ def kept_limits(
     return found
 
 
+def with_delays(
+    kept: Mapping[PodId, Mapping[Direction, Slot]], known: Mapping[Owner, SlotConfig]
+) -> dict[PodId, dict[Direction, Slot]]:
+    """Return kept limits with the delays of before. The slot of a limit that has no queue contains none."""
+    return {
+        pod: {direction: _with_delay(slot, known.get(slot.owner)) for direction, slot in limits.items()}
+        for pod, limits in kept.items()
+    }
+
+
+def _with_delay(slot: Slot, known: SlotConfig | None) -> Slot:
+    if not known or slot.config.max_delay_q:
+        return slot
+    delay = {name: getattr(known, name) for name in _DELAY}
+    return replace(slot, config=replace(slot.config, **delay))
+
+
+def delays_of(kept: Mapping[PodId, Mapping[Direction, Slot]]) -> dict[Owner, SlotConfig]:
+    """Return the kept limits that delay packets, by owner."""
+    slots = (slot for limits in kept.values() for slot in limits.values())
+    return {slot.owner: slot.config for slot in slots if slot.config.max_delay_q}
+
+
 def kept_config(config: SlotConfig, enforcement: Mode, *, can_delay: bool) -> SlotConfig:
     """Return the configuration of a kept limit. The policy, not the enforcement mode, decides for later."""
     by_mode = enforcement is Mode.OBSERVE and (config.observe_by_mode or not config.observe)
@@ -51,4 +78,4 @@ def kept_config(config: SlotConfig, enforcement: Mode, *, can_delay: bool) -> Sl
     config = replace(config, observe=observe, observe_by_mode=by_mode)
     if can_delay or observe:
         return config
-    return replace(config, max_delay_q=0, longest_backlog_q=0, pacing=False)
+    return replace(config, **_DELAY)
