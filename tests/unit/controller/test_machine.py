@@ -61,8 +61,10 @@ class Node:
     """Whether other policies leave no room in its report."""
     pods: dict[str, bool] = field(default_factory=dict)
     """Whether each pod has the label that the first selector of the policy demands."""
-    used: tuple[int, frozenset[str]] = (0, frozenset())
-    """The generation of the policy that the agent has used last, and the pods that it limits."""
+    off: bool = False
+    """Whether the label of the node turns enforcement off."""
+    used: tuple[tuple[str, int], frozenset[str]] = (("", 0), frozenset())
+    """The uid and the generation of the policy that the agent has used last, and the pods that it limits."""
     version: int = 0
     """The newest version of the policy that the agent has received, with or without a new generation."""
     heard_s: float = 0.0
@@ -98,6 +100,7 @@ class Cluster(RuleBasedStateMachine):
         self.status: Mapping[str, Any] = {}
         self.idle_status: Mapping[str, Any] = {}
         self.generation = self.version = 0
+        self.uid = "web-uid"
         self.unlimited_since: dict[str, float] = {}
         self.stores = Stores(Store(read_policy), Store(read_report), Store(read_agent), Store(read_node))
         self.controllers: list[Controller] = []
@@ -140,6 +143,30 @@ class Cluster(RuleBasedStateMachine):
             self.everywhere = everywhere
             self.generation += 1
             self.version = self.edited = self.write_policy()
+
+    @rule(everywhere=st.booleans())
+    def recreate(self, *, everywhere: bool) -> None:
+        """Replace the policy by another one with the same name."""
+        if not self.away:
+            metadata = {"namespace": "shop", "name": "web", "resourceVersion": str(next(self.versions))}
+            self.stores.policies.remove({"metadata": metadata})
+            self.uid, self.generation, self.status = f"web-{next(self.names)}", 0, {}
+            self.edit(everywhere=everywhere)
+
+    @rule()
+    def edit_status(self) -> None:
+        """Claim that the policy is ready. A controller corrects that with its next run."""
+        if any(each.election.leads and not each.stopped for each in self.controllers) and not self.away:
+            ready = {"type": "Ready", "status": "True", "reason": "Edited"}
+            self.status = {"observedGeneration": self.generation, "conditions": [ready]}
+            self.version = self.write_policy()
+            self.wait(1)
+            assert self.status["conditions"] != [ready]
+
+    @rule(name=st.sampled_from(NODES), off=st.booleans())
+    def switch(self, name: str, *, off: bool) -> None:
+        """Turn enforcement off on one node, or on again."""
+        self.nodes[name].off = off
 
     @rule(
         name=st.sampled_from(NODES), state=st.sampled_from(STATES), ready=st.sampled_from([True, True, False])
@@ -248,7 +275,7 @@ class Cluster(RuleBasedStateMachine):
             controller.stopped = False
         for name in NODES:
             self.set_node(name, "up", ready=True)
-            self.nodes[name].full = False
+            self.nodes[name].full = self.nodes[name].off = False
         if not any(node.joined_s for node in self.nodes.values()):
             self.join(NODES[0], "up")  # no policy is ready without any node
         self.wait(HEALED_S // STEP_S)
@@ -301,6 +328,11 @@ class Cluster(RuleBasedStateMachine):
     def is_ready(self) -> bool:
         return is_ready({"status": self.status})
 
+    @property
+    def policy(self) -> tuple[str, int]:
+        """Return the uid and the generation of the policy."""
+        return self.uid, self.generation
+
     def selected(self, node: Node) -> list[str]:
         return [pod for pod, labeled in node.pods.items() if labeled or self.everywhere]
 
@@ -310,21 +342,23 @@ class Cluster(RuleBasedStateMachine):
         if self.away or node.joined_s is None or node.state in {"restarting", "deaf", "gone"}:
             return
         if node.state == "up":
-            node.used = (self.generation, frozenset(self.selected(node)))
+            node.used = self.policy, frozenset(() if node.off else self.selected(node))
             node.version, node.heard_s = self.version, self.now
         if node.state == "deaf to pods":  # it knows the policy, and the pods of before
-            node.used, node.version = (self.generation, node.used[1]), self.version
+            node.used, node.version = (self.policy, node.used[1]), self.version
         if node.told != node.used or self.now - node.reported_s >= PERIOD_S:
             node.told, node.reported_s, node.reported_version = node.used, self.now, node.version
             self.report(name, node)
 
     def report(self, name: str, node: Node) -> None:
-        generation, limited = node.used
+        (uid, generation), limited = node.used
         pods = len(limited & node.pods.keys())
-        entry = PolicyReport("shop", "web", "web-uid", generation, pods=PodCounts(pods, pods))
+        off = len(self.selected(node)) if node.off else 0
+        counts = PodCounts(pods + off, pods, off=off)
+        entry = PolicyReport("shop", "web", uid, generation, pods=counts)
         watches = (WatchContact("pods", rfc3339(UNIX_S + node.heard_s)),)
         sync = Sync(rfc3339(self.unix_s()), PERIOD_S, node.version, watches)
-        entries = (entry,) if pods else ()
+        entries = (entry,) if pods + off else ()
         if node.full:
             entries = (PolicyReport("aaa", "other", "other-uid", 1, pods=PodCounts(1, 1)),)
         document = to_document(NodeReport(sync=sync, policies=entries, policies_omitted=int(node.full)))
@@ -342,7 +376,7 @@ class Cluster(RuleBasedStateMachine):
 
     def write_policy(self) -> int:
         labels = {} if self.everywhere else {"matchLabels": {"app": "web"}}
-        metadata = {"namespace": "shop", "name": "web", "uid": "web-uid", "generation": self.generation}
+        metadata = {"namespace": "shop", "name": "web", "uid": self.uid, "generation": self.generation}
         limit = {"rate": {"bits": f"{self.generation}M"}}
         document = {"apiVersion": API_VERSION, "kind": POLICY, "metadata": metadata}
         document |= {"spec": {"podSelector": labels, "ingress": limit}, "status": self.status}
@@ -381,6 +415,8 @@ class Cluster(RuleBasedStateMachine):
             self.idle_status = document["status"]
             self.write_idle_policy()
         elif resource == POLICIES and subresource:
+            if document["metadata"]["uid"] != self.uid:
+                raise ApiError("PATCH", "", 409, "conflict")
             self.status = document["status"]
             self.version = self.write_policy()
         elif resource == REPORTS:
