@@ -29,7 +29,7 @@ _NOT_LOCATED = {
     ),
     LocationKind.HOST: (
         Reason.HOST_NETWORK,
-        "pod: has an address of the node; exclude it from spec.podSelector",
+        "pod: has an address of the node; exclude the pod from spec.podSelector",
     ),
     LocationKind.AMBIGUOUS: (
         Reason.ADDRESS_CONFLICT,
@@ -116,7 +116,7 @@ class Locator:
     def _enter(self, nsid: int) -> PodNamespace | str:
         """Return a pod's namespace, or why the agent cannot enter it."""
         try:
-            return self.view.pod_namespaces.enter(nsid) or "it has no path in /run/netns or /proc"
+            return self.view.pod_namespaces.enter(nsid) or "no path leads to it in /run/netns or /proc"
         except KernelError as error:
             return str(error)
 
@@ -141,7 +141,9 @@ class Locator:
             )
         limited, others = where.pod_only[:MOST], where.pod_only[MOST:]
         interfaces = frozenset(Interface(link.ifindex, inside.namespace.inode) for link in limited)
-        problem = f"{_names(others)}: is beyond the first {MOST}; remove interfaces" if others else ""
+        problem = (
+            f"{_names(others)}: not limited beyond {MOST} interfaces; remove interfaces" if others else ""
+        )
         return interfaces, problem
 
     def _pod_side(
@@ -178,7 +180,7 @@ class Locator:
             return None
         for interface in sorted(redirected):
             if there := inside.program_at_ingress(interface.ifindex):
-                message = f"{self.view.name_of(interface)}: {there} would not run before a queue in the pod"
+                message = f"{self.view.name_of(interface)}: {there} prevents a queue in the pod"
                 return Degradation(Reason.NO_QUEUE_IN_POD, f"{message}; excess packets are dropped")
         return self._foreign_root({Interface(IFB, inside.namespace.inode)}, inside.roots)
 

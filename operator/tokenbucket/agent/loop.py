@@ -16,8 +16,8 @@ from typing import Self
 
 from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.agent.reconciler import Reconciler
+from tokenbucket.agent.slow_steps import reported
 from tokenbucket.agent.source import Source
-from tokenbucket.agent.watchdog import reported
 from tokenbucket.bpf.locks import InterruptedWaitError
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.tcx import Tcx

@@ -18,9 +18,9 @@ from tokenbucket.agent.offered import OfferedTraffic
 from tokenbucket.agent.options import AgentOptions, DataPathOptions, LiveOptions, MetricsOptions
 from tokenbucket.agent.reconcile_stats import ReconcileStats, Result
 from tokenbucket.agent.reconciler import Reconciler
+from tokenbucket.agent.slow_steps import reported
 from tokenbucket.agent.source import FolderSource, Source
 from tokenbucket.agent.verification import Verifier
-from tokenbucket.agent.watchdog import reported
 from tokenbucket.bpf.load import load_or_keep
 from tokenbucket.bpf.locks import InterruptedWaitError, Locks
 from tokenbucket.bpf.node_addresses import NodeAddresses
@@ -165,7 +165,7 @@ def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, sta
         view = View(connection, tcx, monitor.ignoring)
         with ThreadPoolExecutor(1) as loader:  # compiles on another CPU while the network is read
             loading = loader.submit(load_or_keep, pins, sizes, None, lambda: signals.stopping)
-            with reported("first look at the node"):
+            with reported("first read of the node"):
                 view.refresh()
             build, rejected = loading.result()
         if rejected:

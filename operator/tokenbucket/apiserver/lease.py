@@ -62,7 +62,9 @@ class Election:
             if self.leads and not led:
                 self.changed()
             if self.holder != holder and _release_of(self.holder) != _release_of(self.identity):
-                log.warning("another release leads; uninstall one of both", extra={"holder": self.holder})
+                log.warning(
+                    "another release leads; uninstall one of the releases", extra={"holder": self.holder}
+                )
             await asyncio.sleep(_RETRY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
     async def step(self, client: Client) -> None:

@@ -101,7 +101,7 @@ def _output(process: subprocess.Popen[str], source: Path, stopping: Callable[[],
         except subprocess.TimeoutExpired:
             if stopping():
                 process.kill()
-                raise LoadError(f"load {source}: the process must end") from None
+                raise LoadError(f"load {source}: interrupted, because the process ends") from None
             if waited == _LONG_S * _POLLS_PER_S:
                 log.warning("loading the program takes long", extra={"source": str(source)})
         else:

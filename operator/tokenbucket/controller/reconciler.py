@@ -238,7 +238,7 @@ class StatusReconciler:
             if error.status != NOT_FOUND:
                 raise
             await client.delete(REPORTS, name)
-            log.info("report of a deleted node deleted", extra={"node": name})
+            log.info("report deleted with its node", extra={"node": name})
             return True
         return False
 

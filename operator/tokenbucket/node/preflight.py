@@ -44,7 +44,7 @@ def _kernel() -> Finding:
     btf = "with" if _BTF.exists() else "without"
     cgroup = "v2" if _CGROUP2.exists() else "v1"
     system = os.uname()
-    detail = f"Linux {system.release} {system.machine}, {btf} BTF, cgroup {cgroup}; none of them is required"
+    detail = f"Linux {system.release} {system.machine}, {btf} BTF, cgroup {cgroup}; no limit needs BTF or cgroups"
     return Finding("kernel", State.OK, detail)
 
 
@@ -106,7 +106,7 @@ def _shared_with(tcx: Tcx) -> Iterator[Finding]:
     if tcx.is_supported:
         yield Finding("tcx", State.OK, "the kernel has tcx")
     else:
-        yield Finding("tcx", State.NOTE, "the kernel has no tcx, which limits beside other programs use")
+        yield Finding("tcx", State.NOTE, "the kernel has no tcx: other programs can run before limits")
     with connect() as connection:
         view = View(connection, tcx)
         view.refresh()
@@ -129,5 +129,5 @@ def _cni_results(folder: Path) -> Finding:
         return Finding("CNI results", State.OK, f"{folder} has the results of {count} pods")
     text = "set agent.cniResultsPath if the runtime has another directory"
     return Finding(
-        "CNI results", State.NOTE, f"{folder} has no results: limits start after the first packets", text
+        "CNI results", State.NOTE, f"{folder} has no results: first packets of pods are not limited", text
     )

@@ -30,8 +30,8 @@ _OF_ONE_GENERATION = frozenset(
 _SELECTING = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
 """Kinds whose selector stays the same for all pods."""
 NO_EQUIVALENT = {
-    **{f"{CALICO}{each}Peakrate": "a bucket has no peak rate" for each in Direction},
-    **{f"{CALICO}{each}Minburst": "a bucket has no peak rate" for each in Direction},
+    **{f"{CALICO}{each}Peakrate": "limits have no peak rate" for each in Direction},
+    **{f"{CALICO}{each}Minburst": "limits have no peak rate" for each in Direction},
     **{f"{CALICO}{each}MaxConnections": "connections are not limited" for each in Direction},
     f"{CALICO}dscp": "only packets that exceed a limit are marked (exceedAction: Mark)",
     "bandwidth.cilium.io/priority": "pods have no priorities",

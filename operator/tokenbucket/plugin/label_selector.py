@@ -34,7 +34,7 @@ def pod_selector(text: str) -> dict[str, Any]:
         elif match := _EXISTS.fullmatch(part):
             expressions.append(_expression(match, []))
         else:
-            problem = f"{part!r} is no label selector; write one such as app=web,tier!=db"
+            problem = f"{part!r} is not a label selector; write one such as app=web,tier!=db"
             raise PluginError(f"selector: {problem}", PluginExit.USAGE)
     document = {"matchLabels": labels, "matchExpressions": expressions}
     return {name: value for name, value in document.items() if value}

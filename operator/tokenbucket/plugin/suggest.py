@@ -30,7 +30,7 @@ def add_parser(
 ) -> None:
     """Add the command to the parser."""
     text = "suggest a policy from the traffic that agents recorded in mode Observe"
-    output = "Without -o, prints a manifest for kubectl apply; -o yaml adds the reasoning and is no manifest."
+    output = "Without -o, prints a manifest for kubectl; -o yaml adds the reasons and is not a manifest."
     command = commands.add_parser("suggest", help=text, description=f"{text}. {output}", parents=[shared])
     command.add_argument("pods", metavar="SELECTOR", help="labels of the pods, such as app=web")
     command.add_argument("--name", help="name of the policy (default: follows from SELECTOR and --direction)")
@@ -44,7 +44,7 @@ def add_parser(
     )
     command.add_argument(
         "--most", type=_percent, default=_MOST_PERCENT, metavar="PERCENT",
-        help="largest share of dropped bytes; a larger burst is chosen to stay below it"
+        help="largest acceptable share of dropped bytes; a smaller share needs a larger burst"
         " (default %(default)s)",
     )  # fmt: skip
     command.add_argument(

@@ -80,7 +80,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     action = "choose another --file"
     target = path.resolve()
     if target.exists() and not target.is_file():
-        raise PluginError(f"{path}: is no regular file; {action}")
+        raise PluginError(f"{path}: is not a regular file; {action}")
     try:
         with ExitStack() as stack:
             file = stack.enter_context(

@@ -178,7 +178,7 @@ class Watcher:
         answered = self.nodes - len(self.silent)
         title = f"{where}: {len(rows)} limits, {scaled(bits)}bit/s, {answered} of {self.nodes} nodes answered"
         if self.list_problem:
-            title += f"; pods as before: {self.list_problem}"
+            title += f"; the list of pods is outdated: {self.list_problem}"
         return View(rows, title, self.silent, not self.namespace, self.options.output is Output.WIDE)
 
 

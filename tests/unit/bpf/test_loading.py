@@ -22,7 +22,7 @@ def _hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_loader_that_hangs_ends_with_the_agent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """End it, because a signal to the agent does not reach its child."""
-    with pytest.raises(LoadError, match="must end"):
+    with pytest.raises(LoadError, match="the process ends"):
         load._run_loader(tmp_path, Pins(tmp_path), Sizes(), lambda: True)
     assert not caplog.records
 

@@ -13,7 +13,7 @@ from tokenbucket.core.planning.reasons import Reason
 
 _UNBOUNDED = Degradation(
     Reason.UNBOUNDED_QUEUE,
-    "perPeer: could queue more than 16 MiB; declare a (lower) rate of the pod; excess packets are dropped",
+    "perPeer: could queue more than 16 MiB; declare or lower the rate of the pod; excess packets are dropped",
 )
 
 

@@ -200,7 +200,7 @@ def _observed_by_enforcement_mode(total: Summary) -> _Verdict | None:
         return None
     why = _set_by_enforcement_mode(total, Mode.OBSERVE)
     return _Verdict(
-        "False", ConditionReason.OBSERVED, f"counted but not limited on {total.of_pods(observed)}: {why}"
+        "False", ConditionReason.OBSERVED, f"packets only counted on {total.of_pods(observed)}: {why}"
     )
 
 
@@ -262,7 +262,7 @@ def _enforced(total: Summary) -> _Verdict:
     nodes = in_number(sum(1 for entry in total.current if entry.policy.pods.matched), "node")
     where = f"on {total.of_pods(total.pods.programmed)} on {nodes}{but}{without}"
     if total.head.mode is Mode.OBSERVE:
-        return _Verdict("True", ConditionReason.OBSERVED, f"counted but not limited {where}")
+        return _Verdict("True", ConditionReason.OBSERVED, f"packets only counted {where}")
     reason = ConditionReason.PARTLY_OVERRIDDEN if winners else ConditionReason.PROGRAMMED
     return _Verdict("True", reason, f"enforced {where}")
 

@@ -336,7 +336,7 @@ def test_an_observing_policy_is_ready_with_the_reason_observed() -> None:
         head=replace(HEAD, mode=Mode.OBSERVE),
     )
     assert verdict(document) == verdict(document, "Ready") == ("True", "Observed")
-    assert message(document) == "counted but not limited on 2 of 2 pods on 1 node"
+    assert message(document) == "packets only counted on 2 of 2 pods on 1 node"
     assert document["action"] == "Observe"
 
 
@@ -345,7 +345,7 @@ def test_an_enforcing_policy_on_nodes_in_mode_observe_is_not_ready() -> None:
     observing = node("b", enforcement="Observe", matched=2, programmed=2, observed=2)
     document = status(good("a"), observing)
     assert verdict(document) == verdict(document, "Ready") == ("False", "Observed")
-    assert message(document).startswith("counted but not limited on 2 of ")
+    assert message(document).startswith("packets only counted on 2 of ")
     assert "the enforcement mode is Observe on 1 node (b), set by the ConfigMap or the node label" in message(
         document
     )

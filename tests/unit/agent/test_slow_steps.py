@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokenbucket.agent import loop, watchdog
+from tokenbucket.agent import loop, slow_steps
 from tokenbucket.agent.loop import StopSignals
 from tokenbucket.core.status.node_status import DesiredInput
 
@@ -18,7 +18,7 @@ def test_a_run_that_waits_is_logged_while_it_waits(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Wait in a run until the line is there."""
-    monkeypatch.setattr(watchdog, "_LONG_S", 0.01)
+    monkeypatch.setattr(slow_steps, "_LONG_S", 0.01)
 
     def snapshot() -> DesiredInput:
         while not caplog.records:
@@ -31,7 +31,7 @@ def test_a_run_that_waits_is_logged_while_it_waits(
     others: Any = (None, set(), None, None, None, "build")
     with StopSignals() as signals, one, other:
         loop.Loop(source, signals, monitor, *others).run()
-    [line] = [each for each in caplog.records if each.name == watchdog.log.name]
+    [line] = [each for each in caplog.records if each.name == slow_steps.log.name]
     assert (line.message, vars(line)["step"]) == ("waiting for the kernel", "reconcile run")
 
 
@@ -40,9 +40,9 @@ def test_a_step_that_ends_is_not_logged(
 ) -> None:
     """End the timer with the step."""
     timers: list[Any] = []
-    start = watchdog.threading.Timer.start
-    monkeypatch.setattr(watchdog.threading.Timer, "start", lambda self: (timers.append(self), start(self)))
-    with watchdog.reported("step"):
+    start = slow_steps.threading.Timer.start
+    monkeypatch.setattr(slow_steps.threading.Timer, "start", lambda self: (timers.append(self), start(self)))
+    with slow_steps.reported("step"):
         pass
     [timer] = timers
     timer.join()
