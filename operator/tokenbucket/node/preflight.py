@@ -44,7 +44,7 @@ def _kernel() -> Finding:
     btf = "with" if _BTF.exists() else "without"
     cgroup = "v2" if _CGROUP2.exists() else "v1"
     system = os.uname()
-    detail = f"Linux {system.release} {system.machine}, {btf} BTF, cgroup {cgroup}; no limit needs BTF or cgroups"
+    detail = f"Linux {system.release} {system.machine}, {btf} BTF, cgroup {cgroup}; both are optional"
     return Finding("kernel", State.OK, detail)
 
 
