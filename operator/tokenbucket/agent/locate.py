@@ -116,7 +116,7 @@ class Locator:
     def _enter(self, nsid: int) -> PodNamespace | str:
         """Return a pod's namespace, or why the agent cannot enter it."""
         try:
-            return self.view.pod_namespaces.enter(nsid) or "no path leads to it in /run/netns or /proc"
+            return self.view.pod_namespaces.enter(nsid) or "no path in /run/netns or /proc"
         except KernelError as error:
             return str(error)
 
