@@ -14,7 +14,7 @@ from tests.documentation.blocks import ROOT, blocks
 from tests.documentation.coverage import FILES, GETTING_STARTED, on_cluster
 from tests.e2e.desk import Desk
 from tests.e2e.release import NAMESPACE, Release
-from tests.e2e.states_documentation import everywhere, in_shop, state_of
+from tests.e2e.states_documentation import PROMETHEUS, everywhere, in_shop, state_of
 
 CASES = {f"{place.page}: {place}": (place, found) for place, found in on_cluster()}
 EXAMPLE = list(yaml.safe_load_all((ROOT / "examples/policy.yaml").read_text()))
@@ -49,7 +49,7 @@ def shop(release: Release, nodes: list[str], desk: Desk) -> Kubectl:
     web = (in_shop(pod(f"web-{index}", node, {"app": "web"})) for index, node in enumerate(places))
     annotated = pod("web", desk.node)
     annotated["metadata"]["annotations"] = {"kubernetes.io/ingress-bandwidth": "50M"}
-    admin.run("delete", "tbp", "--all", "--all-namespaces")
+    everywhere(release).run("delete", "tbp", "--all", "--all-namespaces")
     admin.run("wait", "--for=create", "serviceaccount/default", timeout_s=60)
     everywhere(release).apply(SHOP, *web, annotated, *EXAMPLE)
     here = Kubectl(admin.kubeconfig, admin.program, "shop")
@@ -64,6 +64,7 @@ def _removed(release: Release) -> Iterator[None]:
     yield
     release.admin.run("delete", "namespace", "shop", "--ignore-not-found", timeout_s=240)
     release.admin.run("delete", "pod", "web", "--ignore-not-found")
+    release.admin.delete(*PROMETHEUS)
 
 
 def test_a_reader_gets_started(release: Release, desk: Desk) -> None:
