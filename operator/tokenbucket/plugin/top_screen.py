@@ -193,7 +193,7 @@ def _columns(rows: Sequence[Row], view: View, width: int) -> list[_Column]:
 def _rate(row: Row) -> str:
     if not row.rates:
         return "-"
-    return scaled(row.rates.bits) + "bit" if row.rates.bits else "0"
+    return scaled(row.rates.bits) + "bit" * bool(row.rates.bits)
 
 
 def _used(row: Row) -> Text:
@@ -227,7 +227,7 @@ def scaled(value: float) -> str:
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * factor:
             return f"{value / factor:.3g}{suffix}"
-    return f"{value:.3g}" if value >= 1 else f"{value:.1f}"
+    return f"{value:.1f}" if 0 < value < 1 else f"{value:.3g}"
 
 
 def _duration(seconds: float) -> str:

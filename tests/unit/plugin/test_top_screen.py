@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tokenbucket.plugin.rates import Rates
 from tokenbucket.plugin.top_rows import Row
-from tokenbucket.plugin.top_screen import View, screen
+from tokenbucket.plugin.top_screen import View, scaled, screen
 
 LONG = "a-long-deployment-name-5d8f7c6b9-abcd"
 SETS = [
@@ -94,3 +94,10 @@ def test_nodes_without_an_answer_leave_room_for_the_rows(count: int, width: int)
     assert sum(LONG[-3:] in each for each in lines) >= 10
     named = sum("problem of" in each for each in lines)
     assert named == count or f"no answer from {count - named} further nodes" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.25, "0.2"), (1.0, "1"), (999.6, "1k"), (1.25e7, "12.5M"), (2e9, "2G")]
+)
+def test_a_figure_has_three_digits_and_a_suffix(value: float, text: str) -> None:
+    assert scaled(value) == text

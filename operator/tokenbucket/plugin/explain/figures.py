@@ -26,7 +26,7 @@ def figures(found: Evidence) -> Iterator[tuple[str, list[str]]]:
     if found.live is None:
         yield "Live figures", [found.live_problem] if found.live_problem else []
         return
-    limits = list(found.live.get("limits") or ())
+    limits = sorted(found.live.get("limits") or (), key=lambda each: each.get("direction") == "egress")
     yield "Attachment", [f"{each.get('direction')}: {_hooks(each)}" for each in limits]
     yield "Foreign programs", [str(each) for each in found.live.get("foreignPrograms") or ()]
     yield "Last minute", [f"{each.get('direction')}: {_minute(each)}" for each in limits]
