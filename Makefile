@@ -118,7 +118,7 @@ test-kernels: vm-setup ## run a short selection of test-vm (root)
 	TOKENBUCKET_VM=short $(PYTHON) -m pytest tests/vm --ignore=tests/vm/test_settings.py --timeout=1800 $(ARGS)
 
 e2e: e2e-setup ## run the tests on a Kubernetes cluster (root, 25 min; the first run takes 10 min longer)
-	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_deaf_agents.py --ignore=tests/e2e/test_exactness.py --ignore=tests/e2e/test_documentation.py --ignore=tests/e2e/test_plugin.py --ignore=tests/e2e/test_annotated_pods.py --ignore=tests/e2e/test_explain.py --timeout=1800 $(ARGS)
+	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/test_installation.py --ignore=tests/e2e/test_deaf_agents.py --ignore=tests/e2e/test_exactness.py --ignore=tests/e2e/test_documentation.py --ignore=tests/e2e/test_plugin.py --ignore=tests/e2e/test_annotated_pods.py --ignore=tests/e2e/test_explain.py --ignore=tests/e2e/test_explain_faults.py --timeout=1800 $(ARGS)
 
 e2e-deaf: e2e-setup ## cut agents off from the API server in four ways, on a cluster (root, 10 min)
 	$(PYTHON) -m pytest tests/e2e/test_deaf_agents.py --timeout=1800 $(ARGS)
@@ -127,7 +127,7 @@ e2e-installation: e2e-setup ## install the chart with Helm 3 and 4, kubectl and 
 	$(PYTHON) -m pytest tests/e2e/test_installation.py --timeout=1800 $(ARGS)
 
 e2e-docs: e2e-setup ## run the commands of the documentation and of the kubectl plugin on a cluster (root, 20 min)
-	$(PYTHON) -m pytest tests/e2e/test_documentation.py tests/e2e/test_plugin.py tests/e2e/test_explain.py tests/e2e/test_annotated_pods.py --timeout=1800 $(ARGS)
+	$(PYTHON) -m pytest tests/e2e/test_documentation.py tests/e2e/test_plugin.py tests/e2e/test_explain.py tests/e2e/test_explain_faults.py tests/e2e/test_annotated_pods.py --timeout=1800 $(ARGS)
 
 e2e-kubernetes: cluster-setup ## run the tests that depend on Kubernetes on another version of it; VERSION=1.34 (root, 10 min; the first run takes 10 min longer)
 	$(OTHER_KUBERNETES) $(SET_UP) kubernetes

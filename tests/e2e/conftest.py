@@ -14,6 +14,7 @@ from cluster.kubectl import Kubectl
 from cluster.lifecycle import down, up
 from cluster.node_shell import NodeShell, node_shells
 from cluster.versions import versions
+from tests.e2e.explanations import Plugin
 from tests.e2e.image import layout_image, operator_image
 from tests.e2e.release import Release, until
 
@@ -107,3 +108,9 @@ def shell(kubectl: Kubectl) -> Iterator[NodeShell]:
     """Provide commands on every node."""
     with node_shells(kubectl) as shells:
         yield shells
+
+
+@pytest.fixture
+def plugin(release: Release, tmp_path: Path) -> Plugin:
+    """Provide the kubectl plugin, with the rights of the administrator."""
+    return Plugin(release.admin, tmp_path)

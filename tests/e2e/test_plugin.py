@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,30 +13,13 @@ import pytest
 
 from cluster.kubectl import Kubectl
 from cluster.workloads import pod, server
+from tests.e2e.explanations import Plugin, Result
 from tests.e2e.release import NAMESPACE, Release, image_values, policy, wait_ready
 from tests.e2e.traffic import address, udp
 from tokenbucket.plugin.exit_codes import PluginExit
 
 MBIT = 10**6
 LIMIT = {"rate": {"bits": "10M"}, "exceedAction": "Drop"}
-Result = subprocess.CompletedProcess[str]
-Plugin = Callable[..., Result]
-
-
-@pytest.fixture
-def plugin(release: Release, tmp_path: Path) -> Plugin:
-    """Run a command by kubectl, as in a terminal of 80 columns."""
-    program = Path(release.admin.program)
-    path = ":".join([str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {"PATH": path, "KUBECONFIG": str(release.admin.kubeconfig), "HOME": str(tmp_path), "COLUMNS": "80"}
-
-    def run(*words: str, stdin: str = "", plugin: str = "tokenbucket") -> Result:
-        command = [program.name, *([plugin] if plugin else []), *words]
-        return subprocess.run(
-            command, env=env, cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=300
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")
