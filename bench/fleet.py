@@ -2,7 +2,8 @@
 
 Run as ``make bench-fleet``. etcd, API server, controller and agents are real, each agent with connections and
 a token of its own; nodes and pods are objects and nothing else, and the agents' kernels are in memory.
-``--reports`` measures the controller alone, with the reports of nodes that have no agent.
+``--reports`` measures the controller alone, with the reports of nodes that have no agent. With
+``--in-memory``, there is no API server either.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import fleet_reports
+import fleet_runs
 from figures import Figure, print_table
 from fleet_cluster import fleet_of, say
 from fleet_faults import AWAY_S, edit_loop, outage, restarts
@@ -62,6 +64,7 @@ def arguments() -> argparse.Namespace:
         help="each of another application, up to the number of policies",
     )
     parser.add_argument("--reports", type=int, default=0, help="nodes of a controller without agents")
+    parser.add_argument("--in-memory", action="store_true", help="with --reports: without an API server")
     parser.add_argument("--changes", type=int, default=6, help="how many of each kind, at least 2")
     parser.add_argument("--rest", type=float, default=90.0, help="seconds in which nothing happens")
     parser.add_argument("--report-spread", type=float, default=0.0, help="of the agents; 0 derives it")
@@ -83,7 +86,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; Kubernetes {versions().kubernetes}")
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-        if options.reports:
+        if options.reports and options.in_memory:
+            title = f"Runs of a controller with {options.reports} nodes, in memory"
+            met = measured((title, partial(fleet_runs.measure, options)))
+        elif options.reports:
             title = f"A controller with {options.reports} nodes"
             met = measured((title, partial(fleet_reports.measure, options, Path(folder))))
         else:
