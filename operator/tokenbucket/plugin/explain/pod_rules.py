@@ -35,7 +35,7 @@ def without_policy(found: Evidence) -> Cause | None:
     unreadable = [each for each in found.policies if each.selector is None]
     miss = nearest_miss(found.policies, found.pod.labels)
     if unreadable and not miss:
-        detail = f"the selector is invalid, too: {unreadable[0].rejected}"
+        detail = f"the selector is invalid: {unreadable[0].rejected}"
         return cause(Code.POLICY_INVALID, detail, policy=unreadable[0].name)
     return cause(Code.NO_MATCH, miss.explain(found.pod.labels)) if miss else cause(Code.NO_POLICY)
 
