@@ -147,13 +147,14 @@ class Show:
         )
 
     def plot(self) -> None:
-        """Throughput over time."""
+        """Print the throughput over time."""
         for pod in lab.PODS:
             plotext.plot(self.times_s, self.mbits[pod.name], label=pod.name)
         plotext.title("received by each pod, Mbit/s over seconds")
         plotext.plotsize(100, 24)
         plotext.theme("clear")
-        plotext.show()
+        plot = plotext.build()
+        print(plot if sys.stdout.isatty() else plotext.uncolorize(plot))
 
     def run(self) -> None:
         """Play all scenes."""
@@ -171,10 +172,10 @@ class Show:
         self.table(self.measure("policy.yaml edited: web from 10M to 25M", 7))
         self.kill_agent()
         self.change("agent\nkilled", NEW_WEB_RATE / 1e6)
-        self.table(self.measure("Agent killed (-9): the kernel goes on limiting", 6))
+        self.table(self.measure("Agent killed (-9): the kernel still enforces the limits", 6))
         self.start_agent()
         self.change("agent\nstarted", NEW_WEB_RATE / 1e6)
-        self.table(self.measure("Agent restarted: it adopts the limits", 6))
+        self.table(self.measure("Agent restarted: the new agent adopts the limits", 6))
         self.remove_policy()
         self.table(self.measure("policy.yaml deleted", 4), limited=False)
         self.plot()
