@@ -142,7 +142,7 @@ e2e-kind: setup ## run the same tests on a kind cluster; without a registry, on 
 image: ## build the image with docker, podman or buildah
 	hack/image.sh $(IMAGE) $(ARGS)
 
-cluster: cluster-setup ## start a Kubernetes cluster on this machine, with the chart and without a registry (root, 12 minutes the first time); ARGS=--vm adds a node with fq
+cluster: cluster-setup ## start a Kubernetes cluster on this machine, with the chart and without a registry (root, 10 minutes the first time); ARGS=--vm adds a node with fq
 	$(DEV_CLUSTER) up $(ARGS)
 
 cluster-demo: cluster-setup ## show limits on that cluster, and change nothing else in it (2 minutes)

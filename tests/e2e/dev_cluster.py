@@ -37,7 +37,7 @@ def main() -> int:
     try:
         cluster = running() if options.command == "demo" else None
         if cluster is None:
-            say("building the image of tokenbucket, then missing parts of the cluster (at first 12 minutes)")
+            say("building the image and the missing parts of the cluster: about 10 minutes the first time")
             cluster = up(say, vm=options.vm, images=[operator_image()])
             say("installing the chart")
             Release(cluster.kubectl).install()

@@ -132,7 +132,7 @@ def _make(place: Layout, programs: Binaries, nodes: tuple[Node, ...], store: Pat
 
     _write_files(place, programs, nodes)
     made = _open_boxes(place, programs, nodes)
-    timed("boxes made")
+    timed("nodes created")
     with ThreadPoolExecutor() as pool:
         runtimes = [pool.submit(_start_runtime, made, node, store) for node in made.nodes]
         _start_control_plane(made)
