@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 _PROGRESS_S = 10.0
 """Minimum interval of statuses that differ only in how many nodes have reported a change."""
+_WRITING_S, _REST_S = 5.0, 0.1
+"""Maximum duration of the writes of one kind in a run, and the pause before the rest. A slow API server must
+not delay the next run, which finds newer bad news.
+"""
 _WATCHES_OF_A_REPORT = 3
 """The agent and two controllers."""
 
@@ -173,12 +177,12 @@ class StatusReconciler:
 
     async def _write_statuses(self, client: Client, writes: list[_Write], nodes: int) -> None:
         """Write the statuses that the limits of writes allow now, the worst news first."""
-        waits = []
+        waits, end_s = [], self._clock() + _WRITING_S
         for write in sorted(writes, key=lambda write: write.rank):
             if not self._leads():
                 return
             now = self._clock()
-            budget_s = self._budget.wait_s(now)
+            budget_s = max(self._budget.wait_s(now), _REST_S * (now >= end_s))
             if budget_s > 0:
                 waits.append(budget_s)
                 break
@@ -216,13 +220,15 @@ class StatusReconciler:
     ) -> None:
         """Write the changed AgentReady conditions of the reports."""
         pods: dict[str, dict[str, bool]] = defaultdict(dict)
+        end_s = self._clock() + _WRITING_S
         for agent in self._stores.agents.values():
             pods[agent.node][agent.name] = agent.ready
         for report in reports:
             condition = agent_condition(silence[report.name], pods[report.name], report.conditions, now)
             if condition in report.conditions or not self._leads():
                 continue
-            wait_s = self._budget.wait_s(self._clock())
+            now_s = self._clock()
+            wait_s = max(self._budget.wait_s(now_s), _REST_S * (now_s >= end_s))
             if wait_s > 0:
                 self._again(wait_s)
                 return

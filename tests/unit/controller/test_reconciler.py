@@ -1011,6 +1011,32 @@ def test_a_condition_of_another_program_causes_no_writes(api: FakeApi, cluster: 
     assert len(api.seen(writes_agent_condition)) == writes
 
 
+def test_a_slow_api_server_does_not_delay_bad_news(
+    api: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leave writes to later runs: of an API server that takes a second each, thousands would take an hour."""
+    names = [f"node-{number}" for number in range(20)]
+    for number, name in enumerate(names):
+        cluster.policy(f"policy-{number}")
+        cluster.stores.nodes.put(node(name))
+        cluster.stores.reports.put(report(name, pods=0))
+    apply = Client.apply
+
+    async def slow(*args: Any) -> Any:
+        cluster.now += 1
+        return await apply(*args)
+
+    monkeypatch.setattr(Client, "apply", slow)
+    cluster.round()
+    assert len(api.seen(writes_agent_condition)) == 5
+    assert len(api.seen(lambda seen: seen.path.endswith("/status"))) == 5
+    assert min(cluster.waits) <= 0.1
+    [ready] = api.seen(writes_status("policy-0"))
+    cluster.policy("policy-0", rate="1", generation=2, status=json.loads(ready.body)["status"])
+    cluster.round()
+    assert len(api.seen(writes_status("policy-0"))) == 2
+
+
 def test_a_controller_that_leads_no_more_ends_its_writes(api: FakeApi, cluster: Cluster) -> None:
     """Stop in the middle of a run: another process can become the leader in the meantime."""
     api.put(REPORTS, "gone")
