@@ -92,7 +92,7 @@ def reasoning(direction: Direction, found: Suggestion) -> Iterator[str]:
     yield f"  observed:   {observed}{since}, of these {active} with traffic"
     yield f"  over 1 s:   {rates}, highest {_bit_rate(report.highest)}"
     yield f"  over 0.1 s: highest {_bit_rate(report.peak)}"
-    yield "  rate:       the 99th percentile of the seconds with traffic of the busiest pod"
+    yield "  rate:       the 99th percentile of the busiest pod, over its seconds with traffic"
     yield f"  burst:      {burst}"
     yield f"  expected:   {expected(found.action, found.excess)}"
     if found.pods > 1:

@@ -28,7 +28,7 @@ def add_parser(
         "--from",
         dest="source",
         metavar="IP|POD",
-        help="explain which bucket the traffic of this address, or of this pod ([NAMESPACE/]NAME), shares",
+        help="also show the bucket of the traffic with this address or pod ([NAMESPACE/]NAME)",
     )
     add_service_option(command)
     command.set_defaults(run=run)
