@@ -197,6 +197,7 @@ class _Verifier:
     """Finds that every limit runs: nothing is attached by others."""
 
     not_running: frozenset[SlotKey] = frozenset()
+    suspects: frozenset[SlotKey] = frozenset()
     bypassed_directions: frozenset[object] = frozenset()
     in_use: Mapping[int, object] = MappingProxyType({})
 

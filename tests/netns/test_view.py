@@ -26,7 +26,7 @@ from tokenbucket.netlink import addresses as addresses_module
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import ADDRESSES, Event, EventKind
 from tokenbucket.netlink.filters import Filters, LinkFilters
-from tokenbucket.netlink.links import read_packets
+from tokenbucket.netlink.links import read_traffic
 from tokenbucket.netlink.monitor import Monitor
 from tokenbucket.netlink.namespaces import numbered_namespaces
 from tokenbucket.node import location as module
@@ -577,7 +577,7 @@ def test_the_nodes_namespace_is_not_a_pod(lab, view):
     pod = lab.pod("a", ["10.1.0.2/24"])
     view.refresh()
     link = view.links[pod.ifindex]
-    assert read_packets(view.connection, link.nsid, link.peer_ifindex) is not None
+    assert read_traffic(view.connection, link.nsid, link.peer_ifindex) is not None
     assert {each.inode for each in numbered_namespaces(view.connection).values()} == {pod.inode}
 
 

@@ -39,6 +39,8 @@ _VERIFY_S, _VERIFY_SHARE = 4.0, 0.004
 """Interval of checks that limits run, and the most that they take of a core. With thousands of interfaces,
 the interval is longer.
 """
+_CONFIRM_S = 1.0
+"""Interval until the check that confirms a bypass."""
 
 
 class StopSignals:
@@ -175,10 +177,13 @@ class Loop:
     def _verify(self, *, everything: bool = False) -> bool:
         self._verify_at = time.monotonic() + _VERIFY_S
         start_s = time.thread_time()
-        changed = self.reconciler.verifier.check(self.view, everything=everything)
-        pause_s = pause_after(time.thread_time() - start_s, _VERIFY_S, _VERIFY_SHARE)
+        verifier = self.reconciler.verifier
+        known = verifier.suspects
+        changed = verifier.check(self.view, everything=everything)
+        interval_s = _CONFIRM_S if verifier.suspects - known else _VERIFY_S
+        pause_s = pause_after(time.thread_time() - start_s, interval_s, _VERIFY_SHARE)
         self._verify_at = time.monotonic() + pause_s
-        self.follow(self.reconciler.verifier.in_use)
+        self.follow(verifier.in_use)
         return changed
 
     def _reconcile(self, start: float) -> NextRun:

@@ -13,12 +13,12 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Slot, SlotKey
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
-from tokenbucket.core.planning.bypass import BypassWatch, Counted
+from tokenbucket.core.planning.bypass import Amount, BypassWatch, Counted
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.netlink.filters import Filter
-from tokenbucket.netlink.links import Packets, read_packets
+from tokenbucket.netlink.links import Traffic, read_traffic
 from tokenbucket.node.foreign_programs import describe, programs_at, programs_to_pods, xdp_at
 from tokenbucket.node.view import View
 
@@ -81,12 +81,17 @@ class Verifier:
         attached = list(self._attached(view))
         self._forget_moved(attached)
         self._read_programs(view, attached)
-        if everything or self._ahead or self._redirecting or self.bypass.bypassed:
+        if everything or self._ahead or self._redirecting or self.bypass.bypassed or self.suspects:
             self.bypass.compare(self._count(view, attached))
         self._suspects = {
             key: self._suspects.get(key, self._suspects_of(key)) for key in self.bypass.bypassed
         }
         return changed or self._verdicts() != before
+
+    @property
+    def suspects(self) -> frozenset[SlotKey]:
+        """Limits that the next comparison of counters decides about."""
+        return self.bypass.suspected - self.bypass.bypassed
 
     @property
     def bypassed_directions(self) -> AbstractSet[Direction]:
@@ -185,22 +190,31 @@ class Verifier:
                 continue
             key = slot.owner.key
             index = self.slots.resolve_slot(ours.slot, ours.prog_id)
-            before = counted.get(key) or Counted(0, self.slots.stats(index).seen_packets)
-            packets = _read_pod_side(view, inode, ours)
-            if packets is None:
+            before = counted.get(key) or Counted(Amount(0), self._seen(index))
+            traffic = _read_pod_side(view, inode, ours)
+            if traffic is None:
                 continue
-            crossed = packets.received if key.direction is Direction.INGRESS else packets.sent
+            crossed = before.crossed.plus(_in_direction(traffic, key.direction))
             seen_before = before.seen if before.seen_before is None else before.seen_before
-            seen = self.slots.stats(index).seen_packets
-            counted[key] = Counted(before.crossed + crossed, seen, seen_before)
+            counted[key] = Counted(crossed, self._seen(index), seen_before)
         return counted
 
+    def _seen(self, index: int) -> Amount:
+        stats = self.slots.stats(index)
+        return Amount(stats.seen_packets, stats.seen_bytes)
 
-def _read_pod_side(view: View, inode: int, ours: Filter) -> Packets | None:
+
+def _in_direction(traffic: Traffic, direction: Direction) -> Amount:
+    if direction is Direction.INGRESS:
+        return Amount(traffic.received_packets, traffic.received_bytes)
+    return Amount(traffic.sent_packets, traffic.sent_bytes)
+
+
+def _read_pod_side(view: View, inode: int, ours: Filter) -> Traffic | None:
     """Read the counters of the pod's own interface; ``None`` if it is gone or not in another namespace."""
     if inode:
         nsid, ifindex = view.namespace_behind(Interface(ours.ifindex, inode)), ours.ifindex
     else:
         link = view.links.get(ours.ifindex)
         nsid, ifindex = (link.nsid, link.peer_ifindex or 0) if link else (None, 0)
-    return read_packets(view.connection, nsid, ifindex) if nsid is not None and ifindex else None
+    return read_traffic(view.connection, nsid, ifindex) if nsid is not None and ifindex else None

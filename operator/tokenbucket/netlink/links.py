@@ -20,7 +20,7 @@ _XDP_PROGRAM_IDS = (
     uapi.IFLA_XDP_SKB_PROG_ID,
     uapi.IFLA_XDP_HW_PROG_ID,
 )
-_PACKETS = struct.Struct("=QQ")
+_TRAFFIC = struct.Struct("=QQQQ")
 _MOST = 1024
 """Interfaces read of one pod. A pod with very many interfaces must not delay the reading of others."""
 VETH = "veth"
@@ -91,15 +91,17 @@ def find_link(connection: Connection, name: str) -> Link | None:
     return _get(connection, 0, attribute(uapi.IFLA_IFNAME, name.encode() + b"\0") + _SKIP_STATS, name)
 
 
-class Packets(NamedTuple):
+class Traffic(NamedTuple):
     """The first counters of ``struct rtnl_link_stats64``, since the interface was created."""
 
-    received: int
-    sent: int
+    received_packets: int
+    sent_packets: int
+    received_bytes: int
+    sent_bytes: int
 
 
-def read_packets(connection: Connection, nsid: int, ifindex: int) -> Packets | None:
-    """Return the packet counters of an interface of another namespace.
+def read_traffic(connection: Connection, nsid: int, ifindex: int) -> Traffic | None:
+    """Return the counters of an interface of another namespace.
 
     Returns ``None`` if the interface no longer exists. ``IFLA_TARGET_NETNSID`` selects the namespace.
 
@@ -110,7 +112,7 @@ def read_packets(connection: Connection, nsid: int, ifindex: int) -> Packets | N
     body = LINK.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + target
     with IgnoreErrno(errno.ENODEV, errno.EINVAL):
         message = connection.get(uapi.RTM_GETLINK, body, f"interface {ifindex} of namespace {nsid}")
-        return _packets(message)
+        return _traffic(message)
     return None
 
 
@@ -120,9 +122,9 @@ def _get(connection: Connection, ifindex: int, wanted: bytes, subject: str) -> L
     return None
 
 
-def _packets(message: Message) -> Packets | None:
+def _traffic(message: Message) -> Traffic | None:
     stats = attributes(message.body, LINK.size).get(uapi.IFLA_STATS64, b"")
-    return Packets(*_PACKETS.unpack_from(stats)) if len(stats) >= _PACKETS.size else None
+    return Traffic(*_TRAFFIC.unpack_from(stats)) if len(stats) >= _TRAFFIC.size else None
 
 
 def _link(message: Message) -> Link:

@@ -15,7 +15,7 @@ from tokenbucket.core.limits.slot import DeviceId, Slot, SlotKey
 from tokenbucket.core.planning.attachment import Hook
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import Filter
-from tokenbucket.netlink.links import read_link, read_packets
+from tokenbucket.netlink.links import read_link, read_traffic
 from tokenbucket.netlink.namespaces import Namespace, numbered_namespaces, own_namespace
 
 
@@ -83,4 +83,4 @@ def _is_gone(connection: Connection, device: DeviceId, own: int, numbered: Mappi
     number = device.number[1]
     if number in numbered and numbered[number].inode != device.netns_inode:
         return True  # another namespace got the number
-    return read_packets(connection, number, device.ifindex) is None
+    return read_traffic(connection, number, device.ifindex) is None

@@ -17,7 +17,7 @@ from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.filters import LinkFilters
 from tokenbucket.netlink.fq import Root, read_roots
 from tokenbucket.netlink.ifb import is_ours
-from tokenbucket.netlink.links import LOOPBACK, read_link, read_packets
+from tokenbucket.netlink.links import LOOPBACK, read_link, read_traffic
 from tokenbucket.netlink.namespaces import Namespace, inside, numbered_namespaces
 from tokenbucket.node.attachments import Attachments
 
@@ -109,7 +109,7 @@ class PodNamespaces:
         An earlier agent may have had both. Raises KernelError.
         """
         hidden = (nsid for nsid in nsids if nsid not in self._numbered() or not self._may_enter)
-        return any(read_packets(self._connection, nsid, LOOPBACK) is not None for nsid in hidden)
+        return any(read_traffic(self._connection, nsid, LOOPBACK) is not None for nsid in hidden)
 
     def enter(self, nsid: int) -> PodNamespace | None:
         """Return the namespace with this number, reading it if it is unknown or stale.

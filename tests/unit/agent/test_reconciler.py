@@ -31,7 +31,7 @@ from tokenbucket.core.api.policy import (
 from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.slot import NO_SLOT, Owner, Role, Slot, SlotConfig, SlotKey
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface, Mechanism
-from tokenbucket.core.planning.bypass import Counted
+from tokenbucket.core.planning.bypass import Amount, Counted
 from tokenbucket.core.planning.capabilities import Capabilities
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
@@ -576,11 +576,12 @@ def test_packets_from_before_an_attachment_do_not_bypass_the_limit() -> None:
     """Start the counters of the next check after it, so that no limit is reported falsely."""
     reconciler, web = reconciler_of(Node()), pod("web")
     key, watch = SlotKey(web.id, Direction.EGRESS), reconciler.verifier.bypass
-    watch.compare({key: Counted(0, 0)})
+    watch.compare({key: Counted(Amount(0), Amount(0))})
     assert reconciler.reconcile(inputs(web)).actions
-    watch.compare({key: Counted(10_000, 0)})
-    assert not watch.bypassed
-    watch.compare({key: Counted(20_000, 0)})
+    for packets in (10_000, 20_000):
+        watch.compare({key: Counted(Amount(packets), Amount(0))})
+        assert not watch.bypassed
+    watch.compare({key: Counted(Amount(30_000), Amount(0))})
     assert watch.bypassed == {key}
 
 

@@ -12,7 +12,7 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
-from tokenbucket.core.planning.bypass import Counted
+from tokenbucket.core.planning.bypass import Amount, Counted
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.reasons import Reason
 
@@ -24,12 +24,14 @@ POINTS = {
 
 
 def verifier(*attached: SlotKey, seen_by_limit: int, seen_by_guard: int) -> Verifier:
-    """Return a verifier after two readings, between which the pod sent 1000 packets."""
+    """Return a verifier after three readings, between which the pod sent 1000 packets each time."""
     slots: Any = SimpleNamespace()
     verifier = Verifier(slots, slots, _points={key: POINTS[key] for key in attached})
     seen = {LIMIT: seen_by_limit, LIMIT.guard: seen_by_guard}
-    for share in (0, 1):
-        verifier.bypass.compare({key: Counted(1000 * share, seen[key] * share) for key in attached})
+    for share in range(3):
+        verifier.bypass.compare(
+            {key: Counted(Amount(1000 * share), Amount(seen[key] * share)) for key in attached}
+        )
     verifier._suspects = dict.fromkeys(verifier.bypass.bypassed, frozenset())
     return verifier
 

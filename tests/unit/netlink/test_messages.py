@@ -102,7 +102,7 @@ def test_any_answer_of_the_kernel_is_parsed(bodies: list[bytes]) -> None:
     links.read_links(connection)
     links.read_links_of(connection, 1)
     links.read_link(connection, 1)
-    links.read_packets(connection, 1, 1)
+    links.read_traffic(connection, 1, 1)
     addresses.read_addresses(connection)
     addresses.read_addresses(connection, 1)
     fq.read_roots(connection)

@@ -126,7 +126,7 @@ def test_a_namespace_without_a_right_or_a_path_may_have_a_filter(
     hidden: bool,  # noqa: FBT001
 ) -> None:
     """An agent that could enter it may have attached one. Without hostPID, no path leads to it."""
-    monkeypatch.setattr(inside_pods, "read_packets", lambda *_: 0 if exists else None)
+    monkeypatch.setattr(inside_pods, "read_traffic", lambda *_: 0 if exists else None)
     pods = world(reads)
     search(pods)
     assert pods.hide_any({nsid}) is hidden

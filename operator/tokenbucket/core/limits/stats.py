@@ -24,6 +24,11 @@ class Stats(Counters):
         return self.conform_packets + self.too_fast_packets
 
     @property
+    def seen_bytes(self) -> int:
+        """All bytes of the slot."""
+        return self.conform_bytes + self.too_fast_bytes
+
+    @property
     def admitted_packets(self) -> int:
         """Packets that the program admitted, at once or later.
 
