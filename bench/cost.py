@@ -18,7 +18,7 @@ from figures import verdict
 
 from tests.bpf.program_run import run_program
 from tokenbucket import layout
-from tokenbucket.bpf import loader, stubs, syscall
+from tokenbucket.bpf import dispatch, loader, stubs, syscall
 from tokenbucket.bpf.pins import Sizes, mount_bpffs, source_folder
 from tokenbucket.core.limits import gcra
 from tokenbucket.core.planning.attachment import Hook
@@ -97,7 +97,7 @@ class Bench:
     def _stub(self) -> int:
         """Return a descriptor of a stub that continues with the ingress hook's program."""
         array = syscall.create_program_array(len(Hook), "bench")
-        entry = stubs.ENTRIES[Hook.INGRESS]
+        entry = dispatch.ENTRIES[Hook.INGRESS]
         syscall.update(array, entry, struct.pack("=I", self.fds["data_path_ingress"]))
         self._array = array  # an array without a descriptor or pin loses its programs
         return syscall.load_program(stubs.stub_code(SLOT, Hook.INGRESS, array), "bench")

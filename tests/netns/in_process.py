@@ -49,7 +49,7 @@ class InProcessAgent:
         self.slots = self._stack.enter_context(Slots(PINS))
         programs = self._stack.enter_context(closing(Programs(PINS, build)))
         addresses = self._stack.enter_context(closing(NodeAddresses(PINS)))
-        tcx.stubs.dispatch_to(programs.fds)
+        tcx.stubs.dispatch.point_to(programs.fds)
         self.reconciler = Reconciler(
             Observer(self.view, self.slots, programs),
             Executor(self.view, self.slots, programs, tcx.stubs, addresses),

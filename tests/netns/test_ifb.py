@@ -114,7 +114,7 @@ def test_packets_are_redirected_only_while_the_device_is_there(
     """Without the device, packets reach the next program at once. In this test, it drops all packets."""
     client, web = pods
     tcx = Tcx(own_pins)
-    tcx.stubs.dispatch_to(dict.fromkeys(Hook, drop_program))
+    tcx.stubs.dispatch.point_to(dict.fromkeys(Hook, drop_program))
     namespace = namespace_at(web.path)
     with inside(namespace) as connection:
         eth0 = find_link(connection, "eth0").ifindex

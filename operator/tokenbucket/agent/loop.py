@@ -24,7 +24,7 @@ from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.limits.slot import DeviceId, Slot
 from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.status.node_status import Outcome
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import KernelError, TokenBucketError
 from tokenbucket.netlink.connection import Connection, connect
 from tokenbucket.netlink.events import Event
 from tokenbucket.netlink.monitor import Monitor
@@ -41,6 +41,13 @@ the interval is longer.
 """
 _CONFIRM_S = 1.0
 """Interval until the check that confirms a bypass."""
+
+
+class PinsRemovedError(TokenBucketError):
+    """The pins are gone. Only a new agent can load the program and pin it."""
+
+    def __init__(self, pins: Pins) -> None:
+        super().__init__(f"{pins.folder}: removed while the agent was running; start the agent again")
 
 
 class StopSignals:
@@ -200,9 +207,7 @@ class Loop:
             log.warning("reconcile run ended", extra={"error": str(error)})
             return NextRun.RETRY
         except KernelError as error:
-            log.warning("reconcile run failed", extra={"error": str(error)})
-            self.stats.record_failure(time.monotonic() - start)
-            self._reconnect()
+            self._record_failure(error, time.monotonic() - start)
             return NextRun.RETRY
         seconds = time.monotonic() - start
         if outcome.actions:
@@ -215,6 +220,13 @@ class Loop:
         self._note_deviations(frozenset(outcome.deviations))
         self.stats.record_success(inputs, outcome, seconds)
         return _next_pass(outcome)
+
+    def _record_failure(self, error: KernelError, seconds: float) -> None:
+        if not self.pins.folder.is_dir():
+            raise PinsRemovedError(self.pins) from error
+        log.warning("reconcile run failed", extra={"error": str(error)})
+        self.stats.record_failure(seconds)
+        self._reconnect()
 
     def _note_deviations(self, deviations: frozenset[Deviation]) -> None:
         """Retry soon if the deviations are new: another limit may need only one more run."""

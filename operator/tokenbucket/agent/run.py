@@ -178,7 +178,7 @@ def _enforce(source: Source, signals: StopSignals, options: DataPathOptions, sta
             log.warning(
                 "number of slots not changed", extra={"slots": opened.count, "requested": sizes.slots}
             )
-        if tcx.stubs.dispatch_to(programs.fds):
+        if tcx.stubs.dispatch.point_to(programs.fds):
             view.invalidate_all()  # it shows the programs of before
         reconciler = Reconciler(
             Observer(view, opened, programs),

@@ -24,24 +24,21 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from tokenbucket.bpf import syscall
+from tokenbucket.bpf.dispatch import ENTRIES, Dispatch
 from tokenbucket.bpf.pins import Pins, opened
 from tokenbucket.core.planning.attachment import IFB, Hook
 from tokenbucket.errors import IgnoreErrno, KernelError
 
-ENTRIES = {Hook.INGRESS: 0, Hook.EGRESS: 1}
-"""Indexes of the program array."""
 COPIES = (0, 1)
 CLASS_BASE = 0x10000
 """Added to the slot, as in the class id of a tc filter."""
 
-_DISPATCH = "tb_dispatch"
 _REDIRECT = "redirect"
 _TC_CLASSID = 72
 """Offset in ``struct __sk_buff``."""
@@ -67,8 +64,11 @@ class Stubs:
 
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
-        self._known: dict[int, tuple[Path, str, int]] = {}
-        """The folder of the layout version, the kind and the slot, by program id."""
+        self.dispatch = Dispatch(pins.maps)
+        self._dispatches = {pins.folder: self.dispatch}
+        """Program arrays by folder of the layout version."""
+        self._known: dict[int, tuple[Path, str, int, int]] = {}
+        """The folder of the layout version, the kind, the slot and the id of the array, by program id."""
         self._read: set[tuple[Path, int]] = set()
         """Pins that were read, by path and inode: a slot may get a new stub."""
         self._foreign: set[int] = set()
@@ -81,37 +81,27 @@ class Stubs:
                 self._foreign.add(program_id)
         if program_id not in self._known:
             return None
-        folder, kind, slot = self._known[program_id]
+        folder, kind, slot, array = self._known[program_id]
         redirects = kind == _REDIRECT
-        return Stub(slot, _dispatched(folder, Hook.INGRESS if redirects else Hook(kind)), redirects)
-
-    def dispatch_to(self, programs: Mapping[Hook, int], *, replace: bool = True) -> bool:
-        """Let all stubs of this layout version continue with these programs, given as descriptors.
-
-        Without ``replace``, they keep the programs that they have. Return whether any changed.
-        """
-        descriptor, changed = self._open_dispatch(), False
-        try:
-            for hook, program in programs.items():
-                there = _dispatched(self._pins.folder, hook)
-                if not there or (replace and there != syscall.program_info(program).id):
-                    syscall.update(descriptor, ENTRIES[hook], struct.pack("=I", program), _DISPATCH)
-                    changed = True
-        finally:
-            os.close(descriptor)
-        return changed
+        dispatch = self._dispatches.setdefault(folder, Dispatch(folder / "maps"))
+        runs = dispatch.program_id(Hook.INGRESS if redirects else Hook(kind)) if dispatch.id == array else 0
+        return Stub(slot, runs, redirects)
 
     def open(self, slot: int, hook: Hook, copy: int = 0, *, redirects: bool = False) -> int:
-        """Return a descriptor of a slot's stub, which is loaded and pinned if there is none."""
+        """Return a descriptor of a slot's stub, which is loaded and pinned if there is none.
+
+        A stub of another program array is replaced: the kernel has emptied that array.
+        """
         path = self._path(slot, _REDIRECT if redirects else hook, copy)
+        array = self.dispatch.open()
         with IgnoreErrno(errno.ENOENT):
-            return syscall.open_pin(path)
-        descriptor = self._open_dispatch()
-        try:
-            code = (_REDIRECT_CODE if redirects else b"") + stub_code(slot, hook, descriptor)
-            stub = syscall.load_program(code, f"tb_{'ifb' if redirects else hook}_{slot}")
-        finally:
-            os.close(descriptor)
+            stub = syscall.open_pin(path)
+            if syscall.first_map_id(stub) == self.dispatch.id:
+                return stub
+            os.close(stub)
+            path.unlink()
+        code = (_REDIRECT_CODE if redirects else b"") + stub_code(slot, hook, array)
+        stub = syscall.load_program(code, f"tb_{'ifb' if redirects else hook}_{slot}")
         path.parent.mkdir(parents=True, exist_ok=True)
         syscall.pin(stub, path)
         self._add(stub, path)
@@ -136,14 +126,6 @@ class Stubs:
     def _path(self, slot: int, kind: str, copy: int) -> Path:
         return self._pins.folder / "stubs" / f"{kind}_{slot}_{copy}"
 
-    def _open_dispatch(self) -> int:
-        path = self._pins.maps / _DISPATCH
-        with IgnoreErrno(errno.ENOENT):
-            return syscall.open_pin(path)
-        descriptor = syscall.create_program_array(len(ENTRIES), _DISPATCH)
-        syscall.pin(descriptor, path)
-        return descriptor
-
     def _read_new_pins(self) -> None:
         pinned = {(path, path.stat().st_ino) for path in self._pins.root.glob("v*/stubs/*")}
         for path, _ in pinned - self._read:
@@ -153,7 +135,8 @@ class Stubs:
 
     def _add(self, stub: int, path: Path) -> None:
         kind, slot, _ = path.name.split("_")
-        self._known[syscall.program_info(stub).id] = (path.parents[1], kind, int(slot))
+        array = syscall.first_map_id(stub)
+        self._known[syscall.program_info(stub).id] = (path.parents[1], kind, int(slot), array)
 
 
 def stub_code(slot: int, hook: Hook, dispatch: int) -> bytes:
@@ -198,11 +181,3 @@ _REDIRECT_CODE = b"".join(
     )
 )
 """Redirects a packet to the ifb device if it exists, and continues below if it does not."""
-
-
-def _dispatched(folder: Path, hook: Hook) -> int:
-    """Return the id of the program with which the stubs of a layout version continue, 0 if there is none."""
-    with IgnoreErrno(errno.ENOENT), opened(folder / "maps" / _DISPATCH) as descriptor:
-        (program_id,) = struct.unpack("=I", syscall.lookup(descriptor, ENTRIES[hook], 4, _DISPATCH))
-        return int(program_id)
-    return 0

@@ -14,6 +14,7 @@ import errno
 import os
 import platform
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,15 @@ def program_info(fd: int, subject: str = "program") -> ProgramInfo:
     kind, program_id = struct.unpack_from("=II", raw)
     name = raw[64 : 64 + _NAME_BYTES].split(b"\0", 1)[0].decode()
     return ProgramInfo(kind, program_id, name)
+
+
+def first_map_id(fd: int, subject: str = "program") -> int:
+    """Return the id of the first map of a program, 0 if it has none."""
+    ids = ctypes.create_string_buffer(4)
+    asked = struct.pack("=52xIQ", 1, ctypes.addressof(ids))  # nr_map_ids and map_ids of struct bpf_prog_info
+    info = ctypes.create_string_buffer(asked, len(asked))
+    bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(asked), ctypes.addressof(info)), subject)
+    return int.from_bytes(ids.raw, sys.byteorder)
 
 
 def load_program(instructions: bytes, name: str) -> int:

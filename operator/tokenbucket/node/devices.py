@@ -119,7 +119,7 @@ def attach(
         data_plane = DataPlane(mode, tcx.is_supported, is_shared=is_shared(found))
         interface = Interface(link.ifindex)
         point = HookPoint(interface, hook, data_plane.mechanism(interface))
-        tcx.stubs.dispatch_to(programs.fds, replace=False)
+        tcx.stubs.dispatch.point_to(programs.fds, replace=False)
         slots.write(index, slot, fresh=fresh)
         try:
             attachments.attach(point, programs.fds[hook], index)
