@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from beyond import beyond
 from exactness import HEADERS_BYTES
+from order import overtaken
 
 from tests.netns.lab import entered
 
@@ -194,6 +195,13 @@ class Fairness:
                 done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         cuts = statistics.quantiles([int(line) / 1e6 for line in done.stdout.split()], n=100)
         return {"p50, ms": cuts[49], "p99, ms": cuts[98], **numbers}
+
+    def order(self, cell: Tcp) -> Numbers:
+        """Return how many packets a later packet of their flow overtakes, and what the sender's TCP sees."""
+        numbers: Numbers = {}
+        with overtaken(self._bench.way.target, numbers):
+            seen = self.tcp(cell)
+        return numbers | {name: seen[name] for name in ("reordered", "spurious retransmissions")}
 
     def all(self, tcp: Callable[..., Tcp], *, ecn: bool) -> Iterator[tuple[str, Callable[[], Numbers]]]:
         """Yield each measurement and its name."""

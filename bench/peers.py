@@ -123,7 +123,7 @@ FLOWS = (Tcp(flows=8), Tcp(control="bbr", flows=8), Tcp(FAST_BITS_PER_S, flows=8
 """Other places and congestion controls than those of fairness.py."""
 STUDIES = {"sweep": SWEEP, "bursts": BURSTS, "losses": LOSSES, "flows": FLOWS}
 UDP_ALONE = "udp"
-FAIRNESS = "fairness"
+FAIRNESS, ORDER = "fairness", "order"
 BULK_FLOWS = (1, 64)
 
 
@@ -397,9 +397,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=None, help="these limiters")
     parser.add_argument(
         "--study",
-        choices=[*STUDIES, UDP_ALONE, FAIRNESS],
+        choices=[*STUDIES, UDP_ALONE, FAIRNESS, ORDER],
         help="not the comparison: TCP at many rates and RTTs, Drop's at many bursts, or for long;"
-        " UDP; fairness",
+        " UDP; fairness; order of packets",
     )
     return parser.parse_args()
 
@@ -445,14 +445,25 @@ def main() -> int:
     return 0 if given.study or peers_targets.report(values) else 1
 
 
-def shared(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
-    """Yield the shares of flows that use one limit."""
+def fairness(bench: Bench, route: Route, limiter: Limiter) -> Fairness:
+    """Return the measurements of flows that use one limit."""
     programs = (route.node.folder / name for name in ("request", "sparse"))
     burst_bytes = limiter.burst_bytes(RATE_BITS_PER_S) if limiter.burst_bytes else 0
-    fairness = Fairness(bench, RATE_BITS_PER_S, burst_bytes, *programs)
-    for name, measurement in fairness.all(Tcp, ecn=limiter.ecn):
+    return Fairness(bench, RATE_BITS_PER_S, burst_bytes, *programs)
+
+
+def shared(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
+    """Yield the shares of flows that use one limit."""
+    for name, measurement in fairness(bench, route, limiter).all(Tcp, ecn=limiter.ecn):
         with installed(route, limiter, RATE_BITS_PER_S), bench.of(limiter):
             yield from samples(limiter, name, measurement())
+
+
+def ordered(bench: Bench, route: Route, limiter: Limiter) -> Iterator[Sample]:
+    """Yield the packets that arrive late."""
+    cell = Tcp(flows=8)
+    with installed(route, limiter, RATE_BITS_PER_S), bench.of(limiter):
+        yield from samples(limiter, str(cell), fairness(bench, route, limiter).order(cell))
 
 
 def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) -> Iterator[Sample]:
@@ -461,8 +472,8 @@ def measured(bench: Bench, route: Route, limiter: Limiter, study: str | None) ->
         yield from compare(bench, route, limiter)
     elif study == UDP_ALONE and not limiter.sends:
         yield from floods(bench, route, limiter)
-    elif study == FAIRNESS:
-        yield from shared(bench, route, limiter)
+    elif study in {FAIRNESS, ORDER}:
+        yield from (shared if study == FAIRNESS else ordered)(bench, route, limiter)
     for cell in STUDIES.get(study or "", ()):
         with installed(route, limiter, cell.bits_per_s), bench.of(limiter):
             yield from samples(limiter, str(cell), bench.tcp(cell))
