@@ -21,6 +21,7 @@ from tokenbucket.errors import SpecError
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
+_LONGEST_NUMBER = 64
 _TEXT = "tag:yaml.org,2002:str"
 
 
@@ -103,6 +104,16 @@ class _Loader(yaml.CSafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Reject long numbers: Python does not write more than 4300 digits, not even in an error."""
+        if len(node.value) > _LONGEST_NUMBER:
+            line = node.start_mark.line + 1
+            raise _DocumentError(f"line {line}: has a number of more than {_LONGEST_NUMBER} digits")
+        return int(super().construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _documents(text: bytes) -> list[object]:

@@ -98,7 +98,7 @@ def need_root() -> None:
 
 
 def _below_bpffs(text: str) -> Pins:
-    path = Path(text).resolve()
+    path = Path(os.path.realpath(text))  # Path.resolve raises RuntimeError for a loop of links
     if path == BPFFS or BPFFS not in path.parents or "." in str(path):
         raise argparse.ArgumentTypeError(f"{text}: must be below {BPFFS} and contain no dots")
     return Pins(path)

@@ -183,6 +183,13 @@ def test_no_value_of_any_type_raises_anything(tag: str, value: str, place: str) 
     parse_text(place.format(tag, value).encode(), "fuzz")
 
 
+@pytest.mark.parametrize("digits", ["0x" + "f" * 6000, "9" * 6000, "0b" + "1" * 20000, "1:" * 3000 + "1"])
+@pytest.mark.parametrize("place", ["kind: {}", "kind: Pod\nmetadata: {{generation: {}}}", "{}: 1", "- {}"])
+def test_a_number_that_python_does_not_write_is_an_error(digits: str, place: str) -> None:
+    """The number would end the agent if an error repeated it."""
+    assert len(parse_text(place.format(digits).encode(), "x").errors) == 1
+
+
 @pytest.mark.parametrize("value", ["!!bool x", "!!timestamp x", '!!float ""', "!!int 5"])
 def test_an_explicit_type_is_an_error_that_names_the_line(value: str) -> None:
     """Accept the tag of text."""
