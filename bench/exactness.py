@@ -173,7 +173,8 @@ class Route:
 
     def active(self, bits_per_s: int, *, delays: bool) -> bool:
         """Return whether the pod is limited to that rate, and packets wait."""
-        configs = [slot.config for slot in self._slots.read().values()]
+        slots = self._slots.read().values()
+        configs = [slot.config for slot in slots if not slot.owner.key.is_guard]
         there = [(config.bits_per_s, config.max_delay_q > 0) for config in configs]
         return there == [(bits_per_s, delays)]
 
