@@ -134,27 +134,6 @@ def test_static_defaults_are_stored_and_computed_ones_are_not(shop: Kubectl) -> 
     }
 
 
-def test_a_status_replaces_the_additions_of_other_programs(applied: Kubectl) -> None:
-    """Replace a status that somebody has edited as a whole, with the next write of the controller."""
-    applied.apply(policy("web"))
-    name = ("tbp", "web", "--subresource=status")
-    ready = applied.get(*name)["status"]["conditions"][0]
-    status = {"observedGeneration": 1, "nodes": {"matched": 1}, "conditions": [ready | {"status": "True"}]}
-    document = {**policy("web"), "status": status}
-    document.pop("spec")
-    additions = {
-        "observedGeneration": 7,
-        "nodes": {"unavailable": 3},
-        "problems": [{"pod": "a", "node": "b", "direction": "egress", "reason": "NoFq"}],
-        "conditions": [ready | {"type": "Stalled", "status": "True"}],
-    }
-    for _ in range(2):
-        words = ("--server-side", "--force-conflicts", "--field-manager=tokenbucket-controller")
-        applied.run("apply", "--subresource=status", *words, "--filename=-", stdin=json.dumps(document))
-        assert applied.get(*name)["status"] == status
-        applied.run("patch", *name, "--type=merge", f"--patch={json.dumps({'status': additions})}")
-
-
 def test_a_change_that_makes_a_policy_invalid_is_rejected(applied: Kubectl) -> None:
     """Validate updates like new policies."""
     applied.apply(policy("web"))
