@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        options = parser().parse_args(arguments)
+        options = parser().parse_args(_split_resource(sys.argv[1:] if arguments is None else arguments))
         refuse_unused(options)
         code = int(options.run(options))
     except SystemExit as ended:  # --help, --version and wrong usage
@@ -105,6 +105,16 @@ def _run(arguments: Sequence[str] | None) -> int:
     if sys.stdout:  # None if the shell closed it
         sys.stdout.flush()
     return code
+
+
+def _split_resource(arguments: Sequence[str]) -> list[str]:
+    """Accept ``explain pod/NAME`` for ``explain pod NAME``, as kubectl does."""
+    words: list[str] = []
+    for each in arguments:
+        kind, _, name = each.partition("/")
+        is_resource = kind == "pod" and name and words[:1] == ["explain"] and words[-1] != "--from"
+        words += [kind, name] if is_resource else [each]
+    return words
 
 
 @contextlib.contextmanager

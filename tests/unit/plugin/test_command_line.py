@@ -51,6 +51,16 @@ def test_the_narrowest_terminal_has_an_explanation(columns: str, run: Run, clust
     assert done.err == ""
 
 
+def test_a_pod_can_be_named_as_in_kubectl(run: Run, cluster: FakeApi) -> None:
+    by_words, by_path = (
+        run("explain", "pod", "web-1", "-n", "shop"),
+        run("explain", "-n", "shop", "pod/web-1"),
+    )
+    assert "web-1" in by_words.out
+    assert by_path == by_words
+    assert run("explain", "pod", "web-1", "-n", "shop", "--from", "pod/web-1").code != PluginExit.USAGE
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

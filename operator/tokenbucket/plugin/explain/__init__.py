@@ -23,7 +23,7 @@ def add_parser(
     text = "show which policies select a pod, whether they are enforced as declared, and why not"
     command = commands.add_parser("explain", help=text, description=text, parents=[shared])
     command.add_argument("kind", choices=["pod"], metavar="pod")
-    command.add_argument("name", metavar="NAME", help="name of the pod")
+    command.add_argument("name", metavar="NAME", help="name of the pod; pod/NAME also works")
     command.add_argument(
         "--from",
         dest="source",
