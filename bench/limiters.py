@@ -54,8 +54,10 @@ def _declare(
     document = lab.policy_document(bits_per_s, burst_bytes, action=action, direction=direction, queue=queue)
     route.node.declare("policy.yaml", document)
     wait(lambda: route.active(bits_per_s, delays=action == "Delay"), lambda: f"{action} active")
-    place = (_POD_SIDE, route.pod) if direction == "egress" else (_HOST_SIDE, None)
-    wait(lambda: _has_program(*place), lambda: "the program in place")
+    if direction == "egress":  # tc does not show a program of tcx, which follows the queue at once
+        wait(lambda: _root(_POD_SIDE, route.pod) == "fq", lambda: "the queue in place")
+    else:
+        wait(lambda: _has_program(_HOST_SIDE, None), lambda: "the program in place")
 
 
 def _lift(route: Route) -> None:
@@ -65,9 +67,13 @@ def _lift(route: Route) -> None:
 
 
 def _is_free(device: str, netns: str | None) -> bool:
+    return _root(device, netns) == "noqueue" and not _has_program(device, netns)
+
+
+def _root(device: str, netns: str | None) -> str:
+    """Return the kind of the root qdisc."""
     qdiscs = json.loads(_show(netns, "-json", "qdisc", "show", "dev", device))
-    root = next(each["kind"] for each in qdiscs if "root" in each)
-    return root == "noqueue" and not _has_program(device, netns)
+    return str(next(each["kind"] for each in qdiscs if "root" in each))
 
 
 def _has_program(device: str, netns: str | None) -> bool:
