@@ -7,7 +7,6 @@ A running agent therefore keeps the array open, and restores its pin.
 from __future__ import annotations
 
 import errno
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,12 +50,6 @@ class Dispatch:
         syscall.pin(array, self._path)
         self._keep(array)
         return array
-
-    def close(self) -> None:
-        """Close the array, if it is open."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor, self._id = None, 0
 
     def program_id(self, hook: Hook) -> int:
         """Return the id of the program of a hook, 0 if there is none. Raises KernelError."""
