@@ -22,8 +22,8 @@ from tokenbucket.agent.source import Source
 from tokenbucket.core.limits.slot import Slot, SlotKey
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.foreign import ForeignProgram
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.netlink.filters import Filter, LinkFilters
 from tokenbucket.netlink.links import VETH, Link
 from tokenbucket.node.location import AddressLocation, LocationKind

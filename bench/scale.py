@@ -102,13 +102,12 @@ class RateReader:
     def __init__(self, slots: Iterable[int], count: int, pin: Path) -> None:
         self._slots = tuple(slots)
         self._type = layout.Config * count
-        self._count = count
         self._fd = syscall.open_pin(pin)
+        self._reader = syscall.ArrayReader(self._fd, count, ctypes.sizeof(layout.Config), "tb_config")
 
     def all_have(self, bits_per_s: int) -> bool:
         """Return whether every slot has this rate."""
-        raw = syscall.lookup_all(self._fd, self._count, ctypes.sizeof(layout.Config))
-        configs = self._type.from_buffer_copy(raw)
+        configs = self._type.from_buffer_copy(self._reader.read())
         return all(configs[slot].bits_per_s == bits_per_s for slot in self._slots)
 
     def close(self) -> None:

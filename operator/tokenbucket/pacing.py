@@ -63,6 +63,8 @@ class NextRun(enum.Enum):
 class Schedule:
     """Times of a level-triggered loop. Many triggers cause one run. The first run is due at once."""
 
+    settle_s: float = 0.004
+    """Time from a trigger to a run. The events of a new pod come within milliseconds and cause one run."""
     min_s: float = 0.005
     max_s: float = 60.0
     retry_s: float = 1.0
@@ -74,8 +76,8 @@ class Schedule:
     _due: float = -math.inf
 
     def trigger(self, now: float) -> None:
-        """Request a run as soon as the minimum interval allows, because something may have changed."""
-        self._due = min(self._due, max(now, self._last + self.min_s))
+        """Request a run soon, because something may have changed."""
+        self._due = min(self._due, max(now + self.settle_s, self._last + self.min_s))
 
     def due(self, now: float) -> bool:
         """Return whether a run must start now."""

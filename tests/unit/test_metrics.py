@@ -41,7 +41,7 @@ from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.counters import Counters
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey, Subject
 from tokenbucket.core.limits.stats import EXPOSED, Stats
-from tokenbucket.core.planning.desired import Deviation
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 from tokenbucket.errors import ApiError, KernelError

@@ -18,7 +18,6 @@ from tokenbucket.bpf.stubs import Stubs
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.attachment import HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Degradation, Rejections
-from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.plan import (
     AddQueue,
     Attach,
@@ -30,6 +29,7 @@ from tokenbucket.core.planning.plan import (
     RemoveQueue,
     WriteSlot,
 )
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
 from tokenbucket.node.view import View

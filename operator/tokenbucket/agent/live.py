@@ -27,7 +27,7 @@ from tokenbucket.core.limits import gcra
 from tokenbucket.core.limits.slot import Role, Slot, SlotKey, Subject
 from tokenbucket.core.limits.stats import Stats
 from tokenbucket.core.planning.attachment import HookPoint
-from tokenbucket.core.planning.desired import Deviation
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.status.node_status import NodeState
 from tokenbucket.errors import IgnoreErrno

@@ -10,8 +10,9 @@ from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.attachment import IFB, DataPlane, End, Hook, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Degradation
-from tokenbucket.core.planning.desired import Address, PodInterfaces, Search
+from tokenbucket.core.planning.desired import Address, Search
 from tokenbucket.core.planning.namespace_moves import Placements
+from tokenbucket.core.planning.pod_limits import PodInterfaces
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.fq import Root

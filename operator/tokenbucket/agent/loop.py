@@ -22,7 +22,7 @@ from tokenbucket.bpf.locks import InterruptedWaitError
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.limits.slot import DeviceId, Slot
-from tokenbucket.core.planning.desired import Deviation
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.status.node_status import Outcome
 from tokenbucket.errors import KernelError, TokenBucketError
 from tokenbucket.netlink.connection import Connection, connect
@@ -139,7 +139,7 @@ class Loop:
         for event in events:
             self.view.mark_stale(event)
             self._record_culprit(event)
-        if events:
+        if not all(event.is_link_local for event in events):
             self.schedule.trigger(time.monotonic())
 
     @property

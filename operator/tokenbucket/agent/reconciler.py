@@ -2,7 +2,8 @@
 
 A run keeps no state that is not in the kernel. Between runs the agent remembers only the facts that it
 needs to distinguish a repair from a first attachment, a new declaration from an address that a pod gave
-away, and a new deviation from a logged deviation.
+away, and a new deviation from a logged deviation. It remembers the desired limits of each pod only to
+save time.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from tokenbucket.agent.verification import Verifier
 from tokenbucket.bpf.locks import Locks
 from tokenbucket.core.limits.slot import Owner, SlotConfig
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.desired import Desired, Deviation, desired
+from tokenbucket.core.planning.desired import desired
 from tokenbucket.core.planning.identity import Identified, identify
 from tokenbucket.core.planning.kept import NodeSettings, delays_of, kept_limits, with_delays
 from tokenbucket.core.planning.namespace_moves import Declarations
 from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, RemoveQueue, plan
+from tokenbucket.core.planning.pod_limits import Desired, Deviation, Memory
 from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.netlink.fq import has_fq
@@ -49,6 +51,7 @@ class Reconciler:
     """The abilities that remain after the rejections since the last periodic check."""
     verifier: Verifier
     _declarations: Declarations = field(default_factory=Declarations)
+    _memory: Memory = field(default_factory=Memory)
     _delays: Mapping[Owner, SlotConfig] = field(default_factory=dict)
     """Kept limits with Delay. A later run tries again to add a queue that was rejected."""
     _logged: frozenset[Deviation] = frozenset()
@@ -70,7 +73,7 @@ class Reconciler:
                 kept = with_delays(kept, self._delays)
                 self._delays = delays_of(kept)
                 settings = NodeSettings(inputs.enforcement, kept)
-                target = desired(inputs.policies, found.pods, locate, abilities, settings)
+                target = desired(inputs.policies, found.pods, locate, abilities, settings, self._memory)
                 observed = self.observer.observe(slots)
                 planned = plan(target.wanted, observed)
                 done = self._execute(target, planned, observed)

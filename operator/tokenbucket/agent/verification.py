@@ -14,8 +14,8 @@ from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import Slot, SlotKey
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 from tokenbucket.core.planning.bypass import Amount, BypassWatch, Counted
-from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.foreign import ForeignProgram, list_programs
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.netlink.filters import Filter
 from tokenbucket.netlink.links import Traffic, read_traffic

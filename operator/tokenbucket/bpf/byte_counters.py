@@ -26,6 +26,8 @@ class ByteCounters:
         """Open the pinned map. Raises KernelError with ENOENT if it is not pinned."""
         self._fd = syscall.open_pin(pins.maps / _STATS)
         self._cpus = possible_cpus()
+        count = syscall.map_info(self._fd, _STATS).max_entries
+        self._reader = syscall.ArrayReader(self._fd, count, MAPS[_STATS].value_size * self._cpus, _STATS)
 
     def __enter__(self) -> Self:
         return self
@@ -45,8 +47,7 @@ class ByteCounters:
         return found
 
     def _read_range(self, first: int, count: int) -> list[int]:
-        size = MAPS[_STATS].value_size * self._cpus
-        words = memoryview(syscall.lookup_range(self._fd, first, count, size, _STATS)).cast("Q")
+        words = self._reader.read(first, count).cast("Q")
         sums, stride = [0] * count, STATS_WORDS * self._cpus
         for offset in range(0, stride, STATS_WORDS):
             for counter in _SEEN:

@@ -102,12 +102,13 @@ class PreviousLayouts:
                     _METERS_SIZE,
                 ):
                     return
-                content = syscall.lookup_all(owners, size.max_entries, _OWNER_SIZE, "tb_owners")
+                reader = syscall.ArrayReader(owners, size.max_entries, _OWNER_SIZE, "tb_owners")
+                content = reader.read()
         except KernelError:  # incomplete
             return
         devices = set()
         for index in range(size.max_entries):
-            owner = content[index * _OWNER_SIZE : (index + 1) * _OWNER_SIZE]
+            owner = bytes(content[index * _OWNER_SIZE : (index + 1) * _OWNER_SIZE])
             if owner[0]:
                 key = key_of(owner)
                 self._places[key] = (maps, index)

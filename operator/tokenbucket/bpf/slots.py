@@ -56,6 +56,7 @@ class Slots:
         if (pins.maps / FLOWS).exists():
             self._fds[FLOWS] = syscall.open_pin(pins.maps / FLOWS)
         self._cpus = possible_cpus()
+        self._owners, self._configs = (self._reader(name) for name in ("tb_owners", "tb_config"))
         self.pod_filters = PodFilters(pins)
         self.previous_layouts = PreviousLayouts(pins, lambda owner: codec.decode_owner(owner).key)
 
@@ -73,13 +74,13 @@ class Slots:
 
     def read(self) -> dict[int, Slot]:
         """Return all slots in use, by index."""
-        owners, configs = self._read_map("tb_owners"), self._read_map("tb_config")
+        owners, configs = self._owners.read(), self._configs.read()
         stride, config_stride = MAPS["tb_owners"].value_size, MAPS["tb_config"].value_size
         in_use = [index for index, kind in enumerate(owners[::stride]) if kind]
         return {
             index: Slot(
-                codec.decode_owner(owners[index * stride : (index + 1) * stride]),
-                codec.decode_config(configs[index * config_stride : (index + 1) * config_stride]),
+                codec.decode_owner(bytes(owners[index * stride : (index + 1) * stride])),
+                codec.decode_config(bytes(configs[index * config_stride : (index + 1) * config_stride])),
             )
             for index in in_use
         }
@@ -185,8 +186,8 @@ class Slots:
     def _raw_meters(self, index: int) -> layout.Meters:
         return layout.Meters.from_buffer_copy(self._lookup("tb_meters", index, 1))
 
-    def _read_map(self, name: str) -> bytes:
-        return syscall.lookup_all(self._fds[name], self.count, MAPS[name].value_size, name)
+    def _reader(self, name: str) -> syscall.ArrayReader:
+        return syscall.ArrayReader(self._fds[name], self.count, MAPS[name].value_size, name)
 
     def _lookup(self, name: str, index: int, copies: int) -> bytes:
         return syscall.lookup(self._fds[name], index, MAPS[name].value_size * copies, name)

@@ -215,21 +215,27 @@ def _element(
     return struct.pack("=I4xQQQ", fd, ctypes.addressof(key), ctypes.addressof(value), 0)
 
 
-def lookup_all(fd: int, max_entries: int, size: int, subject: str = "map") -> bytes:
-    """Return all ``max_entries`` values of an array, ``size`` bytes each, by one system call."""
-    return lookup_range(fd, 0, max_entries, size, subject)
+class ArrayReader:
+    """Reads values of an array into one buffer. Use it from one thread at a time."""
 
+    def __init__(self, fd: int, count: int, size: int, subject: str) -> None:
+        """Prepare to read up to ``count`` values of ``size`` bytes each from an array."""
+        self._fd, self._count, self._size, self._subject = fd, count, size, subject
+        self._values = ctypes.create_string_buffer(count * size)
+        self._keys = (ctypes.c_uint32 * count)()
 
-def lookup_range(fd: int, first: int, count: int, size: int, subject: str = "map") -> bytes:
-    """Return values of an array from the key ``first`` on, ``size`` bytes each, by one system call."""
-    values = ctypes.create_string_buffer(count * size)
-    keys = (ctypes.c_uint32 * count)()
-    before, after = ctypes.c_uint32(first - 1), ctypes.c_uint32()
-    positions = (ctypes.addressof(before) if first else 0, ctypes.addressof(after))
-    attributes = _batch(fd, keys, values, count, positions)
-    with IgnoreErrno(errno.ENOENT):  # the array ends with this batch
-        bpf(Command.MAP_LOOKUP_BATCH, attributes, subject)
-    return values.raw
+    def read(self, first: int = 0, count: int | None = None) -> memoryview:
+        """Return the values from the key ``first`` on, by one system call. The next call changes them.
+
+        Raises KernelError.
+        """
+        count = self._count if count is None else count
+        before, after = ctypes.c_uint32(first - 1), ctypes.c_uint32()
+        positions = (ctypes.addressof(before) if first else 0, ctypes.addressof(after))
+        attributes = _batch(self._fd, self._keys, self._values, count, positions)
+        with IgnoreErrno(errno.ENOENT):  # the array ends with this batch
+            bpf(Command.MAP_LOOKUP_BATCH, attributes, self._subject)
+        return memoryview(self._values).cast("B")[: count * self._size]
 
 
 def items(fd: int, key_size: int, value_size: int, subject: str = "map") -> Iterator[tuple[bytes, bytes]]:

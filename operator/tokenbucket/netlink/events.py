@@ -65,6 +65,14 @@ class Event:
         return next((hook for hook, parent in PARENTS.items() if parent == self.parent), None)
 
     @property
+    def is_link_local(self) -> bool:
+        """Whether the event is about an address by which no pod is found.
+
+        Each new interface has such an event of IPv6, a second later.
+        """
+        return self.kind in ADDRESSES and self.address is None
+
+    @property
     def removes_ours(self) -> bool:
         """Whether the change removed a filter with tokenbucket's priority and handle, or clsact."""
         if self.nsid is not None:

@@ -24,7 +24,7 @@ from tokenbucket.core.api.policy import Direction, Limit, Policy, Rate
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.limits.stats import Stats
-from tokenbucket.core.planning.desired import Deviation
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
 from tokenbucket.errors import KernelError

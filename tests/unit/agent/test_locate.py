@@ -16,8 +16,9 @@ from tokenbucket.agent.locate import Locator
 from tokenbucket.core.api.pod import PodId
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.planning.attachment import DataPlane, End, Hook, Interface
-from tokenbucket.core.planning.desired import PodInterfaces, Search
+from tokenbucket.core.planning.desired import Search
 from tokenbucket.core.planning.namespace_moves import Placements
+from tokenbucket.core.planning.pod_limits import PodInterfaces
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink.filters import ForeignFilter, LinkFilters

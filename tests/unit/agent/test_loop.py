@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import time
+from ipaddress import ip_address
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +16,7 @@ from tokenbucket.agent.reconcile_stats import ReconcileStats
 from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import DeviceId, Owner, Slot, SlotConfig, SlotKey
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
+from tokenbucket.netlink.events import Event, EventKind
 from tokenbucket.pacing import NextRun
 
 
@@ -70,3 +73,23 @@ def test_a_run_that_waits_for_a_queue_removes_other_builds(
     tcx: Any = SimpleNamespace(remove_stale=lambda: None)
     agent = loop.Loop(source, *others, reconciler, tcx, pins, "build")
     assert (agent._reconcile(0.0), removed) == (NextRun.SOON, [*builds, "layouts"])
+
+
+@pytest.mark.parametrize(
+    ("event", "runs"),
+    [
+        (Event(EventKind.NEW_ADDRESS, nsid=3, ifindex=2), False),
+        (Event(EventKind.NEW_ADDRESS, nsid=3, ifindex=2, address=ip_address("10.1.0.1")), True),
+        (Event(EventKind.NEW_LINK, nsid=3, ifindex=2), True),
+    ],
+    ids=["link-local address", "address", "link"],
+)
+def test_events_that_decide_about_no_pod_cause_no_run(event: Event, runs: bool) -> None:  # noqa: FBT001
+    """Each new interface has an event of a link-local address, which would delay the limits of other pods."""
+    source, signals, connection, own_ports, tcx, pins = (cast("Any", None) for _ in range(6))
+    monitor: Any = SimpleNamespace(read=lambda: [event])
+    reconciler: Any = SimpleNamespace(observer=SimpleNamespace(view=SimpleNamespace(mark_stale=lambda _: 0)))
+    agent = loop.Loop(source, signals, monitor, connection, own_ports, reconciler, tcx, pins, "build")
+    agent.schedule.started(time.monotonic())
+    agent._network_changed()
+    assert (agent.schedule.wait(time.monotonic()) < 1.0) is runs

@@ -16,7 +16,8 @@ from tokenbucket.apiserver.resources import EVENTS
 from tokenbucket.core.api.annotations import read_annotations
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.desired import PodInterfaces, desired
+from tokenbucket.core.planning.desired import desired
+from tokenbucket.core.planning.pod_limits import PodInterfaces
 from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 from tokenbucket.errors import ApiError
 

@@ -33,7 +33,8 @@ from tokenbucket.core.api.parse import API_VERSION, parse_policy
 from tokenbucket.core.api.parse import POLICY as POLICY_KIND
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.desired import PodInterfaces, desired
+from tokenbucket.core.planning.desired import desired
+from tokenbucket.core.planning.pod_limits import PodInterfaces
 from tokenbucket.core.status.node_status import DesiredInput, NodeState, Outcome
 
 WAITS = tuple(

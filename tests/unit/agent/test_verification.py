@@ -13,7 +13,7 @@ from tokenbucket.core.api.policy import Direction
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.attachment import Hook, HookPoint, Interface
 from tokenbucket.core.planning.bypass import Amount, Counted
-from tokenbucket.core.planning.desired import Deviation
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.planning.reasons import Reason
 
 LIMIT = SlotKey(PodId("shop", "web"), Direction.EGRESS)

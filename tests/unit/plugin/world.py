@@ -15,8 +15,9 @@ from tokenbucket.core.api.policy import FEATURES, Direction, Mode
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.attachment import End, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.desired import Deviation, PodInterfaces, desired
+from tokenbucket.core.planning.desired import desired
 from tokenbucket.core.planning.kept import NodeSettings
+from tokenbucket.core.planning.pod_limits import Deviation, PodInterfaces
 from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.node_status import (
     DesiredInput,

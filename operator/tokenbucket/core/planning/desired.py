@@ -14,13 +14,13 @@ from ipaddress import IPv4Address, IPv6Address
 from tokenbucket.core.api.annotations import NAME as OF_ANNOTATIONS
 from tokenbucket.core.api.pod import Pod, PodId
 from tokenbucket.core.api.policy import Direction, Mode, Policy
-from tokenbucket.core.limits.guard import guard_of
-from tokenbucket.core.limits.slot import Owner, Slot, SlotKey
-from tokenbucket.core.planning.active_limit import ActiveLimit, active_limit, delays
-from tokenbucket.core.planning.attachment import IFB, End, Hook, HookPoint, Interface, device_hook
+from tokenbucket.core.limits.slot import Slot, SlotKey
+from tokenbucket.core.planning.active_limit import delays
+from tokenbucket.core.planning.attachment import End, HookPoint
 from tokenbucket.core.planning.capabilities import Capabilities, Degradation
-from tokenbucket.core.planning.kept import NodeSettings, kept_config
+from tokenbucket.core.planning.kept import NodeSettings
 from tokenbucket.core.planning.plan import Wanted
+from tokenbucket.core.planning.pod_limits import Desired, Deviation, Memory, PodInterfaces, PodLimits
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Reason
 
@@ -30,59 +30,6 @@ _IN_A_MACHINE = Degradation(
     Reason.NO_FILTER_IN_POD,
     "pod: has an overhead and may run in a virtual machine; excess packets are dropped",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PodInterfaces:
-    """The interfaces of one pod, or the reason why the agent does not find any or all of them."""
-
-    ends: Mapping[End, frozenset[Interface]] = field(default_factory=dict)
-    """Both ends of veth interfaces: pod-side interfaces only if limits belong there. With a reason, the last
-    known interfaces, or those that can be limited."""
-    pod_only: frozenset[Interface] = frozenset()
-    """Interfaces of other kinds, inside the pod: they have no end on the node."""
-    reason: Reason | None = None
-    message: str = ""
-    no_queue: Mapping[Direction, Degradation] = field(default_factory=dict)
-    """Why packets of a direction cannot be queued, so that Delay is degraded to Drop."""
-    also_limited: Mapping[Direction, str] = field(default_factory=dict)
-    """Who else limits the packets of a direction."""
-
-    @property
-    def found(self) -> bool:
-        """Whether there is any interface."""
-        return bool(self.ends or self.pod_only)
-
-
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """A reason why one limit is not enforced as declared."""
-
-    key: SlotKey
-    reason: Reason
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.reason}: {self.message}"
-
-    @property
-    def of_limit(self) -> Deviation:
-        """Return the deviation of a guard as one of its limit, which is enforced without the guard."""
-        if not self.key.is_guard:
-            return self
-        text = f"guard: {self.message}; a pod that bypasses traffic control exceeds its limit"
-        return Deviation(self.key.limit, Reason.NO_GUARD, text)
-
-
-@dataclass(slots=True)
-class Desired:
-    """The limits that the agent enforces, and the deviations from their declarations."""
-
-    wanted: dict[SlotKey, Wanted] = field(default_factory=dict)
-    """Limits and their guards."""
-    active: dict[SlotKey, ActiveLimit] = field(default_factory=dict)
-    """Each limit as the agent enforces it."""
-    deviations: list[Deviation] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +52,24 @@ Locate = Callable[[Search], PodInterfaces]
 """Finds the interfaces of a pod."""
 
 
-def desired(
+def desired(  # noqa: PLR0913 - all but the last decide about the result
     policies: Iterable[Policy],
     pods: Iterable[Pod],
     locate: Locate,
     capabilities: Capabilities,
     settings: NodeSettings | None = None,
+    memory: Memory | None = None,
 ) -> Desired:
     """Return the limits of all pods: for each pod and direction, the limit of the winning policy.
 
     With the mode Observe, all limits only count. With Off, all limits keep their slots and tokens, and no
     filter is attached. A kept limit has precedence over annotations, and other policies over it.
     """
-    settings = settings or NodeSettings()
+    settings, memory = settings or NodeSettings(), memory or Memory()
+    memory.begin((capabilities, settings.mode))
     running, winners = tuple(pod for pod in pods if not pod.ended), Winners(policies)
     claims = Counter(address for pod in running if not pod.host_network for address in pod.addresses)
-    builder = _Builder(locate, capabilities, settings.mode, claims)
+    builder = _Builder(locate, memory, capabilities, settings.mode, claims)
     for pod in running:
         limits = winners.of(pod)
         left = {
@@ -141,6 +90,7 @@ class _Builder:
     """Collects the limits of one pod after the other."""
 
     locate: Locate
+    memory: Memory
     capabilities: Capabilities
     enforcement: Mode
     claims: Counter[Address]
@@ -154,17 +104,12 @@ class _Builder:
         waits = {direction for direction, policy in limits.items() if delays(policy.limits[direction])}
         waits |= {direction for direction, slot in kept.items() if slot.config.max_delay_q}
         located = self._locate(pod, [*limits, *kept], waits)
-        for direction, slot in kept.items():
-            can_delay = direction in waits and not self._why_no_queue(direction, located)
-            config = kept_config(slot.config, self.enforcement, can_delay=can_delay)
-            self._place(replace(slot, config=config), located)
-        for direction, policy in limits.items():
-            no_queue = self._why_no_queue(direction, located) if direction in waits else None
-            by_mode = self.enforcement is Mode.OBSERVE and policy.mode is not Mode.OBSERVE
-            mode = Mode.OBSERVE if by_mode else policy.mode
-            active = active_limit(policy.limits[direction], direction, no_queue, mode)
-            active = replace(active, config=replace(active.config, observe_by_mode=by_mode))
-            self._add(SlotKey(pod.id, direction), policy, active, located)
+
+        def compute() -> Desired:
+            builder = PodLimits(pod.id, located, self.capabilities, self.enforcement)
+            return builder.of(limits, kept, waits)
+
+        self.result.add(self.memory.recall(pod.id, (limits, kept, located), compute))
 
     def _locate(self, pod: Pod, limits: Iterable[Direction], waits: AbstractSet[Direction]) -> PodInterfaces:
         if pod.host_network:
@@ -193,70 +138,6 @@ class _Builder:
         delays = waits and self.capabilities.fq
         end, _ = self.capabilities.data_plane.end_and_hook(direction, delays=delays, has_pod_side=True)
         return end is End.POD
-
-    def _why_no_queue(self, direction: Direction, located: PodInterfaces) -> Degradation | None:
-        if not located.found:
-            return None
-        hooks = self._hooks(direction, located, waits=True, queues=True)
-        queued = sorted(interface for interface, hook in hooks.items() if hook is Hook.EGRESS)
-        return located.no_queue.get(direction) or self.capabilities.why_not_delay(queued)
-
-    def _add(self, key: SlotKey, policy: Policy, active: ActiveLimit, located: PodInterfaces) -> None:
-        deviations, degradation = self.result.deviations, active.degradation
-        if located.reason:
-            deviations.append(Deviation(key, located.reason, located.message))
-        if located.reason and not (located.reason.needs_slot or located.found):
-            return
-        for interface in sorted(located.pod_only):
-            if why_not := self.capabilities.why_not_attach(interface):
-                deviations.append(Deviation(key, Reason.INTERFACE_NOT_LIMITED, why_not))
-        if degradation:
-            deviations.append(Deviation(key, *degradation))
-        if (other := located.also_limited.get(key.direction)) and not active.config.observe:
-            deviations.append(Deviation(key, Reason.ALSO_LIMITED, other))
-        self.result.active[key] = active
-        self._place(Slot(Owner(key, policy.name, policy.generation), active.config), located)
-
-    def _place(self, slot: Slot, located: PodInterfaces) -> None:
-        """Add a limit with its hooks and its guard."""
-        key, config = slot.owner.key, slot.config
-        waits = config.max_delay_q > 0
-        queues = waits and not config.observe
-        points = self._points_at(self._hooks(key.direction, located, waits=waits, queues=queues))
-        self.result.wanted[key] = Wanted(slot, points, queues)
-        if key.direction is Direction.EGRESS:
-            self._add_guard(slot, located)
-
-    def _add_guard(self, limit: Slot, located: PodInterfaces) -> None:
-        """Add the guard of a limit inside a pod, unless the pod's interfaces have no host side."""
-        config = guard_of(limit.config)
-        host_side = located.ends.get(End.HOST, frozenset())
-        if config and (host_side or not (located.ends or located.pod_only)):
-            key = limit.owner.key.guard
-            slot = Slot(replace(limit.owner, key=key), config)
-            self.result.wanted[key] = Wanted(slot, self._points_at(dict.fromkeys(host_side, Hook.INGRESS)))
-
-    def _hooks(
-        self, direction: Direction, located: PodInterfaces, *, waits: bool, queues: bool
-    ) -> dict[Interface, Hook]:
-        """Return the hooks of a limit. ``queues`` is whether packets wait, not only in a count."""
-        has_pod_side = bool(located.ends.get(End.POD))
-        data_plane = self.capabilities.data_plane
-        end, hook = data_plane.end_and_hook(direction, delays=waits, has_pod_side=has_pod_side)
-        hooks = dict.fromkeys(located.ends.get(end, ()), hook)
-        hooks |= dict.fromkeys(self._attachable(located), device_hook(direction))
-        if queues:  # behind an ingress hook there is no queue
-            received = [interface for interface, hook in hooks.items() if hook is Hook.INGRESS]
-            hooks |= {Interface(IFB, each.namespace): Hook.EGRESS for each in received}
-        return hooks
-
-    def _points_at(self, hooks: Mapping[Interface, Hook]) -> frozenset[HookPoint]:
-        mechanism = self.capabilities.data_plane.mechanism
-        return frozenset(HookPoint(each, hook, mechanism(each)) for each, hook in hooks.items())
-
-    def _attachable(self, located: PodInterfaces) -> list[Interface]:
-        """Return the interfaces without an end on the node that did not reject a filter."""
-        return [each for each in located.pod_only if not self.capabilities.why_not_attach(each)]
 
 
 def _give_each_point_to_one(result: Desired) -> None:

@@ -51,20 +51,20 @@ def identify(pods: Iterable[Pod], names: Names, holders: Holders) -> Identified:
     """Weigh the evidence about all pods of the node."""
     pods = tuple(pods)
     namespaces = _namespaces([pod for pod in pods if pod.sandboxes and not pod.ended], names, holders)
-    claims = {pod.id: _claims(pod, namespaces.get(pod.id), names) for pod in pods}
-    most: Counter[Address] = Counter()
-    for claimed in claims.values():
-        most |= claimed
+    claims = [_claims(pod, namespaces.get(pod.id), names) for pod in pods]
+    most: dict[Address, int] = {}
+    for claimed in claims:
+        for address, weight in claimed.items():
+            most[address] = max(weight, most.get(address, 0))
     return Identified(
-        tuple(
-            replace(
-                pod,
-                addresses=frozenset(each for each, weight in claims[pod.id].items() if weight == most[each]),
-            )
-            for pod in pods
-        ),
-        namespaces,
+        tuple(_with_own(pod, claimed, most) for pod, claimed in zip(pods, claims, strict=True)), namespaces
     )
+
+
+def _with_own(pod: Pod, claimed: Mapping[Address, int], most: Mapping[Address, int]) -> Pod:
+    """Return a pod with the claimed addresses that no other pod has more evidence for."""
+    own = frozenset(each for each, weight in claimed.items() if weight == most[each])
+    return pod if own == pod.addresses else replace(pod, addresses=own)
 
 
 def _namespaces(pods: Sequence[Pod], names: Names, holders: Holders) -> dict[PodId, int]:
@@ -99,12 +99,14 @@ def _namespace(pod: Pod, names: Names, holders: Holders) -> int | None:
     return None
 
 
-def _claims(pod: Pod, namespace: int | None, names: Names) -> Counter[Address]:
+def _claims(pod: Pod, namespace: int | None, names: Names) -> Mapping[Address, int]:
     """Return the addresses that may be the pod's, with the weight of the evidence."""
+    if not pod.sandboxes:
+        return dict.fromkeys(pod.addresses, 1)
     if namespace is not None:
         proven = (each for each in pod.sandboxes if names.number(each.namespace) == namespace)
         addresses = frozenset().union(*(each.addresses for each in proven)) or pod.addresses
-        return Counter(dict.fromkeys(addresses, _PROOF))
+        return dict.fromkeys(addresses, _PROOF)
     gone = [each for each in pod.sandboxes if each.namespace and names.is_gone(each.namespace)]
     left = [each for each in pod.sandboxes if each not in gone]
     outdated = _addresses(gone) - _addresses(left)

@@ -18,8 +18,8 @@ from tokenbucket.core.api.policy import Direction, Mode, Policy, RejectedPolicy
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.active_limit import ActiveLimit
 from tokenbucket.core.planning.attachment import HookPoint
-from tokenbucket.core.planning.desired import Deviation
 from tokenbucket.core.planning.foreign import ForeignProgram
+from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Effect, Reason
 

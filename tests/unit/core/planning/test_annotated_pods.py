@@ -17,8 +17,9 @@ from tokenbucket.core.api.selector import Selector
 from tokenbucket.core.limits.slot import SlotKey
 from tokenbucket.core.planning.attachment import End, Interface
 from tokenbucket.core.planning.capabilities import Capabilities
-from tokenbucket.core.planning.desired import PodInterfaces, desired
+from tokenbucket.core.planning.desired import desired
 from tokenbucket.core.planning.kept import NodeSettings
+from tokenbucket.core.planning.pod_limits import PodInterfaces
 from tokenbucket.core.planning.precedence import Winners
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.core.status.node_status import (

@@ -13,9 +13,10 @@ from tokenbucket.core.api.policy import Direction, ExceedAction, Limit, Mode, Pe
 from tokenbucket.core.api.selector import Operator, Requirement, Selector
 from tokenbucket.core.planning.attachment import IFB, DataPlane, End, Hook, HookPoint, Interface, Mechanism
 from tokenbucket.core.planning.capabilities import Capabilities, Degradation
-from tokenbucket.core.planning.desired import Address, Desired, PodInterfaces, Search, desired
+from tokenbucket.core.planning.desired import Address, Search, desired
 from tokenbucket.core.planning.kept import NodeSettings
 from tokenbucket.core.planning.plan import Wanted
+from tokenbucket.core.planning.pod_limits import Desired, PodInterfaces
 from tokenbucket.core.planning.reasons import Effect, Reason
 
 HOST_SIDE, POD_SIDE = Interface(7), Interface(2, namespace=4026532000)
