@@ -109,7 +109,7 @@ _MEANINGS = {
     ExitCode.INVALID: "wrong usage or an invalid document",
     ExitCode.UNSUPPORTED: "this machine does not meet a requirement, or the program does not load",
     ExitCode.NOT_FOUND: "the pod or interface has no limit",
-    ExitCode.UNSEEN: "there are limits that this process cannot read",
+    ExitCode.UNSEEN: "there are limits, or hooks of limits, that this process cannot read",
 }
 
 

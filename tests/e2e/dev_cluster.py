@@ -37,6 +37,7 @@ def main() -> int:
     try:
         cluster = running() if options.command == "demo" else None
         if cluster is None:
+            say(_intention())
             say("building the image and the missing parts of the cluster: about 10 minutes the first time")
             cluster = up(say, vm=options.vm, images=[operator_image()])
             say("installing the chart")
@@ -48,6 +49,16 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _intention() -> str:
+    """Return how ``up`` treats a cluster that is there."""
+    found = find(layout())
+    if found is None:
+        return "starting a cluster"
+    if broken := failures(found):
+        return f"replacing the cluster, which has failed: {'; '.join(broken)}"
+    return "the cluster already runs, and keeps its objects: updating the image and the chart"
 
 
 def running() -> Cluster | None:

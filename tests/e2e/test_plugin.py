@@ -14,7 +14,7 @@ import pytest
 from cluster.kubectl import Kubectl
 from cluster.workloads import pod, server
 from tests.e2e.explanations import Plugin, Result
-from tests.e2e.release import NAMESPACE, Release, image_values, policy, wait_ready
+from tests.e2e.release import NAMESPACE, Release, policy, wait_ready
 from tests.e2e.traffic import address, udp
 from tokenbucket.plugin.exit_codes import PluginExit
 
@@ -116,10 +116,9 @@ def test_sysdump_has_all_parts_and_no_address(plugin: Plugin, shop: Kubectl, tmp
 def test_check_tests_each_node_and_leaves_no_pod(
     plugin: Plugin, release: Release, nodes: list[str], has_fq: dict[str, bool]
 ) -> None:
-    image = image_values()
-    image_name = f"{image['repository']}:{image['tag']}"
+    """Use the image of the agents: the nodes cannot pull one."""
     code = PluginExit.DONE if all(has_fq.values()) else PluginExit.DEVIATES
-    result = plugin("check", *nodes, "-n", NAMESPACE, "--image", image_name, "-o", "json")
+    result = plugin("check", *nodes, "-n", NAMESPACE, "-o", "json")
     found = {each["node"]: each["result"] for each in printed(result, code)["nodes"]}
     assert found == {node: "Delay" if has_fq[node] else "Drop" for node in nodes}
     assert release.kubectl.items("pods", "--selector=tokenbucket.dev/check") == []

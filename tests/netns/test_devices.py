@@ -30,7 +30,7 @@ from tests.netns.lab import Lab, Pod, ip, tc
 from tests.netns.tokens import Tokens
 from tokenbucket.bpf.tcx import Tcx
 from tokenbucket.core.planning.attachment import Hook
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import ExitCode, KernelError
 from tokenbucket.netlink.connection import Connection
 from tokenbucket.netlink.messages import Message
 from tokenbucket.node import devices
@@ -357,6 +357,46 @@ def behind_another_bpffs(*command: str) -> subprocess.CompletedProcess[str]:
     shell = ["unshare", "--mount", "sh", "-c", 'mount -t bpf bpf /sys/fs/bpf && exec "$@"', "sh"]
     program = [*shell, sys.executable, "-m", "tokenbucket", *command, "--pins", str(PINS.root)]
     return subprocess.run(program, capture_output=True, text=True)
+
+
+_RIGHTS = "--bounding-set=-all,+net_admin,+net_broadcast,+bpf,+perfmon"
+"""Those of an agent that may not enter the namespaces of pods."""
+
+
+def restricted(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command without the right to enter namespaces."""
+    program = [sys.executable, "-m", "tokenbucket", *arguments, "--pins", str(PINS.root)]
+    return subprocess.run(["setpriv", _RIGHTS, *program], capture_output=True, text=True)
+
+
+@BOTH
+def test_a_process_that_may_not_enter_namespaces_sees_its_own(lab: Lab, mechanism: str) -> None:
+    """It needs no right to see the hooks on the node, and a hook that is gone."""
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", "--attach", mechanism, *LIMIT)
+    seen = restricted("status")
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert f"{mechanism}/egress" in seen.stdout
+    ip("link", "delete", "eth1")
+    gone = restricted("status")
+    assert (gone.returncode, "the interface is gone" in gone.stdout) == (0, True), gone.stderr
+
+
+def test_a_hook_that_the_process_cannot_see_is_not_called_missing(lab: Lab) -> None:
+    """Show the limits as far as they are visible, and name the hook that is not."""
+    plug(lab, "eth1")
+    tokenbucket("attach", "--dev", "eth1", *LIMIT)
+    tokenbucket("attach", "--dev", "eth0", "--netns", lab.pod("a", ["10.2.1.2/24"]).netns, *LIMIT)
+    partly = restricted("status")
+    assert partly.returncode == ExitCode.UNSEEN
+    assert "eth0 egress: its hook is not visible: this process may not enter" in partly.stdout
+    assert "eth0 egress: the hook is not visible" in partly.stderr
+    assert "eth1 egress" not in partly.stdout + partly.stderr
+    documents = json.loads(restricted("status", "-o", "json").stdout)["limits"]
+    assert {each["device"]: len(each["hooks"]) for each in documents} == {"eth0": 0, "eth1": 1}
+    inspected = restricted("inspect", "--dev", "eth0")
+    assert inspected.returncode == ExitCode.UNSEEN
+    assert "state           its hook is not visible" in inspected.stdout
 
 
 def test_a_slot_without_a_filter_is_shown_as_such(lab: Lab) -> None:

@@ -25,7 +25,7 @@ from tokenbucket.netlink.namespaces import named_namespace
 from tokenbucket.node.devices import device
 from tokenbucket.node.document import fullness
 from tokenbucket.node.snapshot import GuardSnapshot, LimitSnapshot, snapshot
-from tokenbucket.node.visibility import check_visible
+from tokenbucket.node.visibility import check_hooks, check_visible
 
 _LONG_MS = 86_400_000
 _PEERS_SHOWN = 10
@@ -46,7 +46,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Print one block for each limited direction."""
+    """Print one block for each limited direction. Raises UnseenError if a hook cannot be seen."""
     need_root()
     found: list[LimitSnapshot] = []
     with IgnoreErrno(errno.ENOENT):  # nothing is loaded
@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         print(f"tokenbucket: {options.pod or options.dev}: {_why_none(options)}", file=sys.stderr)
         return ExitCode.NOT_FOUND
     print("\n\n".join(machine(limit) for limit in found))
+    check_hooks(found)
     return ExitCode.DONE
 
 

@@ -19,7 +19,7 @@ from tokenbucket.netlink.connection import connect
 from tokenbucket.node.device_slots import gone_devices
 from tokenbucket.node.document import action_of, as_document, tokens
 from tokenbucket.node.snapshot import LimitSnapshot, snapshot, unmetered_packets
-from tokenbucket.node.visibility import check_visible, where
+from tokenbucket.node.visibility import check_hooks, check_visible, is_hidden, where
 
 HEADER = (
     "LIMIT",
@@ -48,7 +48,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(options: argparse.Namespace) -> ExitCode:
     """Print all limits. The list is empty if nothing is loaded.
 
-    Raises UnseenError if there are limits that cannot be read.
+    Raises UnseenError if there are limits, or hooks, that cannot be read.
     """
     need_root()
     limits: list[LimitSnapshot] = []
@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     else:
         _print_table(limits, unmetered, options)
     check_visible(options.pins)
+    check_hooks(limits)
     return ExitCode.DONE
 
 
@@ -81,6 +82,8 @@ def _print_table(limits: Sequence[LimitSnapshot], unmetered: int, options: argpa
 
 def why_not_attached(limit: LimitSnapshot) -> str:
     """Return why a limit has no place. Raises KernelError."""
+    if is_hidden(limit):
+        return "its hook is not visible: this process may not enter other network namespaces"
     if isinstance(limit.slot.owner.key.subject, PodId):
         return "not attached: enforcement is off, or the agent has not attached it; the slot keeps its tokens"
     with connect() as connection:

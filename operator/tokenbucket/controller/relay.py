@@ -88,12 +88,12 @@ def _reason(error: Exception) -> str:
         case OSError() if error.errno:
             return os.strerror(error.errno)
         case TimeoutError():
-            return "no answer in time"
+            return "timeout"
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
             return str(error)
         case aiohttp.ClientConnectorError():
             return "no connection"
-    return "no valid HTTP answer"
+    return "not valid HTTP"
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

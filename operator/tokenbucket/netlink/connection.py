@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 from pyroute2.iproute import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from tokenbucket.errors import KernelError
+from tokenbucket.errors import IgnoreErrno, KernelError
 from tokenbucket.netlink import uapi
 from tokenbucket.netlink.messages import Marshal, Message, Request
 
@@ -32,6 +32,8 @@ T = TypeVar("T")
 _BUFFER_BYTES = 1 << 20
 _ATTEMPTS = 10
 _READ = os.O_RDONLY | os.O_CLOEXEC
+OWN = Path("/proc/thread-self/ns/net")
+"""The namespace of the calling thread."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -151,6 +153,9 @@ def connect(namespace: Path | int | None = None) -> Connection:
             return Connection(_open_socket())
     with kernel_errors("open", str(namespace)):
         opened = os.dup(namespace) if isinstance(namespace, int) else os.open(namespace, _READ)
+    if os.path.samestat(os.fstat(opened), OWN.stat()):  # setns(2) would need SYS_ADMIN
+        os.close(opened)
+        return connect()
     try:
         return Connection(_call_in(opened, _open_socket, str(namespace)), opened)
     except BaseException:
@@ -171,6 +176,14 @@ def _open_socket() -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def may_enter() -> bool:
+    """Return whether this process may enter network namespaces. That needs SYS_ADMIN. Raises KernelError."""
+    with OWN.open("rb") as own, IgnoreErrno(errno.EPERM):
+        _call_in(own.fileno(), lambda: None, str(OWN))
+        return True
+    return False
 
 
 def call_in_new_namespace(function: Callable[[], T]) -> T:

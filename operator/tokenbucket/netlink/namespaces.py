@@ -13,10 +13,9 @@ from pathlib import Path
 
 from tokenbucket.errors import KernelError
 from tokenbucket.netlink import uapi
-from tokenbucket.netlink.connection import Connection, connect, kernel_errors
+from tokenbucket.netlink.connection import OWN, Connection, connect, kernel_errors
 from tokenbucket.netlink.messages import RTGENMSG, attribute, attributes, s32
 
-_OWN = Path("/proc/thread-self/ns/net")
 _NAMED = Path("/run/netns")
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
@@ -31,7 +30,7 @@ class Namespace:
 
 def own_namespace() -> Namespace:
     """Return the calling thread's namespace."""
-    return Namespace(_OWN.stat().st_ino, _OWN)
+    return Namespace(OWN.stat().st_ino, OWN)
 
 
 def namespace_at(path: Path) -> Namespace:
@@ -47,8 +46,8 @@ def reachable_namespaces() -> tuple[Namespace, ...]:
         KernelError: /proc or /run/netns cannot be read.
     """
     with kernel_errors("list", "network namespaces"):
-        own, candidates = _OWN.stat(), tuple(_candidates())
-    found = {own.st_ino: _OWN}
+        own, candidates = OWN.stat(), tuple(_candidates())
+    found = {own.st_ino: OWN}
     for path in candidates:
         try:
             status = path.stat()
@@ -88,7 +87,7 @@ def named_namespaces() -> Iterator[Namespace]:
     Raises:
         KernelError: /run/netns cannot be read.
     """
-    own = _OWN.stat()
+    own = OWN.stat()
     with kernel_errors("list", str(_NAMED)):
         paths = tuple(_named())
     for path in paths:
@@ -105,7 +104,7 @@ def named_namespace(name: str) -> Namespace | None:
         status = path.stat()
     except OSError:
         return None
-    return Namespace(status.st_ino, path) if status.st_dev == _OWN.stat().st_dev else None
+    return Namespace(status.st_ino, path) if status.st_dev == OWN.stat().st_dev else None
 
 
 def name_exists(name: str) -> bool:

@@ -134,7 +134,7 @@ def _attachments(namespace: Namespace, tcx: Tcx) -> Iterator[tuple[Filter, str]]
         with connect(namespace.path) as connection:
             links = read_links(connection)
             found = Attachments(connection, tcx, namespace.inode).read_all(links)
-    except KernelError:  # the namespace has ended
+    except KernelError:  # the namespace has ended, or this process may not enter it
         return
     for ifindex, programs in found.items():
         yield from ((ours, links[ifindex].name) for ours in programs.ours)

@@ -1,4 +1,6 @@
-"""Limits that a command cannot see: their filters are here, and their pins are not.
+"""Limits that a command cannot see: their filters are here, and their pins are not, or the other way round.
+
+A process without SYS_ADMIN sees no filter in other network namespaces, such as those of pods.
 
 Pins are in one bpffs. Another bpffs, mounted over the first or in another mount namespace, hides them, while
 the programs continue to run.
@@ -11,13 +13,15 @@ from collections.abc import Iterable, Iterator
 
 from tokenbucket.bpf.pins import Pins
 from tokenbucket.bpf.tcx import Tcx
+from tokenbucket.core.limits.slot import DeviceId
 from tokenbucket.core.planning.attachment import Mechanism
 from tokenbucket.errors import IgnoreErrno, TokenBucketError
-from tokenbucket.netlink.connection import connect
+from tokenbucket.netlink.connection import connect, may_enter
 from tokenbucket.netlink.filters import ForeignFilter
 from tokenbucket.netlink.links import read_links
 from tokenbucket.netlink.namespaces import Namespace, own_namespace
 from tokenbucket.node.attachments import Attachments
+from tokenbucket.node.snapshot import LimitSnapshot
 
 _STUBS = ("tb_ingress_", "tb_egress_", "tb_ifb_")
 
@@ -45,6 +49,23 @@ def check_visible(pins: Pins, namespaces: Iterable[Namespace] = ()) -> None:
         raise UnseenError(
             f"{', '.join(sorted(found))}: limited by programs that are not pinned in {pins.root}; "
             "another bpffs may be mounted there: run the command in the mount namespace of the agent"
+        )
+
+
+def is_hidden(limit: LimitSnapshot) -> bool:
+    """Return whether a limit may have a hook that this process cannot see. Raises KernelError."""
+    subject = limit.slot.owner.key.subject
+    is_here = isinstance(subject, DeviceId) and subject.netns_inode == own_namespace().inode
+    return not (limit.places or is_here or may_enter())
+
+
+def check_hooks(limits: Iterable[LimitSnapshot]) -> None:
+    """Check that no limit has a hook that this process cannot see. Raises UnseenError or KernelError."""
+    hidden = [str(limit.slot.owner.key) for limit in limits if is_hidden(limit)]
+    if hidden:
+        raise UnseenError(
+            f"{', '.join(hidden)}: the hook is not visible, because this process may not enter other network "
+            "namespaces; run the command with SYS_ADMIN, such as on the node"
         )
 
 

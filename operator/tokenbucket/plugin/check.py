@@ -12,6 +12,7 @@ from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.options import positive
 from tokenbucket.plugin.resources import CHECK_LABEL
 
+_IMAGE = f"ghcr.io/tokenbucket/tokenbucket:{__version__}"
 _STYLES = {
     Ability.DELAY.value: "green",
     Ability.DROP.value: "yellow",
@@ -35,8 +36,7 @@ def add_parser(
     command.add_argument("nodes", nargs="*", metavar="NODE", help="nodes (default: all, or those of -l)")
     command.add_argument(
         "--image",
-        default=f"ghcr.io/tokenbucket/tokenbucket:{__version__}",
-        help="image of the pods (default %(default)s)",
+        help=f"image of the pods (default: that of an installed agent, or {_IMAGE})",
     )
     command.add_argument(
         "--timeout",
@@ -50,7 +50,7 @@ def add_parser(
 
 def run(options: argparse.Namespace) -> PluginExit:
     """Print the result of each node. The exit status is 0 if all nodes can have limits with Delay."""
-    from tokenbucket.plugin.check_pods import CheckPods
+    from tokenbucket.plugin.check_pods import CheckPods, image_of_agents
     from tokenbucket.plugin.connection import connect
     from tokenbucket.plugin.resources import NODES
 
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> PluginExit:
     missing = sorted(set(options.nodes) - set(known))
     if missing:
         raise MissingError(f"node {missing[0]}: does not exist; see kubectl get nodes")
-    pods = CheckPods(connection, connection.namespace, options.image, options.timeout)
+    image = options.image or image_of_agents(connection) or _IMAGE
+    pods = CheckPods(connection, connection.namespace, image, options.timeout)
     results = sorted(pods.results(options.nodes or known), key=lambda result: result.node)
     if not results:
         raise PluginError("nodes: none is selected; change the selector", PluginExit.NOT_FOUND)

@@ -12,11 +12,22 @@ from typing import Any
 
 from tokenbucket.core.status.node_check import Finding, NodeCheck, State
 from tokenbucket.plugin.connection import Connection
-from tokenbucket.plugin.errors import MissingError, PluginError, RefusedError
-from tokenbucket.plugin.resources import CHECK_LABEL, PODS
+from tokenbucket.plugin.errors import DeniedError, MissingError, PluginError, RefusedError
+from tokenbucket.plugin.live import release_of
+from tokenbucket.plugin.resources import AGENTS, CHECK_LABEL, PODS
 
 _POLL_S = 1.0
 _ENDED = {"Succeeded", "Failed"}
+_NO_IMAGE = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+}
+"""The reasons of a kubelet for a container without an image."""
 _CNI_RESULTS = "/var/lib/cni/results"
 _CAPABILITIES = ["NET_ADMIN", "NET_BROADCAST", "BPF", "PERFMON", "SYS_ADMIN"]
 """Those of the chart's agent."""
@@ -74,6 +85,19 @@ def pod_of(name: str, run: str, node: str, image: str, longest_s: int) -> dict[s
     }
 
 
+def image_of_agents(connection: Connection) -> str:
+    """Return the image of an installed agent; empty without one, or without the rights to find it."""
+    namespace = release_of(connection).partition("/")[0]
+    if not namespace:
+        return ""
+    try:
+        pods = connection.list(PODS, namespace, labelSelector=AGENTS)
+    except DeniedError:
+        return ""
+    images = (each["image"] for pod in pods for each in pod["spec"]["containers"] if each["name"] == "agent")
+    return next(images, "")
+
+
 @dataclass(slots=True)
 class CheckPods:
     """The pods of one run of the command."""
@@ -95,10 +119,10 @@ class CheckPods:
             while waiting:
                 pods = {pod["metadata"]["name"]: pod for pod in self._list()}
                 for node, name in list(waiting.items()):
-                    ended = (pods.get(name, {}).get("status") or {}).get("phase") in _ENDED
-                    if ended or time.monotonic() > give_up_s:
+                    pod, is_late = pods.get(name, {}), time.monotonic() > give_up_s
+                    if result := self._result(node, pod, is_late=is_late):
                         del waiting[node]
-                        yield self._result(node, pods.get(name, {}), ended=ended)
+                        yield result
                 if waiting:
                     time.sleep(_POLL_S)
 
@@ -115,9 +139,19 @@ class CheckPods:
     def _list(self) -> list[dict[str, Any]]:
         return self.connection.list(PODS, self.namespace, labelSelector=f"{CHECK_LABEL}={self.run}")
 
-    def _result(self, node: str, pod: dict[str, Any], *, ended: bool) -> NodeCheck:
-        if not ended:
-            return _failed(node, f"no result after {self.longest_s} s: {_why_waiting(pod)}")
+    def _result(self, node: str, pod: dict[str, Any], *, is_late: bool) -> NodeCheck | None:
+        """Return the result of a node, or ``None`` if its pod may still start or end."""
+        if (pod.get("status") or {}).get("phase") in _ENDED:
+            return self._result_of_ended(node, pod)
+        if _reason(pod) in _NO_IMAGE:
+            return NodeCheck(node, (self._without_image(pod),))
+        return _failed(node, f"no result after {self.longest_s} s: {_why_waiting(pod)}") if is_late else None
+
+    def _without_image(self, pod: dict[str, Any]) -> Finding:
+        action = "set --image to an image that the node has or can pull"
+        return Finding("image", State.UNKNOWN, f"{self.image}: {_why_waiting(pod)}", action)
+
+    def _result_of_ended(self, node: str, pod: dict[str, Any]) -> NodeCheck:
         path = PODS.path(self.namespace, self._names[node]) + "/log"
         cause = _why_ended(pod)
         try:
@@ -178,11 +212,19 @@ def _why_ended(pod: dict[str, Any]) -> str:
     return str(status.get("message") or status.get("reason") or "")
 
 
+def _waiting(pod: dict[str, Any]) -> dict[str, str]:
+    """Return why a container of a pod does not run; empty if none waits."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    return next((found for each in containers if (found := (each.get("state") or {}).get("waiting"))), {})
+
+
+def _reason(pod: dict[str, Any]) -> str:
+    return str(_waiting(pod).get("reason", ""))
+
+
 def _why_waiting(pod: dict[str, Any]) -> str:
     """Return the reason for which a pod does not run."""
     status = pod.get("status") or {}
-    for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting")
-        if waiting:
-            return f"{waiting.get('reason', 'waiting')}: {waiting.get('message', '')}".rstrip(": ")
+    if waiting := _waiting(pod):
+        return f"{waiting.get('reason', 'waiting')}: {waiting.get('message', '')}".rstrip(": ")
     return str(status.get("message") or status.get("phase") or "the pod does not exist")

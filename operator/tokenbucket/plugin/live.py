@@ -117,8 +117,18 @@ class LiveClient:
             except DeniedError:
                 raise
             except PluginError as error:
-                silent[node] = _problem(node, str(error))
+                silent[node] = self._problem(node, error)
         return Figures(pods, silent)
+
+    def _problem(self, node: str, error: PluginError) -> str:
+        """Return what the relay or the agent wrote, without the node, or the whole message."""
+        _, is_theirs, problem = str(error).partition(f"node {node}: ")
+        if is_theirs:
+            return problem.removesuffix("; try again")
+        if isinstance(error, MissingError):
+            service = f"{self._namespace}/{self._name}"
+            return f"Service {service} does not exist; set live.enabled of the chart, or --live-service"
+        return str(error)
 
     def _submit(self, node: str, request: LiveRequest) -> Future[list[Document]]:
         answer: Future[list[Document]] = Future()
@@ -144,12 +154,6 @@ class LiveClient:
         parts = [uids[start : start + MOST_PODS] for start in range(0, len(uids), MOST_PODS)]
         requests = [replace(request, uids=frozenset(part)) for part in parts]
         return [self._connection.request("POST", path, right, body=each.to_document()) for each in requests]
-
-
-def _problem(node: str, message: str) -> str:
-    """Return the part of a message that the relay or the agent wrote, without the node, if there is one."""
-    _, found, problem = message.partition(f"node {node}: ")
-    return problem.removesuffix("; try again") if found else message
 
 
 def _by_uid(node: str, answers: list[Document]) -> dict[str, Document]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import enum
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,21 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: must be an integer of at least 1")
     return number
+
+
+def within(least: float, most: float) -> Callable[[str], float]:
+    """Return the type of an argument with a number from ``least`` to ``most``."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: must be a number from {least:g} to {most:g}")
+        return number
+
+    return parse
 
 
 def shared_options() -> argparse.ArgumentParser:

@@ -67,7 +67,7 @@ def _add_states(tree: Tree, states: Sequence[PodState]) -> None:
         for pod in deviating[:_MOST_PODS]:
             branch.add(styled(f"pod {pod.namespace}/{pod.name}  {_causes(pod)}", STYLES[pod.state]))
         if len(deviating) > _MOST_PODS:
-            branch.add(styled(f"and {len(deviating) - _MOST_PODS} more pods", "dim"))
+            branch.add(styled(f"and {in_number(len(deviating) - _MOST_PODS, 'more pod')}", "dim"))
 
 
 def _node_of(state: PodState) -> str:
@@ -97,4 +97,4 @@ def _add_node(policy: Tree, node: NodeBranch, *, wide: bool) -> None:
     for pod in node.pods:
         found.add(styled(f"pod {pod.name}  {pod.direction}  {pod.reason}: {pod.message}", "red"))
     if node.omitted:
-        found.add(styled(f"the report of the node leaves out {node.omitted} pods", "yellow"))
+        found.add(styled(f"the report of the node leaves out {in_number(node.omitted, 'pod')}", "yellow"))

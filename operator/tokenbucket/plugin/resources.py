@@ -58,5 +58,7 @@ WORKLOADS = {
 }
 """Owners of pods, by the name of the kind in a document."""
 EVENTS = Kind("", "v1", "events")
+AGENTS = "app.kubernetes.io/part-of=tokenbucket,app.kubernetes.io/component=agent"
+"""Selects the pods of agents."""
 CHECK_LABEL = "tokenbucket.dev/check"
 """Of the pods of ``kubectl tokenbucket check``."""

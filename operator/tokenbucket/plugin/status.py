@@ -53,12 +53,18 @@ def run(options: argparse.Namespace) -> PluginExit:
         if pods:
             screen.print(annotations_tree(pods))
         if not found:
-            print_line(screen, "no TokenBucketPolicy found", indent=0)
+            print_line(screen, f"no TokenBucketPolicy {_where(connection, options)}", indent=0)
         for gap in reader.gaps:
             print_line(screen, f"the right to {gap} is missing", indent=0, style="yellow")
     return _exit_code(
         [*(each.exit_code for each in found), *([worst_code(pods)] if pods else [])], unknown=reader.is_blind
     )
+
+
+def _where(connection: Connection, options: argparse.Namespace) -> str:
+    """Return where there is no policy."""
+    where = "in any namespace" if options.all_namespaces else f"in namespace {connection.namespace}"
+    return f"with labels {options.selector} {where}" if options.selector else where
 
 
 def _policies(connection: Connection, options: argparse.Namespace) -> list[Document]:

@@ -18,6 +18,7 @@ from tokenbucket.core.limits.suggestion import (
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.live import LiveClient, add_service_option, find_service
+from tokenbucket.plugin.options import positive, within
 
 Offered = Mapping[Direction, Mapping[str, OfferedReport]]
 """Records by direction and pod."""
@@ -43,23 +44,16 @@ def add_parser(
         "--direction", type=Direction, choices=list(Direction), help="one direction (default: both)"
     )
     command.add_argument(
-        "--most", type=_percent, default=_MOST_PERCENT, metavar="PERCENT",
+        "--most", type=within(0, 100), default=_MOST_PERCENT, metavar="PERCENT",
         help="largest acceptable share of dropped bytes; a smaller share needs a larger burst"
         " (default %(default)s)",
     )  # fmt: skip
     command.add_argument(
-        "--min-seconds", type=int, default=LEAST_ACTIVE_S, metavar="S",
+        "--min-seconds", type=positive, default=LEAST_ACTIVE_S, metavar="S",
         help="required number of observed seconds with traffic (default %(default)s)",
     )  # fmt: skip
     add_service_option(command)
     command.set_defaults(run=run)
-
-
-def _percent(text: str) -> float:
-    percent = float(text)
-    if not 0 <= percent <= 100:
-        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to 100")
-    return percent
 
 
 def run(options: argparse.Namespace) -> PluginExit:
@@ -75,20 +69,23 @@ def run(options: argparse.Namespace) -> PluginExit:
     offered, problems = offered_to(connection, client, options.pods, _TIMEOUT_S)
     suggestions, omitted = suggestions_of(offered, options)
     if not suggestions:
-        raise _without_any(next(iter(omitted.values())), problems)
+        raise _without_any(omitted, problems)
     name = options.name or name_of(selector, options.direction)
     policy = policy_of(connection.namespace, name, selector, suggestions)
     _print(policy, suggestions, omitted, problems, options)
     return PluginExit.UNKNOWN if problems else PluginExit.DONE
 
 
-def _without_any(why: str, problems: Sequence[str]) -> PluginError:
+def _without_any(omitted: Mapping[Direction, str], problems: Sequence[str]) -> PluginError:
     """Print the nodes without an answer: more data may be there. Return the error."""
     from tokenbucket.plugin.screen import plain
 
     for problem in problems:
         print(f"not considered: {plain(problem)}", file=sys.stderr)
-    return PluginError(why, PluginExit.UNKNOWN if problems else PluginExit.FAILED)
+    reasons = [f"{each} traffic: {why}" for each, why in omitted.items()]
+    if len(set(omitted.values())) == 1:
+        reasons = [f"traffic: {next(iter(omitted.values()))}"]
+    return PluginError("; ".join(reasons), PluginExit.UNKNOWN if problems else PluginExit.FAILED)
 
 
 def suggestions_of(

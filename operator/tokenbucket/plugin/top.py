@@ -16,7 +16,7 @@ from tokenbucket.plugin.background import started
 from tokenbucket.plugin.errors import PluginError
 from tokenbucket.plugin.exit_codes import PluginExit
 from tokenbucket.plugin.live import LiveClient, add_service_option, find_service
-from tokenbucket.plugin.options import Output
+from tokenbucket.plugin.options import Output, within
 from tokenbucket.plugin.resources import PODS
 from tokenbucket.plugin.top_rows import History, Row, Sort, ordered
 
@@ -56,18 +56,11 @@ def add_parser(
     )  # fmt: skip
     command.add_argument("--once", action="store_true", help="print once, without a live screen")
     command.add_argument(
-        "--interval", type=_interval, default=1.0, metavar="SECONDS",
+        "--interval", type=within(0.5, 3600), default=1.0, metavar="SECONDS",
         help="time between two screens; with --once, duration of the measurement (default 1)",
     )  # fmt: skip
     add_service_option(command)
     command.set_defaults(run=run)
-
-
-def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 0.5 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text}: must be from 0.5 to 3600")
-    return seconds
 
 
 def run(options: argparse.Namespace) -> PluginExit:
@@ -171,12 +164,14 @@ class Watcher:
 
     def view(self, rows: list[Row]) -> View:
         """Return what the screen shows."""
+        from tokenbucket.core.status.summary import in_number
         from tokenbucket.plugin.top_screen import View, scaled
 
         bits = sum(row.rates.bits for row in rows if row.rates)
         where = f"namespace {self.namespace}" if self.namespace else "all namespaces"
-        answered = self.nodes - len(self.silent)
-        title = f"{where}: {len(rows)} limits, {scaled(bits)}bit/s, {answered} of {self.nodes} nodes answered"
+        limits = in_number(len(rows), "limit")
+        answered, nodes = self.nodes - len(self.silent), in_number(self.nodes, "node")
+        title = f"{where}: {limits}, {scaled(bits)}bit/s, {answered} of {nodes} answered"
         if self.list_problem:
             title += f"; the list of pods is outdated: {self.list_problem}"
         return View(rows, title, self.silent, not self.namespace, self.options.output is Output.WIDE)

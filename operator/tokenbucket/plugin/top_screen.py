@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tokenbucket.core.limits import dry_run
 from tokenbucket.core.planning.reasons import Effect
+from tokenbucket.core.status.summary import in_number
 from tokenbucket.plugin.screen import styled
 from tokenbucket.plugin.top_rows import ENFORCED, Row
 
@@ -88,19 +89,20 @@ def _silent_lines(view: View, height: int | None) -> list[Text]:
     nodes: dict[str, list[str]] = {}
     for node, problem in view.silent.items():
         nodes.setdefault(problem, []).append(node)
-    lines = [f"no answer from {_listed(names)}: {problem}" for problem, names in nodes.items()]
+    lines = [f"{_listed(names)}: {problem}" for problem, names in nodes.items()]
     most = len(lines) if height is None else max(1, height // _SILENT_SHARE)
     if len(lines) > most:
         hidden = sum(map(len, list(nodes.values())[most - 1 :]))
         lines[most - 1 :] = [
-            f"no answer from {hidden} {'further ' if most > 1 else ''}nodes, with different problems"
+            f"{in_number(hidden, 'further node' if most > 1 else 'node')}: no answer, with different problems"
         ]
     return [_one_line(line, "red") for line in lines]
 
 
 def _listed(names: list[str]) -> str:
     more = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+    listed = ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+    return f"{'node' if len(names) == 1 else 'nodes'} {listed}"
 
 
 def _table(rows: Sequence[Row], view: View, width: int) -> Table:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.fake_api import FakeApi
 from tests.unit.plugin.conftest import Run
-from tokenbucket.apiserver.resources import NODES, PODS
+from tokenbucket.apiserver.resources import NODES, PODS, REPORTS
 from tokenbucket.core.status.node_check import Ability, Finding, NodeCheck, State
 from tokenbucket.plugin import check_pods
 from tokenbucket.plugin.exit_codes import PluginExit
@@ -96,21 +96,56 @@ def test_a_pod_that_ends_without_a_result_is_unknown(nodes: FakeApi, run: Run) -
     assert checks(nodes) == []
 
 
+def waiting(reason: str) -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": "no such image"}}
+    return {"phase": "Pending", "containerStatuses": [{"state": state}]}
+
+
 def test_a_pod_that_does_not_start_is_unknown_and_removed(nodes: FakeApi, run: Run) -> None:
-    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
-    nodes.answer(
-        lambda seen: seen.method == "GET" and "labelSelector" in seen.query and "pods" in seen.path,
-        {
-            "items": [
-                {"metadata": {"name": "other"}},
-                {"metadata": {"name": "x"}, "status": {"containerStatuses": [waiting]}},
-            ]
-        },
-    )
+    run_pods(nodes, {}, waiting("ContainerCreating"))
     done = run("check", "a", "-n", "shop", "--timeout", "1")
     assert done.code == PluginExit.UNKNOWN
-    assert "no result after 1 s" in done.out
+    assert "no result after 1 s: ContainerCreating" in done.out
     assert checks(nodes) == []
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_an_image_that_the_node_does_not_get_ends_the_wait(nodes: FakeApi, run: Run, reason: str) -> None:
+    """The timeout is longer than that of the test."""
+    run_pods(nodes, {}, waiting(reason))
+    done = run("check", "-n", "shop", "--image", "none/image:1", "--timeout", "86400")
+    assert done.code == PluginExit.UNKNOWN
+    problem = f"image: none/image:1: {reason}: no such image; set --image to an image"
+    assert done.out.count(problem) == 2
+    assert checks(nodes) == []
+
+
+def put_agent(api: FakeApi, image: str) -> None:
+    labels = {"app.kubernetes.io/part-of": "tokenbucket", "app.kubernetes.io/component": "agent"}
+    containers = [{"name": "proxy", "image": "proxy:1"}, {"name": "agent", "image": image}]
+    api.put(REPORTS, "a", status={"agent": {"release": "limits/mine"}})
+    api.put(PODS, "mine-agent", "limits", metadata={"labels": labels}, spec={"containers": containers})
+
+
+def image_of(api: FakeApi) -> str:
+    (body,) = (json.loads(seen.body) for seen in api.requests if seen.method == "POST")
+    return str(body["spec"]["containers"][0]["image"])
+
+
+def test_the_image_is_that_of_an_installed_agent(nodes: FakeApi, run: Run) -> None:
+    """A cluster without access to the public registry has it."""
+    put_agent(nodes, "registry/tokenbucket@sha256:1")
+    run_pods(nodes, {"a": result("a", OK)})
+    assert run("check", "a", "-n", "shop").code == PluginExit.DONE
+    assert image_of(nodes) == "registry/tokenbucket@sha256:1"
+
+
+def test_without_the_right_to_read_agents_the_image_is_the_published_one(nodes: FakeApi, run: Run) -> None:
+    put_agent(nodes, "registry/tokenbucket@sha256:1")
+    run_pods(nodes, {"a": result("a", OK)})
+    nodes.fail(lambda seen: "/namespaces/limits/" in seen.path, 403, "no")
+    assert run("check", "a", "-n", "shop").code == PluginExit.DONE
+    assert image_of(nodes).startswith("ghcr.io/tokenbucket/tokenbucket:")
 
 
 def test_no_pod_is_left_if_a_later_one_is_rejected(nodes: FakeApi, run: Run) -> None:

@@ -162,7 +162,7 @@ def test_the_figures_are_read_through_the_relay_and_shown(run: Run, api: FakeApi
         "ingress: clsact/egress at veth1",
         program,
         "ingress: 10Mbit/s admitted; packets: 50,000 conformed, 1,234 dropped",
-        "ingress 10.1.2.3: -25 % of its burst left",
+        "ingress 10.1.2.3: owes 25 % of its burst",
     ):
         assert text in result.out
 

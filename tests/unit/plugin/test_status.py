@@ -229,7 +229,7 @@ def test_a_namespace_without_policies_is_not_limited(run: Run, api: FakeApi) -> 
     World().store(api)
     api.put(NAMESPACES, "empty")
     result = run("status", "-n", "empty")
-    assert (result.code, result.out) == (PluginExit.NOT_LIMITED, "no TokenBucketPolicy found\n")
+    assert (result.code, result.out) == (PluginExit.NOT_LIMITED, "no TokenBucketPolicy in namespace empty\n")
     assert run("status", "-n", "mistyped").code == PluginExit.NOT_FOUND
 
 

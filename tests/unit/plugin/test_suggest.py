@@ -171,18 +171,20 @@ def test_the_expected_share_depends_on_the_action(cluster: FakeApi, run: Run, ac
     assert yaml.safe_load(done.out)["spec"]["ingress"]["exceedAction"] == action
 
 
+def test_pods_without_a_limit_in_observe_mode_are_an_error(cluster: FakeApi, run: Run) -> None:
+    """Their user has to create a policy, and not to wait."""
+    answer(cluster, {})
+    done = run(*SUGGEST)
+    assert (done.code, done.out) == (PluginExit.FAILED, "")
+    assert "tokenbucket: traffic: no agent has recorded it; select the pods by a policy" in done.err
+
+
 def test_too_little_data_is_an_error(cluster: FakeApi, run: Run) -> None:
     answer(cluster, {"web-1": report([10] * 59)})
     done = run(*SUGGEST)
     assert (done.code, done.out) == (PluginExit.FAILED, "")
-    assert "59 s with traffic, and 60 s are needed" in done.err
+    assert "ingress traffic: agents have recorded 59 s with traffic, and a suggestion needs 60 s" in done.err
     assert "mode Observe" in done.err
-
-
-def test_pods_without_a_limit_in_observe_mode_are_an_error(cluster: FakeApi, run: Run) -> None:
-    answer(cluster, {})
-    done = run(*SUGGEST)
-    assert "at most 0 s" in done.err
 
 
 def test_a_selector_without_pods_is_an_error(cluster: FakeApi, run: Run) -> None:
@@ -199,6 +201,14 @@ def test_a_silent_node_is_named(cluster: FakeApi, run: Run) -> None:
     done = run(*SUGGEST)
     assert done.code == PluginExit.UNKNOWN
     assert "# not considered: node n2" in done.out
+
+
+def test_a_release_without_live_figures_is_named(cluster: FakeApi, run: Run) -> None:
+    """The values of the chart can turn them off."""
+    cluster.fail(lambda seen: "/proxy/" in seen.path, 404, 'services "tokenbucket-live" not found')
+    done = run(*SUGGEST)
+    problem = "Service tokenbucket-system/tokenbucket-live does not exist; set live.enabled"
+    assert f"node n1: {problem}" in done.err
 
 
 def test_without_any_answer_the_nodes_are_named(cluster: FakeApi, run: Run) -> None:

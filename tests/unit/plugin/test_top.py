@@ -98,7 +98,7 @@ def test_a_node_without_an_answer_is_listed_beside_the_others(top: Top, cluster:
     result = top()
     assert result.code == PluginExit.UNKNOWN
     assert "half" in result.out
-    assert "no answer from b: its agent does not answer; check the pod of the agent" in result.out
+    assert "\nnode b: its agent does not answer; check the pod of the agent" in result.out
     assert "1 of 2 nodes" in result.out
     assert lines(top("-o", "json"))["b"]["problem"]
 
@@ -109,7 +109,7 @@ def test_without_any_answer_the_state_is_unknown(top: Top, cluster: LiveCluster)
     result = top()
     assert result.code == PluginExit.UNKNOWN
     assert "no limit to show of the nodes that answered" in result.out
-    assert "no answer from a, b: its agent does not answer" in result.out
+    assert "nodes a, b: its agent does not answer" in result.out
 
 
 def test_a_user_without_the_right_learns_which_one_is_missing(top: Top) -> None:

@@ -86,14 +86,14 @@ def test_nodes_without_an_answer_leave_room_for_the_rows(count: int, width: int)
     problem = "its agent does not answer: Connection refused; " + 10 * "check the pod of the agent "
     silent = {f"node-{number}": problem for number in range(count)}
     [line] = shown(View(rows(SETS[-1]), "title", silent), width)[6:]
-    assert line.startswith("no answer from node-0")
+    assert line.startswith("node node-0: its agent" if count == 1 else "nodes node-0, node-1")
     assert cell_len(line) <= width
     different = {node: f"problem of {node}" for node in silent}
     lines = shown(View(100 * rows(SETS[-1]), 50 * "title ", different), width, 24)
     assert len(lines) <= 24
     assert sum(LONG[-3:] in each for each in lines) >= 10
     named = sum("problem of" in each for each in lines)
-    assert named == count or f"no answer from {count - named} further nodes" in lines[-1]
+    assert named == count or f"{count - named} further nodes: no answer" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,20 @@ def test_the_demo_removes_no_cluster_with_a_failure(
     assert "'make cluster' replaces it: node-1: not ready" in capsys.readouterr().err
 
 
+def test_a_cluster_that_runs_is_named_before_it_changes(
+    calls: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cluster that has failed loses its objects."""
+    assert (run(monkeypatch, "up"), calls) == (0, ["up", "install"])
+    text = capsys.readouterr().out
+    assert text.startswith("the cluster already runs, and keeps its objects")
+    assert "export KUBECONFIG=/k" in text
+    assert "'make cluster-down' stops the cluster" in text
+    monkeypatch.setattr(dev_cluster, "failures", lambda _: ["node-1: not ready"])
+    run(monkeypatch, "up")
+    assert capsys.readouterr().out.startswith("replacing the cluster, which has failed: node-1: not ready\n")
+
+
 def test_the_suggested_commands_limit_the_pods_that_they_create(
     calls: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

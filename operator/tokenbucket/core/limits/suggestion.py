@@ -115,10 +115,16 @@ def _excess(reports: Collection[OfferedReport], rate: int, burst: int, *, waits:
 
 
 def _too_little(offered: Collection[OfferedReport], least_active_s: int) -> str:
-    longest = max((report.active_s for report in offered), default=0)
+    if not offered:
+        return (
+            "no agent has recorded it; select the pods by a policy with mode Observe and this direction, "
+            f"and try again after {least_active_s} s with traffic"
+        )
+    longest = max(report.active_s for report in offered)
+    seconds = f"{longest} s with traffic" if longest else "no second with traffic"
     return (
-        f"traffic: observed for at most {longest} s with traffic, and {least_active_s} s are needed; "
-        "keep a policy with mode Observe and try again later"
+        f"agents have recorded {seconds}, and a suggestion needs {least_active_s} s; "
+        "keep the policy with mode Observe, and try again later"
     )
 
 

@@ -24,10 +24,9 @@ from tokenbucket.plugin.connection import Connection
 from tokenbucket.plugin.errors import DeniedError, MissingError
 from tokenbucket.plugin.explain.evidence import AgentPod, Evidence, NodeView, ReportView
 from tokenbucket.plugin.explain.policies import view
-from tokenbucket.plugin.resources import CONFIG_MAPS, NODES, PODS, POLICIES, REPORTS, Kind
+from tokenbucket.plugin.resources import AGENTS, CONFIG_MAPS, NODES, PODS, POLICIES, REPORTS, Kind
 
 Document = Mapping[str, Any]
-_AGENTS = "app.kubernetes.io/part-of=tokenbucket,app.kubernetes.io/component=agent"
 _VIRTUAL = (
     ("type", "virtual-kubelet"),
     ("kubernetes.io/role", "virtual-kubelet"),
@@ -85,7 +84,7 @@ class Collector:
             return None
         namespace = parse_report(report).agent.release.partition("/")[0]
         try:
-            found = self._connection.list(PODS, namespace, labelSelector=_AGENTS)
+            found = self._connection.list(PODS, namespace, labelSelector=AGENTS)
         except DeniedError as error:
             self._gaps.append(error.right)
             return None

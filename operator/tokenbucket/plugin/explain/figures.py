@@ -53,4 +53,5 @@ def _minute(limit: Document) -> str:
 def _peers(limit: Document) -> Iterator[str]:
     for peer in limit.get("peers") or ():
         left = 100 * peer.get("tokensOfBurst", 0)
-        yield f"{limit.get('direction')} {peer.get('peer')}: {left:.0f} % of its burst left"
+        tokens = f"owes {-left:.0f} % of its burst" if left < 0 else f"{left:.0f} % of its burst left"
+        yield f"{limit.get('direction')} {peer.get('peer')}: {tokens}"

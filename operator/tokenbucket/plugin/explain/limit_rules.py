@@ -151,7 +151,7 @@ def incomplete(limit: Limit) -> list[Cause]:
         return []
     if not entry:
         if report.policies_omitted:
-            return [limit.cause(Code.REPORT_INCOMPLETE, f"{report.policies_omitted} policies are left out")]
+            return [limit.cause(Code.REPORT_INCOMPLETE, f"policies left out: {report.policies_omitted}")]
         return [limit.cause(Code.PENDING, "the agent does not report that the policy selects a pod")]
     if entry.reasons and report.pods_omitted:
         counts = ", ".join(f"{each.reason} on {each.pods}" for each in entry.reasons)
