@@ -53,6 +53,7 @@ enum {
 	 */
 	TB_FAIR_SHIFT = 10,
 	TB_CREDIT_BYTES = 10000,
+	TB_CREDIT_PACKETS = 7,
 	/* The credit is at most max_delay / 8: at low rates, the bytes alone take too long. */
 	TB_CREDIT_FRACTION = 8,
 };
@@ -93,7 +94,7 @@ static __always_inline __s64 tb_difference(__u64 a, __u64 b)
 	return (difference & ~is_cut) | ((sign ^ TB_FAIR_MAX) & is_cut);
 }
 
-/* The backlog of a meter; negative: its tokens. As tb_base: a word beyond TB_AHEAD_MAX is the past. */
+/* The backlog of a word; negative: its tokens. As tb_base: a word beyond TB_AHEAD_MAX is the past. */
 static __always_inline __s64 tb_ahead(__u64 tat, __u64 now, __u64 burst)
 {
 	__s64 difference = tat - now;
@@ -133,9 +134,11 @@ static __always_inline __u64 tb_share(const struct tb_ctx *ctx)
 /* Of a flow that was idle. No credit without a backlog: a lone flow gets nothing beyond the burst. */
 static __always_inline __s64 tb_credit(const struct tb_ctx *ctx, __s64 ahead)
 {
-	__s64 credit = tb_bytes_cost(TB_CREDIT_BYTES, ctx->config->bytes_scale);
+	const struct tb_config *config = ctx->config;
+	__s64 bytes = tb_bytes_cost(TB_CREDIT_BYTES, config->bytes_scale);
+	__s64 packets = tb_packets_cost(TB_CREDIT_PACKETS, config->packets_scale);
 
-	return tb_min(tb_min(credit, ctx->config->max_delay_q / TB_CREDIT_FRACTION), ahead);
+	return tb_min(tb_min(tb_max(bytes, packets), config->max_delay_q / TB_CREDIT_FRACTION), ahead);
 }
 
 static __always_inline void tb_compute_wait(const struct tb_ctx *ctx, struct tb_turn *turn)
@@ -147,8 +150,8 @@ static __always_inline void tb_compute_wait(const struct tb_ctx *ctx, struct tb_
 	turn->span = ((__u64)turn->ahead >> TB_FAIR_SHIFT) * share >> (TB_SHARE_BITS - TB_FAIR_SHIFT);
 	tag = tb_min(tb_difference(turn->first->tag, turn->top), tb_difference(turn->second->tag, turn->top));
 	turn->own = tb_max(tb_min(tag, 0) + turn->span, -tb_credit(ctx, turn->ahead));
-	last = tb_min(tb_difference(turn->first->departs, ctx->now),
-		      tb_difference(turn->second->departs, ctx->now));
+	last = tb_min(tb_ahead(turn->first->departs, ctx->now, 0),
+		      tb_ahead(turn->second->departs, ctx->now, 0));
 	on_line = ((__u64)tb_max(turn->own, 0) >> TB_FAIR_SHIFT << TB_SHARE_BITS) / share << TB_FAIR_SHIFT;
 	turn->wait = tb_max(on_line, last) | ~tb_if_negative(turn->own - turn->span);
 	turn->wait = tb_min(turn->wait & (2 * TB_FAIR_MAX - 1), turn->ahead);

@@ -32,7 +32,7 @@ static __always_inline int tb_handle_excess(struct tb_ctx *ctx)
 			if (tb_delay(ctx))
 				return TB_PASS;
 			if (!(flags & TB_OBSERVE))
-				ctx->skb->tstamp = 0; /* a packet in the reserve does not wait */
+				tb_depart_now(ctx); /* a packet in the reserve does not wait */
 		}
 		if (tb_take_reserve(ctx))
 			return TB_PASS;

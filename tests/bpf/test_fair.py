@@ -31,6 +31,7 @@ TOLERANCE_NS = 2_000
 """Rounding error of 100 ms: a share has 24 bits, and times have units of 4 ns."""
 SIZES = st.sampled_from([(64, 1), (257, 1), (600, 1), (FULL, 1), (9014, 7), (SUPER, SUPER_SEGMENTS)])
 RATES = st.one_of(st.integers(8_000, 10**11), st.sampled_from([10**6, 10**7, 10**8, 10**9]))
+UPTIMES_NS = st.integers(0, 2**56 - 2**48)
 WORDS = st.one_of(st.integers(0, WORD - 1), st.sampled_from([0, 1, 2**63 - 1, 2**63, WORD - 1]))
 
 
@@ -182,7 +183,7 @@ def test_no_departures_exceed_the_bound(
     packets: list[Packet],
     events: list[list[int] | None],
 ) -> None:
-    """In any time t: rate x t + burst + 2 x maxDelay x rate + 64 KiB, for any state of the flows."""
+    """In any time t: rate x t + burst + 2 x maxDelay x rate and two packets, for any state of the flows."""
     limit = fair(max_delay_ns, bits_per_s=rate, burst_bytes=burst)
     many.configure(limit)
     many.fill(NOW_NS)
@@ -210,13 +211,13 @@ def test_no_departures_exceed_the_bound(
 
 
 @EXAMPLES
-@given(RATES, st.integers(2000, 2**20), st.integers(5 * MS, 1000 * MS), st.integers(0, 10**16), PACKETS)
+@given(RATES, st.integers(2000, 2**20), st.integers(5 * MS, 1000 * MS), UPTIMES_NS, PACKETS)
 def test_every_departure_matches_exact_arithmetic(
     many: Machine, rate: int, burst: int, max_delay_ns: int, start_ns: int, packets: list[Packet]
 ) -> None:
     """The program decides as the model, and differs from exact arithmetic only by the rounding of a share.
 
-    The clock does not wrap here, because the time 0 of an unused cell would then be in the future.
+    The clock does not wrap here: in the 39 hours before, the time 0 of an unused cell is in the future.
     """
     burst = fitting_the_rate(rate, burst)
     many.configure(fair(max_delay_ns, bits_per_s=rate, burst_bytes=burst))
@@ -293,6 +294,42 @@ def test_a_lone_flow_departs_as_from_a_fifo_queue(many: Machine) -> None:
         departs_ns = offer(many, now_ns, 1, size)
         if departs_ns is not None:
             assert departs_ns == (now_ns if size == 64 else latest_ns)
+
+
+@pytest.mark.parametrize("uptime_days", [1, 418, 600, 800])
+def test_the_first_packet_of_a_slot_waits_for_no_other_flow_at_any_uptime(
+    many: Machine, uptime_days: int
+) -> None:
+    """After 417 days of uptime, the time 0 of an unused cell is half of the clock's range ahead."""
+    start_ns = uptime_days * 86_400 * 10**9
+    many.configure(fair(100 * MS, bits_per_s=10**7, burst_bytes=10_000))
+    many.fill(start_ns)
+    bulk_ns = [offer(many, start_ns, 1) for _ in range(40)]
+    assert bulk_ns[-1] and bulk_ns[-1] > start_ns + 30 * MS
+    assert [offer(many, start_ns, flow) for flow in range(2, 7)] == [start_ns] * 5
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"bits_per_s": 10**7, "burst_bytes": 10_000},
+        {"packets_per_s": 825, "burst_packets": 7},
+        {"bits_per_s": 10**7, "burst_bytes": 10_000, "packets_per_s": 825, "burst_packets": 7},
+    ],
+    ids=["bits", "packets", "both"],
+)
+def test_a_request_of_several_packets_departs_at_once_with_any_meter(
+    many: Machine, rates: dict[str, int]
+) -> None:
+    """The credit of an idle flow is as long with a packet rate as with a bit rate."""
+    many.configure(fair(100 * MS, **rates))
+    many.fill(NOW_NS)
+    packet_ns = FULL * 8 * 100
+    flood(many, dict.fromkeys(range(1, 9), packet_ns * 4), seconds=1)
+    now_ns = NOW_NS + 10**9
+    assert [offer(many, now_ns, 9) for _ in range(6)] == [now_ns] * 6
+    last_ns = [offer(many, now_ns, 9) for _ in range(3)][-1]
+    assert last_ns and last_ns > now_ns + 4 * packet_ns, "a longer request waits for its share"
 
 
 def test_forged_flows_gain_no_more_than_the_bound(many: Machine) -> None:
