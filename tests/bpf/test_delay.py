@@ -489,6 +489,30 @@ def test_pacing_stays_if_the_queue_stays_bounded(
     assert machine.departs_ns == (stamp_ns if pacing else 0)
 
 
+@pytest.mark.parametrize("pacing", [False, True])
+@pytest.mark.parametrize("longest_backlog_q", [0, 150 * MS * 256], ids=["Fifo", "Fair"])
+def test_departure_times_of_senders_exceed_the_bound_by_one_longest_delay(
+    machine: Machine, longest_backlog_q: int, *, pacing: bool
+) -> None:
+    """A sender lets all packets of the longest delay depart together, and continues at the rate."""
+    rate, burst, delay_ns, packet_ns = 10**7, 10 * FULL, 100 * MS, FULL * 8 * 100
+    more = {"longest_backlog_q": longest_backlog_q, "pacing": pacing}
+    machine.configure(delaying(delay_ns, bits_per_s=rate, burst_bytes=burst, **more))
+    machine.fill(NOW_NS)
+    together_ns = NOW_NS + delay_ns
+    arrivals = [NOW_NS] * 9 + list(range(NOW_NS, together_ns + delay_ns, packet_ns))
+    departed = []
+    for now_ns in arrivals:
+        assert machine.offer(now_ns, FULL, departs_ns=max(now_ns, together_ns))
+        departed.append(machine.departs_ns or now_ns)
+    beyond = [
+        (place + 1) * FULL - burst - rate * (departs_ns - min(departed)) // (8 * 10**9)
+        for place, departs_ns in enumerate(sorted(departed))
+    ]
+    longest = rate * delay_ns // (8 * 10**9)
+    assert longest - 2 * FULL < max(beyond) <= longest if pacing else max(beyond) <= 0
+
+
 @pytest.mark.parametrize("ingress_ifindex", [0, OTHER_POD], ids=["own", "forwarded"])
 def test_small_packets_that_exceed_never_wait_for_their_own_departure_time(
     machine: Machine, ingress_ifindex: int

@@ -268,6 +268,19 @@ def test_flows_that_send_too_much_share_the_rate(many: Machine) -> None:
     assert min(counts) > 0.9 * max(counts)
 
 
+def test_many_flows_share_the_rate_although_some_share_a_cell(many: Machine) -> None:
+    """Half of 64 flows send twice their share, and the others eight times."""
+    rate, flows = 10**8, 64
+    many.configure(fair(100 * MS, bits_per_s=rate, burst_bytes=10_000))
+    many.fill(NOW_NS)
+    share_ns = FULL * 8 * 10**9 * flows // rate
+    passed = flood(many, {flow: share_ns // (2 if flow % 2 else 8) for flow in range(1, flows + 1)}, 1)
+    counts = [len(each) for each in passed.values()]
+    squares = sum(count**2 for count in counts)
+    assert sum(counts) ** 2 / (len(counts) * squares) > 0.95
+    assert min(counts) > sum(counts) / flows / 2
+
+
 def test_a_flow_below_its_share_loses_nothing_beside_a_flood(many: Machine) -> None:
     """The flow also departs long before the backlog of the flood."""
     rate = 10**7
