@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 from tokenbucket.agent.executor import Executor
@@ -226,5 +227,6 @@ def loop(source: Source, slots: Slots, stats: ReconcileStats) -> Loop:
     observer = Observer(network, slots, _Programs())
     reconciler = _Reconciler(observer, executor, _Locks(), Capabilities(fq=False), _Verifier())
     # Settled: there are no pins of earlier builds to be removed.
-    others = (Silence(), Silence(), None, set(), reconciler, _Nothing(), None, "")
+    pins = SimpleNamespace(folder=Path())
+    others = (Silence(), Silence(), None, set(), reconciler, _Nothing(), pins, "")
     return Loop(source, *others, stats, _settled=True)

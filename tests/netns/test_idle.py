@@ -42,6 +42,51 @@ def test_a_rejected_attachment_causes_few_runs(
     assert requests(agent) - before <= _MOST
 
 
+@pytest.mark.needs("macvlan")
+@pytest.mark.parametrize(
+    ("obstacle", "cause", "removal"),
+    [
+        (["qdisc add dev net1 ingress"], "ingress", "qdisc delete dev net1 ingress"),
+        (
+            ["qdisc add dev net1 ingress_block 21 egress_block 22 clsact"],
+            "Operation not supported",
+            "qdisc delete dev net1 clsact",
+        ),
+        (
+            [
+                "qdisc add dev net1 clsact",
+                "filter add dev net1 egress prio 1 protocol ip u32 match u32 0 0 flowid 1:1",
+            ],
+            "u32",
+            "filter delete dev net1 egress prio 1",
+        ),
+    ],
+    ids=["ingress qdisc", "shared block", "u32"],
+)
+def test_a_rejection_inside_a_pod_causes_few_runs_and_ends_with_its_cause(
+    lab: Lab, agent: Agent, obstacle: list[str], cause: str, removal: str
+) -> None:
+    """The agent's attempts in the pod trigger no runs. A change by others in the pod triggers one."""
+    web = lab.pod("web", wire=False)
+    web.addresses.append("10.8.0.3/24")
+    lab.add_upper(web, "net1", *web.addresses, "macvlan")
+    for words in obstacle:
+        web.run("tc", *words.split())
+    agent.write("policy.yaml", policy("web", app="web", egress=drop(1, 10)))
+    agent.write("pods.yaml", document(web, app="web"))
+    agent.start("--attach", "clsact", full_pass_s=600.0)  # a full run would try again
+    (event,) = wait(lambda: agent.events("limit not enforced as declared"), agent.log)
+    assert event["reason"] == "InterfaceNotLimited"
+    assert event["detail"].startswith("the pod's net1: ")
+    assert cause in event["detail"]
+    before = requests(agent)
+    time.sleep(_WINDOW_S)
+    assert requests(agent) - before <= _MOST
+    web.run("tc", *removal.split())
+    wait(lambda: agent.events("attached"), agent.log)
+    wait(lambda: agent.events("reason no longer applies"), agent.log)
+
+
 def requests(agent: Agent) -> int:
     """Return the netlink requests of an agent, from the log of pyroute2."""
     return sum(line["event"].startswith("get: ") for line in agent.lines())

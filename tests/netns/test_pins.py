@@ -100,6 +100,8 @@ def test_an_agent_whose_pins_are_removed_ends_and_the_next_one_limits_again(
     agent: Agent, attached: tuple[Pod, Pod]
 ) -> None:
     """A running agent cannot pin its maps again, and must not report limits that the kernel has lost."""
+    agent.stop()
+    agent.start("--attach", "tcx", full_pass_s=600.0)  # a full run would notice it too
     assert agent.process
     shutil.rmtree(PINS.root)
     assert agent.process.wait(PATIENCE_S) == 1

@@ -138,6 +138,7 @@ class Loop:
         events = self.monitor.read()
         for event in events:
             self.view.mark_stale(event)
+            self.reconciler.note_change(event)
             self._record_culprit(event)
         if not all(event.is_link_local for event in events):
             self.schedule.trigger(time.monotonic())
@@ -174,7 +175,8 @@ class Loop:
             log.warning("queues and bypassed limits not checked", extra={"error": str(error)})
 
     def _verify_soon(self) -> None:
-        """Check whether attached limits run, which no event reports."""
+        """Check whether attached limits run, and whether the pins are there, which no event reports."""
+        self._check_pins()
         try:
             if self._verify():
                 self.schedule.trigger(time.monotonic())
@@ -221,9 +223,12 @@ class Loop:
         self.stats.record_success(inputs, outcome, seconds)
         return _next_pass(outcome)
 
-    def _record_failure(self, error: KernelError, seconds: float) -> None:
+    def _check_pins(self) -> None:
         if not self.pins.folder.is_dir():
-            raise PinsRemovedError(self.pins) from error
+            raise PinsRemovedError(self.pins)
+
+    def _record_failure(self, error: KernelError, seconds: float) -> None:
+        self._check_pins()
         log.warning("reconcile run failed", extra={"error": str(error)})
         self.stats.record_failure(seconds)
         self._reconnect()

@@ -28,6 +28,7 @@ from tokenbucket.core.planning.plan import AddQueue, Attach, Observed, Plan, Rem
 from tokenbucket.core.planning.pod_limits import Desired, Deviation, Memory
 from tokenbucket.core.planning.reasons import Effect, Reason
 from tokenbucket.core.status.node_status import DesiredInput, Outcome
+from tokenbucket.netlink.events import LINKS, TRAFFIC_CONTROL, Event
 from tokenbucket.netlink.fq import has_fq
 from tokenbucket.node.view import View
 
@@ -144,6 +145,12 @@ class Reconciler:
         known = self.capabilities
         data_plane = replace(known.data_plane, no_clsact=frozenset())
         self.capabilities = Capabilities(known.fq or has_fq(view.connection), data_plane=data_plane)
+
+    def note_change(self, event: Event) -> None:
+        """Try again to attach filters in a pod whose interfaces or filters others changed."""
+        known = None if event.nsid is None else self.observer.view.pod_namespaces.known.get(event.nsid)
+        if known and event.kind in LINKS | TRAFFIC_CONTROL:
+            self.capabilities = self.capabilities.with_changed_namespace(known.namespace.inode)
 
     def replace_view(self, view: View) -> None:
         """Continue with a new view, which is empty until its first refresh."""

@@ -50,6 +50,15 @@ class Capabilities:
         data_plane = replace(self.data_plane, no_clsact=self.data_plane.no_clsact | no_clsact)
         return replace(self, rejections={**self.rejections, **rejections}, data_plane=data_plane)
 
+    def with_changed_namespace(self, inode: int) -> Capabilities:
+        """Return the capabilities after others changed a pod's namespace: a filter may have a place now."""
+        rejections = {
+            interface: each
+            for interface, each in self.rejections.items()
+            if interface.namespace != inode or each.reason is not Reason.NO_FILTER_IN_POD
+        }
+        return replace(self, rejections=rejections)
+
     def with_bypass(self, directions: AbstractSet[Direction]) -> Capabilities:
         """Return the capabilities of a node where packets bypass host-side hooks."""
         bypassed = self.data_plane.bypassed | directions
