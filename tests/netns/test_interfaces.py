@@ -208,3 +208,77 @@ def test_an_address_in_a_namespace_without_a_name_is_ignored(lab: Lab, agent: Ag
         wait(status, agent.log)
         process.kill()
     assert complaints(agent) == []
+
+
+def lead_elsewhere(lab: Lab, web: Pod, kind: str) -> None:
+    """Add an interface ``net1`` to a pod, whose packets do not pass the node's interfaces."""
+    if kind == "veth":
+        other = lab.pod("other", wire=False)
+        ip("link", "add", "net1", "netns", web.netns, "type", "veth", "peer", "net1", "netns", other.netns)
+        lab.add_interface(other, "eth0")  # it is a pod, not a namespace that the first pod created
+        ip("link", "set", "net1", "up", netns=other.netns)
+    else:
+        ip("tuntap", "add", "dev", "net1", "mode", kind)
+        ip("link", "set", "net1", "netns", web.netns)
+    ip("link", "set", "net1", "up", netns=web.netns)
+
+
+@pytest.mark.parametrize("kind", ["veth", "tun", "tap"])
+def test_an_interface_that_leads_past_the_node_is_reported(lab: Lab, agent: Agent, kind: str) -> None:
+    """The reason names the interface, and ends with it. The limit of the other interface stays."""
+    web = lab.pod("web", ["10.1.1.2/24"])
+    agent.write("policies.yaml", policy("web", app="web", egress=drop(1, BURST)))
+    both = replace(web, addresses=[*web.addresses, "10.9.0.3/24"])
+    agent.write("pods.yaml", document(both))
+    run(agent, 1)
+    lead_elsewhere(lab, web, kind)
+    web.add_address("10.9.0.3/24", "net1")
+    wait(lambda: complaints(agent), agent.log)
+    shown = "veth" if kind == "veth" else "tun"
+    assert [each.split(": ")[:2] for each in complaints(agent)] == [
+        ["InterfaceNotLimited", f"net1 ({shown})"]
+    ]
+    assert [place.split()[-1] for place in hooks()] == [web.veth]
+    ip("link", "delete", "net1", netns=web.netns)
+    wait(lambda: agent.events("reason no longer applies"), agent.log)
+    assert not agent.events("detached")
+
+
+def test_a_veth_to_another_pod_is_reported_without_an_address(lab: Lab, agent: Agent) -> None:
+    """A bridge in the pod may have the address."""
+    web = lab.pod("web", ["10.1.1.2/24"])
+    agent.write("policies.yaml", policy("web", app="web", egress=drop(1, BURST)))
+    agent.write("pods.yaml", document(web))
+    run(agent, 1)
+    lead_elsewhere(lab, web, "veth")
+    wait(lambda: complaints(agent), agent.log)
+    assert complaints(agent)[0].startswith("InterfaceNotLimited: net1 (veth): ")
+
+
+def test_a_pod_with_only_an_interface_that_leads_past_the_node_is_reported(lab: Lab, agent: Agent) -> None:
+    """Such as a pod of a network plugin that forwards packets in user space."""
+    web = lab.pod("web", wire=False)
+    lead_elsewhere(lab, web, "tun")
+    web.addresses.append("10.9.0.3/24")
+    web.add_address(*web.addresses, "net1")
+    agent.write("policies.yaml", policy("web", app="web", egress=drop(1, BURST)))
+    agent.write("pods.yaml", document(web))
+    agent.start()
+    wait(lambda: complaints(agent), agent.log)
+    assert complaints(agent)[0].startswith("InterfaceNotLimited: net1 (tun): ")
+
+
+def test_a_tunnel_that_a_pod_creates_is_no_reason(lab: Lab, agent: Agent) -> None:
+    """The packets of a VPN in the pod leave by another interface of the pod, which is limited."""
+    web = lab.pod("web", ["10.1.1.2/24"])
+    ip("tuntap", "add", "dev", "vpn", "mode", "tun", netns=web.netns)
+    web.add_address("10.77.0.1/24", "vpn")
+    agent.write("policies.yaml", policy("web", app="web", egress=drop(1, BURST)))
+    agent.write("pods.yaml", document(web))
+    run(agent, 1)
+    agent.stop()
+    agent.start(full_pass_s=1)
+    wait(lambda: len(agent.events("started")) == 2, agent.log)
+    agent.write("policies.yaml", policy("web", app="web", egress=drop(2, BURST)))
+    wait(lambda: len(agent.events("limit set")) == 2, agent.log)
+    assert complaints(agent) == []

@@ -87,6 +87,7 @@ class Locator:
         enters = search.enter or (where.pod_only and search.may_enter)
         inside = self._enter(where.nsids[0]) if enters else ""
         pod_only, problem = self._pod_only(where, search, inside)
+        problem = "; ".join(filter(None, (problem, self._left_out(where, search))))
         if not (where.veths or pod_only):
             reason = Reason.INTERFACE_NOT_LIMITED if problem else Reason.NO_INTERFACE
             return PodInterfaces({}, reason=reason, message=problem or _describe_others(where))
@@ -146,6 +147,16 @@ class Locator:
             f"{_names(others)}: not limited beyond {MOST} interfaces; remove interfaces" if others else ""
         )
         return interfaces, problem
+
+    def _left_out(self, where: AddressLocation, search: Search) -> str:
+        """Return why the agent does not limit some interfaces of a pod, or an empty text."""
+        links = where.other_ends and self.view.left_out(where, search.addresses)
+        if not links:
+            return ""
+        return (
+            f"{_names(links)}: not limited, because packets pass no interface of the node; "
+            "replace the interface, or exclude the pod"
+        )
 
     def _pod_side(
         self, where: AddressLocation, pod_only: frozenset[Interface], inside: PodNamespace | str

@@ -25,6 +25,7 @@ _MOST = 1024
 """Interfaces read of one pod. A pod with very many interfaces must not delay the reading of others."""
 VETH = "veth"
 _OVS = "openvswitch"
+_OF_TWO_ENDS = {VETH, "tun", "wireguard"}
 LOOPBACK = 1
 """The kernel gives this index to the loopback interface of every namespace."""
 
@@ -54,6 +55,11 @@ class Link:
         Neither has a port of Open vSwitch, which leads to the switch.
         """
         return self.is_hardware or self.kind == _OVS or (self.nsid is not None and self.kind != VETH)
+
+    @property
+    def has_other_end(self) -> bool:
+        """Whether packets leave at another end, which may be in any namespace or process."""
+        return self.kind in _OF_TWO_ENDS
 
 
 def read_links(connection: Connection) -> dict[int, Link]:

@@ -49,6 +49,8 @@ class AddressLocation:
     """Interfaces in the namespace that have no end on the node."""
     unread: str = ""
     """Why the interfaces in the namespace could not be read."""
+    other_ends: tuple[Link, ...] = ()
+    """Interfaces in the namespace whose other ends are not on the node, such as veths between namespaces."""
 
     @property
     def can_be_limited(self) -> bool:
@@ -80,9 +82,11 @@ class AddressIndex:
         """Return the namespaces that have any of these addresses."""
         return set().union(*(self._owners.get(address, ()) for address in addresses))
 
-    def interfaces(self, nsid: int) -> frozenset[int]:
-        """Return the interfaces of a namespace that have an address of any scope."""
-        return frozenset().union(*self._held.get(nsid, {}).values())
+    def interfaces(self, nsid: int, addresses: Iterable[Address] | None = None) -> frozenset[int]:
+        """Return the interfaces of a namespace that have an address of any scope, or one of these."""
+        held = self._held.get(nsid, {})
+        found = held.values() if addresses is None else (held.get(each, set()) for each in addresses)
+        return frozenset().union(*found)
 
     def apply(self, event: Event) -> bool:
         """Add or remove the address of an event. Return whether the namespace is known.

@@ -39,6 +39,7 @@ class PodLinks:
         self._ends = ends
         self._in_use = in_use
         self._links: dict[int, tuple[Link, ...]] = {}
+        self._two_ended: dict[int, tuple[Link, ...]] = {}
         self._changed: dict[int, set[int]] = {}
         """Interfaces that events were about since their namespace was read."""
         self._stale: set[int] = set()
@@ -59,6 +60,11 @@ class PodLinks:
         """Return the interfaces of a namespace as far as they were read."""
         return self._links.get(nsid, ())
 
+    def with_other_ends(self, nsid: int) -> tuple[Link, ...]:
+        """Return the known interfaces of a namespace whose other ends are not on the node."""
+        ends = self._ends(nsid)
+        return tuple(link for link in self._two_ended.get(nsid, ()) if link.ifindex not in ends)
+
     def mark_changed(self, nsid: int, ifindex: int) -> None:
         """Record that an interface of a namespace was created, changed or deleted."""
         self._changed.setdefault(nsid, set()).add(ifindex)
@@ -66,7 +72,7 @@ class PodLinks:
 
     def forget(self, nsid: int) -> None:
         """Forget a number: it is free, or another namespace has it."""
-        for known in (self._links, self._changed, self.unread):
+        for known in (self._links, self._two_ended, self._changed, self.unread):
             known.pop(nsid, None)
 
     def mark_all_stale(self, *, lost_events: bool) -> None:
@@ -94,6 +100,7 @@ class PodLinks:
             self.unread[nsid] = str(error)
             return
         self._links[nsid] = tuple(islice((link for link in found if link.leads_elsewhere), MOST + 1))
+        self._two_ended[nsid] = tuple(islice((link for link in found if link.has_other_end), MOST + 1))
         self._changed.pop(nsid, None)
         self.unread.pop(nsid, None)
         self._stale.discard(nsid)

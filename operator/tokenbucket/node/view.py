@@ -77,10 +77,7 @@ class View:
         return MappingProxyType(self._roots)
 
     def interfaces_of(self, *addresses: Address) -> AddressLocation:
-        """Return the location of a pod with these addresses.
-
-        Addresses that are in no namespace count only if all are in none.
-        """
+        """Return the location of a pod. Addresses that are in no namespace count only if all are in none."""
         owners = self._addresses.owners(addresses)
         if not owners and self.named.look_for(addresses, self._behind):
             unread = self.named.numbers - self.addresses.keys()
@@ -103,7 +100,16 @@ class View:
         veths = tuple(link for link in behind if link.kind == VETH)
         others = tuple(link for link in behind if link.kind != VETH)
         pod_only, unread = self._pod_links.of(nsid), self._pod_links.unread.get(nsid, "")
-        return AddressLocation(LocationKind.NAMESPACE, veths, others, (nsid,), pod_only, unread)
+        elsewhere = self._pod_links.with_other_ends(nsid)
+        return AddressLocation(LocationKind.NAMESPACE, veths, others, (nsid,), pod_only, unread, elsewhere)
+
+    def left_out(self, where: AddressLocation, addresses: Iterable[Address]) -> list[Link]:
+        """Return a pod's interfaces that have one of these addresses, or a peer in another pod, not here."""
+        used = self._addresses.interfaces(where.nsids[0], addresses)
+        return [each for each in where.other_ends if each.ifindex in used or self._is_of_a_pod(each.nsid)]
+
+    def _is_of_a_pod(self, nsid: int | None) -> bool:
+        return nsid is not None and (nsid in self._behind or nsid in self.named.numbers)
 
     def namespace_behind(self, interface: Interface) -> int | None:
         """Return the number of the namespace that a host-side interface leads to, or a pod-side one is in."""
@@ -113,10 +119,7 @@ class View:
         return link.nsid if link else None
 
     def all_namespaces(self) -> Iterator[tuple[int, Mapping[int, LinkFilters], Mapping[int, Root]]]:
-        """Yield the inode, the filters and the root qdiscs of each namespace.
-
-        The first is the node's namespace with inode 0. The others are the pods' namespaces that were entered.
-        """
+        """Yield inode, filters and root qdiscs: of the node, with inode 0, and of the entered namespaces."""
         yield 0, self._filters, self._roots
         for known in self.pod_namespaces.known.values():
             yield known.namespace.inode, known.filters, known.roots
@@ -167,8 +170,8 @@ class View:
     @contextmanager
     def attachments(self, interface: Interface) -> Iterator[Attachments]:
         """Provide the attachments of an interface's namespace for a change, as :meth:`writable`."""
+        inode = interface.namespace
         with self.writable(interface) as connection:
-            inode = interface.namespace
             yield Attachments(connection, self._tcx, inode) if inode else self._attachments
 
     def look_for_programs(self) -> bool:
@@ -213,9 +216,7 @@ class View:
             self.pod_namespaces.mark_stale(event.nsid)
 
     def refresh(self) -> None:
-        """Read all stale parts again.
-
-        If a pod's namespace cannot be read, its part stays as it was, and stays stale.
+        """Read all stale parts again. The part of a pod that cannot be read stays as it was, and stale.
 
         Raises:
             KernelError: the node's own namespace cannot be read. Parts that were not read stay stale.

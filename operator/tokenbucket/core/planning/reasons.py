@@ -83,13 +83,14 @@ class Reason(enum.StrEnum):
         "InterfaceNotLimited",
         Effect.FAILED,
         cause=(
-            "The pod has an interface without an end on the node, such as macvlan, ipvlan, netkit or a "
-            "virtual function. The agent cannot attach the limit inside the pod. The limit covers the other "
-            "interfaces of the pod."
+            "The pod has an interface without an end on the node (macvlan, ipvlan, netkit, virtual function) "
+            "where the agent cannot attach the limit. Or an interface leads past the node: a veth to another "
+            "pod, or a tun or WireGuard interface with an address of the pod. Other interfaces are limited."
         ),
         fix=(
-            "Read the message. The agent needs the capability SYS_ADMIN and the folder `/run/netns`; the "
-            "chart grants both if `agent.enterPods` is true."
+            "Read the message. To enter pods, the agent needs the capability SYS_ADMIN and the folder "
+            "`/run/netns`; the chart grants both if `agent.enterPods` is true. Replace an interface that "
+            "leads past the node, or exclude the pod."
         ),
     )
     HOST_NETWORK = Spec(
@@ -106,8 +107,8 @@ class Reason(enum.StrEnum):
         "AddressConflict",
         Effect.FAILED,
         cause=(
-            "All addresses of the pod also belong to another pod or to another network namespace. If the pod "
-            "was limited before, the limit stays attached to its last interface."
+            "Other pods or namespaces also have all addresses of the pod, and no CNI result names its own "
+            "namespace. If the pod was limited before, the limit stays attached to its last interface."
         ),
         fix=(
             "Check whether a pod configures an address of another pod. Remove outdated Pod documents. If a "
