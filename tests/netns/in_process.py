@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from tests.netns.agent import PINS
 from tests.netns.lab import Pod as LabPod
+from tokenbucket.agent.cluster import with_sandboxes
 from tokenbucket.agent.executor import Executor
 from tokenbucket.agent.observer import Observer
 from tokenbucket.agent.reconciler import Reconciler
@@ -68,7 +68,7 @@ class InProcessAgent:
             self.view.mark_stale(event)
         self.cni.drain()
         self.cni.refresh()
-        known = tuple(replace(pod, sandboxes=self.cni.of(pod.id)) for pod in pods)
+        known = tuple(with_sandboxes(pod, self.cni) for pod in pods)
         return self.reconciler.reconcile(DesiredInput(tuple(policies), known))
 
     def limits(self) -> dict[str, set[tuple[str, str]]]:

@@ -11,7 +11,7 @@ from tests.netns.agent import drop, free_slots, policy
 from tests.netns.in_process import InProcessAgent, write_result
 from tests.netns.lab import Lab, ip
 from tests.netns.lab import Pod as LabPod
-from tokenbucket.core.api.parse import parse_policy
+from tokenbucket.core.api.parse import parse_pod, parse_policy
 from tokenbucket.core.api.pod import Pod, PodId
 
 POLICY = parse_policy(policy("web", app="web", ingress=drop(1, 10)))
@@ -87,3 +87,51 @@ def test_an_address_that_another_pod_took_is_no_conflict(lab: Lab, tmp_path: Pat
     with InProcessAgent(tmp_path) as agent:
         agent.reconcile([POLICY], [known(WEB, web), known(OTHER, other)])
         assert agent.limited() == {web.veth: {"web"}}
+
+
+def test_an_address_that_another_pod_takes_later_is_no_conflict(lab: Lab, tmp_path: Path) -> None:
+    """The address changes hands while the limit is attached. The limit stays, and there is no reason."""
+    web, other = lab.pod("web", ["10.2.1.2/24"]), lab.pod("other", ["10.3.1.2/24"])
+    write_result(tmp_path, WEB, "web", web)
+    with InProcessAgent(tmp_path) as agent:
+        agent.reconcile([POLICY], [known(WEB, web)])
+        ip("address", "add", "10.2.1.2/32", "dev", "eth0", netns=other.netns)
+        outcome = agent.reconcile([POLICY], [known(WEB, web)])
+        assert (outcome.actions, outcome.deviations) == (0, ())
+        ip("address", "delete", "10.2.1.2/24", "dev", "eth0", netns=web.netns)
+        outcome = agent.reconcile([POLICY], [known(WEB, web)])
+        assert agent.limited() == {web.veth: {"web"}}
+
+
+def mirror(config_hash: str, uid: str, network: LabPod | None = None) -> Pod:
+    """Return the mirror pod that represents a static pod in the API server."""
+    annotations = {"kubernetes.io/config.hash": config_hash, "kubernetes.io/config.mirror": config_hash}
+    metadata = {"namespace": "default", "name": "web", "uid": uid, "labels": {"app": "web"}}
+    document = {"kind": "Pod", "metadata": metadata | {"annotations": annotations}, "spec": {}}
+    return parse_pod(document | {"status": {"podIP": str(network.ip)} if network else {}})
+
+
+def test_a_static_pod_is_limited_before_it_has_a_status_and_stays_limited(lab: Lab, tmp_path: Path) -> None:
+    """The result has the uid of the kubelet, and the mirror pod another one, which can change."""
+    web = lab.pod("web", ["10.2.1.2/24"])
+    lab.pod("other", ["10.3.1.2/24"])
+    with InProcessAgent(tmp_path) as agent:
+        agent.reconcile([POLICY], [mirror("first", "a")])
+        assert agent.limited() == {}
+        write_result(tmp_path, PodId("default", "web", "first"), "web", web)
+        agent.reconcile([POLICY], [mirror("first", "a")])
+        assert agent.limited() == {web.veth: {"web"}}
+        assert agent.reconcile([POLICY], [mirror("first", "a", web)]).actions == 0
+
+
+def test_a_static_pod_that_replaces_another_is_limited_before_it_has_a_status(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """The kubelet gives it another uid. The result of the previous pod may stay."""
+    before, after = lab.pod("before", ["10.2.1.2/24"]), lab.pod("after", ["10.3.1.2/24"])
+    write_result(tmp_path, PodId("default", "web", "first"), "before", before)
+    with InProcessAgent(tmp_path) as agent:
+        agent.reconcile([POLICY], [mirror("first", "a", before)])
+        write_result(tmp_path, PodId("default", "web", "second"), "after", after)
+        agent.reconcile([POLICY], [mirror("second", "b")])
+        assert agent.limited() == {after.veth: {"web"}}

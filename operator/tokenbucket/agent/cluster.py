@@ -143,12 +143,7 @@ class ClusterSource:
     def _pods(self) -> tuple[Pod, ...]:
         """Return the pods with their entries in the CNI result cache."""
         self._cni.refresh()
-        return tuple(self._with_sandboxes(pod) for pod in self.pods.values())
-
-    def _with_sandboxes(self, pod: Pod) -> Pod:
-        known_as = replace(pod.id, uid=pod.static_uid) if pod.static_uid else pod.id
-        sandboxes = () if pod.ended else self._cni.of(known_as)
-        return replace(pod, sandboxes=sandboxes) if sandboxes else pod
+        return tuple(with_sandboxes(pod, self._cni) for pod in self.pods.values())
 
     def close(self) -> None:
         """Stop the watches."""
@@ -172,6 +167,13 @@ class ThisNode:
     enforcement: EnforcementSetting
     """The setting of the label, which has precedence over the ConfigMap of the release."""
     tainted: bool
+
+
+def with_sandboxes(pod: Pod, results: CniResults) -> Pod:
+    """Return a pod with its CNI results. Those of a static pod have the uid that the kubelet gave it."""
+    known_as = replace(pod.id, uid=pod.static_uid) if pod.static_uid else pod.id
+    sandboxes = () if pod.ended else results.of(known_as)
+    return replace(pod, sandboxes=sandboxes) if sandboxes else pod
 
 
 def policy_reader(protected: Collection[str]) -> Callable[[Mapping[str, Any]], Policy | RejectedPolicy]:
