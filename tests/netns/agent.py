@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from typing import Any
 import yaml
 
 from tests.netns.lab import Pod, ip
-from tokenbucket.bpf.pins import Pins, Sizes
+from tokenbucket.bpf.pins import Pins, Sizes, build_of, source_folder
 from tokenbucket.bpf.slots import Slots
 from tokenbucket.bpf.tcx import Tcx
 
 PINS = Pins(Path("/sys/fs/bpf/netns_rung"))
+_SPARE = Path("/sys/fs/bpf/netns_rung_spare")
+"""The same maps and programs for tests after one that removes the pins. Compiling takes seconds."""
 PATIENCE_S = 500.0
 """Ends hangs. No machine is that slow."""
 
@@ -258,6 +261,8 @@ def received(pod: Pod) -> int:
 
 def free_slots() -> None:
     """Frees what earlier tests left in the maps. The program stays: the next agent compiles nothing."""
+    if not PINS.folder.exists():
+        _link_pins(_SPARE, PINS.folder)
     if PINS.folder.exists():
         Tcx(PINS).detach_all()
         with Slots(PINS) as slots:
@@ -266,6 +271,15 @@ def free_slots() -> None:
                 slots.free(index)
         if resized:
             clean()
+            _link_pins(_SPARE, PINS.folder)
+        elif not _SPARE.exists() and PINS.has_build(build_of(source_folder())):
+            _link_pins(PINS.folder, _SPARE)
+
+
+def _link_pins(source: Path, target: Path) -> None:
+    """Pin the maps and programs of a folder in another folder too, if there are any."""
+    if source.exists():
+        shutil.copytree(source, target, copy_function=os.link, ignore=shutil.ignore_patterns("stubs"))
 
 
 def clean() -> None:

@@ -47,6 +47,7 @@ def _freed() -> None:
 def _own_pins() -> Iterator[None]:
     """Use a folder for pins that no other test finds."""
     clean()
+    free_slots()
     yield
     clean()
 
