@@ -36,8 +36,9 @@ from tokenbucket.node.view import View
 class InProcessAgent:
     """Reconcile on request. The agent reads the parts of the kernel's state that events make stale."""
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, results: Path, attach: AttachMode = AttachMode.AUTO) -> None:
         self._results = results
+        self._attach = attach
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -54,7 +55,7 @@ class InProcessAgent:
             Observer(self.view, self.slots, programs),
             Executor(self.view, self.slots, programs, tcx.stubs, addresses),
             Locks.of(PINS),
-            Capabilities(has_fq(connection), data_plane=DataPlane(AttachMode.AUTO, tcx.is_supported)),
+            Capabilities(has_fq(connection), data_plane=DataPlane(self._attach, tcx.is_supported)),
             Verifier(self.slots, tcx.names),
         )
         return self

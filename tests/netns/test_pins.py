@@ -8,9 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.agent import PATIENCE_S, PINS, Agent, acquaint, document, drop, policy, send, status, wait
-from tests.netns.lab import Lab, Pod
+from tests.netns.agent import (
+    PATIENCE_S,
+    PINS,
+    Agent,
+    acquaint,
+    document,
+    drop,
+    free_slots,
+    policy,
+    send,
+    status,
+    wait,
+)
+from tests.netns.in_process import InProcessAgent
+from tests.netns.lab import Lab
+from tests.netns.lab import Pod as Network
 from tests.netns.recorder import Recorder
+from tokenbucket.core.api.parse import parse_policy
+from tokenbucket.core.api.pod import Pod, PodId
+from tokenbucket.core.planning.attachment import AttachMode
 
 pytestmark = pytest.mark.needs("tcx")
 
@@ -20,14 +37,14 @@ FULL_RUN_S = 0.3
 
 
 @pytest.fixture
-def pods(lab: Lab) -> tuple[Pod, Pod]:
+def pods(lab: Lab) -> tuple[Network, Network]:
     """Provide a pod to limit and another pod."""
     web, client = lab.pod("web", ["10.1.1.2/24"]), lab.pod("client", ["10.1.2.2/24"])
     acquaint(web, client)
     return web, client
 
 
-def limit_packets(pods: tuple[Pod, Pod]) -> bool:
+def limit_packets(pods: tuple[Network, Network]) -> bool:
     """Return whether the limits drop packets in both directions."""
     web, client = pods
     return send(web, client, MANY) < MANY and send(client, web, MANY) < MANY
@@ -51,13 +68,13 @@ def remove(path: Path) -> None:
 
 
 @pytest.fixture
-def attached(agent: Agent, recorder: Recorder, pods: tuple[Pod, Pod]) -> tuple[Pod, Pod]:
+def attached(agent: Agent, recorder: Recorder, pods: tuple[Network, Network]) -> tuple[Network, Network]:
     """Attach limits by tcx, in both directions."""
     web, _ = pods
     both = {direction: drop(1, BURST) for direction in ("ingress", "egress")}
     agent.write("policies.yaml", policy("web", app="web", **both))
     agent.write("pods.yaml", document(web))
-    agent.start("--attach", "tcx")
+    agent.start("--attach", "tcx", full_pass_s=600.0)  # a full run would notice everything
     wait(lambda: len(agent.events("attached")) == 2, agent.log)
     recorder.stop()
     return pods
@@ -65,16 +82,32 @@ def attached(agent: Agent, recorder: Recorder, pods: tuple[Pod, Pod]) -> tuple[P
 
 @pytest.mark.parametrize("pins", [links, stubs, program_array])
 def test_limits_outlive_the_removal_of_their_pins(
-    agent: Agent, attached: tuple[Pod, Pod], pins: Callable[[], Path]
+    agent: Agent, attached: tuple[Network, Network], pins: Callable[[], Path]
 ) -> None:
     """Remove what keeps links and programs without an agent, while the agent runs."""
     remove(pins())
     wait(lambda: limit_packets(attached), agent.log)
 
 
+def test_a_link_that_is_lost_at_once_is_noticed(lab: Lab, tmp_path: Path) -> None:
+    """The agent has not read its own attachment yet, so that its programs have not changed in its view."""
+    free_slots()
+    web = lab.pod("web", ["10.1.1.2/24"])
+    pods = [Pod(PodId("default", "web", "web"), {"app": "web"}, frozenset({web.ip}))]
+    limits = [parse_policy(policy("web", app="web", ingress=drop(1, BURST)))]
+    with InProcessAgent(tmp_path, AttachMode.TCX) as agent:
+        agent.reconcile(limits, pods)
+        remove(links())
+        assert agent.reconciler.verify()
+        agent.reconcile(limits, pods)
+        assert agent.limited() == {web.veth: {"web"}}
+        agent.reconciler.verify()
+        assert not agent.reconciler.verify()
+
+
 @pytest.mark.parametrize("pins", [stubs, program_array])
 def test_the_next_agent_replaces_attachments_that_have_lost_their_pins(
-    agent: Agent, attached: tuple[Pod, Pod], pins: Callable[[], Path]
+    agent: Agent, attached: tuple[Network, Network], pins: Callable[[], Path]
 ) -> None:
     """Remove them while no agent runs. The kernel empties the program array then."""
     agent.stop()
@@ -85,7 +118,7 @@ def test_the_next_agent_replaces_attachments_that_have_lost_their_pins(
 
 
 def test_a_running_agent_restores_the_pin_of_the_program_array(
-    agent: Agent, attached: tuple[Pod, Pod]
+    agent: Agent, attached: tuple[Network, Network]
 ) -> None:
     """Without it, packets pass between the end of the agent and the start of the next one."""
     agent.stop()
@@ -97,11 +130,9 @@ def test_a_running_agent_restores_the_pin_of_the_program_array(
 
 
 def test_an_agent_whose_pins_are_removed_ends_and_the_next_one_limits_again(
-    agent: Agent, attached: tuple[Pod, Pod]
+    agent: Agent, attached: tuple[Network, Network]
 ) -> None:
     """A running agent cannot pin its maps again, and must not report limits that the kernel has lost."""
-    agent.stop()
-    agent.start("--attach", "tcx", full_pass_s=600.0)  # a full run would notice it too
     assert agent.process
     shutil.rmtree(PINS.root)
     assert agent.process.wait(PATIENCE_S) == 1

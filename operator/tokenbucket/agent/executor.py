@@ -32,6 +32,7 @@ from tokenbucket.core.planning.plan import (
 from tokenbucket.core.planning.pod_limits import Deviation
 from tokenbucket.core.planning.reasons import Reason
 from tokenbucket.errors import KernelError, TokenBucketError, UnsupportedError
+from tokenbucket.netlink.filters import Filter
 from tokenbucket.node.view import View
 from tokenbucket.pacing import REPAIRS, Repairs
 
@@ -71,6 +72,8 @@ class Executor:
     """By interface, the name of the process that last removed tokenbucket's filter or qdisc."""
     _attached: dict[HookPoint, int] = field(default_factory=dict)
     """The filters that this agent attached, by point: if one is missing, attaching it is a repair."""
+    _recent: set[HookPoint] = field(default_factory=set)
+    """Those that it attached since it last checked for lost ones."""
     _kept: set[int] = field(default_factory=set)
     """Slots that are not free, as the log shows."""
     _failed: AbstractSet[SlotKey] = frozenset()
@@ -218,11 +221,20 @@ class Executor:
         if point.mechanism is Mechanism.CLSACT:
             done.no_clsact.add(point.interface)
 
+    def has_lost(self) -> bool:
+        """Return whether an attachment of the last run is gone. The loss of a tcx link causes no event."""
+        recent, self._recent = self._recent, set()
+        return any(not self._there(point) for point in recent)
+
+    def _there(self, point: HookPoint) -> list[Filter]:
+        """Return tokenbucket's filters at a point."""
+        filters = self.view.filters_at(point.interface).ours
+        return [ours for ours in filters if (ours.hook, ours.mechanism) == (point.hook, point.mechanism)]
+
     def _is_repair(self, action: Attach) -> bool:
         """Return whether others removed the attachment, or put a program before it."""
         point = action.point
-        filters = self.view.filters_at(point.interface).ours
-        there = [ours for ours in filters if (ours.hook, ours.mechanism) == (point.hook, point.mechanism)]
+        there = self._there(point)
         return self._attached.get(point) == action.slot and not any(ours.is_first for ours in there)
 
     def _may_attach(self, action: Attach) -> bool:
@@ -243,6 +255,7 @@ class Executor:
             case Attach():
                 self._attach(action)
             case Detach(point):
+                self._recent.discard(point)
                 with self.view.attachments(point.interface) as attachments:
                     attachments.detach(point.interface.ifindex, point.hook, point.mechanism)
             case FreeSlot(index):
@@ -266,6 +279,7 @@ class Executor:
             if upgrades_layout:
                 self.slots.carry_over_charges(index)
         self._attached[point] = index
+        self._recent.add(point)
 
 
 def affected_limits(action: SlotAction, keys: Mapping[HookPoint, SlotKey]) -> set[SlotKey]:

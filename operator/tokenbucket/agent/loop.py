@@ -188,7 +188,7 @@ class Loop:
         start_s = time.thread_time()
         verifier = self.reconciler.verifier
         known = verifier.suspects
-        changed = verifier.check(self.view, everything=everything)
+        changed = self.reconciler.verify(everything=everything)
         interval_s = _CONFIRM_S if verifier.suspects - known else _VERIFY_S
         pause_s = pause_after(time.thread_time() - start_s, interval_s, _VERIFY_SHARE)
         self._verify_at = time.monotonic() + pause_s

@@ -129,6 +129,11 @@ class Reconciler:
         for key in planned.without_slot:
             yield Deviation(key, Reason.NO_FREE_SLOT, f"slots: all {count} are in use; raise --slots")
 
+    def verify(self, *, everything: bool = False) -> bool:
+        """Check whether attached limits run. Return whether a run is due. Raises KernelError."""
+        changed = self.verifier.check(self.observer.view, everything=everything)
+        return self.executor.has_lost() or changed
+
     def resync(self) -> None:
         """Invalidate all cached state before the next run."""
         view, executor = self.observer.view, self.executor
