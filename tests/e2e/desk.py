@@ -32,7 +32,7 @@ _NAMES = (
     (re.compile(r"(?<=--namespace )NAMESPACE\b"), "shop"),
     (re.compile(r"(?<=pod )POD\b"), "web"),
 )
-_NODE = re.compile(r"(?<=[ /])NODE\b|(?<=label node )NAME\b|\bworker-\d\b|\bnode-ptp\b")
+_NODE = re.compile(r"(?<=[ /])(?<!s/)NODE\b|(?<=label node )NAME\b|\bworker-\d\b|\bnode-ptp\b")
 
 
 @dataclass(frozen=True, slots=True)

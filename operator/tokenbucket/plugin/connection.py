@@ -54,7 +54,8 @@ class Connection:
             if str(error) == _NO_KIND:
                 raise PluginError(_unknown_kind(kind), PluginExit.UNSUPPORTED) from None
             where = f" in namespace {namespace}" if namespace else ""
-            raise MissingError(f"{kind} {name}: does not exist{where}; check the name and -n") from None
+            text = f"{kind.singular} {name}: does not exist{where}; check the name and -n"
+            raise MissingError(text) from None
 
     def list(self, kind: Kind, namespace: str = "", **selectors: str) -> list[Document]:
         """Return the objects of a namespace, or of all namespaces. Raises DeniedError or PluginError.

@@ -24,7 +24,8 @@ _MOST_PODS = 20
 def tree_of(branch: PolicyBranch, *, wide: bool) -> Tree:
     """Return the tree of one policy."""
     head = styled(f"{branch.namespace}/{branch.name}", "bold")
-    head += styled(f"  {branch.reason}", _STYLES.get(branch.ready, "")) + styled(f", {branch.summary} pods")
+    style = "yellow" if branch.degraded else _STYLES.get(branch.ready, "")
+    head += styled(f"  {branch.reason}", style) + styled(f", {branch.summary} pods")
     found = Tree(head, guide_style="dim")
     for direction, limit in sorted(branch.limits.items(), reverse=True):  # ingress first
         found.add(styled(f"{direction} {limit}"))
@@ -75,7 +76,7 @@ def _node_of(state: PodState) -> str:
 
 
 def _causes(pod: PodState) -> str:
-    causes = [each for each in pod.causes if each.state is not State.ENFORCED]
+    causes = [each for each in pod.causes if each.state.exit_code is PluginExit.DEVIATES]
     return "; ".join(
         f"{each.direction}  {each.code}: {each.detail or each.meaning}".lstrip() for each in causes
     )

@@ -19,6 +19,8 @@ from tokenbucket.plugin.report_age import why_old
 Document = Mapping[str, Any]
 _NOT_LIMITING = {("Observe", "Observed"), ("Off", "Off"), ("Disabled", "Off")}
 """Modes of policies, with the reasons that they cause."""
+_PROGRAMMED = ("degraded", "observed")
+"""States of programmed pods."""
 _COUNTS = ("programmed", "degraded", "observed", "failed", "pending", "overridden", "off", "exempt")
 
 
@@ -43,11 +45,12 @@ class NodeBranch:
 
     @property
     def counts(self) -> str:
-        """Return a text such as "3 pods: 2 programmed, 1 failed"."""
+        """Return a text such as "3 pods: 2 programmed (1 degraded), 1 failed"."""
         pods = self.entry.pods
-        numbers = ((name, getattr(pods, name)) for name in _COUNTS)
-        states = ", ".join(f"{number} {name}" for name, number in numbers if number)
-        return f"{in_number(pods.matched, 'pod')}{f': {states}' if states else ''}"
+        texts = {name: f"{number} {name}" for name in _COUNTS if (number := getattr(pods, name))}
+        if among := [texts.pop(name) for name in _PROGRAMMED if name in texts]:
+            texts["programmed"] = f"{pods.programmed} programmed ({', '.join(among)})"
+        return ": ".join(filter(None, (in_number(pods.matched, "pod"), ", ".join(texts.values()))))
 
 
 @dataclass(frozen=True, slots=True)

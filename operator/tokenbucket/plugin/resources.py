@@ -22,6 +22,12 @@ class Kind:
         """Return the name that ``kubectl auth can-i`` expects."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
+    @property
+    def singular(self) -> str:
+        """Return the name of one object."""
+        stem = self.plural.removesuffix("s")
+        return f"{stem.removesuffix('ie')}y" if stem.endswith("ie") else stem
+
     def path(self, namespace: str = "", name: str | None = None) -> str:
         """Return the path of the objects of a namespace, of all namespaces, or of one object.
 

@@ -69,19 +69,23 @@ def run(options: argparse.Namespace) -> PluginExit:
     offered, problems = offered_to(connection, client, options.pods, _TIMEOUT_S)
     suggestions, omitted = suggestions_of(offered, options)
     if not suggestions:
-        raise _without_any(omitted, problems)
+        raise _without_any(omitted, problems, has_answers=any(offered.values()))
     name = options.name or name_of(selector, options.direction)
     policy = policy_of(connection.namespace, name, selector, suggestions)
     _print(policy, suggestions, omitted, problems, options)
     return PluginExit.UNKNOWN if problems else PluginExit.DONE
 
 
-def _without_any(omitted: Mapping[Direction, str], problems: Sequence[str]) -> PluginError:
+def _without_any(
+    omitted: Mapping[Direction, str], problems: Sequence[str], *, has_answers: bool
+) -> PluginError:
     """Print the nodes without an answer: more data may be there. Return the error."""
     from tokenbucket.plugin.screen import plain
 
     for problem in problems:
         print(f"not considered: {plain(problem)}", file=sys.stderr)
+    if problems and not has_answers:
+        return PluginError("traffic: not known without these nodes; correct this first", PluginExit.UNKNOWN)
     reasons = [f"{each} traffic: {why}" for each, why in omitted.items()]
     if len(set(omitted.values())) == 1:
         reasons = [f"traffic: {next(iter(omitted.values()))}"]

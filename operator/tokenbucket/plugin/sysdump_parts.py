@@ -37,7 +37,8 @@ class Dump:
     def parts(self) -> Iterator[tuple[str, Any]]:
         """Yield names of files and contents: JSON values, or texts."""
         yield "versions.json", {"plugin": __version__, "server": self._version()}
-        yield "policies.json", self._list(POLICIES)
+        policies = self._list(POLICIES)
+        yield "policies.json", policies
         yield "tokenbucketnodes.json", self._list(REPORTS)
         yield "nodes.json", [_node(each) for each in self._list(NODES)]
         pods = self._list(PODS, labelSelector=_RELEASE)
@@ -49,7 +50,7 @@ class Dump:
         yield "events.json", [each for each in self._list(EVENTS) if _concerns(each, namespaces)]
         for pod in pods:
             yield from self._logs(pod)
-        yield "live.json", self._live()
+        yield "live.json", self._live(policies)
 
     def _version(self) -> Any:  # noqa: ANN401 - JSON
         try:
@@ -94,9 +95,9 @@ class Dump:
         except PluginError as error:
             self.problems.append(f"{file}: {error}")
 
-    def _live(self) -> dict[str, Any]:
+    def _live(self, policies: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the live figures of the pods in namespaces with policies."""
-        namespaces = sorted({policy["metadata"]["namespace"] for policy in self._list(POLICIES)})
+        namespaces = sorted({policy["metadata"]["namespace"] for policy in policies})
         uids: dict[str, list[str]] = defaultdict(list)
         for namespace in namespaces:
             for pod in self._list(PODS, namespace):

@@ -172,6 +172,8 @@ class Watcher:
         limits = in_number(len(rows), "limit")
         answered, nodes = self.nodes - len(self.silent), in_number(self.nodes, "node")
         title = f"{where}: {limits}, {scaled(bits)}bit/s, {answered} of {nodes} answered"
+        if not self.nodes:
+            title = f"{where}: no pod on a node, with these options"
         if self.list_problem:
             title += f"; the list of pods is outdated: {self.list_problem}"
         return View(rows, title, self.silent, not self.namespace, self.options.output is Output.WIDE)

@@ -96,7 +96,7 @@ def _silent_lines(view: View, height: int | None) -> list[Text]:
         lines[most - 1 :] = [
             f"{in_number(hidden, 'further node' if most > 1 else 'node')}: no answer, with different problems"
         ]
-    return [_one_line(line, "red") for line in lines]
+    return [styled(line, "red") if height is None else _one_line(line, "red") for line in lines]
 
 
 def _listed(names: list[str]) -> str:

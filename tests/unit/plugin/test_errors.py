@@ -129,7 +129,7 @@ def test_an_answer_of_another_server_is_an_error(run: Run, cluster: FakeApi) -> 
 def test_a_missing_pod_is_not_found(run: Run, cluster: FakeApi) -> None:
     result = run("explain", "pod", "none", "-n", "shop")
     assert result.code == PluginExit.NOT_FOUND
-    assert has_message(result, "pods none: does not exist in namespace shop")
+    assert has_message(result, "pod none: does not exist in namespace shop")
 
 
 def test_an_object_of_an_unknown_kind_names_the_chart(run: Run, cluster: FakeApi) -> None:

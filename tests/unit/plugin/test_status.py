@@ -38,6 +38,11 @@ def test_an_enforced_policy_ends_with_status_0(run: Run, api: FakeApi) -> None:
     assert "node n1  1 pod: 1 programmed" in result.out
 
 
+def test_a_degraded_pod_is_one_of_the_programmed(run: Run, api: FakeApi) -> None:
+    world(READY, reason=Reason.NO_FQ).store(api)
+    assert "node n1  1 pod: 1 programmed (1 degraded)" in run("status", "-n", "shop").out
+
+
 def test_deviating_pods_are_leaves_with_reason_and_message(run: Run, api: FakeApi) -> None:
     degraded = condition("Degraded", "True", "Shadowed", "not enforced as declared")
     world(condition("Ready", "False", "Failed", "not enforced"), degraded, reason=Reason.SHADOWED).store(api)

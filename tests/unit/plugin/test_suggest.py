@@ -209,6 +209,7 @@ def test_a_release_without_live_figures_is_named(cluster: FakeApi, run: Run) -> 
     done = run(*SUGGEST)
     problem = "Service tokenbucket-system/tokenbucket-live does not exist; set live.enabled"
     assert f"node n1: {problem}" in done.err
+    assert "tokenbucket: traffic: not known without these nodes" in done.err
 
 
 def test_without_any_answer_the_nodes_are_named(cluster: FakeApi, run: Run) -> None:

@@ -112,6 +112,14 @@ def test_without_any_answer_the_state_is_unknown(top: Top, cluster: LiveCluster)
     assert "nodes a, b: its agent does not answer" in result.out
 
 
+def test_without_a_pod_no_figures_are_shown(top: Top, pods: list[LivePod]) -> None:
+    """None of none is no answer."""
+    pods.clear()
+    result = top()
+    assert result.code == PluginExit.DONE
+    assert result.out.splitlines()[0] == "namespace shop: no pod on a node, with these options"
+
+
 def test_a_user_without_the_right_learns_which_one_is_missing(top: Top) -> None:
     result = top("--live-service", "other/tokenbucket-live")
     assert result.code == PluginExit.FAILED

@@ -85,7 +85,9 @@ def test_nodes_without_an_answer_leave_room_for_the_rows(count: int, width: int)
     """Combine equal problems, cut long ones, and count the others."""
     problem = "its agent does not answer: Connection refused; " + 10 * "check the pod of the agent "
     silent = {f"node-{number}": problem for number in range(count)}
-    [line] = shown(View(rows(SETS[-1]), "title", silent), width)[6:]
+    whole = " ".join(shown(View(rows(SETS[-1]), "title", silent), width)).split()
+    assert problem.strip() in " ".join(whole)
+    [line] = shown(View(rows(SETS[-1]), "title", silent), width, 24)[6:]
     assert line.startswith("node node-0: its agent" if count == 1 else "nodes node-0, node-1")
     assert cell_len(line) <= width
     different = {node: f"problem of {node}" for node in silent}

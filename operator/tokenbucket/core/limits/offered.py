@@ -120,11 +120,12 @@ class Offered:
         return bisect_left(sums, max(1, math.ceil(sums[-1] * percent / 100)))
 
     def report(self) -> OfferedReport | None:
-        """Return the results, at most a minute old, or ``None`` before the first second with traffic.
+        """Return the results, or ``None`` before the first second with traffic.
 
-        A report of each second would charge samples one by one, which takes more time.
+        They are at most a minute old, and cover at least half of the time. A report of each second would
+        charge samples one by one, which takes more time.
         """
-        if self._total and (not self._report or self._elapsed_s >= self._reported_s + _REPORT_S):
+        if self._total and self._elapsed_s >= self._reported_s + min(_REPORT_S, self._reported_s):
             self._charge()
             self._report, self._reported_s = self._new_report(), self._elapsed_s
         return self._report

@@ -180,6 +180,15 @@ def test_reports_within_a_minute_cost_nothing() -> None:
     assert report_of(offered).active_s == 161
 
 
+def test_a_report_of_the_first_seconds_is_soon_replaced() -> None:
+    """A reader of the live figures may ask each second, and a suggestion needs a minute."""
+    offered, reports = Offered(), []
+    for _ in range(64):
+        offered.add([125_000] * 10, SECOND)
+        reports.append(report_of(offered))
+    assert sorted({found.active_s for found in reports}) == [1, 2, 4, 8, 16, 32, 64]
+
+
 def test_nothing_is_reported_before_the_first_second_with_traffic() -> None:
     offered = Offered()
     for _ in range(10):
