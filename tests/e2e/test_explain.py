@@ -157,18 +157,24 @@ def test_the_kill_switch_is_named_with_its_place(
 
 
 def test_annotations_are_explained_and_migrated(
-    here: Kubectl, explain: Explanations, release: Release, plugin: Plugin
+    here: Kubectl,
+    explain: Explanations,
+    release: Release,
+    plugin: Plugin,
+    nodes: list[str],
+    has_fq: dict[str, bool],
 ) -> None:
     """A valid annotation is a limit, and an invalid one a failure. A policy with the same limit follows."""
+    state = ("Enforced", DONE) if has_fq[nodes[0]] else ("NoFq", DEVIATES)
     with release.installed_with(agent__bandwidthAnnotations="true"):
-        before = explain.shows("annotated", "Enforced", DONE)
+        before = explain.shows("annotated", *state)
         # The container runtime starts no pod with such a value.
         here.run("annotate", "--overwrite", "pod", "misspelled", f"{ANNOTATION}=10Mbit")
         found = explain.shows("misspelled", "InvalidAnnotation", DEVIATES)
         assert ANNOTATION in json.dumps(found["causes"])
     migrated = plugin("migrate", "-n", NAMESPACE, "-l", "app=annotated", "-o", "yaml")
     here.run("apply", "--filename=-", stdin=migrated.stdout)
-    after = explain.shows("annotated", "Enforced", DONE)
+    after = explain.shows("annotated", *state)
     [old], [new] = before["limits"], after["limits"]
     assert (new["direction"], new["limit"]) == (old["direction"], old["limit"])
     assert old["policy"] != new["policy"]

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from cluster.kubectl import Kubectl
+from cluster.node_shell import NodeShell
 from cluster.workloads import pod
-from tests.e2e.explanations import Explanations, Plugin
+from tests.e2e.explanations import Explanations, Plugin, interface
 from tests.e2e.release import Release, policy, until
 from tests.e2e.states_documentation import OVERRIDE, no_agent
+from tests.e2e.traffic import address
 from tokenbucket.plugin.exit_codes import PluginExit
 
 NAMESPACE = "faults"
@@ -39,6 +41,40 @@ def here(release: Release, nodes: list[str]) -> Iterator[Kubectl]:
         )
         found.wait("condition=Ready", "pod", "--all", timeout_s=180)
         yield found
+
+
+@pytest.fixture(scope="class")
+def _classic(release: Release) -> Iterator[None]:
+    """Leave the agents no other attachment than clsact on the node's side."""
+    with release.installed_with(agent__attach="clsact", agent__enterPods="false"):
+        yield
+
+
+@pytest.mark.usefixtures("_classic", "here")
+class TestFilter:
+    """Faults against which another attachment would help."""
+
+    def test_a_pod_whose_address_another_pod_takes_is_named(
+        self, here: Kubectl, explain: Explanations
+    ) -> None:
+        """An agent that enters pods finds the interface by the namespace instead."""
+        explain.shows("web", "Enforced", DONE)
+        taken = (f"{address(here, 'web')}/32", "dev", "eth0")
+        here.exec("free", "ip", "address", "add", *taken)
+        explain.shows("web", "AddressConflict", DEVIATES)
+        here.exec("free", "ip", "address", "delete", *taken)
+        explain.shows("web", "Enforced", DONE)
+
+    def test_a_filter_that_another_component_removes_is_named(
+        self, explain: Explanations, release: Release, nodes: list[str], shell: NodeShell
+    ) -> None:
+        """Remove it more often than an agent repairs."""
+        explain.shows("web", "Enforced", DONE)
+        device = interface(release, nodes[0], "web")
+        removal = f"for _ in $(seq 20); do tc filter del dev {device} egress; sleep 0.5; done"
+        shell.run(nodes[0], "sh", "-c", removal)
+        found = explain.shows("web", "Contended", DEVIATES)
+        assert device in json.dumps(found["causes"])
 
 
 def test_a_pod_on_a_node_that_is_gone_is_named(here: Kubectl, explain: Explanations) -> None:
