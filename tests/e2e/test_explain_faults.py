@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from cluster.cluster import Cluster
 from cluster.kubectl import Kubectl
 from cluster.node_shell import NodeShell
 from cluster.workloads import pod
+from tests.documentation.blocks import ROOT
 from tests.e2e.explanations import Explanations, Plugin, interface
 from tests.e2e.release import Release, policy, until
 from tests.e2e.states_documentation import OVERRIDE, no_agent
@@ -50,6 +54,16 @@ def _classic(release: Release) -> Iterator[None]:
         yield
 
 
+_FOREIGN = """
+import socket, sys
+from tests.netns import bpf_program
+program = bpf_program.verdict_program(bpf_program.OK, "final_verdict")
+link = bpf_program.attach_tcx(socket.if_nametoindex(sys.argv[1]), "egress", program)
+print("attached", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.usefixtures("_classic", "here")
 class TestFilter:
     """Faults against which another attachment would help."""
@@ -63,6 +77,21 @@ class TestFilter:
         here.exec("free", "ip", "address", "add", *taken)
         explain.shows("web", "AddressConflict", DEVIATES)
         here.exec("free", "ip", "address", "delete", *taken)
+        explain.shows("web", "Enforced", DONE)
+
+    def test_a_program_that_runs_first_is_named(
+        self, explain: Explanations, release: Release, nodes: list[str], cluster: Cluster
+    ) -> None:
+        """Name its interface and its id: the name of a program needs SYS_ADMIN."""
+        explain.shows("web", "Enforced", DONE)
+        device = interface(release, nodes[0], "web")
+        argv = cluster.box(nodes[0]).network_argv([sys.executable, "-c", _FOREIGN, device])
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(argv, env={"PYTHONPATH": str(ROOT)}, text=True, **pipes) as foreign:
+            assert foreign.stdout
+            assert foreign.stdout.readline()
+            found = explain.shows("web", "Shadowed", DEVIATES)
+            assert f"at {device} egress runs before" in json.dumps(found["causes"])
         explain.shows("web", "Enforced", DONE)
 
     def test_a_filter_that_another_component_removes_is_named(
